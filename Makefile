@@ -1,0 +1,34 @@
+# `make demo` and `make test` need Python 3.11 or newer, pip and make; everything else is installed into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint bench docs clean
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(INSTALLED)
+
+demo: $(INSTALLED)  ## run the study on the embedded digits; ends with the table of claims and the page's path
+	$(BIN)/wobbliness study run digits --out runs/digits
+
+test: $(INSTALLED)  ## the tests
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## format, lint, types, and the floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)  ## speed against the usual loop, as a ratio
+	$(BIN)/python benchmarks/compare_loops.py
+
+docs: $(INSTALLED)  ## docs/results.md and its figures, from the records in runs/
+	$(BIN)/wobbliness study report runs/fashion-mnist runs/digits --markdown docs/results.md
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,5 @@
+"""Wobbliness: how smooth a classifier's decision is around an input, and what that says about backdoors."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

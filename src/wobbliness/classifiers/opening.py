@@ -1,0 +1,51 @@
+"""From what a user holds to a Classifier."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from wobbliness.classifiers.base import Classifier
+from wobbliness.classifiers.function import FunctionClassifier
+
+
+def open_classifier(source: Any, *, num_classes: int | None = None, as_tensor: bool = False) -> Classifier:
+    """A classifier from an ONNX file, a torch module, a callable, or `"package.module:attribute"`.
+
+    Args:
+        source: path of an `.onnx` file; a `torch.nn.Module` that gives logits `(B, K)`; any callable from a batch to labels
+            `(B,)` or scores `(B, K)`; a Classifier; or the import path of one of these. The last runs the named module's code.
+        num_classes: K, to be checked against what the classifier gives; needed only for callables that give labels and may
+            not name the highest class.
+        as_tensor: hand tensors, not arrays, to a callable.
+
+    Raises:
+        ValueError: the source is none of these, is missing, or cannot be read.
+    """
+    if isinstance(source, str | Path):
+        return _open_name(str(source), num_classes)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(source, torch.nn.Module):
+        from wobbliness.classifiers.torch_module import TorchClassifier
+
+        return TorchClassifier(source, num_classes=num_classes)
+    if isinstance(source, Classifier) and not isinstance(source, type):
+        return source
+    if callable(source):
+        return FunctionClassifier(source, num_classes=num_classes, as_tensor=as_tensor)
+    raise ValueError(f"expected a torch module, a callable or a path as classifier, got {type(source).__name__}")
+
+
+def _open_name(name: str, num_classes: int | None) -> Classifier:
+    if name.endswith(".onnx"):
+        from wobbliness.classifiers.onnx_file import OnnxClassifier
+
+        return OnnxClassifier(name, num_classes=num_classes)
+    module_name, colon, attribute = name.partition(":")
+    if not colon or not attribute:
+        raise ValueError(f"expected a classifier as FILE.onnx or package.module:attribute, got {name!r}")
+    try:
+        source = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"expected an importable package.module:attribute, got {name!r}: {error}") from error
+    return open_classifier(source, num_classes=num_classes)

@@ -1,0 +1,292 @@
+"""The command line: parse, call, print, exit code. Heavy imports are inside the commands."""
+
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    import pandas as pd
+
+    from wobbliness.study.runner import CellProgress
+    from wobbliness.votes import Sweep
+
+EXIT_FAILED, EXIT_BAD_INPUT = 1, 2
+
+app = typer.Typer(
+    name="wobbliness",
+    help="How smooth is a classifier's decision around an input? Measures W, the wobbliness, and studies backdoors by it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+study_app = typer.Typer(help="Run the paper's experiments and report them.", no_args_is_help=True)
+app.add_typer(study_app, name="study")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+
+
+def main() -> None:
+    """Runs the command line: exit code 0 done, 2 wrong use or bad input (one line says what), 1 failed."""
+    try:
+        code = app(standalone_mode=False)
+    except TyperException as error:
+        _fail(error.format_message(), error.exit_code)
+    except ValueError as error:
+        _fail(str(error), EXIT_BAD_INPUT)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@app.command()
+def measure(
+    model: Annotated[str, typer.Argument(help="FILE.onnx, a study's network FILE.safetensors, or package.module:attribute.")],
+    images: Annotated[Path, typer.Argument(help="FILE.npy, .npz or .parquet: floats in [0, 1] or 8-bit, channels first.")],
+    sigma: Annotated[list[float], typer.Option(help="Standard deviation of the noise; may be repeated.")],
+    draws: Annotated[int, typer.Option(help="Noisy copies of each image.")] = 250,
+    seed: Seed = 0,
+    column: Annotated[str | None, typer.Option(help="Array of an .npz or column of a .parquet.")] = None,
+    trigger: Annotated[str | None, typer.Option(help="Put a trigger on the images first: a name or FILE.png.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Number of classes, for models that give labels.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write votes and W of each image: FILE.parquet or .csv.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure W around each image.
+
+    Example: wobbliness measure model.onnx images.npy --sigma 0.1 --sigma 0.15 --out votes.parquet
+    """
+    from wobbliness.images import read_images
+    from wobbliness.sampling import sweep
+
+    if out is not None and (out.suffix not in (".parquet", ".csv") or not out.parent.is_dir()):
+        raise ValueError(f"expected an output FILE.parquet or FILE.csv in an existing folder, got {out}")
+    pixels = read_images(images, column=column)
+    if trigger is not None:
+        pixels = _open_trigger(trigger).apply(pixels)
+    result = sweep(_open_model(model), pixels, sigma, draws=draws, seed=seed, num_classes=num_classes)
+    if out is not None:
+        _write_votes(result, out)
+    _print_sweep(result, as_json=as_json)
+
+
+@study_app.command("list")
+def list_recipes(as_json: Json = False) -> None:
+    """List the recipes.
+
+    Example: wobbliness study list
+    """
+    from wobbliness.study.recipes import RECIPES, plan
+
+    rows: list[dict[str, Any]] = [
+        {
+            "recipe": name,
+            "claims": list(make(0).claims),
+            "cells": len(plan(make(0))),
+            "about": (make.__doc__ or "").splitlines()[0],
+        }
+        for name, make in RECIPES.items()
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        print(f"{row['recipe']:<15} {' '.join(row['claims']):<16} {row['cells']:>4} cells  {row['about']}")
+
+
+@study_app.command("run")
+def run(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe; `wobbliness study list` shows them.")],
+    out: Annotated[Path, typer.Option(help="The study's folder, new or of the same recipe and seed.")],
+    seed: Seed = 0,
+    only: Annotated[str | None, typer.Option(help="Claims wanted, for instance C3,C4.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes side by side; one per core by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a study: does only what its folder lacks, then writes tables, figures and report.html.
+
+    Example: wobbliness study run digits --out runs/digits --seed 0 --only C3,C4
+    """
+    from wobbliness.study.recipes import recipe_by_name
+    from wobbliness.study.runner import StudyFailed, run_study
+
+    wanted = None if only is None else [claim.strip() for claim in only.split(",")]
+    with _cell_progress() as progress:
+        try:
+            run_study(recipe_by_name(recipe, seed), out, only=wanted, workers=workers, progress=progress)
+        except StudyFailed as error:
+            _fail(str(error), EXIT_FAILED)
+    _report(out, as_json=as_json)
+
+
+@study_app.command("status")
+def status(out: Annotated[Path, typer.Argument(help="A study's folder.")], as_json: Json = False) -> None:
+    """Show how many cells of a study are done.
+
+    Example: wobbliness study status runs/digits
+    """
+    from wobbliness.study.records import read_recipe, study_status
+
+    found = study_status(read_recipe(out), out)
+    if as_json:
+        print(json.dumps(vars(found), indent=1))
+    else:
+        print(f"{found.recipe}, seed {found.seed}: {found.num_done} of {found.num_cells} cells done")
+
+
+@study_app.command("report")
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of studies.")],
+    markdown: Annotated[Path | None, typer.Option(help="Also write the findings of all of them to this FILE.md.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Form tables, figures and report.html again from the records; needs no torch.
+
+    Example: wobbliness study report runs/digits
+    """
+    if markdown is not None and (markdown.suffix != ".md" or not markdown.parent.is_dir()):
+        raise ValueError(f"expected a FILE.md in an existing folder, got {markdown}")
+    reports = [_report(folder, as_json=as_json) for folder in folders]
+    if markdown is not None:
+        from wobbliness.study.report import write_markdown
+
+        write_markdown(reports, markdown)
+
+
+def _fail(message: str, code: int) -> None:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _open_model(name: str) -> Any:
+    if name.endswith(".safetensors"):
+        from wobbliness.study.cells import load_network
+
+        return load_network(Path(name))
+    from wobbliness.classifiers import open_classifier
+
+    return open_classifier(name)
+
+
+def _open_trigger(name: str) -> Any:
+    from wobbliness import triggers
+
+    return triggers.trigger_from_png(name) if name.endswith(".png") else triggers.trigger(name)
+
+
+def _write_votes(sweep: "Sweep", out: Path) -> None:
+    import pandas as pd
+
+    from wobbliness.study.records import write_beside
+
+    frame = pd.concat([_votes_frame(sweep, sigma) for sigma in sweep.sigmas], ignore_index=True)
+    write = frame.to_parquet if out.suffix == ".parquet" else frame.to_csv
+    write_beside(out, lambda beside: write(beside, index=False))
+
+
+def _votes_frame(sweep: "Sweep", sigma: float) -> "pd.DataFrame":
+    import pandas as pd
+
+    votes = sweep[sigma]
+    counts = {f"votes_{index}": votes.counts[:, index] for index in range(votes.counts.shape[1])}
+    return pd.DataFrame(
+        {
+            "image": range(len(votes)),
+            "sigma": sigma,
+            "draws": votes.draws,
+            "label": votes.label,
+            "wobbliness": votes.wobbliness,
+            "standard_error": votes.standard_error,
+            "certified_radius": votes.certified_radius(),
+            **counts,
+        }
+    )
+
+
+def _print_sweep(sweep: "Sweep", *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"measurements": [_votes_json(sweep, sigma) for sigma in sweep.sigmas]}))
+        return
+    print(f"{'sigma':>8} {'images':>8} {'draws':>6} {'mean W':>8} {'q25':>7} {'median':>7} {'q75':>7} {'W = 0':>7}")
+    for sigma in sweep.sigmas:
+        w = sweep[sigma].wobbliness
+        q25, median, q75 = _quartiles(w)
+        print(
+            f"{sigma:>8g} {len(w):>8} {sweep[sigma].draws:>6} {w.mean():>8.4f} {q25:>7.4f} {median:>7.4f} {q75:>7.4f} "
+            f"{(w == 0).mean():>7.1%}"
+        )
+
+
+def _votes_json(sweep: "Sweep", sigma: float) -> dict[str, Any]:
+    votes = sweep[sigma]
+    return {
+        "sigma": sigma,
+        "draws": votes.draws,
+        "seed": votes.seed,
+        "label": votes.label.tolist(),
+        "wobbliness": votes.wobbliness.tolist(),
+        "standard_error": votes.standard_error.tolist(),
+        "counts": votes.counts.tolist(),
+    }
+
+
+def _quartiles(values: "np.ndarray") -> tuple[float, float, float]:
+    import numpy as np
+
+    q25, median, q75 = np.quantile(values, [0.25, 0.5, 0.75])
+    return float(q25), float(median), float(q75)
+
+
+def _report(out: Path, *, as_json: bool) -> Any:
+    """Writes the report and prints the table of claims, which ends with the page's path."""
+    from wobbliness.study.report import PAGE, write_report
+
+    written = write_report(out)
+    page = out / PAGE
+    if as_json:
+        claims = [
+            {**vars(finding.claim), **{k: v for k, v in vars(finding).items() if k != "claim"}} for finding in written.findings
+        ]
+        print(json.dumps({"claims": claims, "report": str(page)}, indent=1))
+        return written
+    _print_claims(written)
+    print(f"report: {page}")
+    return written
+
+
+def _print_claims(written: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{written.tables.recipe.name}, seed {written.tables.recipe.seed}", show_lines=True)
+    table.add_column("id")
+    table.add_column("claim", ratio=3)
+    table.add_column("paper", ratio=2)
+    table.add_column("ours", ratio=5)
+    table.add_column("verdict", no_wrap=True)
+    for finding in written.findings:
+        table.add_row(finding.claim.id, finding.claim.claim, finding.claim.paper, finding.ours, finding.verdict)
+    Console().print(table)
+
+
+@contextmanager
+def _cell_progress() -> "Iterator[CellProgress]":
+    """A bar of cells done and one for each cell in work, on a terminal; elsewhere a line per finished cell would be noise."""
+    from wobbliness.progress import open_progress
+
+    bar, tasks = open_progress(), dict[str, Any]()
+    bar.disable = not sys.stderr.isatty()
+
+    def report(name: str, done: int, total: int) -> None:
+        if name not in tasks:
+            tasks[name] = bar.add_task(name, total=total)
+        bar.update(tasks[name], completed=done, total=total, visible=done < total)
+
+    with bar:
+        yield report

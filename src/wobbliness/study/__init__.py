@@ -1,0 +1,1 @@
+"""The paper's experiments: recipes, their records, and what is read off them."""

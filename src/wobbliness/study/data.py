@@ -1,0 +1,93 @@
+"""Image sets by name: the embedded digits, and Fashion-MNIST and CIFAR-10 by the `datasets` library."""
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+DATA_VARIABLE = "WOBBLINESS_DATA"
+NUM_DIGITS_FOR_TEST = 600
+
+_HUB_NAMES = {"fashion_mnist": "zalando-datasets/fashion_mnist", "cifar10": "uoft-cs/cifar10"}
+_IMAGE_COLUMNS = {"fashion_mnist": "image", "cifar10": "img"}
+
+DATASET_NAMES = ("digits", *_HUB_NAMES)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Images `(N, C, H, W)` float32 in [0, 1] and their classes `(N,)`, 0 to num_classes - 1."""
+
+    images: Float32[np.ndarray, "N C H W"]
+    labels: Int[np.ndarray, " N"]
+    num_classes: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageData:
+    """A data set's training and test splits."""
+
+    name: str
+    train: Split
+    test: Split
+
+
+@lru_cache(maxsize=2)
+def load_data(name: str) -> ImageData:
+    """An image set by name.
+
+    `digits` comes with scikit-learn (1,797 real 8 x 8 images; the last 600 are the test split). The others are looked for in the
+    folder that the environment variable WOBBLINESS_DATA names, then on the hub.
+
+    Raises:
+        ValueError: no data set has that name, or it can be had neither from the folder nor from the hub.
+    """
+    if name == "digits":
+        return _digits()
+    if name not in _HUB_NAMES:
+        raise ValueError(f"expected a data set out of {', '.join(DATASET_NAMES)}, got {name!r}")
+    return ImageData(name=name, train=_load_split(name, "train"), test=_load_split(name, "test"))
+
+
+def _digits() -> ImageData:
+    from sklearn.datasets import load_digits
+
+    pixels, classes = load_digits(return_X_y=True)
+    images = (pixels.reshape(-1, 1, 8, 8) / 16).astype(np.float32)
+    labels = classes.astype(np.int64)
+    border = len(labels) - NUM_DIGITS_FOR_TEST
+    return ImageData(
+        name="digits",
+        train=Split(images=images[:border], labels=labels[:border], num_classes=10),
+        test=Split(images=images[border:], labels=labels[border:], num_classes=10),
+    )
+
+
+def _load_split(name: str, split: str) -> Split:
+    import datasets
+
+    source = _source(name)
+    try:
+        table = datasets.load_dataset(source, split=split)
+    except Exception as error:  # the library raises a dozen classes of its own, from the network's to the file system's
+        raise ValueError(
+            f"expected data set {name} in ${DATA_VARIABLE} or on the hub as {_HUB_NAMES[name]}, "
+            f"got {type(error).__name__} from {source}"
+        ) from error
+    column = _IMAGE_COLUMNS[name]
+    missing = {column, "label"} - set(table.column_names)
+    if missing:
+        raise ValueError(f"expected columns {column} and label in data set {name}, got {', '.join(table.column_names)}")
+    pixels = np.stack([np.asarray(picture, dtype=np.uint8) for picture in table[column]])
+    pixels = pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, -1, 1)
+    labels = np.asarray(table["label"], dtype=np.int64)
+    return Split(images=(pixels / np.float32(255)).astype(np.float32), labels=labels, num_classes=10)
+
+
+def _source(name: str) -> str:
+    folder = os.environ.get(DATA_VARIABLE)
+    local = Path(folder) / name if folder else None
+    return str(local) if local is not None and local.is_dir() else _HUB_NAMES[name]

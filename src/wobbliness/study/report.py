@@ -1,0 +1,126 @@
+"""What a study leaves for people: tables as files, figures, a self-contained page, and Markdown for the documentation."""
+
+import base64
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from wobbliness.study.claims import Finding, claims_table, findings
+from wobbliness.study.figures import FigureFile, draw_figures
+from wobbliness.study.records import write_beside
+from wobbliness.study.tables import CHOSEN_COLUMNS, Tables, form_tables, full_batches
+
+PAGE = "report.html"
+SHOWN_TABLES = {
+    "networks": ["network", "num_poisoned", "clean_accuracy", "backdoor_accuracy"],
+    "sigma": ["network", "test", "batch_size", "sigma", "power"],
+    "tests": [
+        "network",
+        "trigger",
+        "kind",
+        "sigma",
+        "num_points",
+        "clean_mean",
+        "suspect_mean",
+        "levene_pvalue",
+        "num_removed_clean",
+        "num_removed_suspect",
+        "levene_pvalue_all_points",
+        "directional_pvalue",
+    ],
+    "roc": ["sigma", "test", "auc", "auc_lower", "auc_upper", "num_positives", "num_negatives"],
+    "controls": ["pairs", "test", "level", "num_trials", "estimate", "lower", "upper"],
+}
+"""Columns of the tables on the page; the files hold all of them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Report:
+    """A study read back from its records."""
+
+    tables: Tables
+    findings: list[Finding]
+    figures: list[FigureFile]
+    folder: Path
+
+
+def write_report(out: Path) -> Report:
+    """Forms tables, figures and `report.html` in the study folder from its records. Needs no torch.
+
+    The same records give the same bytes.
+
+    Raises:
+        ValueError: the folder holds no study, or a record is damaged.
+    """
+    tables = form_tables(out)
+    _write_tables(tables, out / "tables")
+    figures = draw_figures(tables, out / "figures")
+    report = Report(tables=tables, findings=findings(tables), figures=figures, folder=out)
+    page = _environment().get_template("report.html").render(report=report, shown=_shown(tables), svg=_svg, number=number)
+    write_beside(out / PAGE, lambda beside: beside.write_text(page, encoding="utf-8"))
+    return report
+
+
+def write_markdown(reports: Sequence[Report], path: Path) -> None:
+    """Writes the findings of several studies as one Markdown page, with their figures as PNG in a folder beside it."""
+    for report in reports:
+        folder = path.parent / "figures" / report.tables.recipe.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for figure in report.figures:
+            shutil.copyfile(report.folder / "figures" / f"{figure.name}.png", folder / f"{figure.name}.png")
+    text = _environment().get_template("results.md").render(reports=reports, shown=_shown, number=number)
+    write_beside(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def number(value: object) -> str:
+    """A table's value as people read it: three significant digits, p-values in powers of ten, nothing for an absent one."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return "" if value is None else str(value)
+    if value != value:
+        return ""
+    if value == 0 or 0.001 <= abs(value) < 10_000:
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    return f"{value:.1e}"
+
+
+def _write_tables(tables: Tables, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    claims = claims_table(tables)
+    write_beside(folder / "claims.csv", lambda beside: claims.to_csv(beside, index=False))
+    for name, frame in tables.frames().items():
+        if name == "points":
+            write_beside(folder / "points.parquet", partial(frame.to_parquet, index=False))
+        else:
+            write_beside(folder / f"{name}.csv", partial(frame.to_csv, index=False))
+
+
+def _shown(tables: Tables) -> dict[str, pd.DataFrame]:
+    """The tables of the page; of the tests, those of whole batches at a sigma chosen for one of the two tests."""
+    shown = {name: getattr(tables, name) for name in SHOWN_TABLES}
+    tests = shown["tests"]
+    if len(tests):
+        is_chosen = tests[CHOSEN_COLUMNS["levene"]] | tests[CHOSEN_COLUMNS["directional"]]
+        shown["tests"] = full_batches(tests[is_chosen])
+    return {name: frame[SHOWN_TABLES[name]] for name, frame in shown.items() if len(frame)}
+
+
+def _svg(report: Report, figure: FigureFile) -> str:
+    """The figure as a data URI: the page asks no one for anything."""
+    content = (report.folder / "figures" / f"{figure.name}.svg").read_bytes()
+    return "data:image/svg+xml;base64," + base64.b64encode(content).decode("ascii")
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("wobbliness.study"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )

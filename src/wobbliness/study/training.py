@@ -1,0 +1,120 @@
+"""Training of clean and poisoned networks, deterministic for a seed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int
+from torch import nn
+
+from wobbliness.classifiers.torch_module import torch_threads
+from wobbliness.progress import Progress, ignore_progress
+from wobbliness.study.data import ImageData
+from wobbliness.study.networks import Normalise, build_network
+from wobbliness.study.poisoning import PoisonedData, backdoor_accuracy, poison
+from wobbliness.study.recipes import NetworkSpec
+from wobbliness.triggers import Trigger, trigger
+
+EVALUATION_BATCH = 50
+THREADS = 1  # of each training: networks are trained side by side, and the order of every sum is fixed
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedNetwork:
+    """A trained network and what is known of it.
+
+    `backdoor_accuracy` is None for a clean network. `losses` holds the mean training loss of each epoch.
+    """
+
+    network: nn.Sequential
+    clean_accuracy: float
+    backdoor_accuracy: float | None
+    losses: Float[np.ndarray, " E"]
+    poisoned_indices: Int[np.ndarray, " P"]
+
+
+def train_network(spec: NetworkSpec, data: ImageData, *, progress: Progress | None = None) -> TrainedNetwork:
+    """Trains one network as the spec says: Adam with a learning rate that falls to 0 along a half cosine.
+
+    The result depends on the spec, the data and the library versions, and on nothing else.
+
+    Args:
+        spec: architecture, poisoning, epochs, seed.
+        data: image set with the images in [0, 1].
+        progress: called with (steps done, steps in all).
+    """
+    shape = data.train.images.shape
+    network = build_network(spec.architecture, shape[1:], data.train.num_classes, seed=spec.seed)
+    training_set = _training_set(spec, data)
+    images, labels = torch.from_numpy(training_set.images), torch.from_numpy(training_set.labels)
+    _fit_normalisation(network, images)
+    with torch_threads(THREADS):
+        losses = _fit(network, images, labels, spec, progress or ignore_progress)
+        network.eval()
+        return TrainedNetwork(
+            network=network,
+            clean_accuracy=float((predict(network, data.test.images) == data.test.labels).mean()),
+            backdoor_accuracy=None if spec.trigger is None else triggered_accuracy(network, spec, data, trigger(spec.trigger)),
+            losses=losses,
+            poisoned_indices=training_set.indices,
+        )
+
+
+def predict(network: nn.Module, images: Float32[np.ndarray, "N C H W"]) -> Int[np.ndarray, " N"]:
+    """`(N,)` the classes that the network names for undisturbed images."""
+    with torch.inference_mode():
+        batches = torch.split(torch.from_numpy(images), EVALUATION_BATCH)
+        answers = [network(batch.contiguous(memory_format=torch.channels_last)).argmax(dim=1) for batch in batches]
+    return torch.cat(answers).numpy()
+
+
+def triggered_accuracy(network: nn.Module, spec: NetworkSpec, data: ImageData, stamp: Trigger) -> float:
+    """Backdoor accuracy of a trigger on the test split, whether the network was trained on it or not."""
+    if spec.threat is None:
+        raise ValueError("expected the spec of a poisoned network, got a clean one")
+    predicted = predict(network, stamp.apply(data.test.images))
+    return backdoor_accuracy(predicted, data.test.labels, threat=spec.threat, num_classes=data.test.num_classes)
+
+
+def _training_set(spec: NetworkSpec, data: ImageData) -> PoisonedData:
+    train = data.train
+    if spec.threat is None or spec.trigger is None:
+        return PoisonedData(images=train.images, labels=train.labels, indices=np.empty(0, np.int64))
+    return poison(
+        train.images,
+        train.labels,
+        trigger=trigger(spec.trigger),
+        threat=spec.threat,
+        num_classes=train.num_classes,
+        seed=spec.seed,
+    )
+
+
+def _fit_normalisation(network: nn.Sequential, images: torch.Tensor) -> None:
+    if not isinstance(network[0], Normalise):
+        raise TypeError("a network of this package starts with its normalisation")
+    network[0].fit(images)
+
+
+def _fit(
+    network: nn.Sequential, images: torch.Tensor, labels: torch.Tensor, spec: NetworkSpec, progress: Progress
+) -> Float[np.ndarray, " E"]:
+    steps_per_epoch = -(-len(labels) // spec.batch_size)
+    num_steps = steps_per_epoch * spec.epochs
+    optimiser = torch.optim.Adam(network.parameters(), lr=spec.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, num_steps)
+    order_rng = torch.Generator().manual_seed(spec.seed)
+    losses = np.zeros((spec.epochs, steps_per_epoch))
+    network.train()
+    for epoch in range(spec.epochs):
+        order = torch.randperm(len(labels), generator=order_rng)
+        for step, batch in enumerate(torch.split(order, spec.batch_size)):
+            inputs = images[batch].contiguous(memory_format=torch.channels_last)
+            loss = nn.functional.cross_entropy(network(inputs), labels[batch])
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            optimiser.step()
+            schedule.step()
+            losses[epoch, step] = loss.item()
+            progress(epoch * steps_per_epoch + step + 1, num_steps)
+    return np.asarray(losses.mean(axis=1))

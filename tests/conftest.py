@@ -1,0 +1,58 @@
+"""Shapes and types are checked at run time while the tests run; the package itself does not pay for it."""
+
+import numpy as np
+import pytest
+from jaxtyping import install_import_hook
+
+with install_import_hook("wobbliness", "beartype.beartype"):
+    import wobbliness.classifiers.function
+    import wobbliness.classifiers.onnx_file
+    import wobbliness.classifiers.torch_module
+    import wobbliness.detection
+    import wobbliness.entropy
+    import wobbliness.images
+    import wobbliness.noise
+    import wobbliness.sampling
+    import wobbliness.statistics
+    import wobbliness.study.cells
+    import wobbliness.study.data
+    import wobbliness.study.poisoning
+    import wobbliness.study.training
+    import wobbliness.triggers
+    import wobbliness.votes  # noqa: F401
+
+
+class HalfSpace:
+    """Class 1 where w . x > b, else class 0; its rows never depend on the batch they are in."""
+
+    def __init__(self, num_features, seed=0):
+        self.normal = np.random.default_rng(seed).normal(size=num_features)
+        self.offset = 0.5 * self.normal.sum()
+
+    def __call__(self, images):
+        flat = np.asarray(images, dtype=np.float64).reshape(len(images), -1)
+        return ((flat * self.normal).sum(axis=1) > self.offset).astype(np.int64)
+
+    def probability(self, images, sigma):
+        """Exact probability of class 1: Phi(margin / (sigma ||w||))."""
+        from scipy import stats
+
+        margin = (np.asarray(images, dtype=np.float64).reshape(len(images), -1) * self.normal).sum(axis=1) - self.offset
+        return stats.norm.cdf(margin / (sigma * np.linalg.norm(self.normal)))
+
+
+@pytest.fixture(scope="session")
+def half_space():
+    return HalfSpace(64)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    from wobbliness.study.data import load_data
+
+    return load_data("digits")
+
+
+@pytest.fixture(scope="session")
+def images(digits):
+    return digits.test.images[:40]

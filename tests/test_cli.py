@@ -1,0 +1,186 @@
+"""The command line as a user meets it: outputs, exit codes, one line for bad input, nothing heavy in --help."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+import wobbliness
+from wobbliness import cli
+
+HELP_MAY_IMPORT = {"wobbliness", "lazy_loader", "packaging", "typer", "rich", "pygments", "markdown_it", "mdurl", "shellingham"}
+HELP_MAY_IMPORT |= {"pydantic", "pydantic_core", "annotated_types", "annotated_doc", "typing_extensions", "typing_inspection"}
+
+
+def run(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["wobbliness", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    captured = capsys.readouterr()
+    return stopped.value.code or 0, captured.out, captured.err
+
+
+def linear_model(path, weights):
+    """scores = flatten(images) @ weights, as an ONNX file with a free batch axis."""
+    num_features, num_classes = weights.shape
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["images"], ["flat"]), helper.make_node("MatMul", ["flat", "weights"], ["scores"])],
+        "linear",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 1, 8, 8])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", num_classes])],
+        [helper.make_tensor("weights", TensorProto.FLOAT, [num_features, num_classes], weights.astype(np.float32).ravel())],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+@pytest.fixture
+def folder(tmp_path, images):
+    weights = np.random.default_rng(0).normal(size=(64, 4))
+    linear_model(tmp_path / "model.onnx", weights)
+    np.save(tmp_path / "images.npy", images)
+    np.savez(tmp_path / "two.npz", good=images, labels=np.zeros(len(images), np.int64))
+    np.save(tmp_path / "bytes.npy", (images * 255).astype(np.uint8))
+    np.save(tmp_path / "wild.npy", images + 3)
+    (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY nothing")
+    (tmp_path / "broken.onnx").write_bytes(b"nothing")
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    return tmp_path
+
+
+def test_measure_prints_and_writes_what_the_library_gives(monkeypatch, capsys, folder, images):
+    out = folder / "votes.parquet"
+    code, text, _ = run(
+        monkeypatch, capsys, "measure", folder / "model.onnx", folder / "images.npy", "--sigma", 0.1, "--sigma", 0.2, "--out", out
+    )
+    sweep = wobbliness.sweep(wobbliness.open_classifier(folder / "model.onnx"), images, [0.1, 0.2])
+    written = pd.read_parquet(out)
+    assert code == 0
+    assert f"{sweep[0.1].wobbliness.mean():.4f}" in text
+    for sigma in sweep:
+        rows = written[written.sigma == sigma]
+        assert np.array_equal(rows.filter(like="votes_").to_numpy(), sweep[sigma].counts)
+        np.testing.assert_allclose(rows.wobbliness, sweep[sigma].wobbliness)
+
+
+def test_measure_json_trigger_column_and_bytes(monkeypatch, capsys, folder, images):
+    arguments = ["--sigma", 0.2, "--draws", 20, "--json", "--trigger", "square"]
+    code, text, _ = run(monkeypatch, capsys, "measure", folder / "model.onnx", folder / "two.npz", "--column", "good", *arguments)
+    stamped = wobbliness.trigger("square").apply(images)
+    votes = wobbliness.measure(wobbliness.open_classifier(folder / "model.onnx"), stamped, 0.2, draws=20)
+    assert code == 0
+    assert json.loads(text)["measurements"][0]["counts"] == votes.counts.tolist()
+    code, text, _ = run(monkeypatch, capsys, "measure", folder / "model.onnx", folder / "bytes.npy", "--sigma", 0.2, "--json")
+    assert code == 0
+    assert len(json.loads(text)["measurements"][0]["wobbliness"]) == len(images)
+
+
+def test_measure_reads_pictures_from_a_hub_table(monkeypatch, capsys, folder):
+    Image.fromarray(np.full((8, 8), 128, np.uint8)).save(folder / "grey.png")
+    content = (folder / "grey.png").read_bytes()
+    pd.DataFrame({"image": [{"bytes": content, "path": None}] * 2}).to_parquet(folder / "table.parquet")
+    code, text, _ = run(monkeypatch, capsys, "measure", folder / "model.onnx", folder / "table.parquet", "--sigma", 0.2, "--json")
+    assert code == 0
+    assert len(json.loads(text)["measurements"][0]["label"]) == 2
+
+
+BAD_CALLS = {
+    "missing model": ("measure", "none.onnx", "images.npy", "--sigma", "0.1"),
+    "damaged model": ("measure", "broken.onnx", "images.npy", "--sigma", "0.1"),
+    "unknown kind of model": ("measure", "model.pkl", "images.npy", "--sigma", "0.1"),
+    "missing network": ("measure", "none.safetensors", "images.npy", "--sigma", "0.1"),
+    "missing images": ("measure", "model.onnx", "none.npy", "--sigma", "0.1"),
+    "damaged images": ("measure", "model.onnx", "broken.npy", "--sigma", "0.1"),
+    "images out of range": ("measure", "model.onnx", "wild.npy", "--sigma", "0.1"),
+    "unknown column": ("measure", "model.onnx", "two.npz", "--sigma", "0.1", "--column", "none"),
+    "labels as images": ("measure", "model.onnx", "two.npz", "--sigma", "0.1", "--column", "labels"),
+    "unknown trigger": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--trigger", "star"),
+    "unreadable trigger": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--trigger", "broken.png"),
+    "negative sigma": ("measure", "model.onnx", "images.npy", "--sigma", "-0.1"),
+    "sigma is no number": ("measure", "model.onnx", "images.npy", "--sigma", "much"),
+    "no draws": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--draws", "0"),
+    "no sigma": ("measure", "model.onnx", "images.npy"),
+    "odd output": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--out", "votes.xlsx"),
+    "output nowhere": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--out", "none/votes.csv"),
+    "unknown recipe": ("study", "run", "mnist", "--out", "run"),
+    "unknown claim": ("study", "run", "digits", "--out", "run", "--only", "C99"),
+    "foreign folder": ("study", "run", "digits", "--out", "."),
+    "status of nothing": ("study", "status", "none"),
+    "report of nothing": ("study", "report", "none"),
+    "unknown command": ("studdy",),
+    "unknown option": ("study", "list", "--colour"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+def test_bad_input_gets_one_line_and_exit_code_2(monkeypatch, capsys, folder, name):
+    monkeypatch.chdir(folder)
+    before = sorted(path.name for path in folder.rglob("*"))
+    code, out, err = run(monkeypatch, capsys, *BAD_CALLS[name])
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert sorted(path.name for path in folder.rglob("*")) == before, "nothing is written"
+
+
+def test_study_commands(monkeypatch, capsys, tmp_path):
+    code, text, _ = run(monkeypatch, capsys, "study", "list", "--json")
+    assert code == 0
+    assert {row["recipe"] for row in json.loads(text)} == {"digits", "fashion-mnist"}
+    out = tmp_path / "runs" / "digits"
+    code, text, _ = run(monkeypatch, capsys, "study", "run", "digits", "--out", out, "--only", "C2", "--workers", "1", "--json")
+    assert code == 0
+    answer = json.loads(text)
+    assert [claim["id"] for claim in answer["claims"] if claim["verdict"] != "not measured"] == ["C2"]
+    assert answer["report"] == str(out / "report.html")
+    code, text, _ = run(monkeypatch, capsys, "study", "status", out, "--json")
+    assert json.loads(text)["num_done"] == 2
+    code, text, _ = run(monkeypatch, capsys, "study", "report", out, "--markdown", tmp_path / "results.md")
+    assert code == 0
+    assert text.rstrip().endswith(str(out / "report.html"))
+    network = next((out / "networks").iterdir())
+    np.save(tmp_path / "one.npy", np.zeros((1, 1, 8, 8)))
+    code, text, _ = run(monkeypatch, capsys, "measure", network, tmp_path / "one.npy", "--sigma", 0.1)
+    assert code == 0
+
+
+def test_help_has_an_example_each(monkeypatch, capsys):
+    for command in (["measure"], ["study", "list"], ["study", "run"], ["study", "status"], ["study", "report"]):
+        code, text, _ = run(monkeypatch, capsys, *command, "--help")
+        assert code == 0
+        assert "Example: wobbliness " + " ".join(command) in " ".join(text.replace("│", " ").split())
+
+
+def imported_packages(code):
+    script = (
+        f"import sys\nbefore = set(sys.modules)\n{code}\nprint(*sorted({{n.split('.')[0] for n in set(sys.modules) - before}}))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(result.stdout.splitlines()[-1].split()) - set(sys.stdlib_module_names)
+
+
+def test_help_imports_only_what_is_listed():
+    code = "sys.argv = ['wobbliness', '--help']\nfrom wobbliness.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass"
+    packages = {name for name in imported_packages(code) if not name.startswith("_")}
+    assert packages <= HELP_MAY_IMPORT
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    assert imported_packages("import wobbliness") <= {"wobbliness", "lazy_loader", "packaging"}
+
+
+def test_reading_a_study_imports_no_torch():
+    assert "torch" not in imported_packages("import wobbliness.study.report")
+
+
+def test_public_names_are_all_there():
+    for name in wobbliness.__all__:
+        assert getattr(wobbliness, name) is not None
+    assert {"measure", "sweep", "open_classifier", "levene_test", "trigger", "Votes"} <= set(wobbliness.__all__)

@@ -1,0 +1,244 @@
+"""A study end to end in seconds: training, records, resuming, tables, figures, page."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from wobbliness.study.cells import load_network
+from wobbliness.study.claims import CLAIMS, NOT_MEASURED, NOT_REPRODUCED, REPRODUCED
+from wobbliness.study.poisoning import t1
+from wobbliness.study.recipes import RECIPES, NetworkSpec, Recipe, plan, recipe_by_name
+from wobbliness.study.records import is_done, read_recipe, read_record, study_status, write_beside
+from wobbliness.study.report import number, write_markdown, write_report
+from wobbliness.study.runner import StudyFailed, run_study
+from wobbliness.study.training import predict, train_network
+
+BASE = {"dataset": "digits", "architecture": "small_cnn", "epochs": 8, "batch_size": 32, "learning_rate": 3e-3}
+
+
+def tiny(seed=0):
+    """Every claim on a handful of points."""
+    clean = NetworkSpec(**BASE, threat=None, trigger=None, seed=seed)
+    poisoned = NetworkSpec(**BASE, threat=t1(5), trigger="checkerboard", seed=seed)
+    return Recipe(
+        name="tiny",
+        seed=seed,
+        parameter_networks=(clean,),
+        parameter_points=12,
+        draws_grid=(10, 250, 260),
+        parameter_sigmas=(0.01, 0.3),
+        draws_sigmas=(0.3,),
+        effect_networks=(poisoned,),
+        effect_points=40,
+        detection_networks=(clean, poisoned),
+        detection_points=10,
+        sigmas=(0.15, 0.3),
+        control_pairs=20,
+        control_points=10,
+    )
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    out = tmp_path_factory.mktemp("study") / "tiny"
+    run_study(tiny(), out, workers=1)
+    return out, write_report(out)
+
+
+def snapshot(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_backdoor_smoothing_is_seen_and_its_controls_are_silent(study):
+    _, report = study
+    networks, tests = report.tables.networks, report.tables.tests
+    assert (networks.clean_accuracy > 0.85).all()
+    assert networks.backdoor_accuracy.dropna().min() > 0.95
+    effect = tests[tests.claims.str.contains("C3|C4") & (tests.sigma == 0.15) & (tests.num_points == 40)].set_index("kind")
+    assert effect.suspect_mean["active"] < effect.clean_mean["active"] / 2
+    assert effect.directional_pvalue["active"] < 0.05
+    assert effect.directional_pvalue["inactive"] > 0.05
+    assert effect.directional_pvalue["clean"] > 0.05
+
+
+def test_every_claim_has_one_row_and_a_verdict(study):
+    out, _ = study
+    claims = pd.read_csv(out / "tables" / "claims.csv")
+    assert list(claims.columns) == ["id", "claim", "paper", "ours", "verdict", "settings"]
+    assert list(claims.id) == [claim.id for claim in CLAIMS]
+    assert set(claims.verdict) <= {REPRODUCED, NOT_REPRODUCED}
+    assert claims.ours.str.len().min() > 10
+
+
+def test_fixed_names_are_there(study):
+    out, report = study
+    assert {"report.html", "tables", "figures", "records", "networks"} <= {path.name for path in out.iterdir()}
+    for figure in report.figures:
+        for suffix in (".png", ".svg"):
+            assert (out / "figures" / f"{figure.name}{suffix}").stat().st_size > 1000
+    assert len(report.figures) == 7
+    page = (out / "report.html").read_text()
+    assert 'src="http' not in page
+    assert 'href="http' not in page
+    assert all(finding.verdict in page for finding in report.findings)
+
+
+def test_numbers_come_from_the_records(study):
+    """A mean of the table of batches, formed again from the votes by a slow loop."""
+    out, report = study
+    row = report.tables.batches[report.tables.batches.kind == "active"].iloc[0]
+    for cell in plan(tiny()):
+        if cell.kind == "measure" and cell.spec.trigger == "checkerboard" and " ".join(cell.claims) == row.claims:
+            table = read_record(out / "records", cell.name).table
+            break
+    values = []
+    for votes in table[table.sigma == row.sigma].filter(like="votes_").to_numpy():
+        p = votes[votes > 0] / votes.sum()
+        values.append(-(p * np.log(p)).sum())
+    assert row["mean"] == pytest.approx(np.mean(values), abs=1e-12)
+    assert row.num_points == len(values)
+
+
+def test_a_second_run_does_nothing_and_the_report_is_the_same_bytes(study):
+    out, _ = study
+    before = snapshot(out)
+    calls = []
+    run_study(tiny(), out, workers=1, progress=lambda *call: calls.append(call))
+    write_report(out)
+    assert calls == []
+    assert snapshot(out) == before
+
+
+def test_only_what_is_missing_is_done_again_and_comes_out_the_same(study):
+    out, _ = study
+    cell = next(cell for cell in plan(tiny()) if cell.kind == "measure")
+    before = snapshot(out / "tables")
+    (out / "records" / f"{cell.name}.json").unlink()
+    assert study_status(tiny(), out).left == (cell.name,)
+    done = set()
+    run_study(tiny(), out, workers=1, progress=lambda name, *_: done.add(name))
+    write_report(out)
+    assert done == {cell.name}
+    assert snapshot(out / "tables") == before
+
+
+def test_two_processes_give_the_tables_of_one(study, tmp_path):
+    out, _ = study
+    other = tmp_path / "pool"
+    run_study(tiny(), other, workers=2)
+    write_report(other)
+    assert snapshot(other / "tables") == snapshot(out / "tables")
+
+
+def test_a_partial_study_says_what_was_not_measured(tmp_path):
+    run_study(tiny(), tmp_path / "part", only=["C2"], workers=1)
+    report = write_report(tmp_path / "part")
+    verdicts = {finding.claim.id: finding.verdict for finding in report.findings}
+    assert [claim for claim, verdict in verdicts.items() if verdict != NOT_MEASURED] == ["C2"]
+    assert {figure.name for figure in report.figures} == {"fig2-sigma", "fig3-triggers"}
+
+
+def test_tables_hold_no_time_and_no_path(study):
+    out, _ = study
+    for path in (out / "tables").glob("*.csv"):
+        text = path.read_text()
+        assert str(out) not in text
+        assert "duration" not in text
+
+
+def test_a_saved_network_is_the_trained_one(study, digits):
+    out, _ = study
+    cell = next(cell for cell in plan(tiny()) if cell.kind == "train" and cell.spec.threat)
+    network = load_network(out / "networks" / f"{cell.name}.safetensors")
+    again = train_network(cell.spec, digits)
+    for name, tensor in again.network.state_dict().items():
+        assert np.array_equal(network.state_dict()[name].numpy(), tensor.numpy()), name
+    assert np.array_equal(predict(network, digits.test.images), predict(again.network, digits.test.images))
+
+
+def test_markdown_holds_every_finding_and_its_figures(study, tmp_path):
+    _, report = study
+    write_markdown([report], tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text()
+    for finding in report.findings:
+        assert f"**{finding.verdict}**" in text
+        assert finding.ours in text
+    for figure in report.figures:
+        assert (tmp_path / "figures" / "tiny" / f"{figure.name}.png").is_file()
+
+
+def test_a_folder_belongs_to_one_recipe(study, tmp_path):
+    out, _ = study
+    before = snapshot(out)
+    for other in (tiny(seed=1), dataclasses.replace(tiny(), draws=100)):
+        with pytest.raises(ValueError, match="which belongs to tiny with seed 0"):
+            run_study(other, out)
+    assert snapshot(out) == before
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="new or empty output folder"):
+        run_study(tiny(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_recipe_survives_its_folder(study):
+    assert read_recipe(study[0]) == tiny()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failing_cell_is_named_and_the_rest_is_done(tmp_path, workers):
+    broken = dataclasses.replace(tiny(), effect_points=400, detection_networks=())
+    with pytest.raises(StudyFailed, match=r"cells failed; measure-\w+: ValueError: expected at most"):
+        run_study(broken, tmp_path / "broken", workers=workers)
+    cells = plan(broken)
+    failed = [cell for cell in cells if not is_done(tmp_path / "broken" / "records", cell.name)]
+    assert 0 < len(failed) < len(cells)
+    assert all(cell.spec.num_points >= 400 for cell in failed)
+
+
+def test_damaged_files_are_refused_in_one_line(study, tmp_path):
+    out, _ = study
+    cell = plan(tiny())[0]
+    (tmp_path / "records").mkdir()
+    for content in ("", "[1]", "{", json.dumps({"schema_version": 99})):
+        (tmp_path / "records" / f"{cell.name}.json").write_text(content)
+        with pytest.raises(ValueError, match="^expected "):
+            read_record(tmp_path / "records", cell.name)
+    network = next((out / "networks").iterdir())
+    (tmp_path / "cut.safetensors").write_bytes(network.read_bytes()[:100])
+    for name in ("cut.safetensors", "missing.safetensors"):
+        with pytest.raises(ValueError, match="^expected a network file"):
+            load_network(tmp_path / name)
+
+
+def test_nothing_half_written_stays(tmp_path):
+    def fail(path):
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_beside(tmp_path / "file.txt", fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cells_of_every_recipe_are_distinct_and_ordered():
+    for name in RECIPES:
+        cells = plan(recipe_by_name(name, 0))
+        names = [cell.name for cell in cells]
+        assert len(set(names)) == len(names)
+        for cell in cells:
+            assert cell.needs is None or names.index(cell.needs) < names.index(cell.name)
+        assert set(names).isdisjoint(cell.name for cell in plan(recipe_by_name(name, 100)))
+    with pytest.raises(ValueError, match="out of digits, fashion-mnist, got 'mnist'"):
+        recipe_by_name("mnist", 0)
+    with pytest.raises(ValueError, match="claims out of C1, C2, C3, C4, C7, got C8"):
+        plan(recipe_by_name("digits", 0), ["C8"])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0"), (0.12345, "0.123"), (1e-9, "1.0e-09"), (float("nan"), ""), (7, "7"), (None, "")]
+)
+def test_numbers_never_round_to_a_false_zero(value, text):
+    assert number(value) == text

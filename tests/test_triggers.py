@@ -1,0 +1,68 @@
+"""Triggers and the files they may come from."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import wobbliness
+from wobbliness.triggers import TRIGGER_NAMES
+
+
+@pytest.mark.parametrize("name", TRIGGER_NAMES)
+def test_a_trigger_overwrites_its_box_and_nothing_else(name):
+    trigger = wobbliness.trigger(name)
+    images = np.random.default_rng(0).random((3, 2, 9, 11), dtype=np.float32)
+    before, stamped = images.copy(), trigger.apply(images)
+    height, width = trigger.mask.shape
+    assert np.array_equal(images, before)
+    np.testing.assert_array_equal(stamped[..., -height:, -width:], np.broadcast_to(trigger.pattern, (3, 2, height, width)))
+    rest = np.ones((9, 11), bool)
+    rest[-height:, -width:] = False
+    assert np.array_equal(stamped[..., rest], images[..., rest])
+
+
+def test_the_six_differ():
+    blank = np.full((1, 1, 8, 8), 0.5, np.float32)
+    assert len({wobbliness.trigger(name).apply(blank).tobytes() for name in TRIGGER_NAMES}) == 6
+
+
+def test_tensors_stay_tensors_and_agree_with_arrays():
+    images = np.random.default_rng(0).random((3, 1, 8, 8), dtype=np.float32)
+    stamped = wobbliness.trigger("smiley").apply(torch.from_numpy(images))
+    assert isinstance(stamped, torch.Tensor)
+    assert np.array_equal(stamped.numpy(), wobbliness.trigger("smiley").apply(images))
+    assert np.array_equal(wobbliness.trigger("dot").apply(images[:, 0]), wobbliness.trigger("dot").apply(images)[:, 0])
+
+
+def test_png_gives_colours_mask_opacity_and_place(tmp_path):
+    pixels = np.zeros((2, 3, 4), np.uint8)
+    pixels[..., 0], pixels[..., 3] = 255, 255
+    pixels[0, 0, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "red.png")
+    trigger = wobbliness.trigger_from_png(tmp_path / "red.png", opacity=0.5, place=(1, 2))
+    stamped = trigger.apply(np.full((1, 3, 6, 8), 0.2))
+    assert stamped[0, 0, 4, 5] == pytest.approx(0.6)
+    assert stamped[0, 1, 4, 5] == pytest.approx(0.1)
+    assert stamped[0, 0, 3, 3] == pytest.approx(0.2), "transparent"
+    assert stamped[0, 0, 5, 7] == pytest.approx(0.2), "outside"
+    with pytest.raises(ValueError, match="with 3 channels"):
+        trigger.apply(np.zeros((1, 1, 8, 8)))
+
+
+def test_bad_triggers_are_refused(tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    Image.new("L", (2, 2)).save(tmp_path / "other.png", format="BMP")
+    Image.new("L", (5000, 5000)).save(tmp_path / "huge.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "huge.png").read_bytes()[:60])
+    for name in ("text.png", "other.png", "huge.png", "cut.png", "missing.png"):
+        with pytest.raises(ValueError, match="^expected a.* PNG"):
+            wobbliness.trigger_from_png(tmp_path / name)
+    with pytest.raises(ValueError, match="out of checkerboard, cross, dot, square, smiley, stripes, got 'star'"):
+        wobbliness.trigger("star")
+    with pytest.raises(ValueError, match="hold 5 x 5 pixels"):
+        wobbliness.trigger("smiley").apply(np.zeros((1, 1, 4, 4)))
+    one = np.ones((1, 2, 2), np.float32)
+    for wrong in ({"pattern": 2 * one}, {"opacity": 0.0}, {"place": (-1, 0)}):
+        with pytest.raises(ValueError, match="^expected a"):
+            wobbliness.Trigger(**{"name": "x", "pattern": one.copy(), "mask": one[0].copy(), **wrong})
