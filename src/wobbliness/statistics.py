@@ -190,8 +190,9 @@ def auc_interval(auc: float, num_positives: int, num_negatives: int, *, confiden
         variance = area * (1 - area) * spread / (num_positives * num_negatives)
         return float(abs(auc - area) - quantile * np.sqrt(variance))
 
-    lower = optimize.brentq(distance, 0.0, auc) if distance(0.0) > 0 else 0.0
-    upper = optimize.brentq(distance, auc, 1.0) if distance(1.0) > 0 else 1.0
+    edge = 1e-9  # at 0 and 1 the variance vanishes and the area itself would be found
+    lower = optimize.brentq(distance, 0.0, min(auc, 1 - edge)) if distance(0.0) > 0 else 0.0
+    upper = optimize.brentq(distance, max(auc, edge), 1.0) if distance(1.0) > 0 else 1.0
     return float(lower), float(upper)
 
 

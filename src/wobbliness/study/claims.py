@@ -177,7 +177,8 @@ def _find_c4(claim: Claim, tables: Tables) -> Finding:
     accuracies = batches[(batches.kind == "inactive")].drop_duplicates("network").set_index("network")
     listed = "; ".join(
         f"{row.clean_mean:.3f} clean, {row.suspect_mean:.3f} inactive at sigma {row.sigma:g} "
-        f"({_direction(row.directional_pvalue)}, directional p {row.directional_pvalue:.2g}), {levene.clean_mean[row.network]:.3f} and {levene.suspect_mean[row.network]:.3f} at "
+        f"({_direction(row.directional_pvalue)}, directional p {row.directional_pvalue:.2g}), "
+        f"{levene.clean_mean[row.network]:.3f} and {levene.suspect_mean[row.network]:.3f} at "
         f"{levene.sigma[row.network]:g} (Levene p {levene.levene_pvalue[row.network]:.2g}); "
         f"{accuracies.accuracy_on_attacker_labels[row.network]:.0%} on poison labels, "
         f"{accuracies.accuracy_on_clean_labels[row.network]:.0%} on clean labels"
