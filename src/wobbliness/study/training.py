@@ -8,7 +8,7 @@ from jaxtyping import Float, Float32, Int
 from torch import nn
 
 from wobbliness.classifiers.torch_module import torch_threads
-from wobbliness.progress import Progress, ignore_progress
+from wobbliness.progress import Progress, progress_bar
 from wobbliness.study.data import ImageData
 from wobbliness.study.networks import Normalise, build_network
 from wobbliness.study.poisoning import PoisonedData, backdoor_accuracy, poison
@@ -41,7 +41,7 @@ def train_network(spec: NetworkSpec, data: ImageData, *, progress: Progress | No
     Args:
         spec: architecture, poisoning, epochs, seed.
         data: image set with the images in [0, 1].
-        progress: called with (steps done, steps in all).
+        progress: called with (steps done, steps in all), in place of a bar on the terminal.
     """
     shape = data.train.images.shape
     network = build_network(spec.architecture, shape[1:], data.train.num_classes, seed=spec.seed)
@@ -49,7 +49,7 @@ def train_network(spec: NetworkSpec, data: ImageData, *, progress: Progress | No
     images, labels = torch.from_numpy(training_set.images), torch.from_numpy(training_set.labels)
     _fit_normalisation(network, images)
     with torch_threads(THREADS):
-        losses = _fit(network, images, labels, spec, progress or ignore_progress)
+        losses = _fit(network, images, labels, spec, progress)
         network.eval()
         return TrainedNetwork(
             network=network,
@@ -97,7 +97,7 @@ def _fit_normalisation(network: nn.Sequential, images: torch.Tensor) -> None:
 
 
 def _fit(
-    network: nn.Sequential, images: torch.Tensor, labels: torch.Tensor, spec: NetworkSpec, progress: Progress
+    network: nn.Sequential, images: torch.Tensor, labels: torch.Tensor, spec: NetworkSpec, progress: Progress | None
 ) -> Float[np.ndarray, " E"]:
     steps_per_epoch = -(-len(labels) // spec.batch_size)
     num_steps = steps_per_epoch * spec.epochs
@@ -106,15 +106,16 @@ def _fit(
     order_rng = torch.Generator().manual_seed(spec.seed)
     losses = np.zeros((spec.epochs, steps_per_epoch))
     network.train()
-    for epoch in range(spec.epochs):
-        order = torch.randperm(len(labels), generator=order_rng)
-        for step, batch in enumerate(torch.split(order, spec.batch_size)):
-            inputs = images[batch].contiguous(memory_format=torch.channels_last)
-            loss = nn.functional.cross_entropy(network(inputs), labels[batch])
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            optimiser.step()
-            schedule.step()
-            losses[epoch, step] = loss.item()
-            progress(epoch * steps_per_epoch + step + 1, num_steps)
+    with progress_bar("training", num_steps, report=progress) as advance:
+        for epoch in range(spec.epochs):
+            order = torch.randperm(len(labels), generator=order_rng)
+            for step, batch in enumerate(torch.split(order, spec.batch_size)):
+                inputs = images[batch].contiguous(memory_format=torch.channels_last)
+                loss = nn.functional.cross_entropy(network(inputs), labels[batch])
+                optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                optimiser.step()
+                schedule.step()
+                losses[epoch, step] = loss.item()
+                advance(1)
     return np.asarray(losses.mean(axis=1))
