@@ -12,11 +12,8 @@ from typer.exceptions import TyperException
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
-    import pandas as pd
-
+    from wobbliness.study.report import Report
     from wobbliness.study.runner import CellProgress
-    from wobbliness.votes import Sweep
 
 EXIT_FAILED, EXIT_BAD_INPUT = 1, 2
 
@@ -63,6 +60,7 @@ def measure(
     Example: wobbliness measure model.onnx images.npy --sigma 0.1 --sigma 0.15 --out votes.parquet
     """
     from wobbliness.images import read_images
+    from wobbliness.printing import print_sweep, write_votes
     from wobbliness.sampling import sweep
 
     if out is not None and (out.suffix not in (".parquet", ".csv") or not out.parent.is_dir()):
@@ -72,8 +70,8 @@ def measure(
         pixels = _open_trigger(trigger).apply(pixels)
     result = sweep(_open_model(model), pixels, sigma, draws=draws, seed=seed, num_classes=num_classes)
     if out is not None:
-        _write_votes(result, out)
-    _print_sweep(result, as_json=as_json)
+        write_votes(result, out)
+    print_sweep(result, as_json=as_json)
 
 
 @study_app.command("list")
@@ -180,99 +178,13 @@ def _open_trigger(name: str) -> Any:
     return triggers.trigger_from_png(name) if name.endswith(".png") else triggers.trigger(name)
 
 
-def _write_votes(sweep: "Sweep", out: Path) -> None:
-    import pandas as pd
+def _report(out: Path, *, as_json: bool) -> "Report":
+    from wobbliness.printing import print_report
+    from wobbliness.study.report import write_report
 
-    from wobbliness.study.records import write_beside
-
-    frame = pd.concat([_votes_frame(sweep, sigma) for sigma in sweep.sigmas], ignore_index=True)
-    write = frame.to_parquet if out.suffix == ".parquet" else frame.to_csv
-    write_beside(out, lambda beside: write(beside, index=False))
-
-
-def _votes_frame(sweep: "Sweep", sigma: float) -> "pd.DataFrame":
-    import pandas as pd
-
-    votes = sweep[sigma]
-    counts = {f"votes_{index}": votes.counts[:, index] for index in range(votes.counts.shape[1])}
-    return pd.DataFrame(
-        {
-            "image": range(len(votes)),
-            "sigma": sigma,
-            "draws": votes.draws,
-            "label": votes.label,
-            "wobbliness": votes.wobbliness,
-            "standard_error": votes.standard_error,
-            "certified_radius": votes.certified_radius(),
-            **counts,
-        }
-    )
-
-
-def _print_sweep(sweep: "Sweep", *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"measurements": [_votes_json(sweep, sigma) for sigma in sweep.sigmas]}))
-        return
-    print(f"{'sigma':>8} {'images':>8} {'draws':>6} {'mean W':>8} {'q25':>7} {'median':>7} {'q75':>7} {'W = 0':>7}")
-    for sigma in sweep.sigmas:
-        w = sweep[sigma].wobbliness
-        q25, median, q75 = _quartiles(w)
-        print(
-            f"{sigma:>8g} {len(w):>8} {sweep[sigma].draws:>6} {w.mean():>8.4f} {q25:>7.4f} {median:>7.4f} {q75:>7.4f} "
-            f"{(w == 0).mean():>7.1%}"
-        )
-
-
-def _votes_json(sweep: "Sweep", sigma: float) -> dict[str, Any]:
-    votes = sweep[sigma]
-    return {
-        "sigma": sigma,
-        "draws": votes.draws,
-        "seed": votes.seed,
-        "label": votes.label.tolist(),
-        "wobbliness": votes.wobbliness.tolist(),
-        "standard_error": votes.standard_error.tolist(),
-        "counts": votes.counts.tolist(),
-    }
-
-
-def _quartiles(values: "np.ndarray") -> tuple[float, float, float]:
-    import numpy as np
-
-    q25, median, q75 = np.quantile(values, [0.25, 0.5, 0.75])
-    return float(q25), float(median), float(q75)
-
-
-def _report(out: Path, *, as_json: bool) -> Any:
-    """Writes the report and prints the table of claims, which ends with the page's path."""
-    from wobbliness.study.report import PAGE, write_report
-
-    written = write_report(out)
-    page = out / PAGE
-    if as_json:
-        claims = [
-            {**vars(finding.claim), **{k: v for k, v in vars(finding).items() if k != "claim"}} for finding in written.findings
-        ]
-        print(json.dumps({"claims": claims, "report": str(page)}, indent=1))
-        return written
-    _print_claims(written)
-    print(f"report: {page}")
-    return written
-
-
-def _print_claims(written: Any) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{written.tables.recipe.name}, seed {written.tables.recipe.seed}", show_lines=True)
-    table.add_column("id")
-    table.add_column("claim", ratio=3)
-    table.add_column("paper", ratio=2)
-    table.add_column("ours", ratio=5)
-    table.add_column("verdict", no_wrap=True)
-    for finding in written.findings:
-        table.add_row(finding.claim.id, finding.claim.claim, finding.claim.paper, finding.ours, finding.verdict)
-    Console().print(table)
+    report = write_report(out)
+    print_report(report, as_json=as_json)
+    return report
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wobbliness.study.tables import CHOSEN_COLUMNS, Tables, claims_done, parameter_sigma
+from wobbliness.study.comparisons import CHOSEN_COLUMNS
+from wobbliness.study.tables import Tables, claims_done, parameter_sigma
 
 REPRODUCED, NOT_REPRODUCED, NOT_MEASURED = "reproduced", "not reproduced", "not measured"
 

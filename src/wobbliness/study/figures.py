@@ -11,8 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from wobbliness.study.comparisons import PVALUE_COLUMNS, detection_curve
 from wobbliness.study.records import write_beside
-from wobbliness.study.tables import PVALUE_COLUMNS, Tables, claims_done, detection_curve, parameter_sigma
+from wobbliness.study.tables import Tables, claims_done, parameter_sigma
 from wobbliness.triggers import TRIGGER_NAMES, trigger
 
 CLEAN, ACTIVE, INACTIVE = "#0072B2", "#E69F00", "#009E73"  # Okabe and Ito's palette, safe for colour-blind readers

@@ -11,9 +11,10 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from wobbliness.study.claims import Finding, claims_table, findings
+from wobbliness.study.comparisons import CHOSEN_COLUMNS, full_batches
 from wobbliness.study.figures import FigureFile, draw_figures
 from wobbliness.study.records import write_beside
-from wobbliness.study.tables import CHOSEN_COLUMNS, Tables, form_tables, full_batches
+from wobbliness.study.tables import Tables, form_tables
 
 PAGE = "report.html"
 SHOWN_TABLES = {

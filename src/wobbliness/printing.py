@@ -1,0 +1,94 @@
+"""What the command line prints, as text for people or JSON for machines."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from wobbliness.study.records import write_beside
+from wobbliness.study.report import PAGE, Report
+from wobbliness.votes import Sweep
+
+
+def write_votes(sweep: Sweep, out: Path) -> None:
+    """Writes votes and W, one row per image and sigma, as Parquet or CSV by the file's ending."""
+    frame = pd.concat([_votes_frame(sweep, sigma) for sigma in sweep.sigmas], ignore_index=True)
+    write = frame.to_parquet if out.suffix == ".parquet" else frame.to_csv
+    write_beside(out, lambda beside: write(beside, index=False))
+
+
+def _votes_frame(sweep: Sweep, sigma: float) -> pd.DataFrame:
+    votes = sweep[sigma]
+    counts = {f"votes_{index}": votes.counts[:, index] for index in range(votes.counts.shape[1])}
+    return pd.DataFrame(
+        {
+            "image": range(len(votes)),
+            "sigma": sigma,
+            "draws": votes.draws,
+            "label": votes.label,
+            "wobbliness": votes.wobbliness,
+            "standard_error": votes.standard_error,
+            "certified_radius": votes.certified_radius(),
+            **counts,
+        }
+    )
+
+
+def print_sweep(sweep: Sweep, *, as_json: bool) -> None:
+    """A line for each sigma, or JSON with the votes of each image."""
+    if as_json:
+        print(json.dumps({"measurements": [_votes_json(sweep, sigma) for sigma in sweep.sigmas]}))
+        return
+    print(f"{'sigma':>8} {'images':>8} {'draws':>6} {'mean W':>8} {'q25':>7} {'median':>7} {'q75':>7} {'W = 0':>7}")
+    for sigma in sweep.sigmas:
+        w = sweep[sigma].wobbliness
+        q25, median, q75 = _quartiles(w)
+        print(
+            f"{sigma:>8g} {len(w):>8} {sweep[sigma].draws:>6} {w.mean():>8.4f} {q25:>7.4f} {median:>7.4f} {q75:>7.4f} "
+            f"{(w == 0).mean():>7.1%}"
+        )
+
+
+def _votes_json(sweep: Sweep, sigma: float) -> dict[str, Any]:
+    votes = sweep[sigma]
+    return {
+        "sigma": sigma,
+        "draws": votes.draws,
+        "seed": votes.seed,
+        "label": votes.label.tolist(),
+        "wobbliness": votes.wobbliness.tolist(),
+        "standard_error": votes.standard_error.tolist(),
+        "counts": votes.counts.tolist(),
+    }
+
+
+def _quartiles(values: np.ndarray) -> tuple[float, float, float]:
+    q25, median, q75 = np.quantile(values, [0.25, 0.5, 0.75])
+    return float(q25), float(median), float(q75)
+
+
+def print_report(report: Report, *, as_json: bool) -> None:
+    """The table of claims and the path of the page."""
+    page = report.folder / PAGE
+    if as_json:
+        claims = [vars(finding) | vars(finding.claim) for finding in report.findings]
+        print(json.dumps({"claims": claims, "report": str(page)}, indent=1))
+        return
+    Console().print(_claims_table(report))
+    print(f"report: {page}")
+
+
+def _claims_table(report: Report) -> Table:
+    table = Table(title=f"{report.tables.recipe.name}, seed {report.tables.recipe.seed}", show_lines=True)
+    table.add_column("id")
+    table.add_column("claim", ratio=3)
+    table.add_column("paper", ratio=2)
+    table.add_column("ours", ratio=5)
+    table.add_column("verdict", no_wrap=True)
+    for finding in report.findings:
+        table.add_row(finding.claim.id, finding.claim.claim, finding.claim.paper, finding.ours, finding.verdict)
+    return table

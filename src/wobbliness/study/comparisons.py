@@ -1,0 +1,169 @@
+"""Comparisons of batches, from the table of points: sigma chosen on clean ones, batch tests, ROC curves, negative controls."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from wobbliness.detection import BatchTest, choose_sigma, directional_pvalue, levene_pvalue, levene_pvalue_all_points
+from wobbliness.statistics import RocCurve, levene_test, mann_whitney_test, rate, roc_curve
+from wobbliness.study.recipes import Recipe
+
+PAPER_BATCH = 25  # points of each batch in the paper's Fig. 4
+LEVEL = 0.05  # of the negative controls
+
+TESTS: dict[str, BatchTest] = {
+    "levene": levene_pvalue,
+    "levene, all points": levene_pvalue_all_points,
+    "directional": directional_pvalue,
+}
+"""The three tests by the name they bear in tables and figures. Each is judged at the sigma chosen for it on clean points."""
+
+PVALUE_COLUMNS = {
+    "levene": "levene_pvalue",
+    "levene, all points": "levene_pvalue_all_points",
+    "directional": "directional_pvalue",
+}
+CHOSEN_COLUMNS = {test: f"{column}_chosen" for test, column in PVALUE_COLUMNS.items()}
+"""Columns of the table of tests: p-value, and whether its row's sigma is the one chosen for that test on that network."""
+
+WORKS = 0.5  # share of attacker's labels from which a trigger counts as working, trained on or not
+
+CONTROL_KINDS = (
+    "clean against clean",
+    "clean network, trigger",
+    "poisoned network, other trigger",
+    "poisoned network, other trigger that works",
+)
+
+SIGMA_KEYS = ["claims", "network", "batch_size"]
+
+
+def choose_sigmas(points: pd.DataFrame) -> pd.DataFrame:
+    """Chosen on the calibration batch of each network, for each test."""
+    rows: list[dict[str, object]] = []
+    calibration = points[points.batch == "calibration"] if len(points) else points
+    if calibration.empty:
+        return pd.DataFrame(columns=[*SIGMA_KEYS, "test", "sigma", "power", "reached"])
+    for keys, group in calibration.groupby(SIGMA_KEYS, sort=False):
+        clean_w = {sigma: rows.wobbliness.to_numpy() for sigma, rows in group.groupby("sigma")}
+        for name, test in TESTS.items():
+            choice = choose_sigma(clean_w, batch_size=keys[-1], test=test)
+            rows.append(dict(zip(SIGMA_KEYS, keys, strict=True)) | {"test": name, **vars(choice)})
+    return pd.DataFrame(rows)
+
+
+def batch_tests(points: pd.DataFrame, sigma: pd.DataFrame) -> pd.DataFrame:
+    """Each suspect batch, and the second clean one, against the clean batch of its network, where both are recorded."""
+    rows: list[dict[str, object]] = []
+    if points.empty:
+        return points
+    for (network, batch_size, at), group in points.groupby(["network", "batch_size", "sigma"], sort=False):
+        clean = group[group.batch == "clean"].wobbliness.to_numpy()
+        if clean.size == 0:
+            continue
+        chosen = sigma[(sigma.network == network) & (sigma.batch_size == batch_size)].set_index("test").sigma
+        keys = {"network": network, "batch_size": batch_size, "sigma": at}
+        keys |= {column: bool(chosen[test] == at) for test, column in CHOSEN_COLUMNS.items()}
+        rows += [keys | row for row in _suspect_rows(clean, group)]
+    return pd.DataFrame(rows)
+
+
+def _suspect_rows(clean: np.ndarray, group: pd.DataFrame) -> Iterator[dict[str, object]]:
+    suspects = group[group.batch.isin(["suspect", "second clean"])]
+    names = ["claims", "batch", "trigger", "kind"]
+    for keys, suspect in suspects.groupby(names, sort=False):
+        for size in sorted({min(PAPER_BATCH, clean.size), clean.size}):
+            test = _test(clean[:size], suspect.wobbliness.to_numpy()[:size])
+            yield dict(zip(names, keys, strict=True)) | test
+
+
+def _test(clean: np.ndarray, suspect: np.ndarray) -> dict[str, object]:
+    levene, directional = levene_test(clean, suspect), mann_whitney_test(clean, suspect)
+    return {
+        "num_points": len(clean),
+        "clean_mean": float(clean.mean()),
+        "suspect_mean": float(suspect.mean()),
+        "levene_pvalue": levene.pvalue,
+        "num_removed_clean": levene.num_removed_clean,
+        "num_removed_suspect": levene.num_removed_suspect,
+        "levene_pvalue_all_points": levene.pvalue_all_points,
+        "directional_pvalue": directional.pvalue,
+        "effect_size": directional.effect_size,
+    }
+
+
+def full_batches(tests: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the table of tests that compare whole batches, not the paper's smaller ones."""
+    return tests[tests.num_points == tests.batch_size]
+
+
+def detection_curve(tests: pd.DataFrame, test: str, sigma: float | None) -> RocCurve:
+    """ROC curve of one test over the batches of C7: active triggers against clean and other triggers' batches.
+
+    Args:
+        tests: the table of that name.
+        test: a key of PVALUE_COLUMNS.
+        sigma: one of the grid, or None for the one chosen for this test on each network.
+    """
+    rows = full_batches(tests[tests.claims.str.contains("C7")])
+    rows = rows[rows[CHOSEN_COLUMNS[test]]] if sigma is None else rows[rows.sigma == sigma]
+    smallest = np.finfo(float).tiny  # p = 0 by underflow
+    return roc_curve(rows.kind == "active", -np.log(rows[PVALUE_COLUMNS[test]].clip(lower=smallest)))
+
+
+def roc_areas(tests: pd.DataFrame) -> pd.DataFrame:
+    """Area under the ROC curve of each test at every sigma and at the chosen ones; empty without batches of each kind for C7."""
+    detection = tests[tests.claims.str.contains("C7")] if len(tests) else tests
+    if detection.empty or detection.kind.nunique() < 3:
+        return pd.DataFrame()
+    rows = []
+    for sigma in [*sorted(detection.sigma.unique()), None]:
+        for test in PVALUE_COLUMNS:
+            curve = detection_curve(tests, test, sigma)
+            keys = {"sigma": "chosen" if sigma is None else str(sigma), "test": test}
+            bounds = {name: getattr(curve, name) for name in ("auc", "auc_lower", "auc_upper", "num_positives", "num_negatives")}
+            rows.append({**keys, **bounds})
+    return pd.DataFrame(rows)
+
+
+def negative_controls(points: pd.DataFrame, sigma: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+    """Random pairs of batches without an active trigger, at the sigma chosen for each test: how often is p below the level?"""
+    rows = []
+    for test, pvalue in TESTS.items():
+        pools = _control_pools(points, sigma[sigma.test == test]) if len(points) else []
+        for kind in dict.fromkeys(kind for kind, _, _ in pools):
+            pairs = _random_pairs([(clean, suspect) for name, clean, suspect in pools if name == kind], recipe)
+            num_below = sum(pvalue(clean, suspect) <= LEVEL for clean, suspect in pairs)
+            below = rate(num_below, recipe.control_pairs)
+            rows.append({"pairs": kind, "test": test, "level": LEVEL, "batch_size": recipe.control_points, **vars(below)})
+    return pd.DataFrame(rows)
+
+
+def _control_pools(points: pd.DataFrame, sigma: pd.DataFrame) -> list[tuple[str, np.ndarray, np.ndarray | None]]:
+    """(kind of pair, W of clean points, W of triggered points or None for clean against clean) of each network and trigger."""
+    pools: list[tuple[str, np.ndarray, np.ndarray | None]] = []
+    for row in sigma.itertuples():
+        here = points[(points.network == row.network) & (points.batch_size == row.batch_size) & (points.sigma == row.sigma)]
+        clean = here[here.kind == "clean"].wobbliness.to_numpy()
+        pools.append(("clean against clean", clean, None))
+        for _, group in here[here.kind == "inactive"].groupby("trigger", sort=False):
+            pools.append((_inactive_kind(group), clean, group.wobbliness.to_numpy()))
+    return sorted(pools, key=lambda pool: CONTROL_KINDS.index(pool[0]))
+
+
+def _inactive_kind(batch: pd.DataFrame) -> str:
+    """Some patterns set off a backdoor that was planted with another one: they are untrained, but hardly inactive."""
+    success = batch.accuracy_on_attacker_labels.iloc[0]
+    if success is None or np.isnan(success):
+        return CONTROL_KINDS[1]
+    return CONTROL_KINDS[3] if success >= WORKS else CONTROL_KINDS[2]
+
+
+def _random_pairs(pools: list[tuple[np.ndarray, np.ndarray | None]], recipe: Recipe) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    rng = np.random.default_rng(np.random.SeedSequence(recipe.seed))
+    for index in range(recipe.control_pairs):
+        clean, suspect = pools[index % len(pools)]
+        size = min(recipe.control_points, len(clean) // 2 if suspect is None else min(len(clean), len(suspect)))
+        drawn = rng.permutation(clean)
+        yield drawn[:size], drawn[size : 2 * size] if suspect is None else rng.permutation(suspect)[:size]
