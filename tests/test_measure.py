@@ -175,6 +175,17 @@ def test_a_callable_gets_what_the_images_were(images):
     assert np.array_equal(array.counts, tensor.counts)
 
 
+def test_scores_tell_the_number_of_classes(images):
+    """Also of classes that no copy was ever named, on which the uncertainty depends."""
+    scores = np.array([5.0, 0, 0, 0, 0, 0])
+    votes = wobbliness.measure(lambda batch: np.tile(scores, (len(batch), 1)), images[:2], sigma=0.1, draws=20)
+    assert votes.counts.tolist() == [[20, 0, 0, 0, 0, 0]] * 2
+    network = build_network("small_cnn", (1, 8, 8), 10, seed=0)
+    assert wobbliness.measure(network, images[:2], sigma=0.1, draws=20).counts.shape == (2, 10)
+    halves = wobbliness.measure(lambda batch: batch.reshape(len(batch), -1)[:, 9] > 0.5, images, sigma=0.1, draws=20)
+    assert halves.counts.shape == (40, 2)
+
+
 def test_a_module_is_left_as_it_was(images):
     network = build_network("small_cnn", (1, 8, 8), 10, seed=0).train()
     threads = torch.get_num_threads()
@@ -189,7 +200,13 @@ def test_labels_scores_and_modules_agree(images):
     scores = wobbliness.measure(network, torch.from_numpy(images), sigma=0.2, draws=50)
     labels = wobbliness.measure(lambda batch: network(batch).argmax(dim=1), torch.from_numpy(images), sigma=0.2, draws=50)
     assert np.array_equal(module.counts, scores.counts)
-    assert np.abs(module.counts.sum(axis=0) - np.pad(labels.counts.sum(axis=0), (0, 10 - labels.counts.shape[1]))).sum() <= 1
+    assert (
+        np.abs(
+            module.counts.sum(axis=0)
+            - np.bincount(np.repeat(np.arange(labels.counts.shape[1]), labels.counts.sum(axis=0)), minlength=10)
+        ).sum()
+        <= 1
+    )
 
 
 def test_peak_memory_does_not_grow_with_images_times_draws(half_space):

@@ -14,7 +14,7 @@ class Classifier(Protocol):
     """Names a class for each image of a batch.
 
     Attributes:
-        num_classes: K, or None where only labels are given and K is not known.
+        num_classes: K, or None where it is not known: before the first scores, or where only labels are given.
         thread_safe: whether `classify` may run in several threads at once.
     """
 
@@ -30,31 +30,38 @@ class Classifier(Protocol):
         ...
 
 
-def checked_labels(answer: Any, num_images: int, num_classes: int | None) -> Int[np.ndarray, " B"]:
-    """Labels from what a classifier answered: labels `(B,)` as they are, scores `(B, K)` by their arg-max (Eq. 1).
+class ScoredClassifier:
+    """What the adapters share: labels from answers, and K from the first scores where it was not declared."""
 
-    Raises:
-        ValueError: another number of rows or rank, NaN scores, labels that are no integers or out of range.
-    """
-    array = np.asarray(answer.detach().cpu() if hasattr(answer, "detach") else answer)
-    if array.ndim not in (1, 2) or len(array) != num_images:
-        raise ValueError(
-            f"expected the classifier to give labels ({num_images},) or scores ({num_images}, K), got shape {array.shape}"
-        )
-    if array.ndim == 2:
-        return _labels_of_scores(array, num_classes)
-    if not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"expected integer labels, got {array.dtype}")
-    limit = num_classes or MAX_UNDECLARED_CLASSES
-    if array.min() < 0 or array.max() >= limit:
-        raise ValueError(f"expected labels from 0 to {limit - 1}, got {array.min()} to {array.max()}")
-    return array
+    num_classes: int | None
 
+    def labels_of(self, answer: Any, num_images: int) -> Int[np.ndarray, " B"]:
+        """Labels from what a classifier answered: labels `(B,)` as they are, scores `(B, K)` by their arg-max (Eq. 1).
 
-def _labels_of_scores(scores: np.ndarray, num_classes: int | None) -> Int[np.ndarray, " B"]:
-    if scores.shape[1] < 2 or (num_classes is not None and scores.shape[1] != num_classes):
-        wanted = num_classes or "at least 2"
-        raise ValueError(f"expected scores of {wanted} classes, got {scores.shape[1]}")
-    if np.isnan(scores).any():
-        raise ValueError("expected scores that are numbers, got NaN")
-    return np.asarray(scores.argmax(axis=1))
+        Raises:
+            ValueError: another number of rows or rank, NaN scores, labels that are no integers or out of range.
+        """
+        array = np.asarray(answer.detach().cpu() if hasattr(answer, "detach") else answer)
+        if array.ndim not in (1, 2) or len(array) != num_images:
+            raise ValueError(
+                f"expected the classifier to give labels ({num_images},) or scores ({num_images}, K), got shape {array.shape}"
+            )
+        return self._labels_of_scores(array) if array.ndim == 2 else self._checked_labels(array)
+
+    def _labels_of_scores(self, scores: np.ndarray) -> Int[np.ndarray, " B"]:
+        if scores.shape[1] < 2 or self.num_classes not in (None, scores.shape[1]):
+            raise ValueError(f"expected scores of {self.num_classes or 'at least 2'} classes, got {scores.shape[1]}")
+        if np.isnan(scores).any():
+            raise ValueError("expected scores that are numbers, got NaN")
+        self.num_classes = scores.shape[1]
+        return np.asarray(scores.argmax(axis=1))
+
+    def _checked_labels(self, labels: np.ndarray) -> Int[np.ndarray, " B"]:
+        if labels.dtype == bool:
+            labels = labels.astype(np.int64)
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(f"expected integer labels, got {labels.dtype}")
+        limit = self.num_classes or MAX_UNDECLARED_CLASSES
+        if labels.min() < 0 or labels.max() >= limit:
+            raise ValueError(f"expected labels from 0 to {limit - 1}, got {labels.min()} to {labels.max()}")
+        return labels

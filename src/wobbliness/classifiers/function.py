@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int
 
-from wobbliness.classifiers.base import checked_labels
+from wobbliness.classifiers.base import ScoredClassifier
 
 
-class FunctionClassifier:
+class FunctionClassifier(ScoredClassifier):
     """A callable from a batch to labels `(B,)` or scores `(B, K)`.
 
     It gets numpy arrays; or tensors, without gradients, where the images of the measurement were tensors.
@@ -25,9 +25,8 @@ class FunctionClassifier:
 
     def classify(self, images: Float32[np.ndarray, "B ..."]) -> Int[np.ndarray, " B"]:
         """The class of each image, checked."""
-        if self._as_tensor:
-            return checked_labels(self._call_with_tensor(images), len(images), self.num_classes)
-        return checked_labels(self._function(images), len(images), self.num_classes)
+        answer = self._call_with_tensor(images) if self._as_tensor else self._function(images)
+        return self.labels_of(answer, len(images))
 
     def session(self) -> AbstractContextManager[object]:
         """Nothing to prepare."""

@@ -7,12 +7,12 @@ import numpy as np
 import onnxruntime
 from jaxtyping import Float32, Int
 
-from wobbliness.classifiers.base import checked_labels
+from wobbliness.classifiers.base import ScoredClassifier
 
 FLOAT_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
 
 
-class OnnxClassifier:
+class OnnxClassifier(ScoredClassifier):
     """The first output of an ONNX graph: scores `(B, K)` or integer labels `(B,)`.
 
     Opening the file runs no code of its author's: a graph holds operators and numbers only. Each call runs on one core.
@@ -44,7 +44,7 @@ class OnnxClassifier:
         if not fits:
             raise ValueError(f"expected images of shape {declared}, as the graph declares, got {images.shape}")
         (answer,) = self._session.run([self._output], {self._input.name: images.astype(self._dtype, copy=False)})
-        return checked_labels(answer, len(images), self.num_classes)
+        return self.labels_of(answer, len(images))
 
     def session(self) -> AbstractContextManager[object]:
         """Nothing to prepare."""

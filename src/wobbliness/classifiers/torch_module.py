@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int
 
-from wobbliness.classifiers.base import checked_labels
+from wobbliness.classifiers.base import ScoredClassifier
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def torch_threads(num_threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class TorchClassifier:
+class TorchClassifier(ScoredClassifier):
     """A module that gives logits `(B, K)`.
 
     It runs on the device and in the type of its own parameters, in evaluation mode; on the CPU channels-last and on one core per
@@ -48,7 +48,7 @@ class TorchClassifier:
             logits = self._forward(batch)
         if logits.ndim != 2:
             raise ValueError(f"expected the module to give logits ({len(images)}, K), got shape {tuple(logits.shape)}")
-        return checked_labels(logits.float(), len(images), self.num_classes)
+        return self.labels_of(logits.float(), len(images))
 
     @contextmanager
     def session(self) -> Iterator[None]:
