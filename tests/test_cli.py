@@ -109,6 +109,7 @@ BAD_CALLS = {
     "output nowhere": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--out", "none/votes.csv"),
     "unknown recipe": ("study", "run", "mnist", "--out", "run"),
     "unknown claim": ("study", "run", "digits", "--out", "run", "--only", "C99"),
+    "missing data set": ("study", "run", "fashion-mnist", "--out", "run"),
     "foreign folder": ("study", "run", "digits", "--out", "."),
     "status of nothing": ("study", "status", "none"),
     "report of nothing": ("study", "report", "none"),
@@ -120,6 +121,7 @@ BAD_CALLS = {
 @pytest.mark.parametrize("name", BAD_CALLS)
 def test_bad_input_gets_one_line_and_exit_code_2(monkeypatch, capsys, folder, name):
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("WOBBLINESS_DATA", str(folder / "no data"))
     before = sorted(path.name for path in folder.rglob("*"))
     code, out, err = run(monkeypatch, capsys, *BAD_CALLS[name])
     assert code == 2

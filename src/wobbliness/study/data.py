@@ -45,11 +45,28 @@ def load_data(name: str) -> ImageData:
     Raises:
         ValueError: no data set has that name, or it can be had neither from the folder nor from the hub.
     """
+    require_data(name)
     if name == "digits":
         return _digits()
-    if name not in _HUB_NAMES:
-        raise ValueError(f"expected a data set out of {', '.join(DATASET_NAMES)}, got {name!r}")
     return ImageData(name=name, train=_load_split(name, "train"), test=_load_split(name, "test"))
+
+
+def require_data(name: str) -> None:
+    """Makes sure that a data set is there, without reading it.
+
+    Raises:
+        ValueError: as for `load_data`.
+    """
+    if name not in DATASET_NAMES:
+        raise ValueError(f"expected a data set out of {', '.join(DATASET_NAMES)}, got {name!r}")
+    if name == "digits" or Path(source := _source(name)).is_dir():
+        return
+    import datasets
+
+    try:
+        datasets.load_dataset_builder(source)
+    except Exception as error:  # the library raises a dozen classes of its own, from the network's to the file system's
+        raise _missing(name, source, error) from error
 
 
 def _digits() -> ImageData:
@@ -72,11 +89,8 @@ def _load_split(name: str, split: str) -> Split:
     source = _source(name)
     try:
         table = datasets.load_dataset(source, split=split)
-    except Exception as error:  # the library raises a dozen classes of its own, from the network's to the file system's
-        raise ValueError(
-            f"expected data set {name} in ${DATA_VARIABLE} or on the hub as {_HUB_NAMES[name]}, "
-            f"got {type(error).__name__} from {source}"
-        ) from error
+    except Exception as error:  # as above
+        raise _missing(name, source, error) from error
     column = _IMAGE_COLUMNS[name]
     missing = {column, "label"} - set(table.column_names)
     if missing:
@@ -85,6 +99,13 @@ def _load_split(name: str, split: str) -> Split:
     pixels = pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, -1, 1)
     labels = np.asarray(table["label"], dtype=np.int64)
     return Split(images=(pixels / np.float32(255)).astype(np.float32), labels=labels, num_classes=10)
+
+
+def _missing(name: str, source: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"expected data set {name} in ${DATA_VARIABLE} or on the hub as {_HUB_NAMES[name]}, "
+        f"got {type(error).__name__} from {source}"
+    )
 
 
 def _source(name: str) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 from wobbliness.progress import Progress, ignore_progress
 from wobbliness.sampling import num_cores
 from wobbliness.study.cells import run_cell
-from wobbliness.study.recipes import Cell, Recipe, plan
+from wobbliness.study.data import require_data
+from wobbliness.study.recipes import Cell, NetworkSpec, Recipe, plan
 from wobbliness.study.records import claim_folder, is_done
 
 POLL_SECONDS = 0.2
@@ -42,10 +43,12 @@ def run_study(
         progress: called with (cell name, steps done, steps in all).
 
     Raises:
-        ValueError: the folder belongs to another recipe, or a claim is unknown.
+        ValueError: the folder belongs to another recipe, a claim is unknown, or a data set cannot be had.
         StudyFailed: some cell raised, when all that could be done is done.
     """
     cells = plan(recipe, only)
+    for dataset in {cell.spec.dataset for cell in cells if isinstance(cell.spec, NetworkSpec)}:
+        require_data(dataset)
     claim_folder(out, recipe)
     left = [cell for cell in cells if not is_done(out / "records", cell.name)]
     report = progress or ignore_progress
