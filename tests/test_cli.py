@@ -50,6 +50,9 @@ def folder(tmp_path, images):
     (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY nothing")
     (tmp_path / "broken.onnx").write_bytes(b"nothing")
     (tmp_path / "broken.png").write_bytes(b"nothing")
+    (tmp_path / "sevens.py").write_text("def classify(batch):\n    return [7] * len(batch)\n")
+    (tmp_path / "faulty.py").write_text("1 / 0\n")
+    (tmp_path / "folder.csv").mkdir()
     return tmp_path
 
 
@@ -110,6 +113,12 @@ BAD_CALLS = {
     "unknown recipe": ("study", "run", "mnist", "--out", "run"),
     "unknown claim": ("study", "run", "digits", "--out", "run", "--only", "C99"),
     "missing data set": ("study", "run", "fashion-mnist", "--out", "run"),
+    "negative seed": ("study", "run", "digits", "--out", "run", "--seed", "-1"),
+    "column of an array": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--column", "none"),
+    "labels out of range": ("measure", "sevens:classify", "images.npy", "--sigma", "0.1", "--num-classes", "5"),
+    "module that does not import": ("measure", "faulty:classify", "images.npy", "--sigma", "0.1"),
+    "sigma beyond float32": ("measure", "model.onnx", "images.npy", "--sigma", "1e39"),
+    "output is a folder": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--out", "folder.csv"),
     "foreign folder": ("study", "run", "digits", "--out", "."),
     "status of nothing": ("study", "status", "none"),
     "report of nothing": ("study", "report", "none"),
@@ -122,6 +131,7 @@ BAD_CALLS = {
 def test_bad_input_gets_one_line_and_exit_code_2(monkeypatch, capsys, folder, name):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("WOBBLINESS_DATA", str(folder / "no data"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = sorted(path.name for path in folder.rglob("*"))
     code, out, err = run(monkeypatch, capsys, *BAD_CALLS[name])
     assert code == 2

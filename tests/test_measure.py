@@ -186,6 +186,36 @@ def test_scores_tell_the_number_of_classes(images):
     assert halves.counts.shape == (40, 2)
 
 
+class Flattener(torch.nn.Module):
+    """Wants contiguous features, as many tutorials' networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = torch.nn.Linear(3 * 8 * 8, 4)
+
+    def forward(self, images):
+        return self.dense(images.view(images.size(0), -1))
+
+
+def test_colour_images_may_be_flattened_by_view():
+    images = np.random.default_rng(0).random((4, 3, 8, 8), dtype=np.float32)
+    torch.manual_seed(0)
+    network = Flattener()
+    one, two = (wobbliness.measure(network, images, sigma=0.5, draws=100, workers=workers) for workers in (1, 2))
+    assert np.array_equal(one.counts, two.counts)
+    by_call = wobbliness.measure(lambda batch: network(batch), torch.from_numpy(images), sigma=0.5, draws=100)
+    assert np.abs(one.counts - by_call.counts).sum() <= 2
+
+
+def test_an_opened_classifier_takes_a_declared_number_of_classes(images):
+    sevens = wobbliness.open_classifier(lambda batch: np.full(len(batch), 7))
+    with pytest.raises(ValueError, match="^expected labels from 0 to 4, got 7"):
+        wobbliness.measure(sevens, images, sigma=0.1, draws=4, num_classes=5)
+    for wrong in (-3, 0, 1):
+        with pytest.raises(ValueError, match="^expected a number of classes"):
+            wobbliness.measure(lambda batch: np.zeros(len(batch), np.int64), images, sigma=0.1, draws=4, num_classes=wrong)
+
+
 def test_a_module_is_left_as_it_was(images):
     network = build_network("small_cnn", (1, 8, 8), 10, seed=0).train()
     threads = torch.get_num_threads()

@@ -86,6 +86,13 @@ def test_standard_error_is_the_spread_of_the_estimate_or_a_little_more(p):
     assert stated < spread * (4 if len(set(p)) == 1 else 1.25)
 
 
+def test_bounds_close_in_as_draws_grow():
+    for n in (10**3, 10**5, 10**8):
+        counts = np.array([[9 * n // 10, n // 10]])
+        distance = entropy.entropy_upper_bound(counts) - entropy.plug_in_entropy(counts)
+        assert 0 < distance < 3 * np.log(9) * 0.3 / np.sqrt(n)
+
+
 def test_unanimous_votes_get_an_upper_bound():
     votes = votes_of([[250, 0]])
     share = 1 - 0.05 ** (1 / 250)

@@ -39,6 +39,8 @@ def main() -> None:
         _fail(error.format_message(), error.exit_code)
     except ValueError as error:
         _fail(str(error), EXIT_BAD_INPUT)
+    except Exception as error:  # a model's own error, a full disk: one line, not a page
+        _fail(f"{type(error).__name__}: {error}", EXIT_FAILED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -63,12 +65,12 @@ def measure(
     from wobbliness.printing import print_sweep, write_votes
     from wobbliness.sampling import sweep
 
-    if out is not None and (out.suffix not in (".parquet", ".csv") or not out.parent.is_dir()):
+    if out is not None and (out.suffix not in (".parquet", ".csv") or not out.parent.is_dir() or out.is_dir()):
         raise ValueError(f"expected an output FILE.parquet or FILE.csv in an existing folder, got {out}")
     pixels = read_images(images, column=column)
     if trigger is not None:
         pixels = _open_trigger(trigger).apply(pixels)
-    result = sweep(_open_model(model), pixels, sigma, draws=draws, seed=seed, num_classes=num_classes)
+    result = sweep(_open_model(model, num_classes), pixels, sigma, draws=draws, seed=seed, num_classes=num_classes)
     if out is not None:
         write_votes(result, out)
     print_sweep(result, as_json=as_json)
@@ -158,18 +160,20 @@ def report(
 
 
 def _fail(message: str, code: int) -> None:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    if message:  # there is none where a bare command printed its help
+        print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)
 
 
-def _open_model(name: str) -> Any:
+def _open_model(name: str, num_classes: int | None) -> Any:
     if name.endswith(".safetensors"):
         from wobbliness.study.cells import load_network
 
         return load_network(Path(name))
     from wobbliness.classifiers import open_classifier
 
-    return open_classifier(name)
+    sys.path.insert(0, "")  # as `python -m` does: package.module may stand in the working directory
+    return open_classifier(name, num_classes=num_classes)
 
 
 def _open_trigger(name: str) -> Any:

@@ -92,7 +92,8 @@ def entropy_upper_bound(counts: ArrayLike, *, confidence: float = 0.95) -> Float
     The maximum of H(p) over {p : KL(p_observed || p) <= c}. With c = log(1 / (1 - confidence)) / n this is Chernoff's bound,
     which for unanimous votes is the exact one: all n equal leave a share 1 - (1 - confidence)^(1/n) to the other classes. c is
     at least the chi-squared quantile over 2 n (Wilks), with one degree of freedom less than there are classes seen, and one more
-    for each class seen only once, since as many may have been missed (Good-Turing).
+    for each class seen only once, since as many may have been missed (Good-Turing). Near equal classes it falls short where
+    there are few draws for each class (seen from 50 classes and 250 draws on, or 10 and 25).
 
     Args:
         counts: `(..., K)` non-negative integers, the votes of each class.
@@ -109,11 +110,11 @@ def entropy_upper_bound(counts: ArrayLike, *, confidence: float = 0.95) -> Float
     num_seen, num_seen_once = ((np.asarray(counts) >= 1).sum(axis=-1), (np.asarray(counts) == 1).sum(axis=-1))
     degrees = np.clip(num_seen - 1 + num_seen_once, 1, frequencies.shape[-1] - 1)
     radius = np.maximum(-np.log(tail), stats.chi2.isf(tail, degrees) / 2) / num_draws
-    return np.asarray(special.entr(_tilt(frequencies, radius, _towards_uniform, (-40.0, 60.0))).sum(axis=-1))
+    return np.asarray(special.entr(_tilt(frequencies, radius, _towards_uniform, (-40.0, 1e6))).sum(axis=-1))
 
 
 def entropy_lower_bound(counts: ArrayLike, *, confidence: float = 0.95) -> Float[np.ndarray, "..."]:
-    """Smallest entropy that the votes leave plausible, one-sided.
+    """Lower confidence bound of the entropy, one-sided.
 
     The entropy of the escort distribution p_k^b / sum_j p_j^b whose divergence KL(p_observed || p) is
     log(1 / (1 - confidence)) / n. For two classes this is the exact end of Chernoff's interval.
@@ -166,7 +167,11 @@ def _plus_four(frequencies: Float[np.ndarray, "... K"], num_draws: Int[np.ndarra
 
 def _towards_uniform(frequencies: np.ndarray, log_strength: np.ndarray) -> np.ndarray:
     """Stationary points of H(p) + strength * sum_k f_k log p_k: f itself at infinity, uniform at minus infinity."""
-    return np.asarray(special.lambertw(np.exp(log_strength) * frequencies).real)
+    with np.errstate(divide="ignore"):
+        log_frequencies = np.log(frequencies)
+    seen = np.isfinite(log_frequencies)
+    weights = special.wrightomega(np.where(seen, log_frequencies, 0.0) + log_strength)  # Lambert W of strength * f
+    return np.where(seen, weights, 0.0)
 
 
 def _towards_certain(frequencies: np.ndarray, log_power: np.ndarray) -> np.ndarray:

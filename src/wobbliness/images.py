@@ -34,22 +34,24 @@ def read_images(path: str | Path, *, column: str | None = None) -> Float32[np.nd
         return pixels.astype(np.float32) / np.float32(255)
     if not np.issubdtype(pixels.dtype, np.floating):
         raise ValueError(f"expected images as floats or 8-bit integers, got {pixels.dtype} in {path}")
-    return pixels.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, and is refused where it is measured
+        return pixels.astype(np.float32, copy=False)
 
 
 def _read_numpy(path: Path, column: str | None) -> np.ndarray:
     try:
         content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            arrays = {"": content}
+        else:
+            with content:
+                arrays = dict(content)
     except Exception as error:  # damaged archives raise zipfile's, numpy's and the operating system's own classes
         raise ValueError(f"expected a readable {path.suffix} file, got {path}: {error}") from error
-    if isinstance(content, np.ndarray):
-        return content
-    with content:
-        names = content.files
-        chosen = column or (names[0] if len(names) == 1 else "images")
-        if chosen not in names:
-            raise ValueError(f"expected column {chosen} in {path}, got {', '.join(names)}")
-        return np.asarray(content[chosen])
+    chosen = column or (next(iter(arrays)) if len(arrays) == 1 else "images")
+    if chosen not in arrays:
+        raise ValueError(f"expected column {chosen} in {path}, got {', '.join(arrays) or 'none'}")
+    return np.asarray(arrays[chosen])
 
 
 def _read_parquet(path: Path, column: str) -> np.ndarray:

@@ -76,7 +76,7 @@ def print_report(report: Report, *, as_json: bool) -> None:
     page = report.folder / PAGE
     if as_json:
         claims = [vars(finding) | vars(finding.claim) for finding in report.findings]
-        print(json.dumps({"claims": claims, "report": str(page)}, indent=1))
+        print(json.dumps({"claims": claims, "report": str(page)}))  # one line for each study
         return
     Console().print(_claims_table(report))
     print(f"report: {page}")

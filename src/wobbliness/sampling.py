@@ -20,6 +20,7 @@ BLOCK_VALUES = 25_000  # values in a block of noisy images, so that a network's 
 MIN_BLOCK, MAX_BLOCK = 25, 64
 IMAGES_AHEAD = 64  # images handed to the threads before their votes are collected
 PICTURE_CHANNELS = (1, 3, 4)
+MAX_SIGMA = 1e30  # beyond it noise overflows float32
 
 Result = TypeVar("Result")
 
@@ -243,8 +244,8 @@ def _checked_sigmas(sigmas: Iterable[float]) -> tuple[float, ...]:
     if not values or len(set(values)) < len(values):
         raise ValueError(f"expected distinct sigmas, at least one, got {values}")
     for sigma in values:
-        if not (np.isfinite(sigma) and sigma >= 0):
-            raise ValueError(f"expected a finite sigma of at least 0, got {sigma}")
+        if not 0 <= sigma <= MAX_SIGMA:
+            raise ValueError(f"expected a finite sigma from 0 to {MAX_SIGMA:g}, got {sigma}")
     return tuple(values)
 
 

@@ -65,8 +65,10 @@ class Trigger:
             An array or tensor of the same kind, shape and type.
 
         Raises:
-            ValueError: the images have another rank, too few pixels, or another number of channels than a coloured pattern.
+            ValueError: the images are no floats, have another rank or too few pixels, or other channels than a coloured pattern.
         """
+        if "float" not in str(images.dtype):
+            raise ValueError(f"expected images as floats in [0, 1], got {images.dtype}; divide 8-bit pixels by 255")
         rows, columns = self._window(tuple(images.shape))
         is_tensor = hasattr(images, "new_tensor")
         pattern = self.pattern if images.ndim == 4 else self.pattern[0]

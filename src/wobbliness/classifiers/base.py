@@ -51,8 +51,8 @@ class ScoredClassifier:
     def _labels_of_scores(self, scores: np.ndarray) -> Int[np.ndarray, " B"]:
         if scores.shape[1] < 2 or self.num_classes not in (None, scores.shape[1]):
             raise ValueError(f"expected scores of {self.num_classes or 'at least 2'} classes, got {scores.shape[1]}")
-        if np.isnan(scores).any():
-            raise ValueError("expected scores that are numbers, got NaN")
+        if not np.issubdtype(scores.dtype, np.number) or np.isnan(scores).any():
+            raise ValueError(f"expected scores that are numbers, got NaN or {scores.dtype}")
         self.num_classes = scores.shape[1]
         return np.asarray(scores.argmax(axis=1))
 

@@ -43,7 +43,11 @@ class OnnxClassifier(ScoredClassifier):
         )
         if not fits:
             raise ValueError(f"expected images of shape {declared}, as the graph declares, got {images.shape}")
-        (answer,) = self._session.run([self._output], {self._input.name: images.astype(self._dtype, copy=False)})
+        try:
+            (answer,) = self._session.run([self._output], {self._input.name: images.astype(self._dtype, copy=False)})
+        except Exception as error:  # as in _open_session
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"expected images that the graph accepts, got {images.shape[1:]} each: {reason}") from error
         return self.labels_of(answer, len(images))
 
     def session(self) -> AbstractContextManager[object]:

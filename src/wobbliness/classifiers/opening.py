@@ -22,6 +22,8 @@ def open_classifier(source: Any, *, num_classes: int | None = None, as_tensor: b
     Raises:
         ValueError: the source is none of these, is missing, or cannot be read.
     """
+    if num_classes is not None and num_classes < 2:
+        raise ValueError(f"expected a number of classes of at least 2, got {num_classes!r}")
     if isinstance(source, str | Path):
         return _open_name(str(source), num_classes)
     torch = sys.modules.get("torch")
@@ -30,10 +32,17 @@ def open_classifier(source: Any, *, num_classes: int | None = None, as_tensor: b
 
         return TorchClassifier(source, num_classes=num_classes)
     if isinstance(source, Classifier) and not isinstance(source, type):
-        return source
+        return _with_num_classes(source, num_classes)
     if callable(source):
         return FunctionClassifier(source, num_classes=num_classes, as_tensor=as_tensor)
     raise ValueError(f"expected a torch module, a callable or a path as classifier, got {type(source).__name__}")
+
+
+def _with_num_classes(classifier: Classifier, num_classes: int | None) -> Classifier:
+    if num_classes is not None and classifier.num_classes not in (None, num_classes):
+        raise ValueError(f"expected a classifier of {num_classes} classes, got one of {classifier.num_classes}")
+    classifier.num_classes = num_classes or classifier.num_classes
+    return classifier
 
 
 def _open_name(name: str, num_classes: int | None) -> Classifier:
@@ -46,6 +55,6 @@ def _open_name(name: str, num_classes: int | None) -> Classifier:
         raise ValueError(f"expected a classifier as FILE.onnx or package.module:attribute, got {name!r}")
     try:
         source = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # importing runs the module, which may raise anything
         raise ValueError(f"expected an importable package.module:attribute, got {name!r}: {error}") from error
     return open_classifier(source, num_classes=num_classes)

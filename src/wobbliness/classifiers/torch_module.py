@@ -33,6 +33,7 @@ class TorchClassifier(ScoredClassifier):
         self._module = module
         parameter = next(module.parameters(), torch.empty(0))
         self._device, self._dtype = parameter.device, parameter.dtype
+        self._is_channels_last = True
         self.thread_safe = self._device.type == "cpu"
 
     def classify(self, images: Float32[np.ndarray, "B ..."]) -> Int[np.ndarray, " B"]:
@@ -42,8 +43,6 @@ class TorchClassifier(ScoredClassifier):
             ValueError: the module refuses images of this shape, or gives no logits.
         """
         batch = torch.from_numpy(images).to(device=self._device, dtype=self._dtype)
-        if batch.ndim == 4:
-            batch = batch.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             logits = self._forward(batch)
         if logits.ndim != 2:
@@ -64,10 +63,21 @@ class TorchClassifier(ScoredClassifier):
 
     def _forward(self, batch: torch.Tensor) -> torch.Tensor:
         try:
-            logits = self._module(batch)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            logits = self._run(batch)
+        except (RuntimeError, IndexError, TypeError, AssertionError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(f"expected images that the module accepts, got {tuple(batch.shape[1:])} each: {reason}") from error
         if not isinstance(logits, torch.Tensor):
             raise ValueError(f"expected the module to give a tensor of logits, got {type(logits).__name__}")
         return logits
+
+    def _run(self, batch: torch.Tensor) -> torch.Tensor:
+        """Channels-last, unless the module cannot: `x.view(n, -1)` wants contiguous features. Then never again."""
+        if batch.ndim == 4 and self._is_channels_last:
+            try:
+                return self._module(batch.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+            except RuntimeError:
+                logits: torch.Tensor = self._module(batch)
+                self._is_channels_last = False
+                return logits
+        return self._module(batch)  # type: ignore[no-any-return]

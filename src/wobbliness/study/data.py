@@ -59,7 +59,7 @@ def require_data(name: str) -> None:
     """
     if name not in DATASET_NAMES:
         raise ValueError(f"expected a data set out of {', '.join(DATASET_NAMES)}, got {name!r}")
-    if name == "digits" or Path(source := _source(name)).is_dir():
+    if name == "digits" or any(Path(source := _source(name)).glob("**/*.parquet")):
         return
     import datasets
 

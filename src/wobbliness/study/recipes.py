@@ -171,10 +171,12 @@ def recipe_by_name(name: str, seed: int) -> Recipe:
     """A recipe of this package.
 
     Raises:
-        ValueError: no recipe has that name.
+        ValueError: no recipe has that name, or the seed is negative.
     """
     if name not in RECIPES:
         raise ValueError(f"expected a recipe out of {', '.join(RECIPES)}, got {name!r}")
+    if seed < 0:
+        raise ValueError(f"expected a seed of at least 0, got {seed}")
     return RECIPES[name](seed)
 
 

@@ -85,12 +85,11 @@ def read_record(folder: Path, name: str) -> Record:
         table = pd.read_parquet(folder / f"{name}.parquet")
     except (OSError, ValueError) as error:
         raise ValueError(f"expected a readable table beside {name}.json, got {type(error).__name__}") from error
-    return Record(
-        spec=spec_from_json(content["spec"]),
-        results=content["results"],
-        provenance=content["provenance"],
-        table=table,
-    )
+    try:
+        spec, results, made = spec_from_json(content["spec"]), content["results"], content["provenance"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"expected a whole record in {name}.json, got {type(error).__name__}: {error}") from error
+    return Record(spec=spec, results=results, provenance=made, table=table)
 
 
 def is_done(folder: Path, name: str) -> bool:
@@ -145,13 +144,16 @@ def read_recipe(out: Path) -> Recipe:
     content = read_json(out / STUDY_FILE)
     if content.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(f"expected a study of schema {SCHEMA_VERSION}, got {content.get('schema_version')} in {out}")
-    fields = {name: content[name] for name in Recipe.__dataclass_fields__}
-    for name, value in fields.items():
-        if name.endswith("networks"):
-            fields[name] = tuple(spec_from_json(network) for network in value)
-        elif isinstance(value, list):
-            fields[name] = tuple(value)
-    return Recipe(**fields)
+    try:
+        return Recipe(**{name: _field_from_json(name, content[name]) for name in Recipe.__dataclass_fields__})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"expected a whole study in {out / STUDY_FILE}, got {type(error).__name__}: {error}") from error
+
+
+def _field_from_json(name: str, value: Any) -> Any:
+    if name.endswith("networks"):
+        return tuple(spec_from_json(network) for network in value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

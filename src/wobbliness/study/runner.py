@@ -47,10 +47,10 @@ def run_study(
         StudyFailed: some cell raised, when all that could be done is done.
     """
     cells = plan(recipe, only)
-    for dataset in {cell.spec.dataset for cell in cells if isinstance(cell.spec, NetworkSpec)}:
+    left = [cell for cell in cells if not is_done(out / "records", cell.name)]
+    for dataset in {(spec if isinstance(spec := cell.spec, NetworkSpec) else spec.network).dataset for cell in left}:
         require_data(dataset)
     claim_folder(out, recipe)
-    left = [cell for cell in cells if not is_done(out / "records", cell.name)]
     report = progress or ignore_progress
     num_workers = min(workers or num_cores(), len(left))
     failures = _run_here(left, out, recipe, report) if num_workers <= 1 else _run_pool(left, out, recipe, report, num_workers)
