@@ -70,7 +70,7 @@ def measure(
     pixels = read_images(images, column=column)
     if trigger is not None:
         pixels = _open_trigger(trigger).apply(pixels)
-    result = sweep(_open_model(model, num_classes), pixels, sigma, draws=draws, seed=seed, num_classes=num_classes)
+    result = sweep(_open_model(model), pixels, sigma, draws=draws, seed=seed, num_classes=num_classes)
     if out is not None:
         write_votes(result, out)
     print_sweep(result, as_json=as_json)
@@ -165,7 +165,7 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _open_model(name: str, num_classes: int | None) -> Any:
+def _open_model(name: str) -> Any:
     if name.endswith(".safetensors"):
         from wobbliness.study.cells import load_network
 
@@ -173,7 +173,7 @@ def _open_model(name: str, num_classes: int | None) -> Any:
     from wobbliness.classifiers import open_classifier
 
     sys.path.insert(0, "")  # as `python -m` does: package.module may stand in the working directory
-    return open_classifier(name, num_classes=num_classes)
+    return open_classifier(name)
 
 
 def _open_trigger(name: str) -> Any:
