@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
+import wobbliness.box_muller  # before the hook: what numba compiles must stay as it is written
+
 with install_import_hook("wobbliness", "beartype.beartype"):
+    import wobbliness.classifiers.compiled
     import wobbliness.classifiers.function
     import wobbliness.classifiers.onnx_file
     import wobbliness.classifiers.torch_module
     import wobbliness.detection
     import wobbliness.entropy
+    import wobbliness.execution
     import wobbliness.images
     import wobbliness.noise
     import wobbliness.sampling

@@ -250,10 +250,10 @@ def test_peak_memory_does_not_grow_with_images_times_draws(half_space):
         tracemalloc.stop()
         return most
 
-    peak(2, 64)
-    assert peak(2, 6400) < peak(2, 64) + 200_000
-    assert peak(200, 64) < peak(2, 64) + 200_000
-    assert 200 * 64 * 64 * 4 > 3_000_000, "what all copies at once would take"
+    peak(2, 6400)
+    assert peak(2, 64_000) < peak(2, 6400) + 200_000
+    assert peak(200, 6400) < peak(2, 6400) + 200_000
+    assert 2 * 64_000 * 64 * 4 > 30_000_000, "what all copies at once would take"
 
 
 BAD_IMAGES = {

@@ -5,12 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from wobbliness.noise import PAGE, image_keys, standard_normal
+from wobbliness.noise import NormalStream, image_keys
 
 
 def draws(seed, key, num_draws, *, first=0, shape=(8,), sizes=None):
-    blocks = standard_normal(seed, key, shape, first_draw=first, block_sizes=sizes or [num_draws])
-    return np.concatenate([block.copy() for block in blocks])
+    stream = NormalStream(seed, key, shape, first_draw=first)
+    return np.concatenate([stream.take(size).copy() for size in sizes or [num_draws]])
 
 
 @given(sizes=st.lists(st.integers(1, 90), min_size=1, max_size=6), first=st.integers(0, 200))
@@ -27,15 +27,33 @@ def test_it_is_normal():
     assert stats.kstest(sample * 1.02, "norm").pvalue < 0.001, "control: the test has the power to see 2 %"
 
 
-def test_images_seeds_draws_and_pages_are_uncorrelated():
-    base = draws(0, 1, 2 * PAGE, shape=(500,))
+def test_the_two_halves_of_a_transform_are_independent():
+    """Of squares and signs too: the values of a pair share a radius."""
+    sample = draws(0, 3, 4000, shape=(50,))
+    first, second = sample[:, :25].ravel(), sample[:, 25:].ravel()
+    for function in (np.square, np.sign, np.abs):
+        assert abs(np.corrcoef(function(first), function(second))[0, 1]) < 5 / np.sqrt(first.size), function
+    angle = np.arctan2(second, first) / (2 * np.pi) + 0.5
+    assert stats.kstest(angle, "uniform").pvalue > 0.001
+
+
+def test_tails_reach_beyond_five_standard_deviations():
+    sample = draws(0, 4, 4000, shape=(2500,))
+    for limit in (3, 4, 4.5):
+        expected = sample.size * 2 * stats.norm.sf(limit)
+        assert abs((np.abs(sample) > limit).sum() - expected) < 5 * np.sqrt(expected)
+    assert np.abs(sample).max() > 5
+
+
+def test_images_seeds_and_draws_are_uncorrelated():
+    base = draws(0, 1, 128, shape=(500,))
     others = {
-        "image": draws(0, 2, 2 * PAGE, shape=(500,)),
-        "seed": draws(1, 1, 2 * PAGE, shape=(500,)),
+        "image": draws(0, 2, 128, shape=(500,)),
+        "seed": draws(1, 1, 128, shape=(500,)),
         "draw": np.roll(base, 1, axis=0),
-        "page": np.roll(base, PAGE, axis=0),
+        "half of a draw": np.roll(base, 250, axis=1),
         "pixel": np.roll(base, 1, axis=1),
-        "high bits of the key": draws(0, 1 + 2**32, 2 * PAGE, shape=(500,)),
+        "high bits of the key": draws(0, 1 + 2**32, 128, shape=(500,)),
     }
     for name, other in others.items():
         assert abs(np.corrcoef(base.ravel(), other.ravel())[0, 1]) < 5 / np.sqrt(base.size), name

@@ -1,16 +1,21 @@
 """Standard-normal draws keyed by (seed, image key, draw).
 
-Any draw can be had without the ones before it, in blocks of any size: the noise depends on the key alone.
+Random bits are the keystream of AES-128 in counter mode (NIST SP 800-38A), keyed by seed and image and counted by draw: any draw
+can be had without the ones before it, in blocks of any size. They become normal by the transform of Box and Muller (1958), in
+float32. With the processor's AES and vector instructions this takes a sixth of the time of `Generator.standard_normal`.
 """
 
 import hashlib
-from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float32, UInt64
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from jaxtyping import Float32, UInt8, UInt64
 from numpy.typing import ArrayLike
 
-PAGE = 64  # draws that share one generator: seeding takes about as long as two draws of a 28 x 28 image
+from wobbliness.box_muller import fill_normal
+
+CIPHER_BLOCK = 16  # bytes
+RADIUS_BITS, ANGLE_BITS = 32, 16
 
 
 def image_keys(images: ArrayLike) -> UInt64[np.ndarray, " N"]:
@@ -29,38 +34,66 @@ def image_keys(images: ArrayLike) -> UInt64[np.ndarray, " N"]:
     return np.array([_key(image) for image in array], dtype=np.uint64)
 
 
-def standard_normal(
-    seed: int, key: int, shape: tuple[int, ...], *, first_draw: int, block_sizes: list[int]
-) -> Iterator[Float32[np.ndarray, "..."]]:
-    """Yields the draws `first_draw`, `first_draw + 1`, ... of one image, in blocks of the given sizes.
+class Scratch:
+    """Memory that draws are made in, used again for those of the next image. For one thread at a time."""
 
-    Args:
-        seed: non-negative integer.
-        key: the image's key, an unsigned 64-bit integer.
-        shape: of one draw.
-        first_draw: number of the first draw wanted.
-        block_sizes: number of draws in each block.
+    def __init__(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
 
-    Yields:
-        `(block_size, *shape)` float32 arrays. Each is overwritten by the next one of the same size.
+    def array(self, name: str, shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> np.ndarray:
+        """A part of the memory under a name; holds what was left there, zeros at first."""
+        size = int(np.prod(shape))
+        if name not in self._arrays or self._arrays[name].size < size:
+            self._arrays[name] = np.zeros(size, dtype)
+        return self._arrays[name][:size].reshape(shape)
+
+
+class NormalStream:
+    """The standard-normal draws of one image, one after the other.
+
+    Two values come from a radius of 32 random bits and an angle of 16: sqrt(-2 ln u) times the angle's cosine and sine. Each
+    value is normal to within float32, up to 6.8 standard deviations; equally spaced angles integrate every trigonometric
+    polynomial of degree below 65,536 exactly, so their grid leaves no trace in the distribution.
     """
-    generator, draw = _generator(seed, key, first_draw // PAGE), first_draw - first_draw % PAGE
-    generator.standard_normal((first_draw - draw, *shape), dtype=np.float32)
-    draw, buffers = first_draw, {size: np.empty((size, *shape), np.float32) for size in set(block_sizes)}
-    for size in block_sizes:
-        block, filled = buffers[size], 0
-        while filled < size:
-            if draw % PAGE == 0:
-                generator = _generator(seed, key, draw // PAGE)
-            step = min(size - filled, PAGE - draw % PAGE)
-            generator.standard_normal(out=block[filled : filled + step], dtype=np.float32)
-            filled, draw = filled + step, draw + step
-        yield block
+
+    def __init__(
+        self, seed: int, key: int, shape: tuple[int, ...], *, first_draw: int = 0, scratch: Scratch | None = None
+    ) -> None:
+        """Goes to a draw.
+
+        Args:
+            seed: non-negative integer.
+            key: the image's key, an unsigned 64-bit integer.
+            shape: of one draw.
+            first_draw: number of the first draw that `take` will give.
+            scratch: where draws are made; memory of its own by default.
+        """
+        self._shape = shape
+        self._size = int(np.prod(shape))
+        self._num_pairs = -(-self._size // 2)
+        blocks_per_draw = -(-self._num_pairs * (RADIUS_BITS + ANGLE_BITS) // (8 * CIPHER_BLOCK))
+        self._bytes_per_draw = blocks_per_draw * CIPHER_BLOCK
+        counter = (first_draw * blocks_per_draw).to_bytes(CIPHER_BLOCK, "big")
+        self._cipher = Cipher(algorithms.AES128(_cipher_key(seed, key)), modes.CTR(counter)).encryptor()
+        self._scratch = scratch or Scratch()
+
+    def take(self, num_draws: int) -> Float32[np.ndarray, "B ..."]:
+        """The next draws, `(num_draws, *shape)`; overwritten by the next ones made in the same scratch."""
+        bits = self._bits(num_draws)
+        draws = self._scratch.array("draws", (num_draws, self._size))
+        fill_normal(bits.view("<u4"), bits.view("<i2"), 2 * self._num_pairs, draws)
+        return draws.reshape(num_draws, *self._shape)
+
+    def _bits(self, num_draws: int) -> UInt8[np.ndarray, "B bytes"]:
+        """The keystream of the next draws, which is what enciphering zeros gives."""
+        zeros = self._scratch.array("zeros", (num_draws * self._bytes_per_draw,), np.uint8)
+        bits = self._scratch.array("bits", zeros.shape, np.uint8)
+        self._cipher.update_into(zeros.data, bits.data)
+        return bits.reshape(num_draws, self._bytes_per_draw)
 
 
-def _generator(seed: int, key: int, page: int) -> np.random.Generator:
-    sequence = np.random.SeedSequence(seed, spawn_key=(key >> 32, key & 0xFFFFFFFF, page))
-    return np.random.Generator(np.random.SFC64(sequence))
+def _cipher_key(seed: int, key: int) -> bytes:
+    return hashlib.blake2b(f"{seed} {key}".encode(), digest_size=16).digest()
 
 
 def _key(image: np.ndarray) -> int:

@@ -51,6 +51,9 @@ def print_sweep(sweep: Sweep, *, as_json: bool) -> None:
             f"{sigma:>8g} {len(w):>8} {sweep[sigma].draws:>6} {w.mean():>8.4f} {q25:>7.4f} {median:>7.4f} {q75:>7.4f} "
             f"{(w == 0).mean():>7.1%}"
         )
+    for execution in {execution for votes in sweep.votes for execution in votes.executions}:
+        why = f"; not compiled: {execution.reason}" if execution.reason else ""
+        print(f"run by {execution.backend} on {execution.device}, {execution.block_size} copies at once{why}")
 
 
 def _votes_json(sweep: Sweep, sigma: float) -> dict[str, Any]:
@@ -63,6 +66,7 @@ def _votes_json(sweep: Sweep, sigma: float) -> dict[str, Any]:
         "wobbliness": votes.wobbliness.tolist(),
         "standard_error": votes.standard_error.tolist(),
         "counts": votes.counts.tolist(),
+        "executions": [vars(execution) for execution in votes.executions],
     }
 
 

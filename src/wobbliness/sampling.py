@@ -1,28 +1,25 @@
 """measure() and sweep(): perturb each image, let the classifier vote, count."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any, TypeVar
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt64
 from numpy.typing import ArrayLike
 
 from wobbliness.classifiers import Classifier, open_classifier
-from wobbliness.noise import image_keys, standard_normal
+from wobbliness.execution import Execution, default_block_size
+from wobbliness.noise import NormalStream, Scratch, image_keys
 from wobbliness.progress import Advance, Progress, progress_bar
 from wobbliness.votes import DrawSpan, Sweep, Votes
+from wobbliness.workers import default_workers, for_each
 
-BLOCK_VALUES = 25_000  # values in a block of noisy images, so that a network's activations stay in a core's cache
-MIN_BLOCK, MAX_BLOCK = 25, 64
-IMAGES_AHEAD = 64  # images handed to the threads before their votes are collected
+NOISE_VALUES = 2**18  # drawn at once: few calls, and still within the cache
+EXAMPLES = 16  # images that a classifier is prepared with, each also with noise
 PICTURE_CHANNELS = (1, 3, 4)
 MAX_SIGMA = 1e30  # beyond it noise overflows float32
-
-Result = TypeVar("Result")
 
 
 def measure(
@@ -59,13 +56,15 @@ def measure(
         seed: non-negative integer; another seed, other noise.
         keys: `(N,)` non-negative integers that key the noise instead of the images' own values (see `image_keys`).
         first_draw: number of the first draw; with it, votes of further draws can be added to earlier ones.
-        block_size: most copies classified at once. Never changes the noise; by default set from the images' size.
-        workers: threads, each with whole images; by default one per core where the classifier allows it. Never changes the votes.
+        block_size: copies classified at once. Never changes the noise; by default from the largest step
+            (`wobbliness.execution.default_block_size`).
+        workers: threads, each with whole images; by default one per core and one for their pauses, where the classifier allows
+            it. Never changes the votes.
         num_classes: K, where the classifier gives labels only and the highest class may go unnamed.
         progress: called with (images done, images in all), in place of a bar on the terminal.
 
     Returns:
-        Votes with counts `(N, K)`.
+        Votes with counts `(N, K)`; `votes.execution` says how the forward passes were run: compiled or not, why not, block size.
 
     Raises:
         ValueError: bad images, sigma, draws or keys, or a classifier that does not answer as said above.
@@ -117,23 +116,19 @@ def sweep(
         keys=_checked_keys(keys, array),
         sigmas=_checked_sigmas(sigmas),
         seed=_checked_integer(seed, "a seed", at_least=0),
-        first_draw=_checked_integer(first_draw, "a first draw", at_least=0),
-        block_sizes=_block_sizes(_checked_integer(draws, "draws", at_least=1), array[0].size, block_size),
+        span=_checked_span(first_draw, draws),
+        block_size=None if block_size is None else _checked_integer(block_size, "a block size", at_least=1),
+        workers=None if workers is None else _checked_integer(workers, "workers", at_least=1),
     )
     with progress_bar("measuring", len(array), report=progress) as advance:
-        counts = _count_all(plan, _num_workers(plan.classifier, workers), advance)
-    span = DrawSpan(seed=plan.seed, first=plan.first_draw, stop=plan.first_draw + sum(plan.block_sizes))
+        counts, execution = _count_all(plan, advance)
+    span = DrawSpan(seed=plan.seed, first=plan.span.start, stop=plan.span.stop)
     return Sweep(
         tuple(
-            Votes(counts=counts[:, index].copy(), sigma=sigma, keys=plan.keys, spans=(span,))
+            Votes(counts=counts[:, index].copy(), sigma=sigma, keys=plan.keys, spans=(span,), executions=(execution,))
             for index, sigma in enumerate(plan.sigmas)
         )
     )
-
-
-def num_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,74 +140,77 @@ class _Plan:
     keys: UInt64[np.ndarray, " N"]
     sigmas: tuple[float, ...]
     seed: int
-    first_draw: int
-    block_sizes: list[int]
+    span: range
+    block_size: int | None
+    workers: int | None
 
 
-def _count_all(plan: _Plan, workers: int, advance: Advance) -> Int[np.ndarray, "N S K"]:
-    """The votes of all images; a column is added when a class beyond the last one is first named."""
-    num_images = len(plan.images)
-    counts = np.zeros((num_images, len(plan.sigmas), plan.classifier.num_classes or 1), dtype=np.int64)
-    with plan.classifier.session():
-        for index, votes in enumerate(_ordered_map(lambda i: _count_image(plan, i), num_images, workers)):
-            missing = votes.shape[1] - counts.shape[2]
-            if missing > 0:
-                counts = np.pad(counts, ((0, 0), (0, 0), (0, missing)))
-            counts[index, :, : votes.shape[1]] = votes
-            advance(1)
-    return counts
+def _count_all(plan: _Plan, advance: Advance) -> tuple[Int[np.ndarray, "N S K"], Execution]:
+    """The votes of all images."""
+    with plan.classifier.session(_examples(plan)) as execution:
+        block_size = plan.block_size or default_block_size(len(plan.span), execution.values_per_image or 2 * plan.images[0].size)
+        tally = _Tally(len(plan.images), len(plan.sigmas), plan.classifier.num_classes or 1)
+        counter = _Counter(plan, block_size)
+        workers = (plan.workers or default_workers()) if plan.classifier.thread_safe else 1
+        for_each(lambda index: tally.put(index, counter(index)), len(plan.images), workers=workers, advance=advance)
+    return tally.counts, replace(execution, block_size=block_size)
 
 
-def _count_image(plan: _Plan, index: int) -> Int[np.ndarray, "S K"]:
-    image = np.asarray(plan.images[index], dtype=np.float32)
-    labels: list[list[np.ndarray]] = [[] for _ in plan.sigmas]
-    noise = standard_normal(
-        plan.seed, int(plan.keys[index]), image.shape, first_draw=plan.first_draw, block_sizes=plan.block_sizes
-    )
-    for block in noise:
-        for sigma, named in zip(plan.sigmas, labels, strict=True):
-            named.append(plan.classifier.classify(_perturbed(image, block, sigma)))
-    num_classes = plan.classifier.num_classes or 1 + max(int(named.max()) for blocks in labels for named in blocks)
-    return np.stack([np.bincount(np.concatenate(blocks), minlength=num_classes) for blocks in labels])
+class _Tally:
+    """Votes of all images; a column is added when a class beyond the last one is first named."""
+
+    def __init__(self, num_images: int, num_sigmas: int, num_classes: int) -> None:
+        self.counts = np.zeros((num_images, num_sigmas, num_classes), dtype=np.int64)
+        self._lock = threading.Lock()
+
+    def put(self, index: int, votes: Int[np.ndarray, "S K"]) -> None:
+        with self._lock:
+            self.counts = _widened(self.counts, votes.shape[1])
+            self.counts[index, :, : votes.shape[1]] = votes
 
 
-def _perturbed(
-    image: Float32[np.ndarray, "..."], noise: Float32[np.ndarray, "B ..."], sigma: float
-) -> Float32[np.ndarray, "B ..."]:
-    noisy = noise * np.float32(sigma)
-    noisy += image
-    return noisy
+def _examples(plan: _Plan) -> Float32[np.ndarray, "B ..."]:
+    """Some of the images, as they are and with noise of the largest sigma."""
+    images = np.asarray(plan.images[:EXAMPLES], dtype=np.float32)
+    noise = [NormalStream(plan.seed, int(key), image.shape).take(1) for key, image in zip(plan.keys, images, strict=False)]
+    return np.concatenate([images, images + np.concatenate(noise) * np.float32(max(plan.sigmas))])
 
 
-def _ordered_map(function: Callable[[int], Result], num_items: int, workers: int) -> Iterator[Result]:
-    """`map` over 0 ... num_items - 1, in threads that never run more than a fixed number of items ahead."""
-    items = iter(range(num_items))
-    if workers == 1:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            while ahead := list(islice(items, IMAGES_AHEAD)):
-                yield from pool.map(function, ahead)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+class _Counter:
+    """Counts the votes of one image at a time; may be called by several threads, each with memory of its own."""
+
+    def __init__(self, plan: _Plan, block_size: int) -> None:
+        self._plan, self._block_size = plan, block_size
+        self._chunk = block_size * max(1, NOISE_VALUES // (plan.images[0].size * block_size))
+        self._own = threading.local()
+
+    def __call__(self, index: int) -> Int[np.ndarray, "S K"]:
+        plan, scratch, last = self._plan, self._scratch(), len(self._plan.sigmas) - 1
+        image = np.asarray(plan.images[index], dtype=np.float32)
+        counts = np.zeros((len(plan.sigmas), plan.classifier.num_classes or 1), dtype=np.int64)
+        stream = NormalStream(plan.seed, int(plan.keys[index]), image.shape, first_draw=plan.span.start, scratch=scratch)
+        for first in plan.span[:: self._chunk]:
+            noise = stream.take(min(self._chunk, plan.span.stop - first))
+            for row, sigma in enumerate(plan.sigmas):
+                noisy = noise if row == last else scratch.array("noisy", noise.shape)
+                np.multiply(noise, np.float32(sigma), out=noisy)
+                noisy += image
+                labels = plan.classifier.classify(noisy, self._block_size)
+                counts = _widened(counts, plan.classifier.num_classes or 1 + int(labels.max()))
+                counts[row] += np.bincount(labels, minlength=counts.shape[1])
+        return counts
+
+    def _scratch(self) -> Scratch:
+        if not hasattr(self._own, "scratch"):
+            self._own.scratch = Scratch()
+        scratch: Scratch = self._own.scratch
+        return scratch
 
 
-def _block_sizes(draws: int, image_size: int, block_size: int | None) -> list[int]:
-    """Blocks of one size and a rest. By default as few blocks as keep within BLOCK_VALUES, and all of nearly one size."""
-    if block_size is None:
-        num_blocks = -(-draws // min(MAX_BLOCK, max(MIN_BLOCK, BLOCK_VALUES // image_size)))
-        size = -(-draws // num_blocks)
-    else:
-        size = _checked_integer(block_size, "a block size", at_least=1)
-    return [size] * (draws // size) + ([draws % size] if draws % size else [])
-
-
-def _num_workers(classifier: Classifier, workers: int | None) -> int:
-    if workers is not None:
-        return _checked_integer(workers, "workers", at_least=1) if classifier.thread_safe else 1
-    return num_cores() if classifier.thread_safe else 1
+def _widened(counts: Int[np.ndarray, "... K"], num_classes: int) -> Int[np.ndarray, "... L"]:
+    """Counts with columns for `num_classes` at least: a class beyond the last one may be named at any time."""
+    missing = num_classes - counts.shape[-1]
+    return counts if missing <= 0 else np.pad(counts, [(0, 0)] * (counts.ndim - 1) + [(0, missing)])
 
 
 def _checked_images(images: Any) -> np.ndarray:
@@ -253,3 +251,8 @@ def _checked_integer(value: Any, name: str, *, at_least: int) -> int:
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < at_least:
         raise ValueError(f"expected {name} as an integer of at least {at_least}, got {value!r}")
     return int(value)
+
+
+def _checked_span(first_draw: Any, draws: Any) -> range:
+    first = _checked_integer(first_draw, "a first draw", at_least=0)
+    return range(first, first + _checked_integer(draws, "draws", at_least=1))

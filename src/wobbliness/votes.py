@@ -8,6 +8,7 @@ from jaxtyping import Float, Int, UInt64
 from scipy import stats
 
 from wobbliness import entropy
+from wobbliness.execution import Execution
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -28,12 +29,14 @@ class Votes:
         sigma: standard deviation of the noise, in pixel units of [0, 1].
         keys: `(N,)` noise keys of the images.
         spans: which draws were made, by seed.
+        executions: how the forward passes were run; several where votes of different runs were added.
     """
 
     counts: Int[np.ndarray, "N K"]
     sigma: float
     keys: UInt64[np.ndarray, " N"]
     spans: tuple[DrawSpan, ...]
+    executions: tuple[Execution, ...] = ()
 
     def __post_init__(self) -> None:
         for array in (self.counts, self.keys):
@@ -52,6 +55,11 @@ class Votes:
         """The seed of the noise; None where votes of several seeds were added."""
         seeds = {span.seed for span in self.spans}
         return seeds.pop() if len(seeds) == 1 else None
+
+    @property
+    def execution(self) -> Execution | None:
+        """How the forward passes were run; None where that differs among votes that were added, or is not known."""
+        return self.executions[0] if len(self.executions) == 1 else None
 
     @property
     def probabilities(self) -> Float[np.ndarray, "N K"]:
@@ -124,7 +132,13 @@ class Votes:
             raise ValueError(f"expected votes of the same images at sigma {self.sigma}, got others at {other.sigma}")
         num_classes = max(self.counts.shape[1], other.counts.shape[1])
         mine, others = (np.pad(votes.counts, ((0, 0), (0, num_classes - votes.counts.shape[1]))) for votes in (self, other))
-        return Votes(counts=mine + others, sigma=self.sigma, keys=self.keys, spans=_merged(self.spans + other.spans))
+        return Votes(
+            counts=mine + others,
+            sigma=self.sigma,
+            keys=self.keys,
+            spans=_merged(self.spans + other.spans),
+            executions=tuple(dict.fromkeys(self.executions + other.executions)),
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,13 @@
 """What a classifier has to do, and the check of what it answers."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int
+
+from wobbliness.execution import Execution
 
 MAX_UNDECLARED_CLASSES = 100_000  # a label beyond it is taken for a mistake, not for a class
 
@@ -21,13 +24,24 @@ class Classifier(Protocol):
     num_classes: int | None
     thread_safe: bool
 
-    def classify(self, images: Float32[np.ndarray, "B ..."]) -> Int[np.ndarray, " B"]:
-        """The class of each image, 0 to K - 1."""
+    def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
+        """The class of each image, 0 to K - 1; the images are looked at in blocks of `block_size` and a rest."""
         ...
 
-    def session(self) -> AbstractContextManager[object]:
-        """Entered once around all calls of a measurement: evaluation mode, threads."""
+    def session(self, examples: Float32[np.ndarray, "B ..."]) -> AbstractContextManager[Execution]:
+        """Entered once around all calls of a measurement: evaluation mode, threads, compilation.
+
+        Args:
+            examples: some of the images that will be classified, to prepare with and to check the preparation on.
+        """
         ...
+
+
+def in_blocks(function: Callable[[np.ndarray], Any], images: Float32[np.ndarray, "B ..."], block_size: int) -> Any:
+    """What a function answers for each block of images, joined."""
+    if len(images) <= block_size:
+        return function(images)
+    return np.concatenate([function(images[first : first + block_size]) for first in range(0, len(images), block_size)])
 
 
 class ScoredClassifier:

@@ -1,13 +1,14 @@
 """Any callable as a classifier."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int
 
-from wobbliness.classifiers.base import ScoredClassifier
+from wobbliness.classifiers.base import ScoredClassifier, in_blocks
+from wobbliness.execution import Execution
 
 
 class FunctionClassifier(ScoredClassifier):
@@ -23,14 +24,19 @@ class FunctionClassifier(ScoredClassifier):
         self._function = function
         self._as_tensor = as_tensor
 
-    def classify(self, images: Float32[np.ndarray, "B ..."]) -> Int[np.ndarray, " B"]:
+    def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
         """The class of each image, checked."""
-        answer = self._call_with_tensor(images) if self._as_tensor else self._function(images)
-        return self.labels_of(answer, len(images))
+        return np.asarray(in_blocks(self._classify_block, images, block_size))
 
-    def session(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def session(self, examples: Float32[np.ndarray, "B ..."]) -> Iterator[Execution]:  # noqa: ARG002
         """Nothing to prepare."""
-        return nullcontext()
+        yield Execution(backend="callable")
+
+    def _classify_block(self, images: np.ndarray) -> np.ndarray:
+        own = images.copy()  # a function may keep what it is given, and the memory of `images` is used again
+        answer = self._call_with_tensor(own) if self._as_tensor else self._function(own)
+        return self.labels_of(answer, len(images))
 
     def _call_with_tensor(self, images: np.ndarray) -> Any:
         import torch

@@ -9,7 +9,7 @@ from wobbliness.classifiers.base import Classifier
 from wobbliness.classifiers.function import FunctionClassifier
 
 
-def open_classifier(source: Any, *, num_classes: int | None = None, as_tensor: bool = False) -> Classifier:
+def open_classifier(source: Any, *, num_classes: int | None = None, as_tensor: bool = False, compiled: bool = True) -> Classifier:
     """A classifier from an ONNX file, a torch module, a callable, or `"package.module:attribute"`.
 
     Args:
@@ -18,6 +18,7 @@ def open_classifier(source: Any, *, num_classes: int | None = None, as_tensor: b
         num_classes: K, to be checked against what the classifier gives; needed only for callables that give labels and may
             not name the highest class.
         as_tensor: hand tensors, not arrays, to a callable.
+        compiled: run a torch module as a compiled graph where that can be done; False for eager torch.
 
     Raises:
         ValueError: the source is none of these, is missing, or cannot be read.
@@ -30,7 +31,7 @@ def open_classifier(source: Any, *, num_classes: int | None = None, as_tensor: b
     if torch is not None and isinstance(source, torch.nn.Module):
         from wobbliness.classifiers.torch_module import TorchClassifier
 
-        return TorchClassifier(source, num_classes=num_classes)
+        return TorchClassifier(source, num_classes=num_classes, compiled=compiled)
     if isinstance(source, Classifier) and not isinstance(source, type):
         return _with_num_classes(source, num_classes)
     if callable(source):

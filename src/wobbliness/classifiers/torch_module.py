@@ -1,4 +1,4 @@
-"""A torch module as a classifier."""
+"""A torch module as a classifier, on the CPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,10 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int
 
-from wobbliness.classifiers.base import ScoredClassifier
+from wobbliness.classifiers.base import ScoredClassifier, in_blocks
+from wobbliness.classifiers.compiled import compile_module, disagreement
+from wobbliness.classifiers.onnx_graph import OnnxGraph
+from wobbliness.execution import Execution
 
 
 @contextmanager
@@ -21,45 +24,86 @@ def torch_threads(num_threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class TorchClassifier(ScoredClassifier):
-    """A module that gives logits `(B, K)`.
+@contextmanager
+def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode; each part's own mode is set back afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        module.eval()
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
-    It runs on the device and in the type of its own parameters, in evaluation mode; on the CPU channels-last and on one core per
-    calling thread, so that a measurement uses each core once and rounds alike for any number of workers.
+
+class TorchClassifier(ScoredClassifier):
+    """A module on the CPU that gives logits `(B, K)`.
+
+    It is compiled to an ONNX graph and checked on real inputs (see `compiled.disagreement`); where that fails it runs eagerly,
+    channels-last, in the type of its own parameters. Either way in evaluation mode and on one core per calling thread, so that a
+    measurement uses each core once and rounds alike for any number of workers.
     """
 
-    def __init__(self, module: torch.nn.Module, *, num_classes: int | None = None) -> None:
+    thread_safe = True
+
+    def __init__(self, module: torch.nn.Module, *, num_classes: int | None = None, compiled: bool = True) -> None:
+        """Wraps a module.
+
+        Args:
+            module: gives logits `(B, K)` for a batch of images.
+            num_classes: K, to be checked against the logits.
+            compiled: whether to compile it where that can be done.
+        """
         self.num_classes = num_classes
         self._module = module
-        parameter = next(module.parameters(), torch.empty(0))
-        self._device, self._dtype = parameter.device, parameter.dtype
+        self._dtype = next(module.parameters(), torch.empty(0)).dtype
         self._is_channels_last = True
-        self.thread_safe = self._device.type == "cpu"
+        self._wants_compiled = compiled
+        self._graph: OnnxGraph | None = None
 
-    def classify(self, images: Float32[np.ndarray, "B ..."]) -> Int[np.ndarray, " B"]:
+    def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
         """The class of each image.
 
         Raises:
             ValueError: the module refuses images of this shape, or gives no logits.
         """
-        batch = torch.from_numpy(images).to(device=self._device, dtype=self._dtype)
-        with torch.inference_mode():
-            logits = self._forward(batch)
-        if logits.ndim != 2:
-            raise ValueError(f"expected the module to give logits ({len(images)}, K), got shape {tuple(logits.shape)}")
-        return self.labels_of(logits.float(), len(images))
+        if self._graph is None:
+            return self.labels_of(in_blocks(self._eager_scores, images, block_size), len(images))
+        return self.labels_of(self._graph.run(images, block_size), len(images))
 
     @contextmanager
-    def session(self) -> Iterator[None]:
-        """Evaluation mode and one thread per call; both are set back afterwards."""
-        modes = [(module, module.training) for module in self._module.modules()]
-        try:
-            self._module.eval()
-            with torch_threads(1):
-                yield
-        finally:
-            for module, training in modes:
-                module.training = training
+    def session(self, examples: Float32[np.ndarray, "B ..."]) -> Iterator[Execution]:
+        """Evaluation mode, one thread per call, and the compiled graph where it agrees with the module; all undone afterwards."""
+        with evaluation_mode(self._module), torch_threads(1):
+            with _largest_step(self._module) as values_per_image:
+                scores = self._eager_scores(examples)
+            self._graph, reason = self._compiled(examples, scores)
+            try:
+                yield Execution(
+                    backend="torch" if self._graph is None else "onnxruntime",
+                    reason=reason,
+                    values_per_image=(values_per_image[0] // len(examples)) or None,
+                )
+            finally:
+                self._graph = None
+
+    def _compiled(self, examples: np.ndarray, scores: np.ndarray) -> tuple[OnnxGraph | None, str | None]:
+        if not self._wants_compiled:
+            return None, "eager as asked"
+        if self._dtype != torch.float32:
+            return None, f"its parameters are {self._dtype}, not torch.float32"
+        compilation = compile_module(self._module, examples)
+        if compilation.graph is None:
+            return None, compilation.reason
+        reason = disagreement(compilation.graph, examples, scores)
+        return (compilation.graph, None) if reason is None else (None, reason)
+
+    def _eager_scores(self, images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B K"]:
+        with torch.inference_mode():
+            logits = self._forward(torch.from_numpy(images).to(dtype=self._dtype))
+        if logits.ndim != 2:
+            raise ValueError(f"expected the module to give logits ({len(images)}, K), got shape {tuple(logits.shape)}")
+        return logits.float().numpy()
 
     def _forward(self, batch: torch.Tensor) -> torch.Tensor:
         try:
@@ -81,3 +125,20 @@ class TorchClassifier(ScoredClassifier):
                 self._is_channels_last = False
                 return logits
         return self._module(batch)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _largest_step(module: torch.nn.Module) -> Iterator[list[int]]:
+    """While open, keeps in a list of one the most values seen in input and output of one part that has no parts of its own."""
+    most = [0]
+
+    def note(_: torch.nn.Module, inputs: object, output: object) -> None:
+        tensors = [value for value in (*(inputs if isinstance(inputs, tuple) else ()), output) if isinstance(value, torch.Tensor)]
+        most[0] = max(most[0], sum(tensor.numel() for tensor in tensors))
+
+    hooks = [part.register_forward_hook(note) for part in module.modules() if not any(True for _ in part.children())]
+    try:
+        yield most
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,12 @@ def load_network(path: Path) -> nn.Sequential:
     return network.eval()
 
 
+@lru_cache(maxsize=4)
+def _network(path: Path) -> nn.Sequential:
+    """Kept from one cell of a process to the next, with its compiled graph."""
+    return load_network(path)
+
+
 def _train(out: Path, spec: NetworkSpec, progress: Progress) -> tuple[dict[str, object], pd.DataFrame]:
     data = load_data(spec.dataset)
     trained = train_network(spec, data, progress=progress)
@@ -86,14 +93,15 @@ def _train(out: Path, spec: NetworkSpec, progress: Progress) -> tuple[dict[str, 
 
 def _measure(out: Path, spec: MeasureSpec, progress: Progress) -> tuple[dict[str, object], pd.DataFrame]:
     data = load_data(spec.network.dataset)
-    network = load_network(out / "networks" / f"{cell_name(spec.network)}.safetensors")
+    network = _network(out / "networks" / f"{cell_name(spec.network)}.safetensors")
     points = _points(spec, data)
     images = data.test.images[points]
     if spec.trigger is not None:
         images = trigger(spec.trigger).apply(images)
     checkpoints = _votes_at_checkpoints(spec, network, images, progress)
     frames = [_rows(votes, points, data.test.labels[points]) for votes in checkpoints]
-    return _trigger_accuracies(spec, network, data), pd.concat(frames, ignore_index=True)
+    executions = [asdict(execution) for execution in checkpoints[-1].executions]
+    return _trigger_accuracies(spec, network, data) | {"executions": executions}, pd.concat(frames, ignore_index=True)
 
 
 def _points(spec: MeasureSpec, data: ImageData) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 from wobbliness.study.poisoning import ThreatModel, t1
 from wobbliness.triggers import TRIGGER_NAMES
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CLEAN_BATCHES = 3  # to choose sigma on, to compare with, and to compare clean with clean
 
 

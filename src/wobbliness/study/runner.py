@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from wobbliness.progress import Progress, ignore_progress
-from wobbliness.sampling import num_cores
 from wobbliness.study.cells import run_cell
 from wobbliness.study.data import require_data
 from wobbliness.study.recipes import Cell, NetworkSpec, Recipe, plan
 from wobbliness.study.records import claim_folder, is_done
+from wobbliness.workers import num_cores
 
 POLL_SECONDS = 0.2
 

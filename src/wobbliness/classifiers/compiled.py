@@ -1,0 +1,113 @@
+"""A torch module as a compiled ONNX graph, checked against the module itself."""
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from wobbliness.classifiers.onnx_graph import OnnxGraph
+
+SCORE_TOLERANCE = 1e-4  # largest difference of scores, as a share of the largest score in the batch or of 1
+EXPORT_ROWS = 2  # an axis of length 1 would be taken for a constant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compilation:
+    """A module's graph, or the reason why there is none.
+
+    `digest` is that of the weights and the input's shape it was made from.
+    """
+
+    digest: bytes
+    graph: OnnxGraph | None
+    reason: str | None
+
+
+_compilations: WeakKeyDictionary[torch.nn.Module, Compilation] = WeakKeyDictionary()
+
+
+def compile_module(module: torch.nn.Module, examples: Float32[np.ndarray, "B ..."]) -> Compilation:
+    """The module as an ONNX graph (`torch.onnx`, dynamo exporter); kept for as long as its weights stay the same.
+
+    Args:
+        module: in evaluation mode, on the CPU.
+        examples: real inputs; their shape but for the first axis becomes the graph's.
+    """
+    digest = _digest(module, examples.shape[1:])
+    known = _compilations.get(module)
+    if known is None or known.digest != digest:
+        try:
+            known = Compilation(digest=digest, graph=OnnxGraph(_export(module, examples)), reason=None)
+        except Exception as error:  # the exporter raises whatever the module or the tracer does
+            known = Compilation(digest=digest, graph=None, reason=f"no ONNX export: {_first_cause(error)}")
+        _compilations[module] = known
+    return known
+
+
+def disagreement(graph: OnnxGraph, examples: Float32[np.ndarray, "B ..."], scores: Float32[np.ndarray, "B K"]) -> str | None:
+    """How the graph's answer differs from the module's own scores; None where it does not.
+
+    Scores may differ by SCORE_TOLERANCE of the largest one (at least of 1), labels only where two scores lie as close as that.
+
+    Args:
+        graph: of the module.
+        examples: real inputs.
+        scores: what the module gives for them.
+    """
+    try:
+        compiled = graph.run(examples, len(examples))
+    except ValueError as error:
+        return str(error)
+    if compiled.shape != scores.shape or not np.isfinite(scores).all():
+        return f"the graph gives scores {compiled.shape} and the module {scores.shape}, or some are infinite"
+    tolerance = SCORE_TOLERANCE * max(1.0, float(np.abs(scores).max()))
+    difference = float(np.abs(compiled - scores).max())
+    if not difference <= tolerance:
+        return f"scores of the graph differ by {difference:.2g} from the module's, more than {tolerance:.2g}"
+    return None
+
+
+def _export(module: torch.nn.Module, examples: np.ndarray) -> bytes:
+    rows = np.resize(examples, (EXPORT_ROWS, *examples.shape[1:]))
+    batch = torch.export.Dim("batch")
+    with _quiet():
+        program = torch.onnx.export(module, (torch.from_numpy(rows),), dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
+    if program is None:
+        raise ValueError("the exporter gave nothing")
+    content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter reports the absence of torchvision and its own deprecations, which are no concern of the user's."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _digest(module: torch.nn.Module, shape: tuple[int, ...]) -> bytes:
+    digest = hashlib.blake2b(repr(shape).encode(), digest_size=16)
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.digest()
+
+
+def _first_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -1,0 +1,46 @@
+"""How the forward passes of a measurement are run, and the rule for the size of their blocks."""
+
+from dataclasses import dataclass
+
+CACHE_BYTES = 5 * 2**20  # what one core can count on of the second and third level together
+BYTES_PER_VALUE = 4
+MIN_BLOCK, MAX_BLOCK = 25, 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How forward passes were run.
+
+    Attributes:
+        backend: `onnxruntime` (a compiled graph), `torch` (eager) or `callable`.
+        device: `cpu`, `cuda`, ...
+        reason: why a torch module was not compiled; None where it was, or where there was nothing to compile.
+        values_per_image: values in the input and output of the network's largest step for one image; None where unknown.
+        block_size: noisy copies classified at once.
+    """
+
+    backend: str
+    device: str = "cpu"
+    reason: str | None = None
+    values_per_image: int | None = None
+    block_size: int | None = None
+
+
+def default_block_size(draws: int, values_per_image: int) -> int:
+    """The number of noisy copies classified at once.
+
+    The largest step of the network, its input and output for a whole block as float32, stays within CACHE_BYTES, but a block has
+    MIN_BLOCK to MAX_BLOCK copies. Within that, blocks that divide the draws are preferred, down to half the limit: a rest of
+    another shape makes the runtime plan its memory anew. Otherwise there are as few blocks as the limit allows, all of nearly
+    one size. The rule reads sizes alone, never a clock, so a repeat runs the same blocks.
+
+    Args:
+        draws: noisy copies of one image in all.
+        values_per_image: of the largest step.
+    """
+    limit = min(MAX_BLOCK, max(MIN_BLOCK, CACHE_BYTES // (BYTES_PER_VALUE * values_per_image)))
+    for size in range(min(limit, draws), limit // 2, -1):
+        if draws % size == 0:
+            return size
+    num_blocks = -(-draws // limit)
+    return -(-draws // num_blocks)
