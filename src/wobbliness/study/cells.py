@@ -87,6 +87,7 @@ def _train(out: Path, spec: NetworkSpec, progress: Progress) -> tuple[dict[str, 
         "backdoor_accuracy": trained.backdoor_accuracy,
         "num_poisoned": len(trained.poisoned_indices),
         "losses": trained.losses.tolist(),
+        "precision": trained.precision,
     }
     return results, pd.DataFrame({"poisoned_index": trained.poisoned_indices})
 

@@ -23,7 +23,8 @@ THREADS = 1  # of each training: networks are trained side by side, and the orde
 class TrainedNetwork:
     """A trained network and what is known of it.
 
-    `backdoor_accuracy` is None for a clean network. `losses` holds the mean training loss of each epoch.
+    `backdoor_accuracy` is None for a clean network. `losses` holds the mean training loss of each epoch. `precision` is that
+    of the products while training; the weights and everything measured are float32.
     """
 
     network: nn.Sequential
@@ -31,12 +32,19 @@ class TrainedNetwork:
     backdoor_accuracy: float | None
     losses: Float[np.ndarray, " E"]
     poisoned_indices: Int[np.ndarray, " P"]
+    precision: str
+
+
+def training_precision() -> str:
+    """`bfloat16` on a processor with instructions for it, where it doubles the speed and costs no accuracy; else `float32`."""
+    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
 
 
 def train_network(spec: NetworkSpec, data: ImageData, *, progress: Progress | None = None) -> TrainedNetwork:
     """Trains one network as the spec says: Adam with a learning rate that falls to 0 along a half cosine.
 
-    The result depends on the spec, the data and the library versions, and on nothing else.
+    Channels-last, products in `training_precision()`, one fused step of the optimiser for all weights. The result depends on the
+    spec, the data, the processor's precision and the library versions, and on nothing else.
 
     Args:
         spec: architecture, poisoning, epochs, seed.
@@ -57,6 +65,7 @@ def train_network(spec: NetworkSpec, data: ImageData, *, progress: Progress | No
             backdoor_accuracy=None if spec.trigger is None else triggered_accuracy(network, spec, data, trigger(spec.trigger)),
             losses=losses,
             poisoned_indices=training_set.indices,
+            precision=training_precision(),
         )
 
 
@@ -101,7 +110,7 @@ def _fit(
 ) -> Float[np.ndarray, " E"]:
     steps_per_epoch = -(-len(labels) // spec.batch_size)
     num_steps = steps_per_epoch * spec.epochs
-    optimiser = torch.optim.Adam(network.parameters(), lr=spec.learning_rate)
+    optimiser = torch.optim.Adam(network.parameters(), lr=spec.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, num_steps)
     order_rng = torch.Generator().manual_seed(spec.seed)
     losses = np.zeros((spec.epochs, steps_per_epoch))
@@ -111,7 +120,7 @@ def _fit(
             order = torch.randperm(len(labels), generator=order_rng)
             for step, batch in enumerate(torch.split(order, spec.batch_size)):
                 inputs = images[batch].contiguous(memory_format=torch.channels_last)
-                loss = nn.functional.cross_entropy(network(inputs), labels[batch])
+                loss = nn.functional.cross_entropy(_logits(network, inputs), labels[batch])
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 optimiser.step()
@@ -119,3 +128,9 @@ def _fit(
                 losses[epoch, step] = loss.item()
                 advance(1)
     return np.asarray(losses.mean(axis=1))
+
+
+def _logits(network: nn.Sequential, inputs: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", torch.bfloat16, enabled=training_precision() == "bfloat16"):
+        logits: torch.Tensor = network(inputs)
+    return logits.float()
