@@ -7,17 +7,21 @@ from jaxtyping import install_import_hook
 import wobbliness.box_muller  # before the hook: what numba compiles must stay as it is written
 
 with install_import_hook("wobbliness", "beartype.beartype"):
+    import wobbliness.classifiers.accelerated
     import wobbliness.classifiers.compiled
     import wobbliness.classifiers.function
     import wobbliness.classifiers.onnx_file
     import wobbliness.classifiers.torch_module
+    import wobbliness.deciding
     import wobbliness.detection
     import wobbliness.entropy
     import wobbliness.execution
     import wobbliness.images
     import wobbliness.noise
+    import wobbliness.planning
     import wobbliness.sampling
     import wobbliness.statistics
+    import wobbliness.stopping
     import wobbliness.study.cells
     import wobbliness.study.data
     import wobbliness.study.poisoning

@@ -1,9 +1,13 @@
 from .classifiers import Classifier as Classifier
 from .classifiers import open_classifier as open_classifier
+from .deciding import Decisions as Decisions
+from .deciding import decide as decide
+from .deciding import decide_as_measured as decide_as_measured
 from .detection import SigmaChoice as SigmaChoice
 from .detection import choose_sigma as choose_sigma
 from .entropy import miller_madow_entropy as miller_madow_entropy
 from .entropy import plug_in_entropy as plug_in_entropy
+from .execution import Execution as Execution
 from .noise import image_keys as image_keys
 from .sampling import measure as measure
 from .sampling import sweep as sweep

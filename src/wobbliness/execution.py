@@ -17,6 +17,7 @@ class Execution:
         reason: why a torch module was not compiled; None where it was, or where there was nothing to compile.
         values_per_image: values in the input and output of the network's largest step for one image; None where unknown.
         block_size: noisy copies classified at once.
+        changed_labels: share of the first block's labels that bfloat16 changed; None in float32.
     """
 
     backend: str
@@ -24,6 +25,7 @@ class Execution:
     reason: str | None = None
     values_per_image: int | None = None
     block_size: int | None = None
+    changed_labels: float | None = None
 
 
 def default_block_size(draws: int, values_per_image: int) -> int:

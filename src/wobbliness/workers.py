@@ -26,10 +26,35 @@ def default_workers() -> int:
     return cores if cores == 1 else cores + 1
 
 
+class Items:
+    """The items 0 ... n - 1, taken in this order by several threads."""
+
+    def __init__(self, num_items: int, *, report: Advance | None = None) -> None:
+        self._items = iter(range(num_items))
+        self._report = report
+        self._lock = threading.Lock()
+        self._is_stopped = False
+        self.num_done = 0
+
+    def take(self) -> int | None:
+        """The next item; None where there is no more."""
+        with self._lock:
+            return None if self._is_stopped else next(self._items, None)
+
+    def finish(self, num_items: int = 1) -> None:
+        """Counts items as done."""
+        with self._lock:
+            self.num_done += num_items
+        if self._report is not None:
+            self._report(num_items)
+
+    def stop(self) -> None:
+        """No item can be taken after this."""
+        self._is_stopped = True
+
+
 def for_each(function: Callable[[int], None], num_items: int, *, workers: int, advance: Advance) -> None:
     """Calls a function with 0 ... num_items - 1, in that order, from several threads.
-
-    The threads take the next item themselves, so that the calling thread sleeps and does not compete for Python's lock.
 
     Args:
         function: called once with each item; thread-safe unless there is one worker.
@@ -40,45 +65,42 @@ def for_each(function: Callable[[int], None], num_items: int, *, workers: int, a
     Raises:
         BaseException: the first one that the function raised; items not yet begun are dropped.
     """
-    if workers == 1:
-        for item in range(num_items):
+
+    def work(items: Items) -> None:
+        while (item := items.take()) is not None:
             function(item)
-            advance(1)
+            items.finish()
+
+    share_items(work, num_items, workers=workers, advance=advance)
+
+
+def share_items(work: Callable[[Items], None], num_items: int, *, workers: int, advance: Advance) -> None:
+    """Runs `work` in several threads, which take their items from one queue.
+
+    The threads take items themselves, so that the calling thread sleeps and does not compete for Python's lock.
+
+    Args:
+        work: takes items until there are none and says which are done; called once in each thread.
+        num_items: how many.
+        workers: threads; with 1 the calling thread does all.
+        advance: called in the calling thread with the number of items just done.
+
+    Raises:
+        BaseException: the first one that `work` raised; items not yet taken are dropped.
+    """
+    if workers == 1:
+        work(Items(num_items, report=advance))
         return
-    queue = _Queue(num_items)
+    items, reported = Items(num_items), 0
     with ThreadPoolExecutor(workers) as pool:
-        running: set[Future[None]] = {pool.submit(queue.work, function) for _ in range(workers)}
+        running: set[Future[None]] = {pool.submit(work, items) for _ in range(workers)}
         try:
-            reported = 0
             while running:
                 done, running = wait(running, timeout=REPORT_SECONDS, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
-                finished = queue.num_done
+                finished = items.num_done
                 advance(finished - reported)
                 reported = finished
         finally:
-            queue.stop()
-
-
-class _Queue:
-    def __init__(self, num_items: int) -> None:
-        self._items = iter(range(num_items))
-        self._lock = threading.Lock()
-        self._is_stopped = False
-        self.num_done = 0
-
-    def work(self, function: Callable[[int], None]) -> None:
-        """Takes items until there are none."""
-        while (item := self._next()) is not None:
-            function(item)
-            with self._lock:
-                self.num_done += 1
-
-    def stop(self) -> None:
-        """No item is begun after this."""
-        self._is_stopped = True
-
-    def _next(self) -> int | None:
-        with self._lock:
-            return None if self._is_stopped else next(self._items, None)
+            items.stop()

@@ -37,6 +37,31 @@ class Classifier(Protocol):
         ...
 
 
+@runtime_checkable
+class DeviceCounter(Protocol):
+    """A classifier that draws noise and counts votes on a device of its own.
+
+    Attributes:
+        changed_labels: share of labels that a lower precision changed in the last measurement; None at full precision.
+    """
+
+    changed_labels: float | None
+
+    def count_votes(
+        self,
+        images: np.ndarray,
+        keys: np.ndarray,
+        sigmas: tuple[float, ...],
+        *,
+        seed: int,
+        draws: range,
+        block_size: int,
+        advance: Callable[[int], None],
+    ) -> Int[np.ndarray, "N S K"]:
+        """The votes of all images at all sigmas."""
+        ...
+
+
 def in_blocks(function: Callable[[np.ndarray], Any], images: Float32[np.ndarray, "B ..."], block_size: int) -> Any:
     """What a function answers for each block of images, joined."""
     if len(images) <= block_size:

@@ -4,8 +4,9 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -87,11 +88,11 @@ def _export(module: torch.nn.Module, examples: np.ndarray) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter reports the absence of torchvision and its own deprecations, which are no concern of the user's."""
+    """The exporter reports the absence of torchvision, its own deprecations and whole graphs: no concern of the user's."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(StringIO()), redirect_stdout(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -56,7 +56,8 @@ class TorchClassifier(ScoredClassifier):
         """
         self.num_classes = num_classes
         self._module = module
-        self._dtype = next(module.parameters(), torch.empty(0)).dtype
+        tensors = (tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point())
+        self._dtype = next(tensors, torch.empty(0)).dtype
         self._is_channels_last = True
         self._wants_compiled = compiled
         self._graph: OnnxGraph | None = None
@@ -75,7 +76,7 @@ class TorchClassifier(ScoredClassifier):
     def session(self, examples: Float32[np.ndarray, "B ..."]) -> Iterator[Execution]:
         """Evaluation mode, one thread per call, and the compiled graph where it agrees with the module; all undone afterwards."""
         with evaluation_mode(self._module), torch_threads(1):
-            with _largest_step(self._module) as values_per_image:
+            with largest_step(self._module) as values_per_image:
                 scores = self._eager_scores(examples)
             self._graph, reason = self._compiled(examples, scores)
             try:
@@ -128,7 +129,7 @@ class TorchClassifier(ScoredClassifier):
 
 
 @contextmanager
-def _largest_step(module: torch.nn.Module) -> Iterator[list[int]]:
+def largest_step(module: torch.nn.Module) -> Iterator[list[int]]:
     """While open, keeps in a list of one the most values seen in input and output of one part that has no parts of its own."""
     most = [0]
 

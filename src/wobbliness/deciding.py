@@ -1,0 +1,308 @@
+"""decide() and decide_as_measured(): whether W is below a threshold, with as few draws as settle it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int, UInt64
+from numpy.typing import ArrayLike
+
+from wobbliness import stopping
+from wobbliness.execution import Execution
+from wobbliness.noise import NormalStream, Scratch
+from wobbliness.planning import NOISE_VALUES, Plan, make_plan
+from wobbliness.progress import Progress, progress_bar
+from wobbliness.stopping import Boundaries
+from wobbliness.workers import Items, share_items
+
+STEP = 5  # draws of an image between two looks
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decisions:
+    """For each image whether W is below the threshold.
+
+    Attributes:
+        is_decided: `(N,)` False where `max_draws` did not settle it.
+        is_below: `(N,)` W is below the threshold; False where undecided.
+        draws: `(N,)` noisy copies that were classified.
+        counts: `(N, K)` their votes.
+        lower: `(N,)` nats, lower end of a one-sided confidence sequence of the true W at level `1 - error_rate`.
+        upper: `(N,)` nats, the upper end of another one.
+        threshold: nats.
+        sigma: standard deviation of the noise, pixel units of [0, 1].
+        error_rate: probability of a wrong decision, for each image.
+        max_draws: most draws of an image.
+        seed: of the noise.
+        keys: `(N,)` noise keys of the images.
+        execution: how the forward passes were run.
+    """
+
+    is_decided: Bool[np.ndarray, " N"]
+    is_below: Bool[np.ndarray, " N"]
+    draws: Int[np.ndarray, " N"]
+    counts: Int[np.ndarray, "N K"]
+    lower: Float[np.ndarray, " N"]
+    upper: Float[np.ndarray, " N"]
+    threshold: float
+    sigma: float
+    error_rate: float
+    max_draws: int
+    seed: int
+    keys: UInt64[np.ndarray, " N"]
+    execution: Execution
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+
+def decide(
+    classifier: Any,
+    images: Any,
+    sigma: float,
+    threshold: float,
+    error_rate: float = 0.05,
+    max_draws: int = 250,
+    seed: int = 0,
+    *,
+    keys: ArrayLike | None = None,
+    block_size: int | None = None,
+    workers: int | None = None,
+    num_classes: int | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Decisions:
+    """Whether the true W of each image, that of infinitely many draws, is below a threshold.
+
+    An image's draws end as soon as an anytime-valid confidence sequence settles it (see `wobbliness.stopping`). Guarantee: for
+    each image the probability of a wrong decision is at most `error_rate`, whatever its W and however long it is looked at.
+
+    >>> def left_or_right(images):
+    ...     return (images[:, 0] > 0.5).astype(int)
+    >>> decisions = decide(left_or_right, [[0.5], [0.9]], sigma=0.1, threshold=0.3, num_classes=2)
+    >>> decisions.is_below.tolist(), decisions.draws.tolist()
+    ([False, True], [15, 35])
+
+    Args:
+        classifier: as for `wobbliness.measure`.
+        images: as for `wobbliness.measure`.
+        sigma: standard deviation of the noise, pixel units of [0, 1].
+        threshold: nats, above 0.
+        error_rate: in (0, 1).
+        max_draws: after as many an image stays undecided.
+        seed: of the noise; the draws are those of `measure` with this seed.
+        keys: as for `wobbliness.measure`.
+        block_size: copies classified at once, of several images.
+        workers: as for `wobbliness.measure`.
+        num_classes: K; needed where the classifier gives labels only, since W depends on how many classes there may be.
+        device: as for `wobbliness.measure`.
+        progress: called with (images settled, images in all), in place of a bar on the terminal.
+
+    Returns:
+        Decisions. They do not depend on the order or company of the images, but for labels that a network's own rounding changes.
+
+    Raises:
+        ValueError: as for `measure`; a threshold or error rate out of range; K is not known.
+    """
+    plan = make_plan(
+        classifier,
+        images,
+        [sigma],
+        draws=max_draws,
+        seed=seed,
+        keys=keys,
+        block_size=block_size,
+        workers=workers,
+        num_classes=num_classes,
+        device=device,
+    )
+    return _decide(plan, stopping.true_boundaries, _check_rates(threshold, error_rate), error_rate, progress)
+
+
+def decide_as_measured(
+    classifier: Any,
+    images: Any,
+    sigma: float,
+    threshold: float,
+    error_rate: float = 0.05,
+    max_draws: int = 250,
+    seed: int = 0,
+    *,
+    keys: ArrayLike | None = None,
+    block_size: int | None = None,
+    workers: int | None = None,
+    num_classes: int | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Decisions:
+    """Whether the W that `measure` would give with all `max_draws` draws is below a threshold: curtailed sampling.
+
+    For a detector whose threshold was calibrated at a fixed number of draws. Every image is decided. Guarantee: for each image,
+    whatever its `max_draws` votes are, the probability over their random order of another decision than theirs is at most
+    `error_rate`.
+
+    The arguments are those of `decide`.
+
+    Raises:
+        ValueError: as for `decide`.
+    """
+    plan = make_plan(
+        classifier,
+        images,
+        [sigma],
+        draws=max_draws,
+        seed=seed,
+        keys=keys,
+        block_size=block_size,
+        workers=workers,
+        num_classes=num_classes,
+        device=device,
+    )
+    return _decide(plan, stopping.curtailed_boundaries, _check_rates(threshold, error_rate), error_rate, progress)
+
+
+def _check_rates(threshold: float, error_rate: float) -> float:
+    if not 0 < threshold < np.inf:
+        raise ValueError(f"expected a threshold above 0 nats, got {threshold}")
+    if not 0 < error_rate < 1:
+        raise ValueError(f"expected an error rate between 0 and 1, got {error_rate}")
+    return float(threshold)
+
+
+def _decide(
+    plan: Plan, boundaries: Callable[..., Boundaries], threshold: float, error_rate: float, progress: Progress | None
+) -> Decisions:
+    with plan.session() as execution, progress_bar("deciding", len(plan.images), report=progress) as advance:
+        num_classes = _num_classes(plan)
+        max_draws = len(plan.span)
+        rule = boundaries(threshold, num_classes=num_classes, error_rate=error_rate, max_draws=max_draws)
+        tally = _Tally.of(len(plan.images), num_classes)
+        share_items(
+            lambda items: _Pool(plan, rule, tally, execution.block_size or 1).work(items),
+            len(plan.images),
+            workers=plan.num_workers,
+            advance=advance,
+        )
+    if boundaries is stopping.curtailed_boundaries:
+        _settle_by_all_draws(tally, threshold, max_draws)
+    strays_of_first = tally.draws - np.take_along_axis(tally.counts, tally.first[:, None], axis=1)[:, 0]
+    strays_of_leader = tally.draws - tally.counts.max(axis=1)
+    return Decisions(
+        is_decided=tally.verdict >= 0,
+        is_below=tally.verdict == 1,
+        draws=tally.draws,
+        counts=tally.counts,
+        lower=stopping.lower_bound(tally.draws, strays_of_leader, num_classes=num_classes, error_rate=error_rate),
+        upper=stopping.upper_bound(tally.draws - 1, strays_of_first, num_classes=num_classes, error_rate=error_rate),
+        threshold=threshold,
+        sigma=plan.sigmas[0],
+        error_rate=error_rate,
+        max_draws=max_draws,
+        seed=plan.seed,
+        keys=plan.keys,
+        execution=execution,
+    )
+
+
+def _num_classes(plan: Plan) -> int:
+    if plan.classifier.num_classes is None:
+        plan.classifier.classify(np.asarray(plan.images[:1], dtype=np.float32), 1)  # scores tell it
+    if plan.classifier.num_classes is None:
+        raise ValueError("expected the number of classes (num_classes=) of a classifier that gives labels only, got none")
+    return plan.classifier.num_classes
+
+
+def _settle_by_all_draws(tally: "_Tally", threshold: float, max_draws: int) -> None:
+    """What was not settled before has all its draws, and their W decides."""
+    from wobbliness.entropy import plug_in_entropy
+
+    left = (tally.verdict < 0) & (tally.draws == max_draws)
+    if left.any():
+        tally.verdict[left] = plug_in_entropy(tally.counts[left]) < threshold
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Tally:
+    """What is known of each image; every row is written by the one thread that has the image."""
+
+    counts: Int[np.ndarray, "N K"]
+    draws: Int[np.ndarray, " N"]
+    first: Int[np.ndarray, " N"]
+    verdict: Int[np.ndarray, " N"]  # 1 below, 0 not below, -1 open
+
+    @classmethod
+    def of(cls, num_images: int, num_classes: int) -> "_Tally":
+        zeros = np.zeros(num_images, dtype=np.int64)
+        return cls(counts=np.zeros((num_images, num_classes), np.int64), draws=zeros, first=zeros.copy(), verdict=zeros - 1)
+
+
+@dataclass(eq=False)
+class _Pool:
+    """The open images of one thread, whose next draws are packed into full blocks."""
+
+    plan: Plan
+    rule: Boundaries
+    tally: _Tally
+    block_size: int
+    scratch: Scratch = field(default_factory=Scratch)
+
+    def __post_init__(self) -> None:
+        rows = max(self.block_size, NOISE_VALUES // self.plan.images[0].size // self.block_size * self.block_size)
+        self._num_rows = min(rows, STEP * self.block_size)
+        self._capacity = max(1, self._num_rows // STEP)
+
+    def work(self, items: Items) -> None:
+        """Settles images until there are no more."""
+        streams: dict[int, NormalStream] = {}
+        while True:
+            while len(streams) < self._capacity and (index := items.take()) is not None:
+                streams[index] = self._stream(index)
+            if not streams:
+                return
+            settled = self._look(streams)
+            for index in settled:
+                del streams[index]
+            items.finish(len(settled))
+
+    def _stream(self, index: int) -> NormalStream:
+        shape = self.plan.images[index].shape
+        return NormalStream(self.plan.seed, int(self.plan.keys[index]), shape, scratch=self.scratch)
+
+    def _look(self, streams: dict[int, NormalStream]) -> list[int]:
+        """Makes the next draws of every open image; the images that are settled by them or have no draws left."""
+        tally, open_images = self.tally, np.fromiter(streams, dtype=np.int64)
+        before = tally.draws[open_images]
+        steps = np.minimum(STEP, len(self.plan.span) - before)
+        labels = self.plan.classifier.classify(self._noisy(streams, steps), self.block_size)[: steps.sum()]
+        starts = np.cumsum(steps) - steps
+        is_new = before == 0
+        tally.first[open_images[is_new]] = labels[starts[is_new]]
+        np.add.at(tally.counts, (np.repeat(open_images, steps), labels), 1)
+        tally.draws[open_images] += steps
+        self._judge(open_images)
+        is_over = (tally.verdict[open_images] >= 0) | (tally.draws[open_images] == len(self.plan.span))
+        return [int(index) for index in open_images[is_over]]
+
+    def _noisy(self, streams: dict[int, NormalStream], steps: np.ndarray) -> Float32[np.ndarray, "R ..."]:
+        """The perturbed copies, image after image; filled up to whole blocks, so that all blocks have one shape."""
+        shape = self.plan.images[0].shape
+        num_rows = -(-int(steps.sum()) // self.block_size) * self.block_size
+        rows = self.scratch.array("rows", (num_rows, *shape))
+        first = 0
+        for (index, stream), step in zip(streams.items(), steps, strict=True):
+            own = rows[first : first + step]
+            np.multiply(stream.take(int(step)), np.float32(self.plan.sigmas[0]), out=own)
+            own += np.asarray(self.plan.images[index], dtype=np.float32)
+            first += int(step)
+        rows[first:] = 0
+        return rows
+
+    def _judge(self, images: Int[np.ndarray, " M"]) -> None:
+        tally = self.tally
+        draws, counts = tally.draws[images], tally.counts[images]
+        strays_of_first = draws - counts[np.arange(len(images)), tally.first[images]]
+        strays_of_leader = draws - counts.max(axis=1)
+        is_below = strays_of_first <= self.rule.most_below[draws]
+        is_above = strays_of_leader >= self.rule.least_above[draws]
+        tally.verdict[images] = np.where(is_below, 1, np.where(is_above, 0, -1))

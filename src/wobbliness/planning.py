@@ -1,0 +1,133 @@
+"""What a measurement is about, checked once, for all who draw noise and count votes."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt64
+from numpy.typing import ArrayLike
+
+from wobbliness.classifiers import Classifier, open_classifier
+from wobbliness.execution import Execution, default_block_size
+from wobbliness.noise import NormalStream, image_keys
+from wobbliness.workers import default_workers
+
+NOISE_VALUES = 2**18  # drawn at once: few calls, and still within the cache
+EXAMPLES = 16  # images that a classifier is prepared with, each also with noise
+PICTURE_CHANNELS = (1, 3, 4)
+MAX_SIGMA = 1e30  # beyond it noise overflows float32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """Everything that determines the votes, checked."""
+
+    classifier: Classifier
+    images: np.ndarray
+    keys: UInt64[np.ndarray, " N"]
+    sigmas: tuple[float, ...]
+    seed: int
+    span: range
+    block_size: int | None
+    workers: int | None
+
+    @property
+    def num_workers(self) -> int:
+        """Threads to work with: as asked, else the default; one where the classifier takes no more."""
+        return (self.workers or default_workers()) if self.classifier.thread_safe else 1
+
+    @contextmanager
+    def session(self) -> Iterator[Execution]:
+        """The classifier made ready, and how it will run, with the size of the blocks."""
+        with self.classifier.session(_examples(self)) as execution:
+            values = execution.values_per_image or 2 * self.images[0].size
+            by_rule = execution.block_size or default_block_size(len(self.span), values)
+            yield replace(execution, block_size=self.block_size or by_rule)
+
+
+def make_plan(
+    classifier: Any,
+    images: Any,
+    sigmas: Iterable[float],
+    *,
+    draws: Any,
+    seed: Any,
+    keys: ArrayLike | None = None,
+    first_draw: Any = 0,
+    block_size: Any = None,
+    workers: Any = None,
+    num_classes: int | None = None,
+    device: str | None = None,
+) -> Plan:
+    """Checks the arguments of `measure` and opens the classifier.
+
+    Raises:
+        ValueError: as `measure` does.
+    """
+    array = _checked_images(images)
+    is_tensor = hasattr(images, "detach")
+    return Plan(
+        classifier=open_classifier(classifier, num_classes=num_classes, as_tensor=is_tensor, device=device),
+        images=array,
+        keys=_checked_keys(keys, array),
+        sigmas=_checked_sigmas(sigmas),
+        seed=checked_integer(seed, "a seed", at_least=0),
+        span=_checked_span(first_draw, draws),
+        block_size=None if block_size is None else checked_integer(block_size, "a block size", at_least=1),
+        workers=None if workers is None else checked_integer(workers, "workers", at_least=1),
+    )
+
+
+def _examples(plan: Plan) -> Float32[np.ndarray, "B ..."]:
+    """Some of the images, as they are and with noise of the largest sigma."""
+    images = np.asarray(plan.images[:EXAMPLES], dtype=np.float32)
+    noise = [NormalStream(plan.seed, int(key), image.shape).take(1) for key, image in zip(plan.keys, images, strict=False)]
+    return np.concatenate([images, images + np.concatenate(noise) * np.float32(max(plan.sigmas))])
+
+
+def _checked_images(images: Any) -> np.ndarray:
+    """Images as an array without a copy: floating point, finite, in [0, 1], at least one, channels first."""
+    array = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
+    if array.ndim < 2 or 0 in array.shape:
+        raise ValueError(f"expected images of shape (N, ...), at least one and none empty, got shape {array.shape}")
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"expected images as floats in [0, 1], got {array.dtype}; divide 8-bit pixels by 255")
+    if array.ndim == 4 and array.shape[1] not in PICTURE_CHANNELS and array.shape[3] in PICTURE_CHANNELS:
+        raise ValueError(f"expected pictures channels first (N, C, H, W), got shape {array.shape}")
+    lowest, highest = array.min(), array.max()
+    if not (lowest >= 0 and highest <= 1):
+        raise ValueError(f"expected images in [0, 1], got values from {lowest} to {highest}")
+    return array
+
+
+def _checked_keys(keys: ArrayLike | None, images: np.ndarray) -> UInt64[np.ndarray, " N"]:
+    if keys is None:
+        return image_keys(images)
+    array = np.asarray(keys)
+    if array.shape != (len(images),) or not np.issubdtype(array.dtype, np.integer) or array.min() < 0:
+        raise ValueError(f"expected {len(images)} non-negative integer keys, got {array.dtype} of shape {array.shape}")
+    return array.astype(np.uint64)
+
+
+def _checked_sigmas(sigmas: Iterable[float]) -> tuple[float, ...]:
+    values: Sequence[float] = [float(sigma) for sigma in sigmas]
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"expected distinct sigmas, at least one, got {values}")
+    for sigma in values:
+        if not 0 <= sigma <= MAX_SIGMA:
+            raise ValueError(f"expected a finite sigma from 0 to {MAX_SIGMA:g}, got {sigma}")
+    return tuple(values)
+
+
+def checked_integer(value: Any, name: str, *, at_least: int) -> int:
+    """The integer, or ValueError where it is none or too small."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"expected {name} as an integer of at least {at_least}, got {value!r}")
+    return int(value)
+
+
+def _checked_span(first_draw: Any, draws: Any) -> range:
+    first = checked_integer(first_draw, "a first draw", at_least=0)
+    return range(first, first + checked_integer(draws, "draws", at_least=1))

@@ -1,0 +1,194 @@
+"""Sequential decisions: error rates over known probabilities, and agreement with the full number of draws."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import wobbliness
+from wobbliness import stopping
+from wobbliness.entropy import plug_in_entropy
+from wobbliness.study.networks import build_network
+
+RUNS, MAX_DRAWS, ERROR_RATE = 10_000, 250, 0.05
+DISTRIBUTIONS = {
+    "two classes": [0.95, 0.05],
+    "two even classes": [0.5, 0.5],
+    "one stray class of ten": [0.97, 0.03] + [0.0] * 8,
+    "strays spread over ten": [0.91] + [0.01] * 9,
+    "three leaders": [0.4, 0.35, 0.25],
+    "leader below a half": [0.4] + [0.6 / 9] * 9,
+}
+
+
+def simulate(p, *, runs=RUNS, seed=0):
+    """`(runs, MAX_DRAWS, K)` running counts and the `(runs,)` first labels."""
+    labels = np.random.default_rng(seed).choice(len(p), size=(runs, MAX_DRAWS), p=p)
+    return (labels[:, :, None] == np.arange(len(p))).astype(np.int16).cumsum(axis=1, dtype=np.int16), labels[:, 0]
+
+
+def first_crossings(counts, first, rule):
+    """`(runs,)` verdicts, 1 below, 0 not below, -1 undecided, looking after every draw; and the draws used."""
+    draws = np.arange(1, MAX_DRAWS + 1)
+    of_first = draws - np.take_along_axis(counts, first[:, None, None].astype(np.int64), axis=2)[:, :, 0]
+    of_leader = draws - counts.max(axis=2)
+    below, above = of_first <= rule.most_below[1:], of_leader >= rule.least_above[1:]
+    either = below | above
+    stop = np.where(either.any(axis=1), either.argmax(axis=1), MAX_DRAWS - 1)
+    rows = np.arange(len(counts))
+    return np.where(below[rows, stop], 1, np.where(above[rows, stop], 0, -1)), stop + 1
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize("side", [0.8, 1.25])
+def test_true_decisions_keep_their_error_rate(name, side):
+    p = np.array(DISTRIBUTIONS[name])
+    entropy = stats.entropy(p)
+    threshold = min(entropy * side, 0.999 * np.log(len(p)))
+    rule = stopping.true_boundaries(threshold, num_classes=len(p), error_rate=ERROR_RATE, max_draws=MAX_DRAWS)
+    verdict, _ = first_crossings(*simulate(p), rule)
+    wrong = int((verdict == (0 if entropy < threshold else 1)).sum())
+    assert stats.binomtest(wrong, RUNS, ERROR_RATE, alternative="greater").pvalue > 0.001, wrong
+
+
+def test_the_error_rate_is_spent_at_the_border():
+    """Control: at W equal to the threshold errors do occur, so the simulation can see them."""
+    p = np.array([0.95, 0.05])
+    rule = stopping.true_boundaries(stats.entropy(p), num_classes=2, error_rate=ERROR_RATE, max_draws=MAX_DRAWS)
+    verdict, _ = first_crossings(*simulate(p), rule)
+    for side in (0, 1):
+        assert 0.005 < (verdict == side).mean() < ERROR_RATE + 0.01
+
+
+def test_looser_boundaries_are_caught():
+    """Control: the binomial check fails for a rule made for ten times the error rate."""
+    p = np.array([0.95, 0.05])
+    rule = stopping.true_boundaries(stats.entropy(p), num_classes=2, error_rate=0.5, max_draws=MAX_DRAWS)
+    verdict, _ = first_crossings(*simulate(p), rule)
+    wrong = int((verdict == 0).sum())
+    assert stats.binomtest(wrong, RUNS, ERROR_RATE, alternative="greater").pvalue < 0.001
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize("side", [0.8, 1.25])
+def test_curtailed_decisions_agree_with_all_draws(name, side):
+    """Given all votes the first ones are a random sample of them: the rate holds for every set of votes, so also on average."""
+    p = np.array(DISTRIBUTIONS[name])
+    threshold = stats.entropy(p) * side
+    rule = stopping.curtailed_boundaries(threshold, num_classes=len(p), error_rate=ERROR_RATE, max_draws=MAX_DRAWS)
+    counts, first = simulate(p, runs=4000)
+    verdict, draws = first_crossings(counts, first, rule)
+    by_all = plug_in_entropy(counts[:, -1].astype(np.int64)) < threshold
+    differ = int(((verdict >= 0) & (verdict != by_all)).sum())
+    assert stats.binomtest(differ, 4000, ERROR_RATE, alternative="greater").pvalue > 0.001
+    assert draws.mean() < MAX_DRAWS
+
+
+@pytest.mark.parametrize("strays", [0, 1, 4, 12, 60])
+def test_curtailed_rate_holds_for_each_set_of_votes(strays):
+    """Worst case: fixed votes in random order."""
+    votes = np.repeat([0, 1], [MAX_DRAWS - strays, strays])
+    rng = np.random.default_rng(1)
+    labels = rng.permuted(np.tile(votes, (4000, 1)), axis=1)
+    counts = (labels[:, :, None] == np.arange(2)).astype(np.int16).cumsum(axis=1, dtype=np.int16)
+    w = plug_in_entropy(np.bincount(votes, minlength=2))
+    for threshold in (w + 1e-6, max(w - 1e-6, 1e-9), 0.1, 0.3):
+        rule = stopping.curtailed_boundaries(threshold, num_classes=2, error_rate=ERROR_RATE, max_draws=MAX_DRAWS)
+        verdict, _ = first_crossings(counts, labels[:, 0], rule)
+        differ = int(((verdict >= 0) & (verdict != (w < threshold))).sum())
+        assert stats.binomtest(differ, 4000, ERROR_RATE, alternative="greater").pvalue > 0.001, threshold
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_bounds_cover_the_true_w(name):
+    p = np.array(DISTRIBUTIONS[name])
+    counts, first = simulate(p, runs=2000)
+    entropy = stats.entropy(p)
+    for draws in (10, 50, 250):
+        now = counts[:, draws - 1].astype(np.int64)
+        n = np.full(len(now), draws)
+        lower = stopping.lower_bound(n, n - now.max(axis=1), num_classes=len(p), error_rate=ERROR_RATE)
+        of_first = n - now[np.arange(len(now)), first]
+        upper = stopping.upper_bound(n - 1, of_first, num_classes=len(p), error_rate=ERROR_RATE)
+        for misses in ((lower > entropy + 1e-9).sum(), (upper < entropy - 1e-9).sum()):
+            assert stats.binomtest(int(misses), 2000, ERROR_RATE, alternative="greater").pvalue > 0.001
+        assert (lower <= upper).all()
+        assert (upper <= np.log(len(p)) + 1e-9).all()
+
+
+def test_boundaries_agree_with_the_bounds():
+    """A point is called below exactly where the upper bound has fallen to the threshold."""
+    rule = stopping.true_boundaries(0.3, num_classes=10, error_rate=ERROR_RATE, max_draws=MAX_DRAWS)
+    for draws in (50, 100, 200):
+        n = np.full(20, draws)
+        upper = stopping.upper_bound(n - 1, np.arange(20), num_classes=10, error_rate=ERROR_RATE)
+        assert (upper <= 0.3 + 1e-6).sum() == rule.most_below[draws] + 1
+        lower = stopping.lower_bound(np.full(draws, draws), np.arange(draws), num_classes=10, error_rate=ERROR_RATE)
+        assert np.argmax(lower >= 0.3 - 1e-6) == rule.least_above[draws]
+
+
+def test_decisions_of_the_half_space_are_right(half_space, images):
+    sigma, threshold = 0.3, 0.3
+    p = half_space.probability(images, sigma)
+    exact = stats.entropy(np.stack([p, 1 - p]))
+    decisions = wobbliness.decide(half_space, images, sigma, threshold, num_classes=2)
+    clear = np.abs(exact - threshold) > 0.15
+    assert clear.sum() > 10
+    assert (decisions.is_below == (exact < threshold))[clear & decisions.is_decided].all()
+    assert decisions.is_decided[clear].mean() > 0.9
+    assert decisions.draws.mean() < 150
+    assert (decisions.draws == decisions.counts.sum(axis=1)).all()
+    assert not decisions.is_below[~decisions.is_decided].any()
+
+
+def test_draws_are_those_of_measure(half_space, images):
+    decisions = wobbliness.decide(half_space, images, 0.3, 0.3, num_classes=2, seed=5)
+    for index in (0, 3, 7):
+        votes = wobbliness.measure(half_space, images[[index]], 0.3, draws=int(decisions.draws[index]), seed=5, num_classes=2)
+        assert np.array_equal(votes.counts[0], decisions.counts[index])
+
+
+def test_curtailed_decisions_of_a_network_agree_with_measure(digits):
+    network = build_network("small_cnn", (1, 8, 8), 10, seed=0)
+    images = digits.test.images
+    w = wobbliness.measure(network, images, 0.3).wobbliness
+    threshold = float(np.quantile(w, 0.6)) + 1e-6
+    decisions = wobbliness.decide_as_measured(network, images, 0.3, threshold)
+    assert decisions.is_decided.all()
+    assert (decisions.is_below != (w < threshold)).mean() <= 0.02
+    assert 0.2 < decisions.is_below.mean() < 0.9
+    assert decisions.draws.mean() < 200
+    assert decisions.execution.backend == "onnxruntime"
+
+
+@pytest.mark.parametrize("decide", [wobbliness.decide, wobbliness.decide_as_measured])
+def test_decisions_do_not_depend_on_order_company_or_workers(digits, decide):
+    network = build_network("small_cnn", (1, 8, 8), 10, seed=0)
+    images = digits.test.images[:90]
+    together = decide(network, images, 0.3, 0.2)
+    backwards = decide(network, images[::-1].copy(), 0.3, 0.2, workers=1)
+    some = decide(network, images[10:13], 0.3, 0.2, workers=2)
+    for name in ("is_decided", "is_below", "draws", "counts"):
+        whole = getattr(together, name)
+        assert np.array_equal(getattr(backwards, name)[::-1], whole), name
+        assert np.array_equal(getattr(some, name), whole[10:13]), name
+
+
+def test_few_draws_and_odd_numbers_of_them(half_space, images):
+    for max_draws in (1, 2, 7, 33):
+        decisions = wobbliness.decide_as_measured(half_space, images, 0.3, 0.3, max_draws=max_draws, num_classes=2)
+        w = wobbliness.measure(half_space, images, 0.3, draws=max_draws, num_classes=2).wobbliness
+        assert (decisions.is_below != (w < 0.3)).sum() <= 4
+        assert decisions.draws.max() <= max_draws
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"threshold": 0.0}, {"threshold": float("nan")}, {"error_rate": 0.0}, {"error_rate": 1.0}, {"max_draws": 0}]
+)
+def test_bad_arguments_are_refused(half_space, images, wrong):
+    with pytest.raises(ValueError, match="^expected .*, got "):
+        wobbliness.decide(half_space, images, **{"sigma": 0.1, "threshold": 0.1, "num_classes": 2, **wrong})
+
+
+def test_the_number_of_classes_must_be_known(half_space, images):
+    with pytest.raises(ValueError, match="^expected the number of classes"):
+        wobbliness.decide(half_space, images, 0.1, 0.1)
