@@ -24,8 +24,9 @@ lint: $(INSTALLED)  ## format, lint, types, and the floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)  ## speed against the usual loop, as a ratio
-	$(BIN)/python benchmarks/compare_loops.py
+bench: $(INSTALLED)  ## speed beside the loops that others use, as ratios
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
+	$(BIN)/wobbliness bench
 
 docs: $(INSTALLED)  ## docs/results.md and its figures, from the records in runs/
 	$(BIN)/wobbliness study report runs/fashion-mnist runs/digits --markdown docs/results.md

@@ -76,6 +76,25 @@ def measure(
     print_sweep(result, as_json=as_json)
 
 
+@app.command()
+def bench(
+    network: Annotated[list[str] | None, typer.Option(help="Architecture; may be repeated. All by default.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats of each timing.")] = 5,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    scale: Annotated[float, typer.Option(min=0.001, help="Share of the images, below 1 for a quick look.")] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Time the measurement beside the loops that others use; ratios of both sides in one run.
+
+    Example: wobbliness bench --network small_cnn --repeats 3
+    """
+    from wobbliness.benchmark import NETWORKS, run_benchmark
+    from wobbliness.printing import print_benchmark
+
+    result = run_benchmark(tuple(network or NETWORKS), repeats=repeats, device=device, scale=scale)
+    print_benchmark(result, as_json=as_json)
+
+
 @study_app.command("list")
 def list_recipes(as_json: Json = False) -> None:
     """List the recipes.

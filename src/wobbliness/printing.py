@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,9 @@ from rich.table import Table
 from wobbliness.study.records import write_beside
 from wobbliness.study.report import PAGE, Report
 from wobbliness.votes import Sweep
+
+if TYPE_CHECKING:
+    from wobbliness.benchmark import Benchmark
 
 
 def write_votes(sweep: Sweep, out: Path) -> None:
@@ -68,6 +71,27 @@ def _votes_json(sweep: Sweep, sigma: float) -> dict[str, Any]:
         "counts": votes.counts.tolist(),
         "executions": [vars(execution) for execution in votes.executions],
     }
+
+
+def print_benchmark(benchmark: "Benchmark", *, as_json: bool) -> None:
+    """Tables of ratios, rates and draws, or JSON."""
+    if as_json:
+        print(json.dumps(benchmark.as_json()))
+        return
+    print(f"forward passes per second, {benchmark.draws} for each image; medians of {benchmark.repeats}; {benchmark.device}")
+    for result in benchmark.networks:
+        print(f"\n{result.network}: {result.flops / 1e6:.1f} MFLOP a pass, {result.sgemm_share:.0%} of SGEMM's rate end to end")
+        for rate in result.rates:
+            memory = "" if rate.peak_bytes is None else f"   peak {rate.peak_bytes / 2**20:6.0f} MiB"
+            print(f"  {rate.contender:<10} {rate.median:>12,.0f}{memory}")
+        ratios = [(name, result.ratio(name)) for name in ("loop", "ART", "bare")]
+        print("  ours / " + ", ".join(f"{name} {'not installed' if ratio is None else f'{ratio:.2f}'}" for name, ratio in ratios))
+    for decision in benchmark.decisions:
+        print(
+            f"\ndecide, {decision.question}: {decision.mean_draws:.0f} draws on average against {benchmark.draws} "
+            f"({benchmark.draws / decision.mean_draws:.1f} times fewer), {decision.undecided:.1%} undecided, "
+            f"{decision.equal:.1%} of the decided as all draws say (digits, threshold {decision.threshold:.3f})"
+        )
 
 
 def _quartiles(values: np.ndarray) -> tuple[float, float, float]:
