@@ -26,12 +26,12 @@ from wobbliness.triggers import trigger
 NUM_CLASSES, DRAWS = 10, 250
 SGEMM_SIZE = 2048
 NETWORKS: dict[str, tuple[tuple[int, int, int], int]] = {  # image shape; images of one repeat of ours
-    "small_cnn": ((1, 28, 28), 400),
+    "small_cnn": ((1, 28, 28), 320),
     "large_cnn": ((1, 28, 28), 96),
     "resnet18_width16": ((3, 32, 32), 32),
     "resnet18": ((3, 32, 32), 4),
 }
-SLOWER = {"loop": 8, "ART": 8}  # these get so many times fewer images
+SLOWER = {"loop": 16, "ART": 16, "bare": 2}  # these get so many times fewer images
 DECISION_SIGMA = 0.3
 
 

@@ -15,7 +15,7 @@ from wobbliness.workers import num_cores
 
 SIGMA = 0.15
 ART_BATCHES = (128, 250, 1000)
-BARE_BLOCKS = (16, 25, 32, 50, 64, 100, 125, 250)
+BARE_BLOCKS = (16, 25, 32, 50, 250)
 
 Contender = Callable[[np.ndarray], None]
 """Does its work for images `(N, C, H, W)`, `draws` forward passes for each."""

@@ -55,8 +55,8 @@ def train_network(spec: NetworkSpec, data: ImageData, *, progress: Progress | No
     network = build_network(spec.architecture, shape[1:], data.train.num_classes, seed=spec.seed)
     training_set = _training_set(spec, data)
     images, labels = torch.from_numpy(training_set.images), torch.from_numpy(training_set.labels)
-    _fit_normalisation(network, images)
     with torch_threads(THREADS):
+        _fit_normalisation(network, images)
         losses = _fit(network, images, labels, spec, progress)
         network.eval()
         return TrainedNetwork(
