@@ -1,12 +1,14 @@
 """Every way a torch module can run: compiled or eager, with the reason; and the same promises on each."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from scipy import special, stats
 
 import wobbliness
 from wobbliness.classifiers import compiled
+from wobbliness.classifiers.onnx_graph import OnnxGraph, over_blocks
 from wobbliness.execution import MAX_BLOCK, MIN_BLOCK, Execution, default_block_size
 from wobbliness.study.networks import build_network
 from wobbliness.workers import default_workers, for_each, num_cores
@@ -61,6 +63,23 @@ def path(request, half_space, tmp_path):
         "ONNX file": lambda: (wobbliness.open_classifier(onnx_file(module, tmp_path)), "onnxruntime"),
         "callable": lambda: (half_space, "callable"),
     }[request.param]()
+
+
+@pytest.mark.parametrize("num_images", [5, 8, 19])
+def test_loop_over_blocks_gives_the_scores_of_the_plain_graph(num_images, tmp_path):
+    network = build_network("small_cnn", (1, 8, 8), 10, seed=0).eval()
+    images = np.random.default_rng(0).uniform(size=(num_images, 1, 8, 8)).astype(np.float32)
+    plain = OnnxGraph(onnx_file(network, tmp_path))
+    looped = compiled.compile_module(network, images).graph
+    np.testing.assert_array_equal(looped.run(images, 8), plain.run(images, 8))
+
+
+def test_loop_over_blocks_refuses_names_it_uses_itself(tmp_path):
+    network = build_network("small_cnn", (1, 8, 8), 10, seed=0).eval()
+    model = onnx.load(onnx_file(network, tmp_path))
+    model.graph.input[0].name = "blocks"
+    with pytest.raises(ValueError, match="other names"):
+        over_blocks(model)
 
 
 def linear(half_space):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from wobbliness.classifiers.onnx_graph import OnnxGraph
+from wobbliness.classifiers.onnx_graph import OnnxGraph, over_blocks
 
 SCORE_TOLERANCE = 1e-4  # largest difference of scores, as a share of the largest score in the batch or of 1
 EXPORT_ROWS = 2  # an axis of length 1 would be taken for a constant
@@ -45,7 +45,7 @@ def compile_module(module: torch.nn.Module, examples: Float32[np.ndarray, "B ...
     known = _compilations.get(module)
     if known is None or known.digest != digest:
         try:
-            known = Compilation(digest=digest, graph=OnnxGraph(_export(module, examples)), reason=None)
+            known = Compilation(digest=digest, graph=OnnxGraph(_export(module, examples), takes_blocks=True), reason=None)
         except Exception as error:  # the exporter raises whatever the module or the tracer does
             known = Compilation(digest=digest, graph=None, reason=f"no ONNX export: {_first_cause(error)}")
         _compilations[module] = known
@@ -82,7 +82,7 @@ def _export(module: torch.nn.Module, examples: np.ndarray) -> bytes:
         program = torch.onnx.export(module, (torch.from_numpy(rows),), dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
     if program is None:
         raise ValueError("the exporter gave nothing")
-    content: bytes = program.model_proto.SerializeToString()
+    content: bytes = over_blocks(program.model_proto).SerializeToString()
     return content
 
 

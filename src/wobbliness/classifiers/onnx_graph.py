@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 from jaxtyping import Float32
 
+BLOCKS, BLOCKS_OF_SCORES = "blocks", "blocks_of_scores"
 FLOAT_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
 
 
@@ -16,16 +17,18 @@ class OnnxGraph:
     A graph holds operators and numbers only: opening one runs no code of its author's.
     """
 
-    def __init__(self, source: Path | bytes) -> None:
+    def __init__(self, source: Path | bytes, *, takes_blocks: bool = False) -> None:
         """Opens a graph.
 
         Args:
             source: an ONNX file, or its content.
+            takes_blocks: whether the graph takes several blocks at once, `(T, B, ...)`, as `over_blocks` makes it.
 
         Raises:
             ValueError: it cannot be read, or has not one float input.
         """
         self._source = source
+        self._takes_blocks = takes_blocks
         self._name = str(source) if isinstance(source, Path) else "the graph"
         self._session = _open_session(source, self._name)
         inputs = self._session.get_inputs()
@@ -42,6 +45,8 @@ class OnnxGraph:
         Raises:
             ValueError: the graph declares another shape of input, or refuses this one.
         """
+        if self._takes_blocks:
+            return self._run_all_blocks(images, block_size)
         declared = self._input.shape
         fits = len(declared) == images.ndim and all(
             not isinstance(size, int) or size == got for size, got in zip(declared[1:], images.shape[1:], strict=True)
@@ -49,15 +54,24 @@ class OnnxGraph:
         if not fits or (isinstance(declared[0], int) and declared[0] != min(block_size, len(images))):
             raise ValueError(f"expected images of shape {declared}, as the graph declares, got {images.shape}")
         images = images.astype(self._dtype, copy=False)
+        return np.concatenate([self._run(images[first : first + block_size]) for first in range(0, len(images), block_size)])
+
+    def _run_all_blocks(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
+        """One call for all whole blocks and one for the rest."""
+        num_whole = len(images) // block_size * block_size
+        parts = [images[:num_whole].reshape(-1, block_size, *images.shape[1:])] if num_whole else []
+        if num_whole < len(images):
+            parts.append(images[None, num_whole:])
+        outputs = [self._run(part) for part in parts]
+        return np.concatenate([output.reshape(-1, *output.shape[2:]) for output in outputs])
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
         try:
-            blocks = [
-                self._session.run(self._outputs, {self._input.name: images[first : first + block_size]})[0]
-                for first in range(0, len(images), block_size)
-            ]
+            output: np.ndarray = self._session.run(self._outputs, {self._input.name: images})[0]
         except Exception as error:  # ONNX Runtime raises classes of its own that share no base but Exception
             reason = str(error).splitlines()[0]
-            raise ValueError(f"expected images that the graph accepts, got {images.shape[1:]} each: {reason}") from error
-        return np.concatenate(blocks)
+            raise ValueError(f"expected images that the graph accepts, got {images.shape} at once: {reason}") from error
+        return output
 
     def values_per_image(self) -> int | None:
         """Values in the input and output of the largest step for one image; None where the graph does not tell its shapes."""
@@ -71,6 +85,27 @@ class OnnxGraph:
             max((sum(values.get(name, 0) for name in (*node.input[:1], *node.output)) for node in graph.node), default=None)
             or None
         )
+
+
+def over_blocks(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph of one input and one output, `(B, ...)` to `(B, K)`, put into a loop over blocks, `(T, B, ...)` to `(T, B, K)`.
+
+    The blocks of one image then take one call, and a thread has to wait for Python's lock once instead of once a block.
+    """
+    if {model.graph.input[0].name, model.graph.output[0].name} & {BLOCKS, BLOCKS_OF_SCORES}:
+        raise ValueError(f"expected a graph with other names than those of the loop, {BLOCKS} and {BLOCKS_OF_SCORES}")
+    loop = onnx.helper.make_node("Scan", [BLOCKS], [BLOCKS_OF_SCORES], num_scan_inputs=1, body=model.graph)
+    images, scores = _with_blocks(model.graph.input[0], BLOCKS), _with_blocks(model.graph.output[0], BLOCKS_OF_SCORES)
+    outer = onnx.helper.make_graph([loop], "over_blocks", [images], [scores])
+    return onnx.helper.make_model(
+        outer, opset_imports=model.opset_import, ir_version=model.ir_version, functions=list(model.functions)
+    )
+
+
+def _with_blocks(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
+    tensor = value.type.tensor_type
+    sizes = [axis.dim_value or None for axis in tensor.shape.dim]
+    return onnx.helper.make_tensor_value_info(name, tensor.elem_type, [None, *sizes])
 
 
 def _open_session(source: Path | bytes, name: str) -> onnxruntime.InferenceSession:
