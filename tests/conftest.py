@@ -7,11 +7,14 @@ from jaxtyping import install_import_hook
 import wobbliness.box_muller  # before the hook: what numba compiles must stay as it is written
 
 with install_import_hook("wobbliness", "beartype.beartype"):
+    import wobbliness.candidates
     import wobbliness.classifiers.accelerated
     import wobbliness.classifiers.compiled
     import wobbliness.classifiers.function
     import wobbliness.classifiers.onnx_file
     import wobbliness.classifiers.torch_module
+    import wobbliness.cleanse
+    import wobbliness.cost_schedule
     import wobbliness.deciding
     import wobbliness.detection
     import wobbliness.entropy
@@ -27,6 +30,7 @@ with install_import_hook("wobbliness", "beartype.beartype"):
     import wobbliness.study.poisoning
     import wobbliness.study.training
     import wobbliness.triggers
+    import wobbliness.universal
     import wobbliness.votes  # noqa: F401
 
 

@@ -1,5 +1,8 @@
+from .candidates import Candidate as Candidate
+from .candidates import Candidates as Candidates
 from .classifiers import Classifier as Classifier
 from .classifiers import open_classifier as open_classifier
+from .cleanse import craft_candidates as craft_candidates
 from .deciding import Decisions as Decisions
 from .deciding import decide as decide
 from .deciding import decide_as_measured as decide_as_measured
@@ -19,5 +22,7 @@ from .statistics import roc_curve as roc_curve
 from .triggers import Trigger as Trigger
 from .triggers import trigger as trigger
 from .triggers import trigger_from_png as trigger_from_png
+from .universal import UniversalPerturbation as UniversalPerturbation
+from .universal import craft_universal_perturbation as craft_universal_perturbation
 from .votes import Sweep as Sweep
 from .votes import Votes as Votes

@@ -1,0 +1,73 @@
+"""A torch network as a function of its images that is differentiated many times, on one thread of the CPU."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from wobbliness.classifiers.torch_module import evaluation_mode, torch_threads
+
+
+@contextmanager
+def differentiable(network: nn.Module, examples: torch.Tensor, num_classes: int) -> Iterator["DifferentiableNetwork"]:
+    """The network in evaluation mode, without gradients of its weights; all set back afterwards.
+
+    Args:
+        network: gives logits `(B, K)`.
+        examples: `(B, C, H, W)`, a few images to try it on.
+        num_classes: K.
+
+    Raises:
+        ValueError: the network refuses the images or gives no logits `(B, K)` for them.
+    """
+    _keep_freed_memory()
+    with _frozen(network), evaluation_mode(network), torch_threads(1), torch.enable_grad():
+        yield DifferentiableNetwork(network, examples, num_classes)
+
+
+class DifferentiableNetwork:
+    """The network in the memory format that it takes: channels-last, or contiguous where it flattens by `view`."""
+
+    def __init__(self, network: nn.Module, examples: torch.Tensor, num_classes: int) -> None:
+        self._network, self._format = network, torch.channels_last
+        try:
+            logits = self._tried(examples)
+        except ValueError:
+            self._format = torch.contiguous_format
+            logits = self._tried(examples)
+        if not isinstance(logits, torch.Tensor) or logits.shape != (len(examples), num_classes):
+            got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise ValueError(f"expected the network to give logits ({len(examples)}, {num_classes}), got {got}")
+
+    def __call__(self, images: torch.Tensor, *, fast: bool) -> torch.Tensor:
+        """Logits `(B, K)` in float32; `fast` ones were computed in bfloat16 where the processor has instructions for it."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast and torch.cpu._is_avx512_bf16_supported()):
+            logits: torch.Tensor = self._network(images.contiguous(memory_format=self._format))
+        return logits.float()
+
+    def _tried(self, examples: torch.Tensor) -> object:
+        try:
+            with torch.no_grad():
+                return self._network(examples.contiguous(memory_format=self._format))
+        except (RuntimeError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"expected images that the network accepts, got {tuple(examples.shape[1:])} each: {error}"
+            ) from error
+
+
+@contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    try:
+        for parameter in learned:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in learned:
+            parameter.requires_grad_(True)
+
+
+def _keep_freed_memory() -> None:
+    """Has glibc's allocator reuse blocks of up to 32 MB: given back after each layer, their page faults can double the time."""
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
