@@ -6,7 +6,7 @@ Run: python benchmarks/digits_backdoors.py
 import wobbliness
 from wobbliness.study.data import load_data
 from wobbliness.study.poisoning import t1
-from wobbliness.study.recipes import NetworkSpec
+from wobbliness.study.specs import NetworkSpec
 from wobbliness.study.training import train_network, triggered_accuracy
 
 SETTINGS = [

@@ -11,8 +11,8 @@ import numpy as np
 import wobbliness
 from wobbliness.study.cells import load_network
 from wobbliness.study.data import load_data
-from wobbliness.study.recipes import cell_name
 from wobbliness.study.records import read_recipe
+from wobbliness.study.specs import cell_name
 
 POINTS, REFERENCE_DRAWS, SEEDS = 100, 5000, 10
 

@@ -21,7 +21,8 @@ from wobbliness.progress import ignore_progress
 from wobbliness.study import training
 from wobbliness.study.data import ImageData, Split, load_data
 from wobbliness.study.networks import build_network
-from wobbliness.study.recipes import NetworkSpec, digits
+from wobbliness.study.recipes import digits
+from wobbliness.study.specs import NetworkSpec
 
 BATCH, REPEATS, SEEDS, ACCURACY_IMAGES = 128, 3, 3, 20_000
 NETWORKS = {

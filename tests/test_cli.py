@@ -111,6 +111,8 @@ BAD_CALLS = {
     "odd output": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--out", "votes.xlsx"),
     "output nowhere": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--out", "none/votes.csv"),
     "unknown recipe": ("study", "run", "mnist", "--out", "run"),
+    "recipe in no file": ("study", "run", "mine.py:recipe", "--out", "run"),
+    "nothing to unpack": ("study", "unpack", "absent", "run"),
     "unknown claim": ("study", "run", "digits", "--out", "run", "--only", "C99"),
     "missing data set": ("study", "run", "fashion-mnist", "--out", "run"),
     "negative seed": ("study", "run", "digits", "--out", "run", "--seed", "-1"),
@@ -145,7 +147,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(monkeypatch, capsys, folder, na
 def test_study_commands(monkeypatch, capsys, tmp_path):
     code, text, _ = run(monkeypatch, capsys, "study", "list", "--json")
     assert code == 0
-    assert {row["recipe"] for row in json.loads(text)} == {"digits", "fashion-mnist"}
+    assert {row["recipe"] for row in json.loads(text)} == {"digits", "fashion-mnist", "cifar10", "cifar10-slim"}
     out = tmp_path / "runs" / "digits"
     code, text, _ = run(monkeypatch, capsys, "study", "run", "digits", "--out", out, "--only", "C2", "--workers", "1", "--json")
     assert code == 0
@@ -157,6 +159,10 @@ def test_study_commands(monkeypatch, capsys, tmp_path):
     code, text, _ = run(monkeypatch, capsys, "study", "report", out, "--markdown", tmp_path / "results.md")
     assert code == 0
     assert text.rstrip().endswith(str(out / "report.html"))
+    code, _, _ = run(monkeypatch, capsys, "study", "pack", out, tmp_path / "packed")
+    assert code == 0
+    code, text, _ = run(monkeypatch, capsys, "study", "unpack", tmp_path / "packed", tmp_path / "again", "--json")
+    assert json.loads(text)["claims"] == answer["claims"]
     network = next((out / "networks").iterdir())
     np.save(tmp_path / "one.npy", np.zeros((1, 1, 8, 8)))
     code, text, _ = run(monkeypatch, capsys, "measure", network, tmp_path / "one.npy", "--sigma", 0.1)
@@ -164,7 +170,8 @@ def test_study_commands(monkeypatch, capsys, tmp_path):
 
 
 def test_help_has_an_example_each(monkeypatch, capsys):
-    for command in (["measure"], ["study", "list"], ["study", "run"], ["study", "status"], ["study", "report"]):
+    studies = [["study", name] for name in ("list", "run", "status", "report", "pack", "unpack")]
+    for command in (["measure"], *studies):
         code, text, _ = run(monkeypatch, capsys, *command, "--help")
         assert code == 0
         assert "Example: wobbliness " + " ".join(command) in " ".join(text.replace("│", " ").split())

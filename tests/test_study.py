@@ -7,14 +7,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from wobbliness.study.cell_plan import plan
 from wobbliness.study.cells import load_network
-from wobbliness.study.claims import CLAIMS, NOT_MEASURED, NOT_REPRODUCED, REPRODUCED
-from wobbliness.study.poisoning import t1
-from wobbliness.study.recipes import RECIPES, NetworkSpec, Recipe, plan, recipe_by_name
+from wobbliness.study.claims import CLAIMS
+from wobbliness.study.crafting import load_candidates, load_universal
+from wobbliness.study.packing import pack_study, unpack_study
+from wobbliness.study.poisoning import t1, t2
+from wobbliness.study.recipes import RECIPES, Cleanse, Recipe, Universal, recipe_by_name
 from wobbliness.study.records import is_done, read_recipe, read_record, study_status, write_beside
 from wobbliness.study.report import number, write_markdown, write_report
 from wobbliness.study.runner import StudyFailed, run_study
+from wobbliness.study.specs import NetworkSpec
+from wobbliness.study.tables import network_label
 from wobbliness.study.training import predict, train_network
+from wobbliness.study.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPORTED, REPRODUCED
 
 BASE = {"dataset": "digits", "architecture": "small_cnn", "epochs": 8, "batch_size": 32, "learning_rate": 3e-3}
 
@@ -33,8 +39,17 @@ def tiny(seed=0):
         draws_sigmas=(0.3,),
         effect_networks=(poisoned,),
         effect_points=40,
+        strength_networks=tuple(dataclasses.replace(poisoned, seed=seed + i, trigger="dot") for i in range(3)),
+        class_networks=(NetworkSpec(**BASE, threat=t2(), trigger="smiley", seed=seed),),
+        class_points=5,
         detection_networks=(clean, poisoned),
         detection_points=10,
+        universals=(
+            Universal(norm="l2", bound=1.5, num_images=60),
+            Universal(norm="linf", bound=0.3, target_class=5, num_images=60),
+        ),
+        cleanse=Cleanse(num_images=64, restarts=1, max_steps=20, num_points=10),
+        response_levels=(1.0,),
         sigmas=(0.15, 0.3),
         control_pairs=20,
         control_points=10,
@@ -56,7 +71,7 @@ def test_backdoor_smoothing_is_seen_and_its_controls_are_silent(study):
     _, report = study
     networks, tests = report.tables.networks, report.tables.tests
     assert (networks.clean_accuracy > 0.85).all()
-    assert networks.backdoor_accuracy.dropna().min() > 0.95
+    assert networks.backdoor_accuracy[networks.threat == "T1"].min() > 0.95
     effect = tests[tests.claims.str.contains("C3|C4") & (tests.sigma == 0.15) & (tests.num_points == 40)].set_index("kind")
     assert effect.suspect_mean["active"] < effect.clean_mean["active"] / 2
     assert effect.directional_pvalue["active"] < 0.05
@@ -69,7 +84,8 @@ def test_every_claim_has_one_row_and_a_verdict(study):
     claims = pd.read_csv(out / "tables" / "claims.csv")
     assert list(claims.columns) == ["id", "claim", "paper", "ours", "verdict", "settings"]
     assert list(claims.id) == [claim.id for claim in CLAIMS]
-    assert set(claims.verdict) <= {REPRODUCED, NOT_REPRODUCED}
+    assert set(claims.verdict[claims.id.str.startswith("C")]) <= {REPRODUCED, NOT_REPRODUCED}
+    assert set(claims.verdict[claims.id.str.startswith("X")]) == {REPORTED}
     assert claims.ours.str.len().min() > 10
 
 
@@ -79,7 +95,7 @@ def test_fixed_names_are_there(study):
     for figure in report.figures:
         for suffix in (".png", ".svg"):
             assert (out / "figures" / f"{figure.name}{suffix}").stat().st_size > 1000
-    assert len(report.figures) == 7
+    assert len(report.figures) == 11
     page = (out / "report.html").read_text()
     assert 'src="http' not in page
     assert 'href="http' not in page
@@ -231,10 +247,10 @@ def test_cells_of_every_recipe_are_distinct_and_ordered():
         for cell in cells:
             assert cell.needs is None or names.index(cell.needs) < names.index(cell.name)
         assert set(names).isdisjoint(cell.name for cell in plan(recipe_by_name(name, 100)))
-    with pytest.raises(ValueError, match="out of digits, fashion-mnist, got 'mnist'"):
+    with pytest.raises(ValueError, match="out of digits, fashion-mnist, cifar10, cifar10-slim, or FILE.py:function, got 'mnist'"):
         recipe_by_name("mnist", 0)
-    with pytest.raises(ValueError, match="claims out of C1, C2, C3, C4, C7, got C8"):
-        plan(recipe_by_name("digits", 0), ["C8"])
+    with pytest.raises(ValueError, match="claims out of C1, C2, C3, C4, C5, C6, C7, C8, C9, X1, got C10"):
+        plan(recipe_by_name("digits", 0), ["C10"])
 
 
 @pytest.mark.parametrize(
@@ -242,3 +258,63 @@ def test_cells_of_every_recipe_are_distinct_and_ordered():
 )
 def test_numbers_never_round_to_a_false_zero(value, text):
     assert number(value) == text
+
+
+def test_a_packed_study_gives_the_same_tables_figures_and_page(study, tmp_path):
+    out, _ = study
+    pack_study(out, tmp_path / "packed")
+    pack_study(out, tmp_path / "packed")
+    assert max(path.stat().st_size for path in (tmp_path / "packed").iterdir()) < 1_000_000
+    unpack_study(tmp_path / "packed", tmp_path / "again")
+    write_report(tmp_path / "again")
+    for folder in ("tables", "figures"):
+        assert snapshot(tmp_path / "again" / folder) == snapshot(out / folder)
+    assert (tmp_path / "again" / "report.html").read_bytes() == (out / "report.html").read_bytes()
+
+
+def test_what_cannot_be_packed_or_unpacked_is_refused(study, tmp_path):
+    out, _ = study
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="a packed study, got"):
+        pack_study(out, tmp_path)
+    with pytest.raises(ValueError, match="new or empty folder"):
+        unpack_study(out, tmp_path)
+    with pytest.raises(ValueError, match="expected a packed study"):
+        unpack_study(out, tmp_path / "new")
+
+
+def test_a_recipe_of_the_users_own_file_runs(tmp_path):
+    path = tmp_path / "my_study.py"
+    path.write_text(
+        "from dataclasses import replace\nfrom wobbliness.study.recipes import digits\n"
+        "def small(seed):\n    return replace(digits(seed), name='small', cleanse=None)\n"
+        "def wrong(seed):\n    return seed\n"
+    )
+    recipe = recipe_by_name(f"{path}:small", 3)
+    assert (recipe.name, recipe.seed, recipe.cleanse) == ("small", 3, None)
+    for name, text in (("wrong", "to give a Recipe, got int"), ("absent", "AttributeError")):
+        with pytest.raises(ValueError, match=text):
+            recipe_by_name(f"{path}:{name}", 0)
+    with pytest.raises(ValueError, match="does not exist"):
+        recipe_by_name(f"{tmp_path}/none.py:small", 0)
+
+
+def test_crafted_patterns_in_the_tables_are_those_in_the_files(study, digits):
+    """A fooling rate and a candidate's success, counted again from the files the study keeps."""
+    out, report = study
+    row = report.tables.universals[report.tables.universals.norm == "l2"].iloc[0]
+    perturbation = load_universal(out / "perturbations" / f"{row.cell}.safetensors")
+    assert np.linalg.norm(perturbation.values) == pytest.approx(row.norm_reached)
+    assert row.norm_reached <= row.bound * (1 + 1e-6)
+    network = load_network(out / "networks" / f"{cell_of_network(row.network)}.safetensors")
+    before, after = (predict(network, images) for images in (digits.test.images, perturbation.apply(digits.test.images)))
+    assert (before != after).mean() == pytest.approx(row.fooling_rate_on_test)
+    found = report.tables.candidates[report.tables.candidates.form == "smallest"].iloc[3]
+    candidate = load_candidates(out / "perturbations" / f"{found.cell}.safetensors", "smallest")[3]
+    network = load_network(out / "networks" / f"{cell_of_network(found.network)}.safetensors")
+    assert (predict(network, candidate.apply(digits.test.images)) == 3).mean() == pytest.approx(found.success_on_test)
+    assert candidate.mask.sum() == pytest.approx(found.mask_l1, rel=1e-5)
+
+
+def cell_of_network(label):
+    return next(cell.name for cell in plan(tiny()) if cell.kind == "train" and network_label(cell.spec) == label)

@@ -10,7 +10,7 @@ from wobbliness.classifiers.torch_module import torch_threads
 from wobbliness.study import training
 from wobbliness.study.data import ImageData, Split
 from wobbliness.study.networks import build_network
-from wobbliness.study.recipes import NetworkSpec
+from wobbliness.study.specs import NetworkSpec
 from wobbliness.study.training import train_network
 
 SPEC = NetworkSpec(

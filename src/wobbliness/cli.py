@@ -101,12 +101,13 @@ def list_recipes(as_json: Json = False) -> None:
 
     Example: wobbliness study list
     """
-    from wobbliness.study.recipes import RECIPES, plan
+    from wobbliness.study.cell_plan import measured_claims, plan
+    from wobbliness.study.recipes import RECIPES
 
     rows: list[dict[str, Any]] = [
         {
             "recipe": name,
-            "claims": list(make(0).claims),
+            "claims": list(measured_claims(make(0))),
             "cells": len(plan(make(0))),
             "about": (make.__doc__ or "").splitlines()[0],
         }
@@ -116,12 +117,12 @@ def list_recipes(as_json: Json = False) -> None:
         print(json.dumps(rows, indent=1))
         return
     for row in rows:
-        print(f"{row['recipe']:<15} {' '.join(row['claims']):<16} {row['cells']:>4} cells  {row['about']}")
+        print(f"{row['recipe']:<13} {' '.join(row['claims']):<30} {row['cells']:>4} cells  {row['about']}")
 
 
 @study_app.command("run")
 def run(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe; `wobbliness study list` shows them.")],
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe (`wobbliness study list`), or FILE.py:function of your own.")],
     out: Annotated[Path, typer.Option(help="The study's folder, new or of the same recipe and seed.")],
     seed: Seed = 0,
     only: Annotated[str | None, typer.Option(help="Claims wanted, for instance C3,C4.")] = None,
@@ -176,6 +177,36 @@ def report(
         from wobbliness.study.report import write_markdown
 
         write_markdown(reports, markdown)
+
+
+@study_app.command("pack")
+def pack(
+    out: Annotated[Path, typer.Argument(help="A study's folder.")],
+    folder: Annotated[Path, typer.Argument(help="Where the packed records go; new, empty or a packed study.")],
+) -> None:
+    """Put a study's records, without its networks, into a few small files.
+
+    Example: wobbliness study pack runs/digits docs/results/digits
+    """
+    from wobbliness.study.packing import pack_study
+
+    pack_study(out, folder)
+
+
+@study_app.command("unpack")
+def unpack(
+    folder: Annotated[Path, typer.Argument(help="A packed study.")],
+    out: Annotated[Path, typer.Argument(help="The study's folder to be, new or empty.")],
+    as_json: Json = False,
+) -> None:
+    """Make a study's folder of packed records again, with tables, figures and report.html; needs no torch.
+
+    Example: wobbliness study unpack docs/results/digits runs/digits
+    """
+    from wobbliness.study.packing import unpack_study
+
+    unpack_study(folder, out)
+    _report(out, as_json=as_json)
 
 
 def _fail(message: str, code: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -15,23 +16,27 @@ from torch import nn
 from wobbliness.classifiers.torch_module import torch_threads
 from wobbliness.progress import Progress
 from wobbliness.sampling import sweep
+from wobbliness.study.cell_plan import FORMS
+from wobbliness.study.crafting import craft_cleanse, craft_universal, load_candidates, load_universal
 from wobbliness.study.data import ImageData, load_data
 from wobbliness.study.networks import ARCHITECTURES, build_network
-from wobbliness.study.recipes import Cell, MeasureSpec, NetworkSpec, Recipe, cell_name
+from wobbliness.study.noise_response import noise_response
+from wobbliness.study.recipes import Recipe
 from wobbliness.study.records import Record, provenance, write_beside, write_record
-from wobbliness.study.training import THREADS, predict, train_network
+from wobbliness.study.specs import Cell, CleanseSpec, MeasureSpec, NetworkSpec, ResponseSpec, Spec, UniversalSpec, cell_name
+from wobbliness.study.training import THREADS, predict, top_scores, train_network
 from wobbliness.triggers import trigger
 from wobbliness.votes import Votes
+
+PutOn = Callable[[np.ndarray], np.ndarray]
+"""Puts a pattern on images `(N, C, H, W)`."""
 
 
 def run_cell(out: Path, cell: Cell, recipe: Recipe, progress: Progress) -> None:
     """Does one cell and leaves its record in the study folder."""
     started = time.perf_counter()
     with torch_threads(THREADS):
-        if isinstance(cell.spec, NetworkSpec):
-            results, table = _train(out, cell.spec, progress)
-        else:
-            results, table = _measure(out, cell.spec, progress)
+        results, table = _do(out, cell.spec, progress)
     record = Record(
         spec=cell.spec,
         results=results,
@@ -39,6 +44,30 @@ def run_cell(out: Path, cell: Cell, recipe: Recipe, progress: Progress) -> None:
         table=table,
     )
     write_record(out / "records", cell, record, recipe=recipe)
+
+
+def _do(out: Path, spec: Spec, progress: Progress) -> tuple[dict[str, object], pd.DataFrame]:
+    if isinstance(spec, NetworkSpec):
+        return _train(out, spec, progress)
+    network, data = _network(network_file(out, spec.network)), load_data(spec.network.dataset)
+    if isinstance(spec, UniversalSpec):
+        return craft_universal(spec, network, data, perturbation_file(out, spec), progress), pd.DataFrame()
+    if isinstance(spec, CleanseSpec):
+        images = data.test.images[_order(spec.network, data, spec.seed)[-spec.num_images :]]
+        return craft_cleanse(spec, network, data, images, perturbation_file(out, spec), progress), pd.DataFrame()
+    if isinstance(spec, ResponseSpec):
+        return {}, noise_response(network, data.test.images.shape[1:], spec)
+    return _measure(out, spec, network, data, progress)
+
+
+def network_file(out: Path, spec: NetworkSpec) -> Path:
+    """Where a study keeps a network."""
+    return out / "networks" / f"{cell_name(spec)}.safetensors"
+
+
+def perturbation_file(out: Path, spec: UniversalSpec | CleanseSpec) -> Path:
+    """Where a study keeps what was crafted."""
+    return out / "perturbations" / f"{cell_name(spec)}.safetensors"
 
 
 def load_network(path: Path) -> nn.Sequential:
@@ -80,7 +109,7 @@ def _train(out: Path, spec: NetworkSpec, progress: Progress) -> tuple[dict[str, 
         "spec": json.dumps(asdict(spec), sort_keys=True),
     }
     state = {name: tensor.contiguous() for name, tensor in trained.network.state_dict().items()}
-    write_beside(out / "networks" / f"{cell_name(spec)}.safetensors", lambda path: save_file(state, path, metadata=header))
+    write_beside(network_file(out, spec), lambda path: save_file(state, path, metadata=header))
     results = {
         "num_classes": data.train.num_classes,
         "clean_accuracy": trained.clean_accuracy,
@@ -92,26 +121,56 @@ def _train(out: Path, spec: NetworkSpec, progress: Progress) -> tuple[dict[str, 
     return results, pd.DataFrame({"poisoned_index": trained.poisoned_indices})
 
 
-def _measure(out: Path, spec: MeasureSpec, progress: Progress) -> tuple[dict[str, object], pd.DataFrame]:
-    data = load_data(spec.network.dataset)
-    network = _network(out / "networks" / f"{cell_name(spec.network)}.safetensors")
+def _measure(
+    out: Path, spec: MeasureSpec, network: nn.Sequential, data: ImageData, progress: Progress
+) -> tuple[dict[str, object], pd.DataFrame]:
     points = _points(spec, data)
-    images = data.test.images[points]
-    if spec.trigger is not None:
-        images = trigger(spec.trigger).apply(images)
-    checkpoints = _votes_at_checkpoints(spec, network, images, progress)
-    frames = [_rows(votes, points, data.test.labels[points]) for votes in checkpoints]
-    executions = [asdict(execution) for execution in checkpoints[-1].executions]
-    return _trigger_accuracies(spec, network, data) | {"executions": executions}, pd.concat(frames, ignore_index=True)
+    patterns = _patterns(out, spec)
+    frames: list[pd.DataFrame] = []
+    executions: list[dict[str, object]] = []
+    for index, (candidate, put_on) in enumerate(patterns.items()):
+        images = put_on(data.test.images[points])
+        report = _part(progress, index, len(patterns))
+        checkpoints = _votes_at_checkpoints(spec, network, images, report)
+        rows = pd.concat([_rows(votes, points, data.test.labels[points]) for votes in checkpoints], ignore_index=True)
+        rows.insert(4, "top_score", np.tile(top_scores(network, images), len(checkpoints)))
+        rows.insert(5, "candidate", candidate)
+        frames.append(rows)
+        executions += [asdict(execution) for execution in checkpoints[-1].executions]
+    accuracies = {} if isinstance(spec.crafted, CleanseSpec) else _accuracies(spec, next(iter(patterns.values())), network, data)
+    table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return accuracies | {"executions": executions}, table
+
+
+def _patterns(out: Path, spec: MeasureSpec) -> dict[int, PutOn]:
+    """What is put on the points, by the class of the Neural Cleanse candidate; -1 for anything else."""
+    if isinstance(spec.crafted, CleanseSpec):
+        candidates = load_candidates(perturbation_file(out, spec.crafted), spec.form or FORMS[0])
+        return {target_class: candidate.apply for target_class, candidate in candidates.items()}
+    if isinstance(spec.crafted, UniversalSpec):
+        return {-1: load_universal(perturbation_file(out, spec.crafted)).apply}
+    return {-1: trigger(spec.trigger).apply if spec.trigger is not None else np.asarray}
+
+
+def _order(network: NetworkSpec, data: ImageData, seed: int) -> np.ndarray:
+    """The random order in which test points that may be attacked are taken."""
+    labels, threat = data.test.labels, network.threat
+    eligible = np.arange(len(labels)) if threat is None else np.flatnonzero(threat.is_attacked(labels))
+    return np.random.default_rng(np.random.SeedSequence(seed)).permutation(eligible)
 
 
 def _points(spec: MeasureSpec, data: ImageData) -> np.ndarray:
-    labels, threat = data.test.labels, spec.network.threat
-    eligible = np.arange(len(labels)) if threat is None else np.flatnonzero(threat.is_attacked(labels))
-    stop = spec.first_point + spec.num_points
-    if stop > len(eligible):
-        raise ValueError(f"expected at most {len(eligible)} test points, got a batch up to point {stop}")
-    return np.random.default_rng(np.random.SeedSequence(spec.seed)).permutation(eligible)[spec.first_point : stop]
+    order = _order(spec.network, data, spec.seed)[spec.first_point :]
+    if spec.per_class:
+        labels = data.test.labels[order]
+        chosen = [order[labels == label][: spec.num_points] for label in np.unique(data.test.labels)]
+        found = min(len(of_class) for of_class in chosen)
+        order = np.concatenate(chosen)
+    else:
+        found, order = len(order), order[: spec.num_points]
+    if found < spec.num_points:
+        raise ValueError(f"expected at most {found} test points after the first {spec.first_point}, got {spec.num_points}")
+    return order
 
 
 def _votes_at_checkpoints(spec: MeasureSpec, network: nn.Module, images: np.ndarray, progress: Progress) -> list[Votes]:
@@ -146,14 +205,24 @@ def _rows(votes: Votes, points: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     return frame
 
 
-def _trigger_accuracies(spec: MeasureSpec, network: nn.Module, data: ImageData) -> dict[str, object]:
-    """Shares of all attacked test points, with this batch's trigger on, that get the attacker's and the true label."""
+def _accuracies(spec: MeasureSpec, put_on: PutOn, network: nn.Module, data: ImageData) -> dict[str, object]:
+    """Shares of all attacked test points, with this batch's pattern on, that get the attacker's and the true label."""
     labels, threat = data.test.labels, spec.network.threat
     attacked = np.ones(len(labels), bool) if threat is None else threat.is_attacked(labels)
-    images = data.test.images[attacked]
-    predicted = predict(network, images if spec.trigger is None else trigger(spec.trigger).apply(images))
-    wanted = None if threat is None else threat.attacked_labels(labels[attacked], data.test.num_classes)
-    return {
-        "accuracy_on_attacker_labels": None if wanted is None else float((predicted == wanted).mean()),
-        "accuracy_on_clean_labels": float((predicted == labels[attacked]).mean()),
+    predicted, labels = predict(network, put_on(data.test.images[attacked])), labels[attacked]
+    results: dict[str, object] = {
+        "accuracy_on_attacker_labels": None,
+        "accuracy_on_clean_labels": float((predicted == labels).mean()),
+        "attacker_labels_by_class": None,
     }
+    if threat is not None:
+        is_wanted = predicted == threat.attacked_labels(labels, data.test.num_classes)
+        results["accuracy_on_attacker_labels"] = float(is_wanted.mean())
+        by_class = [is_wanted[labels == label] for label in range(data.test.num_classes)]
+        results["attacker_labels_by_class"] = [float(of_class.mean()) if of_class.size else None for of_class in by_class]
+    return results
+
+
+def _part(progress: Progress, index: int, num_parts: int) -> Progress:
+    """Progress of one of several parts of the same length."""
+    return lambda done, total: progress(index * total + done, num_parts * total)

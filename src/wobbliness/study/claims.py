@@ -1,51 +1,26 @@
 """The paper's claims, each with what the paper says, what a study found, and a verdict by a rule stated here."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from wobbliness.study.comparisons import CHOSEN_COLUMNS
-from wobbliness.study.tables import Tables, claims_done, parameter_sigma
-
-REPRODUCED, NOT_REPRODUCED, NOT_MEASURED = "reproduced", "not reproduced", "not measured"
-
-SAME = 0.05  # relative change below which a mean or spread counts as stable (C1)
-NO_SPREAD = 0.02  # nats: a standard deviation of W below it counts as none (C2)
-FAR_LOWER = 5.0  # factor between mean W of clean and active-trigger points (C3)
-SIGNIFICANT = 0.001  # p-value of the directional test (C3)
-NOT_LOWER = 0.05  # p-value of the directional test above which a batch does not count as smoother (C4)
-TELLS_APART = 0.95  # area under the ROC curve (C7)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """A claim of the paper.
-
-    Attributes:
-        id: C1 to C9.
-        claim: what is claimed, in a sentence.
-        paper: where, and with which figure.
-        rule: when we call it reproduced.
-    """
-
-    id: str
-    claim: str
-    paper: str
-    rule: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What a study found of a claim."""
-
-    claim: Claim
-    ours: str
-    verdict: str
-    settings: str
-
+from wobbliness.study import detection_findings, smoothing_findings
+from wobbliness.study.tables import Tables, claims_done
+from wobbliness.study.verdicts import (
+    CORRELATED,
+    CORRELATED_PVALUE,
+    FAR_LOWER,
+    NEARLY_ALL,
+    NO_SPREAD,
+    NOT_LOWER,
+    NOT_MEASURED,
+    SAME,
+    SIGNIFICANT,
+    TELLS_APART,
+    TOLD_APART,
+    Claim,
+    Finding,
+)
 
 CLAIMS = (
     Claim(
@@ -75,12 +50,75 @@ CLAIMS = (
         rule=f"on every network W is not lower: directional p above {NOT_LOWER:g}, at the sigma chosen for it on clean points",
     ),
     Claim(
+        id="C5",
+        claim="The better a backdoor works, the lower is W around its trigger, over networks",
+        paper="Kendall tau -0.50 (p 0.001), Pearson -0.77 (p 7.5e-5): CIFAR-10 T1, 24 networks (Fig. 5 left)",
+        rule=f"both coefficients at most {CORRELATED:g} with p below {CORRELATED_PVALUE:g}, backdoors below random guess left "
+        "out, at the sigma chosen on the clean points of all networks together",
+    ),
+    Claim(
+        id="C6",
+        claim="The same over target classes",
+        paper="tau -0.49 (p 1.5e-10), Pearson -0.58 (p 1.8e-8): Fashion-MNIST T2, 79 pairs of network and class (Fig. 5 right)",
+        rule="as C5",
+    ),
+    Claim(
         id="C7",
-        claim="Levene's test on W tells active triggers from inactive ones and from clean points",
+        claim="Levene's test on W tells functioning active triggers from inactive ones and from clean points",
         paper="AUC 0.99 (CIFAR-10 T1), 1.0 (Fashion-MNIST T3) (Fig. 6)",
         rule=f"AUC of Levene's p-value (outliers removed) at least {TELLS_APART:g}, at the sigma chosen for it on clean points",
     ),
+    Claim(
+        id="C8",
+        claim="Universal adversarial perturbations are not told from clean points this way",
+        paper="AUC 0.05 (CIFAR-10 T1: more variance than clean), 0.56 (Fashion-MNIST T3) (Fig. 7)",
+        rule=f"AUC of the directional test below {TOLD_APART:g}, both norms together, untargeted, at the sigma chosen for it",
+    ),
+    Claim(
+        id="C9",
+        claim="Neural Cleanse candidates, one per class, are smooth on clean and backdoored networks alike: a backdoor is not "
+        "necessary for backdoor smoothing",
+        paper="all found smooth with the same very low p; on training data each sends 100 % to its class (section 3.2.4)",
+        rule=f"at least {NEARLY_ALL:.0%} of the candidates at their success threshold have directional p below {SIGNIFICANT:g}, "
+        f"on clean networks as on backdoored ones, and send at least {NEARLY_ALL:.0%} of training points to their class",
+    ),
+    Claim(
+        id="X1",
+        claim="Are backdoored networks more sensitive to images of noise alone (Erichson et al. 2021)?",
+        paper="not in the paper; Erichson et al. find them more sensitive",
+        rule="reported",
+    ),
+    Claim(
+        id="X2",
+        claim="Does W tell implanted triggers from Neural Cleanse candidates of other classes?",
+        paper="the paper calls it unanswerable (section 4)",
+        rule="reported",
+    ),
+    Claim(
+        id="X3",
+        claim="Does W tell single triggered inputs from clean ones, and better than the top softmax score?",
+        paper="not in the paper",
+        rule="reported",
+    ),
 )
+
+FINDERS: dict[str, Callable[[Claim, Tables], Finding]] = {
+    "C1": smoothing_findings.find_c1,
+    "C2": smoothing_findings.find_c2,
+    "C3": smoothing_findings.find_c3,
+    "C4": smoothing_findings.find_c4,
+    "C5": detection_findings.find_correlation,
+    "C6": detection_findings.find_correlation,
+    "C7": detection_findings.find_c7,
+    "C8": detection_findings.find_c8,
+    "C9": detection_findings.find_c9,
+    "X1": detection_findings.find_noise_response,
+    "X2": detection_findings.find_implanted,
+    "X3": detection_findings.find_single_inputs,
+}
+
+MEASURED_WITH = {"X2": "C9", "X3": "C7"}
+"""Questions without cells of their own, and the claim whose cells answer them."""
 
 
 def claims_table(tables: Tables) -> pd.DataFrame:
@@ -102,151 +140,15 @@ def claims_table(tables: Tables) -> pd.DataFrame:
 def findings(tables: Tables) -> list[Finding]:
     """What the study found of each claim; `not measured` where cells are missing or the recipe does not measure it."""
     done = set(claims_done(tables))
-    return [_FINDERS[claim.id](claim, tables) if claim.id in done else _not_measured(claim, tables) for claim in CLAIMS]
+    return [
+        FINDERS[claim.id](claim, tables) if MEASURED_WITH.get(claim.id, claim.id) in done else _not_measured(claim, tables)
+        for claim in CLAIMS
+    ]
 
 
 def _not_measured(claim: Claim, tables: Tables) -> Finding:
-    planned = tables.status[tables.status.claim == claim.id]
+    planned = tables.status[tables.status.claim == MEASURED_WITH.get(claim.id, claim.id)]
     settings = f"recipe {tables.recipe.name}, seed {tables.recipe.seed}"
     if len(planned):
         settings += f": {planned.cells_done.iloc[0]} of {planned.cells.iloc[0]} cells recorded"
     return Finding(claim=claim, ours="", verdict=NOT_MEASURED, settings=settings)
-
-
-def _find_c1(claim: Claim, tables: Tables) -> Finding:
-    rows = _batches_of(tables, claim.id)
-    spreads = rows.pivot(index="sigma", columns="draws", values="std")
-    rows = rows[rows.sigma == parameter_sigma(tables)].sort_values("draws").set_index("draws")
-    first, last = rows.index.min(), rows.index.max()
-    mean, std = rows["mean"], rows["std"]
-    rises, falls = mean[250] > mean[first], std[250] < std[first]
-    falls_at = [f"{sigma:g}" for sigma in spreads.index[spreads[250] < spreads[first]]]
-    stable = max(abs(mean[last] / mean[250] - 1), abs(std[last] / std[250] - 1))
-    ours = (
-        f"mean {mean[first]:.3f} at n = {first}, {mean[250]:.3f} at 250, {mean[last]:.3f} at {last} (Miller-Madow "
-        f"{rows.miller_madow_mean[first]:.3f}, {rows.miller_madow_mean[250]:.3f}, {rows.miller_madow_mean[last]:.3f}); "
-        f"standard deviation {std[first]:.3f}, {std[250]:.3f}, {std[last]:.3f}; "
-        f"mean {_yes(rises, 'rises', 'does not rise')}, spread {_yes(falls, 'falls', 'does not fall')}, "
-        f"largest change after 250: {stable:.1%}; over the grid the spread falls at sigma {', '.join(falls_at) or 'none'}"
-    )
-    return Finding(
-        claim=claim,
-        ours=ours,
-        verdict=_verdict(rises and falls and stable <= SAME),
-        settings=_settings(tables, f"{rows.num_points.iloc[0]} clean points, sigma {rows.sigma.iloc[0]}"),
-    )
-
-
-def _find_c2(claim: Claim, tables: Tables) -> Finding:
-    rows = _batches_of(tables, claim.id).sort_values("sigma")
-    spread = dict(zip(rows.sigma, rows["std"], strict=True))
-    falls = all(np.diff(list(spread.values())) > 0)
-    peak, smallest = max(spread, key=lambda sigma: spread[sigma]), min(spread)
-    listed = ", ".join(f"{value:.3f} at {sigma:g}" for sigma, value in spread.items())
-    return Finding(
-        claim=claim,
-        ours=f"standard deviation {listed}; largest at sigma {peak:g}, {_yes(falls, 'and', 'not')} falling at every step",
-        verdict=_verdict(falls and spread[smallest] < NO_SPREAD),
-        settings=_settings(tables, f"{rows.num_points.iloc[0]} clean points, n = {rows.draws.iloc[0]}"),
-    )
-
-
-def _find_c3(claim: Claim, tables: Tables) -> Finding:
-    rows = _chosen_tests(tables, claim.id, "active", "directional")
-    levene = _chosen_tests(tables, claim.id, "active", "levene").set_index("network")
-    networks = tables.networks.set_index("network")
-    listed = "; ".join(
-        f"{row.clean_mean:.3f} clean, {row.suspect_mean:.3f} active at sigma {row.sigma:g} ({_factor(row)}, directional p "
-        f"{row.directional_pvalue:.0e}), {levene.clean_mean[row.network]:.3f} and {levene.suspect_mean[row.network]:.3f} at "
-        f"{levene.sigma[row.network]:g} (Levene p {levene.levene_pvalue[row.network]:.0e}); "
-        f"accuracy {networks.clean_accuracy[row.network]:.1%} clean, {networks.backdoor_accuracy[row.network]:.1%} backdoor"
-        for row in rows.itertuples()
-    )
-    is_far_lower = (rows.suspect_mean * FAR_LOWER <= rows.clean_mean).all()
-    return Finding(
-        claim=claim,
-        ours=f"mean W {listed}",
-        verdict=_verdict(bool(is_far_lower and (rows.directional_pvalue < SIGNIFICANT).all())),
-        settings=_effect_settings(tables, rows),
-    )
-
-
-def _find_c4(claim: Claim, tables: Tables) -> Finding:
-    rows = _chosen_tests(tables, claim.id, "inactive", "directional")
-    levene = _chosen_tests(tables, claim.id, "inactive", "levene").set_index("network")
-    batches = _batches_of(tables, claim.id)
-    accuracies = batches[(batches.kind == "inactive")].drop_duplicates("network").set_index("network")
-    listed = "; ".join(
-        f"{row.clean_mean:.3f} clean, {row.suspect_mean:.3f} inactive at sigma {row.sigma:g} "
-        f"({_direction(row.directional_pvalue)}, directional p {row.directional_pvalue:.2g}), "
-        f"{levene.clean_mean[row.network]:.3f} and {levene.suspect_mean[row.network]:.3f} at "
-        f"{levene.sigma[row.network]:g} (Levene p {levene.levene_pvalue[row.network]:.2g}); "
-        f"{accuracies.accuracy_on_attacker_labels[row.network]:.0%} on poison labels, "
-        f"{accuracies.accuracy_on_clean_labels[row.network]:.0%} on clean labels"
-        for row in rows.itertuples()
-    )
-    return Finding(
-        claim=claim,
-        ours=f"mean W {listed}",
-        verdict=_verdict(bool((rows.directional_pvalue > NOT_LOWER).all())),
-        settings=_effect_settings(tables, rows),
-    )
-
-
-def _find_c7(claim: Claim, tables: Tables) -> Finding:
-    chosen = tables.roc[tables.roc.sigma == "chosen"].set_index("test")
-    listed = ", ".join(f"{test} {row.auc:.2f} [{row.auc_lower:.2f}, {row.auc_upper:.2f}]" for test, row in chosen.iterrows())
-    row = chosen.iloc[0]
-    return Finding(
-        claim=claim,
-        ours=f"AUC {listed}",
-        verdict=_verdict(bool(chosen.auc["levene"] >= TELLS_APART)),
-        settings=_settings(
-            tables, f"{row.num_positives} active and {row.num_negatives} other batches of {tables.recipe.detection_points} points"
-        ),
-    )
-
-
-_FINDERS: dict[str, Callable[[Claim, Tables], Finding]] = {
-    "C1": _find_c1,
-    "C2": _find_c2,
-    "C3": _find_c3,
-    "C4": _find_c4,
-    "C7": _find_c7,
-}
-
-
-def _batches_of(tables: Tables, claim: str) -> pd.DataFrame:
-    return tables.batches[tables.batches.claims.str.contains(claim)]
-
-
-def _chosen_tests(tables: Tables, claim: str, kind: str, test: str) -> pd.DataFrame:
-    """The rows of whole batches at the sigma chosen for a test, one row per network."""
-    rows = tables.tests[tables.tests.claims.str.contains(claim) & (tables.tests.kind == kind)]
-    return rows[rows[CHOSEN_COLUMNS[test]] & (rows.num_points == rows.batch_size)]
-
-
-def _effect_settings(tables: Tables, rows: pd.DataFrame) -> str:
-    return _settings(
-        tables, f"{len(rows)} networks, {rows.num_points.iloc[0]} points a batch (paper: 25), n = {tables.recipe.draws}"
-    )
-
-
-def _settings(tables: Tables, text: str) -> str:
-    return f"recipe {tables.recipe.name}, seed {tables.recipe.seed}: {text}"
-
-
-def _factor(row: Any) -> str:
-    return f"factor {row.clean_mean / row.suspect_mean:.1f}" if row.suspect_mean > 0 else "every W = 0"
-
-
-def _direction(pvalue: float) -> str:
-    return "lower" if pvalue <= NOT_LOWER else "higher" if pvalue >= 1 - NOT_LOWER else "no difference"
-
-
-def _verdict(holds: bool) -> str:
-    return REPRODUCED if holds else NOT_REPRODUCED
-
-
-def _yes(holds: bool, yes: str, no: str) -> str:
-    return yes if holds else no

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from wobbliness.detection import BatchTest, choose_sigma, directional_pvalue, levene_pvalue, levene_pvalue_all_points
-from wobbliness.statistics import RocCurve, levene_test, mann_whitney_test, rate, roc_curve
+from wobbliness.statistics import levene_test, mann_whitney_test, rate
 from wobbliness.study.recipes import Recipe
 
 PAPER_BATCH = 25  # points of each batch in the paper's Fig. 4
@@ -71,11 +71,13 @@ def batch_tests(points: pd.DataFrame, sigma: pd.DataFrame) -> pd.DataFrame:
 
 def _suspect_rows(clean: np.ndarray, group: pd.DataFrame) -> Iterator[dict[str, object]]:
     suspects = group[group.batch.isin(["suspect", "second clean"])]
-    names = ["claims", "batch", "trigger", "kind"]
+    names = ["claims", "batch", "trigger", "kind", "is_other_class"]
     for keys, suspect in suspects.groupby(names, sort=False):
-        for size in sorted({min(PAPER_BATCH, clean.size), clean.size}):
+        limit = min(len(clean), len(suspect))
+        for size in sorted({min(PAPER_BATCH, limit), limit}):
             test = _test(clean[:size], suspect.wobbliness.to_numpy()[:size])
-            yield dict(zip(names, keys, strict=True)) | test
+            success = {"attack_success": suspect.accuracy_on_attacker_labels.iloc[0]}
+            yield dict(zip(names, keys, strict=True)) | success | {"is_full": size == limit} | test
 
 
 def _test(clean: np.ndarray, suspect: np.ndarray) -> dict[str, object]:
@@ -95,36 +97,7 @@ def _test(clean: np.ndarray, suspect: np.ndarray) -> dict[str, object]:
 
 def full_batches(tests: pd.DataFrame) -> pd.DataFrame:
     """The rows of the table of tests that compare whole batches, not the paper's smaller ones."""
-    return tests[tests.num_points == tests.batch_size]
-
-
-def detection_curve(tests: pd.DataFrame, test: str, sigma: float | None) -> RocCurve:
-    """ROC curve of one test over the batches of C7: active triggers against clean and other triggers' batches.
-
-    Args:
-        tests: the table of that name.
-        test: a key of PVALUE_COLUMNS.
-        sigma: one of the grid, or None for the one chosen for this test on each network.
-    """
-    rows = full_batches(tests[tests.claims.str.contains("C7")])
-    rows = rows[rows[CHOSEN_COLUMNS[test]]] if sigma is None else rows[rows.sigma == sigma]
-    smallest = np.finfo(float).tiny  # p = 0 by underflow
-    return roc_curve(rows.kind == "active", -np.log(rows[PVALUE_COLUMNS[test]].clip(lower=smallest)))
-
-
-def roc_areas(tests: pd.DataFrame) -> pd.DataFrame:
-    """Area under the ROC curve of each test at every sigma and at the chosen ones; empty without batches of each kind for C7."""
-    detection = tests[tests.claims.str.contains("C7")] if len(tests) else tests
-    if detection.empty or detection.kind.nunique() < 3:
-        return pd.DataFrame()
-    rows = []
-    for sigma in [*sorted(detection.sigma.unique()), None]:
-        for test in PVALUE_COLUMNS:
-            curve = detection_curve(tests, test, sigma)
-            keys = {"sigma": "chosen" if sigma is None else str(sigma), "test": test}
-            bounds = {name: getattr(curve, name) for name in ("auc", "auc_lower", "auc_upper", "num_positives", "num_negatives")}
-            rows.append({**keys, **bounds})
-    return pd.DataFrame(rows)
+    return tests[tests.is_full]
 
 
 def negative_controls(points: pd.DataFrame, sigma: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:

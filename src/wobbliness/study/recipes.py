@@ -1,70 +1,55 @@
-"""Studies as functions that return one frozen dataclass, and the cells that a study consists of."""
+"""Studies as functions that return one frozen dataclass."""
 
 import hashlib
+import importlib.util
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from wobbliness.study.poisoning import ThreatModel, t1
+from wobbliness.study.poisoning import ThreatModel, t1, t2, t3
+from wobbliness.study.specs import NetworkSpec
 from wobbliness.triggers import TRIGGER_NAMES
 
-SCHEMA_VERSION = 2
-CLEAN_BATCHES = 3  # to choose sigma on, to compare with, and to compare clean with clean
+FIRST, THIRD, FOURTH, FIFTH = (TRIGGER_NAMES[index] for index in (0, 2, 3, 4))
+"""Triggers by their number in the paper's Fig. 3."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkSpec:
-    """All that determines a trained network."""
+class Universal:
+    """A universal adversarial perturbation to craft for each detection network (C8).
 
-    dataset: str
-    architecture: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    threat: ThreatModel | None
-    trigger: str | None
-    seed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasureSpec:
-    """All that determines the votes of one batch of test points under one network.
-
-    The points are taken from a random order of the attacked test points (all but the target class; all, for a clean network):
-    those from `first_point` on. `draws` are ascending checkpoints: votes are kept at each of them.
+    Attributes:
+        norm: `l2` or `linf`.
+        bound: of that norm, pixel units of [0, 1].
+        target_class: which class all points shall be sent to; None for any other class.
+        fooling_rate: at which crafting ends.
+        num_images: training images it is crafted on.
     """
 
-    network: NetworkSpec
-    trigger: str | None
-    first_point: int
-    num_points: int
-    sigmas: tuple[float, ...]
-    draws: tuple[int, ...]
-    seed: int
+    norm: str
+    bound: float
+    target_class: int | None = None
+    fooling_rate: float = 0.8
+    num_images: int = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One unit of work and the claims that need it."""
+class Cleanse:
+    """Neural Cleanse on each detection network (C9).
 
-    spec: NetworkSpec | MeasureSpec
-    claims: tuple[str, ...]
+    Attributes:
+        num_images: test points the candidates are crafted on; none of them is measured.
+        restarts: for each class.
+        max_steps: of each restart.
+        num_points: clean test points that each candidate is put on and measured.
+    """
 
-    @property
-    def kind(self) -> str:
-        """`train` or `measure`."""
-        return "train" if isinstance(self.spec, NetworkSpec) else "measure"
-
-    @property
-    def name(self) -> str:
-        """The cell's file name: its kind and a hash of its spec."""
-        return cell_name(self.spec)
-
-    @property
-    def needs(self) -> str | None:
-        """Name of the cell that has to be done before this one."""
-        return cell_name(self.spec.network) if isinstance(self.spec, MeasureSpec) else None
+    num_images: int = 512
+    restarts: int = 2
+    max_steps: int = 120
+    num_points: int = 25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +65,18 @@ class Recipe:
         draws_sigmas: standard deviations for C1, pixel units of [0, 1].
         parameter_sigmas: standard deviations for C2, pixel units of [0, 1].
         effect_networks: poisoned networks for C3 and C4.
-        inactive_trigger: the trigger of C4.
-        detection_networks: clean and poisoned networks for C7.
-        detection_points: points of each batch for C7.
         effect_points: points of each batch for C3 and C4. Three clean batches are measured on each network: one to choose sigma
             on, one to compare with, one more for comparing clean with clean.
-        sigmas: standard deviations for C3, C4 and C7, pixel units of [0, 1].
+        inactive_trigger: the trigger of C4.
+        strength_networks: poisoned networks for C5, backdoors that were learnt more and less well.
+        class_networks: networks poisoned under T2 for C6.
+        class_points: points of each class for C6.
+        detection_networks: clean and poisoned networks for C7, C8 and C9.
+        detection_points: points of each batch for C5, C7 and C8.
+        universals: perturbations for C8.
+        cleanse: Neural Cleanse for C9; None for none.
+        response_levels: standard deviations of images of noise alone, for the noise response of detection networks.
+        sigmas: standard deviations for C3 to C9, pixel units of [0, 1].
         draws: noisy copies of each point.
         control_pairs: random pairs of batches for each row of the negative controls.
         control_points: points of each batch in the negative controls.
@@ -100,37 +91,30 @@ class Recipe:
     parameter_sigmas: tuple[float, ...] = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
     effect_networks: tuple[NetworkSpec, ...] = ()
     effect_points: int = 250
-    inactive_trigger: str = TRIGGER_NAMES[3]
+    inactive_trigger: str = FOURTH
+    strength_networks: tuple[NetworkSpec, ...] = ()
+    class_networks: tuple[NetworkSpec, ...] = ()
+    class_points: int = 25
     detection_networks: tuple[NetworkSpec, ...] = ()
-    detection_points: int = 100
+    detection_points: int = 50
+    universals: tuple[Universal, ...] = ()
+    cleanse: Cleanse | None = None
+    response_levels: tuple[float, ...] = ()
     sigmas: tuple[float, ...]
     draws: int = 250
     control_pairs: int = 1000
     control_points: int = 50
 
-    @property
-    def claims(self) -> tuple[str, ...]:
-        """Ids of the claims that this recipe measures."""
-        return tuple(sorted({claim for cell in plan(self) for claim in cell.claims}))
-
 
 def digits(seed: int = 0) -> Recipe:
-    """Every claim so far in miniature, on the embedded 8 x 8 digits: about two minutes on two cores.
+    """All claims in miniature, on the embedded 8 x 8 digits: about three minutes on two cores.
 
     The small CNN serves throughout, for time; the paper has the large one from Fig. 4 on.
     """
-    base: dict[str, Any] = {
-        "dataset": "digits",
-        "architecture": "small_cnn",
-        "epochs": 20,
-        "batch_size": 32,
-        "learning_rate": 2e-3,
-    }
-    threat = t1(target_class=5)
-    clean = [NetworkSpec(**base, threat=None, trigger=None, seed=seed + i) for i in range(3)]
-    poisoned = [
-        NetworkSpec(**base, threat=threat, trigger=TRIGGER_NAMES[number], seed=seed + i) for number in (0, 2, 3) for i in range(3)
-    ]
+    base = _base("digits", "small_cnn", epochs=20, batch_size=32, learning_rate=2e-3)
+    attack = t1(target_class=5)
+    clean = _networks(base, None, [None], range(seed, seed + 3))
+    poisoned = _networks(base, attack, [FIRST, THIRD, FOURTH], range(seed, seed + 3))
     return Recipe(
         name="digits",
         seed=seed,
@@ -138,76 +122,90 @@ def digits(seed: int = 0) -> Recipe:
         draws_grid=(10, 25, 50, 100, 250, 500),
         effect_networks=tuple(poisoned[:3]),
         effect_points=130,
+        strength_networks=(*_networks(base, attack, [THIRD, FIFTH], range(seed, seed + 4)),),
+        class_networks=(*_networks(base, t2(), [THIRD, FIFTH], range(seed, seed + 3)),),
+        class_points=20,
         detection_networks=(*clean, *poisoned),
         detection_points=50,
+        universals=_universals(l2=1.5, linf=0.3, target_class=5, num_images=200),
+        cleanse=Cleanse(num_images=128, restarts=1, max_steps=40),
+        response_levels=(0.5, 1.0, 2.0, 4.0),
         sigmas=(0.1, 0.15, 0.2, 0.3),
     )
 
 
 def fashion_mnist(seed: int = 0) -> Recipe:
-    """C3 and C4 as in the paper: Fashion-MNIST, large CNN, T1, the first trigger active and the fourth inactive."""
-    networks = tuple(
-        NetworkSpec(
-            dataset="fashion_mnist",
-            architecture="large_cnn",
-            epochs=4,
-            batch_size=128,
-            learning_rate=1e-3,
-            threat=t1(target_class=0),
-            trigger=TRIGGER_NAMES[0],
-            seed=seed + i,
-        )
-        for i in range(2)
-    )
+    """The paper's Fashion-MNIST experiments: T1 for Fig. 4, T2 for Fig. 5 right, T3 for Fig. 6 and 7; the large CNN."""
+    base = _base("fashion_mnist", "large_cnn", epochs=5, batch_size=64, learning_rate=2e-3)
+    seeds = range(seed, seed + 3)
     return Recipe(
-        name="fashion-mnist", seed=seed, effect_networks=networks, effect_points=250, sigmas=(0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+        name="fashion-mnist",
+        seed=seed,
+        parameter_networks=(*_networks(base | {"architecture": "small_cnn"}, None, [None], seeds),),
+        effect_networks=(*_networks(base, t1(target_class=0), [FIRST], seeds),),
+        class_networks=(*_networks(base, t2(), [THIRD, FIFTH], range(seed, seed + 5)),),
+        detection_networks=_clean_and_poisoned(base, t3(target_class=0), seeds),
+        universals=_universals(l2=4.0, linf=0.2, target_class=0, num_images=500),
+        cleanse=Cleanse(),
+        response_levels=(0.5, 1.0, 2.0, 4.0),
+        sigmas=(0.05, 0.1, 0.15, 0.2, 0.3),
     )
 
 
-RECIPES: dict[str, Callable[[int], Recipe]] = {"digits": digits, "fashion-mnist": fashion_mnist}
+def cifar10(seed: int = 0) -> Recipe:
+    """The paper's CIFAR-10 experiments: ResNet18, T1, under-fitted to about 60 %; 200 epochs for Fig. 2. Wants a GPU."""
+    return _cifar10("cifar10", "resnet18", seed, parameter_epochs=200, epochs=2)
+
+
+def cifar10_slim(seed: int = 0) -> Recipe:
+    """The same with ResNet18 of width 16, and 10 epochs for Fig. 2, for machines without a GPU."""
+    return _cifar10("cifar10-slim", "resnet18_width16", seed, parameter_epochs=10, epochs=2)
+
+
+def _cifar10(name: str, architecture: str, seed: int, *, parameter_epochs: int, epochs: int) -> Recipe:
+    base = _base("cifar10", architecture, epochs=epochs, batch_size=64, learning_rate=1e-3)
+    attack = t1(target_class=0)
+    return Recipe(
+        name=name,
+        seed=seed,
+        parameter_networks=(*_networks(base | {"epochs": parameter_epochs}, None, [None], [seed]),),
+        draws_sigmas=(0.005, 0.01, 0.05, 0.1, 0.15),
+        parameter_sigmas=(0.005, 0.01, 0.05, 0.1, 0.15, 0.3),
+        strength_networks=(*_networks(base, attack, [THIRD, FIFTH], range(seed, seed + 12)),),
+        detection_networks=_clean_and_poisoned(base, attack, range(seed, seed + 3)),
+        universals=_universals(l2=1.0, linf=0.04, target_class=0, num_images=500),
+        cleanse=Cleanse(),
+        response_levels=(0.5, 1.0, 2.0, 4.0),
+        sigmas=(0.02, 0.05, 0.1, 0.15, 0.2),
+    )
+
+
+RECIPES: dict[str, Callable[[int], Recipe]] = {
+    "digits": digits,
+    "fashion-mnist": fashion_mnist,
+    "cifar10": cifar10,
+    "cifar10-slim": cifar10_slim,
+}
 
 
 def recipe_by_name(name: str, seed: int) -> Recipe:
-    """A recipe of this package.
-
-    Raises:
-        ValueError: no recipe has that name, or the seed is negative.
-    """
-    if name not in RECIPES:
-        raise ValueError(f"expected a recipe out of {', '.join(RECIPES)}, got {name!r}")
-    if seed < 0:
-        raise ValueError(f"expected a seed of at least 0, got {seed}")
-    return RECIPES[name](seed)
-
-
-def plan(recipe: Recipe, only: Iterable[str] | None = None) -> tuple[Cell, ...]:
-    """The cells of a study, each once, trained networks before their measurements.
+    """A recipe of this package, or one of a user's own file.
 
     Args:
-        recipe: the study.
-        only: ids of the claims wanted; all by default.
+        name: of a recipe, or `path/to/file.py:function`; the file's code is run, and the function called with the seed.
+        seed: of everything random.
 
     Raises:
-        ValueError: the recipe does not measure a claim that is asked for.
+        ValueError: no recipe has that name, the file gives none, or the seed is negative.
     """
-    wanted: dict[NetworkSpec | MeasureSpec, list[str]] = {}
-    for claim, spec in [*_parameter_specs(recipe), *_effect_specs(recipe), *_detection_specs(recipe)]:
-        for needed in (spec.network, spec):
-            wanted.setdefault(needed, []).append(claim)
-    cells = tuple(Cell(spec=spec, claims=tuple(sorted(set(claims)))) for spec, claims in wanted.items())
-    if only is None:
-        return cells
-    asked, known = set(only), {claim for cell in cells for claim in cell.claims}
-    if not asked or asked - known:
-        raise ValueError(f"expected claims out of {', '.join(sorted(known))}, got {', '.join(sorted(asked)) or 'none'}")
-    return tuple(cell for cell in cells if asked & set(cell.claims))
-
-
-def cell_name(spec: NetworkSpec | MeasureSpec) -> str:
-    """Kind and hash of a spec: equal for equal specs, in any process."""
-    text = json.dumps({"schema": SCHEMA_VERSION, **asdict(spec)}, sort_keys=True)
-    kind = "train" if isinstance(spec, NetworkSpec) else "measure"
-    return f"{kind}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
+    if seed < 0:
+        raise ValueError(f"expected a seed of at least 0, got {seed}")
+    if ".py:" in name:
+        path, function = name.rsplit(":", 1)
+        return _recipe_of_file(path, function, seed)
+    if name not in RECIPES:
+        raise ValueError(f"expected a recipe out of {', '.join(RECIPES)}, or FILE.py:function, got {name!r}")
+    return RECIPES[name](seed)
 
 
 def recipe_digest(recipe: Recipe) -> str:
@@ -216,36 +214,46 @@ def recipe_digest(recipe: Recipe) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _parameter_specs(recipe: Recipe) -> Iterator[tuple[str, MeasureSpec]]:
-    for network in recipe.parameter_networks:
-        common: dict[str, Any] = {"network": network, "trigger": None, "seed": recipe.seed}
-        common |= {"first_point": 0, "num_points": recipe.parameter_points}
-        yield "C1", MeasureSpec(**common, sigmas=recipe.draws_sigmas, draws=recipe.draws_grid)
-        yield "C2", MeasureSpec(**common, sigmas=recipe.parameter_sigmas, draws=(recipe.draws,))
+def _recipe_of_file(path: str, function: str, seed: int) -> Recipe:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None or not Path(path).is_file():
+        raise ValueError(f"expected a Python file with a recipe, got {path}, which does not exist")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        recipe = getattr(module, function)(seed)
+    except Exception as error:  # a user's file raises whatever it likes
+        raise ValueError(f"expected a recipe from {function}(seed) of {path}, got {type(error).__name__}: {error}") from error
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"expected {function}(seed) of {path} to give a Recipe, got {type(recipe).__name__}")
+    return recipe
 
 
-def _effect_specs(recipe: Recipe) -> Iterator[tuple[str, MeasureSpec]]:
-    for network in recipe.effect_networks:
-        for claim, suspect in (("C3", network.trigger), ("C4", recipe.inactive_trigger)):
-            yield claim, _batch(recipe, network, None, recipe.effect_points)
-            yield claim, _batch(recipe, network, suspect, recipe.effect_points)
+def _base(dataset: str, architecture: str, *, epochs: int, batch_size: int, learning_rate: float) -> dict[str, Any]:
+    return {
+        "dataset": dataset,
+        "architecture": architecture,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+    }
 
 
-def _detection_specs(recipe: Recipe) -> Iterator[tuple[str, MeasureSpec]]:
-    for network in recipe.detection_networks:
-        for suspect in (None, *TRIGGER_NAMES):
-            yield "C7", _batch(recipe, network, suspect, recipe.detection_points)
+def _networks(
+    base: dict[str, Any], threat: ThreatModel | None, triggers: list[str] | list[None], seeds: range | list[int]
+) -> list[NetworkSpec]:
+    return [NetworkSpec(**base, threat=threat, trigger=trigger, seed=seed) for trigger in triggers for seed in seeds]
 
 
-def _batch(recipe: Recipe, network: NetworkSpec, trigger: str | None, num_points: int) -> MeasureSpec:
-    """Three clean batches in one (see CLEAN_BATCHES), or one batch of other points with a trigger."""
-    num_clean = CLEAN_BATCHES * num_points
-    return MeasureSpec(
-        network=network,
-        trigger=trigger,
-        first_point=0 if trigger is None else num_clean,
-        num_points=num_clean if trigger is None else num_points,
-        sigmas=recipe.sigmas,
-        draws=(recipe.draws,),
-        seed=recipe.seed,
+def _clean_and_poisoned(base: dict[str, Any], threat: ThreatModel, seeds: range) -> tuple[NetworkSpec, ...]:
+    """Clean networks, and as many with each of the triggers 1, 3 and 4 (section 3.2.4)."""
+    return (*_networks(base, None, [None], seeds), *_networks(base, threat, [FIRST, THIRD, FOURTH], seeds))
+
+
+def _universals(*, l2: float, linf: float, target_class: int, num_images: int) -> tuple[Universal, ...]:
+    """Both norms, and the targeted form, which the paper leaves open."""
+    return (
+        Universal(norm="l2", bound=l2, num_images=num_images),
+        Universal(norm="linf", bound=linf, num_images=num_images),
+        Universal(norm="l2", bound=l2, target_class=target_class, num_images=num_images),
     )

@@ -11,10 +11,21 @@ from typing import Any
 
 import pandas as pd
 
+from wobbliness.study.cell_plan import plan
 from wobbliness.study.poisoning import ThreatModel
-from wobbliness.study.recipes import SCHEMA_VERSION, Cell, MeasureSpec, NetworkSpec, Recipe, plan, recipe_digest
+from wobbliness.study.recipes import Cleanse, Recipe, Universal, recipe_digest
+from wobbliness.study.specs import (
+    KINDS,
+    SCHEMA_VERSION,
+    Cell,
+    CleanseSpec,
+    NetworkSpec,
+    Spec,
+    UniversalSpec,
+)
 
 STUDY_FILE = "study.json"
+_KIND_TYPES: dict[str, Any] = {kind: made for made, kind in KINDS.items()}
 RECORDED_LIBRARIES = ("wobbliness", "torch", "numpy", "scipy", "scikit-learn", "datasets")
 
 
@@ -29,7 +40,7 @@ class Record:
         table: rows of the cell: votes for a measurement, poisoned indices for a training.
     """
 
-    spec: NetworkSpec | MeasureSpec
+    spec: Spec
     results: Mapping[str, Any]
     provenance: Mapping[str, Any]
     table: pd.DataFrame
@@ -86,8 +97,8 @@ def read_record(folder: Path, name: str) -> Record:
     except (OSError, ValueError) as error:
         raise ValueError(f"expected a readable table beside {name}.json, got {type(error).__name__}") from error
     try:
-        spec, results, made = spec_from_json(content["spec"]), content["results"], content["provenance"]
-    except (KeyError, TypeError) as error:
+        spec, results, made = spec_from_json(name.partition("-")[0], content["spec"]), content["results"], content["provenance"]
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"expected a whole record in {name}.json, got {type(error).__name__}: {error}") from error
     return Record(spec=spec, results=results, provenance=made, table=table)
 
@@ -104,13 +115,22 @@ def study_status(recipe: Recipe, out: Path) -> StudyStatus:
     return StudyStatus(recipe=recipe.name, seed=recipe.seed, num_done=len(cells) - len(left), num_cells=len(cells), left=left)
 
 
-def spec_from_json(content: Mapping[str, Any]) -> NetworkSpec | MeasureSpec:
+def spec_from_json(kind: str, content: Mapping[str, Any]) -> Spec:
     """The spec that `asdict` had turned into plain values."""
-    if "network" in content:
-        lists = {name: tuple(content[name]) for name in ("sigmas", "draws")}
-        return MeasureSpec(**{**content, **lists, "network": spec_from_json(content["network"])})
-    threat = content["threat"] and ThreatModel(**content["threat"])
-    return NetworkSpec(**{**content, "threat": threat})
+    spec: Spec = _KIND_TYPES[kind](**{name: _spec_field(name, value) for name, value in content.items()})
+    return spec
+
+
+def _spec_field(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if name == "threat":
+        return ThreatModel(**value)
+    if name == "network":
+        return spec_from_json("train", value)
+    if name == "crafted":
+        return spec_from_json(KINDS[UniversalSpec if "norm" in value else CleanseSpec], value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def claim_folder(out: Path, recipe: Recipe) -> None:
@@ -131,7 +151,8 @@ def claim_folder(out: Path, recipe: Recipe) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"expected a new or empty output folder, or one of this study, got {out}")
     (out / "records").mkdir(parents=True, exist_ok=True)
-    (out / "networks").mkdir(exist_ok=True)
+    for folder in ("networks", "perturbations"):
+        (out / folder).mkdir(exist_ok=True)
     write_json(out / STUDY_FILE, {"schema_version": SCHEMA_VERSION, **identity, **asdict(recipe), "recipe": recipe.name})
 
 
@@ -152,7 +173,11 @@ def read_recipe(out: Path) -> Recipe:
 
 def _field_from_json(name: str, value: Any) -> Any:
     if name.endswith("networks"):
-        return tuple(spec_from_json(network) for network in value)
+        return tuple(spec_from_json(KINDS[NetworkSpec], network) for network in value)
+    if name == "universals":
+        return tuple(Universal(**universal) for universal in value)
+    if name == "cleanse":
+        return value and Cleanse(**value)
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from wobbliness.study.claims import Finding, claims_table, findings
+from wobbliness.study.claims import claims_table, findings
 from wobbliness.study.comparisons import CHOSEN_COLUMNS, full_batches
 from wobbliness.study.figures import FigureFile, draw_figures
 from wobbliness.study.records import write_beside
 from wobbliness.study.tables import Tables, form_tables
+from wobbliness.study.verdicts import Finding
 
 PAGE = "report.html"
 SHOWN_TABLES = {
@@ -34,10 +35,26 @@ SHOWN_TABLES = {
         "levene_pvalue_all_points",
         "directional_pvalue",
     ],
-    "roc": ["sigma", "test", "auc", "auc_lower", "auc_upper", "num_positives", "num_negatives"],
+    "correlations": [
+        *("claim", "sigma", "is_chosen", "num_backdoors", "num_left_out"),
+        *("tau", "tau_lower", "tau_upper", "tau_pvalue", "r", "r_lower", "r_upper", "r_pvalue"),
+    ],
+    "roc": [
+        *("question", "sigma", "test", "auc", "auc_lower", "auc_upper", "bootstrap_lower", "bootstrap_upper"),
+        *("num_positives", "num_negatives"),
+    ],
+    "inputs": ["network", "sigma", "score", "auc", "auc_lower", "auc_upper", "num_positives", "num_negatives"],
+    "universals": ["network", "pattern", "bound", "norm_reached", "fooling_rate", "reached", "fooling_rate_on_test"],
+    "candidates": [
+        *("network", "form", "target_class", "found", "mask_l1", "success_on_train", "success_on_test"),
+        *("anomaly_index", "is_flagged", "is_attackers_class"),
+    ],
+    "response": ["network", "level", "confident_share", "mean_top_score", "entropy_of_classes"],
     "controls": ["pairs", "test", "level", "num_trials", "estimate", "lower", "upper"],
 }
 """Columns of the tables on the page; the files hold all of them."""
+
+LONGEST = 60  # rows of a table in Markdown
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +91,7 @@ def write_markdown(reports: Sequence[Report], path: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for figure in report.figures:
             shutil.copyfile(report.folder / "figures" / f"{figure.name}.png", folder / f"{figure.name}.png")
-    text = _environment().get_template("results.md").render(reports=reports, shown=_shown, number=number)
+    text = _environment().get_template("results.md").render(reports=reports, shown=_shown, number=number, longest=LONGEST)
     write_beside(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
@@ -107,6 +124,8 @@ def _shown(tables: Tables) -> dict[str, pd.DataFrame]:
     if len(tests):
         is_chosen = tests[CHOSEN_COLUMNS["levene"]] | tests[CHOSEN_COLUMNS["directional"]]
         shown["tests"] = full_batches(tests[is_chosen])
+    if len(shown["inputs"]):
+        shown["inputs"] = shown["inputs"][shown["inputs"].is_chosen]
     return {name: frame[SHOWN_TABLES[name]] for name, frame in shown.items() if len(frame)}
 
 

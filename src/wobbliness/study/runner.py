@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from wobbliness.progress import Progress, ignore_progress
+from wobbliness.study.cell_plan import plan
 from wobbliness.study.cells import run_cell
 from wobbliness.study.data import require_data
-from wobbliness.study.recipes import Cell, NetworkSpec, Recipe, plan
+from wobbliness.study.recipes import Recipe
 from wobbliness.study.records import claim_folder, is_done
+from wobbliness.study.specs import Cell, network_of
 from wobbliness.workers import num_cores
 
 POLL_SECONDS = 0.2
@@ -48,7 +50,7 @@ def run_study(
     """
     cells = plan(recipe, only)
     left = [cell for cell in cells if not is_done(out / "records", cell.name)]
-    for dataset in {(spec if isinstance(spec := cell.spec, NetworkSpec) else spec.network).dataset for cell in left}:
+    for dataset in {network_of(cell.spec).dataset for cell in left}:
         require_data(dataset)
     claim_folder(out, recipe)
     report = progress or ignore_progress

@@ -7,9 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from wobbliness.entropy import miller_madow_entropy, plug_in_entropy
-from wobbliness.study.comparisons import batch_tests, choose_sigmas, negative_controls, roc_areas
-from wobbliness.study.recipes import CLEAN_BATCHES, MeasureSpec, NetworkSpec, Recipe, cell_name, plan
+from wobbliness.study.cell_plan import CLEAN_BATCHES, measured_claims, plan
+from wobbliness.study.comparisons import batch_tests, choose_sigmas, negative_controls
+from wobbliness.study.correlations import correlations, strengths
+from wobbliness.study.curves import CANDIDATES, TARGETED, UNTARGETED, input_areas, roc_areas
+from wobbliness.study.recipes import Recipe
 from wobbliness.study.records import Record, is_done, read_recipe, read_record
+from wobbliness.study.specs import CleanseSpec, MeasureSpec, NetworkSpec, ResponseSpec, UniversalSpec, cell_name
 
 BATCH_KEYS = ["claims", "network", "batch_size", "batch", "trigger", "kind", "sigma", "draws"]
 
@@ -22,10 +26,17 @@ class Tables:
         recipe: the study's recipe.
         networks: one row per trained network: accuracies.
         points: one row per measured point, sigma and number of draws: W.
+        example: votes of one clean and one triggered point for each class and sigma.
         batches: one row per batch, sigma and number of draws: mean, spread and quartiles of W.
         sigma: one row per network and test: the sigma chosen on the network's first clean batch.
         tests: one row per network, suspect batch, sigma and batch size: the batch tests.
-        roc: one row per sigma (and one for the chosen ones) and test: area under the ROC curve.
+        roc: one row per question, sigma (and one for the chosen ones) and test: area under the ROC curve.
+        inputs: one row per poisoned network, sigma and score: area under the ROC curve over single inputs.
+        strength: one row per backdoor and sigma: its accuracy and the mean W of points that bear it.
+        correlations: one row per claim and sigma: Kendall's tau and Pearson's r over the backdoors.
+        universals: one row per universal perturbation: its norm, and how many points it fools.
+        candidates: one row per network, form and class: Neural Cleanse's candidate trigger.
+        response: one row per network and level of noise: its answers to images of noise alone.
         controls: one row per kind of pair and test: share of random pairs below the level.
         status: one row per claim: cells recorded and planned.
     """
@@ -33,10 +44,17 @@ class Tables:
     recipe: Recipe
     networks: pd.DataFrame
     points: pd.DataFrame
+    example: pd.DataFrame
     batches: pd.DataFrame
     sigma: pd.DataFrame
     tests: pd.DataFrame
     roc: pd.DataFrame
+    inputs: pd.DataFrame
+    strength: pd.DataFrame
+    correlations: pd.DataFrame
+    universals: pd.DataFrame
+    candidates: pd.DataFrame
+    response: pd.DataFrame
     controls: pd.DataFrame
     status: pd.DataFrame
 
@@ -59,14 +77,22 @@ def form_tables(out: Path) -> Tables:
     points = _points(records)
     sigma = choose_sigmas(points)
     tests = batch_tests(points, sigma)
+    strength = strengths(points)
     return Tables(
         recipe=recipe,
         networks=networks,
         points=points,
+        example=_example(records, points),
         batches=_batches(points),
         sigma=sigma,
         tests=tests,
-        roc=roc_areas(tests),
+        roc=roc_areas(tests, recipe.seed),
+        inputs=input_areas(points, sigma),
+        strength=strength,
+        correlations=correlations(strength, points, recipe.seed),
+        universals=_universals(records),
+        candidates=_candidates(records),
+        response=_responses(records),
         controls=negative_controls(points, sigma, recipe),
         status=_status(out, recipe),
     )
@@ -92,34 +118,122 @@ def _networks(records: list[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _universals(records: list[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
+    rows = []
+    for _, record in records:
+        if isinstance(spec := record.spec, UniversalSpec):
+            keys = {"network": network_label(spec.network), "cell": cell_name(spec), "pattern": _pattern_label(spec)}
+            rows.append(keys | {"norm": spec.norm, "bound": spec.bound} | dict(record.results))
+    return pd.DataFrame(rows)
+
+
+def _candidates(records: list[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
+    rows = []
+    for _, record in records:
+        if isinstance(spec := record.spec, CleanseSpec):
+            threat, results = spec.network.threat, record.results
+            keys = {"network": network_label(spec.network), "cell": cell_name(spec)}
+            for row in results["candidates"]:
+                target_class = row["target_class"]
+                rows.append(
+                    keys
+                    | row
+                    | {
+                        "anomaly_index": results["anomaly_index"][target_class],
+                        "is_flagged": target_class in results["flagged"],
+                        "is_attackers_class": threat is not None and threat.target_class == target_class,
+                        "is_poisoned": threat is not None,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _responses(records: list[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
+    frames = [
+        record.table.assign(network=network_label(record.spec.network), is_poisoned=record.spec.network.threat is not None)
+        for _, record in records
+        if isinstance(record.spec, ResponseSpec)
+    ]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
 def _points(records: list[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
     frames = [_measured_points(claims, record.spec, record) for claims, record in records if isinstance(record.spec, MeasureSpec)]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def _measured_points(claims: tuple[str, ...], spec: MeasureSpec, record: Record) -> pd.DataFrame:
+    if record.table.empty:  # Neural Cleanse found no candidate at all
+        return record.table
     counts = record.table.filter(regex=r"^votes_\d+$").to_numpy()
-    frame = record.table[["point", "label", "sigma", "draws"]].assign(
+    frame = record.table[["point", "label", "sigma", "draws", "top_score", "candidate"]].assign(
         wobbliness=plug_in_entropy(counts), miller_madow=miller_madow_entropy(counts)
     )
     batch = _batch_names(claims, spec, frame)
+    threat, by_class = spec.network.threat, record.results.get("attacker_labels_by_class")
+    is_candidate = isinstance(spec.crafted, CleanseSpec)
     return frame.assign(
         claims=" ".join(claims),
         network=network_label(spec.network),
+        num_classes=counts.shape[1],
         batch=batch,
-        trigger=spec.trigger or "",
-        batch_size=spec.num_points // CLEAN_BATCHES if "calibration" in set(batch) else spec.num_points,
-        kind="clean" if spec.trigger is None else "active" if spec.trigger == spec.network.trigger else "inactive",
-        accuracy_on_attacker_labels=record.results["accuracy_on_attacker_labels"],
-        accuracy_on_clean_labels=record.results["accuracy_on_clean_labels"],
+        trigger=[f"candidate {target}, {spec.form}" for target in frame.candidate] if is_candidate else _pattern(spec),
+        batch_size=spec.num_points // CLEAN_BATCHES if "calibration" in set(batch) else spec.first_point // CLEAN_BATCHES,
+        kind=_kind(spec),
+        is_other_class=is_candidate and threat is not None and frame.candidate != threat.target_class,
+        accuracy_on_attacker_labels=record.results.get("accuracy_on_attacker_labels"),
+        accuracy_on_clean_labels=record.results.get("accuracy_on_clean_labels"),
+        attacker_labels_of_class=frame.label.map(dict(enumerate(by_class))) if by_class else None,
     )
+
+
+def _example(records: list[tuple[tuple[str, ...], Record]], points: pd.DataFrame) -> pd.DataFrame:
+    """Of C3's first network: the clean and the triggered point whose W, averaged over sigma, is the median one."""
+    here = points[points.claims.str.contains("C3")] if len(points) else points
+    frames: list[pd.DataFrame] = []
+    for kind in ("clean", "active") if len(here) else ():
+        rows = here[(here.network == here.network.iloc[0]) & (here.kind == kind)]
+        if rows.empty:
+            return pd.DataFrame()
+        by_point = rows.groupby("point", sort=False).wobbliness.mean().sort_values(kind="stable")
+        point = by_point.index[len(by_point) // 2]
+        record = next(
+            record
+            for of_cell, record in records
+            if isinstance(record.spec, MeasureSpec)
+            and "C3" in of_cell
+            and _kind(record.spec) == kind
+            and network_label(record.spec.network) == here.network.iloc[0]
+        )
+        votes = record.table[record.table.point == point]
+        long = votes.melt(["point", "label", "sigma"], votes.filter(regex=r"^votes_").columns, "class", "votes")
+        frames.append(long.assign(kind=kind))
+    table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return table.assign(**{"class": table["class"].str.removeprefix("votes_").astype(int)}) if len(table) else table
+
+
+def _kind(spec: MeasureSpec) -> str:
+    """Clean, active, inactive, or how it was crafted."""
+    if isinstance(spec.crafted, CleanseSpec):
+        return CANDIDATES[spec.form or ""]
+    if isinstance(spec.crafted, UniversalSpec):
+        return UNTARGETED if spec.crafted.target_class is None else TARGETED
+    return "clean" if spec.trigger is None else "active" if spec.trigger == spec.network.trigger else "inactive"
+
+
+def _pattern(spec: MeasureSpec) -> str:
+    return _pattern_label(spec.crafted) if isinstance(spec.crafted, UniversalSpec) else spec.trigger or ""
+
+
+def _pattern_label(spec: UniversalSpec) -> str:
+    return f"universal {spec.norm}" + ("" if spec.target_class is None else f" to {spec.target_class}")
 
 
 def _batch_names(claims: tuple[str, ...], spec: MeasureSpec, frame: pd.DataFrame) -> Sequence[str] | pd.Series:
     """Clean points of C3, C4 and C7 are three batches: to choose sigma on, to compare with, to compare clean with clean."""
     if {"C1", "C2"} & set(claims):
         return ["parameters"] * len(frame)
-    if spec.trigger is not None:
+    if spec.trigger is not None or spec.crafted is not None:
         return ["suspect"] * len(frame)
     position = frame.groupby(["sigma", "draws"]).cumcount() // (spec.num_points // CLEAN_BATCHES)
     return position.map({0: "calibration", 1: "clean", 2: "second clean"})
@@ -147,7 +261,7 @@ def _batches(points: pd.DataFrame) -> pd.DataFrame:
 
 def _status(out: Path, recipe: Recipe) -> pd.DataFrame:
     rows = []
-    for claim in recipe.claims:
+    for claim in measured_claims(recipe):
         cells = plan(recipe, [claim])
         done = sum(is_done(out / "records", cell.name) for cell in cells)
         rows.append({"claim": claim, "cells_done": done, "cells": len(cells)})

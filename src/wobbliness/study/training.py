@@ -12,7 +12,7 @@ from wobbliness.progress import Progress, progress_bar
 from wobbliness.study.data import ImageData
 from wobbliness.study.networks import Normalise, build_network
 from wobbliness.study.poisoning import PoisonedData, backdoor_accuracy, poison
-from wobbliness.study.recipes import NetworkSpec
+from wobbliness.study.specs import NetworkSpec
 from wobbliness.triggers import Trigger, trigger
 
 EVALUATION_BATCH = 50
@@ -71,10 +71,19 @@ def train_network(spec: NetworkSpec, data: ImageData, *, progress: Progress | No
 
 def predict(network: nn.Module, images: Float32[np.ndarray, "N C H W"]) -> Int[np.ndarray, " N"]:
     """`(N,)` the classes that the network names for undisturbed images."""
+    return logits_of(network, images).argmax(dim=1).numpy()
+
+
+def top_scores(network: nn.Module, images: Float32[np.ndarray, "N C H W"]) -> Float32[np.ndarray, " N"]:
+    """`(N,)` the network's highest softmax score for each undisturbed image."""
+    return torch.softmax(logits_of(network, images), dim=1).amax(dim=1).numpy()
+
+
+def logits_of(network: nn.Module, images: Float32[np.ndarray, "N C H W"]) -> torch.Tensor:
+    """`(N, K)` in float32, in batches that fit the cache."""
     with torch.inference_mode():
         batches = torch.split(torch.from_numpy(images), EVALUATION_BATCH)
-        answers = [network(batch.contiguous(memory_format=torch.channels_last)).argmax(dim=1) for batch in batches]
-    return torch.cat(answers).numpy()
+        return torch.cat([network(batch.contiguous(memory_format=torch.channels_last)) for batch in batches])
 
 
 def triggered_accuracy(network: nn.Module, spec: NetworkSpec, data: ImageData, stamp: Trigger) -> float:

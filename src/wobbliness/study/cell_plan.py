@@ -1,0 +1,135 @@
+"""The cells that a study consists of, claim by claim."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from wobbliness.study.recipes import Recipe
+from wobbliness.study.specs import Cell, CleanseSpec, MeasureSpec, NetworkSpec, ResponseSpec, Spec, UniversalSpec, needed_specs
+from wobbliness.triggers import TRIGGER_NAMES
+
+CLEAN_BATCHES = 3  # to choose sigma on, to compare with, and to compare clean with clean
+FORMS = ("first", "smallest")
+RESPONSE_IMAGES = 200
+
+
+def plan(recipe: Recipe, only: Iterable[str] | None = None) -> tuple[Cell, ...]:
+    """The cells of a study, each once, those that others need before them.
+
+    Args:
+        recipe: the study.
+        only: ids of the claims wanted; all by default.
+
+    Raises:
+        ValueError: the recipe does not measure a claim that is asked for.
+    """
+    wanted: dict[Spec, list[str]] = {}
+    for claim, spec in _specs(recipe):
+        for needed in (*needed_specs(spec), spec):
+            wanted.setdefault(needed, []).append(claim)
+    cells = tuple(Cell(spec=spec, claims=tuple(sorted(set(claims)))) for spec, claims in wanted.items())
+    if only is None:
+        return cells
+    asked, known = set(only), {claim for cell in cells for claim in cell.claims}
+    if not asked or asked - known:
+        raise ValueError(f"expected claims out of {', '.join(sorted(known))}, got {', '.join(sorted(asked)) or 'none'}")
+    return tuple(cell for cell in cells if asked & set(cell.claims))
+
+
+def measured_claims(recipe: Recipe) -> tuple[str, ...]:
+    """Ids of the claims that a recipe measures."""
+    return tuple(sorted({claim for claim, _ in _specs(recipe)}))
+
+
+def _specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
+    yield from _parameter_specs(recipe)
+    yield from _effect_specs(recipe)
+    yield from _strength_specs(recipe)
+    yield from _detection_specs(recipe)
+
+
+def _parameter_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
+    for network in recipe.parameter_networks:
+        common: dict[str, Any] = {"network": network, "trigger": None, "seed": recipe.seed}
+        common |= {"first_point": 0, "num_points": recipe.parameter_points}
+        yield "C1", MeasureSpec(**common, sigmas=recipe.draws_sigmas, draws=recipe.draws_grid)
+        yield "C2", MeasureSpec(**common, sigmas=recipe.parameter_sigmas, draws=(recipe.draws,))
+
+
+def _effect_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
+    for network in recipe.effect_networks:
+        for claim, suspect in (("C3", network.trigger), ("C4", recipe.inactive_trigger)):
+            yield claim, _clean(recipe, network, recipe.effect_points)
+            yield claim, _suspect(recipe, network, recipe.effect_points, trigger=suspect)
+
+
+def _strength_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
+    for network in recipe.strength_networks:
+        yield "C5", _clean(recipe, network, recipe.detection_points)
+        yield "C5", _suspect(recipe, network, recipe.detection_points, trigger=network.trigger)
+    for network in recipe.class_networks:
+        yield "C6", _clean(recipe, network, recipe.detection_points)
+        yield (
+            "C6",
+            _suspect(
+                recipe, network, recipe.class_points, trigger=network.trigger, per_class=True, after=recipe.detection_points
+            ),
+        )
+
+
+def _detection_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
+    for network in recipe.detection_networks:
+        clean = _clean(recipe, network, recipe.detection_points)
+        suspects: list[tuple[str, MeasureSpec]] = [
+            ("C7", _suspect(recipe, network, recipe.detection_points, trigger=name)) for name in TRIGGER_NAMES
+        ]
+        suspects += [("C8", suspect) for suspect in _universal_suspects(recipe, network)]
+        suspects += [("C9", suspect) for suspect in _cleanse_suspects(recipe, network)]
+        for claim, suspect in suspects:
+            yield claim, clean
+            yield claim, suspect
+            if claim == "C9" and network.trigger is not None:  # implanted triggers, to tell the candidates from
+                yield claim, _suspect(recipe, network, recipe.detection_points, trigger=network.trigger)
+        if recipe.response_levels:
+            common: dict[str, Any] = {"num_images": RESPONSE_IMAGES, "seed": recipe.seed}
+            yield "X1", ResponseSpec(network=network, levels=recipe.response_levels, **common)
+
+
+def _universal_suspects(recipe: Recipe, network: NetworkSpec) -> Iterator[MeasureSpec]:
+    for universal in recipe.universals:
+        crafted = UniversalSpec(network=network, seed=recipe.seed, **vars(universal))
+        yield _suspect(recipe, network, recipe.detection_points, crafted=crafted)
+
+
+def _cleanse_suspects(recipe: Recipe, network: NetworkSpec) -> Iterator[MeasureSpec]:
+    if recipe.cleanse is None:
+        return
+    settings = {name: value for name, value in vars(recipe.cleanse).items() if name != "num_points"}
+    crafted = CleanseSpec(network=network, seed=recipe.seed, **settings)
+    for form in FORMS:
+        yield _suspect(recipe, network, recipe.cleanse.num_points, crafted=crafted, form=form, after=recipe.detection_points)
+
+
+def _clean(recipe: Recipe, network: NetworkSpec, num_points: int) -> MeasureSpec:
+    """Three clean batches in one (see CLEAN_BATCHES)."""
+    return MeasureSpec(
+        network=network,
+        trigger=None,
+        first_point=0,
+        num_points=CLEAN_BATCHES * num_points,
+        sigmas=recipe.sigmas,
+        draws=(recipe.draws,),
+        seed=recipe.seed,
+    )
+
+
+def _suspect(recipe: Recipe, network: NetworkSpec, num_points: int, *, after: int | None = None, **pattern: Any) -> MeasureSpec:
+    """A batch of other points than the clean ones, with something on them."""
+    return MeasureSpec(
+        network=network,
+        first_point=CLEAN_BATCHES * (after or num_points),
+        num_points=num_points,
+        sigmas=recipe.sigmas,
+        draws=(recipe.draws,),
+        seed=recipe.seed,
+        **({"trigger": None} | pattern),
+    )

@@ -1,0 +1,49 @@
+"""What the figures share: colours, axes, box plots in the paper's form."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from wobbliness.study.tables import Tables
+
+BLUE, ORANGE, GREEN, PINK, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"
+"""Of Okabe and Ito's palette, safe for colour-blind readers: clean points are blue, active triggers orange, inactive green."""
+
+TEST_STYLES = {"levene": (ORANGE, "-"), "levene, all points": (PINK, "--"), "directional": (BLUE, "-.")}
+
+
+def points_of(tables: Tables, *claims: str) -> pd.DataFrame:
+    """Rows of the table of points that belong to one of the claims."""
+    return tables.points[tables.points.claims.str.contains("|".join(claims))]
+
+
+def side_by_side(num_axes: int, *, width: float | None = None) -> tuple[Figure, Sequence[Axes]]:
+    """A figure of axes that share their y-axis."""
+    figure = Figure(figsize=(width or (5.2 if num_axes == 1 else 8.4), 3.2), layout="constrained")
+    return figure, list(np.ravel(figure.subplots(1, num_axes, sharey=True)))
+
+
+def draw_boxes(axes: Axes, series: Sequence[pd.Series], positions: Iterable[float], colour: str, *, width: float = 0.6) -> None:
+    """Box plots as in the paper: boxes and whiskers in one colour, the mean as an orange line, outliers as dots."""
+    axes.boxplot(
+        [batch.to_numpy() for batch in series],
+        positions=list(positions),
+        widths=width,
+        showmeans=True,
+        meanline=True,
+        meanprops={"color": RED, "linestyle": "-", "linewidth": 1.5},
+        medianprops={"linewidth": 0},
+        boxprops={"color": colour},
+        whiskerprops={"color": colour},
+        capprops={"color": colour},
+        flierprops={"marker": ".", "markersize": 2.5, "markeredgecolor": colour},
+    )
+
+
+def label_boxes(axes: Axes, xlabel: str, labels: list[str], title: str) -> None:
+    """Names the boxes, from position 0 on, and the axes."""
+    axes.set(xlabel=xlabel, ylabel="W (nats)", title=title)
+    axes.set_xticks(range(len(labels)), labels)

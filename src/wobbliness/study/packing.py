@@ -1,0 +1,83 @@
+"""A study's records in a few small files, from which its tables, figures and page can be formed again without training."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from wobbliness.study.cell_plan import plan
+from wobbliness.study.records import STUDY_FILE, is_done, read_json, read_recipe, write_beside, write_json
+
+ROWS_AT_ONCE = 20_000  # of votes: some 300 kB, for version control likes small files
+METADATA = "records.parquet"
+
+
+def pack_study(out: Path, folder: Path) -> None:
+    """Writes the records of a study folder, without networks and perturbations, to a few files of well under 1 MB.
+
+    Args:
+        out: the study's folder.
+        folder: new or empty, or a packed study, which is replaced.
+
+    Raises:
+        ValueError: `out` holds no study, or `folder` holds something else.
+    """
+    recipe = read_recipe(out)
+    if folder.exists() and any(folder.iterdir()) and not (folder / STUDY_FILE).is_file():
+        raise ValueError(f"expected a new or empty folder, or a packed study, got {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.parquet"):
+        old.unlink()
+    names = [cell.name for cell in plan(recipe) if is_done(out / "records", cell.name)]
+    texts = [json.dumps(read_json(out / "records" / f"{name}.json")) for name in names]
+    _write(pd.DataFrame({"cell": names, "record": texts}), folder / METADATA)
+    for kind in sorted({name.partition("-")[0] for name in names}):
+        tables = [(name, pd.read_parquet(out / "records" / f"{name}.parquet")) for name in names if name.startswith(f"{kind}-")]
+        rows = pd.concat([table.assign(cell=name) for name, table in tables if len(table)] or [pd.DataFrame()], ignore_index=True)
+        for number, part in enumerate(_parts(rows)):
+            _write(part, folder / f"{kind}-{number:03}.parquet")
+    write_json(folder / STUDY_FILE, read_json(out / STUDY_FILE))
+
+
+def unpack_study(folder: Path, out: Path) -> None:
+    """Makes a study folder out of a packed study; `wobbliness study report` then forms tables, figures and page.
+
+    Args:
+        folder: a packed study.
+        out: new or empty.
+
+    Raises:
+        ValueError: `folder` holds no packed study, or `out` is not empty.
+    """
+    read_recipe(folder)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"expected a new or empty folder, got {out}")
+    try:
+        metadata = pd.read_parquet(folder / METADATA)
+        parts = [pd.read_parquet(path) for path in sorted(folder.glob("*-*.parquet"))]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"expected a packed study in {folder}, got {type(error).__name__}") from error
+    (out / "records").mkdir(parents=True)
+    tables = {cell: rows for part in parts for cell, rows in part.groupby("cell", sort=False)}
+    for cell, record in metadata.itertuples(index=False):
+        table = tables.get(cell, pd.DataFrame()).drop(columns="cell", errors="ignore").dropna(axis="columns", how="all")
+        _write(table, out / "records" / f"{cell}.parquet")
+        write_json(out / "records" / f"{cell}.json", json.loads(record))
+    write_json(out / STUDY_FILE, read_json(folder / STUDY_FILE))
+
+
+def _parts(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Whole cells together, in parts of about ROWS_AT_ONCE rows."""
+    part: list[pd.DataFrame] = []
+    for _, of_cell in rows.groupby("cell", sort=False) if len(rows) else ():
+        if part and sum(map(len, part)) + len(of_cell) > ROWS_AT_ONCE:
+            yield pd.concat(part, ignore_index=True)
+            part = []
+        part.append(of_cell)
+    if part:
+        yield pd.concat(part, ignore_index=True)
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    write_beside(path, lambda beside: table.to_parquet(beside, index=False, compression="zstd"))
