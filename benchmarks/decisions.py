@@ -1,7 +1,8 @@
 """Draws that sequential decisions need on the networks of a study, against the fixed 250.
 
 For every poisoned network and sigma: 250 clean points and 250 others with the active trigger, the threshold midway between the
-medians of their W. Run: python benchmarks/decisions.py runs/fashion-mnist
+medians of their W. A star marks the sigma that the clean-only rule picks for batches of the paper's 25 points (directional test).
+Run: python benchmarks/decisions.py runs/fashion-mnist [0.15 0.2 ...]
 """
 
 import sys
@@ -13,10 +14,11 @@ from scipy import special
 import wobbliness
 from wobbliness.study.cells import load_network
 from wobbliness.study.data import load_data
-from wobbliness.study.recipes import cell_name
 from wobbliness.study.records import read_recipe
+from wobbliness.study.specs import cell_name
 
-POINTS, DRAWS, ERROR_RATE = 250, 250, 0.05
+POINTS, DRAWS, ERROR_RATE, PAPER_BATCH = 250, 250, 0.05, 25
+CURTAILED_RATES = (0.05, 0.25, 0.35)
 
 
 def halves(spec):
@@ -52,28 +54,37 @@ def random_order(counts):
     return np.stack([rng.permutation(np.repeat(np.arange(len(row)), row)) for row in counts])
 
 
+def curtailed(network, images, sigma, threshold, w, error_rate):
+    found = wobbliness.decide_as_measured(network, images, sigma, threshold, error_rate=error_rate, max_draws=DRAWS)
+    return f"{DRAWS / found.draws.mean():.2f}, {(found.is_below != (w < threshold)).mean():.2%}"
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     recipe = read_recipe(folder)
+    sigmas = tuple(map(float, sys.argv[2:])) or recipe.sigmas
     print(f"{'network':<34}{'sigma':>6}{'medians clean / active':>24}{'threshold':>10}", end=" | ")
-    print("true W: times fewer, undecided, (two-sided) | all draws: times fewer, disagree")
+    print(f"true W: times fewer, undecided, (two-sided) | all draws, error rates {CURTAILED_RATES}: times fewer, disagree")
     for spec in recipe.effect_networks:
         network = load_network(folder / "networks" / f"{cell_name(spec)}.safetensors")
         images, half = halves(spec)
-        for sigma, votes in wobbliness.sweep(network, images, recipe.sigmas, draws=DRAWS).items():
+        sweep = wobbliness.sweep(network, images, sigmas, draws=DRAWS)
+        clean_w = {sigma: votes.wobbliness[:half] for sigma, votes in sweep.items()}
+        chosen = wobbliness.choose_sigma(clean_w, batch_size=PAPER_BATCH).sigma
+        for sigma, votes in sweep.items():
             w = votes.wobbliness
             medians = np.median(w[:half]), np.median(w[half:])
             threshold = sum(medians) / 2
             name = f"{spec.architecture} {spec.trigger} seed {spec.seed}"
-            line = f"{name:<34}{sigma:>6}{medians[0]:>15.3f} / {medians[1]:.3f}{threshold:>10.3f}"
+            star = "*" if sigma == chosen else ""
+            line = f"{name:<34}{star + str(sigma):>6}{medians[0]:>15.3f} / {medians[1]:.3f}{threshold:>10.3f}"
             if threshold == 0:
                 print(line + " | no threshold")
                 continue
             true = wobbliness.decide(network, images, sigma, threshold, error_rate=ERROR_RATE, max_draws=DRAWS)
-            full = wobbliness.decide_as_measured(network, images, sigma, threshold, error_rate=ERROR_RATE, max_draws=DRAWS)
             plain = two_sided_reference(random_order(votes.counts), votes.counts.shape[1], threshold)
             print(
-                f"{line} | {DRAWS / true.draws.mean():.2f}, {1 - true.is_decided.mean():.1%} ({plain[0]:.2f}, {plain[1]:.1%})"
-                f" | {DRAWS / full.draws.mean():.2f}, {(full.is_below != (w < threshold)).mean():.2%}",
+                f"{line} | {DRAWS / true.draws.mean():.2f}, {1 - true.is_decided.mean():.1%} ({plain[0]:.2f}, {plain[1]:.1%}) | ",
+                "; ".join(curtailed(network, images, sigma, threshold, w, rate) for rate in CURTAILED_RATES),
                 flush=True,
             )

@@ -26,6 +26,7 @@ with install_import_hook("wobbliness", "beartype.beartype"):
     import wobbliness.sampling
     import wobbliness.statistics
     import wobbliness.stopping
+    import wobbliness.strays
     import wobbliness.study.cells
     import wobbliness.study.data
     import wobbliness.study.poisoning

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 import wobbliness
-from wobbliness import stopping
+from wobbliness import stopping, strays
 from wobbliness.entropy import plug_in_entropy
 from wobbliness.study.networks import build_network
 
@@ -106,24 +106,39 @@ def test_bounds_cover_the_true_w(name):
     for draws in (10, 50, 250):
         now = counts[:, draws - 1].astype(np.int64)
         n = np.full(len(now), draws)
-        lower = stopping.lower_bound(n, n - now.max(axis=1), num_classes=len(p), error_rate=ERROR_RATE)
+        lower = strays.lower_bound(n, n - now.max(axis=1), num_classes=len(p), error_rate=ERROR_RATE)
         of_first = n - now[np.arange(len(now)), first]
-        upper = stopping.upper_bound(n - 1, of_first, num_classes=len(p), error_rate=ERROR_RATE)
+        upper = strays.upper_bound(n - 1, of_first, num_classes=len(p), error_rate=ERROR_RATE)
         for misses in ((lower > entropy + 1e-9).sum(), (upper < entropy - 1e-9).sum()):
             assert stats.binomtest(int(misses), 2000, ERROR_RATE, alternative="greater").pvalue > 0.001
         assert (lower <= upper).all()
         assert (upper <= np.log(len(p)) + 1e-9).all()
 
 
-def test_boundaries_agree_with_the_bounds():
-    """A point is called below exactly where the upper bound has fallen to the threshold."""
+def test_boundaries_settle_whatever_the_bounds_settle():
+    """They know the last draw and may settle more."""
     rule = stopping.true_boundaries(0.3, num_classes=10, error_rate=ERROR_RATE, max_draws=MAX_DRAWS)
     for draws in (50, 100, 200):
         n = np.full(20, draws)
-        upper = stopping.upper_bound(n - 1, np.arange(20), num_classes=10, error_rate=ERROR_RATE)
-        assert (upper <= 0.3 + 1e-6).sum() == rule.most_below[draws] + 1
-        lower = stopping.lower_bound(np.full(draws, draws), np.arange(draws), num_classes=10, error_rate=ERROR_RATE)
-        assert np.argmax(lower >= 0.3 - 1e-6) == rule.least_above[draws]
+        upper = strays.upper_bound(n - 1, np.arange(20), num_classes=10, error_rate=ERROR_RATE)
+        assert (upper <= 0.3 + 1e-6).sum() <= rule.most_below[draws] + 1
+        lower = strays.lower_bound(np.full(draws, draws), np.arange(draws), num_classes=10, error_rate=ERROR_RATE)
+        assert np.argmax(lower >= 0.3 - 1e-6) >= rule.least_above[draws]
+
+
+@pytest.mark.parametrize("look_every", [1, 5])
+def test_the_whole_error_rate_is_spent_in_the_hardest_case(look_every):
+    """Two classes are the hardest case of both sides at once: the errors are as frequent as they may be."""
+    p = np.array([0.9, 0.1])
+    rule = stopping.true_boundaries(
+        float(stats.entropy(p)), num_classes=2, error_rate=ERROR_RATE, max_draws=MAX_DRAWS, look_every=look_every
+    )
+    verdict, draws = first_crossings(*simulate(p), rule)
+    for side in (0, 1):
+        wrong = int((verdict == side).sum())
+        assert stats.binomtest(wrong, RUNS, ERROR_RATE, alternative="greater").pvalue > 0.001
+        assert wrong / RUNS > ERROR_RATE / 2
+    assert (draws % look_every == 0).all()
 
 
 def test_decisions_of_the_half_space_are_right(half_space, images):

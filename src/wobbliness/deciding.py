@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt64
 from numpy.typing import ArrayLike
 
-from wobbliness import stopping
+from wobbliness import stopping, strays
 from wobbliness.execution import Execution
 from wobbliness.noise import NormalStream, Scratch
 from wobbliness.planning import NOISE_VALUES, Plan, make_plan
@@ -28,7 +28,8 @@ class Decisions:
         is_below: `(N,)` W is below the threshold; False where undecided.
         draws: `(N,)` noisy copies that were classified.
         counts: `(N, K)` their votes.
-        lower: `(N,)` nats, lower end of a one-sided confidence sequence of the true W at level `1 - error_rate`.
+        lower: `(N,)` nats, lower end of a one-sided confidence sequence of the true W at level `1 - error_rate`. It holds for any
+            number of draws and is wider than what decides: that knows `max_draws`.
         upper: `(N,)` nats, the upper end of another one.
         threshold: nats.
         sigma: standard deviation of the noise, pixel units of [0, 1].
@@ -75,8 +76,8 @@ def decide(
 ) -> Decisions:
     """Whether the true W of each image, that of infinitely many draws, is below a threshold.
 
-    An image's draws end as soon as an anytime-valid confidence sequence settles it (see `wobbliness.stopping`). Guarantee: for
-    each image the probability of a wrong decision is at most `error_rate`, whatever its W and however long it is looked at.
+    An image's draws end as soon as a sequential test settles it (see `wobbliness.stopping`). Guarantee: for each image the
+    probability of a wrong decision within `max_draws` is at most `error_rate`, whatever its W.
 
     >>> def left_or_right(images):
     ...     return (images[:, 0] > 0.5).astype(int)
@@ -176,7 +177,7 @@ def _decide(
     with plan.session() as execution, progress_bar("deciding", len(plan.images), report=progress) as advance:
         num_classes = _num_classes(plan)
         max_draws = len(plan.span)
-        rule = boundaries(threshold, num_classes=num_classes, error_rate=error_rate, max_draws=max_draws)
+        rule = boundaries(threshold, num_classes=num_classes, error_rate=error_rate, max_draws=max_draws, look_every=STEP)
         tally = _Tally.of(len(plan.images), num_classes)
         share_items(
             lambda items: _Pool(plan, rule, tally, execution.block_size or 1).work(items),
@@ -193,8 +194,8 @@ def _decide(
         is_below=tally.verdict == 1,
         draws=tally.draws,
         counts=tally.counts,
-        lower=stopping.lower_bound(tally.draws, strays_of_leader, num_classes=num_classes, error_rate=error_rate),
-        upper=stopping.upper_bound(tally.draws - 1, strays_of_first, num_classes=num_classes, error_rate=error_rate),
+        lower=strays.lower_bound(tally.draws, strays_of_leader, num_classes=num_classes, error_rate=error_rate),
+        upper=strays.upper_bound(tally.draws - 1, strays_of_first, num_classes=num_classes, error_rate=error_rate),
         threshold=threshold,
         sigma=plan.sigmas[0],
         error_rate=error_rate,

@@ -1,23 +1,34 @@
 """When enough draws were made: boundaries for sequential decisions about W.
 
-All rests on strays, the votes for other classes than a given one. With a share q of strays W is at most h(q) + q log(K - 1), the
-strays spread evenly, and for the leading class at least h(q), all strays in one class, where q is at most 1/2; h is the binary
-entropy. A decision rejects "W is at least the threshold", or "W is below it", by an e-process: the likelihood of the strays seen
-under a mixture of shares, over their largest likelihood under what is to be rejected (universal inference, Wasserman et al.
-2020). It ever exceeds 1 / error_rate with at most that probability (Ville's inequality), so one may look after every draw.
+All rests on strays, the votes for other classes than a given one (see `wobbliness.strays`). A decision rejects "W is at least the
+threshold", or "W is below it", where the likelihood of the strays seen under a mixture of shares is large beside their largest
+likelihood under what is to be rejected. How large follows from the largest number of draws: the evidence asked for is lowered
+until the exact probability of a wrong decision, in the hardest case, is the error rate.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import special
 
-UNANIMOUS_WEIGHT = 0.7  # of the mixture, on "no strays at all": most smooth points are unanimous
-FEW_STRAYS = ((0.1, 1.0, 10.0), (0.1, 1.0, 40.0), (0.1, 1.0, 160.0))  # (weight, a, b) of Beta(a, b) shares
-MANY_STRAYS = ((0.5, 0.5, 0.5), (0.5, 0.5, 5.0))
-BISECTION_STEPS = 50
+from wobbliness.strays import (
+    FEW_STRAYS,
+    MANY_STRAYS,
+    UNANIMOUS_WEIGHT,
+    log_binomial,
+    log_mixture,
+    share_of_largest_entropy,
+    share_of_smallest_entropy,
+    smallest_entropy,
+)
+
+CALIBRATION_STEPS = 12
+
+StrayChance = Callable[[int, Int[np.ndarray, " S"]], Float[np.ndarray, " S"]]
+"""Gives the probability that the next draw is a stray after n draws with so many strays, in the hardest case to be rejected."""
 
 LogLikelihood = Callable[[Int[np.ndarray, "..."], Int[np.ndarray, "..."]], Float[np.ndarray, "..."]]
 """Gives the largest log-likelihood of (draws, strays) in order, under what is to be rejected."""
@@ -37,7 +48,8 @@ class Boundaries:
     least_above: Int[np.ndarray, " D"]
 
 
-def true_boundaries(threshold: float, *, num_classes: int, error_rate: float, max_draws: int) -> Boundaries:
+@lru_cache
+def true_boundaries(threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1) -> Boundaries:
     """Boundaries for the true W, that of infinitely many draws.
 
     For an image with W at or above the threshold the probability of ever being called below is at most `error_rate`, and the
@@ -48,18 +60,25 @@ def true_boundaries(threshold: float, *, num_classes: int, error_rate: float, ma
         num_classes: K.
         error_rate: in (0, 1), of each image.
         max_draws: the most draws of an image.
+        look_every: draws between two looks; boundaries hold at looks only, and at the last draw.
     """
     least_share = share_of_largest_entropy(np.asarray(threshold), num_classes)
     most_share = share_of_smallest_entropy(np.asarray(threshold), num_classes)
     return _boundaries(
-        lambda draws, strays: _log_binomial(draws, strays, np.maximum(least_share, strays / np.maximum(draws, 1))),
-        lambda draws, strays: _log_binomial(draws, strays, np.minimum(most_share, strays / np.maximum(draws, 1))),
+        lambda draws, strays: log_binomial(draws, strays, np.maximum(least_share, strays / np.maximum(draws, 1))),
+        lambda draws, strays: log_binomial(draws, strays, np.minimum(most_share, strays / np.maximum(draws, 1))),
+        lambda _, strays: np.full(strays.shape, least_share),
+        lambda _, strays: np.full(strays.shape, most_share),
         error_rate=error_rate,
         max_draws=max_draws,
+        look_every=look_every,
     )
 
 
-def curtailed_boundaries(threshold: float, *, num_classes: int, error_rate: float, max_draws: int) -> Boundaries:
+@lru_cache
+def curtailed_boundaries(
+    threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1
+) -> Boundaries:
     """Boundaries for the plug-in W that all `max_draws` draws together would give.
 
     The draws of an image come in random order, so the first n are a sample without replacement of all. Whatever those are, the
@@ -70,89 +89,97 @@ def curtailed_boundaries(threshold: float, *, num_classes: int, error_rate: floa
         num_classes: K.
         error_rate: in (0, 1), of each image.
         max_draws: the number of draws that the threshold is meant for.
+        look_every: as for `true_boundaries`.
     """
     strays = np.arange(max_draws + 1)
     reachable = _largest_plug_in(strays, max_draws, num_classes) >= threshold
-    certain = _smallest_entropy(strays / max_draws) >= threshold
+    certain = smallest_entropy(strays / max_draws) >= threshold
     fewest = int(np.argmax(reachable)) if reachable.any() else max_draws + 1
     most = int(np.argmax(certain)) - 1 if certain.any() else max_draws
     return _boundaries(
         lambda n, s: _log_hypergeometric(n, s, max_draws - 1, at_least=fewest),
         lambda n, s: _log_hypergeometric(n, s, max_draws, at_most=most),
+        lambda n, s: _chance_without_replacement(n, s, max_draws - 1, fewest),
+        lambda n, s: _chance_without_replacement(n, s, max_draws, most),
         error_rate=error_rate,
         max_draws=max_draws,
+        look_every=look_every,
     )
 
 
-def upper_bound(
-    draws: Int[np.ndarray, " N"], strays: Int[np.ndarray, " N"], *, num_classes: int, error_rate: float
-) -> Float[np.ndarray, " N"]:
-    """Upper end of a one-sided confidence sequence of W, nats.
-
-    Args:
-        draws: `(N,)` draws after the first.
-        strays: `(N,)` those that named another class than the first.
-        num_classes: K.
-        error_rate: probability that W ever exceeds it.
-    """
-
-    def is_rejected(share: np.ndarray) -> np.ndarray:
-        rejected = _log_binomial(draws, strays, np.maximum(share, strays / np.maximum(draws, 1)))
-        return np.asarray(_log_mixture(draws, strays, FEW_STRAYS, UNANIMOUS_WEIGHT) - rejected >= -np.log(error_rate))
-
-    largest = 1 - 1 / num_classes
-    share = _bisect(is_rejected, np.full(len(draws), largest), np.zeros(len(draws)))
-    return np.asarray(_largest_entropy(share, num_classes))
+def _chance_without_replacement(num_draws: int, strays: Int[np.ndarray, " S"], population: int, total: int) -> np.ndarray:
+    """Probability that the next draw is one of `total` strays of a population, after so many."""
+    return np.clip((min(total, population) - strays) / (population - num_draws), 0.0, 1.0)
 
 
-def lower_bound(
-    draws: Int[np.ndarray, " N"], strays: Int[np.ndarray, " N"], *, num_classes: int, error_rate: float
-) -> Float[np.ndarray, " N"]:
-    """Lower end of a one-sided confidence sequence of W, nats.
-
-    Args:
-        draws: `(N,)` draws.
-        strays: `(N,)` those that did not name the class named most often.
-        num_classes: K.
-        error_rate: probability that W is ever below it.
-    """
-
-    def is_rejected(share: np.ndarray) -> np.ndarray:
-        rejected = _log_binomial(draws, strays, np.minimum(share, strays / np.maximum(draws, 1)))
-        return np.asarray(_log_mixture(draws, strays, MANY_STRAYS, 0.0) - rejected >= -np.log(error_rate))
-
-    share = _bisect(is_rejected, np.zeros(len(draws)), np.full(len(draws), 1 - 1 / num_classes))
-    return _smallest_entropy(share)
-
-
-def share_of_largest_entropy(entropy: Float[np.ndarray, "..."], num_classes: int) -> Float[np.ndarray, "..."]:
-    """The smallest share of strays with which W can reach an entropy: the root of h(q) + q log(K - 1)."""
-    ends = np.full(entropy.shape, 1 - 1 / num_classes), np.zeros(entropy.shape)
-    return _bisect(lambda share: _largest_entropy(share, num_classes) >= entropy, *ends)
-
-
-def share_of_smallest_entropy(entropy: Float[np.ndarray, "..."], num_classes: int) -> Float[np.ndarray, "..."]:
-    """The largest share of strays of the leading class with which W can stay below an entropy."""
-    ends = np.full(entropy.shape, 1 - 1 / num_classes), np.zeros(entropy.shape)
-    return _bisect(lambda share: _smallest_entropy(share) >= entropy, *ends)
-
-
-def _boundaries(rejected_below: LogLikelihood, rejected_above: LogLikelihood, *, error_rate: float, max_draws: int) -> Boundaries:
-    needed = -np.log(error_rate)
-    after_first = np.maximum(np.arange(max_draws + 1) - 1, 0)
+def _boundaries(
+    rejected_below: LogLikelihood,
+    rejected_above: LogLikelihood,
+    stray_below: StrayChance,
+    stray_above: StrayChance,
+    *,
+    error_rate: float,
+    max_draws: int,
+    look_every: int,
+) -> Boundaries:
     draws = np.arange(max_draws + 1)
+    after_first, is_look = np.maximum(draws - 1, 0), (draws % look_every == 0) | (draws == max_draws)
 
-    def is_below(strays: np.ndarray) -> np.ndarray:
-        evidence = _log_mixture(after_first, strays, FEW_STRAYS, UNANIMOUS_WEIGHT) - rejected_below(after_first, strays)
-        return np.asarray((evidence >= needed) & (strays <= after_first))
+    def most_below(needed: float) -> Int[np.ndarray, " D"]:
+        def holds(strays: np.ndarray) -> np.ndarray:
+            evidence = log_mixture(after_first, strays, FEW_STRAYS, UNANIMOUS_WEIGHT) - rejected_below(after_first, strays)
+            return np.asarray((evidence >= needed) & (strays <= after_first))
 
-    def is_above(strays: np.ndarray) -> np.ndarray:
-        return np.asarray(_log_mixture(draws, strays, MANY_STRAYS, 0.0) - rejected_above(draws, strays) >= needed)
+        first_kept = np.where(holds(np.zeros_like(draws)), _search(holds, np.zeros_like(draws), draws + 1), -1)
+        return np.where(is_look & (draws > 0), first_kept, -1)
+
+    def least_above(needed: float) -> Int[np.ndarray, " D"]:
+        def holds(strays: np.ndarray) -> np.ndarray:
+            return np.asarray(log_mixture(draws, strays, MANY_STRAYS, 0.0) - rejected_above(draws, strays) >= needed)
+
+        last_kept = np.where(holds(draws), _search(holds, draws, np.full_like(draws, -1)), max_draws + 1)
+        return np.where(is_look & (draws > 0), last_kept, max_draws + 1)
+
+    def chance_below(needed: float) -> float:
+        boundary = most_below(needed)
+        return _chance_to_cross(lambda n, strays: strays <= boundary[n + 1], max_draws - 1, stray_below)
+
+    def chance_above(needed: float) -> float:
+        boundary = least_above(needed)
+        return _chance_to_cross(lambda n, strays: strays >= boundary[n], max_draws, stray_above)
 
     return Boundaries(
-        most_below=np.where(is_below(np.zeros_like(draws)), _search(is_below, np.zeros_like(draws), draws + 1), -1),
-        least_above=np.where(is_above(draws), _search(is_above, draws, np.full_like(draws, -1)), max_draws + 1),
+        most_below=most_below(_smallest_evidence(chance_below, error_rate)),
+        least_above=least_above(_smallest_evidence(chance_above, error_rate)),
     )
+
+
+def _smallest_evidence(chance: Callable[[float], float], error_rate: float) -> float:
+    """The least log-evidence to ask for, so that a wrong decision has at most the chance `error_rate` within all draws.
+
+    Ville's inequality asks for log(1 / error_rate), which is right for any number of draws and too much for a known one.
+    """
+    enough, too_little = -np.log(error_rate), 0.0
+    for _ in range(CALIBRATION_STEPS):
+        middle = (enough + too_little) / 2
+        enough, too_little = (middle, too_little) if chance(middle) <= error_rate else (enough, middle)
+    return float(enough)
+
+
+def _chance_to_cross(is_crossed: Callable[[int, np.ndarray], np.ndarray], num_draws: int, stray: StrayChance) -> float:
+    """Exact probability that the strays of a sequence of draws ever cross a boundary."""
+    strays = np.arange(num_draws + 1)
+    inside, crossed = np.zeros(num_draws + 1), 0.0
+    inside[0] = 1.0
+    for n in range(num_draws + 1):
+        out = is_crossed(n, strays) & (strays <= n)
+        crossed += float(inside[out].sum())
+        inside[out] = 0.0
+        if n < num_draws:
+            one_more = inside * stray(n, strays)
+            inside -= one_more
+            inside[1:] += one_more[:-1]
+    return crossed
 
 
 def _search(holds: Callable[[np.ndarray], np.ndarray], yes: np.ndarray, no: np.ndarray) -> np.ndarray:
@@ -162,29 +189,6 @@ def _search(holds: Callable[[np.ndarray], np.ndarray], yes: np.ndarray, no: np.n
         holding = holds(np.clip(middle, 0, None)) & (np.abs(yes - no) > 1)
         yes, no = np.where(holding, middle, yes), np.where(holding | (np.abs(yes - no) <= 1), no, middle)
     return yes
-
-
-def _bisect(holds: Callable[[np.ndarray], np.ndarray], yes: np.ndarray, no: np.ndarray) -> np.ndarray:
-    for _ in range(BISECTION_STEPS):
-        middle = np.asarray((yes + no) / 2)
-        holding = holds(middle)
-        yes, no = np.where(holding, middle, yes), np.where(holding, no, middle)
-    return np.asarray(yes)
-
-
-def _log_mixture(
-    draws: np.ndarray, strays: np.ndarray, shares: tuple[tuple[float, float, float], ...], unanimous: float
-) -> Float[np.ndarray, "..."]:
-    """Log-probability of the draws in order under a mixture of Beta shares of strays and of none at all."""
-    with np.errstate(divide="ignore"):
-        parts = [np.log(unanimous) + np.where(strays == 0, 0.0, -np.inf)]
-    for weight, a, b in shares:
-        parts.append(np.log(weight) + special.betaln(a + strays, b + np.maximum(draws - strays, 0)) - special.betaln(a, b))
-    return np.asarray(special.logsumexp(np.stack(parts), axis=0))
-
-
-def _log_binomial(draws: np.ndarray, strays: np.ndarray, share: np.ndarray) -> Float[np.ndarray, "..."]:
-    return np.asarray(special.xlogy(strays, share) + special.xlog1py(np.maximum(draws - strays, 0), -share))
 
 
 def _log_hypergeometric(
@@ -203,17 +207,6 @@ def _log_hypergeometric(
 
 def _log_choose(total: np.ndarray | int, chosen: np.ndarray) -> Float[np.ndarray, "..."]:
     return np.asarray(special.gammaln(np.asarray(total) + 1) - special.gammaln(chosen + 1) - special.gammaln(total - chosen + 1))
-
-
-def _largest_entropy(share: np.ndarray, num_classes: int) -> Float[np.ndarray, "..."]:
-    return np.asarray(special.entr(share) + special.entr(1 - share) + share * np.log(num_classes - 1))
-
-
-def _smallest_entropy(share: np.ndarray) -> Float[np.ndarray, "..."]:
-    """Smallest entropy where the leading class lacks a share: as many classes as possible that are just as likely, and a rest."""
-    lead = np.maximum(1 - share, 1e-12)
-    equals = np.floor(1 / lead * (1 + 1e-12))
-    return np.asarray(equals * special.entr(lead) + special.entr(np.clip(1 - equals * lead, 0, 1)))
 
 
 def _largest_plug_in(strays: np.ndarray, draws: int, num_classes: int) -> Float[np.ndarray, "..."]:

@@ -1,0 +1,108 @@
+"""What votes for other classes than a given one, the strays, say about W.
+
+With a share q of strays W is at most h(q) + q log(K - 1), the strays spread evenly, and for the leading class at least h(q), all
+strays in one class, where q is at most 1/2; h is the binary entropy. The bounds of W are confidence sequences: the likelihood of
+the strays seen under a mixture of shares, over their largest likelihood under what is to be rejected, ever exceeds 1 / error_rate
+with at most that probability (universal inference, Wasserman et al. 2020, and Ville's inequality), so one may look after every
+draw.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import special
+
+UNANIMOUS_WEIGHT = 0.3  # of the mixture, on "no strays at all": many smooth points are unanimous
+FEW_STRAYS = ((0.35, 1.0, 20.0), (0.35, 1.0, 60.0))  # (weight, a, b) of Beta(a, b) shares
+MANY_STRAYS = ((0.5, 0.5, 0.5), (0.5, 0.5, 5.0))
+BISECTION_STEPS = 50
+
+
+def upper_bound(
+    draws: Int[np.ndarray, " N"], strays: Int[np.ndarray, " N"], *, num_classes: int, error_rate: float
+) -> Float[np.ndarray, " N"]:
+    """Upper end of a one-sided confidence sequence of W, nats.
+
+    Args:
+        draws: `(N,)` draws after the first.
+        strays: `(N,)` those that named another class than the first.
+        num_classes: K.
+        error_rate: probability that W ever exceeds it.
+    """
+
+    def is_rejected(share: np.ndarray) -> np.ndarray:
+        rejected = log_binomial(draws, strays, np.maximum(share, strays / np.maximum(draws, 1)))
+        return np.asarray(log_mixture(draws, strays, FEW_STRAYS, UNANIMOUS_WEIGHT) - rejected >= -np.log(error_rate))
+
+    largest = 1 - 1 / num_classes
+    share = _bisect(is_rejected, np.full(len(draws), largest), np.zeros(len(draws)))
+    return np.asarray(largest_entropy(share, num_classes))
+
+
+def lower_bound(
+    draws: Int[np.ndarray, " N"], strays: Int[np.ndarray, " N"], *, num_classes: int, error_rate: float
+) -> Float[np.ndarray, " N"]:
+    """Lower end of a one-sided confidence sequence of W, nats.
+
+    Args:
+        draws: `(N,)` draws.
+        strays: `(N,)` those that did not name the class named most often.
+        num_classes: K.
+        error_rate: probability that W is ever below it.
+    """
+
+    def is_rejected(share: np.ndarray) -> np.ndarray:
+        rejected = log_binomial(draws, strays, np.minimum(share, strays / np.maximum(draws, 1)))
+        return np.asarray(log_mixture(draws, strays, MANY_STRAYS, 0.0) - rejected >= -np.log(error_rate))
+
+    share = _bisect(is_rejected, np.zeros(len(draws)), np.full(len(draws), 1 - 1 / num_classes))
+    return smallest_entropy(share)
+
+
+def share_of_largest_entropy(entropy: Float[np.ndarray, "..."], num_classes: int) -> Float[np.ndarray, "..."]:
+    """The smallest share of strays with which W can reach an entropy: the root of h(q) + q log(K - 1)."""
+    ends = np.full(entropy.shape, 1 - 1 / num_classes), np.zeros(entropy.shape)
+    return _bisect(lambda share: largest_entropy(share, num_classes) >= entropy, *ends)
+
+
+def share_of_smallest_entropy(entropy: Float[np.ndarray, "..."], num_classes: int) -> Float[np.ndarray, "..."]:
+    """The largest share of strays of the leading class with which W can stay below an entropy."""
+    ends = np.full(entropy.shape, 1 - 1 / num_classes), np.zeros(entropy.shape)
+    return _bisect(lambda share: smallest_entropy(share) >= entropy, *ends)
+
+
+def log_mixture(
+    draws: np.ndarray, strays: np.ndarray, shares: tuple[tuple[float, float, float], ...], unanimous: float
+) -> Float[np.ndarray, "..."]:
+    """Log-probability of the draws in order under a mixture of Beta shares of strays and of none at all."""
+    with np.errstate(divide="ignore"):
+        parts = [np.log(unanimous) + np.where(strays == 0, 0.0, -np.inf)]
+    for weight, a, b in shares:
+        parts.append(np.log(weight) + special.betaln(a + strays, b + np.maximum(draws - strays, 0)) - special.betaln(a, b))
+    return np.asarray(special.logsumexp(np.stack(parts), axis=0))
+
+
+def log_binomial(draws: np.ndarray, strays: np.ndarray, share: np.ndarray) -> Float[np.ndarray, "..."]:
+    """Log-probability of the draws in order where every one is a stray with this probability."""
+    return np.asarray(special.xlogy(strays, share) + special.xlog1py(np.maximum(draws - strays, 0), -share))
+
+
+def largest_entropy(share: np.ndarray, num_classes: int) -> Float[np.ndarray, "..."]:
+    """Entropy of a share of strays spread evenly over all other classes, nats."""
+    return np.asarray(special.entr(share) + special.entr(1 - share) + share * np.log(num_classes - 1))
+
+
+def smallest_entropy(share: np.ndarray) -> Float[np.ndarray, "..."]:
+    """Smallest entropy where the leading class lacks a share: as many classes as possible that are just as likely, and a rest."""
+    lead = np.maximum(1 - share, 1e-12)
+    equals = np.floor(1 / lead * (1 + 1e-12))
+    return np.asarray(equals * special.entr(lead) + special.entr(np.clip(1 - equals * lead, 0, 1)))
+
+
+def _bisect(holds: Callable[[np.ndarray], np.ndarray], yes: np.ndarray, no: np.ndarray) -> np.ndarray:
+    for _ in range(BISECTION_STEPS):
+        middle = np.asarray((yes + no) / 2)
+        holding = holds(middle)
+        yes, no = np.where(holding, middle, yes), np.where(holding, no, middle)
+    return np.asarray(yes)
