@@ -26,6 +26,8 @@ from wobbliness.strays import (
 )
 
 CALIBRATION_STEPS = 12
+FEW_STRAYS_PATIENT, UNANIMOUS_WEIGHT_PATIENT = ((0.49, 4.0, 160.0), (0.49, 2.0, 30.0)), 0.02
+"""The mixture for the true W: it keeps error rate for the last draws, so that fewer images stay undecided."""
 
 StrayChance = Callable[[int, Int[np.ndarray, " S"]], Float[np.ndarray, " S"]]
 """Gives the probability that the next draw is a stray after n draws with so many strays, in the hardest case to be rejected."""
@@ -69,6 +71,8 @@ def true_boundaries(threshold: float, *, num_classes: int, error_rate: float, ma
         lambda draws, strays: log_binomial(draws, strays, np.minimum(most_share, strays / np.maximum(draws, 1))),
         lambda _, strays: np.full(strays.shape, least_share),
         lambda _, strays: np.full(strays.shape, most_share),
+        few_strays=FEW_STRAYS_PATIENT,
+        unanimous_weight=UNANIMOUS_WEIGHT_PATIENT,
         error_rate=error_rate,
         max_draws=max_draws,
         look_every=look_every,
@@ -101,6 +105,8 @@ def curtailed_boundaries(
         lambda n, s: _log_hypergeometric(n, s, max_draws, at_most=most),
         lambda n, s: _chance_without_replacement(n, s, max_draws - 1, fewest),
         lambda n, s: _chance_without_replacement(n, s, max_draws, most),
+        few_strays=FEW_STRAYS,
+        unanimous_weight=UNANIMOUS_WEIGHT,
         error_rate=error_rate,
         max_draws=max_draws,
         look_every=look_every,
@@ -118,6 +124,8 @@ def _boundaries(
     stray_below: StrayChance,
     stray_above: StrayChance,
     *,
+    few_strays: tuple[tuple[float, float, float], ...],
+    unanimous_weight: float,
     error_rate: float,
     max_draws: int,
     look_every: int,
@@ -127,7 +135,7 @@ def _boundaries(
 
     def most_below(needed: float) -> Int[np.ndarray, " D"]:
         def holds(strays: np.ndarray) -> np.ndarray:
-            evidence = log_mixture(after_first, strays, FEW_STRAYS, UNANIMOUS_WEIGHT) - rejected_below(after_first, strays)
+            evidence = log_mixture(after_first, strays, few_strays, unanimous_weight) - rejected_below(after_first, strays)
             return np.asarray((evidence >= needed) & (strays <= after_first))
 
         first_kept = np.where(holds(np.zeros_like(draws)), _search(holds, np.zeros_like(draws), draws + 1), -1)
