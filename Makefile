@@ -28,8 +28,10 @@ bench: $(INSTALLED)  ## speed beside the loops that others use, as ratios
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
 	$(BIN)/wobbliness bench
 
-docs: $(INSTALLED)  ## docs/results.md and its figures, from the records in runs/
+docs: $(INSTALLED)  ## docs/results.md, its figures and the packed records, from the studies in runs/
 	$(BIN)/wobbliness study report runs/fashion-mnist runs/digits --markdown docs/results.md
+	$(BIN)/wobbliness study pack runs/fashion-mnist docs/results/fashion-mnist
+	$(BIN)/wobbliness study pack runs/digits docs/results/digits
 
 clean:
 	rm -rf $(VENV)

@@ -32,7 +32,7 @@ def tiny(seed=0):
     return Recipe(
         name="tiny",
         seed=seed,
-        parameter_networks=(clean,),
+        parameter_networks=(clean, dataclasses.replace(clean, seed=seed + 9)),
         parameter_points=12,
         draws_grid=(10, 250, 260),
         parameter_sigmas=(0.01, 0.3),

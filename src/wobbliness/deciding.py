@@ -141,7 +141,8 @@ def decide_as_measured(
 
     For a detector whose threshold was calibrated at a fixed number of draws. Every image is decided. Guarantee: for each image,
     whatever its `max_draws` votes are, the probability over their random order of another decision than theirs is at most
-    `error_rate`.
+    `error_rate`. That is the worst case over all sets of votes; on real ones far fewer decisions differ (EXPERIMENTS.md), so a
+    larger rate than for `decide` may do.
 
     The arguments are those of `decide`.
 

@@ -23,43 +23,54 @@ from wobbliness.study.verdicts import (
 
 
 def find_c1(claim: Claim, tables: Tables) -> Finding:
-    """C1: W and the number of draws."""
-    rows = batches_of(tables, claim.id)
-    spreads = rows.pivot(index="sigma", columns="draws", values="std")
-    rows = rows[rows.sigma == parameter_sigma(tables)].sort_values("draws").set_index("draws")
+    """C1: W and the number of draws; it has to hold on every network."""
+    rows, sigma = batches_of(tables, claim.id), parameter_sigma(tables)
+    found = [_draws_on_network(batches, sigma) for _, batches in rows.groupby("network", sort=False)]
+    return Finding(
+        claim=claim,
+        ours="; next network: ".join(text for text, _ in found),
+        verdict=verdict(all(holds for _, holds in found)),
+        settings=settings_of(tables, f"{len(found)} networks, {rows.num_points.iloc[0]} clean points, sigma {sigma:g}"),
+    )
+
+
+def _draws_on_network(batches: pd.DataFrame, sigma: float) -> tuple[str, bool]:
+    spreads = batches.pivot(index="sigma", columns="draws", values="std")
+    rows = batches[batches.sigma == sigma].sort_values("draws").set_index("draws")
     first, last = rows.index.min(), rows.index.max()
     mean, std = rows["mean"], rows["std"]
-    rises, falls = mean[250] > mean[first], std[250] < std[first]
-    falls_at = [f"{sigma:g}" for sigma in spreads.index[spreads[250] < spreads[first]]]
+    rises, falls = bool(mean[250] > mean[first]), bool(std[250] < std[first])
+    falls_at = [f"{at:g}" for at in spreads.index[spreads[250] < spreads[first]]]
     stable = max(abs(mean[last] / mean[250] - 1), abs(std[last] / std[250] - 1))
-    ours = (
+    text = (
         f"mean {mean[first]:.3f} at n = {first}, {mean[250]:.3f} at 250, {mean[last]:.3f} at {last} (Miller-Madow "
         f"{rows.miller_madow_mean[first]:.3f}, {rows.miller_madow_mean[250]:.3f}, {rows.miller_madow_mean[last]:.3f}); "
         f"standard deviation {std[first]:.3f}, {std[250]:.3f}, {std[last]:.3f}; "
         f"mean {either(rises, 'rises', 'does not rise')}, spread {either(falls, 'falls', 'does not fall')}, "
         f"largest change after 250: {stable:.1%}; over the grid the spread falls at sigma {', '.join(falls_at) or 'none'}"
     )
-    return Finding(
-        claim=claim,
-        ours=ours,
-        verdict=verdict(rises and falls and stable <= SAME),
-        settings=settings_of(tables, f"{rows.num_points.iloc[0]} clean points, sigma {rows.sigma.iloc[0]}"),
-    )
+    return text, bool(rises and falls and stable <= SAME)
 
 
 def find_c2(claim: Claim, tables: Tables) -> Finding:
-    """C2: W and sigma."""
-    rows = batches_of(tables, claim.id).sort_values("sigma")
-    spread = dict(zip(rows.sigma, rows["std"], strict=True))
-    falls = all(np.diff(list(spread.values())) > 0)
-    peak, smallest = max(spread, key=lambda sigma: spread[sigma]), min(spread)
-    listed = ", ".join(f"{value:.3f} at {sigma:g}" for sigma, value in spread.items())
+    """C2: W and sigma; it has to hold on every network."""
+    rows = batches_of(tables, claim.id)
+    found = [_sigmas_on_network(batches.sort_values("sigma")) for _, batches in rows.groupby("network", sort=False)]
     return Finding(
         claim=claim,
-        ours=f"standard deviation {listed}; largest at sigma {peak:g}, {either(falls, 'and', 'not')} falling at every step",
-        verdict=verdict(falls and spread[smallest] < NO_SPREAD),
-        settings=settings_of(tables, f"{rows.num_points.iloc[0]} clean points, n = {rows.draws.iloc[0]}"),
+        ours="; next network: ".join(text for text, _ in found),
+        verdict=verdict(all(holds for _, holds in found)),
+        settings=settings_of(tables, f"{len(found)} networks, {rows.num_points.iloc[0]} clean points, n = {rows.draws.iloc[0]}"),
     )
+
+
+def _sigmas_on_network(rows: pd.DataFrame) -> tuple[str, bool]:
+    spread = dict(zip(rows.sigma, rows["std"], strict=True))
+    falls = bool(all(np.diff(list(spread.values())) > 0))
+    peak, smallest = max(spread, key=lambda sigma: spread[sigma]), min(spread)
+    listed = ", ".join(f"{value:.3f} at {sigma:g}" for sigma, value in spread.items())
+    text = f"standard deviation {listed}; largest at sigma {peak:g}, {either(falls, 'and', 'not')} falling at every step"
+    return text, bool(falls and spread[smallest] < NO_SPREAD)
 
 
 def find_c3(claim: Claim, tables: Tables) -> Finding:

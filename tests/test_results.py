@@ -1,0 +1,85 @@
+"""The committed results: every number on the page is in the packed records, and can be formed again from the votes."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from wobbliness.study.claims import findings
+from wobbliness.study.packing import unpack_study
+from wobbliness.study.records import read_record
+from wobbliness.study.report import number
+from wobbliness.study.tables import form_tables
+
+DOCS = Path(__file__).parents[1] / "docs"
+STUDIES = sorted(path.name for path in (DOCS / "results").iterdir())
+
+
+@pytest.fixture(scope="module", params=STUDIES)
+def unpacked(request, tmp_path_factory):
+    out = tmp_path_factory.mktemp("results") / request.param
+    unpack_study(DOCS / "results" / request.param, out)
+    return out, form_tables(out)
+
+
+def test_every_finding_of_the_page_follows_from_the_records(unpacked):
+    _, tables = unpacked
+    page = (DOCS / "results.md").read_text()
+    section = page.split(f"\n## {tables.recipe.name}\n")[1]
+    for finding in findings(tables):
+        assert f"| {finding.ours} | **{finding.verdict}** | {finding.settings} |" in section
+
+
+def test_ten_numbers_taken_at_random_are_formed_again_from_the_votes(unpacked):
+    out, tables = unpacked
+    rows = tables.points.sample(10, random_state=7)
+    records = {path.stem: read_record(out / "records", path.stem) for path in (out / "records").glob("measure-*.json")}
+    for row in rows.itertuples():
+        keys = {"point": row.point, "sigma": row.sigma, "draws": row.draws, "candidate": row.candidate}
+        found = [votes for record in records.values() for votes in votes_of(record, keys) if is_of(row, record)]
+        assert any(entropy(votes) == pytest.approx(row.wobbliness, abs=1e-12) for votes in found)
+    for row in tables.batches.sample(10, random_state=7).itertuples():
+        of_batch = tables.points[
+            (tables.points.network == row.network)
+            & (tables.points.batch == row.batch)
+            & (tables.points.trigger == row.trigger)
+            & (tables.points.kind == row.kind)
+            & (tables.points.claims == row.claims)
+            & (tables.points.batch_size == row.batch_size)
+            & (tables.points.sigma == row.sigma)
+            & (tables.points.draws == row.draws)
+        ]
+        assert len(of_batch) == row.num_points
+        assert sum(of_batch.wobbliness) / len(of_batch) == pytest.approx(row.mean)
+
+
+def test_rows_of_the_page_are_rows_of_the_tables(unpacked):
+    _, tables = unpacked
+    section = (DOCS / "results.md").read_text().split(f"\n## {tables.recipe.name}\n")[1]
+    columns = ["network", "num_poisoned", "clean_accuracy", "backdoor_accuracy"]
+    for row in tables.networks[columns].sample(10, random_state=1).itertuples(index=False):
+        assert "| " + " | ".join(number(value) for value in row) + " |" in section
+
+
+def is_of(row, record):
+    return row.kind != "active" or record.spec.trigger == row.trigger
+
+
+def votes_of(record, keys):
+    table = record.table
+    chosen = table[np.logical_and.reduce([table[name] == value for name, value in keys.items()])]
+    return chosen.filter(like="votes_").to_numpy()
+
+
+def entropy(votes):
+    total = 0.0
+    for count in votes:
+        if count > 0:
+            total -= count / votes.sum() * np.log(count / votes.sum())
+    return total
+
+
+def test_the_packed_files_are_small():
+    sizes = pd.Series({path: path.stat().st_size for path in DOCS.rglob("*") if path.is_file()})
+    assert sizes.max() < 1_000_000
