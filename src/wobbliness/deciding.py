@@ -83,7 +83,7 @@ def decide(
     ...     return (images[:, 0] > 0.5).astype(int)
     >>> decisions = decide(left_or_right, [[0.5], [0.9]], sigma=0.1, threshold=0.3, num_classes=2)
     >>> decisions.is_below.tolist(), decisions.draws.tolist()
-    ([False, True], [15, 35])
+    ([False, True], [15, 45])
 
     Args:
         classifier: as for `wobbliness.measure`.
