@@ -18,7 +18,8 @@ from wobbliness.strays import (
     FEW_STRAYS,
     MANY_STRAYS,
     UNANIMOUS_WEIGHT,
-    log_binomial,
+    log_likelihood_at_least,
+    log_likelihood_at_most,
     log_mixture,
     share_of_largest_entropy,
     share_of_smallest_entropy,
@@ -67,8 +68,8 @@ def true_boundaries(threshold: float, *, num_classes: int, error_rate: float, ma
     least_share = share_of_largest_entropy(np.asarray(threshold), num_classes)
     most_share = share_of_smallest_entropy(np.asarray(threshold), num_classes)
     return _boundaries(
-        lambda draws, strays: log_binomial(draws, strays, np.maximum(least_share, strays / np.maximum(draws, 1))),
-        lambda draws, strays: log_binomial(draws, strays, np.minimum(most_share, strays / np.maximum(draws, 1))),
+        lambda draws, strays: log_likelihood_at_least(draws, strays, least_share),
+        lambda draws, strays: log_likelihood_at_most(draws, strays, most_share),
         lambda _, strays: np.full(strays.shape, least_share),
         lambda _, strays: np.full(strays.shape, most_share),
         few_strays=FEW_STRAYS_PATIENT,

@@ -32,7 +32,7 @@ def upper_bound(
     """
 
     def is_rejected(share: np.ndarray) -> np.ndarray:
-        rejected = log_binomial(draws, strays, np.maximum(share, strays / np.maximum(draws, 1)))
+        rejected = log_likelihood_at_least(draws, strays, share)
         return np.asarray(log_mixture(draws, strays, FEW_STRAYS, UNANIMOUS_WEIGHT) - rejected >= -np.log(error_rate))
 
     largest = 1 - 1 / num_classes
@@ -53,7 +53,7 @@ def lower_bound(
     """
 
     def is_rejected(share: np.ndarray) -> np.ndarray:
-        rejected = log_binomial(draws, strays, np.minimum(share, strays / np.maximum(draws, 1)))
+        rejected = log_likelihood_at_most(draws, strays, share)
         return np.asarray(log_mixture(draws, strays, MANY_STRAYS, 0.0) - rejected >= -np.log(error_rate))
 
     share = _bisect(is_rejected, np.zeros(len(draws)), np.full(len(draws), 1 - 1 / num_classes))
@@ -83,8 +83,17 @@ def log_mixture(
     return np.asarray(special.logsumexp(np.stack(parts), axis=0))
 
 
-def log_binomial(draws: np.ndarray, strays: np.ndarray, share: np.ndarray) -> Float[np.ndarray, "..."]:
-    """Log-probability of the draws in order where every one is a stray with this probability."""
+def log_likelihood_at_least(draws: np.ndarray, strays: np.ndarray, share: np.ndarray) -> Float[np.ndarray, "..."]:
+    """Largest log-likelihood of the draws in order where strays have at least this share."""
+    return _log_binomial(draws, strays, np.maximum(share, strays / np.maximum(draws, 1)))
+
+
+def log_likelihood_at_most(draws: np.ndarray, strays: np.ndarray, share: np.ndarray) -> Float[np.ndarray, "..."]:
+    """Largest log-likelihood of the draws in order where strays have at most this share."""
+    return _log_binomial(draws, strays, np.minimum(share, strays / np.maximum(draws, 1)))
+
+
+def _log_binomial(draws: np.ndarray, strays: np.ndarray, share: np.ndarray) -> Float[np.ndarray, "..."]:
     return np.asarray(special.xlogy(strays, share) + special.xlog1py(np.maximum(draws - strays, 0), -share))
 
 
