@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float32
 from torch import nn
 
 from wobbliness.candidates import Candidate, Candidates, anomaly_index
-from wobbliness.classifiers.differentiable import DifferentiableNetwork, differentiable
+from wobbliness.classifiers.differentiable import DifferentiableNetwork, check_images, differentiable
 from wobbliness.cost_schedule import CostSchedule
 from wobbliness.progress import Progress, progress_bar
 
@@ -76,7 +76,7 @@ def craft_candidates(
     _check_rates(learning_rate, initial_cost, success_threshold)
     if seed < 0:
         raise ValueError(f"expected a seed of at least 0, got {seed}")
-    _check_images(images)
+    check_images(images)
     if any(not 0 <= target < num_classes for target in targets) or len(set(targets)) < len(targets):
         raise ValueError(f"expected different classes in 0 to {num_classes - 1}, got {tuple(targets)}")
     starts = [(target, restart) for target in targets for restart in range(restarts)]
@@ -231,10 +231,3 @@ def _check_rates(learning_rate: float, initial_cost: float, success_threshold: f
         raise ValueError(f"expected a learning rate and an initial cost above 0, got {learning_rate} and {initial_cost}")
     if not 0 < success_threshold <= 1:
         raise ValueError(f"expected a success threshold in (0, 1], got {success_threshold}")
-
-
-def _check_images(images: Float32[np.ndarray, "N C H W"]) -> None:
-    if images.ndim != 4 or images.dtype != np.float32 or len(images) == 0:
-        raise ValueError(f"expected float32 images (N, C, H, W), at least one, got {images.dtype} {images.shape}")
-    if not (images.min() >= 0 and images.max() <= 1):
-        raise ValueError(f"expected images in [0, 1], got [{images.min()}, {images.max()}]")

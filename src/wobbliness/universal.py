@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64
 
-from wobbliness.classifiers.torch_module import evaluation_mode, torch_threads
+from wobbliness.classifiers.differentiable import check_images, frozen
 from wobbliness.progress import Advance, Progress, progress_bar
 
 OVERSHOOT = 0.02  # of the DeepFool paper: a step ends behind the boundary, not on it
@@ -114,10 +113,10 @@ def craft_universal_perturbation(
     Raises:
         ValueError: an argument is out of its range, the network gives no logits, or all images are of the target class already.
     """
-    _check_images(images)
+    check_images(images)
     _check_quantities(norm, bound, fooling_rate)
     _check_counts(max_passes, batch_size, seed)
-    with _measured_only(network):
+    with frozen(network):
         crafting = _crafting(network, images, norm=norm, bound=bound, target_class=target_class, batch_size=batch_size)
         values = best = torch.zeros_like(crafting.images[0])
         most, num_passes, wanted = -1, 0, fooling_rate * len(crafting.images)
@@ -286,26 +285,6 @@ def _logits(network: torch.nn.Module, points: torch.Tensor) -> Float32[torch.Ten
         return logits
     got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
     raise ValueError(f"expected the network to give logits ({len(points)}, K) of at least 2 classes, got {got}")
-
-
-@contextmanager
-def _measured_only(network: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode, one thread for a fixed order of sums, no gradients of the parameters; all set back afterwards."""
-    flags = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
-    with ExitStack() as undo:
-        undo.enter_context(evaluation_mode(network))
-        undo.enter_context(torch_threads(1))
-        for parameter, flag in flags:
-            undo.callback(parameter.requires_grad_, flag)
-            parameter.requires_grad_(False)
-        yield
-
-
-def _check_images(images: np.ndarray) -> None:
-    if images.ndim != 4 or len(images) == 0 or images.dtype != np.float32:
-        raise ValueError(f"expected float32 images (N, C, H, W), got {images.dtype} of shape {images.shape}")
-    if not (images.min() >= 0 and images.max() <= 1):
-        raise ValueError(f"expected images in [0, 1], got [{images.min()}, {images.max()}]")
 
 
 def _check_quantities(norm: float, bound: float, fooling_rate: float) -> None:

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import nn
 
-from wobbliness.classifiers.torch_module import evaluation_mode, torch_threads
+from wobbliness.classifiers.torch_module import evaluation_mode, has_fast_bfloat16, torch_threads
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def differentiable(network: nn.Module, examples: torch.Tensor, num_classes: int)
         ValueError: the network refuses the images or gives no logits `(B, K)` for them.
     """
     _keep_freed_memory()
-    with _frozen(network), evaluation_mode(network), torch_threads(1), torch.enable_grad():
+    with frozen(network), torch.enable_grad():
         yield DifferentiableNetwork(network, examples, num_classes)
 
 
@@ -42,7 +43,7 @@ class DifferentiableNetwork:
 
     def __call__(self, images: torch.Tensor, *, fast: bool) -> torch.Tensor:
         """Logits `(B, K)` in float32; `fast` ones were computed in bfloat16 where the processor has instructions for it."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast and torch.cpu._is_avx512_bf16_supported()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast and has_fast_bfloat16()):
             logits: torch.Tensor = self._network(images.contiguous(memory_format=self._format))
         return logits.float()
 
@@ -57,15 +58,25 @@ class DifferentiableNetwork:
 
 
 @contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode, one thread for a fixed order of sums, no gradients of the weights; all set back afterwards."""
     learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
     try:
         for parameter in learned:
             parameter.requires_grad_(False)
-        yield
+        with evaluation_mode(network), torch_threads(1):
+            yield
     finally:
         for parameter in learned:
             parameter.requires_grad_(True)
+
+
+def check_images(images: np.ndarray) -> None:
+    """Images to craft on: ValueError unless float32 `(N, C, H, W)` in [0, 1], at least one."""
+    if images.ndim != 4 or len(images) == 0 or images.dtype != np.float32:
+        raise ValueError(f"expected float32 images (N, C, H, W), at least one, got {images.dtype} of shape {images.shape}")
+    if not (images.min() >= 0 and images.max() <= 1):
+        raise ValueError(f"expected images in [0, 1], got [{images.min()}, {images.max()}]")
 
 
 def _keep_freed_memory() -> None:

@@ -24,6 +24,11 @@ def torch_threads(num_threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def has_fast_bfloat16() -> bool:
+    """Whether the processor has instructions for products in bfloat16."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
 @contextmanager
 def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode; each part's own mode is set back afterwards."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Float32, Int
 from torch import nn
 
-from wobbliness.classifiers.torch_module import torch_threads
+from wobbliness.classifiers.torch_module import has_fast_bfloat16, torch_threads
 from wobbliness.progress import Progress, progress_bar
 from wobbliness.study.data import ImageData
 from wobbliness.study.networks import Normalise, build_network
@@ -37,7 +37,7 @@ class TrainedNetwork:
 
 def training_precision() -> str:
     """`bfloat16` on a processor with instructions for it, where it doubles the speed and costs no accuracy; else `float32`."""
-    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+    return "bfloat16" if has_fast_bfloat16() else "float32"
 
 
 def train_network(spec: NetworkSpec, data: ImageData, *, progress: Progress | None = None) -> TrainedNetwork:
