@@ -78,17 +78,14 @@ def _strength_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
 
 def _detection_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
     for network in recipe.detection_networks:
-        clean = _clean(recipe, network, recipe.detection_points)
-        suspects: list[tuple[str, MeasureSpec]] = [
-            ("C7", _suspect(recipe, network, recipe.detection_points, trigger=name)) for name in TRIGGER_NAMES
-        ]
-        suspects += [("C8", suspect) for suspect in _universal_suspects(recipe, network)]
-        suspects += [("C9", suspect) for suspect in _cleanse_suspects(recipe, network)]
-        for claim, suspect in suspects:
-            yield claim, clean
-            yield claim, suspect
-            if claim == "C9" and network.trigger is not None:  # implanted triggers, to tell the candidates from
-                yield claim, _suspect(recipe, network, recipe.detection_points, trigger=network.trigger)
+        crafted = {"C8": list(_universal_suspects(recipe, network)), "C9": list(_cleanse_suspects(recipe, network))}
+        if crafted["C9"] and network.trigger is not None:  # implanted triggers, to tell the candidates from
+            crafted["C9"].append(_suspect(recipe, network, recipe.detection_points, trigger=network.trigger))
+        triggered = [_suspect(recipe, network, recipe.detection_points, trigger=name) for name in TRIGGER_NAMES]
+        for claim, suspects in {"C7": triggered, **crafted}.items():
+            for suspect in suspects:
+                yield claim, _clean(recipe, network, recipe.detection_points)
+                yield claim, suspect
         if recipe.response_levels:
             common: dict[str, Any] = {"num_images": RESPONSE_IMAGES, "seed": recipe.seed}
             yield "X1", ResponseSpec(network=network, levels=recipe.response_levels, **common)

@@ -67,12 +67,11 @@ def craft_cleanse(
         seed=spec.seed,
         progress=progress,
     )
-    candidates = {form: dict(enumerate(getattr(found, form))) for form in FORMS}
     arrays: dict[str, np.ndarray] = {}
     rows: list[dict[str, object]] = []
-    splits = {name: _sample(getattr(data, name), EVALUATION_IMAGES, spec.seed) for name in ("train", "test")}
-    for form, by_class in candidates.items():
-        for target_class, candidate in by_class.items():
+    splits = {name: _sample(split, EVALUATION_IMAGES, spec.seed) for name, split in (("train", data.train), ("test", data.test))}
+    for form, candidates in zip(FORMS, (found.first, found.smallest), strict=True):
+        for target_class, candidate in enumerate(candidates):
             row: dict[str, object] = {"form": form, "target_class": target_class, "found": candidate is not None}
             if candidate is not None:
                 arrays |= {f"{form}.{target_class}.mask": candidate.mask, f"{form}.{target_class}.pattern": candidate.pattern}

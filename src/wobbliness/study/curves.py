@@ -134,10 +134,3 @@ def _area(is_positive: np.ndarray, scores: np.ndarray, seed: int) -> dict[str, o
     names = ("auc", "auc_lower", "auc_upper", "num_positives", "num_negatives")
     bootstrap = auc_bootstrap(is_positive, scores, seed=seed)
     return {name: getattr(curve, name) for name in names} | {"bootstrap_lower": bootstrap[0], "bootstrap_upper": bootstrap[1]}
-
-
-def questions_asked(roc: pd.DataFrame) -> Iterator[Question]:
-    """The questions that a table of ROC areas answers."""
-    for question in QUESTIONS:
-        if len(roc) and (roc.question == question.name).any():
-            yield question

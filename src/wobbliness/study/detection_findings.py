@@ -153,8 +153,8 @@ def _candidate_tests(tables: Tables) -> pd.DataFrame:
     """The tests of all candidates at the sigma chosen for the directional test."""
     rows = full_batches(tables.tests)
     rows = rows[rows.kind.isin(CANDIDATES.values()) & rows.directional_pvalue_chosen]
-    is_poisoned = ~rows.network.str.startswith("clean")
-    return rows.assign(is_smooth=rows.directional_pvalue < SIGNIFICANT, is_poisoned=is_poisoned)
+    poisoned = tables.networks.network[tables.networks.threat != "clean"]
+    return rows.assign(is_smooth=rows.directional_pvalue < SIGNIFICANT, is_poisoned=rows.network.isin(poisoned))
 
 
 def _levene_share(tables: Tables, kind: str) -> float:

@@ -120,10 +120,10 @@ def digits(seed: int = 0) -> Recipe:
         seed=seed,
         parameter_networks=(clean[0],),
         draws_grid=(10, 25, 50, 100, 250, 500),
-        effect_networks=tuple(poisoned[:3]),
+        effect_networks=poisoned[:3],
         effect_points=130,
-        strength_networks=(*_networks(base, attack, [THIRD, FIFTH], range(seed, seed + 4)),),
-        class_networks=(*_networks(base, t2(), [THIRD, FIFTH], range(seed, seed + 3)),),
+        strength_networks=_networks(base, attack, [THIRD, FIFTH], range(seed, seed + 4)),
+        class_networks=_networks(base, t2(), [THIRD, FIFTH], range(seed, seed + 3)),
         class_points=20,
         detection_networks=(*clean, *poisoned),
         detection_points=50,
@@ -141,9 +141,9 @@ def fashion_mnist(seed: int = 0) -> Recipe:
     return Recipe(
         name="fashion-mnist",
         seed=seed,
-        parameter_networks=(*_networks(base | {"architecture": "small_cnn"}, None, [None], seeds),),
-        effect_networks=(*_networks(base, t1(target_class=0), [FIRST], seeds),),
-        class_networks=(*_networks(base, t2(), [THIRD, FIFTH], range(seed, seed + 5)),),
+        parameter_networks=_networks(base | {"architecture": "small_cnn"}, None, [None], seeds),
+        effect_networks=_networks(base, t1(target_class=0), [FIRST], seeds),
+        class_networks=_networks(base, t2(), [THIRD, FIFTH], range(seed, seed + 5)),
         detection_networks=_clean_and_poisoned(base, t3(target_class=0), seeds),
         universals=_universals(l2=4.0, linf=0.2, target_class=0, num_images=500),
         cleanse=Cleanse(),
@@ -168,10 +168,10 @@ def _cifar10(name: str, architecture: str, seed: int, *, parameter_epochs: int, 
     return Recipe(
         name=name,
         seed=seed,
-        parameter_networks=(*_networks(base | {"epochs": parameter_epochs}, None, [None], [seed]),),
+        parameter_networks=_networks(base | {"epochs": parameter_epochs}, None, [None], [seed]),
         draws_sigmas=(0.005, 0.01, 0.05, 0.1, 0.15),
         parameter_sigmas=(0.005, 0.01, 0.05, 0.1, 0.15, 0.3),
-        strength_networks=(*_networks(base, attack, [THIRD, FIFTH], range(seed, seed + 12)),),
+        strength_networks=_networks(base, attack, [THIRD, FIFTH], range(seed, seed + 12)),
         detection_networks=_clean_and_poisoned(base, attack, range(seed, seed + 3)),
         universals=_universals(l2=1.0, linf=0.04, target_class=0, num_images=500),
         cleanse=Cleanse(),
@@ -241,8 +241,8 @@ def _base(dataset: str, architecture: str, *, epochs: int, batch_size: int, lear
 
 def _networks(
     base: dict[str, Any], threat: ThreatModel | None, triggers: list[str] | list[None], seeds: range | list[int]
-) -> list[NetworkSpec]:
-    return [NetworkSpec(**base, threat=threat, trigger=trigger, seed=seed) for trigger in triggers for seed in seeds]
+) -> tuple[NetworkSpec, ...]:
+    return tuple(NetworkSpec(**base, threat=threat, trigger=trigger, seed=seed) for trigger in triggers for seed in seeds)
 
 
 def _clean_and_poisoned(base: dict[str, Any], threat: ThreatModel, seeds: range) -> tuple[NetworkSpec, ...]:
