@@ -7,6 +7,7 @@ from jaxtyping import install_import_hook
 import wobbliness.box_muller  # before the hook: what numba compiles must stay as it is written
 
 with install_import_hook("wobbliness", "beartype.beartype"):
+    import wobbliness.batches
     import wobbliness.bootstrap
     import wobbliness.candidates
     import wobbliness.classifiers.accelerated

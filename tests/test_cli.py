@@ -92,7 +92,38 @@ def test_measure_reads_pictures_from_a_hub_table(monkeypatch, capsys, folder):
     assert len(json.loads(text)["measurements"][0]["label"]) == 2
 
 
+@pytest.fixture
+def batches(folder):
+    """A batch of points near the boundaries of the model and one far from them."""
+    scores = np.random.default_rng(1).random((400, 64)) @ np.random.default_rng(0).normal(size=(64, 4))
+    points = np.random.default_rng(1).random((400, 64)).astype(np.float32).reshape(-1, 1, 8, 8)
+    margins = np.diff(np.sort(scores, axis=1)[:, -2:])[:, 0]
+    order = np.argsort(margins)
+    np.save(folder / "near.npy", points[order[:40]])
+    np.save(folder / "far.npy", points[order[-40:]])
+    return folder
+
+
+def test_test_gives_the_librarys_verdict_and_exit_code(monkeypatch, capsys, batches):
+    arguments = ["test", batches / "model.onnx", "--sigma", 0.1, "--draws", 50]
+    smooth = ["--clean", batches / "near.npy", "--suspect", batches / "far.npy"]
+    code, text, _ = run(monkeypatch, capsys, *arguments, *smooth, "--json", "--fail-on-trigger")
+    clean, suspect = (np.load(batches / f"{name}.npy") for name in ("near", "far"))
+    found = wobbliness.compare_batches(wobbliness.open_classifier(batches / "model.onnx"), clean, suspect, sigmas=[0.1], draws=50)
+    assert (code, json.loads(text)["verdict"], found.verdict) == (cli.EXIT_TRIGGER, "smoother", "smoother")
+    assert json.loads(text)["at"][0]["smoother"]["pvalue"] == found[0.1].smoother.pvalue
+    code, text, _ = run(monkeypatch, capsys, *arguments, *smooth)
+    assert code == 0
+    assert f"{found[0.1].smoother.pvalue:.2g}" in text
+    assert found.explanation() in text
+    wobbly = ["--clean", batches / "far.npy", "--suspect", batches / "near.npy"]
+    code, text, _ = run(monkeypatch, capsys, *arguments, *wobbly, "--fail-on-trigger")
+    assert (code, "verdict: wobblier" in text) == (0, True)
+
+
 BAD_CALLS = {
+    "level out of range": ("test", "model.onnx", "--clean", "images.npy", "--suspect", "images.npy", "--level", "1"),
+    "no suspect batch": ("test", "model.onnx", "--clean", "images.npy"),
     "missing model": ("measure", "none.onnx", "images.npy", "--sigma", "0.1"),
     "damaged model": ("measure", "broken.onnx", "images.npy", "--sigma", "0.1"),
     "unknown kind of model": ("measure", "model.pkl", "images.npy", "--sigma", "0.1"),

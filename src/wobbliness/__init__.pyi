@@ -1,3 +1,6 @@
+from .batches import BatchComparison as BatchComparison
+from .batches import compare_batches as compare_batches
+from .batches import compare_w as compare_w
 from .candidates import Candidate as Candidate
 from .candidates import Candidates as Candidates
 from .classifiers import Classifier as Classifier

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from wobbliness.study.report import Report
     from wobbliness.study.runner import CellProgress
 
-EXIT_FAILED, EXIT_BAD_INPUT = 1, 2
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_TRIGGER = 1, 2, 3
 
 app = typer.Typer(
     name="wobbliness",
@@ -74,6 +74,44 @@ def measure(
     if out is not None:
         write_votes(result, out)
     print_sweep(result, as_json=as_json)
+
+
+@app.command("test")
+def compare(
+    model: Annotated[str, typer.Argument(help="FILE.onnx, a study's network FILE.safetensors, or package.module:attribute.")],
+    clean: Annotated[Path, typer.Option(help="Images known to be clean; as for measure.")],
+    suspect: Annotated[Path, typer.Option(help="Images in question, of the same classes.")],
+    sigma: Annotated[
+        list[float] | None, typer.Option(help="Noise; one is taken as it is, of several clean images choose.")
+    ] = None,
+    draws: Annotated[int, typer.Option(help="Noisy copies of each image.")] = 250,
+    level: Annotated[float, typer.Option(help="False-positive rate of the verdict on batches of clean images.")] = 0.01,
+    seed: Seed = 0,
+    num_classes: Annotated[int | None, typer.Option(help="Number of classes, for models that give labels.")] = None,
+    fail_on_trigger: Annotated[bool, typer.Option("--fail-on-trigger", help="Exit code 3 if the suspect is smoother.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Test whether a batch of images carries an active trigger: is the model smoother around them than around clean ones?
+
+    Example: wobbliness test model.onnx --clean clean.npy --suspect inbox.npy
+    """
+    from wobbliness.batches import DEFAULT_SIGMAS, SMOOTHER, compare_batches
+    from wobbliness.images import read_images
+    from wobbliness.printing import print_comparison
+
+    found = compare_batches(
+        _open_model(model),
+        read_images(clean),
+        read_images(suspect),
+        sigmas=sigma or DEFAULT_SIGMAS,
+        draws=draws,
+        level=level,
+        seed=seed,
+        num_classes=num_classes,
+    )
+    print_comparison(found, as_json=as_json)
+    if fail_on_trigger and found.verdict == SMOOTHER:
+        sys.exit(EXIT_TRIGGER)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """What the command line prints, as text for people or JSON for machines."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from wobbliness.study.report import PAGE, Report
 from wobbliness.votes import Sweep
 
 if TYPE_CHECKING:
+    from wobbliness.batches import BatchComparison
     from wobbliness.benchmark import Benchmark
 
 
@@ -71,6 +73,25 @@ def _votes_json(sweep: Sweep, sigma: float) -> dict[str, Any]:
         "counts": votes.counts.tolist(),
         "executions": [vars(execution) for execution in votes.executions],
     }
+
+
+def print_comparison(found: "BatchComparison", *, as_json: bool) -> None:
+    """A line for each sigma, the paper's test, and the verdict in words; or JSON with all of it."""
+    if as_json:
+        said = {"verdict": found.verdict, "explanation": found.explanation(), "is_powerful": found.is_powerful}
+        print(json.dumps(said | asdict(found)))
+        return
+    print(f"{'sigma':>8} {'clean W':>8} {'suspect':>8} {'p smoother':>11} {'lower in':>9} {'p wobblier':>11} {'p Levene':>9}")
+    for row in found.at:
+        stars = "*" * (row.sigma == found.sigma) + "L" * (row.sigma == found.levene_sigma)
+        print(
+            f"{stars + format(row.sigma, 'g'):>8} {row.clean_mean:>8.4f} {row.suspect_mean:>8.4f} {row.smoother.pvalue:>11.2g} "
+            f"{row.smoother.effect_size:>9.0%} {row.wobblier.pvalue:>11.2g} {row.levene.pvalue:>9.2g}"
+        )
+    if found.num_for_sigma:
+        print(f"* sigma of the verdict, L of Levene's test, both chosen on {found.num_for_sigma} clean images")
+    print(f"verdict: {found.verdict} (level {found.level:g}, power {found.power:.2f})")
+    print(found.explanation())
 
 
 def print_benchmark(benchmark: "Benchmark", *, as_json: bool) -> None:
