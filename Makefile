@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench docs results clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,9 +28,14 @@ bench: $(INSTALLED)  ## speed beside the loops that others use, as ratios
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
 	$(BIN)/wobbliness bench
 
-docs: $(INSTALLED)  ## docs/results.md, its figures and the packed records, from the studies in runs/
-	$(BIN)/wobbliness study report runs/fashion-mnist runs/digits --markdown docs/results.md
+docs: $(INSTALLED)  ## the documentation site, in site/; any warning fails
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs]"
+	$(BIN)/mkdocs build --strict --quiet
+
+results: $(INSTALLED)  ## docs/results.md, its figures and the packed records, from the studies in runs/
+	$(BIN)/wobbliness study report runs/fashion-mnist runs/cifar10-slim runs/digits --markdown docs/results.md
 	$(BIN)/wobbliness study pack runs/fashion-mnist docs/results/fashion-mnist
+	$(BIN)/wobbliness study pack runs/cifar10-slim docs/results/cifar10-slim
 	$(BIN)/wobbliness study pack runs/digits docs/results/digits
 
 clean:
