@@ -30,7 +30,7 @@ bench: $(INSTALLED)  ## speed beside the loops that others use, as ratios
 
 docs: $(INSTALLED)  ## the documentation site, in site/; any warning fails
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs]"
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 results: $(INSTALLED)  ## docs/results.md, its figures and the packed records, from the studies in runs/
 	$(BIN)/wobbliness study report runs/fashion-mnist runs/cifar10-slim runs/digits --markdown docs/results.md
