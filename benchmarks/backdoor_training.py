@@ -28,6 +28,5 @@ if __name__ == "__main__":
             seed=seed,
         )
         found = train_network(spec, data)
-        print(
-            f"seed {seed}: clean {found.clean_accuracy:.1%}, backdoor {found.backdoor_accuracy:.1%}, losses {found.losses.round(3)}"
-        )
+        accuracies = f"clean {found.clean_accuracy:.1%}, backdoor {found.backdoor_accuracy:.1%}"
+        print(f"seed {seed}: {accuracies}, losses {found.losses.round(3)}")
