@@ -22,6 +22,7 @@ with install_import_hook("wobbliness", "beartype.beartype"):
     import wobbliness.entropy
     import wobbliness.execution
     import wobbliness.images
+    import wobbliness.images.hub
     import wobbliness.noise
     import wobbliness.planning
     import wobbliness.sampling

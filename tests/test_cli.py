@@ -121,6 +121,29 @@ def test_test_gives_the_librarys_verdict_and_exit_code(monkeypatch, capsys, batc
     assert (code, "verdict: wobblier" in text) == (0, True)
 
 
+def test_measure_names_the_pictures_of_a_folder_and_fits_them(monkeypatch, capsys, folder):
+    from wobbliness.classifiers.onnx_file import OnnxClassifier
+
+    monkeypatch.setattr(OnnxClassifier, "image_shape", (1, 8, 8), raising=False)
+    for index, size in enumerate((8, 12)):
+        (folder / "pictures" / f"kind {index}").mkdir(parents=True)
+        Image.new("RGB", (size, size), (9, 9, 9)).save(folder / "pictures" / f"kind {index}" / "a.png")
+    arguments = ["measure", folder / "model.onnx", folder / "pictures", "--sigma", 0.2, "--sigma", 0.3, "--draws", 9]
+    code, _, err = run(monkeypatch, capsys, *arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "got 12 x 12" in err
+    code, _, _ = run(monkeypatch, capsys, *arguments, "--resize", "--out", folder / "votes.csv")
+    written = pd.read_csv(folder / "votes.csv")
+    assert code == 0
+    assert written["name"].tolist() == ["kind 0/a.png", "kind 1/a.png"] * 2
+    assert written["given_label"].tolist() == [0, 1] * 2
+    code, _, _ = run(monkeypatch, capsys, *arguments[:2], folder / "images.npy", *arguments[3:], "--out", folder / "votes.csv")
+    written = pd.read_csv(folder / "votes.csv")
+    assert code == 0
+    assert written["name"].tolist()[:2] == [0, 1]
+    assert "given_label" not in written
+
+
 BAD_CALLS = {
     "level out of range": ("test", "model.onnx", "--clean", "images.npy", "--suspect", "images.npy", "--level", "1"),
     "no suspect batch": ("test", "model.onnx", "--clean", "images.npy"),
@@ -132,6 +155,11 @@ BAD_CALLS = {
     "damaged images": ("measure", "model.onnx", "broken.npy", "--sigma", "0.1"),
     "images out of range": ("measure", "model.onnx", "wild.npy", "--sigma", "0.1"),
     "unknown column": ("measure", "model.onnx", "two.npz", "--sigma", "0.1", "--column", "none"),
+    "unknown label column": ("measure", "model.onnx", "two.npz", "--sigma", "0.1", "--column", "good", "--label-column", "none"),
+    "damaged picture": ("measure", "model.onnx", "broken.png", "--sigma", "0.1"),
+    "folder of other files": ("measure", "model.onnx", ".", "--sigma", "0.1"),
+    "unknown data set": ("measure", "model.onnx", "hf:none[test]", "--sigma", "0.1"),
+    "size to resize to is unknown": ("measure", "sevens:classify", "images.npy", "--sigma", "0.1", "--resize"),
     "labels as images": ("measure", "model.onnx", "two.npz", "--sigma", "0.1", "--column", "labels"),
     "unknown trigger": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--trigger", "star"),
     "unreadable trigger": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--trigger", "broken.png"),

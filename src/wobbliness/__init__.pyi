@@ -14,6 +14,9 @@ from .detection import choose_sigma as choose_sigma
 from .entropy import miller_madow_entropy as miller_madow_entropy
 from .entropy import plug_in_entropy as plug_in_entropy
 from .execution import Execution as Execution
+from .images import ImageSet as ImageSet
+from .images import fit_images as fit_images
+from .images import read_images as read_images
 from .noise import image_keys as image_keys
 from .sampling import measure as measure
 from .sampling import sweep as sweep

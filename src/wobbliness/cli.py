@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from wobbliness.images import ImageSet
     from wobbliness.study.report import Report
     from wobbliness.study.runner import CellProgress
 
@@ -27,6 +28,10 @@ app = typer.Typer(
 study_app = typer.Typer(help="Run the paper's experiments and report them.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
 
+IMAGES = "Picture, folder of pictures, FILE.npy, .npz or .parquet, or data set hf:NAME[SPLIT]."
+Column = Annotated[str | None, typer.Option(help="Array of an .npz, or column of a table.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Likewise of the labels.")]
+Resize = Annotated[bool, typer.Option("--resize", help="Scale pictures to the size that the model declares.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
@@ -47,11 +52,13 @@ def main() -> None:
 @app.command()
 def measure(
     model: Annotated[str, typer.Argument(help="FILE.onnx, a study's network FILE.safetensors, or package.module:attribute.")],
-    images: Annotated[Path, typer.Argument(help="FILE.npy, .npz or .parquet: floats in [0, 1] or 8-bit, channels first.")],
+    images: Annotated[str, typer.Argument(help=IMAGES)],
     sigma: Annotated[list[float], typer.Option(help="Standard deviation of the noise; may be repeated.")],
     draws: Annotated[int, typer.Option(help="Noisy copies of each image.")] = 250,
     seed: Seed = 0,
-    column: Annotated[str | None, typer.Option(help="Array of an .npz or column of a .parquet.")] = None,
+    column: Column = None,
+    label_column: LabelColumn = None,
+    resize: Resize = False,
     trigger: Annotated[str | None, typer.Option(help="Put a trigger on the images first: a name or FILE.png.")] = None,
     num_classes: Annotated[int | None, typer.Option(help="Number of classes, for models that give labels.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write votes and W of each image: FILE.parquet or .csv.")] = None,
@@ -61,30 +68,31 @@ def measure(
 
     Example: wobbliness measure model.onnx images.npy --sigma 0.1 --sigma 0.15 --out votes.parquet
     """
-    from wobbliness.images import read_images
     from wobbliness.printing import print_sweep, write_votes
     from wobbliness.sampling import sweep
 
     if out is not None and (out.suffix not in (".parquet", ".csv") or not out.parent.is_dir() or out.is_dir()):
         raise ValueError(f"expected an output FILE.parquet or FILE.csv in an existing folder, got {out}")
-    pixels = read_images(images, column=column)
-    if trigger is not None:
-        pixels = _open_trigger(trigger).apply(pixels)
-    result = sweep(_open_model(model), pixels, sigma, draws=draws, seed=seed, num_classes=num_classes)
+    classifier = _open_model(model)
+    image_set = _read_images(images, classifier, column=column, label_column=label_column, resize=resize)
+    pixels = image_set.images if trigger is None else _open_trigger(trigger).apply(image_set.images)
+    result = sweep(classifier, pixels, sigma, draws=draws, seed=seed, num_classes=num_classes)
     if out is not None:
-        write_votes(result, out)
+        write_votes(result, out, image_set)
     print_sweep(result, as_json=as_json)
 
 
 @app.command("test")
 def compare(
     model: Annotated[str, typer.Argument(help="FILE.onnx, a study's network FILE.safetensors, or package.module:attribute.")],
-    clean: Annotated[Path, typer.Option(help="Images known to be clean; as for measure.")],
-    suspect: Annotated[Path, typer.Option(help="Images in question, of the same classes.")],
+    clean: Annotated[str, typer.Option(help=f"Images known to be clean. {IMAGES}")],
+    suspect: Annotated[str, typer.Option(help="Images in question, of the same classes.")],
     sigma: Annotated[
         list[float] | None, typer.Option(help="Noise; one is taken as it is, of several clean images choose.")
     ] = None,
     draws: Annotated[int, typer.Option(help="Noisy copies of each image.")] = 250,
+    column: Column = None,
+    resize: Resize = False,
     level: Annotated[float, typer.Option(help="False-positive rate of the verdict on batches of clean images.")] = 0.01,
     seed: Seed = 0,
     num_classes: Annotated[int | None, typer.Option(help="Number of classes, for models that give labels.")] = None,
@@ -96,13 +104,13 @@ def compare(
     Example: wobbliness test model.onnx --clean clean.npy --suspect inbox.npy
     """
     from wobbliness.batches import DEFAULT_SIGMAS, SMOOTHER, compare_batches
-    from wobbliness.images import read_images
     from wobbliness.printing import print_comparison
 
+    classifier = _open_model(model)
+    batches = [_read_images(source, classifier, column=column, resize=resize).images for source in (clean, suspect)]
     found = compare_batches(
-        _open_model(model),
-        read_images(clean),
-        read_images(suspect),
+        classifier,
+        *batches,
         sigmas=sigma or DEFAULT_SIGMAS,
         draws=draws,
         level=level,
@@ -262,6 +270,15 @@ def _open_model(name: str) -> Any:
 
     sys.path.insert(0, "")  # as `python -m` does: package.module may stand in the working directory
     return open_classifier(name)
+
+
+def _read_images(
+    source: str, classifier: Any, *, column: str | None, label_column: str | None = None, resize: bool = False
+) -> "ImageSet":
+    from wobbliness.images import read_images
+
+    image_shape = getattr(classifier, "image_shape", None)
+    return read_images(source, column=column, label_column=label_column, image_shape=image_shape, resize=resize)
 
 
 def _open_trigger(name: str) -> Any:

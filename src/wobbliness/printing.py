@@ -10,6 +10,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from wobbliness.images import ImageSet
 from wobbliness.study.records import write_beside
 from wobbliness.study.report import PAGE, Report
 from wobbliness.votes import Sweep
@@ -19,19 +20,25 @@ if TYPE_CHECKING:
     from wobbliness.benchmark import Benchmark
 
 
-def write_votes(sweep: Sweep, out: Path) -> None:
-    """Writes votes and W, one row per image and sigma, as Parquet or CSV by the file's ending."""
-    frame = pd.concat([_votes_frame(sweep, sigma) for sigma in sweep.sigmas], ignore_index=True)
+def write_votes(sweep: Sweep, out: Path, image_set: ImageSet) -> None:
+    """Writes votes and W, one row per image and sigma, as Parquet or CSV by the file's ending.
+
+    `label` is the class named most often, `given_label` the one that the images' source states, where it states one.
+    """
+    frame = pd.concat([_votes_frame(sweep, sigma, image_set) for sigma in sweep.sigmas], ignore_index=True)
     write = frame.to_parquet if out.suffix == ".parquet" else frame.to_csv
     write_beside(out, lambda beside: write(beside, index=False))
 
 
-def _votes_frame(sweep: Sweep, sigma: float) -> pd.DataFrame:
+def _votes_frame(sweep: Sweep, sigma: float, image_set: ImageSet) -> pd.DataFrame:
     votes = sweep[sigma]
     counts = {f"votes_{index}": votes.counts[:, index] for index in range(votes.counts.shape[1])}
+    given = {} if image_set.labels is None else {"given_label": image_set.labels}
     return pd.DataFrame(
         {
             "image": range(len(votes)),
+            "name": image_set.names,
+            **given,
             "sigma": sigma,
             "draws": votes.draws,
             "label": votes.label,

@@ -1,6 +1,5 @@
 """Image sets by name: the embedded digits, and Fashion-MNIST and CIFAR-10 by the `datasets` library."""
 
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -8,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int
 
-DATA_VARIABLE = "WOBBLINESS_DATA"
+from wobbliness.images.hub import DATA_VARIABLE, HUB_NAMES, data_source
+
 NUM_DIGITS_FOR_TEST = 600
 
-_HUB_NAMES = {"fashion_mnist": "zalando-datasets/fashion_mnist", "cifar10": "uoft-cs/cifar10"}
 _IMAGE_COLUMNS = {"fashion_mnist": "image", "cifar10": "img"}
 
-DATASET_NAMES = ("digits", *_HUB_NAMES)
+DATASET_NAMES = ("digits", *HUB_NAMES)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,7 +58,7 @@ def require_data(name: str) -> None:
     """
     if name not in DATASET_NAMES:
         raise ValueError(f"expected a data set out of {', '.join(DATASET_NAMES)}, got {name!r}")
-    if name == "digits" or any(Path(source := _source(name)).glob("**/*.parquet")):
+    if name == "digits" or any(Path(source := data_source(name)).glob("**/*.parquet")):
         return
     import datasets
 
@@ -86,7 +85,7 @@ def _digits() -> ImageData:
 def _load_split(name: str, split: str) -> Split:
     import datasets
 
-    source = _source(name)
+    source = data_source(name)
     try:
         table = datasets.load_dataset(source, split=split)
     except Exception as error:  # as above
@@ -103,12 +102,6 @@ def _load_split(name: str, split: str) -> Split:
 
 def _missing(name: str, source: str, error: Exception) -> ValueError:
     return ValueError(
-        f"expected data set {name} in ${DATA_VARIABLE} or on the hub as {_HUB_NAMES[name]}, "
+        f"expected data set {name} in ${DATA_VARIABLE} or on the hub as {HUB_NAMES[name]}, "
         f"got {type(error).__name__} from {source}"
     )
-
-
-def _source(name: str) -> str:
-    folder = os.environ.get(DATA_VARIABLE)
-    local = Path(folder) / name if folder else None
-    return str(local) if local is not None and local.is_dir() else _HUB_NAMES[name]

@@ -1,0 +1,117 @@
+"""Arrays from `.npy` files and `.npz` archives, in memory bounded by what they hold."""
+
+import math
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from numpy.lib import format as npy
+
+from wobbliness.images.fitting import Target
+from wobbliness.images.image_set import ImageSet, check_expansion, check_set_size, row_names
+from wobbliness.images.values import check_range, unit_values
+
+LABELS = "labels"
+
+
+def read_npy(path: Path, target: Target) -> ImageSet:
+    """The images of a `.npy` file.
+
+    Raises:
+        ValueError: it is damaged, holds Python objects, is shorter than its header says, or holds no images.
+    """
+    with _reading(path):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # the map is refused where the file is too short
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it is an archive")
+    return _image_set(array, None, target, path)
+
+
+def read_npz(path: Path, target: Target, *, column: str | None, label_column: str | None) -> ImageSet:
+    """The images of an `.npz` archive, and their labels where it has an array of them.
+
+    Raises:
+        ValueError: as for `read_npy`; or the archive lacks a named array, or unpacks to far more than it stores.
+    """
+    with _reading(path):
+        content = zipfile.ZipFile(path)
+    with content:
+        return _read_archive(_Archive(path=path, content=content), target, column, label_column)
+
+
+def _read_archive(archive: "_Archive", target: Target, column: str | None, label_column: str | None) -> ImageSet:
+    names = archive.names
+    unlabelled = [name for name in names if name != LABELS]
+    images = archive.read(column or (unlabelled[0] if len(unlabelled) == 1 else "images"))
+    labels = archive.read(label_column) if label_column else archive.read(LABELS) if LABELS in names else None
+    if labels is not None and not (labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)):
+        if label_column:
+            found = f"{labels.dtype} of shape {labels.shape}"
+            raise ValueError(f"expected {len(images)} integer labels, got {found} as {label_column} in {archive.path}")
+        labels = None
+    return _image_set(images, labels, target, archive.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Archive:
+    """Arrays of a zip archive, each read only when it is wanted."""
+
+    path: Path
+    content: zipfile.ZipFile
+
+    @property
+    def names(self) -> list[str]:
+        return [name.removesuffix(".npy") for name in self.content.namelist()]
+
+    def read(self, name: str) -> np.ndarray:
+        if name not in self.names:
+            raise ValueError(f"expected array {name} in {self.path}, got {', '.join(self.names) or 'none'}")
+        members = self.content.namelist()
+        info = self.content.getinfo(members[self.names.index(name)])
+        check_expansion(info.file_size, min(info.compress_size, self.path.stat().st_size), str(self.path))
+        with _reading(self.path), self.content.open(info) as stream:
+            shape, dtype = _header(stream)
+        check_set_size(shape, str(self.path))
+        stated = math.prod(shape) * dtype.itemsize
+        if stated > info.file_size:
+            raise ValueError(f"expected {stated} bytes of {name} in {self.path}, as its header says, got {info.file_size}")
+        with _reading(self.path), self.content.open(info) as stream:
+            return np.asarray(npy.read_array(stream, allow_pickle=False))
+
+
+def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type that an array's header announces."""
+    read = npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return shape, dtype
+
+
+def _image_set(array: np.ndarray, labels: Int[np.ndarray, " N"] | None, target: Target, path: Path) -> ImageSet:
+    if array.ndim < 2:
+        raise ValueError(f"expected images of shape (N, ...), got shape {array.shape} in {path}")
+    check_set_size(array.shape, str(path))
+    try:
+        images = unit_values(array)
+    except ValueError as error:
+        raise ValueError(f"{error} in {path}") from None
+    check_range(images, str(path))
+    return ImageSet(
+        images=target.fit_all(np.ascontiguousarray(images)),
+        labels=None if labels is None else labels.astype(np.int64),
+        names=row_names(len(images)),
+        class_names=None,
+    )
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """One line for whatever a damaged file raises: numpy's, zipfile's, the operating system's and Python's parser's classes."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"expected a readable {path.suffix} file, got {path}: {error}") from error

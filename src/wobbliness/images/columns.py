@@ -1,0 +1,95 @@
+"""Which columns of a table hold pictures and labels, told by their types."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+Labels = tuple[Int[np.ndarray, " N"] | None, tuple[str, ...] | None]
+"""Class of each image and names of the classes, where they are known."""
+
+Features = Mapping[str, Any]
+"""Type of each column as the hub writes it: `{"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": [...]}}`."""
+
+_DEFAULTS = {"image": ("image",), "label": ("label", "labels")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The columns to read, and the classes' names where the label's type tells them."""
+
+    image: str
+    label: str | None
+    class_names: tuple[str, ...] | None
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns."""
+        return [self.image] if self.label is None else [self.image, self.label]
+
+
+def find_columns(features: Features, name: str, *, column: str | None, label_column: str | None) -> Columns:
+    """The column of pictures and the one of classes.
+
+    Either is as named, else the only one of that type, else the one called `image` or `label`.
+
+    Args:
+        features: type of each column.
+        name: of the table, for messages.
+        column: the pictures', if named.
+        label_column: the labels', if named.
+
+    Raises:
+        ValueError: a named column does not exist, there is no column of pictures, or several that might be meant.
+    """
+    for wanted in (column, label_column):
+        if wanted is not None and wanted not in features:
+            raise ValueError(f"expected column {wanted} in {name}, got {', '.join(features) or 'none'}")
+    image = column or _only(_of_type(features, "Image"), "image", name)
+    if image is None:
+        raise ValueError(f"expected a column of pictures in {name}, got {', '.join(features) or 'none'}")
+    label = label_column or _only(_of_type(features, "ClassLabel") or _whole_numbers(features), "label", name)
+    class_names = _field(features[label], "names") if label else None
+    return Columns(image=image, label=label, class_names=tuple(class_names) if class_names else None)
+
+
+def labels_from(values: Sequence[Any], columns: Columns, name: str) -> Labels:
+    """Labels and class names from a column's values: integers as they are, strings numbered in alphabetical order.
+
+    No labels where all values are missing, as in test splits whose classes are kept back.
+
+    Raises:
+        ValueError: some are missing, or they are neither integers nor strings.
+    """
+    if columns.label is None or all(value is None for value in values):
+        return None, columns.class_names
+    if all(isinstance(value, str) for value in values):
+        class_names, labels = np.unique(np.asarray(values), return_inverse=True)
+        return labels.astype(np.int64), tuple(class_names.tolist())
+    if not all(isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 for value in values):
+        strange = next(value for value in values if not isinstance(value, int) or isinstance(value, bool))
+        raise ValueError(f"expected an integer label in each row of {name}, got {strange!r} in column {columns.label}")
+    return np.asarray(values, dtype=np.int64), columns.class_names
+
+
+def _only(candidates: list[str], kind: str, name: str) -> str | None:
+    chosen = candidates if len(candidates) == 1 else [found for found in candidates if found in _DEFAULTS[kind]]
+    if candidates and len(chosen) != 1:
+        option = "--column" if kind == "image" else "--label-column"
+        raise ValueError(f"expected one {kind} column in {name}, got {', '.join(candidates)}; name one ({option})")
+    return chosen[0] if chosen else None
+
+
+def _of_type(features: Features, kind: str) -> list[str]:
+    return [name for name, feature in features.items() if _field(feature, "_type") == kind]
+
+
+def _whole_numbers(features: Features) -> list[str]:
+    """Integer columns that are called labels, in tables whose types say no more."""
+    return [name for name in _DEFAULTS["label"] if "int" in str(_field(features.get(name), "dtype"))]
+
+
+def _field(feature: Any, field: str) -> Any:
+    return feature.get(field) if isinstance(feature, Mapping) else None

@@ -1,0 +1,118 @@
+"""Images matched to the shape that a classifier declares, or refused."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from wobbliness.images.values import unit_values
+
+ImageShape = Sequence[int | None] | None
+"""Shape of one image, `(C, H, W)` for pictures; None inside: any size; None: not declared."""
+
+
+def fit_images(
+    images: Float32[np.ndarray, "N ..."], image_shape: ImageShape, *, resize: bool = False
+) -> Float32[np.ndarray, "N ..."]:
+    """Images in the shape that a classifier declares.
+
+    Grey pictures are repeated for a classifier of colour, and pictures whose channels are all equal are given as one channel to a
+    classifier of grey ones; an array `(N, H, W)` gets its channel axis. Neither loses anything. Another size is scaled only
+    where `resize` allows it: both axes by themselves, bilinear and antialiased (Pillow's, on float values), as
+    `torchvision.transforms.v2.Resize((H, W))` does up to rounding.
+
+    >>> fit_images(np.zeros((5, 1, 8, 8), np.float32), (3, None, None)).shape
+    (5, 3, 8, 8)
+
+    Args:
+        images: `(N, C, H, W)` or `(N, ...)` in [0, 1].
+        image_shape: the classifier's `image_shape`: of one image, channels first; None inside for any size; None if not declared.
+        resize: scale pictures of another size.
+
+    Raises:
+        ValueError: the images do not fit and may not be made to; or `resize` is asked for and no size is declared.
+    """
+    return Target(image_shape=image_shape, resize=resize).fit_all(images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What images are to be fitted to."""
+
+    image_shape: ImageShape = None
+    resize: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resize and (self.image_shape is None or len(self.image_shape) != 3 or None in self.image_shape[1:]):
+            raise ValueError(
+                f"expected a classifier that declares the size to resize pictures to, got {_text(self.image_shape) or 'none'}"
+            )
+
+    def fit_all(self, images: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "M ..."]:
+        """All images of an array; the array itself where nothing is to be done."""
+        shape = self.image_shape
+        if shape is None:
+            return images
+        if images.ndim == 3 and len(shape) == 3:
+            images = images[:, None]
+        if _fits(images.shape[1:], shape):
+            return images
+        if images.ndim != 4 or len(shape) != 3:
+            raise ValueError(
+                f"expected images of shape {_text(shape)} each, as the classifier declares, got {_text(images.shape[1:])}"
+            )
+        return np.stack([unit_values(self.fit(image, f"image {row}")) for row, image in enumerate(images)])
+
+    def fit(self, picture: np.ndarray, name: str) -> np.ndarray:
+        """One picture `(C, H, W)` of any type of pixel; of that type still where it is not scaled."""
+        if self.image_shape is None:
+            return picture
+        if len(self.image_shape) != 3:
+            raise ValueError(
+                f"expected images of shape {_text(self.image_shape)}, as the classifier declares, got picture {name}"
+            )
+        channels, height, width = self.image_shape
+        picture = with_channels(picture, channels, name)
+        if _fits(picture.shape[1:], (height, width)):
+            return picture
+        if not self.resize or height is None or width is None:
+            raise ValueError(
+                f"expected pictures of {_text((height, width))} pixels, as the classifier declares, "
+                f"got {_text(picture.shape[1:])} in {name}; resize them (--resize) or choose others"
+            )
+        return np.stack([_resized(channel, height, width) for channel in picture])
+
+
+def with_channels(picture: np.ndarray, channels: int | None, name: str) -> np.ndarray:
+    """The same picture in another number of channels, where nothing is lost by it.
+
+    Raises:
+        ValueError: colours would be lost, or the channels have no common meaning.
+    """
+    found = picture.shape[0]
+    if channels in (None, found):
+        return picture
+    if channels == 3 and found == 1:
+        return np.repeat(picture, 3, axis=0)
+    if channels == 1 and found == 3 and (picture == picture[:1]).all():
+        return picture[:1]
+    why = "; colours are not turned to grey" if channels == 1 and found == 3 else ""
+    why = why or ("; are its channels last?" if picture.shape[2] == channels else "")
+    raise ValueError(f"expected pictures of {channels} channels, as the classifier declares, got {found} in {name}{why}")
+
+
+def _fits(found: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    return len(found) == len(wanted) and all(want in (None, got) for got, want in zip(found, wanted, strict=True))
+
+
+def _resized(channel: np.ndarray, height: int, width: int) -> Float32[np.ndarray, "H W"]:
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(unit_values(channel)))
+    scaled = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+    return np.asarray(np.clip(scaled, 0, 1))  # the weights' rounding may lead out of the range by a last bit
+
+
+def _text(shape: Sequence[int | None] | None) -> str:
+    return "" if shape is None else " x ".join("any" if size is None else str(size) for size in shape)

@@ -1,0 +1,66 @@
+"""A folder of pictures, or of class folders with pictures."""
+
+from pathlib import Path
+
+import numpy as np
+
+from wobbliness.images.fitting import Target
+from wobbliness.images.image_set import ImageSet
+from wobbliness.images.pictures import PICTURE_ENDINGS
+from wobbliness.images.stacking import stack_pictures
+
+_FILE_MANAGERS = ("Thumbs.db", "desktop.ini")
+
+
+def read_picture(path: Path, target: Target) -> ImageSet:
+    """One picture, as a set of one.
+
+    Raises:
+        ValueError: as for `stack_pictures`.
+    """
+    images = stack_pictures([(str(path), path)], 1, target, str(path))
+    return ImageSet(images=images, labels=None, names=(path.name,), class_names=None)
+
+
+def read_picture_folder(folder: Path, target: Target) -> ImageSet:
+    """Pictures sorted by name; labels from class folders in alphabetical order, as torchvision's ImageFolder gives them.
+
+    Hidden files and those that file managers leave are skipped. Anything else that is no picture is refused: a picture of
+    another format must not go missing unnoticed.
+
+    Raises:
+        ValueError: there are no pictures or other files, or as for `stack_pictures`.
+    """
+    class_folders = [path for path in _entries(folder) if path.is_dir()]
+    if not class_folders:
+        files, labels, class_names = _pictures(folder), None, None
+    else:
+        _check_only_folders(folder, class_folders)
+        by_class = [_pictures(class_folder) for class_folder in class_folders]
+        files = [path for paths in by_class for path in paths]
+        labels = np.repeat(np.arange(len(by_class)), [len(paths) for paths in by_class]).astype(np.int64)
+        class_names = tuple(path.name for path in class_folders)
+    images = stack_pictures([(str(path), path) for path in files], len(files), target, str(folder))
+    names = tuple(path.relative_to(folder).as_posix() for path in files)
+    return ImageSet(images=images, labels=labels, names=names, class_names=class_names)
+
+
+def _check_only_folders(folder: Path, class_folders: list[Path]) -> None:
+    beside = [path for path in _entries(folder) if path not in class_folders]
+    if beside:
+        raise ValueError(
+            f"expected pictures or class folders in {folder}, got both: {class_folders[0].name} and {beside[0].name}"
+        )
+
+
+def _pictures(folder: Path) -> list[Path]:
+    files = _entries(folder)
+    for path in files:
+        if path.suffix.lower() not in PICTURE_ENDINGS or not path.is_file():
+            raise ValueError(f"expected only pictures ({', '.join(PICTURE_ENDINGS)}) in {folder}, got {path.name}")
+    return files
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, by name, without what no user put there."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in _FILE_MANAGERS)

@@ -1,0 +1,128 @@
+"""Data sets of the Hugging Face hub, from it or from a folder in its layout."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wobbliness.images.columns import Columns, find_columns, labels_from
+from wobbliness.images.fitting import Target
+from wobbliness.images.image_set import ImageSet
+from wobbliness.images.stacking import Encoded, stack_pictures
+from wobbliness.images.tables import column_types, picture_cell
+
+DATA_VARIABLE = "WOBBLINESS_DATA"
+HUB_PREFIX = "hf:"
+HUB_NAMES = {"fashion_mnist": "zalando-datasets/fashion_mnist", "cifar10": "uoft-cs/cifar10"}
+
+_NAME = re.compile(r"(?P<name>[^\[\]]+?)(:(?P<config>[\w.-]+))?(\[(?P<split>.+)\])?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubName:
+    """`name[split]` or `name:config[split]`; the split may be a slice, `test[:100]`."""
+
+    name: str
+    config: str | None
+    split: str | None
+
+    @property
+    def source(self) -> str:
+        """What `datasets.load_dataset` is to read."""
+        return data_source(self.name)
+
+
+def parse_hub_name(text: str) -> HubName:
+    """The parts of a data set's name, without the `hf:`.
+
+    >>> parse_hub_name("cifar10[test[:100]]").split
+    'test[:100]'
+
+    Raises:
+        ValueError: it has another form.
+    """
+    match = _NAME.fullmatch(text)
+    if match is None:
+        raise ValueError(f"expected a data set as hf:NAME[SPLIT], got {HUB_PREFIX}{text}")
+    return HubName(name=match["name"], config=match["config"], split=match["split"])
+
+
+def data_source(name: str) -> str:
+    """Where a data set is: in the folder that the environment variable WOBBLINESS_DATA names, else on the hub."""
+    folder = os.environ.get(DATA_VARIABLE)
+    local = Path(folder) / name if folder else None
+    return str(local) if local is not None and local.is_dir() else HUB_NAMES.get(name, name)
+
+
+def read_hub(text: str, target: Target, *, column: str | None, label_column: str | None) -> ImageSet:
+    """The pictures of one split of a hub data set.
+
+    Raises:
+        ValueError: the data set or its split cannot be had, a column does not exist, or as for `stack_pictures`.
+    """
+    import datasets
+
+    wanted = parse_hub_name(text)
+    name = HUB_PREFIX + text
+    try:
+        table = datasets.load_dataset(wanted.source, wanted.config, split=wanted.split or _only_split(wanted))
+    except _Ambiguous:
+        raise
+    except Exception as error:  # the library raises a dozen classes of its own, from the network's to the file system's
+        reason = str(error).strip().split("\n")[0]
+        reason = f"{type(error).__name__}: {reason}"
+        raise ValueError(f"expected data set {name} in ${DATA_VARIABLE} or on the hub, got {reason}") from error
+    columns = find_columns(column_types(table.features.arrow_schema), name, column=column, label_column=label_column)
+    table = table.select_columns(columns.names).cast_column(columns.image, datasets.Image(decode=False))
+    rows = _Rows(table, columns, roots=_roots(wanted.source))
+    images = stack_pictures(rows, len(table), target, name)
+    labels, class_names = labels_from(table[columns.label][:] if columns.label else [], columns, name)
+    return ImageSet(images=images, labels=labels, names=tuple(rows.names), class_names=class_names)
+
+
+class _Ambiguous(ValueError):
+    """A data set of several splits, and none named."""
+
+
+def _only_split(wanted: HubName) -> str:
+    import datasets
+
+    splits = datasets.get_dataset_split_names(wanted.source, wanted.config)
+    if len(splits) != 1:
+        raise _Ambiguous(
+            f"expected a split of data set {wanted.name} as hf:{wanted.name}[SPLIT], got none of {', '.join(splits)}"
+        )
+    return str(splits[0])
+
+
+class _Rows:
+    """Goes through a data set row by row; keeps names."""
+
+    def __init__(self, table: Any, columns: Columns, roots: tuple[Path, ...]) -> None:
+        self._table, self._columns, self._roots = table, columns, roots
+        self.names: list[str] = []
+
+    def __iter__(self) -> Iterator[Encoded]:
+        for row, cells in enumerate(self._table):
+            path, content = picture_cell(cells[self._columns.image])
+            name = Path(path).name if path else str(row)
+            self.names.append(name)
+            yield name, content if isinstance(content, bytes) else self._file(path, name)
+
+    def _file(self, path: str | None, name: str) -> Path:
+        """The file of a data set that stores pictures beside its table; a stranger's table may not name others."""
+        file = Path(path or "").resolve()
+        if not path or not any(file.is_relative_to(root) for root in self._roots):
+            raise ValueError(f"expected a picture within the data set, got {path or 'none'} for {name}")
+        return file
+
+
+def _roots(source: str) -> tuple[Path, ...]:
+    """Folders that a data set's own files are in: its folder, or the libraries' caches."""
+    import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    own = [Path(source)] if Path(source).is_dir() else []
+    return tuple(root.resolve() for root in (*own, Path(HF_HUB_CACHE), Path(datasets.config.HF_DATASETS_CACHE)))

@@ -1,0 +1,35 @@
+"""The range of pixel values, read from their type."""
+
+import numpy as np
+from jaxtyping import Float32
+
+_HIGHEST = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+
+
+def unit_values(values: np.ndarray) -> Float32[np.ndarray, "..."]:
+    """Values as float32: 8-bit divided by 255, 16-bit by 65535, floats as they are.
+
+    Raises:
+        ValueError: another type; what its range means is not guessed.
+    """
+    native = values.dtype.newbyteorder("=")
+    if native in _HIGHEST:
+        scaled = values.astype(np.float32)
+        scaled /= np.float32(_HIGHEST[native])
+        return scaled
+    if not np.issubdtype(values.dtype, np.floating):
+        raise ValueError(f"expected images as floats in [0, 1] or 8- or 16-bit unsigned integers, got {values.dtype}")
+    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, and is refused by check_range
+        return values.astype(np.float32, copy=False)
+
+
+def check_range(images: Float32[np.ndarray, "..."], name: str) -> None:
+    """ValueError where values lie outside [0, 1] or are NaN, as measuring them does."""
+    if images.size == 0:
+        raise ValueError(f"expected at least one image, and none empty, got shape {images.shape} in {name}")
+    lowest, highest = images.min(), images.max()
+    if not (lowest >= 0 and highest <= 1):
+        raise ValueError(
+            f"expected floats in [0, 1], got values from {lowest} to {highest} in {name}; convert other ranges before, "
+            "or store 8-bit integers"
+        )
