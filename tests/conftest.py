@@ -22,7 +22,6 @@ with install_import_hook("wobbliness", "beartype.beartype"):
     import wobbliness.entropy
     import wobbliness.execution
     import wobbliness.images
-    import wobbliness.images.hub
     import wobbliness.noise
     import wobbliness.planning
     import wobbliness.sampling

@@ -26,10 +26,11 @@ def read_npy(path: Path, target: Target) -> ImageSet:
         ValueError: it is damaged, holds Python objects, is shorter than its header says, or holds no images.
     """
     with _reading(path):
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # the map is refused where the file is too short
-        if not isinstance(array, np.ndarray):
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # the map is refused where the file is too short
+        if not isinstance(mapped, np.ndarray):
             raise ValueError("it is an archive")
-    return _image_set(array, None, target, path)
+    check_set_size(mapped.shape, str(path))
+    return _image_set(np.array(mapped), None, target, path)  # a copy: the file may change while it is measured
 
 
 def read_npz(path: Path, target: Target, *, column: str | None, label_column: str | None) -> ImageSet:
@@ -94,7 +95,6 @@ def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
 def _image_set(array: np.ndarray, labels: Int[np.ndarray, " N"] | None, target: Target, path: Path) -> ImageSet:
     if array.ndim < 2:
         raise ValueError(f"expected images of shape (N, ...), got shape {array.shape} in {path}")
-    check_set_size(array.shape, str(path))
     try:
         images = unit_values(array)
     except ValueError as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
+from wobbliness.images.image_set import check_set_size
 from wobbliness.images.values import unit_values
 
 ImageShape = Sequence[int | None] | None
@@ -62,7 +63,15 @@ class Target:
             raise ValueError(
                 f"expected images of shape {_text(shape)} each, as the classifier declares, got {_text(images.shape[1:])}"
             )
-        return np.stack([unit_values(self.fit(image, f"image {row}")) for row, image in enumerate(images)])
+        return self._fit_each(images)
+
+    def _fit_each(self, images: Float32[np.ndarray, "N C H W"]) -> Float32[np.ndarray, "N c h w"]:
+        first = self.fit(images[0], "image 0")
+        check_set_size((len(images), *first.shape), "the images fitted to the classifier")
+        fitted = np.empty((len(images), *first.shape), np.float32)
+        for row, image in enumerate(images):
+            fitted[row] = self.fit(image, f"image {row}")
+        return fitted
 
     def fit(self, picture: np.ndarray, name: str) -> np.ndarray:
         """One picture `(C, H, W)` of any type of pixel; of that type still where it is not scaled."""

@@ -16,6 +16,7 @@ MAX_PICTURE_PIXELS = 8192 * 8192
 """A picture that announces more is refused before it is decoded."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP")  # no other decoder of Pillow's is offered a stranger's file
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "YCbCr", "CMYK")
 _PNG_START, _PNG_GREY = b"\x89PNG\r\n\x1a\n", 0
 
 
@@ -39,7 +40,7 @@ def decode_picture(source: Path | bytes, name: str) -> UInt8[np.ndarray, "C H W"
     stream: io.BufferedIOBase
     try:
         with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower, and an error
+            warnings.simplefilter("ignore")  # Pillow warns of bombs and of alpha in palettes: both are errors or checked here
             _check_depth(stream.read(26), name)
             stream.seek(0)
             with Image.open(stream, formats=_FORMATS) as picture:
@@ -78,6 +79,8 @@ def _channels(picture: "Image.Image", name: str) -> np.ndarray:
         return pixels[None]
     if picture.has_transparency_data:
         _check_opaque(np.asarray(picture.convert("RGBA").getchannel("A")) == 255, name)
+    if picture.mode not in _MODES:
+        raise _Refused(f"expected pixels of mode {', '.join(_MODES)} or I;16, got {picture.mode} in {name}")
     pixels = np.asarray(picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"))
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
 

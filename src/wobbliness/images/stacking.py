@@ -1,6 +1,6 @@
 """Pictures one by one into one array."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -30,40 +30,48 @@ def stack_pictures(encoded: Iterable[Encoded], num_pictures: int, target: Target
     Raises:
         ValueError: a picture cannot be read or fitted, has another size than the first, or the set is too large, or empty.
     """
-    pictures = _decoded(encoded, target)
-    first_name, first = next(pictures, (name, None))
-    if first is None:
-        raise ValueError(f"expected at least one picture in {name}, got none")
-    stack = _allocated(num_pictures, first.shape, name)
+    stack = _Stack(num_pictures, name)
     with progress_bar("reading pictures", num_pictures) as advance:
-        stack[0] = first
-        advance(1)
-        for row, (picture_name, picture) in enumerate(pictures, start=1):
-            if picture.shape[1:] != stack.shape[2:]:
-                raise ValueError(
-                    f"expected pictures of one size, got {first.shape[1]} x {first.shape[2]} in {first_name} and "
-                    f"{picture.shape[1]} x {picture.shape[2]} in {picture_name}"
-                )
-            if len(picture) > stack.shape[1]:
-                stack = _with_colour(stack, row, len(picture), name)
-            stack[row] = with_channels(picture, stack.shape[1], picture_name)
+        for picture_name, content in encoded:
+            stack.add(unit_values(target.fit(decode_picture(content, picture_name), picture_name)), picture_name)
             advance(1)
-    return stack
+    return stack.images()
 
 
-def _decoded(encoded: Iterable[Encoded], target: Target) -> Iterator[tuple[str, Float32[np.ndarray, "C H W"]]]:
-    for name, content in encoded:
-        yield name, unit_values(target.fit(decode_picture(content, name), name))
+class _Stack:
+    """Takes pictures one by one; memory for all is taken with the first, once it is known that they are not too many."""
 
+    def __init__(self, num_pictures: int, name: str) -> None:
+        self._num_pictures, self._name = num_pictures, name
+        self._num_added = 0
+        self._first_name = ""
+        self._images: Float32[np.ndarray, "N C H W"] | None = None
 
-def _allocated(num_pictures: int, shape: tuple[int, ...], name: str) -> Float32[np.ndarray, "N C H W"]:
-    check_set_size((num_pictures, *shape), name)
-    return np.empty((num_pictures, *shape), np.float32)
+    def add(self, picture: Float32[np.ndarray, "C H W"], name: str) -> None:
+        if self._num_added == self._num_pictures:
+            raise ValueError(f"expected {self._num_pictures} pictures in {self._name}, as it states itself, got more")
+        images = self._images
+        if images is None:
+            images, self._first_name = self._allocated(picture.shape), name
+        if picture.shape[1:] != images.shape[2:]:
+            sizes = ["{} x {}".format(*shape[-2:]) for shape in (images.shape, picture.shape)]
+            raise ValueError(f"expected pictures of one size, got {sizes[0]} in {self._first_name} and {sizes[1]} in {name}")
+        if len(picture) > images.shape[1]:
+            grey, images = images, self._allocated(picture.shape)
+            images[: self._num_added] = grey[: self._num_added]
+        images[self._num_added] = with_channels(picture, images.shape[1], name)
+        self._images = images
+        self._num_added += 1
 
+    def images(self) -> Float32[np.ndarray, "N C H W"]:
+        if self._images is None:
+            raise ValueError(f"expected at least one picture in {self._name}, got none")
+        if self._num_added < self._num_pictures:
+            raise ValueError(
+                f"expected {self._num_pictures} pictures in {self._name}, as it states itself, got {self._num_added}"
+            )
+        return self._images
 
-def _with_colour(
-    stack: Float32[np.ndarray, "N c H W"], num_done: int, channels: int, name: str
-) -> Float32[np.ndarray, "N C H W"]:
-    coloured = _allocated(len(stack), (channels, *stack.shape[2:]), name)
-    coloured[:num_done] = stack[:num_done]
-    return coloured
+    def _allocated(self, shape: tuple[int, ...]) -> Float32[np.ndarray, "N C H W"]:
+        check_set_size((self._num_pictures, *shape), self._name)
+        return np.empty((self._num_pictures, *shape), np.float32)

@@ -37,8 +37,6 @@ def read_parquet(path: Path, target: Target, *, column: str | None, label_column
         images = stack_pictures(rows, num_rows, target, str(path))
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise ValueError(f"expected a table of pictures, got {path}: {error}") from error
-    if len(rows.names) != num_rows:
-        raise ValueError(f"expected {num_rows} rows in {path}, as its footer says, got {len(rows.names)}")
     labels, class_names = labels_from(rows.labels, columns, str(path))
     return ImageSet(images=images, labels=labels, names=tuple(rows.names), class_names=class_names)
 
