@@ -1,5 +1,6 @@
 """Pictures in Parquet tables and hub data sets."""
 
+import io
 import os
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from picture_files import GREY, MEBIBYTE, png, save, save_with_features, table, unit
+from picture_files import GREY, MEBIBYTE, RNG, png, save, save_with_features, table, unit
 
 from wobbliness import read_images
+from wobbliness.images.parquet_pages import unpacked_size
 from wobbliness.study.data import DATA_VARIABLE
 
 
@@ -44,6 +46,39 @@ def test_a_path_in_a_table_is_never_opened(tmp_path):
         read_images(table(tmp_path / "table.parquet", [{"bytes": None, "path": str(secret)}, {"bytes": b"", "path": ""}]))
 
 
+def with_a_lying_footer(content):
+    """A Parquet file whose footer says that its one column unpacks to a few bytes, in as many digits as before."""
+
+    def unpacked(file):
+        return pq.read_metadata(io.BytesIO(file)).row_group(0).column(0).total_uncompressed_size
+
+    zigzag, groups = 2 * unpacked(content), []
+    while zigzag:
+        groups.append(zigzag & 127)
+        zigzag >>= 7
+    stated = bytes([group | 128 for group in groups[:-1]] + groups[-1:])
+    place = content.index(stated, content.index(b"schema"))
+    lie = content[:place] + bytes([0x80 | 100] + [0x80] * (len(stated) - 2) + [0]) + content[place + len(stated) :]
+    assert unpacked(lie) == 50
+    return lie
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
+def test_pages_unpack_to_what_an_honest_footer_says(tmp_path, compression):
+    cells = [{"bytes": png(RNG.integers(0, 256, (8, 8), np.uint8)), "path": str(index)} for index in range(500)]
+    path = tmp_path / "table.parquet"
+    for options in ({}, {"use_dictionary": False, "data_page_version": "2.0"}, {"write_statistics": False, "row_group_size": 99}):
+        content = pa.table({"image": cells, "label": list(range(500))})
+        pq.write_table(content, path, compression=compression, data_page_size=1000, **options)
+        metadata = pq.read_metadata(path)
+        for group in (metadata.row_group(index) for index in range(metadata.num_row_groups)):
+            for chunk in (group.column(index) for index in range(group.num_columns)):
+                with path.open("rb") as stream:
+                    unpacked = unpacked_size(stream, chunk)
+                headers = chunk.total_uncompressed_size - unpacked  # the footer counts the pages' headers, too
+                assert 0 < headers < 0.2 * chunk.total_uncompressed_size + 100
+
+
 def test_a_table_of_bombs_is_refused_in_bounded_memory(tmp_path):
     bomb = png(GREY) + bytes(100 * MEBIBYTE)
     pq.write_table(pa.table({"image": pa.array([bomb])}), tmp_path / "bomb.parquet", compression="zstd")
@@ -51,7 +86,9 @@ def test_a_table_of_bombs_is_refused_in_bounded_memory(tmp_path):
     picture = png(np.zeros((99, 99), np.uint8))
     pq.write_table(pa.table({"image": pa.array([picture] * 10**6)}), tmp_path / "repeated.parquet")
     assert (tmp_path / "repeated.parquet").stat().st_size < MEBIBYTE
-    for name, message in (("bomb", "content that unpacks"), ("repeated", "images that take at most 8 GiB")):
+    (tmp_path / "lie.parquet").write_bytes(with_a_lying_footer((tmp_path / "bomb.parquet").read_bytes()))
+    bomb, repeated = "content that unpacks", "images that take at most 8 GiB"
+    for name, message in (("bomb", bomb), ("lie", bomb), ("repeated", repeated)):
         before = pa.total_allocated_bytes()
         with pytest.raises(ValueError, match=f"^expected {message}"):
             read_images(tmp_path / f"{name}.parquet")

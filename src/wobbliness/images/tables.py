@@ -9,6 +9,7 @@ from typing import Any
 from wobbliness.images.columns import Columns, Features, find_columns, labels_from
 from wobbliness.images.fitting import Target
 from wobbliness.images.image_set import ImageSet, check_expansion
+from wobbliness.images.parquet_pages import unpacked_size
 from wobbliness.images.stacking import Encoded, stack_pictures
 
 _SPLIT_OF_SHARD = re.compile(r"(?P<split>.*?)-\d+-of-\d+.*\.parquet")
@@ -112,6 +113,9 @@ def _check_columns(file: Path, table: Any, columns: Columns) -> None:
     if missing:
         raise ValueError(f"expected column {min(missing)} in {file}, got {', '.join(table.schema_arrow.names)}")
     groups = [table.metadata.row_group(index) for index in range(table.metadata.num_row_groups)]
-    for chunk in (group.column(index) for group in groups for index in range(group.num_columns)):
-        if chunk.path_in_schema.split(".")[0] in columns.names:
-            check_expansion(chunk.total_uncompressed_size, min(chunk.total_compressed_size, file.stat().st_size), str(file))
+    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
+    with file.open("rb") as stream:
+        for chunk in chunks:
+            if chunk.path_in_schema.split(".")[0] in columns.names:
+                stored = min(chunk.total_compressed_size, file.stat().st_size)
+                check_expansion(unpacked_size(stream, chunk), stored, str(file))

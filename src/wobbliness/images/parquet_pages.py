@@ -1,0 +1,71 @@
+"""What the pages of a Parquet column unpack to by their own headers, which a reader obeys; the footer may say anything."""
+
+from typing import Any, BinaryIO
+
+_UNPACKED, _STORED = 2, 3  # fields of the format's PageHeader
+_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _STRUCT = 1, 2, 3, 7, 8, 12  # types of Thrift's compact protocol
+_INTEGERS = (4, 5, 6)
+
+
+def unpacked_size(stream: BinaryIO, chunk: Any) -> int:
+    """Bytes that all pages of a column chunk unpack to.
+
+    Args:
+        stream: the file.
+        chunk: the chunk's metadata, for where it lies.
+
+    Raises:
+        ValueError: a page's header cannot be read, or leads out of the file.
+    """
+    offsets = [chunk.data_page_offset] + ([chunk.dictionary_page_offset] if chunk.has_dictionary_page else [])
+    start, unpacked = min(offset for offset in offsets if offset is not None), 0
+    stop = start + chunk.total_compressed_size
+    try:
+        stream.seek(start)
+        while stream.tell() < stop:
+            header = _struct(stream)
+            unpacked += header[_UNPACKED]
+            if min(header[_UNPACKED], header[_STORED]) < 0:
+                raise ValueError("a negative size")
+            stream.seek(header[_STORED], 1)
+    except (ValueError, IndexError, KeyError, OSError, OverflowError, RecursionError) as error:
+        raise ValueError(f"expected readable pages in {stream.name}, got {type(error).__name__}: {error}") from error
+    return unpacked
+
+
+def _struct(stream: BinaryIO) -> dict[int, int]:
+    """The integers of a structure by the numbers of their fields; all else is passed over."""
+    fields: dict[int, int] = {}
+    number = 0
+    while head := stream.read(1)[0]:
+        number = number + (head >> 4) if head >> 4 else _integer(stream)
+        fields[number] = _value(stream, head & 15)
+    return fields
+
+
+def _value(stream: BinaryIO, kind: int) -> int:
+    if kind in _INTEGERS:
+        return _integer(stream)
+    if kind == _STRUCT:
+        _struct(stream)
+    elif kind in (_BYTE, _DOUBLE, _BINARY):
+        stream.seek({_BYTE: 1, _DOUBLE: 8}.get(kind) or _natural(stream), 1)
+    elif kind not in (_TRUE, _FALSE):
+        raise ValueError(f"a field of type {kind}")
+    return 0
+
+
+def _integer(stream: BinaryIO) -> int:
+    zigzag = _natural(stream)
+    return zigzag >> 1 if zigzag % 2 == 0 else -(zigzag + 1 >> 1)
+
+
+def _natural(stream: BinaryIO) -> int:
+    """A number in groups of seven bits, the lowest first; of ten groups at most, as 64 bits take."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = stream.read(1)[0]
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value
+    raise ValueError("a number of more than 64 bits")
