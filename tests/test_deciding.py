@@ -207,3 +207,16 @@ def test_bad_arguments_are_refused(half_space, images, wrong):
 def test_the_number_of_classes_must_be_known(half_space, images):
     with pytest.raises(ValueError, match="^expected the number of classes"):
         wobbliness.decide(half_space, images, 0.1, 0.1)
+
+
+@pytest.mark.parametrize("decide", [wobbliness.decide, wobbliness.decide_as_measured])
+def test_each_image_may_have_its_own_threshold(half_space, images, decide):
+    thresholds = np.where(np.arange(len(images)) % 2, 0.1, 0.4)
+    mixed = decide(half_space, images, 0.3, thresholds, num_classes=2)
+    low, high = (decide(half_space, images, 0.3, threshold, num_classes=2) for threshold in (0.1, 0.4))
+    for name in ("is_decided", "is_below", "draws"):
+        expected = np.where(thresholds == 0.1, getattr(low, name), getattr(high, name))
+        assert np.array_equal(getattr(mixed, name), expected), name
+    assert not np.array_equal(low.draws, high.draws), "control: the threshold matters"
+    with pytest.raises(ValueError, match="^expected a threshold above 0 nats, one for all or one for each of 40, got "):
+        decide(half_space, images, 0.3, thresholds[:3], num_classes=2)

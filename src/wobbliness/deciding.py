@@ -31,7 +31,7 @@ class Decisions:
         lower: `(N,)` nats, lower end of a one-sided confidence sequence of the true W at level `1 - error_rate`. It holds for any
             number of draws and is wider than what decides: that knows `max_draws`.
         upper: `(N,)` nats, the upper end of another one.
-        threshold: nats.
+        threshold: nats, for all images or for each.
         sigma: standard deviation of the noise, pixel units of [0, 1].
         error_rate: probability of a wrong decision, for each image.
         max_draws: most draws of an image.
@@ -46,7 +46,7 @@ class Decisions:
     counts: Int[np.ndarray, "N K"]
     lower: Float[np.ndarray, " N"]
     upper: Float[np.ndarray, " N"]
-    threshold: float
+    threshold: float | Float[np.ndarray, " N"]
     sigma: float
     error_rate: float
     max_draws: int
@@ -62,7 +62,7 @@ def decide(
     classifier: Any,
     images: Any,
     sigma: float,
-    threshold: float,
+    threshold: float | Float[np.ndarray, " N"],
     error_rate: float = 0.05,
     max_draws: int = 250,
     seed: int = 0,
@@ -89,7 +89,7 @@ def decide(
         classifier: as for `wobbliness.measure`.
         images: as for `wobbliness.measure`.
         sigma: standard deviation of the noise, pixel units of [0, 1].
-        threshold: nats, above 0.
+        threshold: nats, above 0; one for all images, or `(N,)` one for each.
         error_rate: in (0, 1).
         max_draws: after as many an image stays undecided.
         seed: of the noise; the draws are those of `measure` with this seed.
@@ -118,14 +118,14 @@ def decide(
         num_classes=num_classes,
         device=device,
     )
-    return _decide(plan, stopping.true_boundaries, _check_rates(threshold, error_rate), error_rate, progress)
+    return _decide(plan, stopping.true_boundaries, _check_rates(threshold, error_rate, plan), error_rate, progress)
 
 
 def decide_as_measured(
     classifier: Any,
     images: Any,
     sigma: float,
-    threshold: float,
+    threshold: float | Float[np.ndarray, " N"],
     error_rate: float = 0.05,
     max_draws: int = 250,
     seed: int = 0,
@@ -161,27 +161,33 @@ def decide_as_measured(
         num_classes=num_classes,
         device=device,
     )
-    return _decide(plan, stopping.curtailed_boundaries, _check_rates(threshold, error_rate), error_rate, progress)
+    return _decide(plan, stopping.curtailed_boundaries, _check_rates(threshold, error_rate, plan), error_rate, progress)
 
 
-def _check_rates(threshold: float, error_rate: float) -> float:
-    if not 0 < threshold < np.inf:
-        raise ValueError(f"expected a threshold above 0 nats, got {threshold}")
+def _check_rates(threshold: Any, error_rate: float, plan: Plan) -> float | Float[np.ndarray, " N"]:
+    values = np.asarray(threshold, dtype=np.float64)
+    if values.shape not in ((), (len(plan.images),)) or not ((values > 0) & (values < np.inf)).all():
+        raise ValueError(f"expected a threshold above 0 nats, one for all or one for each of {len(plan.images)}, got {threshold}")
     if not 0 < error_rate < 1:
         raise ValueError(f"expected an error rate between 0 and 1, got {error_rate}")
-    return float(threshold)
+    return values if values.ndim else float(values)
 
 
 def _decide(
-    plan: Plan, boundaries: Callable[..., Boundaries], threshold: float, error_rate: float, progress: Progress | None
+    plan: Plan,
+    boundaries: Callable[..., Boundaries],
+    threshold: float | Float[np.ndarray, " N"],
+    error_rate: float,
+    progress: Progress | None,
 ) -> Decisions:
     with plan.session() as execution, progress_bar("deciding", len(plan.images), report=progress) as advance:
         num_classes = _num_classes(plan)
         max_draws = len(plan.span)
-        rule = boundaries(threshold, num_classes=num_classes, error_rate=error_rate, max_draws=max_draws, look_every=STEP)
+        limits: dict[str, Any] = {"num_classes": num_classes, "error_rate": error_rate, "max_draws": max_draws}
+        rules = _Rules.of(lambda value: boundaries(value, **limits, look_every=STEP), threshold, len(plan.images))
         tally = _Tally.of(len(plan.images), num_classes)
         share_items(
-            lambda items: _Pool(plan, rule, tally, execution.block_size or 1).work(items),
+            lambda items: _Pool(plan, rules, tally, execution.block_size or 1).work(items),
             len(plan.images),
             workers=plan.num_workers,
             advance=advance,
@@ -215,13 +221,31 @@ def _num_classes(plan: Plan) -> int:
     return plan.classifier.num_classes
 
 
-def _settle_by_all_draws(tally: "_Tally", threshold: float, max_draws: int) -> None:
+def _settle_by_all_draws(tally: "_Tally", threshold: float | Float[np.ndarray, " N"], max_draws: int) -> None:
     """What was not settled before has all its draws, and their W decides."""
     from wobbliness.entropy import plug_in_entropy
 
     left = (tally.verdict < 0) & (tally.draws == max_draws)
     if left.any():
-        tally.verdict[left] = plug_in_entropy(tally.counts[left]) < threshold
+        tally.verdict[left] = (plug_in_entropy(tally.counts) < threshold)[left]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Rules:
+    """The boundaries of each threshold, and which of them an image has."""
+
+    most_below: Int[np.ndarray, "T D"]
+    least_above: Int[np.ndarray, "T D"]
+    index: Int[np.ndarray, " N"]
+
+    @classmethod
+    def of(
+        cls, boundaries: Callable[[float], Boundaries], threshold: float | Float[np.ndarray, " N"], num_images: int
+    ) -> "_Rules":
+        values, index = np.unique(np.broadcast_to(threshold, num_images), return_inverse=True)
+        rules = [boundaries(float(value)) for value in values]
+        most_below, least_above = np.stack([rule.most_below for rule in rules]), np.stack([rule.least_above for rule in rules])
+        return cls(most_below=most_below, least_above=least_above, index=index)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -244,7 +268,7 @@ class _Pool:
     """The open images of one thread, whose next draws are packed into full blocks."""
 
     plan: Plan
-    rule: Boundaries
+    rules: _Rules
     tally: _Tally
     block_size: int
     scratch: Scratch = field(default_factory=Scratch)
@@ -305,6 +329,7 @@ class _Pool:
         draws, counts = tally.draws[images], tally.counts[images]
         strays_of_first = draws - counts[np.arange(len(images)), tally.first[images]]
         strays_of_leader = draws - counts.max(axis=1)
-        is_below = strays_of_first <= self.rule.most_below[draws]
-        is_above = strays_of_leader >= self.rule.least_above[draws]
+        rule = self.rules.index[images]
+        is_below = strays_of_first <= self.rules.most_below[rule, draws]
+        is_above = strays_of_leader >= self.rules.least_above[rule, draws]
         tally.verdict[images] = np.where(is_below, 1, np.where(is_above, 0, -1))

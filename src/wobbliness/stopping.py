@@ -80,7 +80,6 @@ def true_boundaries(threshold: float, *, num_classes: int, error_rate: float, ma
     )
 
 
-@lru_cache
 def curtailed_boundaries(
     threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1
 ) -> Boundaries:
@@ -101,6 +100,15 @@ def curtailed_boundaries(
     certain = smallest_entropy(strays / max_draws) >= threshold
     fewest = int(np.argmax(reachable)) if reachable.any() else max_draws + 1
     most = int(np.argmax(certain)) - 1 if certain.any() else max_draws
+    return _curtailed_boundaries(fewest, most, error_rate=error_rate, max_draws=max_draws, look_every=look_every)
+
+
+@lru_cache(maxsize=1024)
+def _curtailed_boundaries(fewest: int, most: int, *, error_rate: float, max_draws: int, look_every: int) -> Boundaries:
+    """For W that is below the threshold only with less than `fewest` strays of the first class, and with `most` at most.
+
+    Many thresholds share these numbers, so each pair is worked out once.
+    """
     return _boundaries(
         lambda n, s: _log_hypergeometric(n, s, max_draws - 1, at_least=fewest),
         lambda n, s: _log_hypergeometric(n, s, max_draws, at_most=most),
