@@ -22,9 +22,11 @@ with install_import_hook("wobbliness", "beartype.beartype"):
     import wobbliness.entropy
     import wobbliness.execution
     import wobbliness.images
+    import wobbliness.judgements
     import wobbliness.noise
     import wobbliness.planning
     import wobbliness.sampling
+    import wobbliness.smooth_ranks
     import wobbliness.statistics
     import wobbliness.stopping
     import wobbliness.strays

@@ -17,6 +17,9 @@ from .execution import Execution as Execution
 from .images import ImageSet as ImageSet
 from .images import fit_images as fit_images
 from .images import read_images as read_images
+from .guard import SmoothnessGuard as SmoothnessGuard
+from .judgements import Judgement as Judgement
+from .judgements import QuickVerdicts as QuickVerdicts
 from .noise import image_keys as image_keys
 from .sampling import measure as measure
 from .sampling import sweep as sweep
