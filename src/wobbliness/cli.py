@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from wobbliness.guard_cli import guard_app
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,6 +29,7 @@ app = typer.Typer(
 )
 study_app = typer.Typer(help="Run the paper's experiments and report them.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
+app.add_typer(guard_app, name="guard")
 
 IMAGES = "Picture, folder of pictures, FILE.npy, .npz or .parquet, or data set hf:NAME[SPLIT]."
 Column = Annotated[str | None, typer.Option(help="Array of an .npz, or column of a table.")]

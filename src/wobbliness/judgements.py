@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from wobbliness.votes import Sweep
@@ -46,6 +47,22 @@ class Judgement:
         """`(N, S)` whether the smoothed label is the undisturbed one."""
         return np.asarray(self.smoothed_label == self.undisturbed_label[:, None])
 
+    def frame(self) -> pd.DataFrame:
+        """A row for each input; W, smoothed label and agreement in a column for each sigma."""
+        frame = pd.DataFrame(
+            {
+                "input": range(len(self)),
+                "is_suspicious": self.is_suspicious,
+                "pvalue": self.pvalue,
+                "score": self.score,
+                "undisturbed_label": self.undisturbed_label,
+            }
+        )
+        for name in ("wobbliness", "smoothed_label", "agrees"):
+            for column, sigma in enumerate(self.votes.sigmas):
+                frame[f"{name}_{sigma:g}"] = getattr(self, name)[:, column]
+        return frame
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QuickVerdicts:
@@ -60,3 +77,10 @@ class QuickVerdicts:
     is_suspicious: Bool[np.ndarray, " N"]
     draws: Int[np.ndarray, " N"]
     most_draws: int
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def frame(self) -> pd.DataFrame:
+        """A row for each input."""
+        return pd.DataFrame({"input": range(len(self)), "is_suspicious": self.is_suspicious, "draws": self.draws})

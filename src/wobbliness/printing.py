@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wobbliness.images import ImageSet
+from wobbliness.judgements import Judgement, QuickVerdicts
 from wobbliness.study.records import write_beside
 from wobbliness.study.report import PAGE, Report
 from wobbliness.votes import Sweep
@@ -18,6 +19,7 @@ from wobbliness.votes import Sweep
 if TYPE_CHECKING:
     from wobbliness.batches import BatchComparison
     from wobbliness.benchmark import Benchmark
+    from wobbliness.guard import SmoothnessGuard
 
 
 def write_votes(sweep: Sweep, out: Path, image_set: ImageSet) -> None:
@@ -25,7 +27,11 @@ def write_votes(sweep: Sweep, out: Path, image_set: ImageSet) -> None:
 
     `label` is the class named most often, `given_label` the one that the images' source states, where it states one.
     """
-    frame = pd.concat([_votes_frame(sweep, sigma, image_set) for sigma in sweep.sigmas], ignore_index=True)
+    write_table(pd.concat([_votes_frame(sweep, sigma, image_set) for sigma in sweep.sigmas], ignore_index=True), out)
+
+
+def write_table(frame: pd.DataFrame, out: Path) -> None:
+    """Writes rows as Parquet or CSV by the file's ending."""
     write = frame.to_parquet if out.suffix == ".parquet" else frame.to_csv
     write_beside(out, lambda beside: write(beside, index=False))
 
@@ -148,3 +154,58 @@ def _claims_table(report: Report) -> Table:
     for finding in report.findings:
         table.add_row(finding.claim.id, finding.claim.claim, finding.claim.paper, finding.ours, finding.verdict)
     return table
+
+
+def print_guard(guard: "SmoothnessGuard", folder: Path, *, as_json: bool) -> None:
+    """How a guard was fitted, and at which labels it can see nothing."""
+    num_calibration, rate = len(guard.calibration_), guard.false_positive_rate
+    spread = float(np.sqrt(rate * (1 - rate) / num_calibration))
+    blind = [int(label) for label in np.flatnonzero(guard.smooth_pvalues_ > rate)]
+    facts = {"num_reference": len(guard.reference_.label), "num_calibration": num_calibration, "false_positive_rate": rate}
+    if as_json:
+        pvalues = guard.smooth_pvalues_.tolist()
+        print(
+            json.dumps({"guard": str(folder), **facts, "rate_spread": spread, "smooth_pvalues": pvalues, "blind_labels": blind})
+        )
+        return
+    print(f"guard in {folder}: {facts['num_reference']} clean inputs for reference, {num_calibration} for calibration")
+    print(f"false-positive rate {rate:g}, give or take {spread:.2g} for these calibration inputs")
+    if blind:
+        print(f"sees no trigger where the model names class {', '.join(map(str, blind))}: clean inputs are as smooth there")
+
+
+def print_judgement(judgement: Judgement, *, as_json: bool) -> None:
+    """A line for each suspicious input and a summary, or JSON with all inputs."""
+    if as_json:
+        facts = {"sigmas": list(judgement.votes.sigmas), "draws": judgement.votes.votes[0].draws}
+        rate, names = judgement.false_positive_rate, ("wobbliness", "smoothed_label", "agrees")
+        frame = judgement.frame()[["input", "is_suspicious", "pvalue", "score", "undisturbed_label"]]
+        rows = [
+            row | {name: getattr(judgement, name)[index].tolist() for name in names}
+            for index, row in enumerate(frame.to_dict("records"))
+        ]
+        print(json.dumps({"false_positive_rate": rate, **facts, "inputs": rows}))
+        return
+    columns = "".join(f"{f'W {sigma:g}':>9}" for sigma in judgement.votes.sigmas)
+    print(f"{'input':>8} {'label':>6} {'p-value':>8}{columns}   smoothed label")
+    for index in np.flatnonzero(judgement.is_suspicious):
+        w = "".join(f"{value:>9.3f}" for value in judgement.wobbliness[index])
+        agrees = "the same" if judgement.agrees[index].all() else ", ".join(map(str, judgement.smoothed_label[index]))
+        print(f"{index:>8} {judgement.undisturbed_label[index]:>6} {judgement.pvalue[index]:>8.4f}{w}   {agrees}")
+    _print_num_suspicious(judgement.is_suspicious, f"{judgement.false_positive_rate:.1%} expected of clean inputs")
+
+
+def print_quick_verdicts(verdicts: QuickVerdicts, *, as_json: bool) -> None:
+    """The suspicious inputs and the draws it took, or JSON."""
+    if as_json:
+        rows = verdicts.frame().to_dict("records")
+        print(json.dumps({"most_draws": verdicts.most_draws, "mean_draws": float(verdicts.draws.mean()), "inputs": rows}))
+        return
+    print("suspicious inputs: " + (", ".join(map(str, np.flatnonzero(verdicts.is_suspicious))) or "none"))
+    _print_num_suspicious(
+        verdicts.is_suspicious, f"{verdicts.draws.mean():.0f} draws for each on average, of {verdicts.most_draws}"
+    )
+
+
+def _print_num_suspicious(is_suspicious: np.ndarray, remark: str) -> None:
+    print(f"{is_suspicious.sum()} of {len(is_suspicious)} inputs are suspiciously smooth ({is_suspicious.mean():.1%}; {remark})")

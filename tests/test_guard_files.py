@@ -1,0 +1,154 @@
+"""A guard on disk and on the command line: the same verdicts after saving, one line for what is damaged or foreign."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file, save_file
+from sklearn.exceptions import NotFittedError
+from test_cli import linear_model, run
+
+import wobbliness
+from wobbliness import guard_cli
+from wobbliness.guard import DEFAULT_SIGMAS
+from wobbliness.guard_files import ARRAYS_FILE, SETTINGS_FILE, _digest
+
+SETTINGS = {"sigmas": (0.1, 0.3), "draws": 50, "false_positive_rate": 0.1, "seed": 3}
+
+
+@pytest.fixture
+def folder(tmp_path, digits, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    linear_model(tmp_path / "model.onnx", np.random.default_rng(0).normal(size=(64, 4)))
+    np.save("clean.npy", digits.test.images[:100])
+    np.save("images.npy", digits.test.images[100:160])
+    return tmp_path
+
+
+@pytest.fixture
+def guard(folder, digits):
+    fitted = wobbliness.SmoothnessGuard(wobbliness.open_classifier("model.onnx"), **SETTINGS).fit(digits.test.images[:100])
+    wobbliness.save_guard(fitted, folder / "guard")
+    return fitted
+
+
+def test_a_loaded_guard_gives_the_same_bytes(guard, folder):
+    images = np.load("images.npy")
+    loaded = wobbliness.load_guard(folder / "guard", wobbliness.open_classifier("model.onnx"))
+    for name in ("score_samples", "pvalues", "decision_function", "predict"):
+        assert getattr(loaded, name)(images).tobytes() == getattr(guard, name)(images).tobytes(), name
+    assert loaded.judge(images).frame().equals(guard.judge(images).frame())
+    wobbliness.save_guard(loaded, folder / "again")
+    for name in (SETTINGS_FILE, ARRAYS_FILE):
+        assert (folder / "again" / name).read_bytes() == (folder / "guard" / name).read_bytes()
+    shape = {name: getattr(loaded, name) for name in ("n_features_in_", "image_shape_", "offset_")}
+    assert shape == {name: getattr(guard, name) for name in shape}
+
+
+def test_an_unfitted_guard_is_not_saved(folder):
+    with pytest.raises(NotFittedError):
+        wobbliness.save_guard(wobbliness.SmoothnessGuard(len), folder / "guard")
+    assert not (folder / "guard").exists()
+
+
+def change_settings(folder, **changes):
+    content = json.loads((folder / SETTINGS_FILE).read_text()) | changes
+    (folder / SETTINGS_FILE).write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+
+
+def change_arrays(folder, **changes):
+    """Arrays that the settings vouch for, as an attacker would make them."""
+    save_file({**load_file(folder / ARRAYS_FILE), **changes}, folder / ARRAYS_FILE)
+    change_settings(folder, arrays=_digest((folder / ARRAYS_FILE).read_bytes()))
+
+
+DAMAGES = {
+    "no settings": lambda f: (f / SETTINGS_FILE).unlink(),
+    "no arrays": lambda f: (f / ARRAYS_FILE).unlink(),
+    "cut settings": lambda f: (f / SETTINGS_FILE).write_text((f / SETTINGS_FILE).read_text()[:50]),
+    "not text": lambda f: (f / SETTINGS_FILE).write_bytes(b"\xff\xfe\x00"),
+    "NaN": lambda f: change_settings(f, false_positive_rate=float("nan")),
+    "a list": lambda f: (f / SETTINGS_FILE).write_text("[]"),
+    "another kind": lambda f: change_settings(f, kind="study"),
+    "another schema": lambda f: change_settings(f, schema_version=99),
+    "a missing setting": lambda f: change_settings(f, draws=...),
+    "a rate of text": lambda f: change_settings(f, false_positive_rate="high"),
+    "a rate out of range": lambda f: change_settings(f, false_positive_rate=2.0),
+    "no shape": lambda f: change_settings(f, image_shape=[]),
+    "sigmas too many": lambda f: change_settings(f, sigmas=[0.1, 0.2, 0.3]),
+    "cut arrays": lambda f: (f / ARRAYS_FILE).write_bytes((f / ARRAYS_FILE).read_bytes()[:-8]),
+    "other arrays": lambda f: save_file({"weights": np.zeros(3)}, f / ARRAYS_FILE),
+    "foreign arrays": lambda f: change_arrays(f, weights=np.zeros(3)),
+    "unsorted scores": lambda f: change_arrays(f, calibration=np.linspace(0.9, 0.1, 50)),
+    "NaN in W": lambda f: change_arrays(f, reference_wobbliness=np.full((2, 50), np.nan)),
+    "labels too few": lambda f: change_arrays(f, reference_label=np.zeros(3, np.int64)),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_what_is_damaged_or_foreign_is_refused(monkeypatch, capsys, guard, folder, name):
+    DAMAGES[name](folder / "guard")
+    with pytest.raises(ValueError, match=r"^expected .*got |^expected .* does not exist"):
+        wobbliness.load_guard(folder / "guard", guard.classifier)
+    code, out, err = run(monkeypatch, capsys, "guard", "judge", "guard", "model.onnx", "images.npy")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: expected ")
+
+
+def test_commands_give_what_the_library_gives(monkeypatch, capsys, guard, folder):
+    options = ["--sigma", 0.1, "--sigma", 0.3, "--draws", 50, "--false-positive-rate", 0.1, "--seed", 3]
+    code, text, _ = run(monkeypatch, capsys, "guard", "fit", "model.onnx", "clean.npy", "--out", "fitted", *options, "--json")
+    assert code == 0
+    assert json.loads(text)["num_calibration"] == 50
+    assert (folder / "fitted" / ARRAYS_FILE).read_bytes() == (folder / "guard" / ARRAYS_FILE).read_bytes()
+    judge = ["guard", "judge", "fitted", "model.onnx", "images.npy"]
+    code, text, _ = run(monkeypatch, capsys, *judge, "--json", "--out", "verdicts.parquet")
+    answer, judged = json.loads(text), guard.judge(np.load("images.npy"))
+    assert code == 0
+    assert [row["pvalue"] for row in answer["inputs"]] == judged.pvalue.tolist()
+    assert [row["wobbliness"] for row in answer["inputs"]] == judged.wobbliness.tolist()
+    assert [row["agrees"] for row in answer["inputs"]] == judged.agrees.tolist()
+    assert pd.read_parquet("verdicts.parquet").equals(judged.frame())
+    code, text, _ = run(monkeypatch, capsys, *judge, "--quick", "--json", "--out", "quick.csv")
+    quick = json.loads(text)
+    assert [row["is_suspicious"] for row in quick["inputs"]] == guard.judge_quickly(np.load("images.npy")).is_suspicious.tolist()
+    assert 0 < quick["mean_draws"] < quick["most_draws"] == 100
+    assert list(pd.read_csv("quick.csv").columns) == ["input", "is_suspicious", "draws"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_commands_print_for_people(monkeypatch, capsys):
+    code, text, _ = run(monkeypatch, capsys, "guard", "fit", "model.onnx", "clean.npy", "--out", "guard", "--draws", 20)
+    assert code == 0
+    assert "50 for calibration" in text
+    for extra in ([], ["--quick"]):
+        code, text, _ = run(monkeypatch, capsys, "guard", "judge", "guard", "model.onnx", "images.npy", *extra)
+        assert code == 0
+        assert "of 60 inputs are suspiciously smooth" in text
+
+
+BAD_CALLS = {
+    "too few clean inputs": ("fit", "model.onnx", "clean.npy", "--out", "guard", "--false-positive-rate", "0.001"),
+    "a foreign folder": ("fit", "model.onnx", "clean.npy", "--out", "."),
+    "missing inputs": ("fit", "model.onnx", "none.npy", "--out", "guard"),
+    "missing guard": ("judge", "none", "model.onnx", "images.npy"),
+    "odd output": ("judge", "none", "model.onnx", "images.npy", "--out", "verdicts.xlsx"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+def test_bad_calls_get_one_line_and_write_nothing(monkeypatch, capsys, folder, name):
+    before = sorted(folder.rglob("*"))
+    code, out, err = run(monkeypatch, capsys, "guard", *BAD_CALLS[name])
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: expected ")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_help_has_an_example_each_and_the_defaults_of_the_library(monkeypatch, capsys):
+    for command in ("fit", "judge"):
+        code, text, _ = run(monkeypatch, capsys, "guard", command, "--help")
+        assert code == 0
+        assert f"Example: wobbliness guard {command}" in " ".join(text.replace("│", " ").split())
+    assert tuple(guard_cli.DEFAULT_SIGMAS) == DEFAULT_SIGMAS
