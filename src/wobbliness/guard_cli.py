@@ -14,7 +14,8 @@ TABLES = (".parquet", ".csv")
 guard_app = typer.Typer(help="Judge single inputs: is the model suspiciously smooth around them?", no_args_is_help=True)
 
 Model = Annotated[str, typer.Argument(help="FILE.onnx, a study's network FILE.safetensors, or package.module:attribute.")]
-Column = Annotated[str | None, typer.Option(help="Array of an .npz or column of a .parquet.")]
+Column = Annotated[str | None, typer.Option(help="Array of an .npz, or column of a table.")]
+Resize = Annotated[bool, typer.Option("--resize", help="Scale pictures to the size that the model declares.")]
 NumClasses = Annotated[int | None, typer.Option(help="Number of classes, for models that give labels.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -22,13 +23,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 @guard_app.command("fit")
 def fit(
     model: Model,
-    clean: Annotated[Path, typer.Argument(help="Clean inputs, FILE.npy, .npz or .parquet; half of them calibrate.")],
+    clean: Annotated[str, typer.Argument(help="Clean images, as for measure; half of them calibrate.")],
     out: Annotated[Path, typer.Option(help="Folder for the guard; new, empty, or of a guard.")],
     sigma: Annotated[list[float], typer.Option(help="Standard deviation of the noise; may be repeated.")] = DEFAULT_SIGMAS,
     draws: Annotated[int, typer.Option(help="Noisy copies of each input at each sigma.")] = 250,
     false_positive_rate: Annotated[float, typer.Option(help="Share of clean inputs to be called suspicious.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     column: Column = None,
+    resize: Resize = False,
     num_classes: NumClasses = None,
     as_json: Json = False,
 ) -> None:
@@ -42,8 +44,9 @@ def fit(
 
     checked_folder(out)
     settings: dict[str, Any] = {"draws": draws, "false_positive_rate": false_positive_rate, "seed": seed}
-    guard = SmoothnessGuard(_open_model(model), sigmas=tuple(sigma), num_classes=num_classes, **settings)
-    guard.fit(_read(clean, column))
+    classifier = _open_model(model)
+    guard = SmoothnessGuard(classifier, sigmas=tuple(sigma), num_classes=num_classes, **settings)
+    guard.fit(_read(clean, classifier, column, resize=resize))
     save_guard(guard, out)
     print_guard(guard, out, as_json=as_json)
 
@@ -52,10 +55,11 @@ def fit(
 def judge(
     guard: Annotated[Path, typer.Argument(help="A guard's folder.")],
     model: Model,
-    images: Annotated[Path, typer.Argument(help="Inputs to judge, FILE.npy, .npz or .parquet.")],
+    images: Annotated[str, typer.Argument(help="Images to judge, as for measure.")],
     out: Annotated[Path | None, typer.Option(help="Write a row for each input: FILE.parquet or .csv.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Verdicts alone, with as few draws as settle them.")] = False,
     column: Column = None,
+    resize: Resize = False,
     as_json: Json = False,
 ) -> None:
     """Judge inputs one by one: W at each sigma, labels, p-value, verdict.
@@ -67,7 +71,8 @@ def judge(
 
     if out is not None and (out.suffix not in TABLES or not out.parent.is_dir() or out.is_dir()):
         raise ValueError(f"expected an output FILE.parquet or FILE.csv in an existing folder, got {out}")
-    fitted, inputs = load_guard(guard, _open_model(model)), _read(images, column)
+    classifier = _open_model(model)
+    fitted, inputs = load_guard(guard, classifier), _read(images, classifier, column, resize=resize)
     if quick:
         verdicts = fitted.judge_quickly(inputs)
         print_quick_verdicts(verdicts, as_json=as_json)
@@ -86,7 +91,7 @@ def _open_model(name: str) -> Any:
     return cli._open_model(name)
 
 
-def _read(path: Path, column: str | None) -> "np.ndarray":
-    from wobbliness.images import read_images
+def _read(source: str, classifier: Any, column: str | None, *, resize: bool) -> "np.ndarray":
+    from wobbliness import cli
 
-    return read_images(path, column=column)
+    return cli._read_images(source, classifier, column=column, resize=resize).images
