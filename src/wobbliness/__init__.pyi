@@ -14,12 +14,12 @@ from .detection import choose_sigma as choose_sigma
 from .entropy import miller_madow_entropy as miller_madow_entropy
 from .entropy import plug_in_entropy as plug_in_entropy
 from .execution import Execution as Execution
-from .images import ImageSet as ImageSet
-from .images import fit_images as fit_images
-from .images import read_images as read_images
 from .guard import SmoothnessGuard as SmoothnessGuard
 from .guard_files import load_guard as load_guard
 from .guard_files import save_guard as save_guard
+from .images import ImageSet as ImageSet
+from .images import fit_images as fit_images
+from .images import read_images as read_images
 from .judgements import Judgement as Judgement
 from .judgements import QuickVerdicts as QuickVerdicts
 from .noise import image_keys as image_keys
