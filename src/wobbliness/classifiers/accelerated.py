@@ -50,7 +50,13 @@ class AcceleratedClassifier(ScoredClassifier):
     thread_safe = False
 
     def __init__(
-        self, module: torch.nn.Module, *, device: torch.device, num_classes: int | None = None, autocast: bool = False
+        self,
+        module: torch.nn.Module,
+        *,
+        device: torch.device,
+        num_classes: int | None = None,
+        autocast: bool = False,
+        image_shape: tuple[int | None, ...] | None = None,
     ) -> None:
         """Wraps a module.
 
@@ -60,8 +66,9 @@ class AcceleratedClassifier(ScoredClassifier):
             num_classes: K, to be checked against the logits.
             autocast: run it in bfloat16 where torch's autocast does so: faster, and some labels differ. Their share is measured
                 on the first block of a measurement.
+            image_shape: of one image, where it is known.
         """
-        self.num_classes = num_classes
+        self.num_classes, self.image_shape = num_classes, image_shape
         self._module, self._device = module, device
         self._dtype = next((tensor.dtype for tensor in module.parameters() if tensor.is_floating_point()), torch.float32)
         self._autocast = autocast

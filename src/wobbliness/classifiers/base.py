@@ -19,10 +19,13 @@ class Classifier(Protocol):
     Attributes:
         num_classes: K, or None where it is not known: before the first scores, or where only labels are given.
         thread_safe: whether `classify` may run in several threads at once.
+        image_shape: of one image as the user hands it over, channels first `(C, H, W)`; None inside where any size goes, None
+            where the classifier does not declare it.
     """
 
     num_classes: int | None
     thread_safe: bool
+    image_shape: tuple[int | None, ...] | None
 
     def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
         """The class of each image, 0 to K - 1; the images are looked at in blocks of `block_size` and a rest."""
@@ -73,6 +76,7 @@ class ScoredClassifier:
     """What the adapters share: labels from answers, and K from the first scores where it was not declared."""
 
     num_classes: int | None
+    image_shape: tuple[int | None, ...] | None = None
 
     def labels_of(self, answer: Any, num_images: int) -> Int[np.ndarray, " B"]:
         """Labels from what a classifier answered: labels `(B,)` as they are, scores `(B, K)` by their arg-max (Eq. 1).

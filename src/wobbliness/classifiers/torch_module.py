@@ -51,15 +51,23 @@ class TorchClassifier(ScoredClassifier):
 
     thread_safe = True
 
-    def __init__(self, module: torch.nn.Module, *, num_classes: int | None = None, compiled: bool = True) -> None:
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        *,
+        num_classes: int | None = None,
+        compiled: bool = True,
+        image_shape: tuple[int | None, ...] | None = None,
+    ) -> None:
         """Wraps a module.
 
         Args:
             module: gives logits `(B, K)` for a batch of images.
             num_classes: K, to be checked against the logits.
             compiled: whether to compile it where that can be done.
+            image_shape: of one image, where it is known.
         """
-        self.num_classes = num_classes
+        self.num_classes, self.image_shape = num_classes, image_shape
         self._module = module
         tensors = (tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point())
         self._dtype = next(tensors, torch.empty(0)).dtype
