@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,6 +36,14 @@ IMAGES = "Picture, folder of pictures, FILE.npy, .npz or .parquet, or data set h
 Column = Annotated[str | None, typer.Option(help="Array of an .npz, or column of a table.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Likewise of the labels.")]
 Resize = Annotated[bool, typer.Option("--resize", help="Scale pictures to the size that the model declares.")]
+Model = Annotated[
+    str,
+    typer.Argument(help="FILE.onnx, .pt2 or .safetensors, a folder or hf:name of Hugging Face, or package.module:attribute."),
+]
+Factory = Annotated[str | None, typer.Option(help="package.module:function that makes the module of .safetensors weights.")]
+Layout = Annotated[str | None, typer.Option(help="nchw or nhwc, for models that do not tell; images are always channels first.")]
+TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Open a pickle or TorchScript file: runs any code in it.")]
+NumClasses = Annotated[int | None, typer.Option(help="Number of classes, for models that give labels.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
@@ -54,7 +63,7 @@ def main() -> None:
 
 @app.command()
 def measure(
-    model: Annotated[str, typer.Argument(help="FILE.onnx, a study's network FILE.safetensors, or package.module:attribute.")],
+    model: Model,
     images: Annotated[str, typer.Argument(help=IMAGES)],
     sigma: Annotated[list[float], typer.Option(help="Standard deviation of the noise; may be repeated.")],
     draws: Annotated[int, typer.Option(help="Noisy copies of each image.")] = 250,
@@ -63,7 +72,10 @@ def measure(
     label_column: LabelColumn = None,
     resize: Resize = False,
     trigger: Annotated[str | None, typer.Option(help="Put a trigger on the images first: a name or FILE.png.")] = None,
-    num_classes: Annotated[int | None, typer.Option(help="Number of classes, for models that give labels.")] = None,
+    num_classes: NumClasses = None,
+    factory: Factory = None,
+    layout: Layout = None,
+    trust_pickle: TrustPickle = False,
     out: Annotated[Path | None, typer.Option(help="Write votes and W of each image: FILE.parquet or .csv.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -76,7 +88,7 @@ def measure(
 
     if out is not None and (out.suffix not in (".parquet", ".csv") or not out.parent.is_dir() or out.is_dir()):
         raise ValueError(f"expected an output FILE.parquet or FILE.csv in an existing folder, got {out}")
-    classifier = _open_model(model)
+    classifier = _open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
     image_set = _read_images(images, classifier, column=column, label_column=label_column, resize=resize)
     pixels = image_set.images if trigger is None else _open_trigger(trigger).apply(image_set.images)
     result = sweep(classifier, pixels, sigma, draws=draws, seed=seed, num_classes=num_classes)
@@ -87,7 +99,7 @@ def measure(
 
 @app.command("test")
 def compare(
-    model: Annotated[str, typer.Argument(help="FILE.onnx, a study's network FILE.safetensors, or package.module:attribute.")],
+    model: Model,
     clean: Annotated[str, typer.Option(help=f"Images known to be clean. {IMAGES}")],
     suspect: Annotated[str, typer.Option(help="Images in question, of the same classes.")],
     sigma: Annotated[
@@ -98,7 +110,10 @@ def compare(
     resize: Resize = False,
     level: Annotated[float, typer.Option(help="False-positive rate of the verdict on batches of clean images.")] = 0.01,
     seed: Seed = 0,
-    num_classes: Annotated[int | None, typer.Option(help="Number of classes, for models that give labels.")] = None,
+    num_classes: NumClasses = None,
+    factory: Factory = None,
+    layout: Layout = None,
+    trust_pickle: TrustPickle = False,
     fail_on_trigger: Annotated[bool, typer.Option("--fail-on-trigger", help="Exit code 3 if the suspect is smoother.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -109,7 +124,7 @@ def compare(
     from wobbliness.batches import DEFAULT_SIGMAS, SMOOTHER, compare_batches
     from wobbliness.printing import print_comparison
 
-    classifier = _open_model(model)
+    classifier = _open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
     batches = [_read_images(source, classifier, column=column, resize=resize).images for source in (clean, suspect)]
     found = compare_batches(
         classifier,
@@ -264,15 +279,19 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _open_model(name: str) -> Any:
-    if name.endswith(".safetensors"):
-        from wobbliness.study.cells import load_network
-
-        return load_network(Path(name))
+def _open_model(name: str, num_classes: int | None, *, factory: str | None, layout: str | None, trust_pickle: bool) -> Any:
+    """The classifier that a command's MODEL names; a warning, for instance of a pickle's code, is one line on stderr."""
     from wobbliness.classifiers import open_classifier
 
+    source: Any = name
+    if name.endswith(".safetensors") and factory is None:
+        from wobbliness.study.cells import load_network
+
+        source = load_network(Path(name))
     sys.path.insert(0, "")  # as `python -m` does: package.module may stand in the working directory
-    return open_classifier(name)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+        return open_classifier(source, num_classes=num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
 
 
 def _read_images(

@@ -88,7 +88,7 @@ def judge(
 def _open_model(name: str) -> Any:
     from wobbliness import cli
 
-    return cli._open_model(name)
+    return cli._open_model(name, None, factory=None, layout=None, trust_pickle=False)
 
 
 def _read(source: str, classifier: Any, column: str | None, *, resize: bool) -> "np.ndarray":

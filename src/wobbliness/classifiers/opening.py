@@ -1,13 +1,31 @@
 """From what a user holds to a Classifier."""
 
 import copy
-import importlib
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wobbliness.classifiers.base import Classifier
 from wobbliness.classifiers.function import FunctionClassifier
+from wobbliness.classifiers.layouts import Layout, checked_layout
+from wobbliness.classifiers.model_file import MODEL_SUFFIXES, PICKLE_SUFFIXES, file_kind, refusal
+
+HUB = "hf:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    """How to open a classifier; see `open_classifier`."""
+
+    num_classes: int | None
+    as_tensor: bool
+    compiled: bool
+    device: str | None
+    autocast: bool
+    factory: str | None
+    layout: Layout | None
+    trust_pickle: bool
 
 
 def open_classifier(
@@ -18,59 +36,99 @@ def open_classifier(
     compiled: bool = True,
     device: str | None = None,
     autocast: bool = False,
+    factory: str | None = None,
+    layout: str | None = None,
+    trust_pickle: bool = False,
 ) -> Classifier:
-    """A classifier from an ONNX file, a torch module, a callable, or `"package.module:attribute"`.
+    """A classifier from a file, a model of Hugging Face, an object of torch or scikit-learn, or any callable.
+
+    Files run none of their author's code: an ONNX file, a `torch.export` archive `.pt2`, `.safetensors` weights with a factory,
+    and a folder of Hugging Face. Their contents are checked first, and what could run code or fill the memory is refused. Images
+    are always floats in [0, 1], channels first; an ONNX graph or exported program that takes channels last gets them so.
 
     Args:
-        source: path of an `.onnx` file; a `torch.nn.Module` that gives logits `(B, K)`; any callable from a batch to labels
-            `(B,)` or scores `(B, K)`; a Classifier; or the import path of one of these. The last runs the named module's code.
-        num_classes: K, to be checked against what the classifier gives; needed only for callables that give labels and may
-            not name the highest class.
+        source: path of a file or folder; `"hf:name"` on the hub of Hugging Face; a `torch.nn.Module` that gives logits `(B, K)`;
+            a fitted classifier of scikit-learn; any callable from a batch to labels `(B,)` or scores `(B, K)`; a Classifier; or
+            the import path `"package.module:attribute"` of one of these. The last runs the named module's code.
+        num_classes: K, to be checked against what the classifier gives; needed only for those that give labels and may not name
+            the highest class.
         as_tensor: hand tensors, not arrays, to a callable.
         compiled: run a torch module as a compiled graph where that can be done; False for eager torch.
         device: where a torch module runs, `cpu`, `cuda` or `mps` (untested); by default where its parameters are. A module that
             lies elsewhere is copied.
         autocast: run a torch module in bfloat16; on accelerators only.
+        factory: `"package.module:function"` of your own that makes the torch module of the weights in a file.
+        layout: `"nchw"` or `"nhwc"`, for graphs and exported programs whose shape does not tell where the channels are.
+        trust_pickle: open a pickle or TorchScript file, or a `.pt2` archive unchecked; after a warning, any code in it is run.
 
     Raises:
-        ValueError: the source is none of these, is missing, or cannot be read.
+        ValueError: the source is none of these, is missing, cannot be read, or is refused for what it holds.
     """
     if num_classes is not None and num_classes < 2:
         raise ValueError(f"expected a number of classes of at least 2, got {num_classes!r}")
-    if isinstance(source, str | Path):
-        return _open_name(str(source), num_classes, device=device, autocast=autocast)
+    options = _Options(
+        num_classes=num_classes,
+        as_tensor=as_tensor,
+        compiled=compiled,
+        device=device,
+        autocast=autocast,
+        factory=factory,
+        layout=checked_layout(layout),
+        trust_pickle=trust_pickle,
+    )
+    return _open_name(str(source), options) if isinstance(source, str | Path) else _open_object(source, options)
+
+
+def _open_object(source: Any, options: _Options) -> Classifier:
+    name, num_classes = type(source).__name__, options.num_classes
+    if options.layout is not None or options.factory is not None:
+        raise ValueError(f"expected a layout or a factory only for a model's file, got {name}")
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(source, torch.nn.Module):
-        return _open_module(source, num_classes, compiled=compiled, device=device, autocast=autocast)
-    _check_stays_on_cpu(type(source).__name__, device, autocast)
+        return _open_module(source, options)
+    _check_stays_on_cpu(name, options)
     if isinstance(source, Classifier) and not isinstance(source, type):
         return _with_num_classes(source, num_classes)
+    if _is_estimator(source):
+        from wobbliness.classifiers.estimator import EstimatorClassifier
+
+        return EstimatorClassifier(source, num_classes=num_classes)
     if callable(source):
-        return FunctionClassifier(source, num_classes=num_classes, as_tensor=as_tensor)
-    raise ValueError(f"expected a torch module, a callable or a path as classifier, got {type(source).__name__}")
+        return FunctionClassifier(source, num_classes=num_classes, as_tensor=options.as_tensor)
+    raise ValueError(f"expected a torch module, a scikit-learn classifier, a callable or a path as classifier, got {name}")
 
 
-def _open_module(module: Any, num_classes: int | None, *, compiled: bool, device: str | None, autocast: bool) -> Classifier:
+def _is_estimator(source: Any) -> bool:
+    """Without loading scikit-learn: who holds an estimator has done so."""
+    base = sys.modules.get("sklearn.base")
+    return base is not None and isinstance(source, base.BaseEstimator) and not isinstance(source, type)
+
+
+def _open_module(module: Any, options: _Options) -> Classifier:
     import torch
 
     from wobbliness.classifiers.accelerated import AcceleratedClassifier
     from wobbliness.classifiers.torch_module import TorchClassifier
 
+    shape, device = getattr(module, "image_shape", None), options.device
+    shape = tuple(shape) if isinstance(shape, tuple | list) else None
     here = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
     wanted = here if device is None else _checked_device(device)
     if wanted.type != here.type or wanted.index not in (None, here.index):
         module = copy.deepcopy(module).to(wanted)
     else:
         wanted = here
+    num_classes, autocast = options.num_classes, options.autocast
     if wanted.type != "cpu":
-        return AcceleratedClassifier(module, device=wanted, num_classes=num_classes, autocast=autocast)
+        return AcceleratedClassifier(module, device=wanted, num_classes=num_classes, autocast=autocast, image_shape=shape)
     if autocast:
         raise ValueError("expected an accelerator for autocast, got the cpu")
-    return TorchClassifier(module, num_classes=num_classes, compiled=compiled)
+    return TorchClassifier(module, num_classes=num_classes, compiled=options.compiled, image_shape=shape)
 
 
-def _check_stays_on_cpu(name: str, device: str | None, autocast: bool) -> None:
+def _check_stays_on_cpu(name: str, options: _Options) -> None:
     """ValueError where what is no torch module is to run elsewhere, or in bfloat16."""
+    device, autocast = options.device, options.autocast
     if device not in (None, "cpu") or autocast:
         raise ValueError(f"expected a torch module to run {f'on {device}' if device else 'with autocast'}, got {name}")
 
@@ -95,17 +153,52 @@ def _with_num_classes(classifier: Classifier, num_classes: int | None) -> Classi
     return classifier
 
 
-def _open_name(name: str, num_classes: int | None, *, device: str | None, autocast: bool) -> Classifier:
-    if name.endswith(".onnx"):
-        _check_stays_on_cpu(name, device, autocast)
+def _open_name(name: str, options: _Options) -> Classifier:
+    path = Path(name)
+    if name.startswith(HUB) or path.is_dir():
+        return _open_hub(name.removeprefix(HUB), options)
+    if path.is_file() or path.suffix in (*MODEL_SUFFIXES, *PICKLE_SUFFIXES):
+        return _open_file(path, options)
+    if ":" not in name:
+        raise ValueError(
+            f"expected a classifier as FILE.onnx, .pt2, .safetensors, a folder, hf:name or package.module:attribute, got {name!r}"
+        )
+    from wobbliness.classifiers.weights_file import import_attribute
+
+    return _open_object(import_attribute(name), options)
+
+
+def _open_hub(name: str, options: _Options) -> Classifier:
+    _check_takes(name, options)
+    from wobbliness.classifiers.hub_model import load_hub_model
+
+    return _open_module(load_hub_model(name), options)
+
+
+def _open_file(path: Path, options: _Options) -> Classifier:
+    kind = file_kind(path)
+    _check_takes(
+        f"a file of {kind}", options, layout=kind in ("onnx", "exported program"), factory=kind in ("safetensors", "pickle")
+    )
+    if kind in ("pickle", "TorchScript") and not options.trust_pickle:
+        raise ValueError(refusal(path, kind))
+    if kind == "onnx":
+        _check_stays_on_cpu(str(path), options)
         from wobbliness.classifiers.onnx_file import OnnxClassifier
 
-        return OnnxClassifier(name, num_classes=num_classes)
-    module_name, colon, attribute = name.partition(":")
-    if not colon or not attribute:
-        raise ValueError(f"expected a classifier as FILE.onnx or package.module:attribute, got {name!r}")
-    try:
-        source = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # importing runs the module, which may raise anything
-        raise ValueError(f"expected an importable package.module:attribute, got {name!r}: {error}") from error
-    return open_classifier(source, num_classes=num_classes, device=device, autocast=autocast)
+        return OnnxClassifier(path, num_classes=options.num_classes, layout=options.layout)
+    if kind == "exported program":
+        from wobbliness.classifiers.exported_program import load_exported
+
+        return _open_module(load_exported(path, layout=options.layout, trust_pickle=options.trust_pickle), options)
+    from wobbliness.classifiers.weights_file import load_pickle, load_weights
+
+    load = load_weights if kind == "safetensors" else load_pickle
+    return _open_object(load(path, options.factory), replace(options, factory=None))
+
+
+def _check_takes(name: str, options: _Options, *, layout: bool = False, factory: bool = False) -> None:
+    """ValueError where an option was given that would have no effect."""
+    for option, given, used in (("layout", options.layout, layout), ("factory", options.factory, factory)):
+        if given is not None and not used:
+            raise ValueError(f"expected no {option} for {name}, got {given!r}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -83,8 +84,10 @@ def load_network(path: Path) -> nn.Sequential:
         num_classes = int(header["num_classes"])
         if architecture not in ARCHITECTURES:
             raise ValueError(f"unknown architecture {architecture!r}")
-        network = build_network(architecture, tuple(shape), num_classes, seed=0)
-        network.load_state_dict(load_file(path))
+        with torch.device("meta"):  # the header may lie: no memory before the weights are found to fit
+            network = build_network(architecture, tuple(shape), num_classes, seed=0)
+        network.load_state_dict(load_file(path), assign=True)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     except FileNotFoundError:
         raise ValueError(f"expected a network file {path}, which does not exist") from None
     except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:

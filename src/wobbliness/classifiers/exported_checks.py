@@ -1,0 +1,222 @@
+"""A `torch.export` archive made safe to load: what it says is copied, checked piece by piece, into a new archive in memory.
+
+`torch.export.load` must not be given a stranger's archive: in torch 2.13 it unpickles sample inputs, weights and constants that
+are marked so, loads shared libraries, evaluates symbolic sizes and guards as Python, looks operators up by any dotted path under
+`torch`, and writes names into Python source that it compiles. So the copy holds raw tensors and operators of aten only, its
+names are plain, its sizes are arithmetic, and there are no sample inputs, guards or notes in it.
+"""
+
+import io
+import json
+import math
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+DOTTED = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+ATEN = re.compile(r"torch\.ops\.aten\.([A-Za-z0-9_]+)\.[A-Za-z0-9_]+")
+SIZE = re.compile(r"[A-Za-z0-9_+\-* (),]{1,200}")
+SIZE_WORDS = {"Add", "Mul", "Integer", "Max", "Min", "FloorDiv", "Mod", "CleanDiv", "PythonMod", "CeilToInt", "FloorToInt"}
+SYMPY_SYMBOL = re.compile(r"Symbol\('([su][0-9]{1,6})'(, [a-z]{1,20}=True)*\)")
+SYMBOL = re.compile(r"[su][0-9]{1,6}|[0-9]{1,12}")
+PATHS = re.compile(r"(weight|constant|tensor)_[0-9]{1,6}")
+WORD = re.compile(r"[a-z0-9_]{0,40}|[A-Za-z ,.>()-]{0,60}")  # modes and equations: "bilinear", "none", "bhwc->bchw"
+PLAIN_OPERATORS = {
+    f"_operator.{name}" for name in ("getitem", "add", "sub", "mul", "floordiv", "mod", "eq", "ne", "lt", "le", "gt", "ge", "neg")
+} | {"torch.sym_int", "torch.sym_max", "torch.sym_min", "torch.sym_not", "math.floor", "math.ceil"}
+REFUSED_ATEN = {"from_file", "set_", "resize_", "set"}
+PRIVATE_ATEN = {"_softmax", "_log_softmax", "_to_copy", "_unsafe_view", "_adaptive_avg_pool2d", "_safe_softmax"}
+PRIVATE_ATEN |= {"_native_batch_norm_legit_no_training", "_assert_tensor_metadata"}
+NODE_KEYS = ("target", "inputs", "outputs", "name", "is_hop_single_tensor_return")
+REFUSED_KEYS = {"as_graph", "as_operator", "as_custom_obj", "as_nested_tensors"}
+CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
+MAX_ENTRIES = 100_000
+
+
+def checked_archive(path: Path) -> io.BytesIO:
+    """A copy of an archive of `torch.export.save` that holds nothing but what has been checked.
+
+    Raises:
+        ValueError: it is compressed, holds pickles, libraries or several programs, or says what could be run.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = _entries(archive, path.stat().st_size)
+            root, contents = _contents(archive, entries)
+    except (zipfile.BadZipFile, OSError, KeyError, NotImplementedError, RecursionError, TypeError, AttributeError) as error:
+        raise ValueError(f"expected a readable archive of torch.export.save, got {path}: {error!r}") from error
+    except ValueError as error:
+        raise ValueError(f"{error}, in {path}") from error
+    copy = io.BytesIO()
+    with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in contents.items():
+            archive.writestr(f"{root}/{name}", content)
+    copy.seek(0)
+    return copy
+
+
+def _entries(archive: zipfile.ZipFile, num_bytes: int) -> dict[str, zipfile.ZipInfo]:
+    """The archive's files by name: none compressed, and together no larger than the archive."""
+    found = archive.infolist()
+    if len(found) > MAX_ENTRIES or len({entry.filename for entry in found}) < len(found):
+        raise ValueError(f"expected at most {MAX_ENTRIES} files of different names, got {len(found)}")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in found):
+        raise ValueError("expected an archive without compression, as torch.export.save writes it, got a compressed one")
+    total = sum(entry.file_size for entry in found)
+    if total > num_bytes:
+        raise ValueError(f"expected at most the archive's own {num_bytes} bytes, got files of {total}")
+    return {entry.filename: entry for entry in found}
+
+
+def _contents(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]) -> tuple[str, dict[str, bytes]]:
+    root = next(iter(entries)).split("/")[0]
+    if not DOTTED.fullmatch(root.replace("-", "_").replace(" ", "_")):
+        raise ValueError(f"expected a plain name, got {root[:80]!r}")
+
+    def read(name: str) -> bytes:
+        return archive.read(entries[f"{root}/{name}"])
+
+    models = [name for name in entries if name.startswith(f"{root}/models/")]
+    if models != [f"{root}/models/model.json"] or any("aotinductor" in name for name in entries):
+        raise ValueError(f"expected one exported program and no compiled library, got {len(models)} programs")
+    contents = {name: read(name) for name in ("archive_format", "archive_version", ".data/version", "byteorder")}
+    if any(len(content) > 20 for content in contents.values()):
+        raise ValueError("expected short notes on the archive's format, got long ones")
+    for kind in ("weights", "constants"):
+        config = f"data/{kind}/model_{kind}_config.json"
+        payloads = json.loads(read(config))["config"]
+        contents[config] = json.dumps({"config": payloads}).encode()
+        for name in {_checked_payload(*item) for item in payloads.items()}:
+            contents[f"data/{kind}/{name}"] = read(f"data/{kind}/{name}")
+        _check_extents(payloads, {name: len(contents[f"data/{kind}/{name}"]) for name in _paths(payloads)})
+    contents["models/model.json"] = json.dumps(_checked_program(json.loads(read("models/model.json")))).encode()
+    contents["data/sample_inputs/model.pt"] = b""
+    return root, contents
+
+
+def _paths(payloads: dict[str, Any]) -> set[str]:
+    return {payload["path_name"] for payload in payloads.values()}
+
+
+def _checked_payload(name: str, payload: dict[str, Any]) -> str:
+    """The file of a tensor that is stored as its bytes."""
+    if payload["use_pickle"] or payload["tensor_meta"] is None or not PATHS.fullmatch(payload["path_name"]):
+        raise ValueError(f"expected tensors as raw bytes, got a pickle for {name[:80]!r}")
+    _check_dotted(name)
+    _check_strings(payload["tensor_meta"])
+    return str(payload["path_name"])
+
+
+def _check_extents(payloads: dict[str, Any], stored: dict[str, int]) -> None:
+    """No tensor has more values than the file that it is read from has bytes."""
+    for name, payload in payloads.items():
+        sizes = [size["as_int"] for size in payload["tensor_meta"]["sizes"]]
+        if min(sizes, default=0) < 0 or math.prod(sizes) > stored[payload["path_name"]]:
+            raise ValueError(f"expected a tensor within its {stored[payload['path_name']]} bytes, got {sizes} for {name!r}")
+
+
+def _checked_program(program: dict[str, Any]) -> dict[str, Any]:
+    """The program without what is of no use here; ValueError where the rest says anything that could be run."""
+    module = program["graph_module"]
+    graph = dict(module["graph"])
+    if graph.get("custom_obj_values"):
+        raise ValueError("expected tensors and numbers only, got custom objects")
+    graph["nodes"] = [_checked_node(node) for node in graph["nodes"]]
+    root = [entry for entry in module["module_call_graph"] if entry["fqn"] == ""]
+    for treespec in _treespecs(root):
+        _check_containers(treespec)
+    kept = {
+        "graph": graph,
+        "signature": module["signature"],
+        "module_call_graph": root,
+        "metadata": {},
+        "treespec_namedtuple_fields": {},
+    }
+    rest = {name: program[name] for name in ("opset_version", "range_constraints", "schema_version", "verifiers")}
+    _check_strings({**kept, "module_call_graph": None})
+    _check_strings(rest)
+    for entry in root:
+        for name in (entry["signature"] or {}).get("forward_arg_names") or []:
+            _check_name(name)
+    return {**rest, "torch_version": "", "graph_module": kept, "guards_code": []}
+
+
+def _checked_node(node: dict[str, Any]) -> dict[str, Any]:
+    target = node["target"]
+    found = ATEN.fullmatch(target)
+    if found is None and target not in PLAIN_OPERATORS:
+        raise ValueError(f"expected operators of aten, got {target[:80]!r}")
+    operator = found[1] if found else ""
+    if operator in REFUSED_ATEN or (operator.startswith("_") and not _is_known_private(operator)):
+        raise ValueError(f"expected operators that only compute, got {target!r}")
+    return {**{key: node[key] for key in NODE_KEYS if key in node}, "metadata": {}}
+
+
+def _is_known_private(operator: str) -> bool:
+    return operator in PRIVATE_ATEN or operator.startswith(("_scaled_dot_product_", "_native_batch_norm_legit"))
+
+
+def _check_strings(value: Any, key: str = "") -> None:
+    """Every word of a document is of the form that its place allows; unknown places allow plain names."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            _check_dotted(name)
+            if name in REFUSED_KEYS:
+                raise ValueError(f"expected tensors and numbers only, got {name}")
+            _check_strings(part, name)
+    elif isinstance(value, list):
+        for part in value:
+            _check_strings(part, key)
+    elif isinstance(value, str):
+        _check_string(value, key)
+
+
+def _check_string(text: str, key: str) -> None:
+    if key == "expr_str":
+        _check_size(text)
+    elif key in ("name", "as_name"):
+        if text:
+            _check_name(text)
+    elif key == "as_string":
+        if not WORD.fullmatch(text):
+            raise ValueError(f"expected a plain word, got {text[:80]!r}")
+    else:
+        _check_dotted(text)
+
+
+def _check_size(text: str) -> None:
+    """Sums and products of symbols and integers: sympy evaluates what it is given."""
+    plain = SYMPY_SYMBOL.sub(r"\1", text)
+    words = re.findall(r"\w+", plain)
+    if not SIZE.fullmatch(plain) or "**" in plain or not all(word in SIZE_WORDS or SYMBOL.fullmatch(word) for word in words):
+        raise ValueError(f"expected a size as plain arithmetic, got {text[:80]!r}")
+
+
+def _check_name(text: str) -> None:
+    if not NAME.fullmatch(text) or "__" in text[:2]:
+        raise ValueError(f"expected a plain name, got {text[:80]!r}")
+
+
+def _check_dotted(text: str) -> None:
+    if text and (not DOTTED.fullmatch(text) or text.startswith("__") or ".__" in text):
+        raise ValueError(f"expected a plain name, got {text[:80]!r}")
+
+
+def _treespecs(entries: list[dict[str, Any]]) -> Iterator[Any]:
+    for entry in entries:
+        signature = entry["signature"] or {}
+        for name in ("in_spec", "out_spec"):
+            yield json.loads(signature[name])[1]
+
+
+def _check_containers(spec: dict[str, Any]) -> None:
+    """Tuples, lists and dicts of plain names only: other containers are looked up by name."""
+    if spec["type"] not in CONTAINERS:
+        raise ValueError(f"expected inputs and outputs in tuples, lists and dicts, got {str(spec['type'])[:80]!r}")
+    for name in json.loads(spec["context"] or "null") or []:
+        _check_name(name)
+    for part in spec["children_spec"]:
+        _check_containers(part)

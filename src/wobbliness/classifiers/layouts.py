@@ -1,0 +1,47 @@
+"""Where the channels of a classifier's images are: found in the shape it declares, else to be declared by the user."""
+
+from collections.abc import Sequence
+from typing import Literal, cast, get_args
+
+Layout = Literal["nchw", "nhwc"]
+ImageShape = tuple[int | None, ...]
+
+PICTURE_CHANNELS = (1, 3, 4)
+
+
+def checked_layout(layout: str | None) -> Layout | None:
+    """ValueError unless it is one of the two, or None."""
+    if layout not in (*get_args(Layout), None):
+        raise ValueError(f"expected a layout of nchw or nhwc, got {layout!r}")
+    return cast(Layout | None, layout)
+
+
+def find_layout(shape: Sequence[int | None], declared: Layout | None, hint: Layout | None = None) -> Layout:
+    """Whether the channels of a batch's shape `(B, ., ., .)` are the first or the last axis of an image.
+
+    They are where a size of PICTURE_CHANNELS stands on one side only. Batches that are no pictures have none.
+
+    Args:
+        shape: as the classifier declares it, None for free axes.
+        declared: by the user; goes first.
+        hint: what the classifier's own steps say, for shapes that say nothing.
+
+    Raises:
+        ValueError: the shape does not tell, and the user did not either.
+    """
+    if declared is not None or len(shape) != 4:
+        return declared or "nchw"
+    first, last = (shape[axis] in PICTURE_CHANNELS for axis in (1, 3))
+    if first != last:
+        return "nchw" if first else "nhwc"
+    if hint is not None:
+        return hint
+    raise ValueError(f"expected a shape that tells where the channels are, got {list(shape)}; give layout nchw or nhwc")
+
+
+def image_shape(shape: Sequence[int | None], layout: Layout) -> ImageShape | None:
+    """The shape of one image, channels first; None for batches of flat features, which images of any shape are flattened to."""
+    if len(shape) < 3:
+        return None
+    sizes = tuple(shape[1:])
+    return (sizes[-1], *sizes[:-1]) if layout == "nhwc" else sizes

@@ -1,0 +1,63 @@
+"""ONNX Runtime's session of a graph, and what the graph declares of its output and layout."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+
+from wobbliness.classifiers.layouts import Layout
+
+EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+TO_CHANNELS_FIRST = [0, 3, 1, 2]
+
+
+def open_session(content: bytes, name: str, folder: Path | None) -> onnxruntime.InferenceSession:
+    """A session on one core of the CPU.
+
+    Args:
+        content: of the ONNX file.
+        name: of the file, for errors.
+        folder: of the file, where its external data is.
+
+    Raises:
+        ValueError: the runtime cannot read it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if folder is not None:
+        options.add_session_config_entry(EXTERNAL_FOLDER, str(folder))
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises classes of its own that share no base but Exception
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"expected a readable ONNX file, got {name}: {reason}") from error
+
+
+def chosen_output(outputs: Sequence[Any], name: str) -> str:
+    """The output that names the classes: the first one, or the scores beside it where it names them by words.
+
+    scikit-learn's converter gives two, labels and scores. Which is which is told from their declared types.
+
+    Raises:
+        ValueError: neither holds labels or scores.
+    """
+    for output in outputs[:2]:
+        if output.type.startswith("tensor(") and output.type != "tensor(string)":
+            return str(output.name)
+    found = ", ".join(f"{output.name}: {output.type}" for output in outputs)
+    raise ValueError(f"expected an output of integer labels or scores, got {found or 'none'} in {name}; use zipmap=False")
+
+
+def layout_hint(graph: onnx.GraphProto) -> Layout | None:
+    """What the steps that take the input itself say: ONNX convolves channels first, and others transpose to that first."""
+    given = {tensor.name for tensor in graph.initializer}
+    images = next((value.name for value in graph.input if value.name not in given), None)
+    takers = [node for node in graph.node if node.input and node.input[0] == images]
+    if any(node.op_type == "Conv" for node in takers):
+        return "nchw"
+    if any(list(attribute.ints) == TO_CHANNELS_FIRST for node in takers for attribute in node.attribute):
+        return "nhwc"
+    return None
