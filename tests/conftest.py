@@ -12,9 +12,13 @@ with install_import_hook("wobbliness", "beartype.beartype"):
     import wobbliness.candidates
     import wobbliness.classifiers.accelerated
     import wobbliness.classifiers.compiled
+    import wobbliness.classifiers.estimator
+    import wobbliness.classifiers.exported_program
     import wobbliness.classifiers.function
+    import wobbliness.classifiers.hub_model
     import wobbliness.classifiers.onnx_file
     import wobbliness.classifiers.torch_module
+    import wobbliness.classifiers.weights_file
     import wobbliness.cleanse
     import wobbliness.cost_schedule
     import wobbliness.deciding

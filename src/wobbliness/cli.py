@@ -290,6 +290,7 @@ def _open_model(name: str, num_classes: int | None, *, factory: str | None, layo
         source = load_network(Path(name))
     sys.path.insert(0, "")  # as `python -m` does: package.module may stand in the working directory
     with warnings.catch_warnings():
+        warnings.filterwarnings("always", message=".* runs whatever code")
         warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
         return open_classifier(source, num_classes=num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
 

@@ -100,11 +100,9 @@ class ScoredClassifier:
         return np.asarray(scores.argmax(axis=1))
 
     def _checked_labels(self, labels: np.ndarray) -> Int[np.ndarray, " B"]:
-        if labels.dtype == bool:
-            labels = labels.astype(np.int64)
-        if not np.issubdtype(labels.dtype, np.integer):
+        if labels.dtype != bool and not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(f"expected integer labels, got {labels.dtype}")
         limit = self.num_classes or MAX_UNDECLARED_CLASSES
         if labels.min() < 0 or labels.max() >= limit:
             raise ValueError(f"expected labels from 0 to {limit - 1}, got {labels.min()} to {labels.max()}")
-        return labels
+        return np.asarray(labels.astype(np.int64))

@@ -34,6 +34,7 @@ NODE_KEYS = ("target", "inputs", "outputs", "name", "is_hop_single_tensor_return
 REFUSED_KEYS = {"as_graph", "as_operator", "as_custom_obj", "as_nested_tensors"}
 CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
 MAX_ENTRIES = 100_000
+DAMAGES = (zipfile.BadZipFile, OSError, KeyError, IndexError, NotImplementedError, RecursionError, TypeError, AttributeError)
 
 
 def checked_archive(path: Path) -> io.BytesIO:
@@ -46,7 +47,7 @@ def checked_archive(path: Path) -> io.BytesIO:
         with zipfile.ZipFile(path) as archive:
             entries = _entries(archive, path.stat().st_size)
             root, contents = _contents(archive, entries)
-    except (zipfile.BadZipFile, OSError, KeyError, NotImplementedError, RecursionError, TypeError, AttributeError) as error:
+    except (*DAMAGES, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"expected a readable archive of torch.export.save, got {path}: {error!r}") from error
     except ValueError as error:
         raise ValueError(f"{error}, in {path}") from error

@@ -88,7 +88,8 @@ def load_exported(path: Path, *, layout: Layout | None, trust_pickle: bool = Fal
         program = torch.export.load(source)
         return ExportedModule(program, layout)
     except ValueError as error:
-        raise ValueError(f"{error}, in {path}") from error
+        reason = str(error).splitlines()[0]  # torch adds the program's own text below
+        raise ValueError(reason if str(path) in reason else f"{reason}, in {path}") from error
     except Exception as error:  # what a damaged program raises is not documented
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise ValueError(f"expected a readable archive of torch.export.save, got {path}: {reason}") from error

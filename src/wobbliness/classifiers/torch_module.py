@@ -150,7 +150,8 @@ def largest_step(module: torch.nn.Module) -> Iterator[list[int]]:
         tensors = [value for value in (*(inputs if isinstance(inputs, tuple) else ()), output) if isinstance(value, torch.Tensor)]
         most[0] = max(most[0], sum(tensor.numel() for tensor in tensors))
 
-    hooks = [part.register_forward_hook(note) for part in module.modules() if not any(True for _ in part.children())]
+    leaves = [part for part in module.modules() if not any(True for _ in part.children())]
+    hooks = [part.register_forward_hook(note) for part in leaves if not isinstance(part, torch.jit.ScriptModule)]
     try:
         yield most
     finally:
