@@ -270,6 +270,32 @@ def test_flat_graphs_labels_and_names(tmp_path):
         assert classifier.image_shape is None
 
 
+class Enlarging(torch.nn.Module):
+    """Sizes computed from those of the images, by steps that shape inference alone does not follow."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.dense = torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Linear(4, NUM_CLASSES)
+
+    def forward(self, images):
+        larger = torch.nn.functional.interpolate(self.conv(images), scale_factor=2.0, mode="bilinear")
+        return self.dense(torch.nn.functional.adaptive_avg_pool2d(torch.nn.functional.pad(larger, (1, 1, 1, 1)), 1).flatten(1))
+
+
+def test_graphs_that_leave_their_sizes_free(tmp_path):
+    torch.manual_seed(0)
+    module, path = Enlarging().eval(), tmp_path / "m.onnx"
+    free = {axis: torch.export.Dim(name) for axis, name in ((0, "batch"), (2, "height"), (3, "width"))}
+    with compiled._quiet():
+        torch.onnx.export(module, (torch.rand(2, 3, 16, 20),), str(path), dynamo=True, dynamic_shapes=(free,), verbose=False)
+    classifier = wobbliness.open_classifier(path)
+    assert classifier.image_shape == (3, None, None)
+    images = np.random.default_rng(0).uniform(size=(30, 3, 12, 18)).astype(np.float32)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(images)).argmax(dim=1).numpy()
+    assert np.mean(classifier.classify(images, 30) == expected) >= 0.9
+
+
 def test_layouts_are_told_or_asked_for():
     assert find_layout([None, 3, 32, 32], None) == "nchw"
     assert find_layout([None, 32, 32, 3], None) == "nhwc"

@@ -5,8 +5,11 @@ import math
 import onnx
 import onnx.inliner
 
+from wobbliness.classifiers.onnx_values import fold_small_values
+
 MAX_STEP_VALUES = 2**28  # made by one step for one image, 1 GiB as float32
 MAX_CREATED_VALUES = 2**27  # made out of nothing: by all steps that enlarge, or that need no image
+MAX_ROUNDS = 10  # of inference; each tells the shapes that are computed from those of the last
 FREE_SIZE = 224  # taken for axes of an image that the graph leaves free
 LARGE_TENSOR = 1024  # values; shapes are never computed from tensors as large as that
 ENLARGING = {"ConstantOfShape", "Expand", "Tile", "Range", "EyeLike", "OneHot", "Pad", "Resize", "Upsample", "Loop"}
@@ -35,6 +38,10 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     _drop_large_tensors(model.graph)
     try:
         whole = onnx.inliner.inline_local_functions(model) if model.functions else model
+        for _ in range(MAX_ROUNDS):
+            whole = onnx.shape_inference.infer_shapes(whole, data_prop=True)
+            if not fold_small_values(whole):
+                break
         return onnx.shape_inference.infer_shapes(whole, data_prop=True)
     except Exception as error:  # the checker's own classes share no base but Exception
         reason = str(error).strip().splitlines()[0]
