@@ -15,7 +15,15 @@ import wobbliness
 from wobbliness import cli
 
 HELP_MAY_IMPORT = {"wobbliness", "lazy_loader", "packaging", "typer", "rich", "pygments", "markdown_it", "mdurl", "shellingham"}
-HELP_MAY_IMPORT |= {"pydantic", "pydantic_core", "annotated_types", "annotated_doc", "typing_extensions", "typing_inspection"}
+HELP_MAY_IMPORT |= {
+    "attr",
+    "pydantic",
+    "pydantic_core",
+    "annotated_types",
+    "annotated_doc",
+    "typing_extensions",
+    "typing_inspection",
+}
 
 
 def run(monkeypatch, capsys, *arguments):

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,12 +9,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from wobbliness.command_inputs import (
+    IMAGES,
+    Column,
+    Draws,
+    Factory,
+    Images,
+    Json,
+    LabelColumn,
+    Layout,
+    Model,
+    NumClasses,
+    Out,
+    Resize,
+    Seed,
+    TrustPickle,
+    check_table,
+    open_model,
+    open_trigger,
+    read_images_for,
+)
 from wobbliness.guard_cli import guard_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wobbliness.images import ImageSet
     from wobbliness.study.report import Report
     from wobbliness.study.runner import CellProgress
 
@@ -31,21 +49,6 @@ app = typer.Typer(
 study_app = typer.Typer(help="Run the paper's experiments and report them.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
 app.add_typer(guard_app, name="guard")
-
-IMAGES = "Picture, folder of pictures, FILE.npy, .npz or .parquet, or data set hf:NAME[SPLIT]."
-Column = Annotated[str | None, typer.Option(help="Array of an .npz, or column of a table.")]
-LabelColumn = Annotated[str | None, typer.Option(help="Likewise of the labels.")]
-Resize = Annotated[bool, typer.Option("--resize", help="Scale pictures to the size that the model declares.")]
-Model = Annotated[
-    str,
-    typer.Argument(help="FILE.onnx, .pt2 or .safetensors, a folder or hf:name of Hugging Face, or package.module:attribute."),
-]
-Factory = Annotated[str | None, typer.Option(help="package.module:function that makes the module of .safetensors weights.")]
-Layout = Annotated[str | None, typer.Option(help="nchw or nhwc, for models that do not tell; images are always channels first.")]
-TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Open a pickle or TorchScript file: runs any code in it.")]
-NumClasses = Annotated[int | None, typer.Option(help="Number of classes, for models that give labels.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 
 def main() -> None:
@@ -64,9 +67,9 @@ def main() -> None:
 @app.command()
 def measure(
     model: Model,
-    images: Annotated[str, typer.Argument(help=IMAGES)],
+    images: Images,
     sigma: Annotated[list[float], typer.Option(help="Standard deviation of the noise; may be repeated.")],
-    draws: Annotated[int, typer.Option(help="Noisy copies of each image.")] = 250,
+    draws: Draws = 250,
     seed: Seed = 0,
     column: Column = None,
     label_column: LabelColumn = None,
@@ -76,7 +79,7 @@ def measure(
     factory: Factory = None,
     layout: Layout = None,
     trust_pickle: TrustPickle = False,
-    out: Annotated[Path | None, typer.Option(help="Write votes and W of each image: FILE.parquet or .csv.")] = None,
+    out: Out = None,
     as_json: Json = False,
 ) -> None:
     """Measure W around each image.
@@ -86,11 +89,10 @@ def measure(
     from wobbliness.printing import print_sweep, write_votes
     from wobbliness.sampling import sweep
 
-    if out is not None and (out.suffix not in (".parquet", ".csv") or not out.parent.is_dir() or out.is_dir()):
-        raise ValueError(f"expected an output FILE.parquet or FILE.csv in an existing folder, got {out}")
-    classifier = _open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
-    image_set = _read_images(images, classifier, column=column, label_column=label_column, resize=resize)
-    pixels = image_set.images if trigger is None else _open_trigger(trigger).apply(image_set.images)
+    check_table(out)
+    classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
+    image_set = read_images_for(classifier, images, column=column, label_column=label_column, resize=resize)
+    pixels = image_set.images if trigger is None else open_trigger(trigger).apply(image_set.images)
     result = sweep(classifier, pixels, sigma, draws=draws, seed=seed, num_classes=num_classes)
     if out is not None:
         write_votes(result, out, image_set)
@@ -105,7 +107,7 @@ def compare(
     sigma: Annotated[
         list[float] | None, typer.Option(help="Noise; one is taken as it is, of several clean images choose.")
     ] = None,
-    draws: Annotated[int, typer.Option(help="Noisy copies of each image.")] = 250,
+    draws: Draws = 250,
     column: Column = None,
     resize: Resize = False,
     level: Annotated[float, typer.Option(help="False-positive rate of the verdict on batches of clean images.")] = 0.01,
@@ -124,8 +126,8 @@ def compare(
     from wobbliness.batches import DEFAULT_SIGMAS, SMOOTHER, compare_batches
     from wobbliness.printing import print_comparison
 
-    classifier = _open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
-    batches = [_read_images(source, classifier, column=column, resize=resize).images for source in (clean, suspect)]
+    classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
+    batches = [read_images_for(classifier, source, column=column, resize=resize).images for source in (clean, suspect)]
     found = compare_batches(
         classifier,
         *batches,
@@ -277,37 +279,6 @@ def _fail(message: str, code: int) -> None:
     if message:  # there is none where a bare command printed its help
         print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)
-
-
-def _open_model(name: str, num_classes: int | None, *, factory: str | None, layout: str | None, trust_pickle: bool) -> Any:
-    """The classifier that a command's MODEL names; a warning, for instance of a pickle's code, is one line on stderr."""
-    from wobbliness.classifiers import open_classifier
-
-    source: Any = name
-    if name.endswith(".safetensors") and factory is None:
-        from wobbliness.study.cells import load_network
-
-        source = load_network(Path(name))
-    sys.path.insert(0, "")  # as `python -m` does: package.module may stand in the working directory
-    with warnings.catch_warnings():
-        warnings.filterwarnings("always", message=".* runs whatever code")
-        warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-        return open_classifier(source, num_classes=num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
-
-
-def _read_images(
-    source: str, classifier: Any, *, column: str | None, label_column: str | None = None, resize: bool = False
-) -> "ImageSet":
-    from wobbliness.images import read_images
-
-    image_shape = getattr(classifier, "image_shape", None)
-    return read_images(source, column=column, label_column=label_column, image_shape=image_shape, resize=resize)
-
-
-def _open_trigger(name: str) -> Any:
-    from wobbliness import triggers
-
-    return triggers.trigger_from_png(name) if name.endswith(".png") else triggers.trigger(name)
 
 
 def _report(out: Path, *, as_json: bool) -> "Report":

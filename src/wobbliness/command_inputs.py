@@ -1,0 +1,77 @@
+"""What several commands take: a model, images, and how to open them. Heavy imports are inside the functions."""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from wobbliness.images import ImageSet
+    from wobbliness.triggers import Trigger
+
+TABLES = (".parquet", ".csv")
+
+IMAGES = "Picture, folder of pictures, FILE.npy, .npz or .parquet, or data set hf:NAME[SPLIT]."
+Model = Annotated[
+    str,
+    typer.Argument(help="FILE.onnx, .pt2 or .safetensors, a folder or hf:name of Hugging Face, or package.module:attribute."),
+]
+Factory = Annotated[str | None, typer.Option(help="package.module:function that makes the module of .safetensors weights.")]
+Layout = Annotated[str | None, typer.Option(help="nchw or nhwc, for models that do not tell; images are always channels first.")]
+TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Open a pickle or TorchScript file: runs any code in it.")]
+NumClasses = Annotated[int | None, typer.Option(help="Number of classes, for models that give labels.")]
+Images = Annotated[str, typer.Argument(help=IMAGES)]
+Column = Annotated[str | None, typer.Option(help="Array of an .npz, or column of a table.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Likewise of the labels.")]
+Resize = Annotated[bool, typer.Option("--resize", help="Scale pictures to the size that the model declares.")]
+Draws = Annotated[int, typer.Option(help="Noisy copies of each image.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Out = Annotated[Path | None, typer.Option(help="Write a row for each image: FILE.parquet or .csv.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def open_model(
+    name: str,
+    num_classes: int | None = None,
+    *,
+    factory: str | None = None,
+    layout: str | None = None,
+    trust_pickle: bool = False,
+) -> Any:
+    """The classifier that a command's MODEL names; a warning, for instance of a pickle's code, is one line on stderr."""
+    from wobbliness.classifiers import open_classifier
+
+    source: Any = name
+    if name.endswith(".safetensors") and factory is None:
+        from wobbliness.study.cells import load_network
+
+        source = load_network(Path(name))
+    sys.path.insert(0, "")  # as `python -m` does: package.module may stand in the working directory
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+        return open_classifier(source, num_classes=num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
+
+
+def read_images_for(
+    classifier: Any, source: str, *, column: str | None = None, label_column: str | None = None, resize: bool = False
+) -> "ImageSet":
+    """A command's images, fitted to what the classifier declares."""
+    from wobbliness.images import read_images
+
+    image_shape = getattr(classifier, "image_shape", None)
+    return read_images(source, column=column, label_column=label_column, image_shape=image_shape, resize=resize)
+
+
+def open_trigger(name: str) -> "Trigger":
+    """A trigger by its name or from a PNG file."""
+    from wobbliness import triggers
+
+    return triggers.trigger_from_png(name) if name.endswith(".png") else triggers.trigger(name)
+
+
+def check_table(out: Path | None) -> None:
+    """ValueError where a table cannot be written there."""
+    if out is not None and (out.suffix not in TABLES or not out.parent.is_dir() or out.is_dir()):
+        raise ValueError(f"expected an output FILE.parquet or FILE.csv in an existing folder, got {out}")
