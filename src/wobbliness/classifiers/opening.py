@@ -176,6 +176,8 @@ def _open_hub(name: str, options: _Options) -> Classifier:
 
 
 def _open_file(path: Path, options: _Options) -> Classifier:
+    if path.suffix == ".onnx":
+        _check_stays_on_cpu(str(path), options)
     kind = file_kind(path)
     _check_takes(
         f"a file of {kind}", options, layout=kind in ("onnx", "exported program"), factory=kind in ("safetensors", "pickle")
@@ -183,7 +185,6 @@ def _open_file(path: Path, options: _Options) -> Classifier:
     if kind in ("pickle", "TorchScript") and not options.trust_pickle:
         raise ValueError(refusal(path, kind))
     if kind == "onnx":
-        _check_stays_on_cpu(str(path), options)
         from wobbliness.classifiers.onnx_file import OnnxClassifier
 
         return OnnxClassifier(path, num_classes=options.num_classes, layout=options.layout)
