@@ -125,6 +125,20 @@ def test_decisions_run_there_too(half_space, images):
     assert (decisions.is_below == (exact < 0.3))[clear].all()
 
 
+def test_decisions_there_see_the_draws_of_a_measurement_there(half_space, images):
+    """What all draws would say is what `measure` says, when hardly any error is allowed; memory may run out on the way."""
+    module = HalfSpaceModule(half_space, most=100)
+    votes = wobbliness.measure(accelerated(HalfSpaceModule(half_space)), images, 0.3, draws=60, seed=3)
+    found = wobbliness.decide_as_measured(accelerated(module), images, 0.3, 0.4, error_rate=1e-9, max_draws=60, seed=3)
+    assert found.is_decided.all()
+    assert np.array_equal(found.is_below, votes.wobbliness < 0.4)
+    assert 0 < found.is_below.mean() < 1
+    whole = found.draws == 60
+    assert np.array_equal(found.counts[whole], votes.counts[whole])
+    assert (found.counts.sum(axis=1) == found.draws).all()
+    assert max(module.batches) > 100 > module.batches[-1], "the block was halved"
+
+
 def test_bad_scores_are_refused(images):
     class Broken(torch.nn.Module):
         def forward(self, batch):

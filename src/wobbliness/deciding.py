@@ -1,22 +1,19 @@
 """decide() and decide_as_measured(): whether W is below a threshold, with as few draws as settle it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, UInt64
+from jaxtyping import Bool, Float, Int, UInt64
 from numpy.typing import ArrayLike
 
 from wobbliness import stopping, strays
 from wobbliness.execution import Execution
-from wobbliness.noise import NormalStream, Scratch
-from wobbliness.planning import NOISE_VALUES, Plan, make_plan
+from wobbliness.planning import Plan, make_plan
 from wobbliness.progress import Progress, progress_bar
+from wobbliness.settling import STEP, Rules, Tally, settle
 from wobbliness.stopping import Boundaries
-from wobbliness.workers import Items, share_items
-
-STEP = 5  # draws of an image between two looks
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -184,14 +181,9 @@ def _decide(
         num_classes = _num_classes(plan)
         max_draws = len(plan.span)
         limits: dict[str, Any] = {"num_classes": num_classes, "error_rate": error_rate, "max_draws": max_draws}
-        rules = _Rules.of(lambda value: boundaries(value, **limits, look_every=STEP), threshold, len(plan.images))
-        tally = _Tally.of(len(plan.images), num_classes)
-        share_items(
-            lambda items: _Pool(plan, rules, tally, execution.block_size or 1).work(items),
-            len(plan.images),
-            workers=plan.num_workers,
-            advance=advance,
-        )
+        rules = Rules.of(lambda value: boundaries(value, **limits, look_every=STEP), threshold, len(plan.images))
+        tally = Tally.of(len(plan.images), num_classes)
+        settle(plan, rules, tally, execution.block_size or 1, advance)
     if boundaries is stopping.curtailed_boundaries:
         _settle_by_all_draws(tally, threshold, max_draws)
     strays_of_first = tally.draws - np.take_along_axis(tally.counts, tally.first[:, None], axis=1)[:, 0]
@@ -221,115 +213,10 @@ def _num_classes(plan: Plan) -> int:
     return plan.classifier.num_classes
 
 
-def _settle_by_all_draws(tally: "_Tally", threshold: float | Float[np.ndarray, " N"], max_draws: int) -> None:
+def _settle_by_all_draws(tally: Tally, threshold: float | Float[np.ndarray, " N"], max_draws: int) -> None:
     """What was not settled before has all its draws, and their W decides."""
     from wobbliness.entropy import plug_in_entropy
 
     left = (tally.verdict < 0) & (tally.draws == max_draws)
     if left.any():
         tally.verdict[left] = (plug_in_entropy(tally.counts) < threshold)[left]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Rules:
-    """The boundaries of each threshold, and which of them an image has."""
-
-    most_below: Int[np.ndarray, "T D"]
-    least_above: Int[np.ndarray, "T D"]
-    index: Int[np.ndarray, " N"]
-
-    @classmethod
-    def of(
-        cls, boundaries: Callable[[float], Boundaries], threshold: float | Float[np.ndarray, " N"], num_images: int
-    ) -> "_Rules":
-        values, index = np.unique(np.broadcast_to(threshold, num_images), return_inverse=True)
-        rules = [boundaries(float(value)) for value in values]
-        most_below, least_above = np.stack([rule.most_below for rule in rules]), np.stack([rule.least_above for rule in rules])
-        return cls(most_below=most_below, least_above=least_above, index=index)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Tally:
-    """What is known of each image; every row is written by the one thread that has the image."""
-
-    counts: Int[np.ndarray, "N K"]
-    draws: Int[np.ndarray, " N"]
-    first: Int[np.ndarray, " N"]
-    verdict: Int[np.ndarray, " N"]  # 1 below, 0 not below, -1 open
-
-    @classmethod
-    def of(cls, num_images: int, num_classes: int) -> "_Tally":
-        zeros = np.zeros(num_images, dtype=np.int64)
-        return cls(counts=np.zeros((num_images, num_classes), np.int64), draws=zeros, first=zeros.copy(), verdict=zeros - 1)
-
-
-@dataclass(eq=False)
-class _Pool:
-    """The open images of one thread, whose next draws are packed into full blocks."""
-
-    plan: Plan
-    rules: _Rules
-    tally: _Tally
-    block_size: int
-    scratch: Scratch = field(default_factory=Scratch)
-
-    def __post_init__(self) -> None:
-        rows = max(self.block_size, NOISE_VALUES // self.plan.images[0].size // self.block_size * self.block_size)
-        self._num_rows = min(rows, STEP * self.block_size)
-        self._capacity = max(1, self._num_rows // STEP)
-
-    def work(self, items: Items) -> None:
-        """Settles images until there are no more."""
-        streams: dict[int, NormalStream] = {}
-        while True:
-            while len(streams) < self._capacity and (index := items.take()) is not None:
-                streams[index] = self._stream(index)
-            if not streams:
-                return
-            settled = self._look(streams)
-            for index in settled:
-                del streams[index]
-            items.finish(len(settled))
-
-    def _stream(self, index: int) -> NormalStream:
-        shape = self.plan.images[index].shape
-        return NormalStream(self.plan.seed, int(self.plan.keys[index]), shape, scratch=self.scratch)
-
-    def _look(self, streams: dict[int, NormalStream]) -> list[int]:
-        """Makes the next draws of every open image; the images that are settled by them or have no draws left."""
-        tally, open_images = self.tally, np.fromiter(streams, dtype=np.int64)
-        before = tally.draws[open_images]
-        steps = np.minimum(STEP, len(self.plan.span) - before)
-        labels = self.plan.classifier.classify(self._noisy(streams, steps), self.block_size)[: steps.sum()]
-        starts = np.cumsum(steps) - steps
-        is_new = before == 0
-        tally.first[open_images[is_new]] = labels[starts[is_new]]
-        np.add.at(tally.counts, (np.repeat(open_images, steps), labels), 1)
-        tally.draws[open_images] += steps
-        self._judge(open_images)
-        is_over = (tally.verdict[open_images] >= 0) | (tally.draws[open_images] == len(self.plan.span))
-        return [int(index) for index in open_images[is_over]]
-
-    def _noisy(self, streams: dict[int, NormalStream], steps: np.ndarray) -> Float32[np.ndarray, "R ..."]:
-        """The perturbed copies, image after image; filled up to whole blocks, so that all blocks have one shape."""
-        shape = self.plan.images[0].shape
-        num_rows = -(-int(steps.sum()) // self.block_size) * self.block_size
-        rows = self.scratch.array("rows", (num_rows, *shape))
-        first = 0
-        for (index, stream), step in zip(streams.items(), steps, strict=True):
-            own = rows[first : first + step]
-            np.multiply(stream.take(int(step)), np.float32(self.plan.sigmas[0]), out=own)
-            own += np.asarray(self.plan.images[index], dtype=np.float32)
-            first += int(step)
-        rows[first:] = 0
-        return rows
-
-    def _judge(self, images: Int[np.ndarray, " M"]) -> None:
-        tally = self.tally
-        draws, counts = tally.draws[images], tally.counts[images]
-        strays_of_first = draws - counts[np.arange(len(images)), tally.first[images]]
-        strays_of_leader = draws - counts.max(axis=1)
-        rule = self.rules.index[images]
-        is_below = strays_of_first <= self.rules.most_below[rule, draws]
-        is_above = strays_of_leader >= self.rules.least_above[rule, draws]
-        tally.verdict[images] = np.where(is_below, 1, np.where(is_above, 0, -1))
