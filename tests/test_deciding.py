@@ -26,15 +26,25 @@ def simulate(p, *, runs=RUNS, seed=0):
     return (labels[:, :, None] == np.arange(len(p))).astype(np.int16).cumsum(axis=1, dtype=np.int16), labels[:, 0]
 
 
+def votes_for_second(counts, first):
+    """`(runs, MAX_DRAWS)` votes for the class of the first stray, 0 before it."""
+    rows, strays = np.arange(len(counts)), counts.copy()
+    strays[rows, :, first] = 0
+    when = (strays.sum(axis=2) > 0).argmax(axis=1)
+    return strays[rows, :, strays[rows, when].argmax(axis=1)]
+
+
 def first_crossings(counts, first, rule):
     """`(runs,)` verdicts, 1 below, 0 not below, -1 undecided, looking after every draw; and the draws used."""
-    draws = np.arange(1, MAX_DRAWS + 1)
-    of_first = draws - np.take_along_axis(counts, first[:, None, None].astype(np.int64), axis=2)[:, :, 0]
-    of_leader = draws - counts.max(axis=2)
-    below, above = of_first <= rule.most_below[1:], of_leader >= rule.least_above[1:]
+    draws, rows = np.arange(1, MAX_DRAWS + 1), np.arange(len(counts))
+    column = np.minimum(votes_for_second(counts, first), rule.most_beyond.shape[1] - 1)
+    of_first = draws - counts[rows, :, first]
+    below = of_first - column <= rule.most_beyond[draws, column]
+    ranked = np.sort(counts, axis=2)
+    column = np.minimum(draws - ranked[:, :, -2:].sum(axis=2), rule.least_strays.shape[1] - 1)
+    above = draws - ranked[:, :, -1] >= rule.least_strays[draws, column]
     either = below | above
     stop = np.where(either.any(axis=1), either.argmax(axis=1), MAX_DRAWS - 1)
-    rows = np.arange(len(counts))
     return np.where(below[rows, stop], 1, np.where(above[rows, stop], 0, -1)), stop + 1
 
 
@@ -117,13 +127,56 @@ def test_bounds_cover_the_true_w(name):
 
 def test_boundaries_settle_whatever_the_bounds_settle():
     """They know the last draw and may settle more."""
-    rule = stopping.true_boundaries(0.3, num_classes=10, error_rate=ERROR_RATE, max_draws=MAX_DRAWS)
+    rule = stopping.plain_boundaries(0.3, num_classes=10, error_rate=ERROR_RATE, max_draws=MAX_DRAWS)
     for draws in (50, 100, 200):
         n = np.full(20, draws)
         upper = strays.upper_bound(n - 1, np.arange(20), num_classes=10, error_rate=ERROR_RATE)
-        assert (upper <= 0.3 + 1e-6).sum() <= rule.most_below[draws] + 1
+        assert (upper <= 0.3 + 1e-6).sum() <= rule.most_beyond[draws, 0] + 1
         lower = strays.lower_bound(np.full(draws, draws), np.arange(draws), num_classes=10, error_rate=ERROR_RATE)
-        assert np.argmax(lower >= 0.3 - 1e-6) >= rule.least_above[draws]
+        assert np.argmax(lower >= 0.3 - 1e-6) >= rule.least_strays[draws, 0]
+
+
+@pytest.mark.parametrize(("split", "spread"), [(0.0, True), (0.3, True), (8 / 9, True), (0.2, False), (0.5, False)])
+def test_split_strays_keep_the_error_rate_at_the_border(split, spread):
+    """W at the threshold, with the strays of one class, of two, of many: neither verdict may be frequent."""
+    threshold = 0.25
+
+    def distribution(share):
+        beyond = np.full(8, share * split / 8) if spread else np.array([share * split] + [0.0] * 7)
+        return np.array([1 - share, share * (1 - split), *beyond])
+
+    low, high = 0.0, 0.4
+    for _ in range(40):
+        low, high = (
+            (low, (low + high) / 2) if stats.entropy(distribution((low + high) / 2)) > threshold else ((low + high) / 2, high)
+        )
+    rule = stopping.true_boundaries(threshold, num_classes=10, error_rate=ERROR_RATE, max_draws=MAX_DRAWS)
+    verdict, _ = first_crossings(*simulate(distribution(low)), rule)
+    for side in (0, 1):
+        assert stats.binomtest(int((verdict == side).sum()), RUNS, ERROR_RATE, alternative="greater").pvalue > 0.001, side
+
+
+def test_loose_split_boundaries_are_caught():
+    """Control: at the border the simulation sees a rule made for a larger error rate."""
+    p = np.array([1 - 0.0645, 0.0645] + [0.0] * 8)
+    rule = stopping.true_boundaries(float(stats.entropy(p)), num_classes=10, error_rate=0.4, max_draws=MAX_DRAWS)
+    verdict, _ = first_crossings(*simulate(p), rule)
+    assert stats.binomtest(int((verdict == 0).sum()), RUNS, ERROR_RATE, alternative="greater").pvalue < 0.001
+
+
+def test_split_strays_settle_more():
+    """Few strays of one class bear less entropy than the plain rule has to allow for."""
+    p = np.array([0.98, 0.02] + [0.0] * 8)
+    limits = {"num_classes": 10, "error_rate": ERROR_RATE, "max_draws": MAX_DRAWS}
+    assert stopping.split_strays.can_split(0.2, num_classes=10, max_draws=MAX_DRAWS)
+    settled = [
+        (first_crossings(*simulate(p, runs=2000), make(0.2, **limits))[0] == 1).mean()
+        for make in (stopping.true_boundaries, stopping.plain_boundaries)
+    ]
+    assert settled[0] > settled[1] + 0.1
+    for unfit in ({"threshold": 0.7}, {"num_classes": 2}, {"max_draws": 5000}):
+        arguments = {"threshold": 0.2, "num_classes": 10, "max_draws": MAX_DRAWS} | unfit
+        assert not stopping.split_strays.can_split(arguments.pop("threshold"), **arguments)
 
 
 @pytest.mark.parametrize("look_every", [1, 5])

@@ -14,25 +14,26 @@ from wobbliness.stopping import Boundaries
 from wobbliness.workers import Items, share_items
 
 STEP = 5  # draws of an image between two looks
+TABLES = ("most_beyond", "least_strays")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rules:
     """The boundaries of each threshold, and which of them an image has."""
 
-    most_below: Int[np.ndarray, "T D"]
-    least_above: Int[np.ndarray, "T D"]
+    most_beyond: Int[np.ndarray, "T D B"]
+    least_strays: Int[np.ndarray, "T D C"]
     index: Int[np.ndarray, " N"]
 
     @classmethod
     def of(
         cls, boundaries: Callable[[float], Boundaries], threshold: float | Float[np.ndarray, " N"], num_images: int
     ) -> "Rules":
-        """Of the threshold of all images, or of each."""
+        """Of the threshold of all images, or of each; those of several thresholds must not split strays."""
         values, index = np.unique(np.broadcast_to(threshold, num_images), return_inverse=True)
         rules = [boundaries(float(value)) for value in values]
-        most_below, least_above = np.stack([rule.most_below for rule in rules]), np.stack([rule.least_above for rule in rules])
-        return cls(most_below=most_below, least_above=least_above, index=index)
+        most_beyond, least_strays = (np.stack([getattr(rule, name) for rule in rules]) for name in TABLES)
+        return cls(most_beyond=most_beyond, least_strays=least_strays, index=index)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,23 +42,28 @@ class Tally:
 
     counts: Int[np.ndarray, "N K"]
     draws: Int[np.ndarray, " N"]
-    first: Int[np.ndarray, " N"]
+    first: Int[np.ndarray, " N"]  # class of draw 1
+    second: Int[np.ndarray, " N"]  # class of the first draw that named another one; -1 before it
     verdict: Int[np.ndarray, " N"]  # 1 below, 0 not below, -1 open
 
     @classmethod
     def of(cls, num_images: int, num_classes: int) -> "Tally":
         """Before the first draw."""
         zeros = np.zeros(num_images, dtype=np.int64)
-        return cls(counts=np.zeros((num_images, num_classes), np.int64), draws=zeros, first=zeros.copy(), verdict=zeros - 1)
+        counts = np.zeros((num_images, num_classes), np.int64)
+        return cls(counts=counts, draws=zeros, first=zeros.copy(), second=zeros - 1, verdict=zeros - 1)
 
     def judge(self, images: Int[np.ndarray, " M"], rules: Rules) -> None:
         """Settles what the votes of these images settle."""
-        draws, counts = self.draws[images], self.counts[images]
-        strays_of_first = draws - counts[np.arange(len(images)), self.first[images]]
-        strays_of_leader = draws - counts.max(axis=1)
-        rule = rules.index[images]
-        is_below = strays_of_first <= rules.most_below[rule, draws]
-        is_above = strays_of_leader >= rules.least_above[rule, draws]
+        draws, counts, rule = self.draws[images], self.counts[images], rules.index[images]
+        rows = np.arange(len(images))
+        strays_of_first = draws - counts[rows, self.first[images]]
+        of_second = np.where(self.second[images] < 0, 0, counts[rows, self.second[images]])
+        column = np.minimum(of_second, rules.most_beyond.shape[2] - 1)
+        is_below = strays_of_first - column <= rules.most_beyond[rule, draws, column]
+        two_leaders = np.partition(counts, -2, axis=1)[:, -2:]
+        column = np.minimum(draws - two_leaders.sum(axis=1), rules.least_strays.shape[2] - 1)
+        is_above = draws - two_leaders[:, 1] >= rules.least_strays[rule, draws, column]
         self.verdict[images] = np.where(is_below, 1, np.where(is_above, 0, -1))
 
     def is_over(self, images: Int[np.ndarray, " M"], max_draws: int) -> Bool[np.ndarray, " M"]:
@@ -103,6 +109,7 @@ def _settle_on_device(
         )[:, 0]
         if start == 0:
             tally.first[open_images] = counts.argmax(axis=1)
+        tally.second[open_images] = _drawn_seconds(plan, tally, open_images, counts)
         tally.counts[open_images] += counts
         tally.draws[open_images] = stop
         if stop % STEP and stop < max_draws:
@@ -113,6 +120,18 @@ def _settle_on_device(
         open_images = open_images[~is_over]
         if not open_images.size:
             return
+
+
+def _drawn_seconds(
+    plan: Plan, tally: Tally, images: Int[np.ndarray, " M"], counts: Int[np.ndarray, "M K"]
+) -> Int[np.ndarray, " M"]:
+    """Classes of the first strays. The device tells no order of draws, and all are as likely: one of the strays is drawn."""
+    second, strays = np.array(tally.second[images]), counts.copy()
+    strays[np.arange(len(images)), tally.first[images]] = 0
+    for row in np.flatnonzero((second < 0) & strays.any(axis=1)):
+        rng = np.random.default_rng(np.random.SeedSequence([plan.seed, int(plan.keys[images[row]])]))
+        second[row] = rng.choice(strays.shape[1], p=strays[row] / strays[row].sum())
+    return second
 
 
 def _looks(max_draws: int) -> list[tuple[int, int]]:
@@ -162,7 +181,11 @@ class _Pool:
         starts = np.cumsum(steps) - steps
         is_new = before == 0
         tally.first[open_images[is_new]] = labels[starts[is_new]]
-        np.add.at(tally.counts, (np.repeat(open_images, steps), labels), 1)
+        owners = np.repeat(open_images, steps)
+        is_first_stray = (labels != tally.first[owners]) & (tally.second[owners] < 0)
+        with_strays, where = np.unique(owners[is_first_stray], return_index=True)
+        tally.second[with_strays] = labels[is_first_stray][where]
+        np.add.at(tally.counts, (owners, labels), 1)
         tally.draws[open_images] += steps
         tally.judge(open_images, self.rules)
         return [int(index) for index in open_images[tally.is_over(open_images, len(self.plan.span))]]

@@ -9,11 +9,13 @@ until the exact probability of a wrong decision, in the hardest case, is the err
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import special
 
+from wobbliness import split_strays
 from wobbliness.strays import (
     FEW_STRAYS,
     MANY_STRAYS,
@@ -41,19 +43,40 @@ LogLikelihood = Callable[[Int[np.ndarray, "..."], Int[np.ndarray, "..."]], Float
 class Boundaries:
     """At which numbers of strays an image is settled.
 
+    Strays of an image may be split in two, those of one class and those beyond it; tables with a single column do not split them.
+    The last column of a table stands for all larger numbers.
+
     Attributes:
-        most_below: `(max_draws + 1,)` after n draws W is called below the threshold where at most this many of the draws 2 ... n
-            named another class than draw 1; -1 where no number suffices.
-        least_above: `(max_draws + 1,)` after n draws W is called not below where the leading class has at least so many strays.
+        most_beyond: `(max_draws + 1, B)` after n draws, b of which named the first stray's class, W is called below the threshold
+            where at most this many others named another class than draw 1; -1 where no number suffices.
+        least_strays: `(max_draws + 1, C)` after n draws, c of which named neither of the two classes named most often, W is
+            called not below where the leading class lacks at least so many.
     """
 
-    most_below: Int[np.ndarray, " D"]
-    least_above: Int[np.ndarray, " D"]
+    most_beyond: Int[np.ndarray, "D B"]
+    least_strays: Int[np.ndarray, "D C"]
 
 
 @lru_cache
 def true_boundaries(threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1) -> Boundaries:
-    """Boundaries for the true W, that of infinitely many draws.
+    """Boundaries for the true W, that of infinitely many draws; strays are split where that can be done (`split_strays`).
+
+    The guarantee and the arguments are those of `plain_boundaries`. The tables take a second to work out.
+    """
+    if not split_strays.can_split(threshold, num_classes=num_classes, max_draws=max_draws):
+        return plain_boundaries(
+            threshold, num_classes=num_classes, error_rate=error_rate, max_draws=max_draws, look_every=look_every
+        )
+    limits: dict[str, Any] = {"num_classes": num_classes, "error_rate": error_rate, "max_draws": max_draws}
+    return Boundaries(
+        most_beyond=split_strays.most_beyond(threshold, **limits, look_every=look_every),
+        least_strays=split_strays.least_strays(threshold, **limits, look_every=look_every),
+    )
+
+
+@lru_cache(maxsize=1024)
+def plain_boundaries(threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1) -> Boundaries:
+    """Boundaries for the true W that do not split strays: quickly made, for many thresholds.
 
     For an image with W at or above the threshold the probability of ever being called below is at most `error_rate`, and the
     other way round. Each is a one-sided statement that spends all of `error_rate`, since only one of the two can be wrong.
@@ -166,8 +189,8 @@ def _boundaries(
         return _chance_to_cross(lambda n, strays: strays >= boundary[n], max_draws, stray_above)
 
     return Boundaries(
-        most_below=most_below(_smallest_evidence(chance_below, error_rate)),
-        least_above=least_above(_smallest_evidence(chance_above, error_rate)),
+        most_beyond=most_below(_smallest_evidence(chance_below, error_rate))[:, None],
+        least_strays=least_above(_smallest_evidence(chance_above, error_rate))[:, None],
     )
 
 

@@ -36,7 +36,7 @@ def upper_bound(
         return np.asarray(log_mixture(draws, strays, FEW_STRAYS, UNANIMOUS_WEIGHT) - rejected >= -np.log(error_rate))
 
     largest = 1 - 1 / num_classes
-    share = _bisect(is_rejected, np.full(len(draws), largest), np.zeros(len(draws)))
+    share = bisect(is_rejected, np.full(len(draws), largest), np.zeros(len(draws)))
     return np.asarray(largest_entropy(share, num_classes))
 
 
@@ -56,20 +56,20 @@ def lower_bound(
         rejected = log_likelihood_at_most(draws, strays, share)
         return np.asarray(log_mixture(draws, strays, MANY_STRAYS, 0.0) - rejected >= -np.log(error_rate))
 
-    share = _bisect(is_rejected, np.zeros(len(draws)), np.full(len(draws), 1 - 1 / num_classes))
+    share = bisect(is_rejected, np.zeros(len(draws)), np.full(len(draws), 1 - 1 / num_classes))
     return smallest_entropy(share)
 
 
 def share_of_largest_entropy(entropy: Float[np.ndarray, "..."], num_classes: int) -> Float[np.ndarray, "..."]:
     """The smallest share of strays with which W can reach an entropy: the root of h(q) + q log(K - 1)."""
     ends = np.full(entropy.shape, 1 - 1 / num_classes), np.zeros(entropy.shape)
-    return _bisect(lambda share: largest_entropy(share, num_classes) >= entropy, *ends)
+    return bisect(lambda share: largest_entropy(share, num_classes) >= entropy, *ends)
 
 
 def share_of_smallest_entropy(entropy: Float[np.ndarray, "..."], num_classes: int) -> Float[np.ndarray, "..."]:
     """The largest share of strays of the leading class with which W can stay below an entropy."""
     ends = np.full(entropy.shape, 1 - 1 / num_classes), np.zeros(entropy.shape)
-    return _bisect(lambda share: smallest_entropy(share) >= entropy, *ends)
+    return bisect(lambda share: smallest_entropy(share) >= entropy, *ends)
 
 
 def log_mixture(
@@ -80,7 +80,7 @@ def log_mixture(
         parts = [np.log(unanimous) + np.where(strays == 0, 0.0, -np.inf)]
     for weight, a, b in shares:
         parts.append(np.log(weight) + special.betaln(a + strays, b + np.maximum(draws - strays, 0)) - special.betaln(a, b))
-    return np.asarray(special.logsumexp(np.stack(parts), axis=0))
+    return np.asarray(special.logsumexp(np.stack(np.broadcast_arrays(*parts)), axis=0))
 
 
 def log_likelihood_at_least(draws: np.ndarray, strays: np.ndarray, share: np.ndarray) -> Float[np.ndarray, "..."]:
@@ -109,7 +109,8 @@ def smallest_entropy(share: np.ndarray) -> Float[np.ndarray, "..."]:
     return np.asarray(equals * special.entr(lead) + special.entr(np.clip(1 - equals * lead, 0, 1)))
 
 
-def _bisect(holds: Callable[[np.ndarray], np.ndarray], yes: np.ndarray, no: np.ndarray) -> np.ndarray:
+def bisect(holds: Callable[[np.ndarray], np.ndarray], yes: np.ndarray, no: np.ndarray) -> np.ndarray:
+    """Where a monotone statement ceases to hold, between `yes`, where it does, and `no`, where not; an end at which it holds."""
     for _ in range(BISECTION_STEPS):
         middle = np.asarray((yes + no) / 2)
         holding = holds(middle)
