@@ -18,7 +18,7 @@ from wobbliness.study.records import read_recipe
 from wobbliness.study.specs import cell_name
 
 POINTS, DRAWS, ERROR_RATE, PAPER_BATCH = 250, 250, 0.05, 25
-CURTAILED_RATES = (0.05, 0.25, 0.35)
+CURTAILED_RATES = (0.05, 0.3)
 
 
 def halves(spec):

@@ -29,6 +29,7 @@ from wobbliness.strays import (
 )
 
 CALIBRATION_STEPS = 12
+ABOVE_SHARE = 2 / 3
 FEW_STRAYS_PATIENT, UNANIMOUS_WEIGHT_PATIENT = ((0.49, 4.0, 160.0), (0.49, 2.0, 30.0)), 0.02
 """The mixture for the true W: it keeps error rate for the last draws, so that fewer images stay undecided."""
 
@@ -130,7 +131,8 @@ def curtailed_boundaries(
 def _curtailed_boundaries(fewest: int, most: int, *, error_rate: float, max_draws: int, look_every: int) -> Boundaries:
     """For W that is below the threshold only with less than `fewest` strays of the first class, and with `most` at most.
 
-    Many thresholds share these numbers, so each pair is worked out once.
+    Many thresholds share these numbers, so each pair is worked out once. Of the error rate "not below" may use ABOVE_SHARE: such
+    images take few draws anyway, and most of the wrong decisions on real ones would be theirs.
     """
     return _boundaries(
         lambda n, s: _log_hypergeometric(n, s, max_draws - 1, at_least=fewest),
@@ -140,6 +142,7 @@ def _curtailed_boundaries(fewest: int, most: int, *, error_rate: float, max_draw
         few_strays=FEW_STRAYS,
         unanimous_weight=UNANIMOUS_WEIGHT,
         error_rate=error_rate,
+        above_share=ABOVE_SHARE,
         max_draws=max_draws,
         look_every=look_every,
     )
@@ -161,6 +164,7 @@ def _boundaries(
     error_rate: float,
     max_draws: int,
     look_every: int,
+    above_share: float = 1.0,
 ) -> Boundaries:
     draws = np.arange(max_draws + 1)
     after_first, is_look = np.maximum(draws - 1, 0), (draws % look_every == 0) | (draws == max_draws)
@@ -190,7 +194,7 @@ def _boundaries(
 
     return Boundaries(
         most_beyond=most_below(_smallest_evidence(chance_below, error_rate))[:, None],
-        least_strays=least_above(_smallest_evidence(chance_above, error_rate))[:, None],
+        least_strays=least_above(_smallest_evidence(chance_above, above_share * error_rate))[:, None],
     )
 
 
