@@ -339,7 +339,7 @@ def test_hub_folder_classifies_as_its_own_pipeline(tmp_path):
     pictures = np.random.default_rng(0).integers(0, 256, size=(20, SIDE, SIDE, 3), dtype=np.uint8)
     with torch.no_grad():
         theirs = model(**processor(list(pictures), return_tensors="pt")).logits
-        ours = classifier._module(torch.from_numpy(pictures.transpose(0, 3, 1, 2) / np.float32(255)))
+        ours = classifier.module(torch.from_numpy(pictures.transpose(0, 3, 1, 2) / np.float32(255)))
         unprepared = model(torch.from_numpy(pictures.transpose(0, 3, 1, 2) / np.float32(255))).logits
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(unprepared, theirs, atol=1e-3), "control: the preparation matters"

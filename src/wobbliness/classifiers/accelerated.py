@@ -44,6 +44,7 @@ class AcceleratedClassifier(ScoredClassifier):
     measurement have the same shape, since a network's rounding may depend on it. `mps` goes the same way and is untested.
 
     Attributes:
+        module: the module itself, on the device.
         changed_labels: share of labels that autocast changed in the first block of the last measurement; None without autocast.
     """
 
@@ -69,7 +70,7 @@ class AcceleratedClassifier(ScoredClassifier):
             image_shape: of one image, where it is known.
         """
         self.num_classes, self.image_shape = num_classes, image_shape
-        self._module, self._device = module, device
+        self.module, self._device = module, device
         self._dtype = next((tensor.dtype for tensor in module.parameters() if tensor.is_floating_point()), torch.float32)
         self._autocast = autocast
         self.changed_labels: float | None = None
@@ -86,8 +87,8 @@ class AcceleratedClassifier(ScoredClassifier):
     def session(self, examples: Float32[np.ndarray, "B ..."]) -> Iterator[Execution]:
         """Evaluation mode and exact float32, undone afterwards."""
         self.changed_labels = None
-        with evaluation_mode(self._module), exact_float32():
-            with largest_step(self._module) as values:
+        with evaluation_mode(self.module), exact_float32():
+            with largest_step(self.module) as values:
                 self._host_scores(examples)
             values_per_image = (values[0] // len(examples)) or None
             yield Execution(
@@ -177,7 +178,7 @@ class AcceleratedClassifier(ScoredClassifier):
 
     def _forward(self, batch: Float[torch.Tensor, "B ..."]) -> object:
         try:
-            return self._module(batch)
+            return self.module(batch)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, IndexError, TypeError, AssertionError) as error:

@@ -65,6 +65,17 @@ class DeviceCounter(Protocol):
         ...
 
 
+@runtime_checkable
+class WhiteBox(Protocol):
+    """A classifier whose network can be differentiated.
+
+    Attributes:
+        module: a `torch.nn.Module` that gives logits `(B, K)`.
+    """
+
+    module: Any
+
+
 def in_blocks(function: Callable[[np.ndarray], Any], images: Float32[np.ndarray, "B ..."], block_size: int) -> Any:
     """What a function answers for each block of images, joined."""
     if len(images) <= block_size:

@@ -47,6 +47,9 @@ class TorchClassifier(ScoredClassifier):
     It is compiled to an ONNX graph and checked on real inputs (see `compiled.disagreement`); where that fails it runs eagerly,
     channels-last, in the type of its own parameters. Either way in evaluation mode and on one core per calling thread, so that a
     measurement uses each core once and rounds alike for any number of workers.
+
+    Attributes:
+        module: the module itself.
     """
 
     thread_safe = True
@@ -68,7 +71,7 @@ class TorchClassifier(ScoredClassifier):
             image_shape: of one image, where it is known.
         """
         self.num_classes, self.image_shape = num_classes, image_shape
-        self._module = module
+        self.module = module
         tensors = (tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point())
         self._dtype = next(tensors, torch.empty(0)).dtype
         self._is_channels_last = True
@@ -88,8 +91,8 @@ class TorchClassifier(ScoredClassifier):
     @contextmanager
     def session(self, examples: Float32[np.ndarray, "B ..."]) -> Iterator[Execution]:
         """Evaluation mode, one thread per call, and the compiled graph where it agrees with the module; all undone afterwards."""
-        with evaluation_mode(self._module), torch_threads(1):
-            with largest_step(self._module) as values_per_image:
+        with evaluation_mode(self.module), torch_threads(1):
+            with largest_step(self.module) as values_per_image:
                 scores = self._eager_scores(examples)
             self._graph, reason = self._compiled(examples, scores)
             try:
@@ -106,7 +109,7 @@ class TorchClassifier(ScoredClassifier):
             return None, "eager as asked"
         if self._dtype != torch.float32:
             return None, f"its parameters are {self._dtype}, not torch.float32"
-        compilation = compile_module(self._module, examples)
+        compilation = compile_module(self.module, examples)
         if compilation.graph is None:
             return None, compilation.reason
         reason = disagreement(compilation.graph, examples, scores)
@@ -133,12 +136,12 @@ class TorchClassifier(ScoredClassifier):
         """Channels-last, unless the module cannot: `x.view(n, -1)` wants contiguous features. Then never again."""
         if batch.ndim == 4 and self._is_channels_last:
             try:
-                return self._module(batch.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+                return self.module(batch.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
             except RuntimeError:
-                logits: torch.Tensor = self._module(batch)
+                logits: torch.Tensor = self.module(batch)
                 self._is_channels_last = False
                 return logits
-        return self._module(batch)  # type: ignore[no-any-return]
+        return self.module(batch)  # type: ignore[no-any-return]
 
 
 @contextmanager
