@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from wobbliness.pages import number
 from wobbliness.study.claims import findings
 from wobbliness.study.packing import unpack_study
 from wobbliness.study.records import read_record
-from wobbliness.study.report import number
 from wobbliness.study.tables import form_tables
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from wobbliness.pages import number
 from wobbliness.study.cell_plan import plan
 from wobbliness.study.cells import load_network
 from wobbliness.study.claims import CLAIMS
@@ -15,7 +16,7 @@ from wobbliness.study.packing import pack_study, unpack_study
 from wobbliness.study.poisoning import t1, t2
 from wobbliness.study.recipes import RECIPES, Cleanse, Recipe, Universal, recipe_by_name
 from wobbliness.study.records import is_done, read_recipe, read_record, study_status, write_beside
-from wobbliness.study.report import number, write_markdown, write_report
+from wobbliness.study.report import write_markdown, write_report
 from wobbliness.study.runner import StudyFailed, run_study
 from wobbliness.study.specs import NetworkSpec
 from wobbliness.study.tables import network_label

@@ -1,6 +1,7 @@
 """What the figures share: colours, axes, box plots in the paper's form."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,17 @@ BLUE, ORANGE, GREEN, PINK, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D
 """Of Okabe and Ito's palette, safe for colour-blind readers: clean points are blue, active triggers orange, inactive green."""
 
 TEST_STYLES = {"levene": (ORANGE, "-"), "levene, all points": (PINK, "--"), "directional": (BLUE, "-.")}
+
+
+RESOLUTION = 110  # dots an inch of a PNG
+FIGURE_STYLE: Any = {
+    "svg.hashsalt": "wobbliness",
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+}
 
 
 def points_of(tables: Tables, *claims: str) -> pd.DataFrame:

@@ -3,24 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from wobbliness.study import box_figures, curve_figures
+from wobbliness.study.drawing import FIGURE_STYLE, RESOLUTION
 from wobbliness.study.records import write_beside
 from wobbliness.study.tables import Tables, claims_done
-
-RESOLUTION = 110
-_STYLE: Any = {
-    "svg.hashsalt": "wobbliness",
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +33,7 @@ def draw_figures(tables: Tables, folder: Path) -> list[FigureFile]:
     done = set(claims_done(tables))
     drawn = [figure for figure in FIGURES if set(figure.claims) <= done and len(getattr(tables, figure.table))]
     folder.mkdir(exist_ok=True)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(FIGURE_STYLE):
         for entry in drawn:
             figure = entry.draw(tables)
             for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):

@@ -1,6 +1,5 @@
 """What a study leaves for people: tables as files, figures, a self-contained page, and Markdown for the documentation."""
 
-import base64
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from wobbliness.pages import data_uri, number, page_environment
 from wobbliness.study.claims import claims_table, findings
 from wobbliness.study.comparisons import CHOSEN_COLUMNS, full_batches
 from wobbliness.study.figures import FigureFile, draw_figures
@@ -79,7 +78,7 @@ def write_report(out: Path) -> Report:
     _write_tables(tables, out / "tables")
     figures = draw_figures(tables, out / "figures")
     report = Report(tables=tables, findings=findings(tables), figures=figures, folder=out)
-    page = _environment().get_template("report.html").render(report=report, shown=_shown(tables), svg=_svg, number=number)
+    page = page_environment().get_template("report.html").render(report=report, shown=_shown(tables), svg=_svg, number=number)
     write_beside(out / PAGE, lambda beside: beside.write_text(page, encoding="utf-8"))
     return report
 
@@ -91,19 +90,8 @@ def write_markdown(reports: Sequence[Report], path: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for figure in report.figures:
             shutil.copyfile(report.folder / "figures" / f"{figure.name}.png", folder / f"{figure.name}.png")
-    text = _environment().get_template("results.md").render(reports=reports, shown=_shown, number=number, longest=LONGEST)
+    text = page_environment().get_template("results.md").render(reports=reports, shown=_shown, number=number, longest=LONGEST)
     write_beside(path, lambda beside: beside.write_text(text, encoding="utf-8"))
-
-
-def number(value: object) -> str:
-    """A table's value as people read it: three significant digits, p-values in powers of ten, nothing for an absent one."""
-    if isinstance(value, bool) or not isinstance(value, float):
-        return "" if value is None else str(value)
-    if value != value:
-        return ""
-    if value == 0 or 0.001 <= abs(value) < 10_000:
-        return f"{value:.3f}".rstrip("0").rstrip(".")
-    return f"{value:.1e}"
 
 
 def _write_tables(tables: Tables, folder: Path) -> None:
@@ -130,17 +118,4 @@ def _shown(tables: Tables) -> dict[str, pd.DataFrame]:
 
 
 def _svg(report: Report, figure: FigureFile) -> str:
-    """The figure as a data URI: the page asks no one for anything."""
-    content = (report.folder / "figures" / f"{figure.name}.svg").read_bytes()
-    return "data:image/svg+xml;base64," + base64.b64encode(content).decode("ascii")
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("wobbliness.study"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    return data_uri((report.folder / "figures" / f"{figure.name}.svg").read_bytes(), "image/svg+xml")

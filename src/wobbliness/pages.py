@@ -1,0 +1,38 @@
+"""What the pages share: their templates, how they write numbers, and pictures inside a page."""
+
+import base64
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+
+def page_environment() -> Environment:
+    """Templates of the pages; a name that is missing is an error, not a gap."""
+    return Environment(
+        loader=PackageLoader("wobbliness"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def number(value: object) -> str:
+    """A table's value as people read it: three significant digits, p-values in powers of ten, nothing for an absent one."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return "" if value is None else str(value)
+    if value != value:
+        return ""
+    if value == 0 or 0.001 <= abs(value) < 10_000:
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    return f"{value:.1e}"
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """A picture as an address that holds it: the page asks no one for anything.
+
+    Args:
+        content: of the file.
+        kind: its media type, such as `image/png`.
+    """
+    return f"data:{kind};base64," + base64.b64encode(content).decode("ascii")
