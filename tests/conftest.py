@@ -28,8 +28,12 @@ with install_import_hook("wobbliness", "beartype.beartype"):
     import wobbliness.images
     import wobbliness.judgements
     import wobbliness.noise
+    import wobbliness.pattern_effects
     import wobbliness.planning
     import wobbliness.sampling
+    import wobbliness.scan_findings
+    import wobbliness.scan_pictures
+    import wobbliness.scanning
     import wobbliness.smooth_ranks
     import wobbliness.statistics
     import wobbliness.stopping

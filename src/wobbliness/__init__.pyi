@@ -25,6 +25,11 @@ from .judgements import QuickVerdicts as QuickVerdicts
 from .noise import image_keys as image_keys
 from .sampling import measure as measure
 from .sampling import sweep as sweep
+from .scan_findings import CandidateFinding as CandidateFinding
+from .scan_findings import PatternEffect as PatternEffect
+from .scan_findings import Scan as Scan
+from .scan_report import write_scan as write_scan
+from .scanning import scan_model as scan_model
 from .statistics import kendall as kendall
 from .statistics import levene_test as levene_test
 from .statistics import mann_whitney_test as mann_whitney_test

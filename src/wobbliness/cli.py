@@ -30,6 +30,7 @@ from wobbliness.command_inputs import (
     read_images_for,
 )
 from wobbliness.guard_cli import guard_app
+from wobbliness.scan_cli import scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +50,7 @@ app = typer.Typer(
 study_app = typer.Typer(help="Run the paper's experiments and report them.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
 app.add_typer(guard_app, name="guard")
+app.command("scan")(scan)
 
 
 def main() -> None:

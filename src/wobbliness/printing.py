@@ -12,6 +12,7 @@ from rich.table import Table
 
 from wobbliness.images import ImageSet
 from wobbliness.judgements import Judgement, QuickVerdicts
+from wobbliness.scan_report import scan_json
 from wobbliness.study.records import write_beside
 from wobbliness.study.report import PAGE, Report
 from wobbliness.votes import Sweep
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from wobbliness.batches import BatchComparison
     from wobbliness.benchmark import Benchmark
     from wobbliness.guard import SmoothnessGuard
+    from wobbliness.scan_findings import Scan
 
 
 def write_votes(sweep: Sweep, out: Path, image_set: ImageSet) -> None:
@@ -105,6 +107,36 @@ def print_comparison(found: "BatchComparison", *, as_json: bool) -> None:
         print(f"* sigma of the verdict, L of Levene's test, both chosen on {found.num_for_sigma} clean images")
     print(f"verdict: {found.verdict} (level {found.level:g}, power {found.power:.2f})")
     print(found.explanation())
+
+
+def print_scan(scan: "Scan", page: Path | None, *, as_json: bool) -> None:
+    """A line for each pattern, what to look at, and what that does not say; or JSON."""
+    if as_json:
+        print(json.dumps(scan_json(scan) | {"report": None if page is None else str(page)}))
+        return
+    heads = ("mask L1", "anomaly", "sent", "mean W", "clean W", "p smoother")
+    print(f"{'pattern':<20} {'class':>5} " + " ".join(f"{head:>{len(head) + 1}}" for head in heads) + "  W beside clean")
+    frame = scan.frame()
+    for row in frame[frame.is_chosen.fillna(True).astype(bool)].itertuples():
+        target = "-" if pd.isna(row.target_class) else str(row.target_class)
+        if pd.isna(row.sigma):
+            print(f"{row.pattern:<20} {target:>5} none found")
+            continue
+        numbers = [
+            f"{_or_dash(row.mask_l1, '.1f'):>8} {_or_dash(row.anomaly_index, '.1f'):>8} {_or_dash(row.sent_share, '.0%'):>5}"
+        ]
+        numbers += [f"{row.suspect_mean:>7.4f} {row.clean_mean:>8.4f} {row.pvalue_smoother:>11.2g}"]
+        flag = ", likely target" if row.is_flagged is True else ""
+        print(f"{row.pattern:<20} {target:>5} {' '.join(numbers)}  {row.verdict}{flag}")
+    for line in ([f"no candidates: {scan.why_no_candidates}"] if scan.why_no_candidates else []) + [*scan.to_look_at()]:
+        print(line)
+    print("\n".join(f"note: {line}" for line in scan.limits()))
+    if page is not None:
+        print(f"report: {page}")
+
+
+def _or_dash(value: float, form: str) -> str:
+    return "-" if pd.isna(value) else format(value, form)
 
 
 def print_benchmark(benchmark: "Benchmark", *, as_json: bool) -> None:

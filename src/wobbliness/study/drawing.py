@@ -1,7 +1,7 @@
 """What the figures share: colours, axes, box plots in the paper's form."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -38,10 +38,19 @@ def side_by_side(num_axes: int, *, width: float | None = None) -> tuple[Figure, 
     return figure, list(np.ravel(figure.subplots(1, num_axes, sharey=True)))
 
 
-def draw_boxes(axes: Axes, series: Sequence[pd.Series], positions: Iterable[float], colour: str, *, width: float = 0.6) -> None:
+def draw_boxes(
+    axes: Axes,
+    series: Sequence[pd.Series | np.ndarray],
+    positions: Iterable[float],
+    colour: str,
+    *,
+    width: float = 0.6,
+    orientation: Literal["vertical", "horizontal"] = "vertical",
+) -> None:
     """Box plots as in the paper: boxes and whiskers in one colour, the mean as an orange line, outliers as dots."""
     axes.boxplot(
-        [batch.to_numpy() for batch in series],
+        [np.asarray(batch) for batch in series],
+        orientation=orientation,
         positions=list(positions),
         widths=width,
         showmeans=True,

@@ -1,0 +1,78 @@
+"""`wobbliness scan`: look for backdoors in a model. Heavy imports are inside the command."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wobbliness.command_inputs import (
+    Column,
+    Draws,
+    Factory,
+    Images,
+    Json,
+    Layout,
+    Model,
+    NumClasses,
+    Resize,
+    Seed,
+    TrustPickle,
+    open_model,
+    open_trigger,
+    read_images_for,
+)
+
+
+def scan(
+    model: Model,
+    images: Images,
+    trigger: Annotated[list[str] | None, typer.Option(help="Suspected trigger: a name or FILE.png; may be repeated.")] = None,
+    target: Annotated[list[int] | None, typer.Option(help="Class to craft a candidate for; may be repeated. All.")] = None,
+    sigma: Annotated[
+        list[float] | None, typer.Option(help="Noise; one is taken as it is, of several clean images choose.")
+    ] = None,
+    draws: Draws = 250,
+    restarts: Annotated[int, typer.Option(help="Random starts of each candidate.")] = 2,
+    steps: Annotated[int, typer.Option(help="Most steps of each start.")] = 120,
+    level: Annotated[float, typer.Option(help="False-positive rate of the verdicts on W, of all together.")] = 0.01,
+    seed: Seed = 0,
+    column: Column = None,
+    resize: Resize = False,
+    num_classes: NumClasses = None,
+    factory: Factory = None,
+    layout: Layout = None,
+    trust_pickle: TrustPickle = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for page, pictures, JSON and table; new, empty, or of a scan.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Look for backdoors in a model: a candidate trigger for each class, suspected triggers, and W around all of them.
+
+    A torch network gets candidates by Neural Cleanse; any other model needs suspected triggers.
+
+    Example: wobbliness scan network.safetensors clean_pictures/ --trigger sticker.png --out scan
+    """
+    from wobbliness.batches import DEFAULT_SIGMAS
+    from wobbliness.printing import print_scan
+    from wobbliness.scan_report import checked_scan_folder, write_scan
+    from wobbliness.scanning import scan_model
+
+    if out is not None:
+        checked_scan_folder(out)
+    suspected = [open_trigger(name) for name in trigger or ()]
+    classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
+    found = scan_model(
+        classifier,
+        read_images_for(classifier, images, column=column, resize=resize).images,
+        triggers=suspected,
+        sigmas=sigma or DEFAULT_SIGMAS,
+        draws=draws,
+        restarts=restarts,
+        max_steps=steps,
+        level=level,
+        seed=seed,
+        classes=target,
+        num_classes=num_classes,
+        model=Path(model).name,
+    )
+    page = None if out is None else write_scan(found, out)
+    print_scan(found, page, as_json=as_json)
