@@ -163,6 +163,8 @@ def test_a_black_box_gets_the_suspected_triggers_alone(black_box, found, suspect
     assert not any("anomaly" in line for line in scan.limits())
     with pytest.raises(ValueError, match=r"^expected a torch network or a suspected trigger at least .* got neither"):
         wobbliness.scan_model(black_box, pictures)
+    with pytest.raises(ValueError, match=r"^expected no classes to craft candidates for, got \(1,\)"):
+        wobbliness.scan_model(black_box, pictures, triggers=suspected, classes=[1])
 
 
 def test_a_tensor_and_a_function_of_tensors(backdoored, suspected, pictures):

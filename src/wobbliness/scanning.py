@@ -77,17 +77,15 @@ def scan_model(
         Scan: all that `wobbliness scan` prints and its page shows.
 
     Raises:
-        ValueError: there is neither a torch network nor a suspected trigger, images are too few, are no pictures or do not fit a
-            trigger, or an argument is out of its range, as for `measure`, `craft_candidates` and `compare_w`.
+        ValueError: there is neither a torch network nor a suspected trigger, classes are given without a network, images are too
+            few, are no pictures or do not fit a trigger, or an argument is out of its range, as for `measure`,
+            `craft_candidates` and `compare_w`.
     """
     if not 0 < level < 1:
         raise ValueError(f"expected a level in (0, 1), got {level!r}")
     opened = open_classifier(classifier, num_classes=num_classes, as_tensor=hasattr(images, "detach"))
     network = _network(opened)
-    if network is None and not triggers:
-        raise ValueError(
-            f"expected a torch network or a suspected trigger at least (--trigger NAME or FILE.png), got neither: {NO_GRADIENTS}"
-        )
+    _check_has_patterns(network, triggers, classes)
     grid = tuple(sigmas)
     to_craft_on, clean, suspect = _split(_checked_pictures(images), crafts=network is not None, seed=seed)
     for stamp in triggers:
@@ -130,6 +128,16 @@ def _network(classifier: Classifier) -> torch.nn.Module | None:
         return None
     on_cpu = all(tensor.device.type == "cpu" for tensor in (*module.parameters(), *module.buffers()))
     return module if on_cpu else copy.deepcopy(module).cpu()
+
+
+def _check_has_patterns(network: torch.nn.Module | None, triggers: Sequence[Trigger], classes: Sequence[int] | None) -> None:
+    """ValueError where there is nothing to try, or classes were asked for that nothing can be crafted for."""
+    if network is None and not triggers:
+        raise ValueError(
+            f"expected a torch network or a suspected trigger at least (--trigger NAME or FILE.png), got neither: {NO_GRADIENTS}"
+        )
+    if network is None and classes is not None:
+        raise ValueError(f"expected no classes to craft candidates for, got {tuple(classes)}: {NO_GRADIENTS}")
 
 
 def _checked_pictures(images: Any) -> Float32[np.ndarray, "N C H W"]:
