@@ -41,7 +41,7 @@ def side_by_side(num_axes: int, *, width: float | None = None) -> tuple[Figure, 
 def draw_boxes(
     axes: Axes,
     series: Sequence[pd.Series | np.ndarray],
-    positions: Iterable[float],
+    positions: Iterable[float] | Iterable[int],
     colour: str,
     *,
     width: float = 0.6,
