@@ -12,13 +12,15 @@ from wobbliness.study.cell_plan import plan
 from wobbliness.study.cells import load_network
 from wobbliness.study.claims import CLAIMS
 from wobbliness.study.crafting import load_candidates, load_universal
+from wobbliness.study.files import write_beside
 from wobbliness.study.packing import pack_study, unpack_study
 from wobbliness.study.poisoning import t1, t2
 from wobbliness.study.recipes import RECIPES, Cleanse, Recipe, Universal, recipe_by_name
-from wobbliness.study.records import is_done, read_recipe, read_record, study_status, write_beside
+from wobbliness.study.records import is_done, read_recipe, read_record
 from wobbliness.study.report import write_markdown, write_report
 from wobbliness.study.runner import StudyFailed, run_study
 from wobbliness.study.specs import NetworkSpec
+from wobbliness.study.status import study_status
 from wobbliness.study.tables import network_label
 from wobbliness.study.training import predict, train_network
 from wobbliness.study.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPORTED, REPRODUCED

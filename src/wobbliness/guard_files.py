@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from wobbliness.guard import SmoothnessGuard, check_rates
 from wobbliness.smooth_ranks import Reference, score_limit
-from wobbliness.study.records import write_beside, write_json
+from wobbliness.study.files import write_beside, write_json
 
 KIND, SCHEMA_VERSION = "wobbliness guard", 1
 SETTINGS_FILE, ARRAYS_FILE = "guard.json", "guard.safetensors"

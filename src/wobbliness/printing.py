@@ -13,7 +13,7 @@ from rich.table import Table
 from wobbliness.images import ImageSet
 from wobbliness.judgements import Judgement, QuickVerdicts
 from wobbliness.scan_report import scan_json
-from wobbliness.study.records import write_beside
+from wobbliness.study.files import write_beside
 from wobbliness.study.report import PAGE, Report
 from wobbliness.votes import Sweep
 

@@ -17,6 +17,14 @@ Advance = Callable[[int], None]
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
 
+Notice = Callable[[str], None]
+"""Called with one line about something odd that was dealt with."""
+
+
+def print_notice(line: str) -> None:
+    """A Notice that a person reads on standard error."""
+    print(f"note: {line}", file=sys.stderr)
+
 
 def ignore_progress(*_: object) -> None:
     """A Progress that nobody watches."""

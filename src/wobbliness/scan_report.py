@@ -9,7 +9,7 @@ from typing import Any
 from wobbliness.pages import data_uri, number, page_environment
 from wobbliness.scan_findings import CandidateFinding, PatternEffect, Scan
 from wobbliness.scan_pictures import name_of, pattern_png, picture_png, w_png, w_svg
-from wobbliness.study.records import write_beside, write_json
+from wobbliness.study.files import write_beside, write_json
 
 PAGE, JSON_FILE, TABLE, PICTURES = "report.html", "scan.json", "scan.csv", "pictures"
 MOST_CARDS = 40  # candidates whose pictures are on the page; those with the smallest masks, where there are more

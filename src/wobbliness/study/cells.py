@@ -11,21 +11,24 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from wobbliness.classifiers.torch_module import torch_threads
-from wobbliness.progress import Progress
+from wobbliness.progress import Notice, Progress, print_notice
 from wobbliness.sampling import sweep
 from wobbliness.study.cell_plan import FORMS
+from wobbliness.study.checking import WEIGHTS_FOLDERS, verified_weights, weights_file
+from wobbliness.study.checkpoints import CHECKPOINTS, Checkpoint
 from wobbliness.study.crafting import craft_cleanse, craft_universal, load_candidates, load_universal
 from wobbliness.study.data import ImageData, load_data
+from wobbliness.study.files import file_checksum, write_bytes
 from wobbliness.study.networks import ARCHITECTURES, build_network
 from wobbliness.study.noise_response import noise_response
 from wobbliness.study.recipes import Recipe
-from wobbliness.study.records import Record, provenance, write_beside, write_record
+from wobbliness.study.records import Record, provenance, write_record
 from wobbliness.study.specs import Cell, CleanseSpec, MeasureSpec, NetworkSpec, ResponseSpec, Spec, UniversalSpec, cell_name
-from wobbliness.study.training import THREADS, predict, top_scores, train_network
+from wobbliness.study.training import THREADS, predict, top_scores, train_network, training_precision
 from wobbliness.triggers import trigger
 from wobbliness.votes import Votes
 
@@ -33,24 +36,31 @@ PutOn = Callable[[np.ndarray], np.ndarray]
 """Puts a pattern on images `(N, C, H, W)`."""
 
 
-def run_cell(out: Path, cell: Cell, recipe: Recipe, progress: Progress) -> None:
+def run_cell(out: Path, cell: Cell, recipe: Recipe, progress: Progress, notice: Notice = print_notice) -> None:
     """Does one cell and leaves its record in the study folder."""
-    started = time.perf_counter()
+    started, checkpoint = time.perf_counter(), _checkpoint(out, cell, notice)
     with torch_threads(THREADS):
-        results, table = _do(out, cell.spec, progress)
+        results, table = _do(out, cell.spec, progress, checkpoint)
     record = Record(
         spec=cell.spec,
         results=results,
-        provenance=provenance(time.perf_counter() - started, THREADS),
+        provenance=provenance(checkpoint.seconds_before + time.perf_counter() - started, THREADS),
         table=table,
     )
-    write_record(out / "records", cell, record, recipe=recipe)
+    weights = file_checksum(weights_file(out, cell.name)) if cell.kind in WEIGHTS_FOLDERS else None
+    write_record(out / "records", cell, record, recipe=recipe, weights=weights)
+    checkpoint.remove()
 
 
-def _do(out: Path, spec: Spec, progress: Progress) -> tuple[dict[str, object], pd.DataFrame]:
+def _checkpoint(out: Path, cell: Cell, notice: Notice) -> Checkpoint:
+    identity = {"spec": asdict(cell.spec), "torch": torch.__version__, "precision": training_precision()}
+    return Checkpoint(out / CHECKPOINTS / f"{cell.name}.safetensors", identity, notice)
+
+
+def _do(out: Path, spec: Spec, progress: Progress, checkpoint: Checkpoint) -> tuple[dict[str, object], pd.DataFrame]:
     if isinstance(spec, NetworkSpec):
-        return _train(out, spec, progress)
-    network, data = _network(network_file(out, spec.network)), load_data(spec.network.dataset)
+        return _train(out, spec, progress, checkpoint)
+    network, data = _network_of(out, spec.network), load_data(spec.network.dataset)
     if isinstance(spec, UniversalSpec):
         return craft_universal(spec, network, data, perturbation_file(out, spec), progress), pd.DataFrame()
     if isinstance(spec, CleanseSpec):
@@ -63,12 +73,12 @@ def _do(out: Path, spec: Spec, progress: Progress) -> tuple[dict[str, object], p
 
 def network_file(out: Path, spec: NetworkSpec) -> Path:
     """Where a study keeps a network."""
-    return out / "networks" / f"{cell_name(spec)}.safetensors"
+    return weights_file(out, cell_name(spec))
 
 
 def perturbation_file(out: Path, spec: UniversalSpec | CleanseSpec) -> Path:
     """Where a study keeps what was crafted."""
-    return out / "perturbations" / f"{cell_name(spec)}.safetensors"
+    return weights_file(out, cell_name(spec))
 
 
 def load_network(path: Path) -> nn.Sequential:
@@ -96,15 +106,20 @@ def load_network(path: Path) -> nn.Sequential:
     return network.eval()
 
 
+def _network_of(out: Path, spec: NetworkSpec) -> nn.Sequential:
+    path = verified_weights(out, cell_name(spec))
+    return _network(path, path.stat().st_mtime_ns)
+
+
 @lru_cache(maxsize=4)
-def _network(path: Path) -> nn.Sequential:
+def _network(path: Path, changed: int) -> nn.Sequential:  # noqa: ARG001  # a file that was made again is another network
     """Kept from one cell of a process to the next, with its compiled graph."""
     return load_network(path)
 
 
-def _train(out: Path, spec: NetworkSpec, progress: Progress) -> tuple[dict[str, object], pd.DataFrame]:
+def _train(out: Path, spec: NetworkSpec, progress: Progress, checkpoint: Checkpoint) -> tuple[dict[str, object], pd.DataFrame]:
     data = load_data(spec.dataset)
-    trained = train_network(spec, data, progress=progress)
+    trained = train_network(spec, data, progress=progress, checkpoint=checkpoint)
     header = {
         "architecture": spec.architecture,
         "image_shape": json.dumps(data.train.images.shape[1:]),
@@ -112,7 +127,7 @@ def _train(out: Path, spec: NetworkSpec, progress: Progress) -> tuple[dict[str, 
         "spec": json.dumps(asdict(spec), sort_keys=True),
     }
     state = {name: tensor.contiguous() for name, tensor in trained.network.state_dict().items()}
-    write_beside(network_file(out, spec), lambda path: save_file(state, path, metadata=header))
+    write_bytes(network_file(out, spec), save(state, header))
     results = {
         "num_classes": data.train.num_classes,
         "clean_accuracy": trained.clean_accuracy,
@@ -148,10 +163,10 @@ def _measure(
 def _patterns(out: Path, spec: MeasureSpec) -> dict[int, PutOn]:
     """What is put on the points, by the class of the Neural Cleanse candidate; -1 for anything else."""
     if isinstance(spec.crafted, CleanseSpec):
-        candidates = load_candidates(perturbation_file(out, spec.crafted), spec.form or FORMS[0])
+        candidates = load_candidates(verified_weights(out, cell_name(spec.crafted)), spec.form or FORMS[0])
         return {target_class: candidate.apply for target_class, candidate in candidates.items()}
     if isinstance(spec.crafted, UniversalSpec):
-        return {-1: load_universal(perturbation_file(out, spec.crafted)).apply}
+        return {-1: load_universal(verified_weights(out, cell_name(spec.crafted))).apply}
     return {-1: trigger(spec.trigger).apply if spec.trigger is not None else np.asarray}
 
 

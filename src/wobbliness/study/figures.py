@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from wobbliness.study import box_figures, curve_figures
 from wobbliness.study.drawing import FIGURE_STYLE, RESOLUTION
-from wobbliness.study.records import write_beside
+from wobbliness.study.files import write_beside
 from wobbliness.study.tables import Tables, claims_done
 
 

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from wobbliness.study.cell_plan import plan
-from wobbliness.study.records import STUDY_FILE, is_done, read_json, read_recipe, write_beside, write_json
+from wobbliness.study.files import is_intact, read_json, sealed, write_bytes, write_json
+from wobbliness.study.records import STUDY_FILE, is_done, read_content, read_recipe, read_record
 
 ROWS_AT_ONCE = 20_000  # of votes: some 300 kB, for version control likes small files
 METADATA = "records.parquet"
@@ -21,7 +23,7 @@ def pack_study(out: Path, folder: Path) -> None:
         folder: new or empty, or a packed study, which is replaced.
 
     Raises:
-        ValueError: `out` holds no study, or `folder` holds something else.
+        ValueError: `out` holds no study or a damaged record, or `folder` holds something else.
     """
     recipe = read_recipe(out)
     if folder.exists() and any(folder.iterdir()) and not (folder / STUDY_FILE).is_file():
@@ -30,10 +32,10 @@ def pack_study(out: Path, folder: Path) -> None:
     for old in folder.glob("*.parquet"):
         old.unlink()
     names = [cell.name for cell in plan(recipe) if is_done(out / "records", cell.name)]
-    texts = [json.dumps(read_json(out / "records" / f"{name}.json")) for name in names]
+    texts = [json.dumps(read_content(out / "records", name)) for name in names]
     _write(pd.DataFrame({"cell": names, "record": texts}), folder / METADATA)
     for kind in sorted({name.partition("-")[0] for name in names}):
-        tables = [(name, pd.read_parquet(out / "records" / f"{name}.parquet")) for name in names if name.startswith(f"{kind}-")]
+        tables = [(name, read_record(out / "records", name).table) for name in names if name.startswith(f"{kind}-")]
         rows = pd.concat([table.assign(cell=name) for name, table in tables if len(table)] or [pd.DataFrame()], ignore_index=True)
         for number, part in enumerate(_parts(rows)):
             _write(part, folder / f"{kind}-{number:03}.parquet")
@@ -62,9 +64,16 @@ def unpack_study(folder: Path, out: Path) -> None:
     tables = {cell: rows for part in parts for cell, rows in part.groupby("cell", sort=False)}
     for cell, record in metadata.itertuples(index=False):
         table = tables.get(cell, pd.DataFrame()).drop(columns="cell", errors="ignore").dropna(axis="columns", how="all")
-        _write(table, out / "records" / f"{cell}.parquet")
-        write_json(out / "records" / f"{cell}.json", json.loads(record))
+        written = _write(table, out / "records" / f"{cell}.parquet")
+        write_json(out / "records" / f"{cell}.json", _sealed_again(cell, json.loads(record), written))
     write_json(out / STUDY_FILE, read_json(folder / STUDY_FILE))
+
+
+def _sealed_again(cell: str, content: dict[str, Any], table: str) -> dict[str, Any]:
+    """A record with the checksum of its table as it is written now; one of a study packed without checksums gets them here."""
+    if not is_intact(content):
+        raise ValueError(f"expected the record of {cell} as it was packed, got another checksum")
+    return sealed(content | {"files": {"table": table, "weights": content.get("files", {}).get("weights")}})
 
 
 def _parts(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -79,5 +88,5 @@ def _parts(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield pd.concat(part, ignore_index=True)
 
 
-def _write(table: pd.DataFrame, path: Path) -> None:
-    write_beside(path, lambda beside: table.to_parquet(beside, index=False, compression="zstd"))
+def _write(table: pd.DataFrame, path: Path) -> str:
+    return write_bytes(path, table.to_parquet(index=False, compression="zstd"))

@@ -1,9 +1,8 @@
 """What a finished cell leaves on disk. A record is there whole or not at all."""
 
-import json
-import os
+import io
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,9 +10,17 @@ from typing import Any
 
 import pandas as pd
 
-from wobbliness.study.cell_plan import plan
+from wobbliness.study.files import (
+    SEAL,
+    checksum,
+    is_intact,
+    read_json,
+    sealed,
+    write_bytes,
+    write_json,
+)
 from wobbliness.study.poisoning import ThreatModel
-from wobbliness.study.recipes import Cleanse, Recipe, Universal, recipe_digest
+from wobbliness.study.recipes import Cleanse, Recipe, Universal
 from wobbliness.study.specs import (
     KINDS,
     SCHEMA_VERSION,
@@ -22,6 +29,7 @@ from wobbliness.study.specs import (
     NetworkSpec,
     Spec,
     UniversalSpec,
+    cell_name,
 )
 
 STUDY_FILE = "study.json"
@@ -46,17 +54,6 @@ class Record:
     table: pd.DataFrame
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudyStatus:
-    """How much of a study is recorded."""
-
-    recipe: str
-    seed: int
-    num_done: int
-    num_cells: int
-    left: tuple[str, ...]
-
-
 def provenance(duration_seconds: float, threads: int) -> dict[str, Any]:
     """Library versions, device and duration of a cell."""
     return {
@@ -68,8 +65,17 @@ def provenance(duration_seconds: float, threads: int) -> dict[str, Any]:
     }
 
 
-def write_record(folder: Path, cell: Cell, record: Record, *, recipe: Recipe) -> None:
-    """Writes the table first and the JSON last; the cell is done once the JSON is there."""
+def write_record(folder: Path, cell: Cell, record: Record, *, recipe: Recipe, weights: str | None = None) -> None:
+    """Writes the table first and the JSON last; the cell is done once the JSON is there.
+
+    Args:
+        folder: of the records.
+        cell: what was done.
+        record: what came out.
+        recipe: the study's.
+        weights: checksum of the network or perturbation that belongs to the record and is already in its file.
+    """
+    table = write_bytes(folder / f"{cell.name}.parquet", record.table.to_parquet(index=False))
     content = {
         "schema_version": SCHEMA_VERSION,
         "cell": cell.name,
@@ -78,41 +84,56 @@ def write_record(folder: Path, cell: Cell, record: Record, *, recipe: Recipe) ->
         "spec": asdict(record.spec),
         "results": dict(record.results),
         "provenance": dict(record.provenance),
+        "files": {"table": table, "weights": weights},
     }
-    write_beside(folder / f"{cell.name}.parquet", lambda path: record.table.to_parquet(path, index=False))
-    write_json(folder / f"{cell.name}.json", content)
+    write_json(folder / f"{cell.name}.json", sealed(content))
 
 
 def read_record(folder: Path, name: str) -> Record:
-    """The record of a finished cell.
+    """The record of a finished cell, verified: by its checksums, or where it was written without them, as far as it can be.
 
     Raises:
-        ValueError: the record is missing, damaged, or of another schema.
+        ValueError: the record is missing, damaged, another cell's, or of another schema.
+    """
+    content = read_content(folder, name)
+    try:
+        spec, results, made = spec_from_json(name.partition("-")[0], content["spec"]), content["results"], content["provenance"]
+        recorded_for = cell_name(spec)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"expected a whole record in {name}.json, got {type(error).__name__}: {error}") from error
+    if {recorded_for, content.get("cell")} != {name}:
+        raise ValueError(f"expected the record of its own cell in {name}.json, got that of {recorded_for}")
+    return Record(spec=spec, results=results, provenance=made, table=_read_table(folder, name, content))
+
+
+def read_content(folder: Path, name: str) -> dict[str, Any]:
+    """The JSON of a record, intact as far as its checksum tells.
+
+    Raises:
+        ValueError: it is missing, damaged, or of another schema.
     """
     content = read_json(folder / f"{name}.json")
     if content.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(f"expected a record of schema {SCHEMA_VERSION}, got {content.get('schema_version')} in {name}.json")
+    if not is_intact(content) or (SEAL in content) != ("files" in content):
+        raise ValueError(f"expected the content that was written in {name}.json, got another checksum")
+    return content
+
+
+def _read_table(folder: Path, name: str, content: Mapping[str, Any]) -> pd.DataFrame:
     try:
-        table = pd.read_parquet(folder / f"{name}.parquet")
+        table = (folder / f"{name}.parquet").read_bytes()
+        if "files" in content and checksum(table) != content["files"]["table"]:
+            raise ValueError("another checksum")
+        return pd.read_parquet(io.BytesIO(table))
     except (OSError, ValueError) as error:
-        raise ValueError(f"expected a readable table beside {name}.json, got {type(error).__name__}") from error
-    try:
-        spec, results, made = spec_from_json(name.partition("-")[0], content["spec"]), content["results"], content["provenance"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"expected a whole record in {name}.json, got {type(error).__name__}: {error}") from error
-    return Record(spec=spec, results=results, provenance=made, table=table)
+        reason = str(error) if type(error) is ValueError else type(error).__name__
+        raise ValueError(f"expected a readable table beside {name}.json, got {reason}") from error
 
 
 def is_done(folder: Path, name: str) -> bool:
     """Whether the cell's record is there."""
     return (folder / f"{name}.json").is_file()
-
-
-def study_status(recipe: Recipe, out: Path) -> StudyStatus:
-    """How many of the recipe's cells have a record in the folder."""
-    cells = plan(recipe)
-    left = tuple(cell.name for cell in cells if not is_done(out / "records", cell.name))
-    return StudyStatus(recipe=recipe.name, seed=recipe.seed, num_done=len(cells) - len(left), num_cells=len(cells), left=left)
 
 
 def spec_from_json(kind: str, content: Mapping[str, Any]) -> Spec:
@@ -133,29 +154,6 @@ def _spec_field(name: str, value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def claim_folder(out: Path, recipe: Recipe) -> None:
-    """Makes the output folder the recipe's own.
-
-    Raises:
-        ValueError: the folder holds another study, or files that are no study at all.
-    """
-    identity = {"recipe": recipe.name, "seed": recipe.seed, "digest": recipe_digest(recipe)}
-    if (out / STUDY_FILE).is_file():
-        found = read_json(out / STUDY_FILE)
-        if {key: found.get(key) for key in identity} != identity:
-            raise ValueError(
-                f"expected a folder of recipe {recipe.name} with seed {recipe.seed}, got {out}, which belongs to "
-                f"{found.get('recipe')} with seed {found.get('seed')}"
-            )
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"expected a new or empty output folder, or one of this study, got {out}")
-    (out / "records").mkdir(parents=True, exist_ok=True)
-    for folder in ("networks", "perturbations"):
-        (out / folder).mkdir(exist_ok=True)
-    write_json(out / STUDY_FILE, {"schema_version": SCHEMA_VERSION, **identity, **asdict(recipe), "recipe": recipe.name})
-
-
 def read_recipe(out: Path) -> Recipe:
     """The recipe that a study folder belongs to.
 
@@ -165,6 +163,8 @@ def read_recipe(out: Path) -> Recipe:
     content = read_json(out / STUDY_FILE)
     if content.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(f"expected a study of schema {SCHEMA_VERSION}, got {content.get('schema_version')} in {out}")
+    if not is_intact(content):
+        raise ValueError(f"expected the content that was written in {out / STUDY_FILE}, got another checksum")
     try:
         return Recipe(**{name: _field_from_json(name, content[name]) for name in Recipe.__dataclass_fields__})
     except (KeyError, TypeError) as error:
@@ -179,37 +179,3 @@ def _field_from_json(name: str, value: Any) -> Any:
     if name == "cleanse":
         return value and Cleanse(**value)
     return tuple(value) if isinstance(value, list) else value
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Strict JSON, written beside and renamed."""
-    text = json.dumps(content, indent=1, allow_nan=False)
-    write_beside(path, lambda beside: beside.write_text(text + "\n", encoding="utf-8"))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        ValueError: the file is missing or holds no JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"expected a study file {path}, which does not exist") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"expected readable JSON in {path}, got {type(error).__name__}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"expected a JSON object in {path}, got {type(content).__name__}")
-    return content
-
-
-def write_beside(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes to a new file in the same folder and renames it, so that `path` is complete or absent."""
-    beside = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        write(beside)
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise

@@ -12,7 +12,8 @@ from wobbliness.pages import data_uri, number, page_environment
 from wobbliness.study.claims import claims_table, findings
 from wobbliness.study.comparisons import CHOSEN_COLUMNS, full_batches
 from wobbliness.study.figures import FigureFile, draw_figures
-from wobbliness.study.records import write_beside
+from wobbliness.study.files import remove_unfinished, write_beside
+from wobbliness.study.locks import lock
 from wobbliness.study.tables import Tables, form_tables
 from wobbliness.study.verdicts import Finding
 
@@ -73,13 +74,17 @@ def write_report(out: Path) -> Report:
 
     Raises:
         ValueError: the folder holds no study, or a record is damaged.
+        CannotWrite: the folder cannot be written to.
     """
     tables = form_tables(out)
-    _write_tables(tables, out / "tables")
-    figures = draw_figures(tables, out / "figures")
-    report = Report(tables=tables, findings=findings(tables), figures=figures, folder=out)
-    page = page_environment().get_template("report.html").render(report=report, shown=_shown(tables), svg=_svg, number=number)
-    write_beside(out / PAGE, lambda beside: beside.write_text(page, encoding="utf-8"))
+    with lock(out, "report", wait=True):
+        for folder in (out, out / "tables", out / "figures"):
+            remove_unfinished(folder, "*.*")
+        _write_tables(tables, out / "tables")
+        figures = draw_figures(tables, out / "figures")
+        report = Report(tables=tables, findings=findings(tables), figures=figures, folder=out)
+        page = page_environment().get_template("report.html").render(report=report, shown=_shown(tables), svg=_svg, number=number)
+        write_beside(out / PAGE, lambda beside: beside.write_text(page, encoding="utf-8"))
     return report
 
 

@@ -1,30 +1,33 @@
-"""Runs the cells of a study side by side and leaves records. What is recorded already is not done again."""
+"""Runs the cells of a study and leaves records. What is recorded already is not done again, by whomever it was done."""
 
-import multiprocessing
-import queue
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from wobbliness.progress import Progress, ignore_progress
+from wobbliness.progress import Notice, ignore_progress, print_notice
+from wobbliness.study.attempts import Do
 from wobbliness.study.cell_plan import plan
 from wobbliness.study.cells import run_cell
+from wobbliness.study.checking import cells_left
+from wobbliness.study.checkpoints import remove_stale_checkpoints
+from wobbliness.study.claiming import claim_folder
 from wobbliness.study.data import require_data
+from wobbliness.study.engine import CellProgress, Engine, Job, Result
+from wobbliness.study.failures import read_failure
+from wobbliness.study.files import CannotWrite, StudyStopped
+from wobbliness.study.local import InThisProcess
+from wobbliness.study.locks import runner_lock
 from wobbliness.study.recipes import Recipe
-from wobbliness.study.records import claim_folder, is_done
+from wobbliness.study.records import is_done
+from wobbliness.study.schedule import Schedule
 from wobbliness.study.specs import Cell, network_of
+from wobbliness.study.worker_pool import WorkerPool
 from wobbliness.workers import num_cores
 
 POLL_SECONDS = 0.2
 
-CellProgress = Callable[[str, int, int], None]
-"""Called with (cell name, steps done, steps in all)."""
 
-
-class StudyFailed(RuntimeError):
-    """A cell raised; the other cells were done all the same."""
+class StudyFailed(StudyStopped):
+    """A cell failed; the other cells were done all the same."""
 
 
 def run_study(
@@ -33,106 +36,83 @@ def run_study(
     *,
     only: Iterable[str] | None = None,
     workers: int | None = None,
+    cell_timeout: float | None = None,
+    retry: bool = True,
     progress: CellProgress | None = None,
+    notice: Notice = print_notice,
+    do: Do = run_cell,
 ) -> None:
-    """Runs every cell of the study that has no record yet.
+    """Runs every cell of the study that has no record yet. Several runners may share a folder.
 
     Args:
         recipe: the study.
         out: its folder, new or this recipe's own.
         only: ids of the claims wanted; all by default.
-        workers: processes, each with one core; by default one per core. With 1 the cells run in this process.
+        workers: processes, each with one core; by default one per core. With 1 the cells run in this process, unless there is a
+            `cell_timeout`.
+        cell_timeout: seconds that one cell may take; its process is killed then and the cell has failed. No limit by default.
+        retry: whether cells that failed in an earlier run are tried again.
         progress: called with (cell name, steps done, steps in all).
+        notice: called with one line for each damaged file that was set aside; by default it is printed on standard error.
+        do: what does one cell.
 
     Raises:
         ValueError: the folder belongs to another recipe, a claim is unknown, or a data set cannot be had.
-        StudyFailed: some cell raised, when all that could be done is done.
+        CannotWrite: the folder cannot be written to; what was done before is kept.
+        StudyFailed: some cell failed, when all that could be done is done.
     """
     cells = plan(recipe, only)
-    left = [cell for cell in cells if not is_done(out / "records", cell.name)]
-    for dataset in {network_of(cell.spec).dataset for cell in left}:
+    jobs = _jobs(out, cells)
+    for dataset in {network_of(job.cell.spec).dataset for job in jobs}:
         require_data(dataset)
-    claim_folder(out, recipe)
-    report = progress or ignore_progress
-    num_workers = min(workers or num_cores(), len(left))
-    failures = _run_here(left, out, recipe, report) if num_workers <= 1 else _run_pool(left, out, recipe, report, num_workers)
+    claim_folder(out, recipe, notice=notice)
+    remove_stale_checkpoints(out)
+    schedule = Schedule(jobs, {} if retry else _earlier_failures(out, jobs))
+    report, num_workers = progress or ignore_progress, min(workers or num_cores(), len(jobs))
+    engine: Engine
+    if workers == 1 and cell_timeout is None:
+        engine = InThisProcess(out, recipe, do, report, notice)
+    else:
+        engine = WorkerPool(out, recipe, do, num_workers=num_workers, cell_timeout=cell_timeout, progress=report, notice=notice)
+    try:
+        with runner_lock(out):
+            _run(schedule, engine, report)
+    finally:
+        engine.close()
+    _raise_failures(out, schedule, len(jobs))
+
+
+def _jobs(out: Path, cells: Sequence[Cell]) -> list[Job]:
+    left = cells_left(out, cells)
+    return [
+        Job(cell=cell, needs_weights=left[cell.name], known_failure=failed.attempt if failed else None)
+        for cell in cells
+        if cell.name in left
+        for failed in [read_failure(out, cell.name)]
+    ]
+
+
+def _earlier_failures(out: Path, jobs: Sequence[Job]) -> dict[str, str]:
+    found = {job.cell.name: read_failure(out, job.cell.name) for job in jobs}
+    return {name: failed.message for name, failed in found.items() if failed is not None}
+
+
+def _run(schedule: Schedule, engine: Engine, report: CellProgress) -> None:
+    """A cell is handed out as soon as those it needs are done."""
+    while not schedule.is_finished:
+        while engine.has_room() and (job := schedule.take()) is not None:
+            engine.submit(job)
+        for outcome in engine.wait(POLL_SECONDS):
+            if outcome.result is Result.CANNOT_WRITE:
+                raise CannotWrite(outcome.message)
+            schedule.note(outcome)
+            if outcome.result is not Result.BUSY:
+                report(outcome.cell, 1, 1)
+
+
+def _raise_failures(out: Path, schedule: Schedule, num_jobs: int) -> None:
+    """What failed here and was done by another runner since is no failure."""
+    failures = {name: message for name, message in schedule.failures.items() if not is_done(out / "records", name)}
     if failures:
-        name, error = failures[0]
-        raise StudyFailed(f"{len(failures)} of {len(left)} cells failed; {name}: {type(error).__name__}: {error}")
-
-
-def _run_here(cells: list[Cell], out: Path, recipe: Recipe, report: CellProgress) -> list[tuple[str, BaseException]]:
-    failures: list[tuple[str, BaseException]] = []
-    for cell in cells:
-        if cell.needs in {name for name, _ in failures}:
-            continue
-        try:
-            run_cell(out, cell, recipe, _named(report, cell.name))
-        except Exception as error:
-            failures.append((cell.name, error))
-        report(cell.name, 1, 1)
-    return failures
-
-
-def _run_pool(
-    cells: list[Cell], out: Path, recipe: Recipe, report: CellProgress, num_workers: int
-) -> list[tuple[str, BaseException]]:
-    """A cell is handed out as soon as the one it needs is done; cells whose need failed are left out."""
-    waiting, failures = list(cells), list[tuple[str, BaseException]]()
-    with _pool(num_workers) as (pool, messages):
-        running: dict[Future[None], str] = {}
-        while waiting or running:
-            blocked = {cell.name for cell in waiting} | set(running.values())
-            ready = [cell for cell in waiting if cell.needs not in blocked]
-            failed = {name for name, _ in failures}
-            running |= {pool.submit(_run_in_pool, out, cell, recipe): cell.name for cell in ready if cell.needs not in failed}
-            waiting = [cell for cell in waiting if cell.needs in blocked]
-            done, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-            _drain(messages, report)
-            for future in done:
-                name = running.pop(future)
-                report(name, 1, 1)
-                if (error := future.exception()) is not None:
-                    failures.append((name, error))
-    return failures
-
-
-@contextmanager
-def _pool(num_workers: int) -> Iterator[tuple[ProcessPoolExecutor, Any]]:
-    """Processes with a queue for their progress; on the way out by an error, cells not yet begun are dropped."""
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        messages = manager.Queue()
-        pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start_worker, initargs=(messages,))
-        try:
-            yield pool, messages
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-_messages: Any = None
-
-
-def _start_worker(messages: Any) -> None:
-    global _messages
-    _messages = messages
-
-
-def _run_in_pool(out: Path, cell: Cell, recipe: Recipe) -> None:
-    def report(done: int, total: int) -> None:
-        if done == total or done % max(1, total // 20) == 0:
-            _messages.put((cell.name, done, total))
-
-    run_cell(out, cell, recipe, report)
-
-
-def _drain(messages: Any, report: CellProgress) -> None:
-    while True:
-        try:
-            report(*messages.get_nowait())
-        except queue.Empty:
-            return
-
-
-def _named(report: CellProgress, name: str) -> Progress:
-    return lambda done, total: report(name, done, total)
+        name, message = next(iter(failures.items()))
+        raise StudyFailed(f"{len(failures)} of {num_jobs} cells failed; {name}: {message}")

@@ -9,7 +9,9 @@ from torch import nn
 
 from wobbliness.classifiers.torch_module import has_fast_bfloat16, torch_threads
 from wobbliness.progress import Progress, progress_bar
+from wobbliness.study.checkpoints import Checkpoint
 from wobbliness.study.data import ImageData
+from wobbliness.study.descent import Descent
 from wobbliness.study.networks import Normalise, build_network
 from wobbliness.study.poisoning import PoisonedData, backdoor_accuracy, poison
 from wobbliness.study.specs import NetworkSpec
@@ -40,7 +42,9 @@ def training_precision() -> str:
     return "bfloat16" if has_fast_bfloat16() else "float32"
 
 
-def train_network(spec: NetworkSpec, data: ImageData, *, progress: Progress | None = None) -> TrainedNetwork:
+def train_network(
+    spec: NetworkSpec, data: ImageData, *, progress: Progress | None = None, checkpoint: Checkpoint | None = None
+) -> TrainedNetwork:
     """Trains one network as the spec says: Adam with a learning rate that falls to 0 along a half cosine.
 
     Channels-last, products in `training_precision()`, one fused step of the optimiser for all weights. The result depends on the
@@ -50,6 +54,7 @@ def train_network(spec: NetworkSpec, data: ImageData, *, progress: Progress | No
         spec: architecture, poisoning, epochs, seed.
         data: image set with the images in [0, 1].
         progress: called with (steps done, steps in all), in place of a bar on the terminal.
+        checkpoint: gone on from where it holds a state, and kept up; the result is the same to the bit.
     """
     shape = data.train.images.shape
     network = build_network(spec.architecture, shape[1:], data.train.num_classes, seed=spec.seed)
@@ -57,7 +62,7 @@ def train_network(spec: NetworkSpec, data: ImageData, *, progress: Progress | No
     images, labels = torch.from_numpy(training_set.images), torch.from_numpy(training_set.labels)
     with torch_threads(THREADS):
         _fit_normalisation(network, images)
-        losses = _fit(network, images, labels, spec, progress)
+        losses = _fit(network, images, labels, spec, progress, checkpoint)
         network.eval()
         return TrainedNetwork(
             network=network,
@@ -115,28 +120,26 @@ def _fit_normalisation(network: nn.Sequential, images: torch.Tensor) -> None:
 
 
 def _fit(
-    network: nn.Sequential, images: torch.Tensor, labels: torch.Tensor, spec: NetworkSpec, progress: Progress | None
+    network: nn.Sequential,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    spec: NetworkSpec,
+    progress: Progress | None,
+    checkpoint: Checkpoint | None,
 ) -> Float[np.ndarray, " E"]:
-    steps_per_epoch = -(-len(labels) // spec.batch_size)
-    num_steps = steps_per_epoch * spec.epochs
-    optimiser = torch.optim.Adam(network.parameters(), lr=spec.learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, num_steps)
-    order_rng = torch.Generator().manual_seed(spec.seed)
-    losses = np.zeros((spec.epochs, steps_per_epoch))
+    descent = Descent(network, spec, num_images=len(labels))
+    if checkpoint is not None and (state := checkpoint.load()) is not None:
+        descent.restore(state)
     network.train()
-    with progress_bar("training", num_steps, report=progress) as advance:
-        for epoch in range(spec.epochs):
-            order = torch.randperm(len(labels), generator=order_rng)
-            for step, batch in enumerate(torch.split(order, spec.batch_size)):
-                inputs = images[batch].contiguous(memory_format=torch.channels_last)
-                loss = nn.functional.cross_entropy(_logits(network, inputs), labels[batch])
-                optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-                optimiser.step()
-                schedule.step()
-                losses[epoch, step] = loss.item()
-                advance(1)
-    return np.asarray(losses.mean(axis=1))
+    with progress_bar("training", descent.num_steps, report=progress) as advance:
+        advance(descent.steps_done)
+        for batch in descent.batches():
+            inputs = images[batch].contiguous(memory_format=torch.channels_last)
+            descent.step(nn.functional.cross_entropy(_logits(network, inputs), labels[batch]))
+            advance(1)
+            if checkpoint is not None:
+                checkpoint.save_if_due(descent.state)
+    return np.asarray(descent.losses.mean(dim=1).numpy())
 
 
 def _logits(network: nn.Sequential, inputs: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,53 @@
+"""One attempt at a cell: under its lock, with what was damaged set aside and a failure kept."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from wobbliness.progress import Notice, Progress
+from wobbliness.study.checking import condition, recorded_weights, remove_unfinished_files, set_aside_damaged
+from wobbliness.study.engine import Job, Outcome, Result
+from wobbliness.study.failures import failure_of, forget_failure, read_failure, write_failure
+from wobbliness.study.files import CannotWrite
+from wobbliness.study.locks import lock
+from wobbliness.study.recipes import Recipe
+from wobbliness.study.specs import Cell
+
+Do = Callable[[Path, Cell, Recipe, Progress, Notice], None]
+"""Does a cell and leaves its record: `wobbliness.study.cells.run_cell`, or in tests what fails in its place."""
+
+
+def attempt(out: Path, job: Job, recipe: Recipe, do: Do, progress: Progress, notice: Notice) -> Outcome:
+    """Does a cell unless it is done, in work elsewhere, or was found to fail by another runner."""
+    name = job.cell.name
+    try:
+        with lock(out, name) as is_ours:
+            return _attempt(out, job, recipe, do, progress, notice) if is_ours else Outcome(cell=name, result=Result.BUSY)
+    except CannotWrite as error:
+        return Outcome(cell=name, result=Result.CANNOT_WRITE, message=str(error))
+    except OSError as error:  # while reading what is there
+        return Outcome(cell=name, result=Result.CANNOT_WRITE, message=f"cannot use {out}: {error.strerror or error}")
+
+
+def _attempt(out: Path, job: Job, recipe: Recipe, do: Do, progress: Progress, notice: Notice) -> Outcome:
+    name = job.cell.name
+    found = condition(out, name, with_weights=job.needs_weights)
+    if found.is_done:
+        return Outcome(cell=name, result=Result.DONE)
+    before = read_failure(out, name)
+    if before is not None and before.attempt != job.known_failure:
+        return Outcome(cell=name, result=Result.FAILED, message=before.message)
+    remove_unfinished_files(out, name)
+    set_aside_damaged(out, found, notice)
+    weights = recorded_weights(out, name)
+    try:
+        do(out, job.cell, recipe, progress, notice)
+    except CannotWrite:
+        raise
+    except Exception as error:
+        failed = failure_of(name, error)
+        write_failure(out, failed)
+        return Outcome(cell=name, result=Result.FAILED, message=failed.message)
+    if weights is not None and recorded_weights(out, name) != weights:
+        notice(f"{name} came out otherwise than it was recorded: other libraries or another processor")
+    forget_failure(out, name)
+    return Outcome(cell=name, result=Result.DONE)

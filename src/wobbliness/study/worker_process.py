@@ -1,0 +1,107 @@
+"""A process that does one cell at a time for a runner and ends when the runner does."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from wobbliness.study.attempts import Do, attempt
+from wobbliness.study.engine import Job, Outcome
+from wobbliness.study.recipes import Recipe
+
+PROGRESS_MESSAGES = 20  # of each cell
+
+
+class WorkerProcess:
+    """The runner's end of a worker."""
+
+    def __init__(self, out: Path, recipe: Recipe, do: Do) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, out, recipe, do), daemon=True)
+        with _interrupts_held_back():
+            self._process.start()
+        theirs.close()
+        self.job: Job | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid or 0
+
+    def send(self, job: Job) -> bool:
+        """Hands over a job; False where the process is dead."""
+        try:
+            self.connection.send(job)
+        except OSError:
+            return False
+        self.job = job
+        return True
+
+    def receive(self) -> Any:
+        """The next message, `(done, total)`, a line or an Outcome; None where the process is dead."""
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError):
+            return None
+
+    def cause_of_death(self) -> str:
+        """Why the process ended, in one line."""
+        self._process.join()
+        code = self._process.exitcode or 0
+        if code == -signal.SIGKILL:
+            return "its process was killed (SIGKILL), as it happens where memory runs out"
+        if code < 0:
+            return f"its process was ended by {signal.Signals(-code).name}"
+        return f"its process ended with exit code {code}"
+
+    def kill(self) -> None:
+        """Ends the process at once."""
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """A process started in here never sees Ctrl-C, from its first instruction on; ours arrives afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(connection: "Connection[Any, Any]", out: Path, recipe: Recipe, do: Do) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides when to stop
+    threading.Thread(target=_end_with_runner, daemon=True).start()
+    while True:
+        try:
+            job: Job = connection.recv()
+            connection.send(_do_job(connection, out, job, recipe, do))
+        except (EOFError, OSError):
+            return
+
+
+def _do_job(connection: "Connection[Any, Any]", out: Path, job: Job, recipe: Recipe, do: Do) -> Outcome:
+    def report(done: int, total: int) -> None:
+        if done == total or done % max(1, total // PROGRESS_MESSAGES) == 0:
+            connection.send((done, total))
+
+    return attempt(out, job, recipe, do, report, connection.send)
+
+
+def _end_with_runner() -> None:
+    """Without its runner a worker would go on with a cell that the next runner waits for."""
+    runner = multiprocessing.parent_process()
+    if runner is not None:
+        wait([runner.sentinel])
+        os._exit(1)
