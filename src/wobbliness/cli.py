@@ -1,7 +1,7 @@
 """The command line: parse, call, print, exit code. Heavy imports are inside the commands."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
@@ -82,6 +82,9 @@ def measure(
     layout: Layout = None,
     trust_pickle: TrustPickle = False,
     out: Out = None,
+    check_repeatable: Annotated[
+        bool, typer.Option("--check-repeatable", help="Measure twice, to find a model that does not always answer alike.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure W around each image.
@@ -95,7 +98,8 @@ def measure(
     classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
     image_set = read_images_for(classifier, images, column=column, label_column=label_column, resize=resize)
     pixels = image_set.images if trigger is None else open_trigger(trigger).apply(image_set.images)
-    result = sweep(classifier, pixels, sigma, draws=draws, seed=seed, num_classes=num_classes)
+    settings: dict[str, Any] = {"draws": draws, "seed": seed, "check_repeatable": check_repeatable}
+    result = sweep(classifier, pixels, sigma, num_classes=num_classes, **settings)
     if out is not None:
         write_votes(result, out, image_set)
     print_sweep(result, as_json=as_json)

@@ -31,6 +31,7 @@ def measure(
     workers: int | None = None,
     num_classes: int | None = None,
     device: str | None = None,
+    check_repeatable: bool = False,
     progress: Progress | None = None,
 ) -> Votes:
     """Wobbliness of a classifier around each image (Eq. 1 to 3).
@@ -60,13 +61,16 @@ def measure(
         num_classes: K, where the classifier gives labels only and the highest class may go unnamed.
         device: where a torch module runs, `cpu`, `cuda` or `mps`; by default where its parameters are. On an accelerator the
             noise is drawn there and differs from the CPU's (`mps` is untested).
+        check_repeatable: whether to measure everything a second time, to find a classifier that does not always answer alike:
+            dropout left on, a service that was exchanged. Takes twice as long.
         progress: called with (images done, images in all), in place of a bar on the terminal.
 
     Returns:
         Votes with counts `(N, K)`; `votes.execution` says how the forward passes were run: compiled or not, why not, block size.
 
     Raises:
-        ValueError: bad images, sigma, draws or keys, or a classifier that does not answer as said above.
+        ValueError: bad images, sigma, draws or keys, a classifier that does not answer as said above, NaN scores, or other
+            votes the second time. What the classifier itself raises comes through as it is.
     """
     return sweep(
         classifier,
@@ -80,6 +84,7 @@ def measure(
         workers=workers,
         num_classes=num_classes,
         device=device,
+        check_repeatable=check_repeatable,
         progress=progress,
     ).votes[0]
 
@@ -97,6 +102,7 @@ def sweep(
     workers: int | None = None,
     num_classes: int | None = None,
     device: str | None = None,
+    check_repeatable: bool = False,
     progress: Progress | None = None,
 ) -> Sweep:
     """`measure` at several sigmas with the same standard-normal draws.
@@ -122,8 +128,11 @@ def sweep(
         num_classes=num_classes,
         device=device,
     )
-    with progress_bar("measuring", len(plan.images), report=progress) as advance:
+    num_rounds = 2 if check_repeatable else 1
+    with progress_bar("measuring", num_rounds * len(plan.images), report=progress) as advance:
         counts, execution = _count_all(plan, advance)
+        if check_repeatable:
+            _require_equal_votes(counts, _count_all(plan, advance)[0])
     span = DrawSpan(seed=plan.seed, first=plan.span.start, stop=plan.span.stop)
     return Sweep(
         tuple(
@@ -131,6 +140,16 @@ def sweep(
             for index, sigma in enumerate(plan.sigmas)
         )
     )
+
+
+def _require_equal_votes(counts: Int[np.ndarray, "N S K"], again: Int[np.ndarray, "N S L"]) -> None:
+    num_classes = max(counts.shape[-1], again.shape[-1])
+    differs = (_widened(counts, num_classes) != _widened(again, num_classes)).any(axis=(1, 2))
+    if differs.any():
+        raise ValueError(
+            "expected a classifier that gives the same answers to the same images, got other votes the second time for "
+            f"{differs.sum()} of {len(differs)} images"
+        )
 
 
 def _count_all(plan: Plan, advance: Advance) -> tuple[Int[np.ndarray, "N S K"], Execution]:
