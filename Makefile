@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint bench docs results clean
+KILLS ?= 100
+
+.PHONY: demo test lint bench chaos docs results clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +29,9 @@ lint: $(INSTALLED)  ## format, lint, types, and the floors
 bench: $(INSTALLED)  ## speed beside the loops that others use, as ratios
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
 	$(BIN)/wobbliness bench
+
+chaos: $(INSTALLED)  ## kills the digits study 100 times and compares its tables with those of an undisturbed run (an hour)
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/chaos.py --kills $(KILLS)
 
 docs: $(INSTALLED)  ## the documentation site, in site/; any warning fails
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs]"

@@ -22,7 +22,7 @@ from wobbliness.study.checking import WEIGHTS_FOLDERS, verified_weights, weights
 from wobbliness.study.checkpoints import CHECKPOINTS, Checkpoint
 from wobbliness.study.crafting import craft_cleanse, craft_universal, load_candidates, load_universal
 from wobbliness.study.data import ImageData, load_data
-from wobbliness.study.files import file_checksum, write_bytes
+from wobbliness.study.files import file_checksum, in_order, write_bytes
 from wobbliness.study.networks import ARCHITECTURES, build_network
 from wobbliness.study.noise_response import noise_response
 from wobbliness.study.recipes import Recipe
@@ -127,7 +127,7 @@ def _train(out: Path, spec: NetworkSpec, progress: Progress, checkpoint: Checkpo
         "spec": json.dumps(asdict(spec), sort_keys=True),
     }
     state = {name: tensor.contiguous() for name, tensor in trained.network.state_dict().items()}
-    write_bytes(network_file(out, spec), save(state, header))
+    write_bytes(network_file(out, spec), in_order(save(state, header)))
     results = {
         "num_classes": data.train.num_classes,
         "clean_accuracy": trained.clean_accuracy,

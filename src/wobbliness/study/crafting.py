@@ -15,7 +15,7 @@ from wobbliness.cleanse import craft_candidates
 from wobbliness.progress import Progress
 from wobbliness.study.cell_plan import FORMS
 from wobbliness.study.data import ImageData, Split
-from wobbliness.study.files import write_bytes
+from wobbliness.study.files import in_order, write_bytes
 from wobbliness.study.specs import CleanseSpec, UniversalSpec
 from wobbliness.study.training import predict
 from wobbliness.triggers import Trigger
@@ -131,4 +131,4 @@ def _sample(split: Split, num_images: int, seed: int) -> Split:
 
 def _write(path: Path, arrays: Mapping[str, np.ndarray], header: dict[str, str]) -> None:
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_bytes(path, save(contiguous, header))
+    write_bytes(path, in_order(save(contiguous, header)))

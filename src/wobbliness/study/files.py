@@ -49,6 +49,14 @@ def write_bytes(path: Path, content: bytes) -> str:
     return checksum(content)
 
 
+def in_order(weights: bytes) -> bytes:
+    """A safetensors file with its header in order of name, so that equal weights are equal bytes: its writer shuffles it."""
+    length = int.from_bytes(weights[:8], "little")
+    header = json.dumps(json.loads(weights[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + weights[8 + length :]
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Strict JSON, written beside and renamed."""
     text = json.dumps(content, indent=1, allow_nan=False)

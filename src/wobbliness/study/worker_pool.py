@@ -10,7 +10,7 @@ from wobbliness.study.engine import CellProgress, Job, Outcome, Result
 from wobbliness.study.failures import failure, write_failure
 from wobbliness.study.files import CannotWrite, remove_unfinished_of
 from wobbliness.study.recipes import Recipe
-from wobbliness.study.worker_process import WorkerProcess
+from wobbliness.study.worker_process import BEGUN, WorkerProcess
 
 
 class WorkerPool:
@@ -87,7 +87,9 @@ class WorkerPool:
             del self._busy[worker]
             self._idle.append(worker)
             return message
-        if isinstance(message, str):
+        if message == BEGUN:
+            self._busy[worker] = time.monotonic()
+        elif isinstance(message, str):
             self._notice(message)
         else:
             self._progress(job.cell.name, *message)

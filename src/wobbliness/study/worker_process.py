@@ -15,6 +15,7 @@ from wobbliness.study.engine import Job, Outcome
 from wobbliness.study.recipes import Recipe
 
 PROGRESS_MESSAGES = 20  # of each cell
+BEGUN = ()  # the first message of a job: a process that is new has imported everything
 
 
 class WorkerProcess:
@@ -44,7 +45,7 @@ class WorkerProcess:
         return True
 
     def receive(self) -> Any:
-        """The next message, `(done, total)`, a line or an Outcome; None where the process is dead."""
+        """The next message, BEGUN, `(done, total)`, a line or an Outcome; None where the process is dead."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
@@ -96,6 +97,7 @@ def _do_job(connection: "Connection[Any, Any]", out: Path, job: Job, recipe: Rec
         if done == total or done % max(1, total // PROGRESS_MESSAGES) == 0:
             connection.send((done, total))
 
+    connection.send(BEGUN)
     return attempt(out, job, recipe, do, report, connection.send)
 
 
