@@ -15,7 +15,7 @@ from wobbliness.study.poisoning import t1
 from wobbliness.study.recipes import Cleanse, Recipe, Universal
 from wobbliness.study.records import is_done
 from wobbliness.study.report import _write_tables
-from wobbliness.study.specs import NetworkSpec, cell_name
+from wobbliness.study.specs import NetworkSpec, cell_name, needed_specs
 from wobbliness.study.tables import form_tables
 
 BASE = {"dataset": "digits", "architecture": "small_cnn", "epochs": 3, "batch_size": 32, "learning_rate": 3e-3}
@@ -59,6 +59,11 @@ def finish_times(out, recipe):
     """When the record of each finished cell was written."""
     records = {cell.name: out / "records" / f"{cell.name}.json" for cell in plan(recipe) if is_done(out / "records", cell.name)}
     return {name: path.stat().st_mtime_ns for name, path in records.items()}
+
+
+def needs(cell):
+    """Names of the cells that a cell needs, the first one first."""
+    return [cell_name(spec) for spec in needed_specs(cell.spec)]
 
 
 def unfinished_files(out):
