@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 KILLS ?= 100
 
-.PHONY: demo test lint bench chaos docs results clean
+.PHONY: demo test lint bench chaos docs wheel-check results clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,9 @@ chaos: $(INSTALLED)  ## kills the digits study 100 times and compares its tables
 docs: $(INSTALLED)  ## the documentation site, in site/; any warning fails
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+wheel-check: $(INSTALLED)  ## the wheel in an empty environment: the commands of the README and the tutorials run as printed
+	$(BIN)/python tools/wheel_check.py
 
 results: $(INSTALLED)  ## docs/results.md, its figures and the packed records, from the studies in runs/
 	$(BIN)/wobbliness study report runs/fashion-mnist runs/cifar10-slim runs/digits --markdown docs/results.md

@@ -4,6 +4,7 @@ import json
 
 import notebooks
 import pytest
+import wheel_check
 from scipy import stats
 
 FACTS = {
@@ -57,6 +58,20 @@ def test_tutorials_are_stored_without_outputs(name):
 
 def test_every_tutorial_is_known():
     assert {path.stem for path in notebooks.TUTORIALS.glob("*.ipynb")} == set(notebooks.NAMES) == set(FACTS)
+
+
+def test_the_wheel_is_checked_with_what_is_printed():
+    assert [command.split("#")[0].split()[:2] for command in wheel_check.readme_commands()] == [
+        ["wobbliness", "test"],
+        ["wobbliness", "guard"],
+        ["wobbliness", "guard"],
+        ["wobbliness", "measure"],
+    ]
+    assert set(wheel_check.EXPECTED_OF_TUTORIALS) == set(notebooks.NAMES)
+    for name in notebooks.NAMES:
+        script = notebooks.as_script(notebooks.read(name))
+        compile(script, name, "exec")
+        assert "subprocess.run('wobbliness " in script
 
 
 def test_an_active_trigger_wobbles_less_and_the_clean_network_is_not_fooled(run):
