@@ -21,7 +21,7 @@ from wobbliness.study.records import read_recipe
 from wobbliness.triggers import TRIGGER_NAMES
 
 SIZES, PAIRS, LEVELS = (25, 50, 100, 250), 200, (0.01, 0.05)
-CLEAN_POOL, SUSPECT_POOL = 1000, 400
+CLEAN_POOL, SUSPECT_POOL = 800, 300
 UNTRAINED = ("square", "checkerboard")  # put on images of a network that was not trained on it
 
 

@@ -29,7 +29,7 @@ from wobbliness.strays import (
 )
 
 CALIBRATION_STEPS = 12
-ABOVE_SHARE = 2 / 3
+ABOVE_SHARE = 0.4
 FEW_STRAYS_PATIENT, UNANIMOUS_WEIGHT_PATIENT = ((0.49, 4.0, 160.0), (0.49, 2.0, 30.0)), 0.02
 """The mixture for the true W: it keeps error rate for the last draws, so that fewer images stay undecided."""
 

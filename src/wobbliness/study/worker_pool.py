@@ -71,9 +71,11 @@ class WorkerPool:
         return outcomes + [self._stop_late(worker) for worker in self._late()]
 
     def close(self) -> None:
-        """Kills all processes; what they had begun to write is removed."""
-        for worker in [*self._idle, *self._busy]:
+        """Ends all processes; what those in work had begun to write is removed."""
+        for worker in self._busy:
             self._kill(worker)
+        for worker in self._idle:
+            worker.dismiss()
         self._idle, self._busy = [], {}
 
     def _read(self, worker: WorkerProcess) -> Outcome | None:

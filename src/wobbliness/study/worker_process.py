@@ -14,6 +14,7 @@ from wobbliness.study.attempts import Do, attempt
 from wobbliness.study.engine import Job, Outcome
 from wobbliness.study.recipes import Recipe
 
+GRACE_SECONDS = 5.0
 PROGRESS_MESSAGES = 20  # of each cell
 BEGUN = ()  # the first message of a job: a process that is new has imported everything
 
@@ -60,6 +61,12 @@ class WorkerProcess:
         if code < 0:
             return f"its process was ended by {signal.Signals(-code).name}"
         return f"its process ended with exit code {code}"
+
+    def dismiss(self) -> None:
+        """Has an idle process end by itself, so that it clears away what it made; at once where that takes too long."""
+        self.connection.close()
+        self._process.join(GRACE_SECONDS)
+        self.kill()
 
     def kill(self) -> None:
         """Ends the process at once."""
