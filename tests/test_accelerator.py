@@ -139,6 +139,15 @@ def test_decisions_there_see_the_draws_of_a_measurement_there(half_space, images
     assert max(module.batches) > 100 > module.batches[-1], "the block was halved"
 
 
+def test_a_guard_there_settles_inputs_early(half_space, images):
+    guard = wobbliness.SmoothnessGuard(
+        accelerated(HalfSpaceModule(half_space)), sigmas=(0.1, 0.3), draws=60, false_positive_rate=0.2, error_rate=1e-6
+    ).fit(images[:24])
+    quick = guard.judge_quickly(images[24:])
+    assert np.array_equal(quick.is_suspicious, guard.judge(images[24:]).is_suspicious)
+    assert quick.draws.mean() < quick.most_draws
+
+
 def test_bad_scores_are_refused(images):
     class Broken(torch.nn.Module):
         def forward(self, batch):

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from wobbliness.classifiers.base import Classifier, DeviceCounter
+from wobbliness.classifiers.base import Classifier
 from wobbliness.classifiers.opening import open_classifier
 from wobbliness.deciding import decide_as_measured
 from wobbliness.judgements import Judgement, QuickVerdicts
@@ -35,7 +35,7 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
     `predict` stops drawing as soon as an input is settled. Its verdict differs from that of all draws (`judge`, the sign of
     `decision_function`) with a probability of at most `error_rate` for each input, over the order of the draws, so its
-    false-positive rate is at most `false_positive_rate + error_rate`. On an accelerator it makes all draws.
+    false-positive rate is at most `false_positive_rate + error_rate`.
 
     Args:
         classifier: as for `wobbliness.measure`. Clones of the guard share it.
@@ -140,8 +140,7 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         images = self._checked_as_fitted(X)
         found = self._look(images, draws=False)
         most = len(self.sigmas) * self.draws
-        if isinstance(found.classifier, DeviceCounter) or found.classifier.num_classes is None:
-            # a device's noise is not what decisions draw, and they need K
+        if found.classifier.num_classes is None:  # decisions need K
             return QuickVerdicts(is_suspicious=self.judge(X).is_suspicious, draws=np.full(len(images), most), most_draws=most)
         limits = self.reference_.thresholds(self.offset_, found.label, found.ties)
         suspicious, draws = np.asarray((limits > 0).all(axis=0)), np.zeros(len(images), dtype=np.int64)
