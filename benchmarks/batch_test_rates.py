@@ -2,7 +2,8 @@
 
 For the networks of a study, poisoned under T1 (those of C3) and T3 (those of C7), and clean ones: pools of test points are
 measured once, then 200 random pairs for each size of batch and kind of suspect are compared, the clean batch twice as large,
-since half of it chooses sigma. Rates with exact 95 % intervals. Run: python benchmarks/batch_test_rates.py runs/fashion-mnist
+since half of it chooses sigma. Rates with exact 95 % intervals.
+Run: python benchmarks/batch_test_rates.py runs/fashion-mnist [FOLDER_TO_KEEP_MEASUREMENTS_IN]
 """
 
 import sys
@@ -18,6 +19,7 @@ from wobbliness.statistics import rate
 from wobbliness.study.cells import load_network, network_file
 from wobbliness.study.data import load_data
 from wobbliness.study.records import read_recipe
+from wobbliness.study.specs import cell_name
 from wobbliness.triggers import TRIGGER_NAMES
 
 SIZES, PAIRS, LEVELS = (25, 50, 100, 250), 200, (0.01, 0.05)
@@ -43,6 +45,19 @@ def pools(folder, spec, sigmas):
         measured[kind] = wobbliness.sweep(load_network(network_file(folder, spec)), stamped, sigmas).wobbliness
         start = stop
     return measured
+
+
+def kept_pools(folder, spec, sigmas, keep):
+    """The pools, from the file if it is there."""
+    path = keep and keep / f"pools-{cell_name(spec)}.parquet"
+    if path is None or not path.is_file():
+        measured = pools(folder, spec, sigmas)
+        if path is None:
+            return measured
+        rows = [(kind, sigma, w.tolist()) for kind, by_sigma in measured.items() for sigma, w in by_sigma.items()]
+        pd.DataFrame(rows, columns=["kind", "sigma", "w"]).to_parquet(path)
+    table = pd.read_parquet(path)
+    return {kind: {row.sigma: np.asarray(row.w) for row in rows.itertuples()} for kind, rows in table.groupby("kind", sort=False)}
 
 
 def comparisons(measured, size, num_pairs, seed) -> Iterator[tuple[str, dict[float, float]]]:
@@ -81,14 +96,14 @@ def shown(pvalues, level) -> str:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
+    folder, keep = Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None
     recipe = read_recipe(folder)
     specs = [*recipe.effect_networks, *(spec for spec in recipe.detection_networks if spec.trigger in (None, TRIGGER_NAMES[0]))]
     jobs = []
     for spec in specs:
         threat = "clean" if spec.threat is None else spec.threat.name
         num_pairs = -(-PAIRS // sum(getattr(other.threat, "name", "clean") == threat for other in specs))
-        measured = pools(folder, spec, recipe.sigmas)
+        measured = kept_pools(folder, spec, recipe.sigmas, keep)
         jobs += [(threat, measured, size, num_pairs, spec.seed) for size in SIZES]
     with ProcessPoolExecutor() as executor:
         table = pd.DataFrame([row for found in executor.map(rows, jobs) for row in found])

@@ -130,7 +130,7 @@ def report_draws(network, found, images, num_clean, num_fit):
         full = guard.reference_.scores(new["w"], new["label"], new["tie"]) < guard.offset_
         print(
             f"  {name}: {quick.draws.mean():.0f} draws on average of {quick.most_draws} "
-            f"({quick.most_draws / quick.draws.mean():.1f} times fewer), "
+            f"({quick.draws.mean() / quick.most_draws:.0%}), "
             f"{(quick.is_suspicious != full).mean():.2%} verdicts differ"
         )
 

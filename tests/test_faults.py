@@ -46,13 +46,13 @@ def undisturbed(tmp_path_factory):
         ("no memory", "MemoryError: "),
         ("killed", "its process was killed (SIGKILL), as it happens where memory runs out"),
         ("exits", "its process ended with exit code 3"),
-        ("hangs", "took longer than the limit of 20 seconds for a cell"),
+        ("hangs", "took longer than the limit of 30 seconds for a cell"),
     ],
 )
 def test_a_fault_costs_its_cell_and_what_needs_it_and_the_rest_goes_on(undisturbed, tmp_path, fault, message):
     out, dependent = tmp_path / "study", {cell.name for cell in CELLS if FAULTY in needs(cell)}
     with pytest.raises(StudyFailed, match=f"^1 of {len(CELLS)} cells failed; {FAULTY}: ") as raised:
-        run_study(small(), out, workers=2, do=do_with_fault(fault), cell_timeout=20 if fault == "hangs" else None)
+        run_study(small(), out, workers=2, do=do_with_fault(fault), cell_timeout=30 if fault == "hangs" else None)
     assert message.strip() in str(raised.value)
     assert set(cells_left(out, CELLS)) == {FAULTY} | dependent
     failed = read_failure(out, FAULTY)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from wobbliness.study import detection_findings, smoothing_findings
+from wobbliness.study.curves import FUNCTIONS
 from wobbliness.study.tables import Tables, claims_done
 from wobbliness.study.verdicts import (
     CORRELATED,
@@ -66,7 +67,8 @@ CLAIMS = (
         id="C7",
         claim="Levene's test on W tells functioning active triggers from inactive ones and from clean points",
         paper="AUC 0.99 (CIFAR-10 T1), 1.0 (Fashion-MNIST T3) (Fig. 6)",
-        rule=f"AUC of Levene's p-value (outliers removed) at least {TELLS_APART:g}, at the sigma chosen for it on clean points",
+        rule=f"AUC of Levene's p-value (outliers removed) at least {TELLS_APART:g}, at the sigma chosen for it on clean points; "
+        f"an active trigger functions if its backdoor accuracy is at least {FUNCTIONS:.0%} (paper: 99 %)",
     ),
     Claim(
         id="C8",

@@ -8,8 +8,9 @@ import pandas as pd
 
 from wobbliness.bootstrap import auc_bootstrap
 from wobbliness.statistics import RocCurve, roc_curve
-from wobbliness.study.comparisons import CHOSEN_COLUMNS, PVALUE_COLUMNS, WORKS, full_batches
+from wobbliness.study.comparisons import CHOSEN_COLUMNS, PVALUE_COLUMNS, full_batches
 
+FUNCTIONS = 0.95  # backdoor accuracy from which an active trigger counts as functioning; those of the paper have 99 %
 UNTARGETED, TARGETED = "universal", "universal, targeted"
 CANDIDATES = {"first": "candidate, first", "smallest": "candidate, smallest"}
 
@@ -19,7 +20,7 @@ class Question:
     """Which batches shall be told from which: rows of the table of tests by their claim and kind.
 
     `other_classes` leaves out Neural Cleanse candidates of the attacker's own class and those on clean networks, `functioning`
-    the triggers of backdoors that were not learnt: section 3.2.4 speaks of functioning triggers.
+    the triggers of backdoors that were not well learnt (FUNCTIONS): section 3.2.4 speaks of functioning triggers.
     """
 
     name: str
@@ -125,7 +126,7 @@ def _rows(tests: pd.DataFrame, question: Question) -> pd.DataFrame:
     rows = full_batches(tests)
     rows = rows[rows.claims.str.contains(question.claim) & rows.kind.isin([*question.positives, *question.negatives])]
     if question.functioning:
-        rows = rows[(rows.kind != "active") | (rows.attack_success >= WORKS)]
+        rows = rows[(rows.kind != "active") | (rows.attack_success >= FUNCTIONS)]
     return rows[(rows.kind == "active") | rows.is_other_class] if question.other_classes else rows
 
 
