@@ -79,7 +79,13 @@ def start_runner(out, *options, recipe="small"):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
+
+
+def hear_interrupts():
+    """A process started in the background of a script inherits that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def workers_of(process):

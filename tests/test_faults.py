@@ -12,6 +12,7 @@ from small_study import (
     FAULTY,
     do_with_fault,
     finish_times,
+    hear_interrupts,
     needs,
     slow,
     small,
@@ -94,7 +95,13 @@ def test_a_second_ctrl_c_does_not_wait_for_the_first():
         "with clean_interrupts():\n    try:\n        print('ready', flush=True); time.sleep(60)\n    finally:\n"
         "        print('cleaning', flush=True); time.sleep(60)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_interrupts,
+    )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "cleaning\n"

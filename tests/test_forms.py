@@ -16,7 +16,7 @@ from wobbliness.study.poisoning import t1
 from wobbliness.study.specs import NetworkSpec
 from wobbliness.study.training import train_network
 
-SHAPE, NUM_CLASSES, SIGMA = (1, 28, 28), 10, 0.1
+SHAPE, NUM_CLASSES, SIGMA = (1, 28, 28), 10, 0.2
 MOST_CHANGED = 0.002  # share of labels that a form's own rounding may change
 POINTS = 60
 

@@ -63,6 +63,7 @@ def test_every_tutorial_is_known():
 def test_the_wheel_is_checked_with_what_is_printed():
     assert [command.split("#")[0].split()[:2] for command in wheel_check.readme_commands()] == [
         ["wobbliness", "test"],
+        ["wobbliness", "scan"],
         ["wobbliness", "guard"],
         ["wobbliness", "guard"],
         ["wobbliness", "measure"],

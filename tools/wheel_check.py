@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 SECTION = "## A model you did not make"
 EXPECTED = {  # what a command of the README has to say, by its beginning
     "wobbliness test": "verdict: smoother (",
+    "wobbliness scan": "report: scan/report.html",
     "wobbliness guard fit": "clean inputs for reference",
     "wobbliness guard judge": "inputs are suspiciously smooth",
     "wobbliness measure": "mean W",
