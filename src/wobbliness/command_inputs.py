@@ -50,9 +50,8 @@ def open_model(
         source = load_network(Path(name))
     sys.path.insert(0, "")  # as `python -m` does: package.module may stand in the working directory
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "always", message="opening "
-        )  # said each time, also where Python was told to hide or raise warnings
+        # of a pickle's code: said each time, also where Python was told to hide or raise warnings
+        warnings.filterwarnings("always", message="opening ")
         warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
         return open_classifier(source, num_classes=num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
 
