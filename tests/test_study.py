@@ -15,7 +15,7 @@ from wobbliness.study.crafting import load_candidates, load_universal
 from wobbliness.study.files import write_beside
 from wobbliness.study.packing import pack_study, unpack_study
 from wobbliness.study.poisoning import t1, t2
-from wobbliness.study.recipes import RECIPES, Cleanse, Recipe, Universal, recipe_by_name
+from wobbliness.study.recipes import RECIPES, Cleanse, Recipe, Resources, Universal, recipe_by_name, recipe_digest
 from wobbliness.study.records import is_done, read_recipe, read_record
 from wobbliness.study.report import write_markdown, write_report
 from wobbliness.study.runner import StudyFailed, run_study
@@ -254,6 +254,22 @@ def test_cells_of_every_recipe_are_distinct_and_ordered():
         recipe_by_name("mnist", 0)
     with pytest.raises(ValueError, match="claims out of C1, C2, C3, C4, C5, C6, C7, C8, C9, X1, got C10"):
         plan(recipe_by_name("digits", 0), ["C10"])
+
+
+def test_networks_of_other_seeds_meet_other_points_where_the_recipe_says_so():
+    def seeds_of(recipe):
+        return {cell.spec.seed - cell.spec.network.seed for cell in plan(recipe, ["C7"]) if cell.kind == "measure"}
+
+    recipe = dataclasses.replace(RECIPES["digits"](0), own_points=True)
+    assert seeds_of(recipe) == {0}
+    assert seeds_of(dataclasses.replace(recipe, own_points=False)) == {0, -1, -2}
+
+
+def test_a_folder_does_not_ask_what_its_cells_were_granted():
+    recipe = RECIPES["digits"](0)
+    granted = dataclasses.replace(recipe, resources=Resources(cpus=2.0, memory_gib=4.0))
+    assert recipe_digest(granted) == recipe_digest(recipe)
+    assert recipe_digest(dataclasses.replace(recipe, draws=251)) != recipe_digest(recipe)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The cells that a study consists of, claim by claim."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from wobbliness.study.recipes import Recipe
@@ -64,8 +65,9 @@ def _effect_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
 
 def _strength_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
     for network in recipe.strength_networks:
-        yield "C5", _clean(recipe, network, recipe.detection_points)
-        yield "C5", _suspect(recipe, network, recipe.detection_points, trigger=network.trigger)
+        of_network = _at_points_of(recipe, network)
+        yield "C5", _clean(of_network, network, recipe.detection_points)
+        yield "C5", _suspect(of_network, network, recipe.detection_points, trigger=network.trigger)
     for network in recipe.class_networks:
         yield "C6", _clean(recipe, network, recipe.detection_points)
         yield (
@@ -76,8 +78,9 @@ def _strength_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
         )
 
 
-def _detection_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
-    for network in recipe.detection_networks:
+def _detection_specs(study: Recipe) -> Iterator[tuple[str, Spec]]:
+    for network in study.detection_networks:
+        recipe = _at_points_of(study, network)
         crafted = {"C8": list(_universal_suspects(recipe, network)), "C9": list(_cleanse_suspects(recipe, network))}
         if crafted["C9"] and network.trigger is not None:  # implanted triggers, to tell the candidates from
             crafted["C9"].append(_suspect(recipe, network, recipe.detection_points, trigger=network.trigger))
@@ -130,3 +133,8 @@ def _suspect(recipe: Recipe, network: NetworkSpec, num_points: int, *, after: in
         seed=recipe.seed,
         **({"trigger": None} | pattern),
     )
+
+
+def _at_points_of(recipe: Recipe, network: NetworkSpec) -> Recipe:
+    """The recipe with the seed that chooses the points for a network."""
+    return replace(recipe, seed=recipe.seed + network.seed) if recipe.own_points else recipe

@@ -53,6 +53,21 @@ class Cleanse:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one cell is granted where an engine shares out many machines; the results never depend on it.
+
+    Attributes:
+        cpus: processor cores; cells of this package use one.
+        gpus: accelerators, for cells of your own that use them; those of this package use none.
+        memory_gib: memory set aside; None where the engine is to place cells by cores alone.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory_gib: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A study: which networks, which batches, which grids. Replace any field with `dataclasses.replace`.
 
@@ -78,8 +93,11 @@ class Recipe:
         response_levels: standard deviations of images of noise alone, for the noise response of detection networks.
         sigmas: standard deviations for C3 to C9, pixel units of [0, 1].
         draws: noisy copies of each point.
+        own_points: whether networks of another seed meet other points in C5 and C7 to C9, lest all tests of a study hang on one
+            chance choice of batches.
         control_pairs: random pairs of batches for each row of the negative controls.
         control_points: points of each batch in the negative controls.
+        resources: granted to each cell on a cluster.
     """
 
     name: str
@@ -102,8 +120,10 @@ class Recipe:
     response_levels: tuple[float, ...] = ()
     sigmas: tuple[float, ...]
     draws: int = 250
+    own_points: bool = False
     control_pairs: int = 1000
     control_points: int = 50
+    resources: Resources = Resources()
 
 
 def digits(seed: int = 0) -> Recipe:
@@ -183,6 +203,7 @@ def _cifar10(name: str, architecture: str, seed: int, *, parameter_epochs: int) 
         cleanse=Cleanse(),
         response_levels=(0.5, 1.0, 2.0, 4.0),
         sigmas=(0.02, 0.05, 0.1, 0.2),
+        own_points=True,
     )
 
 
@@ -215,8 +236,8 @@ def recipe_by_name(name: str, seed: int) -> Recipe:
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """A hash of all fields of a recipe, to tell whether a folder belongs to it."""
-    text = json.dumps(asdict(recipe), sort_keys=True)
+    """A hash of all fields of a recipe that its results depend on, to tell whether a folder belongs to it."""
+    text = json.dumps({name: value for name, value in asdict(recipe).items() if name != "resources"}, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

@@ -20,7 +20,7 @@ from wobbliness.study.files import (
     write_json,
 )
 from wobbliness.study.poisoning import ThreatModel
-from wobbliness.study.recipes import Cleanse, Recipe, Universal
+from wobbliness.study.recipes import Cleanse, Recipe, Resources, Universal
 from wobbliness.study.specs import (
     KINDS,
     SCHEMA_VERSION,
@@ -178,4 +178,6 @@ def _field_from_json(name: str, value: Any) -> Any:
         return tuple(Universal(**universal) for universal in value)
     if name == "cleanse":
         return value and Cleanse(**value)
+    if name == "resources":
+        return Resources(**value)
     return tuple(value) if isinstance(value, list) else value
