@@ -5,6 +5,9 @@ import pytest
 from jaxtyping import install_import_hook
 
 import wobbliness.box_muller  # before the hook: what numba compiles must stay as it is written
+from wobbliness.ray_cluster import keep_to_this_machine
+
+keep_to_this_machine()
 
 with install_import_hook("wobbliness", "beartype.beartype"):
     import wobbliness.batches

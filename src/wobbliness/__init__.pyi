@@ -30,6 +30,7 @@ from .scan_findings import PatternEffect as PatternEffect
 from .scan_findings import Scan as Scan
 from .scan_report import write_scan as write_scan
 from .scanning import scan_model as scan_model
+from .shards import sweep_on_ray as sweep_on_ray
 from .statistics import kendall as kendall
 from .statistics import levene_test as levene_test
 from .statistics import mann_whitney_test as mann_whitney_test

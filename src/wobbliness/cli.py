@@ -1,6 +1,8 @@
 """The command line: parse, call, print, exit code. Heavy imports are inside the commands."""
 
 import sys
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,8 +10,11 @@ from typer.exceptions import TyperException
 
 from wobbliness.command_inputs import (
     IMAGES,
+    Address,
     Column,
     Draws,
+    Engine,
+    EngineName,
     Factory,
     Images,
     Json,
@@ -24,6 +29,7 @@ from wobbliness.command_inputs import (
     check_table,
     open_model,
     open_trigger,
+    prepare_engine,
     read_images_for,
 )
 from wobbliness.guard_cli import guard_app
@@ -85,6 +91,8 @@ def measure(
     check_repeatable: Annotated[
         bool, typer.Option("--check-repeatable", help="Measure twice, to find a model that does not always answer alike.")
     ] = False,
+    engine: Engine = EngineName.LOCAL,
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Measure W around each image.
@@ -93,13 +101,22 @@ def measure(
     """
     from wobbliness.printing import print_sweep, write_votes
     from wobbliness.sampling import sweep
+    from wobbliness.shards import sweep_on_ray
 
     check_table(out)
-    classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
+    prepare_engine(engine, address=address)
+    path = (
+        str(Path(model).absolute()) if Path(model).exists() else model
+    )  # wherever a node of a cluster has its working directory
+    opened = partial(open_model, path, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
+    classifier = opened()
     image_set = read_images_for(classifier, images, column=column, label_column=label_column, resize=resize)
     pixels = image_set.images if trigger is None else open_trigger(trigger).apply(image_set.images)
-    settings: dict[str, Any] = {"draws": draws, "seed": seed, "check_repeatable": check_repeatable}
-    result = sweep(classifier, pixels, sigma, num_classes=num_classes, **settings)
+    settings: dict[str, Any] = {"draws": draws, "seed": seed, "check_repeatable": check_repeatable, "num_classes": num_classes}
+    if engine is EngineName.RAY:
+        result = sweep_on_ray(opened, pixels, sigma, address=address, **settings)
+    else:
+        result = sweep(classifier, pixels, sigma, **settings)
     if out is not None:
         write_votes(result, out, image_set)
     print_sweep(result, as_json=as_json)

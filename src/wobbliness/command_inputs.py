@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,14 @@ import typer
 if TYPE_CHECKING:
     from wobbliness.images import ImageSet
     from wobbliness.triggers import Trigger
+
+
+class EngineName(Enum):
+    """What does the work."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
 
 TABLES = (".parquet", ".csv")
 
@@ -28,6 +37,11 @@ LabelColumn = Annotated[str | None, typer.Option(help="Likewise of the labels.")
 Resize = Annotated[bool, typer.Option("--resize", help="Scale pictures to the size that the model declares.")]
 Draws = Annotated[int, typer.Option(help="Noisy copies of each image.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Engine = Annotated[EngineName, typer.Option(help="ray spreads the work over a Ray cluster (extra `ray`).")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="HOST:PORT, ray://HOST:PORT or auto of a Ray cluster; without it, a Ray of this machine alone."),
+]
 Out = Annotated[Path | None, typer.Option(help="Write a row for each image: FILE.parquet or .csv.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -71,6 +85,17 @@ def open_trigger(name: str) -> "Trigger":
     from wobbliness import triggers
 
     return triggers.trigger_from_png(name) if name.endswith(".png") else triggers.trigger(name)
+
+
+def prepare_engine(engine: EngineName, *, address: str | None, store: str | None = None) -> None:
+    """Has a Ray of this command alone keep to this machine; ValueError for an option that the engine has no use for."""
+    from wobbliness.ray_cluster import keep_to_this_machine
+
+    useless = [name for name, value in {"--address": address, "--store": store}.items() if value is not None]
+    if engine is not EngineName.RAY and useless:
+        raise ValueError(f"expected --engine ray with {' and '.join(useless)}, got --engine {engine.value}")
+    if engine is EngineName.RAY and address is None:
+        keep_to_this_machine()
 
 
 def check_table(out: Path | None) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wobbliness.command_inputs import Json, Seed
+from wobbliness.command_inputs import Address, Engine, EngineName, Json, Seed, prepare_engine
 from wobbliness.interrupts import Interrupted
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ def run(
         float | None, typer.Option(min=0, help="Seconds that one cell may take; its process is killed then. No limit by default.")
     ] = None,
     retry: Annotated[bool, typer.Option(help="Whether cells that failed in an earlier run are tried again.")] = True,
+    engine: Engine = EngineName.LOCAL,
+    address: Address = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="With --engine ray, for nodes that do not share the folder: a URL such as s3://bucket/study."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a study: does only what its folder lacks, then writes tables, figures and report.html.
@@ -61,11 +67,13 @@ def run(
     Example: wobbliness study run digits --out runs/digits --seed 0 --only C3,C4
     """
     from wobbliness.study.recipes import recipe_by_name
-    from wobbliness.study.runner import run_study
+    from wobbliness.study.runner import Cluster, run_study
     from wobbliness.study_progress import cell_progress
 
     wanted = None if only is None else [claim.strip() for claim in only.split(",")]
-    settings: dict[str, Any] = {"workers": workers, "cell_timeout": cell_timeout, "retry": retry}
+    prepare_engine(engine, address=address, store=store)
+    cluster = Cluster(address=address, store=store) if engine is EngineName.RAY else None
+    settings: dict[str, Any] = {"workers": workers, "cell_timeout": cell_timeout, "retry": retry, "cluster": cluster}
     try:
         with cell_progress() as (progress, notice):
             run_study(recipe_by_name(recipe, seed), out, only=wanted, progress=progress, notice=notice, **settings)

@@ -6,7 +6,7 @@ from pathlib import Path
 from wobbliness.progress import Notice, Progress
 from wobbliness.study.checking import condition, recorded_weights, remove_unfinished_files, set_aside_damaged
 from wobbliness.study.engine import Job, Outcome, Result
-from wobbliness.study.failures import failure_of, forget_failure, read_failure, write_failure
+from wobbliness.study.failures import failure, failure_of, forget_failure, read_failure, write_failure
 from wobbliness.study.files import CannotWrite
 from wobbliness.study.locks import lock
 from wobbliness.study.recipes import Recipe
@@ -26,6 +26,22 @@ def attempt(out: Path, job: Job, recipe: Recipe, do: Do, progress: Progress, not
         return Outcome(cell=name, result=Result.CANNOT_WRITE, message=str(error))
     except OSError as error:  # while reading what is there
         return Outcome(cell=name, result=Result.CANNOT_WRITE, message=f"cannot use {out}: {error.strerror or error}")
+
+
+def lose(out: Path, job: Job, cause: str) -> Outcome:
+    """Keeps why a cell's process did not live to say itself how it ended."""
+    try:
+        write_failure(out, failure(job.cell.name, cause))
+    except CannotWrite as error:
+        return Outcome(cell=job.cell.name, result=Result.CANNOT_WRITE, message=str(error))
+    return Outcome(cell=job.cell.name, result=Result.FAILED, message=cause)
+
+
+def remove_what_was_begun(out: Path, name: str) -> None:
+    """Removes unfinished files of a cell whose process was stopped, unless someone else has it in work by now."""
+    with lock(out, name) as is_ours:
+        if is_ours:
+            remove_unfinished_files(out, name)
 
 
 def _attempt(out: Path, job: Job, recipe: Recipe, do: Do, progress: Progress, notice: Notice) -> Outcome:

@@ -1,13 +1,17 @@
 """Runs the cells of a study and leaves records. What is recorded already is not done again, by whomever it was done."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wobbliness.progress import Notice, ignore_progress, print_notice
+from wobbliness.ray_cluster import ray_cluster
 from wobbliness.study.attempts import Do
 from wobbliness.study.cell_plan import plan
 from wobbliness.study.cells import run_cell
-from wobbliness.study.checking import cells_left
+from wobbliness.study.checking import cells_left, needs_of
 from wobbliness.study.checkpoints import remove_stale_checkpoints
 from wobbliness.study.claiming import claim_folder
 from wobbliness.study.data import require_data
@@ -16,10 +20,12 @@ from wobbliness.study.failures import read_failure
 from wobbliness.study.files import CannotWrite, StudyStopped
 from wobbliness.study.local import InThisProcess
 from wobbliness.study.locks import runner_lock
+from wobbliness.study.ray_engine import RayEngine
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records import is_done
 from wobbliness.study.schedule import Schedule
 from wobbliness.study.specs import Cell, network_of
+from wobbliness.study.store import Store
 from wobbliness.study.worker_pool import WorkerPool
 from wobbliness.workers import num_cores
 
@@ -28,6 +34,19 @@ POLL_SECONDS = 0.2
 
 class StudyFailed(StudyStopped):
     """A cell failed; the other cells were done all the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A Ray cluster to do the cells on.
+
+    Attributes:
+        address: `HOST:PORT`, `ray://HOST:PORT` or `auto`; None for a Ray of this machine alone, which ends with the study.
+        store: URL of fsspec through which nodes get and leave files; None where all of them see the study's folder at its path.
+    """
+
+    address: str | None = None
+    store: str | None = None
 
 
 def run_study(
@@ -40,6 +59,7 @@ def run_study(
     retry: bool = True,
     progress: CellProgress | None = None,
     notice: Notice = print_notice,
+    cluster: Cluster | None = None,
     do: Do = run_cell,
 ) -> None:
     """Runs every cell of the study that has no record yet. Several runners may share a folder.
@@ -49,37 +69,64 @@ def run_study(
         out: its folder, new or this recipe's own.
         only: ids of the claims wanted; all by default.
         workers: processes, each with one core; by default one per core. With 1 the cells run in this process, unless there is a
-            `cell_timeout`.
+            `cell_timeout` or a `cluster`. On a cluster: cells in its hands at most; by default all that can be done.
         cell_timeout: seconds that one cell may take; its process is killed then and the cell has failed. No limit by default.
         retry: whether cells that failed in an earlier run are tried again.
         progress: called with (cell name, steps done, steps in all).
         notice: called with one line for each damaged file that was set aside; by default it is printed on standard error.
+        cluster: of Ray, on which the cells are done instead of here; the records are the same.
         do: what does one cell.
 
     Raises:
-        ValueError: the folder belongs to another recipe, a claim is unknown, or a data set cannot be had.
+        ValueError: the folder or the store belongs to another recipe, a claim is unknown, a data set cannot be had, or there is
+            no such cluster.
         CannotWrite: the folder cannot be written to; what was done before is kept.
         StudyFailed: some cell failed, when all that could be done is done.
     """
-    cells = plan(recipe, only)
+    cells, store = plan(recipe, only), None if cluster is None or cluster.store is None else Store(cluster.store)
+    if store is not None:
+        claim_folder(out, recipe, notice=notice)
+        store.claim(out)
+        _fetch_missing(store, out, cells)
     jobs = _jobs(out, cells)
     for dataset in {network_of(job.cell.spec).dataset for job in jobs}:
         require_data(dataset)
     claim_folder(out, recipe, notice=notice)
     remove_stale_checkpoints(out)
+    if store is not None:
+        _keep_needed(store, out, jobs)
     schedule = Schedule(jobs, {} if retry else _earlier_failures(out, jobs))
-    report, num_workers = progress or ignore_progress, min(workers or num_cores(), len(jobs))
-    engine: Engine
-    if workers == 1 and cell_timeout is None:
-        engine = InThisProcess(out, recipe, do, report, notice)
-    else:
-        engine = WorkerPool(out, recipe, do, num_workers=num_workers, cell_timeout=cell_timeout, progress=report, notice=notice)
-    try:
-        with runner_lock(out):
-            _run(schedule, engine, report)
-    finally:
-        engine.close()
+    report = progress or ignore_progress
+    settings: dict[str, Any] = {"cell_timeout": cell_timeout, "progress": report, "notice": notice}
+    with ExitStack() as stack:
+        engine: Engine
+        if cluster is not None:
+            ray = stack.enter_context(ray_cluster(cluster.address, cores=workers))
+            at_once = workers if cluster.address else None
+            engine = RayEngine(ray, out, recipe, do, at_once=at_once, store=store, **settings)
+        elif workers == 1 and cell_timeout is None:
+            engine = InThisProcess(out, recipe, do, report, notice)
+        else:
+            engine = WorkerPool(out, recipe, do, num_workers=min(workers or num_cores(), len(jobs)), **settings)
+        stack.callback(engine.close)
+        stack.enter_context(runner_lock(out))
+        _run(schedule, engine, report)
     _raise_failures(out, schedule, len(jobs))
+
+
+def _fetch_missing(store: Store, out: Path, cells: Sequence[Cell]) -> None:
+    """What others did for the same store need not be done here."""
+    there = store.names()
+    for cell in cells:
+        if cell.name in there and not is_done(out / "records", cell.name):
+            store.fetch(out, cell.name)
+
+
+def _keep_needed(store: Store, out: Path, jobs: Sequence[Job]) -> None:
+    """What was done here is in the store if a job needs it."""
+    needed = {name for job in jobs for name in needs_of(job.cell)} - {job.cell.name for job in jobs}
+    for name in needed - store.names():
+        store.keep(out, name)
 
 
 def _jobs(out: Path, cells: Sequence[Cell]) -> list[Job]:

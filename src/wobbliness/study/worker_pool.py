@@ -5,10 +5,9 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from wobbliness.progress import Notice
-from wobbliness.study.attempts import Do
-from wobbliness.study.engine import CellProgress, Job, Outcome, Result
-from wobbliness.study.failures import failure, write_failure
-from wobbliness.study.files import CannotWrite, remove_unfinished_of
+from wobbliness.study.attempts import Do, lose
+from wobbliness.study.engine import CellProgress, Job, Outcome
+from wobbliness.study.files import remove_unfinished_of
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.worker_process import BEGUN, WorkerProcess
 
@@ -111,11 +110,7 @@ class WorkerPool:
         """Takes the process out of the pool and keeps why; a fresh one takes its place when there is work."""
         del self._busy[worker]
         self._kill(worker)
-        try:
-            write_failure(self._out, failure(job.cell.name, cause))
-        except CannotWrite as error:
-            return Outcome(cell=job.cell.name, result=Result.CANNOT_WRITE, message=str(error))
-        return Outcome(cell=job.cell.name, result=Result.FAILED, message=cause)
+        return lose(self._out, job, cause)
 
     def _kill(self, worker: WorkerProcess) -> None:
         worker.kill()

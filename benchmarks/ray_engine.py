@@ -1,0 +1,78 @@
+"""What the Ray engine costs beside the local one at equal cores, and what a second core brings; all in one run.
+
+    python benchmarks/ray_engine.py                # the digits with longer trainings, on 2 cores and on 1
+
+The same study is run by each engine in a new folder, in turns; whole commands are timed, from a cold start of Python and Ray to
+the finished report. Tables are compared byte by byte.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from wobbliness.study.recipes import Recipe, digits
+
+COMMAND = [sys.executable, "-c", "from wobbliness.cli import main; main()", "study", "run"]
+
+
+def longer(seed: int) -> Recipe:
+    """The digits with longer trainings."""
+    recipe = digits(seed)
+    names = ("effect_networks", "strength_networks", "class_networks", "detection_networks")
+    networks = {name: tuple(replace(network, epochs=60) for network in getattr(recipe, name)) for name in names}
+    return replace(recipe, name="longer", parameter_networks=(), **networks)
+
+
+def timed(out: Path, *options: str) -> float:
+    """Seconds of one whole study."""
+    began = time.perf_counter()
+    recipe = f"{Path(__file__).resolve()}:longer"
+    subprocess.run([*COMMAND, recipe, "--out", str(out), "--json", *options], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def tables(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((out / "tables").iterdir())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=1)
+    arguments = parser.parse_args()
+    cores = str(arguments.cores)
+    ways = {
+        "local": ("--workers", cores),
+        "ray": ("--engine", "ray", "--workers", cores),
+        "ray, 1 core": ("--engine", "ray", "--workers", "1"),
+    }
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    found: set[bytes] = set()
+    for _ in range(arguments.repeats):
+        for way, options in ways.items():
+            with tempfile.TemporaryDirectory() as folder:
+                seconds[way].append(timed(Path(folder) / "study", *options))
+                found.add(repr(tables(Path(folder) / "study")).encode())
+                shutil.rmtree(Path(folder) / "study")
+            print(way, round(seconds[way][-1], 1), file=sys.stderr, flush=True)
+    best = {way: min(values) for way, values in seconds.items()}
+    print(
+        json.dumps(
+            {
+                "seconds": {way: [round(value, 1) for value in values] for way, values in seconds.items()},
+                "ray / local": round(best["ray"] / best["local"], 3),
+                f"1 core / {cores} cores": round(best["ray, 1 core"] / best["ray"], 2),
+                "tables are equal": len(found) == 1,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

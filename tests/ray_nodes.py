@@ -1,0 +1,24 @@
+"""A Ray cluster on 127.0.0.1 in a process of its own: `add` and `kill` on standard input, it ends when that is closed."""
+
+import sys
+
+from ray.cluster_utils import Cluster
+
+NODE = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 100_000_000}
+
+
+def main():
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    print(cluster.address, flush=True)
+    added = []
+    for line in sys.stdin:
+        if line.strip() == "add":
+            added.append(cluster.add_node(**NODE))
+        else:  # as when its machine loses power
+            cluster.remove_node(added.pop(), allow_graceful=False)
+        print("done", flush=True)
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
