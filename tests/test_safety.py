@@ -5,14 +5,15 @@ import os
 import random
 import shutil
 
+import pandas as pd
 import pytest
 from small_study import finish_times, needs, small, tables_of
 
 from wobbliness.study.cell_plan import plan
 from wobbliness.study.checking import weights_file
-from wobbliness.study.files import CannotWrite, set_aside, write_bytes
+from wobbliness.study.files import CannotWrite, sealed, set_aside, write_bytes
 from wobbliness.study.packing import pack_study, unpack_study
-from wobbliness.study.records import read_record
+from wobbliness.study.records import read_recipe, read_record
 from wobbliness.study.runner import run_study
 
 CELLS = plan(small())
@@ -171,3 +172,35 @@ def test_a_file_is_complete_or_absent(tmp_path, monkeypatch):
         write_bytes(tmp_path / "file", b"after")
     assert (tmp_path / "file").read_bytes() == b"before"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+WRONG_TYPES = {
+    "a list for a name": {"inactive_trigger": ["dot"]},
+    "text for a number": {"draws": "250"},
+    "a number beyond 64 bits": {"draws": 10**400},
+    "a truth for a number": {"seed": True},
+    "text for networks": {"parameter_networks": "networks"},
+    "networks of text": {"parameter_networks": ["network"]},
+    "a network of nothing": {"parameter_networks": [{}]},
+    "a field of no one's": {"resources": {"cpus": 1, "tpus": 1}},
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TYPES)
+def test_a_study_file_of_other_types_is_refused(study, name):
+    content = json.loads((study / "study.json").read_text()) | WRONG_TYPES[name]
+    (study / "study.json").write_text(json.dumps(sealed(content)))
+    with pytest.raises(ValueError, match="expected a whole study"):
+        read_recipe(study)
+
+
+@pytest.mark.parametrize("name", ["../../outside", "measure-0", "", None])
+def test_a_packed_record_of_no_cell_is_refused_and_leaves_nothing(study, tmp_path, name):
+    pack_study(study, tmp_path / "packed")
+    path = tmp_path / "packed" / "records.parquet"
+    table = pd.read_parquet(path)
+    table.loc[len(table) - 1, "cell"] = name
+    table.to_parquet(path)
+    with pytest.raises(ValueError, match="which is no cell of it"):
+        unpack_study(tmp_path / "packed", tmp_path / "a" / "b" / "unpacked")
+    assert not (tmp_path / "a").exists()

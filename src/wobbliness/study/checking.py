@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 
 from wobbliness.progress import Notice
 from wobbliness.study.files import DAMAGED, file_checksum, remove_unfinished, set_aside
-from wobbliness.study.records import is_done, read_content, read_record
+from wobbliness.study.records import is_done, read_content, read_record, recorded_files
 from wobbliness.study.specs import Cell, cell_name, needed_specs
 
 WEIGHTS_FOLDERS = {"train": "networks", "universal": "perturbations", "cleanse": "perturbations"}
@@ -99,7 +99,7 @@ def weights_file(out: Path, name: str) -> Path:
 def recorded_weights(out: Path, name: str) -> str | None:
     """The checksum of a cell's weights from its record; None where the record is damaged or was written without."""
     try:
-        checksum: str | None = read_content(out / "records", name).get("files", {}).get("weights")
+        checksum: str | None = recorded_files(read_content(out / "records", name)).get("weights")
     except ValueError:
         return None
     return checksum

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from wobbliness.study.cell_plan import plan
-from wobbliness.study.files import is_intact, read_json, sealed, write_bytes, write_json
-from wobbliness.study.records import STUDY_FILE, is_done, read_content, read_recipe, read_record
+from wobbliness.study.files import checksum, is_intact, read_json, sealed, write_bytes, write_json
+from wobbliness.study.records import STUDY_FILE, is_done, read_content, read_recipe, read_record, recorded_files
 
 ROWS_AT_ONCE = 20_000  # of votes: some 300 kB, for version control likes small files
 METADATA = "records.parquet"
@@ -33,12 +33,12 @@ def pack_study(out: Path, folder: Path) -> None:
         old.unlink()
     names = [cell.name for cell in plan(recipe) if is_done(out / "records", cell.name)]
     texts = [json.dumps(read_content(out / "records", name)) for name in names]
-    _write(pd.DataFrame({"cell": names, "record": texts}), folder / METADATA)
+    write_bytes(folder / METADATA, _bytes(pd.DataFrame({"cell": names, "record": texts})))
     for kind in sorted({name.partition("-")[0] for name in names}):
         tables = [(name, read_record(out / "records", name).table) for name in names if name.startswith(f"{kind}-")]
         rows = pd.concat([table.assign(cell=name) for name, table in tables if len(table)] or [pd.DataFrame()], ignore_index=True)
         for number, part in enumerate(_parts(rows)):
-            _write(part, folder / f"{kind}-{number:03}.parquet")
+            write_bytes(folder / f"{kind}-{number:03}.parquet", _bytes(part))
     write_json(folder / STUDY_FILE, read_json(out / STUDY_FILE))
 
 
@@ -52,28 +52,39 @@ def unpack_study(folder: Path, out: Path) -> None:
     Raises:
         ValueError: `folder` holds no packed study, or `out` is not empty.
     """
-    read_recipe(folder)
+    known = {cell.name for cell in plan(read_recipe(folder))}
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"expected a new or empty folder, got {out}")
     try:
-        metadata = pd.read_parquet(folder / METADATA)
-        parts = [pd.read_parquet(path) for path in sorted(folder.glob("*-*.parquet"))]
-    except (OSError, ValueError) as error:
-        raise ValueError(f"expected a packed study in {folder}, got {type(error).__name__}") from error
+        records = list(_unpacked(folder, known))
+    except Exception as error:  # pandas and pyarrow raise classes of their own for damaged tables
+        reason = str(error) if type(error) is ValueError else type(error).__name__
+        raise ValueError(f"expected a packed study in {folder}, got {reason}") from error
     (out / "records").mkdir(parents=True)
+    for cell, table, content in records:
+        write_bytes(out / "records" / f"{cell}.parquet", table)
+        write_json(out / "records" / f"{cell}.json", content)
+    write_json(out / STUDY_FILE, read_json(folder / STUDY_FILE))
+
+
+def _unpacked(folder: Path, known: set[str]) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
+    """Name, table and JSON of each record. Nothing is written before all are formed: a name may lead out of a folder."""
+    metadata = pd.read_parquet(folder / METADATA)
+    parts = [pd.read_parquet(path) for path in sorted(folder.glob("*-*.parquet"))]
     tables = {cell: rows for part in parts for cell, rows in part.groupby("cell", sort=False)}
     for cell, record in metadata.itertuples(index=False):
+        if cell not in known:
+            raise ValueError(f"a record of {cell!r}, which is no cell of it")
         table = tables.get(cell, pd.DataFrame()).drop(columns="cell", errors="ignore").dropna(axis="columns", how="all")
-        written = _write(table, out / "records" / f"{cell}.parquet")
-        write_json(out / "records" / f"{cell}.json", _sealed_again(cell, json.loads(record), written))
-    write_json(out / STUDY_FILE, read_json(folder / STUDY_FILE))
+        content = _bytes(table)
+        yield cell, content, _sealed_again(cell, json.loads(record), checksum(content))
 
 
 def _sealed_again(cell: str, content: dict[str, Any], table: str) -> dict[str, Any]:
     """A record with the checksum of its table as it is written now; one of a study packed without checksums gets them here."""
-    if not is_intact(content):
-        raise ValueError(f"expected the record of {cell} as it was packed, got another checksum")
-    return sealed(content | {"files": {"table": table, "weights": content.get("files", {}).get("weights")}})
+    if not is_intact(content) or content.get("cell") != cell:
+        raise ValueError(f"another record of {cell} than was packed")
+    return sealed(content | {"files": {"table": table, "weights": recorded_files(content).get("weights")}})
 
 
 def _parts(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -88,5 +99,6 @@ def _parts(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield pd.concat(part, ignore_index=True)
 
 
-def _write(table: pd.DataFrame, path: Path) -> str:
-    return write_bytes(path, table.to_parquet(index=False, compression="zstd"))
+def _bytes(table: pd.DataFrame) -> bytes:
+    content: bytes = table.to_parquet(index=False, compression="zstd")
+    return content

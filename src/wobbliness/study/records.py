@@ -19,18 +19,15 @@ from wobbliness.study.files import (
     write_bytes,
     write_json,
 )
-from wobbliness.study.poisoning import ThreatModel
-from wobbliness.study.recipes import Cleanse, Recipe, Resources, Universal
+from wobbliness.study.recipes import Recipe
 from wobbliness.study.specs import (
     KINDS,
     SCHEMA_VERSION,
     Cell,
-    CleanseSpec,
-    NetworkSpec,
     Spec,
-    UniversalSpec,
     cell_name,
 )
+from wobbliness.study.typed_json import from_json
 
 STUDY_FILE = "study.json"
 _KIND_TYPES: dict[str, Any] = {kind: made for made, kind in KINDS.items()}
@@ -97,11 +94,14 @@ def read_record(folder: Path, name: str) -> Record:
     """
     content = read_content(folder, name)
     try:
-        spec, results, made = spec_from_json(name.partition("-")[0], content["spec"]), content["results"], content["provenance"]
+        spec: Spec = from_json(_KIND_TYPES[name.partition("-")[0]], content["spec"])
+        results, made = content["results"], content["provenance"]
         recorded_for = cell_name(spec)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError) as error:
         raise ValueError(f"expected a whole record in {name}.json, got {type(error).__name__}: {error}") from error
-    if {recorded_for, content.get("cell")} != {name}:
+    if not (isinstance(results, dict) and isinstance(made, dict)):
+        raise ValueError(f"expected a whole record in {name}.json, got results or provenance of another kind")
+    if not recorded_for == content.get("cell") == name:
         raise ValueError(f"expected the record of its own cell in {name}.json, got that of {recorded_for}")
     return Record(spec=spec, results=results, provenance=made, table=_read_table(folder, name, content))
 
@@ -120,13 +120,19 @@ def read_content(folder: Path, name: str) -> dict[str, Any]:
     return content
 
 
+def recorded_files(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Checksums of a record's table and weights; none where it was written without, or says something else there."""
+    files = content.get("files")
+    return files if isinstance(files, dict) else {}
+
+
 def _read_table(folder: Path, name: str, content: Mapping[str, Any]) -> pd.DataFrame:
     try:
         table = (folder / f"{name}.parquet").read_bytes()
-        if "files" in content and checksum(table) != content["files"]["table"]:
+        if "files" in content and checksum(table) != recorded_files(content).get("table"):
             raise ValueError("another checksum")
         return pd.read_parquet(io.BytesIO(table))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # pandas and pyarrow raise KeyError, TypeError and classes of their own for damaged tables
         reason = str(error) if type(error) is ValueError else type(error).__name__
         raise ValueError(f"expected a readable table beside {name}.json, got {reason}") from error
 
@@ -134,24 +140,6 @@ def _read_table(folder: Path, name: str, content: Mapping[str, Any]) -> pd.DataF
 def is_done(folder: Path, name: str) -> bool:
     """Whether the cell's record is there."""
     return (folder / f"{name}.json").is_file()
-
-
-def spec_from_json(kind: str, content: Mapping[str, Any]) -> Spec:
-    """The spec that `asdict` had turned into plain values."""
-    spec: Spec = _KIND_TYPES[kind](**{name: _spec_field(name, value) for name, value in content.items()})
-    return spec
-
-
-def _spec_field(name: str, value: Any) -> Any:
-    if value is None:
-        return None
-    if name == "threat":
-        return ThreatModel(**value)
-    if name == "network":
-        return spec_from_json("train", value)
-    if name == "crafted":
-        return spec_from_json(KINDS[UniversalSpec if "norm" in value else CleanseSpec], value)
-    return tuple(value) if isinstance(value, list) else value
 
 
 def read_recipe(out: Path) -> Recipe:
@@ -166,18 +154,6 @@ def read_recipe(out: Path) -> Recipe:
     if not is_intact(content):
         raise ValueError(f"expected the content that was written in {out / STUDY_FILE}, got another checksum")
     try:
-        return Recipe(**{name: _field_from_json(name, content[name]) for name in Recipe.__dataclass_fields__})
-    except (KeyError, TypeError) as error:
+        return from_json(Recipe, {name: content[name] for name in Recipe.__dataclass_fields__})
+    except (KeyError, ValueError) as error:
         raise ValueError(f"expected a whole study in {out / STUDY_FILE}, got {type(error).__name__}: {error}") from error
-
-
-def _field_from_json(name: str, value: Any) -> Any:
-    if name.endswith("networks"):
-        return tuple(spec_from_json(KINDS[NetworkSpec], network) for network in value)
-    if name == "universals":
-        return tuple(Universal(**universal) for universal in value)
-    if name == "cleanse":
-        return value and Cleanse(**value)
-    if name == "resources":
-        return Resources(**value)
-    return tuple(value) if isinstance(value, list) else value
