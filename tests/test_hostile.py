@@ -24,6 +24,7 @@ from wobbliness import cli
 from wobbliness.classifiers import model_file, onnx_checks
 from wobbliness.classifiers.model_file import file_kind
 from wobbliness.study.cells import load_network
+from wobbliness.study.crafting import load_candidates, load_universal
 
 OPSETS = [helper.make_opsetid("", 17)]
 MEMORY = 512 * 2**20  # bytes that opening a hostile file may take beyond what the process has
@@ -240,6 +241,12 @@ def test_custom_operators_are_refused_but_functions_are_not(tmp_path):
     wobbliness.open_classifier(graph_file(path, [call], domains=["evil"], functions=[good]))
 
 
+def test_an_input_without_a_batch_is_refused(tmp_path):
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    for shape in ((), (3,)):
+        refuse(graph_file(tmp_path / "m.onnx", nodes, shape=shape), "one float input")
+
+
 def test_functions_that_explode_are_refused(tmp_path):
     opsets = [*OPSETS, helper.make_opsetid("own", 1)]
 
@@ -294,6 +301,25 @@ def test_safetensors_headers_that_lie_are_refused(name, tmp_path):
     refuse(path, "safetensors", factory="collections:OrderedDict")
     with pytest.raises(ValueError, match="expected a network file"):
         load_network(path)
+    with pytest.raises(ValueError, match="expected the file of a universal perturbation"):
+        load_universal(path)
+    with pytest.raises(ValueError, match="expected the file of candidates"):
+        load_candidates(path, "first")
+
+
+@pytest.mark.parametrize("facts", ["[]", "{}", "[" * 10_000, '{"norm": 2.0, "unknown": 1}'])
+def test_a_perturbation_without_its_facts_is_refused(tmp_path, facts):
+    save_file({"values": torch.zeros(1, 4, 4)}, tmp_path / "m.safetensors", {"facts": facts})
+    with pytest.raises(ValueError, match="expected the file of a universal perturbation"):
+        load_universal(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("shape", ["null", "[]", '["a", 8, 8]', "[" * 10_000, f"[1, 8, {10**400}]"])
+def test_a_study_network_of_no_shape_is_refused(tmp_path, shape):
+    header = {"architecture": "small_cnn", "image_shape": shape, "num_classes": "10"}
+    save_file({"w": torch.zeros(1)}, tmp_path / "m.safetensors", header)
+    with pytest.raises(ValueError, match="expected a network file"):
+        load_network(tmp_path / "m.safetensors")
 
 
 def test_a_study_network_that_lies_about_its_size_is_refused(tmp_path):
@@ -469,6 +495,15 @@ def test_decompression_bombs_are_refused(archive, tmp_path):
     path = rewritten(archive, tmp_path / "m.pt2", inflate, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 2**20
     refuse(path, "without compression")
+
+
+def test_an_archive_whose_file_goes_on_beyond_its_end_is_refused(archive, tmp_path):
+    content = bytearray(archive.read_bytes())
+    last, end = content.rindex(b"PK\x01\x02"), content.index(b"PK\x01\x02")
+    size = struct.unpack_from("<I", content, last + 24)[0] + len(content) - end + 10
+    struct.pack_into("<II", content, last + 20, size, size)
+    (tmp_path / "m.pt2").write_bytes(content)
+    refuse(tmp_path / "m.pt2", "expected")
 
 
 def test_archives_whose_steps_are_too_large_are_refused(tmp_path):

@@ -34,7 +34,7 @@ NODE_KEYS = ("target", "inputs", "outputs", "name", "is_hop_single_tensor_return
 REFUSED_KEYS = {"as_graph", "as_operator", "as_custom_obj", "as_nested_tensors"}
 CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
 MAX_ENTRIES = 100_000
-DAMAGES = (zipfile.BadZipFile, OSError, KeyError, IndexError, NotImplementedError, RecursionError, TypeError, AttributeError)
+DAMAGES = (zipfile.BadZipFile, EOFError, OSError, LookupError, NotImplementedError, RecursionError, TypeError, AttributeError)
 
 
 def checked_archive(path: Path) -> io.BytesIO:

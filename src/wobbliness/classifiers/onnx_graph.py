@@ -45,9 +45,9 @@ class OnnxGraph:
             check_sizes(model)
         self._session = open_session(content, self._name, source.parent if isinstance(source, Path) else None)
         inputs = self._session.get_inputs()
-        if len(inputs) != 1 or inputs[0].type not in FLOAT_TYPES:
-            found = ", ".join(f"{node.name}: {node.type}" for node in inputs)
-            raise ValueError(f"expected a graph with one float input, got {found or 'none'} in {self._name}")
+        if len(inputs) != 1 or inputs[0].type not in FLOAT_TYPES or len(inputs[0].shape) < 2:
+            found = ", ".join(f"{node.name}: {node.type} {node.shape}" for node in inputs)
+            raise ValueError(f"expected a graph with one float input (B, ...), got {found or 'none'} in {self._name}")
         self._input = inputs[0]
         self._dtype = FLOAT_TYPES[inputs[0].type]
         self._output = chosen_output(self._session.get_outputs(), self._name)

@@ -100,7 +100,7 @@ def load_network(path: Path) -> nn.Sequential:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     except FileNotFoundError:
         raise ValueError(f"expected a network file {path}, which does not exist") from None
-    except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
+    except (SafetensorError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"expected a network file of a study, got {path}: {reason}") from error
     return network.eval()

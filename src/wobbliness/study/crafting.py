@@ -1,12 +1,13 @@
 """What is crafted after training: universal perturbations and Neural Cleanse candidates, and the files they are kept in."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import nn
 
@@ -83,14 +84,25 @@ def craft_cleanse(
 
 
 def load_universal(path: Path) -> UniversalPerturbation:
-    """The perturbation of a file written by `craft_universal`."""
-    with safe_open(path, framework="np") as file:
-        return UniversalPerturbation(values=file.get_tensor("values"), **json.loads(file.metadata()["facts"]))
+    """The perturbation of a file written by `craft_universal`.
+
+    Raises:
+        ValueError: the file is missing, damaged, or holds something else.
+    """
+    with _reading(path, "a universal perturbation"), safe_open(path, framework="np") as file:
+        values, facts = file.get_tensor("values"), json.loads(file.metadata()["facts"])
+        if values.ndim != 3 or values.dtype != np.float32 or not np.isfinite(values).all():
+            raise ValueError(f"{values.dtype} of shape {values.shape}")
+        return UniversalPerturbation(values=values, **facts)
 
 
 def load_candidates(path: Path, form: str) -> dict[int, Trigger]:
-    """The candidates of one form by class, of a file written by `craft_cleanse`; classes without one are absent."""
-    with safe_open(path, framework="np") as file:
+    """The candidates of one form by class, of a file written by `craft_cleanse`; classes without one are absent.
+
+    Raises:
+        ValueError: the file is missing, damaged, or holds something else.
+    """
+    with _reading(path, "candidates"), safe_open(path, framework="np") as file:
         classes = sorted({int(key.split(".")[1]) for key in file.keys() if key.startswith(f"{form}.")})  # noqa: SIM118
         return {
             target_class: Trigger(
@@ -100,6 +112,16 @@ def load_candidates(path: Path, form: str) -> dict[int, Trigger]:
             )
             for target_class in classes
         }
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """One line for whatever a damaged file raises."""
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"expected the file of {what}, got {path}: {reason}") from error
 
 
 def _candidate_results(candidate: Candidate, network: nn.Module, splits: Mapping[str, Split]) -> dict[str, object]:
