@@ -67,6 +67,8 @@ DAMAGES = {
     "no settings": lambda f: (f / SETTINGS_FILE).unlink(),
     "no arrays": lambda f: (f / ARRAYS_FILE).unlink(),
     "cut settings": lambda f: (f / SETTINGS_FILE).write_text((f / SETTINGS_FILE).read_text()[:50]),
+    "nested settings": lambda f: (f / SETTINGS_FILE).write_text("[" * 100_000),
+    "sigma beyond floats": lambda f: change_settings(f, sigmas=[10**400]),
     "not text": lambda f: (f / SETTINGS_FILE).write_bytes(b"\xff\xfe\x00"),
     "NaN": lambda f: change_settings(f, false_positive_rate=float("nan")),
     "a list": lambda f: (f / SETTINGS_FILE).write_text("[]"),

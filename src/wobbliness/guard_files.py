@@ -74,7 +74,7 @@ def load_guard(folder: str | Path, classifier: Any) -> SmoothnessGuard:
         guard = SmoothnessGuard(classifier, **{name: content[name] for name in SETTINGS})
         guard.sigmas = tuple(map(float, guard.sigmas))
         _put(guard, _checked(load(arrays), len(guard.sigmas)), tuple(map(int, content["image_shape"])))
-    except (KeyError, IndexError, TypeError, ValueError, SafetensorError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, SafetensorError) as error:
         raise ValueError(f"expected a whole guard in {folder}, got {type(error).__name__}: {error}") from error
     return guard
 
@@ -110,7 +110,7 @@ def _checked(arrays: dict[str, np.ndarray], num_sigmas: int) -> dict[str, np.nda
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(_read(path).decode("utf-8"), parse_constant=_refuse_constant)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"expected strict JSON in {path}, got {error}") from error
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise ValueError(f"expected a guard in {path}, got something else")
