@@ -1,13 +1,15 @@
 """A training that is stopped anywhere and gone on with ends in the same bits."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from wobbliness.study import checkpoints
-from wobbliness.study.checkpoints import Checkpoint, remove_stale_checkpoints
+from wobbliness.study.checkpoints import Checkpoint, _checksum, remove_stale_checkpoints
 from wobbliness.study.data import ImageData, Split
 from wobbliness.study.specs import NetworkSpec
 from wobbliness.study.training import train_network
@@ -125,3 +127,11 @@ def test_a_checkpoint_of_a_recorded_training_is_removed(tmp_path):
         (tmp_path / folder / name).write_bytes(np.zeros(1).tobytes())
     remove_stale_checkpoints(tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["b.safetensors"]
+
+
+@pytest.mark.parametrize("facts", ["[]", "null", "{}", "[" * 10_000, json.dumps({"identity": IDENTITY, "seconds": 10**400})])
+def test_facts_that_are_none_are_not_used(tmp_path, facts):
+    path, notices, tensors = tmp_path / "a.safetensors", [], {"weights": torch.zeros(1)}
+    path.write_bytes(save(tensors, {"facts": facts, "checksum": _checksum(tensors, facts)}))
+    assert Checkpoint(path, IDENTITY, notices.append).load() is None
+    assert [line.split(":")[0] for line in notices] == ["checkpoints/a.safetensors is not used, the training begins anew"]

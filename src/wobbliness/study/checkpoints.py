@@ -60,7 +60,7 @@ class Checkpoint:
             if facts.pop("identity") != self._identity:
                 raise ValueError("it was made by other libraries or another processor")
             self.seconds_before = float(facts.pop("seconds"))
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError, SafetensorError) as error:
             self._notice(f"{CHECKPOINTS}/{self._path.name} is not used, the training begins anew: {str(error).splitlines()[0]}")
             return None
         return TrainingState(tensors=tensors, facts=facts)
@@ -99,7 +99,9 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if header.get("checksum") != _checksum(tensors, header["facts"]):
         raise ValueError("its checksum is another one")
-    facts: dict[str, Any] = json.loads(header["facts"])
+    facts = json.loads(header["facts"])
+    if not isinstance(facts, dict):
+        raise ValueError("its facts are no JSON object")
     return tensors, facts
 
 
