@@ -66,3 +66,14 @@ def test_bad_triggers_are_refused(tmp_path):
     for wrong in ({"pattern": 2 * one}, {"opacity": 0.0}, {"place": (-1, 0)}):
         with pytest.raises(ValueError, match="^expected a"):
             wobbliness.Trigger(**{"name": "x", "pattern": one.copy(), "mask": one[0].copy(), **wrong})
+
+
+@pytest.mark.parametrize("error", [MemoryError, SyntaxError, IndexError, OverflowError])
+def test_whatever_the_decoder_raises_is_one_line(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    Image.new("L", (2, 2)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    with pytest.raises(ValueError, match="expected a readable PNG file"):
+        wobbliness.trigger_from_png(tmp_path / "a.png")
