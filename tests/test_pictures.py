@@ -120,3 +120,10 @@ def test_a_picture_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     tracemalloc.stop()
     monkeypatch.setattr(pictures, "MAX_PICTURE_PIXELS", 64)
     assert read_images(save(tmp_path / "at the limit.png", png(GREY))).images.shape == (1, 1, 8, 8)
+
+
+def test_a_large_file_is_refused_unread(tmp_path):
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(2**29 + 1)  # sparse: takes no room on the disk
+    with pytest.raises(ValueError, match="at most 536870912 bytes"):
+        read_images(tmp_path / "a.png")

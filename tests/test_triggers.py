@@ -77,3 +77,10 @@ def test_whatever_the_decoder_raises_is_one_line(tmp_path, monkeypatch, error):
     monkeypatch.setattr(Image.Image, "convert", fail)
     with pytest.raises(ValueError, match="expected a readable PNG file"):
         wobbliness.trigger_from_png(tmp_path / "a.png")
+
+
+def test_a_large_file_is_refused_unread(tmp_path):
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(2**27 + 1)  # sparse: takes no room on the disk
+    with pytest.raises(ValueError, match="more than 134217728"):
+        wobbliness.trigger_from_png(tmp_path / "a.png")

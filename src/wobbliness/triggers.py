@@ -1,5 +1,6 @@
 """Triggers: small patterns that are put on images."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 MAX_PNG_PIXELS = 4096 * 4096
+MAX_PNG_BYTES = 2**27  # twice what the most pixels take without compression
 
 _DRAWINGS = {
     "checkerboard": ("# #", " # ", "# #"),
@@ -131,7 +133,10 @@ def _read_png(path: Path) -> Float[np.ndarray, "h w 4"] | Any:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
+        if path.stat().st_size > MAX_PNG_BYTES:
+            raise ValueError(f"a file of {path.stat().st_size} bytes, more than {MAX_PNG_BYTES}")
+        # not from the file itself: Pillow would ask the system for whatever length a chunk states
+        with Image.open(io.BytesIO(path.read_bytes()), formats=["PNG"]) as picture:
             if picture.width * picture.height > MAX_PNG_PIXELS:
                 raise ValueError(f"a picture of {picture.size}, more than 4096 x 4096 pixels")
             return np.asarray(picture.convert("RGBA"))

@@ -15,6 +15,8 @@ PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PICTURE_PIXELS = 8192 * 8192
 """A picture that announces more is refused before it is decoded."""
 
+MAX_PICTURE_BYTES = 2**29  # twice what the most pixels take without compression
+
 _FORMATS = ("PNG", "JPEG", "WEBP")  # no other decoder of Pillow's is offered a stranger's file
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "YCbCr", "CMYK")
 _PNG_START, _PNG_GREY = b"\x89PNG\r\n\x1a\n", 0
@@ -37,13 +39,12 @@ def decode_picture(source: Path | bytes, name: str) -> UInt8[np.ndarray, "C H W"
     """
     from PIL import Image, ImageOps
 
-    stream: io.BufferedIOBase
     try:
-        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as stream, warnings.catch_warnings():
+        content = source if isinstance(source, bytes) else _content(source)
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of bombs and of alpha in palettes: both are errors or checked here
-            _check_depth(stream.read(26), name)
-            stream.seek(0)
-            with Image.open(stream, formats=_FORMATS) as picture:
+            _check_depth(content[:26], name)
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
                 _check_extent(picture, name)
                 return _channels(ImageOps.exif_transpose(picture), name)
     except _Refused:
@@ -56,6 +57,13 @@ def decode_picture(source: Path | bytes, name: str) -> UInt8[np.ndarray, "C H W"
 
 class _Refused(ValueError):
     """A picture that can be read and is not wanted."""
+
+
+def _content(path: Path) -> bytes:
+    """Of a file; were it handed to Pillow, a chunk's length would be asked of the system, up to 4 GiB for a file of 100 bytes."""
+    if path.stat().st_size > MAX_PICTURE_BYTES:
+        raise _Refused(f"expected a picture of at most {MAX_PICTURE_BYTES} bytes, got {path.stat().st_size} in {path}")
+    return path.read_bytes()
 
 
 def _check_depth(start: bytes, name: str) -> None:
