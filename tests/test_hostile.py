@@ -497,13 +497,13 @@ def test_decompression_bombs_are_refused(archive, tmp_path):
     refuse(path, "without compression")
 
 
-def test_an_archive_whose_file_goes_on_beyond_its_end_is_refused(archive, tmp_path):
-    content = bytearray(archive.read_bytes())
-    last, end = content.rindex(b"PK\x01\x02"), content.index(b"PK\x01\x02")
-    size = struct.unpack_from("<I", content, last + 24)[0] + len(content) - end + 10
-    struct.pack_into("<II", content, last + 20, size, size)
-    (tmp_path / "m.pt2").write_bytes(content)
-    refuse(tmp_path / "m.pt2", "expected")
+@pytest.mark.parametrize("error", [EOFError, IndexError, NotImplementedError])
+def test_whatever_reading_an_archive_raises_is_one_line(archive, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(zipfile.ZipFile, "read", fail)
+    refuse(archive, "expected a readable archive")
 
 
 def test_archives_whose_steps_are_too_large_are_refused(tmp_path):
