@@ -10,9 +10,14 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import onnx
+
+Sample = dict[str, bytes]
+"""Files of a folder by name, with what is in them."""
 
 MOST_DAMAGES = 4  # of one file
 DEEP = "@deep"  # stands for a value that is nested deeper than Python's own stack
@@ -22,6 +27,23 @@ VALUES = (
 )
 NUMBERS = (0, 1, -1, 2**7, 2**15, 2**16, 2**31 - 1, -(2**31), 2**31, 2**32 - 1, 2**40, 2**62, 2**63 - 1, -(2**63))
 PNG_START = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Something that reads files.
+
+    Attributes:
+        make: writes valid files into a folder; called once for each of the numbers 0, 1, ....
+        read: reads them from a folder.
+        num_samples: how many different valid sets of files there are.
+        repaired: makes the checksums in damaged files right again, as an attacker would.
+    """
+
+    make: Callable[[Path, int], object]
+    read: Callable[[Path], object]
+    num_samples: int = 2
+    repaired: Callable[[Sample], Sample] | None = None
 
 
 def damage(rng: random.Random, name: str, content: bytes, other: bytes) -> bytes:

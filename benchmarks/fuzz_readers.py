@@ -10,6 +10,7 @@ started again after it died. Damage `index` of a reader is the same whenever the
 """
 
 import argparse
+import importlib
 import json
 import random
 import resource
@@ -30,7 +31,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from damages import damage
+from damages import Reader, Sample, damage
 
 from wobbliness.study.files import StudyStopped
 
@@ -147,16 +148,12 @@ def _read_all(folder: Path, row: Any, name: str, num_inputs: int, seed: int) -> 
             row[GROWTH] = max(row[GROWTH], memory())
 
 
-def _prepared(name: str, folder: Path) -> tuple[Any, list[dict[str, bytes]]]:
+def _prepared(name: str, folder: Path) -> tuple[Reader, list[Sample]]:
     """A reader and its valid files, each of which it reads."""
-    import torch
-    from readers import READERS
-
-    from wobbliness.classifiers.weights_file import import_attribute
-
-    reader, samples = READERS[name] if name in READERS else import_attribute(name), []
+    reader, samples = _reader(name), []
     for number in range(reader.num_samples):
-        torch.manual_seed(number)
+        if torch := sys.modules.get("torch"):
+            torch.manual_seed(number)
         made = folder / "work" / "input"
         made.mkdir(parents=True)
         reader.make(made, number)
@@ -166,7 +163,17 @@ def _prepared(name: str, folder: Path) -> tuple[Any, list[dict[str, bytes]]]:
     return reader, samples
 
 
-def damaged(reader: Any, samples: list[dict[str, bytes]], name: str, index: int, seed: int) -> dict[str, bytes]:
+def _reader(name: str) -> Reader:
+    module, colon, attribute = name.partition(":")
+    if colon:
+        found: Reader = getattr(importlib.import_module(module), attribute)
+        return found
+    from readers import READERS
+
+    return READERS[name]
+
+
+def damaged(reader: Reader, samples: list[Sample], name: str, index: int, seed: int) -> Sample:
     """The valid files with one of them, rarely more, damaged."""
     rng = random.Random(f"{seed} {name} {index}")
     sample, other = dict(rng.choice(samples)), rng.choice(samples)
@@ -177,13 +184,13 @@ def damaged(reader: Any, samples: list[dict[str, bytes]], name: str, index: int,
             sample[file] = damage(rng, file, sample[file], other.get(file, b""))
     if reader.repaired is not None and rng.random() < REPAIRED:
         try:
-            return dict(reader.repaired(sample))
+            return reader.repaired(sample)
         except KeyError:  # a file is missing
             return sample
     return sample
 
 
-def _outcome(reader: Any, sample: dict[str, bytes], work: Path) -> tuple[int, str]:
+def _outcome(reader: Reader, sample: Sample, work: Path) -> tuple[int, str]:
     """ACCEPTED or REFUSED, and what was wrong about it."""
     for name, content in sample.items():
         path = work / "input" / name

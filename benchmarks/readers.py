@@ -5,7 +5,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import onnx
 import pandas as pd
 import torch
-from damages import with_png_checksums
+from damages import Reader, Sample, with_png_checksums
 from PIL import Image
 from safetensors.torch import load, save, save_file
 
@@ -38,30 +37,10 @@ from small_study import small
 from test_cli import linear_model
 from test_opening import save_exported, save_vit
 
-Sample = dict[str, bytes]
-"""Files of a folder by name, with what is in them."""
-
 FACTORY = "readers:make_module"
 IDENTITY = {"torch": "2", "spec": {"seed": 0}}
 CELLS = {cell.kind: cell for cell in plan(small())}
 MEASURED = CELLS["measure"].name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reader:
-    """Something that reads files.
-
-    Attributes:
-        make: writes valid files into a folder; called once for each of the numbers 0, 1, ....
-        read: reads them from a folder.
-        num_samples: how many different valid sets of files there are.
-        repaired: makes the checksums in damaged files right again, as an attacker would.
-    """
-
-    make: Callable[[Path, int], object]
-    read: Callable[[Path], object]
-    num_samples: int = 2
-    repaired: Callable[[Sample], Sample] | None = None
 
 
 def make_module() -> torch.nn.Module:

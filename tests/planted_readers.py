@@ -2,7 +2,7 @@
 
 import os
 
-from readers import Reader
+from damages import Reader
 
 CONTENT = b'{"width": 3, "height": 2}'
 

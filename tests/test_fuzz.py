@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from fuzz_readers import fuzz
 from readers import READERS
 
-INPUTS = dict.fromkeys(READERS, 100) | {"exported program": 20, "hub folder": 20}
+INPUTS = dict.fromkeys(READERS, 60) | {"exported program": 20, "hub folder": 20}
 EXAMPLES = int(os.environ.get("WOBBLINESS_FUZZ_EXAMPLES", "20"))  # of each command
 
 
