@@ -17,8 +17,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## run the study on the embedded digits; ends with the table of claims and the page's path
 	$(BIN)/wobbliness study run digits --out runs/digits
 
-test: $(INSTALLED)  ## the tests
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+test: $(INSTALLED)  ## the tests, a file at a time on each core
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(INSTALLED)  ## format, lint, types, and the floors
 	$(BIN)/ruff format --check .
