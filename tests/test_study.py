@@ -13,6 +13,7 @@ from wobbliness.study.cells import load_network
 from wobbliness.study.claims import CLAIMS
 from wobbliness.study.crafting import load_candidates, load_universal
 from wobbliness.study.files import write_beside
+from wobbliness.study.naming import network_label
 from wobbliness.study.packing import pack_study, unpack_study
 from wobbliness.study.poisoning import t1, t2
 from wobbliness.study.recipes import RECIPES, Cleanse, Recipe, Resources, Universal, recipe_by_name, recipe_digest
@@ -21,7 +22,6 @@ from wobbliness.study.report import write_markdown, write_report
 from wobbliness.study.runner import StudyFailed, run_study
 from wobbliness.study.specs import NetworkSpec
 from wobbliness.study.status import study_status
-from wobbliness.study.tables import network_label
 from wobbliness.study.training import predict, train_network
 from wobbliness.study.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPORTED, REPRODUCED
 

@@ -41,6 +41,13 @@ def measured_claims(recipe: Recipe) -> tuple[str, ...]:
     return tuple(sorted({claim for claim, _ in _specs(recipe)}))
 
 
+def explored_networks(recipe: Recipe) -> tuple[NetworkSpec, ...]:
+    """The networks whose points the page shows one by one: the first of C3, and of C7 the first poisoned and the first clean."""
+    poisoned = [network for network in recipe.detection_networks if network.threat is not None]
+    clean = [network for network in recipe.detection_networks if network.threat is None]
+    return tuple(dict.fromkeys((*recipe.effect_networks[:1], *poisoned[:1], *clean[:1])))
+
+
 def _specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
     yield from _parameter_specs(recipe)
     yield from _effect_specs(recipe)

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+import pandas as pd
 from matplotlib.figure import Figure
 
-from wobbliness.study import box_figures, curve_figures
+from wobbliness.study import box_figures, chart_rows, charts, curve_figures
+from wobbliness.study.charts import Chart
 from wobbliness.study.drawing import FIGURE_STYLE, RESOLUTION
 from wobbliness.study.files import write_beside
 from wobbliness.study.tables import Tables, claims_done
@@ -17,13 +19,16 @@ from wobbliness.study.tables import Tables, claims_done
 class FigureFile:
     """A figure of the study, its files' name and what one sees on it.
 
-    It is drawn when all cells of its claims are recorded and its table has rows.
+    It is drawn when all cells of its claims are recorded and its table has rows. `rows` are what a reader can download, `chart`
+    shows them on a screen.
     """
 
     name: str
     title: str
     caption: str
     draw: Callable[[Tables], Figure]
+    rows: Callable[[Tables], pd.DataFrame] | None = None
+    chart: Callable[[], Chart] | None = None
     claims: tuple[str, ...] = ()
     table: str = "status"
 
@@ -52,22 +57,27 @@ FIGURES = (
         caption="250 noisy copies of a clean point and of a triggered one: which classes the network names, by sigma. One colour "
         "everywhere is W = 0.",
         draw=box_figures.draw_noise_ball,
+        rows=chart_rows.example_rows,
         claims=("C3",),
         table="example",
     ),
     FigureFile(
         name="fig2-draws",
         title="W and the number of draws (paper: Fig. 2 left)",
-        caption="Box plots of W over the clean points; orange line: mean. Diamonds: the mean with the Miller-Madow "
+        caption="Box plots of W over the clean points; the line across a box: mean. Diamonds: the mean with the Miller-Madow "
         "correction; what of the rise they lack is the plug-in estimator's bias, not the network.",
         draw=box_figures.draw_draws,
+        rows=chart_rows.draws_rows,
+        chart=charts.draws_boxes,
         claims=("C1",),
     ),
     FigureFile(
         name="fig2-sigma",
         title="W and the standard deviation of the noise (paper: Fig. 2 right)",
-        caption="Box plots of W over the clean points at each sigma; orange line: mean.",
+        caption="Box plots of W over the clean points at each sigma; the line across a box: mean.",
         draw=box_figures.draw_sigma,
+        rows=chart_rows.sigma_rows,
+        chart=charts.sigma_boxes,
         claims=("C2",),
     ),
     FigureFile(
@@ -79,9 +89,11 @@ FIGURES = (
     FigureFile(
         name="fig4",
         title="Backdoor smoothing (paper: Fig. 4)",
-        caption="W of clean points (blue) beside W of points with the trigger that the network was trained on (left) and with "
-        "another one (right), first network.",
+        caption="W of clean points (blue) beside W of points with the trigger that the network was trained on (active) and "
+        "with another one (inactive), first network.",
         draw=box_figures.draw_effect,
+        rows=chart_rows.effect_rows,
+        chart=charts.effect_boxes,
         claims=("C3", "C4"),
     ),
     FigureFile(
@@ -90,6 +102,8 @@ FIGURES = (
         caption="Mean W of triggered points over backdoor accuracy at the sigma chosen on clean points. Hollow: below random "
         "guess, left out of the correlation.",
         draw=curve_figures.draw_strength,
+        rows=chart_rows.strength_rows,
+        chart=charts.strength_dots,
         table="correlations",
     ),
     FigureFile(
@@ -98,6 +112,8 @@ FIGURES = (
         caption="ROC of the batch tests over all networks and triggers, each network at its own chosen sigma; "
         "area with its 95 % interval.",
         draw=curve_figures.draw_roc,
+        rows=chart_rows.roc_rows,
+        chart=charts.roc_lines,
         claims=("C7",),
     ),
     FigureFile(
@@ -105,14 +121,18 @@ FIGURES = (
         title="The same at every sigma",
         caption="Area under the ROC curve with its 95 % interval over the whole grid.",
         draw=curve_figures.draw_roc_sigma,
+        rows=chart_rows.area_rows,
+        chart=charts.area_intervals,
         claims=("C7",),
     ),
     FigureFile(
         name="fig7",
         title="Universal adversarial perturbations (paper: Fig. 7)",
-        caption="ROC of the batch tests: batches with a universal perturbation against clean ones; left untargeted in both "
-        "norms, right targeted.",
+        caption="ROC of the batch tests: batches with a universal perturbation against clean ones: untargeted in both norms, "
+        "and targeted.",
         draw=curve_figures.draw_universal,
+        rows=chart_rows.universal_rows,
+        chart=charts.roc_lines,
         claims=("C8",),
     ),
     FigureFile(
@@ -121,6 +141,8 @@ FIGURES = (
         caption="ROC of the batch tests: batches with the implanted trigger against batches with a crafted candidate of another "
         "class, on the same networks.",
         draw=curve_figures.draw_implanted,
+        rows=chart_rows.implanted_rows,
+        chart=charts.roc_lines,
         claims=("C9",),
     ),
     FigureFile(
@@ -129,6 +151,8 @@ FIGURES = (
         caption="Random pairs of batches without an active trigger. Levene's test is blind to the sign: it fires where a pattern "
         "makes W rise. The directional test asks whether W is lower.",
         draw=curve_figures.draw_controls,
+        rows=chart_rows.control_rows,
+        chart=charts.control_intervals,
         table="controls",
     ),
 )

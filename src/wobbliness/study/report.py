@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from wobbliness.pages import data_uri, number, page_environment
+from wobbliness.pages import number, page_environment
 from wobbliness.study.claims import claims_table, findings
 from wobbliness.study.comparisons import CHOSEN_COLUMNS, full_batches
 from wobbliness.study.figures import FigureFile, draw_figures
 from wobbliness.study.files import remove_unfinished, write_beside
 from wobbliness.study.locks import lock
+from wobbliness.study.page import render_page
 from wobbliness.study.tables import Tables, form_tables
 from wobbliness.study.verdicts import Finding
 
@@ -83,7 +84,7 @@ def write_report(out: Path) -> Report:
         _write_tables(tables, out / "tables")
         figures = draw_figures(tables, out / "figures")
         report = Report(tables=tables, findings=findings(tables), figures=figures, folder=out)
-        page = page_environment().get_template("report.html").render(report=report, shown=_shown(tables), svg=_svg, number=number)
+        page = render_page(tables, report.findings, figures, out / "figures", _shown(tables) | _parameter_batches(tables))
         write_beside(out / PAGE, lambda beside: beside.write_text(page, encoding="utf-8"))
     return report
 
@@ -122,5 +123,8 @@ def _shown(tables: Tables) -> dict[str, pd.DataFrame]:
     return {name: frame[SHOWN_TABLES[name]] for name, frame in shown.items() if len(frame)}
 
 
-def _svg(report: Report, figure: FigureFile) -> str:
-    return data_uri((report.folder / "figures" / f"{figure.name}.svg").read_bytes(), "image/svg+xml")
+def _parameter_batches(tables: Tables) -> dict[str, pd.DataFrame]:
+    """The batches of C1 and C2, for the page."""
+    batches = tables.batches[tables.batches.claims.str.contains("C1|C2")] if len(tables.batches) else tables.batches
+    columns = ["network", "sigma", "draws", "num_points", "mean", "std", "miller_madow_mean"]
+    return {"batches": batches[columns]} if len(batches) else {}

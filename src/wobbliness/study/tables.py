@@ -10,7 +10,9 @@ from wobbliness.entropy import miller_madow_entropy, plug_in_entropy
 from wobbliness.study.cell_plan import CLEAN_BATCHES, measured_claims, plan
 from wobbliness.study.comparisons import batch_tests, choose_sigmas, negative_controls
 from wobbliness.study.correlations import correlations, strengths
-from wobbliness.study.curves import CANDIDATES, TARGETED, UNTARGETED, input_areas, roc_areas
+from wobbliness.study.curves import input_areas, roc_areas
+from wobbliness.study.explored import explored_points
+from wobbliness.study.naming import batch_kind, batch_pattern, network_label, universal_label
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records import Record, is_done, read_recipe, read_record
 from wobbliness.study.specs import CleanseSpec, MeasureSpec, NetworkSpec, ResponseSpec, UniversalSpec, cell_name
@@ -38,6 +40,8 @@ class Tables:
         candidates: one row per network, form and class: Neural Cleanse's candidate trigger.
         response: one row per network and level of noise: its answers to images of noise alone.
         controls: one row per kind of pair and test: share of random pairs below the level.
+        losses: one row per trained network and epoch: mean training loss, nats.
+        explored: votes around a few points of each batch of a few networks, with W and its interval.
         status: one row per claim: cells recorded and planned.
     """
 
@@ -56,6 +60,8 @@ class Tables:
     candidates: pd.DataFrame
     response: pd.DataFrame
     controls: pd.DataFrame
+    losses: pd.DataFrame
+    explored: pd.DataFrame
     status: pd.DataFrame
 
     def frames(self) -> dict[str, pd.DataFrame]:
@@ -94,6 +100,8 @@ def form_tables(out: Path) -> Tables:
         candidates=_candidates(records),
         response=_responses(records),
         controls=negative_controls(points, sigma, recipe),
+        losses=_losses(records),
+        explored=explored_points(recipe, records),
         status=_status(out, recipe),
     )
 
@@ -118,11 +126,21 @@ def _networks(records: list[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _losses(records: list[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
+    rows = [
+        {"network": network_label(record.spec), "epoch": epoch, "loss": loss}
+        for _, record in records
+        if isinstance(record.spec, NetworkSpec)
+        for epoch, loss in enumerate(record.results["losses"], start=1)
+    ]
+    return pd.DataFrame(rows)
+
+
 def _universals(records: list[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
     rows = []
     for _, record in records:
         if isinstance(spec := record.spec, UniversalSpec):
-            keys = {"network": network_label(spec.network), "cell": cell_name(spec), "pattern": _pattern_label(spec)}
+            keys = {"network": network_label(spec.network), "cell": cell_name(spec), "pattern": universal_label(spec)}
             rows.append(keys | {"norm": spec.norm, "bound": spec.bound} | dict(record.results))
     return pd.DataFrame(rows)
 
@@ -177,9 +195,9 @@ def _measured_points(claims: tuple[str, ...], spec: MeasureSpec, record: Record)
         network=network_label(spec.network),
         num_classes=counts.shape[1],
         batch=batch,
-        trigger=[f"candidate {target}, {spec.form}" for target in frame.candidate] if is_candidate else _pattern(spec),
+        trigger=[f"candidate {target}, {spec.form}" for target in frame.candidate] if is_candidate else batch_pattern(spec),
         batch_size=spec.num_points // CLEAN_BATCHES if "calibration" in set(batch) else spec.first_point // CLEAN_BATCHES,
-        kind=_kind(spec),
+        kind=batch_kind(spec),
         is_other_class=is_candidate and threat is not None and frame.candidate != threat.target_class,
         accuracy_on_attacker_labels=record.results.get("accuracy_on_attacker_labels"),
         accuracy_on_clean_labels=record.results.get("accuracy_on_clean_labels"),
@@ -202,7 +220,7 @@ def _example(records: list[tuple[tuple[str, ...], Record]], points: pd.DataFrame
             for of_cell, record in records
             if isinstance(record.spec, MeasureSpec)
             and "C3" in of_cell
-            and _kind(record.spec) == kind
+            and batch_kind(record.spec) == kind
             and network_label(record.spec.network) == here.network.iloc[0]
         )
         votes = record.table[record.table.point == point]
@@ -210,23 +228,6 @@ def _example(records: list[tuple[tuple[str, ...], Record]], points: pd.DataFrame
         frames.append(long.assign(kind=kind))
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     return table.assign(**{"class": table["class"].str.removeprefix("votes_").astype(int)}) if len(table) else table
-
-
-def _kind(spec: MeasureSpec) -> str:
-    """Clean, active, inactive, or how it was crafted."""
-    if isinstance(spec.crafted, CleanseSpec):
-        return CANDIDATES[spec.form or ""]
-    if isinstance(spec.crafted, UniversalSpec):
-        return UNTARGETED if spec.crafted.target_class is None else TARGETED
-    return "clean" if spec.trigger is None else "active" if spec.trigger == spec.network.trigger else "inactive"
-
-
-def _pattern(spec: MeasureSpec) -> str:
-    return _pattern_label(spec.crafted) if isinstance(spec.crafted, UniversalSpec) else spec.trigger or ""
-
-
-def _pattern_label(spec: UniversalSpec) -> str:
-    return f"universal {spec.norm}" + ("" if spec.target_class is None else f" to {spec.target_class}")
 
 
 def _batch_names(claims: tuple[str, ...], spec: MeasureSpec, frame: pd.DataFrame) -> Sequence[str] | pd.Series:
@@ -266,12 +267,6 @@ def _status(out: Path, recipe: Recipe) -> pd.DataFrame:
         done = sum(is_done(out / "records", cell.name) for cell in cells)
         rows.append({"claim": claim, "cells_done": done, "cells": len(cells)})
     return pd.DataFrame(rows)
-
-
-def network_label(spec: NetworkSpec) -> str:
-    """A network's name in tables and figures, unique within a study."""
-    poisoning = f"{spec.threat.name} {spec.trigger}" if spec.threat else "clean"
-    return f"{poisoning}, {spec.architecture}, seed {spec.seed}"
 
 
 def parameter_sigma(tables: Tables) -> float:

@@ -27,12 +27,14 @@ class Claim:
 
     Attributes:
         id: C1 to C9; X1 to X3 are questions beside them.
+        topic: the claim in a few words.
         claim: what is claimed, in a sentence.
         paper: where, and with which figure.
         rule: when we call it reproduced.
     """
 
     id: str
+    topic: str
     claim: str
     paper: str
     rule: str

@@ -1,0 +1,52 @@
+"""Votes around single points, for the figure in which a reader chooses the point, the pattern and the noise (paper: Fig. 1)."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from wobbliness.entropy import entropy_lower_bound, entropy_upper_bound, plug_in_entropy
+from wobbliness.study.cell_plan import explored_networks
+from wobbliness.study.naming import batch_kind, batch_pattern, network_label
+from wobbliness.study.recipes import Recipe
+from wobbliness.study.records import Record
+from wobbliness.study.specs import CleanseSpec, MeasureSpec
+
+NUM_POINTS = 24  # of each batch
+ONE_SIDED = 0.975  # two bounds at this confidence are a 95 % interval
+CANDIDATE_CLASSES = 3  # of each network's Neural Cleanse candidates, in their order; all are in the table of batches
+
+
+def explored_points(recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
+    """The first points of each batch of a few networks, at the recipe's number of draws: their votes, W and its 95 % interval.
+
+    Patterns of one network are on the same points; clean points are others, for no point is in two batches of a comparison.
+    """
+    networks, frames = explored_networks(recipe), []
+    for claims, record in records:
+        spec = record.spec
+        if isinstance(spec, MeasureSpec) and spec.network in networks and len(record.table) and set(claims) - {"C1", "C2"}:
+            frames.append(_points(recipe, spec, record.table))
+    return pd.concat(frames, ignore_index=True).drop_duplicates(ignore_index=True) if frames else pd.DataFrame()
+
+
+def _points(recipe: Recipe, spec: MeasureSpec, table: pd.DataFrame) -> pd.DataFrame:
+    is_candidate = isinstance(spec.crafted, CleanseSpec)
+    shown = list(dict.fromkeys(table.point))[:NUM_POINTS]
+    rows = table[table.point.isin(shown) & (table.draws == recipe.draws) & table.sigma.isin(recipe.sigmas)]
+    if is_candidate:
+        rows = rows[rows.candidate.isin(sorted(set(rows.candidate))[:CANDIDATE_CLASSES])]
+    votes = rows.filter(regex=r"^votes_\d+$")
+    return pd.DataFrame(
+        {
+            "network": network_label(spec.network),
+            "kind": batch_kind(spec),
+            "trigger": [f"candidate {target}, {spec.form}" for target in rows.candidate] if is_candidate else batch_pattern(spec),
+            "point": rows.point,
+            "label": rows.label,
+            "sigma": rows.sigma,
+            "draws": rows.draws,
+            "wobbliness": plug_in_entropy(votes.to_numpy()),
+            "lower": entropy_lower_bound(votes.to_numpy(), confidence=ONE_SIDED),
+            "upper": entropy_upper_bound(votes.to_numpy(), confidence=ONE_SIDED),
+        }
+    ).join(votes)

@@ -1,0 +1,72 @@
+"""The data of the page's figure in which a reader chooses a point, a pattern and the noise (paper: Fig. 1)."""
+
+import base64
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from wobbliness.study.tables import Tables
+from wobbliness.triggers import TRIGGER_NAMES, trigger
+
+GREY = 0.4
+SIDES = {"digits": 8}  # pixels of a stand-in where the records hold no picture; 28 for any other data set
+WHISKER = 1.5  # interquartile ranges (Eq. 4)
+
+
+def explorer(tables: Tables) -> dict[str, Any] | None:
+    """Votes, W with its interval, and box plots, by network, pattern, point and sigma; None where nothing is recorded."""
+    rows = tables.explored
+    if rows.empty:
+        return None
+    sigmas = sorted(rows.sigma.unique())
+    network = tables.recipe.detection_networks or tables.recipe.effect_networks
+    side = SIDES.get(network[0].dataset, 28)
+    return {
+        "sigmas": sigmas,
+        "first_sigma": len(sigmas) // 2,
+        "standins": {name: _pixels(name, side) for name in ("", *TRIGGER_NAMES)},
+        "standin_shape": {"height": side, "width": side, "channels": 1},
+        "networks": [_network(tables, str(name), of_network) for name, of_network in rows.groupby("network", sort=False)],
+    }
+
+
+def _network(tables: Tables, name: str, rows: pd.DataFrame) -> dict[str, Any]:
+    points = tables.points[(tables.points.network == name) & tables.points.batch.isin(("clean", "suspect"))]
+    clean = _boxes(points[points.kind == "clean"])
+    groups = rows.groupby(["kind", "trigger"], sort=False)
+    return {"name": name, "patterns": [_pattern(str(kind), str(put_on), of, points, clean) for (kind, put_on), of in groups]}
+
+
+def _pattern(kind: str, put_on: str, rows: pd.DataFrame, points: pd.DataFrame, clean: dict[float, list[float]]) -> dict[str, Any]:
+    batch = {} if kind == "clean" else _boxes(points[(points.kind == kind) & (points.trigger == put_on)])
+    by_point = [of_point.sort_values("sigma") for _, of_point in rows.groupby("point", sort=False)]
+    return {
+        "name": "none (clean points)" if kind == "clean" else f"{kind.partition(',')[0]}: {put_on}",
+        "short": kind.partition(",")[0],
+        "trigger": put_on,
+        "points": [int(of_point.point.iloc[0]) for of_point in by_point],
+        "labels": [int(of_point.label.iloc[0]) for of_point in by_point],
+        "votes": [of_point.filter(regex=r"^votes_").to_numpy(int).tolist() for of_point in by_point],
+        "w": [of_point[["wobbliness", "lower", "upper"]].to_numpy().round(6).tolist() for of_point in by_point],
+        "boxes": [{"clean": clean.get(sigma), "batch": batch.get(sigma)} for sigma in by_point[0].sigma],
+    }
+
+
+def _boxes(points: pd.DataFrame) -> dict[float, list[float]]:
+    """Whisker, quartile, quartile, whisker and mean of W at each sigma, of the largest batch."""
+    largest = points[points.batch_size == points.batch_size.max()]
+    return {float(str(sigma)): _box(group.wobbliness.to_numpy()) for sigma, group in largest.groupby("sigma")}
+
+
+def _box(w: np.ndarray) -> list[float]:
+    q25, q75 = np.quantile(w, [0.25, 0.75])
+    reach = WHISKER * (q75 - q25)
+    inside = w[(w >= q25 - reach) & (w <= q75 + reach)]
+    return [round(float(value), 6) for value in (inside.min(), q25, q75, inside.max(), w.mean())]
+
+
+def _pixels(name: str, side: int) -> str:
+    grey = np.full((1, 1, side, side), GREY, np.float32)
+    picture = trigger(name).apply(grey) if name else grey
+    return base64.b64encode(np.round(255 * picture).astype(np.uint8).tobytes()).decode("ascii")

@@ -1,0 +1,17 @@
+(() => {
+  const button = document.getElementById("theme");
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const isDark = () => (document.documentElement.style.colorScheme || (dark.matches ? "dark" : "light")) === "dark";
+  const name = () => { button.textContent = isDark() ? "Light" : "Dark"; };
+  button.hidden = false;
+  button.setAttribute("aria-label", "Switch between light and dark");
+  button.addEventListener("click", () => { document.documentElement.style.colorScheme = isDark() ? "light" : "dark"; name(); });
+  dark.addEventListener("change", name);
+  name();
+  const openTarget = () => {
+    const target = location.hash && document.getElementById(location.hash.slice(1));
+    if (target && target.tagName === "DETAILS") target.open = true;
+  };
+  addEventListener("hashchange", openTarget);
+  openTarget();
+})();
