@@ -1,0 +1,180 @@
+"""The report in a browser: silent, whole, readable, and its numbers are those of the tables."""
+
+import csv
+import io
+import shutil
+from urllib.parse import unquote
+
+import pandas as pd
+import pytest
+from small_study import small
+
+from wobbliness.pages import number
+from wobbliness.study.report import write_report
+from wobbliness.study.runner import run_study
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    out = tmp_path_factory.mktemp("page") / "small"
+    run_study(small(), out, workers=1)
+    return write_report(out)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def opened(browser, report):
+    """Opens the page in a context of its own; what it asks for and says is kept."""
+    contexts = []
+
+    def open_page(**options):
+        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options))
+        page = contexts[-1].new_page()
+        page.said, page.asked = [], []
+        page.on("console", lambda message: page.said.append(message.text))
+        page.on("pageerror", lambda error: page.said.append(str(error)))
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.set_default_timeout(60_000)
+        page.goto(f"file://{report.folder / 'report.html'}")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def draw_all(page):
+    """Scrolls to each chart until it is drawn."""
+    for figure in page.query_selector_all("figure[data-panels]"):
+        figure.scroll_into_view_if_needed()
+        page.wait_for_function("figure => 'done' in figure.dataset", arg=figure)
+
+
+def test_it_opens_from_a_file_without_a_word_or_a_request(opened):
+    page = opened()
+    draw_all(page)
+    page.click("#theme")
+    assert page.said == []
+    assert [url for url in page.asked if not url.startswith("data:")] == page.asked[:1]
+    assert page.asked[0].startswith("file://")
+
+
+def test_every_claim_on_the_page_is_the_row_of_its_table(opened, report):
+    page = opened()
+    claims = pd.read_csv(report.folder / "tables" / "claims.csv", keep_default_na=False).set_index("id")
+    rows = {row.get_attribute("data-claim"): row for row in page.query_selector_all("tr[data-claim]")}
+    assert list(rows) == list(claims.index)
+    for claim, row in rows.items():
+        for column in ("claim", "paper", "verdict", "settings"):
+            assert row.query_selector(f"[data-column={column}]").text_content() == claims[column][claim]
+        parts = [part.text_content() for part in row.query_selector_all("[data-column=ours] li")]
+        assert "; ".join(parts) == claims.ours[claim]
+    for section in page.query_selector_all(".tally section"):
+        wanted = claims.index[claims.index.str.startswith("C") & (claims.verdict == section.get_attribute("data-verdict"))]
+        assert [link.get_attribute("href") for link in section.query_selector_all("a")] == [f"#{claim}" for claim in wanted]
+        assert section.get_attribute("data-count") == str(len(wanted))
+
+
+def test_every_network_has_the_accuracies_of_its_table(opened, report):
+    page = opened()
+    for row in report.tables.networks.itertuples():
+        shown = page.query_selector(f'tr[data-network="{row.network}"]')
+        for column in ("clean_accuracy", "backdoor_accuracy"):
+            cell, value = shown.query_selector(f"[data-column={column}]"), getattr(row, column)
+            assert cell.get_attribute("data-value") == ("" if pd.isna(value) else str(value))
+            assert cell.text_content() == ("\N{EN DASH}" if pd.isna(value) else number(value))
+        assert (shown.query_selector("svg.trigger") is None) == (row.trigger == "")
+
+
+def test_every_figure_is_drawn_from_the_rows_one_can_download(opened, report):
+    page = opened()
+    draw_all(page)
+    for figure in report.figures:
+        shown = page.query_selector(f"#{figure.name}")
+        assert (shown.query_selector(".chart svg") is None) == (figure.chart is None)
+        if figure.rows is not None:
+            link = shown.query_selector("a.csv").get_attribute("href")
+            rows = list(csv.DictReader(io.StringIO(unquote(link.partition(",")[2]))))
+            wanted = figure.rows(report.tables)
+            assert list(rows[0]) == list(wanted.columns)
+            assert len(rows) == len(wanted)
+
+
+def test_links_lead_somewhere(opened):
+    page = opened()
+    targets = [link.get_attribute("href") for link in page.query_selector_all('a[href^="#"]')]
+    assert len(targets) > 30
+    assert [target for target in targets if page.query_selector(f'[id="{target[1:]}"]') is None] == []
+    page.click('a[href="#table-tests"]')
+    assert page.query_selector("#table-tests").get_attribute("open") is not None
+
+
+def test_each_control_of_the_point_shows_recorded_votes(opened, report):
+    page, explored = opened(), report.tables.explored
+    for network in page.locator("#one-network option").all_text_contents():
+        page.select_option("#one-network", label=network)
+        for pattern in page.locator("#one-pattern option").all_text_contents():
+            page.select_option("#one-pattern", label=pattern)
+            page.select_option("#one-point", index=1)
+            point = int(page.locator("#one-point option:checked").text_content().partition(",")[0])
+            put_on = "" if pattern.startswith("none") else pattern.partition(": ")[2]
+            rows = explored[(explored.network == network) & (explored.trigger == put_on) & (explored.point == point)]
+            check_sigmas(page, rows.sort_values("sigma"))
+
+
+def check_sigmas(page, rows):
+    """Steps the slider by keyboard from one end to the other."""
+    page.focus("#one-sigma")
+    page.keyboard.press("Home")
+    for _, row in rows.iterrows():
+        votes = [int(item.get_attribute("data-votes")) for item in page.query_selector_all("#one-votes li")]
+        assert votes == row.filter(regex="^votes_").tolist()
+        assert float(page.get_attribute("#one-w", "data-value")) == pytest.approx(row.wobbliness, abs=1e-6)
+        assert page.text_content("#one-sigma-value") == f"{row.sigma:g}"
+        page.keyboard.press("ArrowRight")
+
+
+@pytest.mark.parametrize(("colours", "width"), [("light", 1280), ("dark", 360)])
+def test_axe_finds_nothing_to_complain_about(opened, colours, width):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python, of the extra dev")
+    page = opened(color_scheme=colours, viewport={"width": width, "height": 900})
+    draw_all(page)
+    page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+    violations = axe.Axe().run(page).response["violations"]
+    assert [(found["id"], [node["html"] for node in found["nodes"][:2]]) for found in violations] == []
+
+
+def test_a_telephone_shows_it_without_scrolling_sideways(opened):
+    page = opened(viewport={"width": 360, "height": 800})
+    draw_all(page)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+def test_the_colours_can_be_switched(opened):
+    page = opened(color_scheme="light")
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.click("#theme")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    page.click("#theme")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == before
+
+
+def test_without_scripts_and_on_paper_every_figure_is_a_still_picture(opened, report):
+    still, paper = opened(java_script_enabled=False), opened()
+    draw_all(paper)
+    paper.emulate_media(media="print")
+    for page in (still, paper):
+        assert page.locator("figure > img").count() == len(report.figures)
+        assert all(picture.is_visible() for picture in page.locator("figure > img").all())
+        assert not any(chart.is_visible() for chart in page.locator(".chart").all())
