@@ -114,7 +114,7 @@ def input_areas(points: pd.DataFrame, sigma: pd.DataFrame) -> pd.DataFrame:
 
 def _input_rows(points: pd.DataFrame) -> Iterator[dict[str, object]]:
     is_active = points.kind == "active"
-    if not is_active.any():
+    if is_active.nunique() < 2:
         return
     for score, values in {"W": -points.wobbliness, "top softmax score": points.top_score}.items():
         curve = roc_curve(is_active, values)
