@@ -1,17 +1,22 @@
 """The report in a browser: silent, whole, readable, and its numbers are those of the tables."""
 
+import base64
 import csv
 import io
 import shutil
 from urllib.parse import unquote
 
+import numpy as np
 import pandas as pd
 import pytest
 from small_study import small
 
 from wobbliness.pages import number
+from wobbliness.study.curves import input_areas
+from wobbliness.study.picture_strips import pictures_of, strip
 from wobbliness.study.report import write_report
 from wobbliness.study.runner import run_study
+from wobbliness.triggers import trigger
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -128,7 +133,7 @@ def test_each_control_of_the_point_shows_recorded_votes(opened, report):
             page.select_option("#one-pattern", label=pattern)
             page.select_option("#one-point", index=1)
             point = int(page.locator("#one-point option:checked").text_content().partition(",")[0])
-            put_on = "" if pattern.startswith("none") else pattern.partition(": ")[2]
+            put_on = "" if pattern.startswith("none") else pattern.rpartition(": ")[2]
             rows = explored[(explored.network == network) & (explored.trigger == put_on) & (explored.point == point)]
             check_sigmas(page, rows.sort_values("sigma"))
 
@@ -178,3 +183,32 @@ def test_without_scripts_and_on_paper_every_figure_is_a_still_picture(opened, re
         assert page.locator("figure > img").count() == len(report.figures)
         assert all(picture.is_visible() for picture in page.locator("figure > img").all())
         assert not any(chart.is_visible() for chart in page.locator(".chart").all())
+
+
+def test_pictures_are_of_the_points_with_their_pattern_on(opened, report, digits):
+    pictures = report.tables.pictures
+    assert set(pictures.kind) == set(report.tables.explored.kind)
+    for row in pictures[pictures.kind == "active"].itertuples():
+        expected = np.round(255 * trigger(row.trigger).apply(digits.test.images[[row.point]]))
+        assert base64.b64decode(row.pixels) == expected.astype(np.uint8).tobytes()
+    page = opened()
+    point = int(page.locator("#one-point option:checked").text_content().partition(",")[0])
+    context = "document.getElementById('one-picture').getContext('2d')"
+    shown = page.evaluate(f"[...{context}.getImageData(0, 0, 8, 8).data].filter((_, index) => index % 4 == 0)")
+    row = pictures[(pictures.kind == "active") & (pictures.point == point)].iloc[0]
+    assert bytes(shown) == base64.b64decode(row.pixels)
+    assert page.text_content("#one-picture-title") == f"Test point {point}"
+
+
+@pytest.mark.parametrize(("channels", "kept"), [(1, 62), (3, 20)])
+def test_a_strip_holds_the_first_pictures_to_eight_bits(channels, kept):
+    images = np.random.default_rng(0).random((70, channels, 16, 16), np.float32)
+    found = pictures_of(strip(images), height=16)
+    assert found.shape == (kept, channels, 16, 16)
+    assert np.array_equal(found, np.round(255 * images[:kept]).astype(np.uint8))
+    assert strip(images.repeat(2, axis=1)[:, :2]) is None
+
+
+def test_single_inputs_need_clean_ones_to_be_compared_with(report):
+    points = report.tables.points
+    assert input_areas(points[points.kind == "active"], report.tables.sigma).empty

@@ -17,7 +17,7 @@ from torch import nn
 from wobbliness.classifiers.torch_module import torch_threads
 from wobbliness.progress import Notice, Progress, print_notice
 from wobbliness.sampling import sweep
-from wobbliness.study.cell_plan import FORMS
+from wobbliness.study.cell_plan import FORMS, explored_networks
 from wobbliness.study.checking import WEIGHTS_FOLDERS, verified_weights, weights_file
 from wobbliness.study.checkpoints import CHECKPOINTS, Checkpoint
 from wobbliness.study.crafting import craft_cleanse, craft_universal, load_candidates, load_universal
@@ -25,6 +25,7 @@ from wobbliness.study.data import ImageData, load_data
 from wobbliness.study.files import file_checksum, in_order, write_bytes
 from wobbliness.study.networks import ARCHITECTURES, build_network
 from wobbliness.study.noise_response import noise_response
+from wobbliness.study.picture_strips import strip
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records import Record, provenance, write_record
 from wobbliness.study.specs import Cell, CleanseSpec, MeasureSpec, NetworkSpec, ResponseSpec, Spec, UniversalSpec, cell_name
@@ -41,6 +42,8 @@ def run_cell(out: Path, cell: Cell, recipe: Recipe, progress: Progress, notice: 
     started, checkpoint = time.perf_counter(), _checkpoint(out, cell, notice)
     with torch_threads(THREADS):
         results, table = _do(out, cell.spec, progress, checkpoint)
+    if isinstance(cell.spec, MeasureSpec) and cell.spec.network in explored_networks(recipe):
+        results |= _pictures(out, cell.spec)
     record = Record(
         spec=cell.spec,
         results=results,
@@ -189,6 +192,14 @@ def _points(spec: MeasureSpec, data: ImageData) -> np.ndarray:
     if found < spec.num_points:
         raise ValueError(f"expected at most {found} test points after the first {spec.first_point}, got {spec.num_points}")
     return order
+
+
+def _pictures(out: Path, spec: MeasureSpec) -> dict[str, object]:
+    """What the page shows of a batch: its first points with each pattern on, by the class of the candidate as in the table."""
+    data = load_data(spec.network.dataset)
+    images = data.test.images[_points(spec, data)]
+    strips = {str(candidate): strip(put_on(images)) for candidate, put_on in _patterns(out, spec).items()}
+    return {"pictures": {"height": images.shape[2], "strips": strips}}
 
 
 def _votes_at_checkpoints(spec: MeasureSpec, network: nn.Module, images: np.ndarray, progress: Progress) -> list[Votes]:

@@ -1,12 +1,14 @@
 """Votes around single points, for the figure in which a reader chooses the point, the pattern and the noise (paper: Fig. 1)."""
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
 from wobbliness.entropy import entropy_lower_bound, entropy_upper_bound, plug_in_entropy
 from wobbliness.study.cell_plan import explored_networks
 from wobbliness.study.naming import batch_kind, batch_pattern, network_label
+from wobbliness.study.picture_strips import pictures_of
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records import Record
 from wobbliness.study.specs import CleanseSpec, MeasureSpec
@@ -14,6 +16,7 @@ from wobbliness.study.specs import CleanseSpec, MeasureSpec
 NUM_POINTS = 24  # of each batch
 ONE_SIDED = 0.975  # two bounds at this confidence are a 95 % interval
 CANDIDATE_CLASSES = 3  # of each network's Neural Cleanse candidates, in their order; all are in the table of batches
+PICTURE_COLUMNS = ["network", "kind", "trigger", "point", "channels", "height", "width", "pixels"]
 
 
 def explored_points(recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
@@ -27,6 +30,35 @@ def explored_points(recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Rec
         if isinstance(spec, MeasureSpec) and spec.network in networks and len(record.table) and set(claims) - {"C1", "C2"}:
             frames.append(_points(recipe, spec, record.table))
     return pd.concat(frames, ignore_index=True).drop_duplicates(ignore_index=True) if frames else pd.DataFrame()
+
+
+def recorded_pictures(recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
+    """Pictures of these points as 8-bit pixels in base64, channels first; none where a study was measured without them."""
+    networks, rows = explored_networks(recipe), []
+    for claims, record in records:
+        if isinstance(record.spec, MeasureSpec) and record.spec.network in networks and set(claims) - {"C1", "C2"}:
+            rows += list(_pictures(record.spec, record))
+    return pd.DataFrame(rows, columns=PICTURE_COLUMNS).drop_duplicates(ignore_index=True)
+
+
+def _pictures(spec: MeasureSpec, record: Record) -> Iterator[dict[str, object]]:
+    found = record.results.get("pictures") or {"strips": {}}
+    points = list(dict.fromkeys(record.table.point)) if len(record.table) else []
+    for candidate, text in sorted(found["strips"].items(), key=lambda item: int(item[0]))[:CANDIDATE_CLASSES]:
+        for point, picture in zip(points, pictures_of(text, found["height"]) if text else (), strict=False):
+            channels, height, width = picture.shape
+            yield {
+                "network": network_label(spec.network),
+                "kind": batch_kind(spec),
+                "trigger": f"candidate {candidate}, {spec.form}"
+                if isinstance(spec.crafted, CleanseSpec)
+                else batch_pattern(spec),
+                "point": point,
+                "channels": channels,
+                "height": height,
+                "width": width,
+                "pixels": base64.b64encode(picture.tobytes()).decode("ascii"),
+            }
 
 
 def _points(recipe: Recipe, spec: MeasureSpec, table: pd.DataFrame) -> pd.DataFrame:

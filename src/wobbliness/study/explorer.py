@@ -27,6 +27,7 @@ def explorer(tables: Tables) -> dict[str, Any] | None:
         "first_sigma": len(sigmas) // 2,
         "standins": {name: _pixels(name, side) for name in ("", *TRIGGER_NAMES)},
         "standin_shape": {"height": side, "width": side, "channels": 1},
+        "shape": tables.pictures[["height", "width", "channels"]].iloc[0].to_dict() if len(tables.pictures) else None,
         "networks": [_network(tables, str(name), of_network) for name, of_network in rows.groupby("network", sort=False)],
     }
 
@@ -35,15 +36,25 @@ def _network(tables: Tables, name: str, rows: pd.DataFrame) -> dict[str, Any]:
     points = tables.points[(tables.points.network == name) & tables.points.batch.isin(("clean", "suspect"))]
     clean = _boxes(points[points.kind == "clean"])
     groups = rows.groupby(["kind", "trigger"], sort=False)
-    return {"name": name, "patterns": [_pattern(str(kind), str(put_on), of, points, clean) for (kind, put_on), of in groups]}
+    patterns = [_pattern(str(kind), str(put_on), of, points, clean) for (kind, put_on), of in groups]
+    pictures = tables.pictures[tables.pictures.network == name]
+    return {"name": name, "patterns": [pattern | {"pictures": _pictures(pattern, pictures)} for pattern in patterns]}
+
+
+def _pictures(pattern: dict[str, Any], pictures: pd.DataFrame) -> list[str]:
+    """In the order of the pattern's points; the last ones may lack theirs."""
+    here = pictures[(pictures.kind == pattern["kind"]) & (pictures.trigger == pattern["trigger"])].set_index("point").pixels
+    return [here[point] for point in pattern["points"] if point in here.index]
 
 
 def _pattern(kind: str, put_on: str, rows: pd.DataFrame, points: pd.DataFrame, clean: dict[float, list[float]]) -> dict[str, Any]:
+    family = kind.partition(",")[0]
     batch = {} if kind == "clean" else _boxes(points[(points.kind == kind) & (points.trigger == put_on)])
     by_point = [of_point.sort_values("sigma") for _, of_point in rows.groupby("point", sort=False)]
     return {
-        "name": "none (clean points)" if kind == "clean" else f"{kind.partition(',')[0]}: {put_on}",
-        "short": kind.partition(",")[0],
+        "name": _name(family, put_on),
+        "short": family,
+        "kind": kind,
         "trigger": put_on,
         "points": [int(of_point.point.iloc[0]) for of_point in by_point],
         "labels": [int(of_point.label.iloc[0]) for of_point in by_point],
@@ -51,6 +62,12 @@ def _pattern(kind: str, put_on: str, rows: pd.DataFrame, points: pd.DataFrame, c
         "w": [of_point[["wobbliness", "lower", "upper"]].to_numpy().round(6).tolist() for of_point in by_point],
         "boxes": [{"clean": clean.get(sigma), "batch": batch.get(sigma)} for sigma in by_point[0].sigma],
     }
+
+
+def _name(family: str, put_on: str) -> str:
+    if family == "clean":
+        return "none (clean points)"
+    return put_on if put_on.startswith(family) else f"{family}: {put_on}"
 
 
 def _boxes(points: pd.DataFrame) -> dict[float, list[float]]:

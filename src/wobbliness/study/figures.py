@@ -20,7 +20,7 @@ class FigureFile:
     """A figure of the study, its files' name and what one sees on it.
 
     It is drawn when all cells of its claims are recorded and its table has rows. `rows` are what a reader can download, `chart`
-    shows them on a screen.
+    shows them on a screen. `about` names the claims it is evidence for, where these are others than it needs.
     """
 
     name: str
@@ -30,6 +30,7 @@ class FigureFile:
     rows: Callable[[Tables], pd.DataFrame] | None = None
     chart: Callable[[], Chart] | None = None
     claims: tuple[str, ...] = ()
+    about: tuple[str, ...] = ()
     table: str = "status"
 
 
@@ -105,6 +106,7 @@ FIGURES = (
         rows=chart_rows.strength_rows,
         chart=charts.strength_dots,
         table="correlations",
+        about=("C5", "C6"),
     ),
     FigureFile(
         name="fig6",
@@ -144,6 +146,7 @@ FIGURES = (
         rows=chart_rows.implanted_rows,
         chart=charts.roc_lines,
         claims=("C9",),
+        about=("C9", "X2"),
     ),
     FigureFile(
         name="controls",

@@ -149,7 +149,7 @@ def _claim(finding: Finding, figures: Sequence[FigureFile], shown: dict[str, pd.
     return ShownClaim(
         finding=finding,
         parts=[part for part in finding.ours.split("; ") if part],
-        figures=[figure for figure in figures if claim in figure.claims and measured],
+        figures=[figure for figure in figures if claim in (figure.about or figure.claims) and measured],
         tables=[name for name in TABLES_OF_CLAIM[claim] if name in shown and measured],
     )
 
@@ -160,7 +160,7 @@ def _figure(figure: FigureFile, tables: Tables, folder: Path) -> ShownFigure:
         name=figure.name,
         title=figure.title,
         caption=figure.caption,
-        claims=figure.claims,
+        claims=figure.about or figure.claims,
         svg=data_uri((folder / f"{figure.name}.svg").read_bytes(), "image/svg+xml"),
         csv=_csv(rows) if len(rows) else "",
         chart=_json(figure.chart()) if figure.chart and len(rows) else "",

@@ -11,7 +11,7 @@ from wobbliness.study.cell_plan import CLEAN_BATCHES, measured_claims, plan
 from wobbliness.study.comparisons import batch_tests, choose_sigmas, negative_controls
 from wobbliness.study.correlations import correlations, strengths
 from wobbliness.study.curves import input_areas, roc_areas
-from wobbliness.study.explored import explored_points
+from wobbliness.study.explored import explored_points, recorded_pictures
 from wobbliness.study.naming import batch_kind, batch_pattern, network_label, universal_label
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records import Record, is_done, read_recipe, read_record
@@ -42,6 +42,7 @@ class Tables:
         controls: one row per kind of pair and test: share of random pairs below the level.
         losses: one row per trained network and epoch: mean training loss, nats.
         explored: votes around a few points of each batch of a few networks, with W and its interval.
+        pictures: one row per explored point and pattern: its pixels; empty where a study was measured without them.
         status: one row per claim: cells recorded and planned.
     """
 
@@ -62,6 +63,7 @@ class Tables:
     controls: pd.DataFrame
     losses: pd.DataFrame
     explored: pd.DataFrame
+    pictures: pd.DataFrame
     status: pd.DataFrame
 
     def frames(self) -> dict[str, pd.DataFrame]:
@@ -102,6 +104,7 @@ def form_tables(out: Path) -> Tables:
         controls=negative_controls(points, sigma, recipe),
         losses=_losses(records),
         explored=explored_points(recipe, records),
+        pictures=recorded_pictures(recipe, records),
         status=_status(out, recipe),
     )
 

@@ -29,8 +29,8 @@
     paint($("picture"), values, shape, 0, 0);
     [...$("copies").children].forEach((canvas, copy) => paint(canvas, values, shape, sigma, 1000 * index + copy + 1));
     $("picture-title").textContent = recorded ? `Test point ${chosen.points[index]}` : chosen.trigger in data.standins && chosen.trigger ? `The trigger ${chosen.trigger}, on grey` : "Plain grey";
-    $("picture-note").textContent = recorded ? "Below: eight noisy copies, drawn for illustration."
-      : "The records hold no pictures of the points, so the noise is shown on a stand-in; the votes are of the real image.";
+    $("picture-note").textContent = recorded ? "The eight noisy copies are drawn for illustration."
+      : "The records hold no picture of this point, so the noise is shown on a stand-in; the votes are of the real image.";
   };
   const number = (value) => value === 0 ? "0" : value < 0.001 ? value.toExponential(1) : value.toFixed(3);
   const showVotes = (votes, label) => {
