@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from fuzz_readers import fuzz
 from readers import READERS
 
-INPUTS = dict.fromkeys(READERS, 60) | {"exported program": 20, "hub folder": 20}
+INPUTS = dict.fromkeys(READERS, 60) | {"exported program": 10, "hub folder": 10}
 EXAMPLES = int(os.environ.get("WOBBLINESS_FUZZ_EXAMPLES", "20"))  # of each command
 
 
@@ -160,7 +160,7 @@ def arguments_of(draw, command):
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     linear_model(folder / "model.onnx", np.random.default_rng(0).normal(size=(64, 4)))
-    images = np.random.default_rng(1).random((12, 1, 8, 8), np.float32)
+    images = np.random.default_rng(1).random((40, 1, 8, 8), np.float32)
     np.save(folder / "images.npy", images)
     np.savez(folder / "two.npz", good=images, labels=np.zeros(len(images), np.int64))
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "picture.png")
@@ -219,7 +219,7 @@ def test_plain_arguments_are_accepted(inputs):
     """Control of the test above."""
     for command, extra in (
         ("measure", []),
-        ("test", []),
+        ("test", ["--sigma", "0.3"]),
         ("scan", ["--sigma", "0.3"]),
         ("guard fit", ["--false-positive-rate", "0.5"]),
     ):
