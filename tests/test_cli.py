@@ -125,8 +125,9 @@ def test_test_gives_the_librarys_verdict_and_exit_code(monkeypatch, capsys, batc
     assert f"{found[0.1].smoother.pvalue:.2g}" in text
     assert found.explanation() in text
     wobbly = ["--clean", batches / "far.npy", "--suspect", batches / "near.npy"]
-    code, text, _ = run(monkeypatch, capsys, *arguments, *wobbly, "--fail-on-trigger")
+    code, text, _ = run(monkeypatch, capsys, *arguments, *wobbly, "--fail-on-trigger", "--report", batches / "page.html")
     assert (code, "verdict: wobblier" in text) == (0, True)
+    assert 'data-verdict="wobblier"' in (batches / "page.html").read_text()
 
 
 def test_measure_names_the_pictures_of_a_folder_and_fits_them(monkeypatch, capsys, folder):

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from small_study import small
 
+from wobbliness.batches import compare_batches
+from wobbliness.comparison_report import write_comparison
 from wobbliness.pages import number
 from wobbliness.study.curves import input_areas
 from wobbliness.study.picture_strips import pictures_of, strip
@@ -212,3 +214,23 @@ def test_a_strip_holds_the_first_pictures_to_eight_bits(channels, kept):
 def test_single_inputs_need_clean_ones_to_be_compared_with(report):
     points = report.tables.points
     assert input_areas(points[points.kind == "active"], report.tables.sigma).empty
+
+
+def test_the_page_of_a_batch_test_holds_its_numbers_and_suits_everyone(browser, half_space, tmp_path):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python, of the extra dev")
+    near = np.random.default_rng(0).random((40, 64), np.float32)
+    far = near / 8
+    found = compare_batches(half_space, near, far, sigmas=[0.05, 0.2], draws=60, num_classes=2)
+    for name in ("one.html", "two.html"):
+        write_comparison(found, tmp_path / name, model="model.onnx", clean="<clean>", suspect="inbox")
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+    page = browser.new_page()
+    page.goto(f"file://{tmp_path / 'one.html'}")
+    for row in found.at:
+        cells = page.locator(f'tr[data-sigma="{row.sigma}"] td').all_text_contents()
+        pvalues = (row.smoother.pvalue, row.wobblier.pvalue, row.levene.pvalue)
+        assert cells == [number(value) for value in (row.clean_mean, row.suspect_mean, *pvalues)]
+    assert page.get_attribute(".says", "data-verdict") == found.verdict
+    assert axe.Axe().run(page).response["violations"] == []
+    with pytest.raises(ValueError, match="ending in .html"):
+        write_comparison(found, tmp_path / "page.txt", model="", clean="", suspect="")

@@ -139,6 +139,7 @@ def compare(
     factory: Factory = None,
     layout: Layout = None,
     trust_pickle: TrustPickle = False,
+    report: Annotated[Path | None, typer.Option(help="Also a page of the result; .html.")] = None,
     fail_on_trigger: Annotated[bool, typer.Option("--fail-on-trigger", help="Exit code 3 if the suspect is smoother.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -147,8 +148,11 @@ def compare(
     Example: wobbliness test model.onnx --clean clean.npy --suspect inbox.npy
     """
     from wobbliness.batches import DEFAULT_SIGMAS, SMOOTHER, compare_batches
+    from wobbliness.comparison_report import checked_page, write_comparison
     from wobbliness.printing import print_comparison
 
+    if report is not None:
+        checked_page(report)
     classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
     batches = [read_images_for(classifier, source, column=column, resize=resize).images for source in (clean, suspect)]
     found = compare_batches(
@@ -160,6 +164,8 @@ def compare(
         seed=seed,
         num_classes=num_classes,
     )
+    if report is not None:
+        write_comparison(found, report, model=model, clean=clean, suspect=suspect)
     print_comparison(found, as_json=as_json)
     if fail_on_trigger and found.verdict == SMOOTHER:
         sys.exit(EXIT_TRIGGER)
