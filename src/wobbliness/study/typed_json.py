@@ -13,8 +13,8 @@ def from_json(made: type[Made], content: Any) -> Made:
     """A dataclass from JSON; lists become tuples, objects dataclasses.
 
     >>> from wobbliness.study.recipes import Resources
-    >>> from_json(Resources, {"cpus": 2, "memory_gib": None})
-    Resources(cpus=2, gpus=0.0, memory_gib=None)
+    >>> from_json(Resources, {"cpus": 2.0, "memory_gib": None})
+    Resources(cpus=2.0, gpus=0.0, memory_gib=None)
 
     Raises:
         ValueError: a field is missing, unknown, or of another type.
