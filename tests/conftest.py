@@ -1,5 +1,8 @@
 """Shapes and types are checked at run time while the tests run; the package itself does not pay for it."""
 
+import os
+import secrets
+
 import numpy as np
 import pytest
 from jaxtyping import install_import_hook
@@ -8,6 +11,7 @@ import wobbliness.box_muller  # before the hook: what numba compiles must stay a
 from wobbliness.ray_cluster import keep_to_this_machine
 
 keep_to_this_machine()
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}  # read once, when anything imports Ray
 
 with install_import_hook("wobbliness", "beartype.beartype"):
     import wobbliness.batches

@@ -10,21 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzz_readers import fuzz
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from readers import READERS
 from small_study import small
 from test_cli import linear_model
 
 from wobbliness import cli
 from wobbliness.study.claiming import claim_folder
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from fuzz_readers import fuzz
-from readers import READERS
-
-INPUTS = dict.fromkeys(READERS, 60) | {"exported program": 10, "hub folder": 10}
-EXAMPLES = int(os.environ.get("WOBBLINESS_FUZZ_EXAMPLES", "20"))  # of each command
+INPUTS = dict.fromkeys(READERS, 40) | {"exported program": 5, "hub folder": 5}
+EXAMPLES = int(os.environ.get("WOBBLINESS_FUZZ_EXAMPLES", "10"))  # of each command
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")

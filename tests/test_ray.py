@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import secrets
 import subprocess
 import sys
 import threading
@@ -28,7 +27,6 @@ from wobbliness.study.ray_engine import RayEngine
 from wobbliness.study.recipes import Resources
 from wobbliness.study.runner import Cluster, StudyFailed, run_study
 
-os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}  # read once, when Ray is imported
 pytest.importorskip("ray")
 
 

