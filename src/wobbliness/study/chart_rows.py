@@ -7,11 +7,11 @@ import pandas as pd
 from wobbliness.study.comparisons import PVALUE_COLUMNS
 from wobbliness.study.curves import (
     ACTIVE,
-    IMPLANTED_FIRST,
-    IMPLANTED_SMALLEST,
-    UNIVERSAL,
-    UNIVERSAL_TARGETED,
+    ACTIVE_PANELS,
+    IMPLANTED_PANELS,
+    UNIVERSAL_PANELS,
     Question,
+    area_text,
     question_curve,
 )
 from wobbliness.study.drawing import points_of
@@ -51,19 +51,17 @@ def strength_rows(tables: Tables) -> pd.DataFrame:
 
 def roc_rows(tables: Tables) -> pd.DataFrame:
     """Fig. 6."""
-    return _curves(tables, {"active triggers against the rest": ACTIVE})
+    return _curves(tables, ACTIVE_PANELS)
 
 
 def universal_rows(tables: Tables) -> pd.DataFrame:
     """Fig. 7, and the targeted form."""
-    panels = {"universal perturbations against clean": UNIVERSAL, "targeted ones against clean": UNIVERSAL_TARGETED}
-    return _curves(tables, panels)
+    return _curves(tables, UNIVERSAL_PANELS)
 
 
 def implanted_rows(tables: Tables) -> pd.DataFrame:
     """Implanted triggers against Neural Cleanse candidates."""
-    panels = {"implanted against first candidates": IMPLANTED_FIRST, "implanted against smallest candidates": IMPLANTED_SMALLEST}
-    return _curves(tables, panels)
+    return _curves(tables, IMPLANTED_PANELS)
 
 
 def area_rows(tables: Tables) -> pd.DataFrame:
@@ -87,7 +85,7 @@ def _curve_frames(tables: Tables, panels: dict[str, Question]) -> Iterator[pd.Da
         for test in PVALUE_COLUMNS:
             curve = question_curve(tables.tests, question, test, None)
             if curve is not None:
-                area = f"{curve.auc:.2f} [{curve.auc_lower:.2f}, {curve.auc_upper:.2f}]"
+                area = area_text(curve)
                 rates = {"false_positive_rate": curve.false_positive_rate, "true_positive_rate": curve.true_positive_rate}
                 frame = pd.DataFrame(rates)
                 yield frame.assign(panel=panel, test=test, area=area, series=f"{test}: {area}")

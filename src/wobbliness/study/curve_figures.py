@@ -1,5 +1,7 @@
 """The paper's Figures 5 to 7 from the tables of a study, and those beside them: correlations, ROC curves, controls."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -7,11 +9,11 @@ from matplotlib.figure import Figure
 from wobbliness.study.comparisons import PVALUE_COLUMNS
 from wobbliness.study.curves import (
     ACTIVE,
-    IMPLANTED_FIRST,
-    IMPLANTED_SMALLEST,
-    UNIVERSAL,
-    UNIVERSAL_TARGETED,
+    ACTIVE_PANELS,
+    IMPLANTED_PANELS,
+    UNIVERSAL_PANELS,
     Question,
+    area_text,
     question_curve,
 )
 from wobbliness.study.drawing import BLUE, GREEN, ORANGE, PINK, RED, TEST_STYLES, side_by_side
@@ -44,9 +46,7 @@ def draw_strength(tables: Tables) -> Figure:
 
 def draw_roc(tables: Tables) -> Figure:
     """Fig. 6, for each test, at each network's chosen sigma."""
-    figure, axes = side_by_side(1, width=4.2)
-    _roc(axes[0], tables, ACTIVE, "active triggers against the rest")
-    return figure
+    return _rocs(tables, ACTIVE_PANELS, width=4.2)
 
 
 def draw_roc_sigma(tables: Tables) -> Figure:
@@ -71,18 +71,12 @@ def draw_roc_sigma(tables: Tables) -> Figure:
 
 def draw_universal(tables: Tables) -> Figure:
     """Fig. 7, and beside it the targeted form."""
-    figure, axes = side_by_side(2)
-    _roc(axes[0], tables, UNIVERSAL, "universal perturbations against clean")
-    _roc(axes[1], tables, UNIVERSAL_TARGETED, "targeted ones against clean")
-    return figure
+    return _rocs(tables, UNIVERSAL_PANELS)
 
 
 def draw_implanted(tables: Tables) -> Figure:
     """Implanted triggers against Neural Cleanse candidates of other classes."""
-    figure, axes = side_by_side(2)
-    _roc(axes[0], tables, IMPLANTED_FIRST, "implanted against first candidates")
-    _roc(axes[1], tables, IMPLANTED_SMALLEST, "implanted against smallest candidates")
-    return figure
+    return _rocs(tables, IMPLANTED_PANELS)
 
 
 def draw_controls(tables: Tables) -> Figure:
@@ -101,12 +95,19 @@ def draw_controls(tables: Tables) -> Figure:
     return figure
 
 
+def _rocs(tables: Tables, panels: Mapping[str, Question], *, width: float | None = None) -> Figure:
+    figure, axes = side_by_side(len(panels), width=width)
+    for axis, (title, question) in zip(axes, panels.items(), strict=True):
+        _roc(axis, tables, question, title)
+    return figure
+
+
 def _roc(axis: Axes, tables: Tables, question: Question, title: str) -> None:
     axis.plot([0, 1], [0, 1], ":", color="grey", label="random guess")
     for test, (colour, line) in TEST_STYLES.items():
         curve = question_curve(tables.tests, question, test, None)
         if curve is not None:
-            interval = f"{curve.auc:.2f} [{curve.auc_lower:.2f}, {curve.auc_upper:.2f}]"
-            axis.plot(curve.false_positive_rate, curve.true_positive_rate, line, color=colour, label=f"{test}: {interval}")
+            label = f"{test}: {area_text(curve)}"
+            axis.plot(curve.false_positive_rate, curve.true_positive_rate, line, color=colour, label=label)
     axis.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
     axis.legend(frameon=False, fontsize=7, loc="best")

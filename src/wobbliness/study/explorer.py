@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from wobbliness.statistics import is_outlier
 from wobbliness.study.tables import Tables
 from wobbliness.triggers import TRIGGER_NAMES, trigger
 
 GREY = 0.4
 SIDES = {"digits": 8}  # pixels of a stand-in where the records hold no picture; 28 for any other data set
-WHISKER = 1.5  # interquartile ranges (Eq. 4)
 
 
 def explorer(tables: Tables) -> dict[str, Any] | None:
@@ -78,8 +78,7 @@ def _boxes(points: pd.DataFrame) -> dict[float, list[float]]:
 
 def _box(w: np.ndarray) -> list[float]:
     q25, q75 = np.quantile(w, [0.25, 0.75])
-    reach = WHISKER * (q75 - q25)
-    inside = w[(w >= q25 - reach) & (w <= q75 + reach)]
+    inside = w[~is_outlier(w)]
     return [round(float(value), 6) for value in (inside.min(), q25, q75, inside.max(), w.mean())]
 
 
