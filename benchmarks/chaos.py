@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--recipe", default="digits")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and victims")
-    parser.add_argument("--pause", type=float, default=6.0, help="seconds at most from the first cell in work to the kill")
+    parser.add_argument("--pause", type=float, default=15.0, help="seconds at most from the first cell in work to the kill")
     arguments = parser.parse_args()
     recipe = recipe_by_name(arguments.recipe, 0)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,13 +1,11 @@
 """Percentile bootstrap intervals (Efron 1979) of the areas and correlations that a study reports.
 
-Written out, since `scipy.stats.bootstrap` gives no number where a single resample is degenerate.
+Written out, since `scipy.stats.bootstrap` gives no number where a single resample is degenerate; and for all resamples at once,
+by how often each value was drawn.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 RESAMPLES = 1000
 
@@ -24,41 +22,54 @@ def auc_bootstrap(is_positive: ArrayLike, scores: ArrayLike, *, seed: int, confi
         confidence: in (0, 1).
     """
     positive, score = np.asarray(is_positive, bool), np.asarray(scores, float)
-    ranks = stats.rankdata(score)  # only their order counts, and small integers sort fast
-    return _interval((ranks[positive], ranks[~positive]), _auc, paired=False, seed=seed, confidence=confidence)
+    higher, lower = score[positive], score[~positive]
+    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    counts = [np.empty((RESAMPLES, side.size)) for side in (higher, lower)]
+    for index in range(RESAMPLES):
+        for count in counts:
+            num_values = count.shape[1]
+            count[index] = np.bincount(rng.integers(num_values, size=num_values), minlength=num_values)
+    wins = np.sign(higher[:, None] - lower[None]) + 1  # 2 for a pair in order, 1 for a tie
+    areas = ((counts[0] @ wins) * counts[1]).sum(axis=1) / 2 / higher.size / lower.size
+    return _interval(areas, confidence)
 
 
 def kendall_bootstrap(x: ArrayLike, y: ArrayLike, *, seed: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of Kendall's tau-b, pairs drawn again; a resample in which one side is constant counts as 0."""
-    return _interval((x, y), lambda a, b: _or_zero(stats.kendalltau, a, b), paired=True, seed=seed, confidence=confidence)
+    """Interval of Kendall's tau-b, pairs drawn again; a resample in which one side is constant counts as 0.
+
+    Takes memory for N * N pairs.
+    """
+    first, second = np.asarray(x, float), np.asarray(y, float)
+    chosen = _chosen_pairs(first.size, seed)
+    counts = np.apply_along_axis(np.bincount, 1, chosen, minlength=first.size).astype(float)
+    orders = [np.sign(np.subtract.outer(side, side)) for side in (first, second)]
+    agreeing, first_pairs, second_pairs = (
+        ((counts @ pairs) * counts).sum(axis=1) for pairs in (orders[0] * orders[1], orders[0] ** 2, orders[1] ** 2)
+    )
+    return _interval(_ratio(agreeing, first_pairs, second_pairs), confidence)
 
 
 def pearson_bootstrap(x: ArrayLike, y: ArrayLike, *, seed: int, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of Pearson's r, as `kendall_bootstrap`."""
-    return _interval((x, y), lambda a, b: _or_zero(stats.pearsonr, a, b), paired=True, seed=seed, confidence=confidence)
+    chosen = _chosen_pairs(np.size(x), seed)
+    first, second = (np.asarray(side, float)[chosen] for side in (x, y))
+    constant = (np.ptp(first, axis=1) == 0) | (np.ptp(second, axis=1) == 0)
+    first, second = (side - side.mean(axis=1, keepdims=True) for side in (first, second))
+    coefficients = _ratio((first * second).sum(axis=1), (first**2).sum(axis=1), (second**2).sum(axis=1))
+    return _interval(np.where(constant, 0.0, coefficients), confidence)
 
 
-def _interval(
-    samples: tuple[ArrayLike, ArrayLike], statistic: Callable[..., float], *, paired: bool, seed: int, confidence: float
-) -> tuple[float, float]:
-    rng = np.random.default_rng(np.random.SeedSequence(seed))
-    arrays = tuple(np.asarray(sample, float) for sample in samples)
-    means = np.empty(RESAMPLES)
-    for index in range(RESAMPLES):
-        if paired:
-            chosen = rng.integers(arrays[0].size, size=arrays[0].size)
-            means[index] = statistic(arrays[0][chosen], arrays[1][chosen])
-        else:
-            means[index] = statistic(*(array[rng.integers(array.size, size=array.size)] for array in arrays))
-    lower, upper = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+def _chosen_pairs(num_pairs: int, seed: int) -> np.ndarray:
+    """Indices of the pairs of each resample."""
+    return np.random.default_rng(np.random.SeedSequence(seed)).integers(num_pairs, size=(RESAMPLES, num_pairs))
+
+
+def _ratio(together: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """A coefficient from what two sides have together and each alone; 0 where one has nothing."""
+    alone = np.sqrt(first * second)
+    return np.asarray(np.divide(together, alone, out=np.zeros_like(alone), where=alone > 0))
+
+
+def _interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    lower, upper = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(lower), float(upper)
-
-
-def _auc(positives: np.ndarray, negatives: np.ndarray) -> float:
-    ordered = np.sort(negatives)
-    below, up_to = np.searchsorted(ordered, positives, "left"), np.searchsorted(ordered, positives, "right")
-    return float((below + up_to).sum() / 2 / positives.size / negatives.size)
-
-
-def _or_zero(measure: Callable[..., tuple[float, float]], x: np.ndarray, y: np.ndarray) -> float:
-    return 0.0 if np.ptp(x) == 0 or np.ptp(y) == 0 else float(measure(x, y)[0])

@@ -79,9 +79,8 @@ def is_outlier(values: ArrayLike) -> Bool[np.ndarray, " N"]:
         `(N,)` booleans. Where more than three quarters of the values are equal, every other value is an outlier: IQR is 0.
     """
     batch = _batch(values, "a batch", at_least=1)
-    lower_quartile, upper_quartile = np.quantile(batch, [0.25, 0.75])
-    reach = 1.5 * (upper_quartile - lower_quartile)
-    return np.asarray((batch > upper_quartile + reach) | (batch < lower_quartile - reach))
+    lower, upper = _fences(np.sort(batch))
+    return (batch > upper) | (batch < lower)
 
 
 def levene_test(clean_w: ArrayLike, suspect_w: ArrayLike) -> LeveneTest:
@@ -103,14 +102,14 @@ def levene_test(clean_w: ArrayLike, suspect_w: ArrayLike) -> LeveneTest:
         ValueError: a batch is not one-dimensional, not finite, or has fewer than 2 values.
     """
     clean, suspect = _batch(clean_w, "clean W"), _batch(suspect_w, "suspect W")
-    clean_outlier, suspect_outlier = is_outlier(clean), is_outlier(suspect)
-    statistic, pvalue = _levene(clean[~clean_outlier], suspect[~suspect_outlier])
-    statistic_all, pvalue_all = _levene(clean, suspect)
+    (clean_kept, clean_all), (suspect_kept, suspect_all) = _distances(clean), _distances(suspect)
+    statistic, pvalue = _levene(clean_kept, suspect_kept)
+    statistic_all, pvalue_all = _levene(clean_all, suspect_all)
     return LeveneTest(
         statistic=statistic,
         pvalue=pvalue,
-        num_removed_clean=int(clean_outlier.sum()),
-        num_removed_suspect=int(suspect_outlier.sum()),
+        num_removed_clean=clean.size - clean_kept.size,
+        num_removed_suspect=suspect.size - suspect_kept.size,
         statistic_all_points=statistic_all,
         pvalue_all_points=pvalue_all,
     )
@@ -222,16 +221,41 @@ def rate(num_successes: int, num_trials: int, *, confidence: float = 0.95) -> Ra
     )
 
 
+def _fences(ordered: Float[np.ndarray, " N"]) -> tuple[float, float]:
+    """Outside of which Eq. 4 sees outliers. Of sorted values, since one sort serves quartiles and medians."""
+    lower, upper = _quantile(ordered, 0.25), _quantile(ordered, 0.75)
+    reach = 1.5 * (upper - lower)
+    return lower - reach, upper + reach
+
+
+def _quantile(ordered: Float[np.ndarray, " N"], share: float) -> float:
+    """Equal to numpy's, which takes 30 times as long for a batch of this size."""
+    index, fraction = divmod(share * (ordered.size - 1), 1)
+    below, above = ordered[int(index)], ordered[min(int(index) + 1, ordered.size - 1)]
+    step = above - below
+    return float(above - step * (1 - fraction) if fraction >= 0.5 else below + step * fraction)
+
+
+def _distances(batch: Float[np.ndarray, " N"]) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " N"]]:
+    """Distances from the median: of what is left without outliers from its own, and of all."""
+    ordered = np.sort(batch)
+    lower, upper = _fences(ordered)
+    kept = batch[(batch >= lower) & (batch <= upper)]
+    left = ordered[np.searchsorted(ordered, lower, "left") : np.searchsorted(ordered, upper, "right")]
+    return np.abs(kept - _quantile(left, 0.5)), np.abs(batch - _quantile(ordered, 0.5))
+
+
 def _levene(clean: Float[np.ndarray, " N"], suspect: Float[np.ndarray, " M"]) -> tuple[float, float]:
     """Statistic and p-value: one-way analysis of variance of the distances from each batch's median."""
-    distances = [np.abs(batch - np.median(batch)) for batch in (clean, suspect)]
-    pooled = np.concatenate(distances)
-    between = sum(group.size * (group.mean() - pooled.mean()) ** 2 for group in distances)
-    within = sum(((group - group.mean()) ** 2).sum() for group in distances)
+    num_points = clean.size + suspect.size
+    clean_mean, suspect_mean = np.add.reduce(clean) / clean.size, np.add.reduce(suspect) / suspect.size
+    pooled_mean = np.add.reduce(np.concatenate((clean, suspect))) / num_points
+    between = clean.size * (clean_mean - pooled_mean) ** 2 + suspect.size * (suspect_mean - pooled_mean) ** 2
     if between == 0:  # also 0 / 0: all points equally far from their medians
         return 0.0, 1.0
-    statistic = float(between / within * (pooled.size - 2)) if within > 0 else np.inf
-    return statistic, float(special.fdtrc(1, pooled.size - 2, statistic))
+    within = np.add.reduce((clean - clean_mean) ** 2) + np.add.reduce((suspect - suspect_mean) ** 2)
+    statistic = float(between / within * (num_points - 2)) if within > 0 else np.inf
+    return statistic, float(special.fdtrc(1, num_points - 2, statistic))
 
 
 def _batch(values: ArrayLike, name: str, *, at_least: int = 2) -> Float[np.ndarray, " N"]:
