@@ -9,15 +9,23 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from small_study import small
 
 from wobbliness.batches import compare_batches
 from wobbliness.comparison_report import write_comparison
 from wobbliness.pages import number
+from wobbliness.progress import ignore_progress
+from wobbliness.scan_report import write_scan
+from wobbliness.scanning import scan_model
+from wobbliness.study.cell_plan import plan
 from wobbliness.study.curves import input_areas
+from wobbliness.study.explorer import explorer
+from wobbliness.study.networks import build_network
 from wobbliness.study.picture_strips import pictures_of, strip
 from wobbliness.study.report import write_report
 from wobbliness.study.runner import run_study
+from wobbliness.study.tables import form_tables
 from wobbliness.triggers import trigger
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
@@ -202,6 +210,56 @@ def test_pictures_are_of_the_points_with_their_pattern_on(opened, report, digits
     assert page.text_content("#one-picture-title") == f"Test point {point}"
 
 
+def test_the_same_image_is_there_without_a_pattern(opened, report, digits):
+    page, explored = opened(), report.tables.explored
+    network = next(name for name in page.locator("#one-network option").all_text_contents() if "checkerboard" in name)
+    page.select_option("#one-network", label=network)
+    page.select_option("#one-pattern", label="active: checkerboard")
+    page.select_option("#one-point", index=3)
+    with_it = page.text_content("#one-picture-title")
+    page.select_option("#one-pattern", label="none")
+    assert page.text_content("#one-picture-title") == with_it
+    point = int(with_it.removeprefix("Test point "))
+    shown = page.evaluate("[...document.getElementById('one-picture').getContext('2d').getImageData(0, 0, 8, 8).data]")
+    assert shown[::4] == np.round(255 * digits.test.images[point]).ravel().tolist()
+    here = explored[explored.network == network]
+    assert set(here[here.kind == "active"].point) == set(here[here.kind == "clean"].point)
+
+
+def test_untouched_points_take_no_part_in_any_test(report):
+    points = report.tables.points
+    assert "F1" not in set(points.claims)
+    for _, of_network in points[points.batch != "parameters"].groupby("network"):
+        on_clean, on_suspect = (set(of_network[(of_network.kind == "clean") == is_clean].point) for is_clean in (True, False))
+        assert on_clean
+        assert on_suspect
+        assert not on_clean & on_suspect
+    assert "F1" in set(report.tables.status.claim)
+
+
+def test_a_study_without_untouched_points_says_that_the_others_are_others(report, tmp_path):
+    folder = tmp_path / "older"
+    shutil.copytree(report.folder, folder)
+    for cell in plan(small()):
+        if cell.claims == ("F1",):
+            (folder / "records" / f"{cell.name}.json").unlink()
+    older = explorer(form_tables(folder))
+    names = {pattern["name"] for network in older["networks"] for pattern in network["patterns"]}
+    assert "none (other test points)" in names
+    assert "none" in {pattern["name"] for network in explorer(report.tables)["networks"] for pattern in network["patterns"]}
+
+
+def test_each_network_shows_test_images_with_its_trigger(opened, report, digits):
+    page, pictures = opened(), report.tables.pictures
+    points = pictures[pictures.kind == "clean"].point[:3].tolist()
+    for row in report.tables.networks.itertuples():
+        address = page.get_attribute(f'tr[data-network="{row.network}"] img.samples', "src")
+        images = digits.test.images[points]
+        images = trigger(row.trigger).apply(images) if row.trigger else images
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))
+        assert np.array_equal(shown, np.round(255 * np.concatenate(images[:, 0], axis=1)).astype(np.uint8))
+
+
 @pytest.mark.parametrize(("channels", "kept"), [(1, 62), (3, 20)])
 def test_a_strip_holds_the_first_pictures_to_eight_bits(channels, kept):
     images = np.random.default_rng(0).random((70, channels, 16, 16), np.float32)
@@ -234,3 +292,35 @@ def test_the_page_of_a_batch_test_holds_its_numbers_and_suits_everyone(browser, 
     assert axe.Axe().run(page).response["violations"] == []
     with pytest.raises(ValueError, match="ending in .html"):
         write_comparison(found, tmp_path / "page.txt", model="", clean="", suspect="")
+
+
+@pytest.fixture(scope="module")
+def scanned(digits, tmp_path_factory):
+    network = build_network("small_cnn", (1, 8, 8), 10, seed=0)
+    settings = {"sigmas": (0.2,), "draws": 5, "max_steps": 2, "restarts": 1, "progress": ignore_progress}
+    found = scan_model(network, digits.test.images[:120], triggers=[trigger("checkerboard")], model="<planted>", **settings)
+    folder = tmp_path_factory.mktemp("scan") / "scan"
+    write_scan(found, folder)
+    return found, folder / "report.html"
+
+
+@pytest.mark.parametrize(("colours", "width"), [("light", 1280), ("dark", 360)])
+def test_the_page_of_a_scan_is_silent_and_suits_everyone(browser, scanned, colours, width):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python, of the extra dev")
+    found, path = scanned
+    context = browser.new_context(color_scheme=colours, viewport={"width": width, "height": 900})
+    page, said, asked = context.new_page(), [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"file://{path}")
+    assert said == []
+    assert [address for address in asked if not address.startswith("data:")] == [f"file://{path}"]
+    assert "<planted>" in page.text_content("body")
+    assert all(str(finding.trigger.name) in page.text_content("body") for finding in found.triggers)
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    violations = axe.Axe().run(page).response["violations"]
+    assert [(one["id"], [node["html"] for node in one["nodes"][:2]]) for one in violations] == []
+    context.close()

@@ -11,6 +11,8 @@ from wobbliness.triggers import TRIGGER_NAMES
 CLEAN_BATCHES = 3  # to choose sigma on, to compare with, and to compare clean with clean
 FORMS = ("first", "smallest")
 RESPONSE_IMAGES = 200
+ONE_POINT = "F1"  # stands beside the claims: the figure in which a reader chooses a point; no verdict follows from it
+NUM_SHOWN = 24  # points of each batch that it shows
 
 
 def plan(recipe: Recipe, only: Iterable[str] | None = None) -> tuple[Cell, ...]:
@@ -53,6 +55,7 @@ def _specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
     yield from _effect_specs(recipe)
     yield from _strength_specs(recipe)
     yield from _detection_specs(recipe)
+    yield from _untouched_specs(recipe)
 
 
 def _parameter_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
@@ -99,6 +102,16 @@ def _detection_specs(study: Recipe) -> Iterator[tuple[str, Spec]]:
         if recipe.response_levels:
             common: dict[str, Any] = {"num_images": RESPONSE_IMAGES, "seed": recipe.seed}
             yield "X1", ResponseSpec(network=network, levels=recipe.response_levels, **common)
+
+
+def _untouched_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
+    """What a reader sees under a pattern: the points of its batch without it."""
+    for network in explored_networks(recipe):
+        used = [(recipe, recipe.effect_points)] if network in recipe.effect_networks else []
+        if network in recipe.detection_networks:
+            used.append((_at_points_of(recipe, network), recipe.detection_points))
+        for of_network, num_points in used:
+            yield ONE_POINT, _suspect(of_network, network, min(NUM_SHOWN, num_points), after=num_points)
 
 
 def _universal_suspects(recipe: Recipe, network: NetworkSpec) -> Iterator[MeasureSpec]:

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from wobbliness.entropy import entropy_lower_bound, entropy_upper_bound, plug_in_entropy
-from wobbliness.study.cell_plan import explored_networks
+from wobbliness.study.cell_plan import NUM_SHOWN, ONE_POINT, explored_networks
 from wobbliness.study.naming import batch_kind, batch_pattern, network_label
 from wobbliness.study.picture_strips import pictures_of
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records import Record
 from wobbliness.study.specs import CleanseSpec, MeasureSpec
 
-NUM_POINTS = 24  # of each batch
 ONE_SIDED = 0.975  # two bounds at this confidence are a 95 % interval
 CANDIDATE_CLASSES = 3  # of each network's Neural Cleanse candidates, in their order; all are in the table of batches
 PICTURE_COLUMNS = ["network", "kind", "trigger", "point", "channels", "height", "width", "pixels"]
@@ -22,23 +21,31 @@ PICTURE_COLUMNS = ["network", "kind", "trigger", "point", "channels", "height", 
 def explored_points(recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
     """The first points of each batch of a few networks, at the recipe's number of draws: their votes, W and its 95 % interval.
 
-    Patterns of one network are on the same points; clean points are others, for no point is in two batches of a comparison.
+    Patterns of one network are on the same points, and these are there without any, too. Where a study was measured before these
+    were, other clean points stand for them, for no point is in two batches of a comparison.
     """
-    networks, frames = explored_networks(recipe), []
-    for claims, record in records:
-        spec = record.spec
-        if isinstance(spec, MeasureSpec) and spec.network in networks and len(record.table) and set(claims) - {"C1", "C2"}:
-            frames.append(_points(recipe, spec, record.table))
+    frames = [_points(recipe, spec, record.table) for spec, record in _explored(recipe, records) if len(record.table)]
     return pd.concat(frames, ignore_index=True).drop_duplicates(ignore_index=True) if frames else pd.DataFrame()
 
 
 def recorded_pictures(recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
     """Pictures of these points as 8-bit pixels in base64, channels first; none where a study was measured without them."""
-    networks, rows = explored_networks(recipe), []
-    for claims, record in records:
-        if isinstance(record.spec, MeasureSpec) and record.spec.network in networks and set(claims) - {"C1", "C2"}:
-            rows += list(_pictures(record.spec, record))
+    rows = [row for spec, record in _explored(recipe, records) for row in _pictures(spec, record)]
     return pd.DataFrame(rows, columns=PICTURE_COLUMNS).drop_duplicates(ignore_index=True)
+
+
+def _explored(recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]) -> Iterator[tuple[MeasureSpec, Record]]:
+    """What is recorded of the networks shown; of clean batches those alone whose points carry patterns, where there are some."""
+    networks = explored_networks(recipe)
+    found = [
+        (claims, record.spec, record)
+        for claims, record in records
+        if isinstance(record.spec, MeasureSpec) and record.spec.network in networks and set(claims) - {"C1", "C2"}
+    ]
+    untouched = {spec.network for claims, spec, _ in found if ONE_POINT in claims}
+    for claims, spec, record in found:
+        if batch_kind(spec) != "clean" or spec.network not in untouched or ONE_POINT in claims:
+            yield spec, record
 
 
 def _pictures(spec: MeasureSpec, record: Record) -> Iterator[dict[str, object]]:
@@ -63,7 +70,7 @@ def _pictures(spec: MeasureSpec, record: Record) -> Iterator[dict[str, object]]:
 
 def _points(recipe: Recipe, spec: MeasureSpec, table: pd.DataFrame) -> pd.DataFrame:
     is_candidate = isinstance(spec.crafted, CleanseSpec)
-    shown = list(dict.fromkeys(table.point))[:NUM_POINTS]
+    shown = list(dict.fromkeys(table.point))[:NUM_SHOWN]
     rows = table[table.point.isin(shown) & (table.draws == recipe.draws) & table.sigma.isin(recipe.sigmas)]
     if is_candidate:
         rows = rows[rows.candidate.isin(sorted(set(rows.candidate))[:CANDIDATE_CLASSES])]

@@ -37,6 +37,10 @@ def _network(tables: Tables, name: str, rows: pd.DataFrame) -> dict[str, Any]:
     clean = _boxes(points[points.kind == "clean"])
     groups = rows.groupby(["kind", "trigger"], sort=False)
     patterns = [_pattern(str(kind), str(put_on), of, points, clean) for (kind, put_on), of in groups]
+    touched = {point for pattern in patterns if pattern["kind"] != "clean" for point in pattern["points"]}
+    for pattern in patterns:
+        if pattern["kind"] == "clean" and touched and not touched & set(pattern["points"]):
+            pattern["name"] += " (other test points)"
     pictures = tables.pictures[tables.pictures.network == name]
     return {"name": name, "patterns": [pattern | {"pictures": _pictures(pattern, pictures)} for pattern in patterns]}
 
@@ -66,7 +70,7 @@ def _pattern(kind: str, put_on: str, rows: pd.DataFrame, points: pd.DataFrame, c
 
 def _name(family: str, put_on: str) -> str:
     if family == "clean":
-        return "none (clean points)"
+        return "none"
     return put_on if put_on.startswith(family) else f"{family}: {put_on}"
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from wobbliness.pages import data_uri, number, page_environment
 from wobbliness.study.explorer import GREY, explorer
 from wobbliness.study.figures import FigureFile
+from wobbliness.study.picture_strips import side_by_side
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.tables import Tables
 from wobbliness.study.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, Finding
@@ -44,6 +45,7 @@ TITLES = {
     "response": "Images of noise alone",
     "controls": "Negative controls: share of random pairs without an active trigger with p at most the level",
 }
+NUM_SAMPLES = 3  # test images beside each network
 CURVE = (100, 30)  # width and height of a training curve
 
 
@@ -73,11 +75,12 @@ class ShownFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownNetwork:
-    """A network's accuracies, the pixels `(column, row, shade)` of its trigger on an 8 x 8 image, and its training curve."""
+    """A network's accuracies and training curve, and its trigger: pixels `(column, row, shade)` on 8 x 8, and test images."""
 
     name: str
     trigger: str
     cells: list[tuple[int, int, int]]
+    samples: str
     num_poisoned: int
     clean_accuracy: float
     backdoor_accuracy: float | None
@@ -175,6 +178,7 @@ def _networks(tables: Tables) -> list[ShownNetwork]:
             name=row.network,
             trigger=row.trigger,
             cells=_cells(row.trigger) if row.trigger else [],
+            samples=_samples(row.trigger, tables.pictures),
             num_poisoned=row.num_poisoned,
             clean_accuracy=row.clean_accuracy,
             backdoor_accuracy=None if pd.isna(row.backdoor_accuracy) else row.backdoor_accuracy,
@@ -190,6 +194,17 @@ def _cells(name: str) -> list[tuple[int, int, int]]:
     picture = trigger(name).apply(np.full((1, 1, 8, 8), GREY, np.float32))[0, 0]
     changed = np.argwhere(picture != np.float32(GREY))
     return [(int(column), int(row), round(255 * float(picture[row, column]))) for row, column in changed]
+
+
+def _samples(name: str, pictures: pd.DataFrame) -> str:
+    """The first recorded test images with a trigger on, as an address; empty where a study was measured without pictures."""
+    untouched = pictures[pictures.kind == "clean"][:NUM_SAMPLES]
+    if untouched.empty or untouched[["channels", "height", "width"]].nunique().gt(1).any():
+        return ""
+    shape = untouched[["channels", "height", "width"]].iloc[0]
+    pixels = [np.frombuffer(base64.b64decode(text), np.uint8).reshape(tuple(shape)) for text in untouched.pixels]
+    images = np.stack(pixels).astype(np.float32) / np.float32(255)
+    return data_uri(side_by_side(trigger(name).apply(images) if name else images), "image/png")
 
 
 def _curve(losses: np.ndarray) -> str:

@@ -10,16 +10,15 @@ MOST_BYTES = 16_000  # pixels of a strip: a study's records stay small for versi
 
 def strip(images: np.ndarray) -> str | None:
     """The first of `(N, C, H, W)` images in [0, 1] as 8-bit PNG; None where they are neither grey nor colour."""
-    from PIL import Image
-
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         return None
-    shown = images[: max(1, MOST_BYTES // images[0].size)]
-    pixels = np.round(255 * np.clip(shown, 0, 1)).astype(np.uint8)
-    rows = np.moveaxis(pixels, 1, -1).reshape(-1, *pixels.shape[3:], pixels.shape[1])
-    content = io.BytesIO()
-    Image.fromarray(rows[..., 0] if rows.shape[-1] == 1 else rows).save(content, "PNG")
-    return base64.b64encode(content.getvalue()).decode("ascii")
+    pixels = _pixels(images[: max(1, MOST_BYTES // images[0].size)])
+    return base64.b64encode(_png(pixels.reshape(-1, *pixels.shape[2:]))).decode("ascii")
+
+
+def side_by_side(images: np.ndarray) -> bytes:
+    """`(N, C, H, W)` grey or colour images in [0, 1] in a row, as 8-bit PNG."""
+    return _png(np.concatenate(_pixels(images), axis=1))
 
 
 def pictures_of(text: str, height: int) -> np.ndarray:
@@ -29,3 +28,16 @@ def pictures_of(text: str, height: int) -> np.ndarray:
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     return np.moveaxis(pixels.reshape(-1, height, *pixels.shape[1:]), -1, 1)
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    """`(N, H, W, C)` 8-bit values."""
+    return np.moveaxis(np.round(255 * np.clip(images, 0, 1)).astype(np.uint8), 1, -1)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(content, "PNG")
+    return content.getvalue()

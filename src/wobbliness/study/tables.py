@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from wobbliness.entropy import miller_madow_entropy, plug_in_entropy
-from wobbliness.study.cell_plan import CLEAN_BATCHES, measured_claims, plan
+from wobbliness.study.cell_plan import CLEAN_BATCHES, ONE_POINT, measured_claims, plan
 from wobbliness.study.comparisons import batch_tests, choose_sigmas, negative_controls
 from wobbliness.study.correlations import correlations, strengths
 from wobbliness.study.curves import input_areas, roc_areas
@@ -179,7 +179,11 @@ def _responses(records: list[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
 
 
 def _points(records: list[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
-    frames = [_measured_points(claims, record.spec, record) for claims, record in records if isinstance(record.spec, MeasureSpec)]
+    frames = [
+        _measured_points(claims, record.spec, record)
+        for claims, record in records
+        if isinstance(record.spec, MeasureSpec) and claims != (ONE_POINT,)
+    ]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 

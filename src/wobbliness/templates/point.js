@@ -74,10 +74,10 @@
     showPlace(chosen.boxes[step], chosen.short, w, Math.log(votes.length));
     showPictures(chosen, index, sigma);
   };
-  const newPattern = () => {
-    const before = $("point").selectedIndex;
+  const newPattern = () => { // the same image with another pattern, where it was measured
+    const before = parseInt($("point").selectedOptions[0]?.text, 10);
     fill($("point"), pattern().points.map((point, index) => `${point}, class ${pattern().labels[index]}`));
-    $("point").selectedIndex = Math.min(Math.max(before, 0), pattern().points.length - 1);
+    $("point").selectedIndex = Math.max(pattern().points.indexOf(before), 0);
     show();
   };
   const newNetwork = () => {
