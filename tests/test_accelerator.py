@@ -4,10 +4,19 @@ import numpy as np
 import pytest
 import torch
 from scipy import special, stats
+from small_study import small
 
 import wobbliness
 from wobbliness.classifiers.accelerated import PAGE, AcceleratedClassifier, _Shard, device_block_size
+from wobbliness.cleanse import craft_candidates
+from wobbliness.progress import ignore_progress
+from wobbliness.study import recipes
+from wobbliness.study.cells import Place
 from wobbliness.study.networks import build_network
+from wobbliness.study.records import read_record
+from wobbliness.study.runner import run_study
+from wobbliness.study.training import train_network
+from wobbliness.universal import craft_universal_perturbation
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -219,3 +228,46 @@ def test_a_card_reports_what_lower_precision_changes(digits):
     network = build_network("small_cnn", (1, 8, 8), 10, seed=0)
     classifier = wobbliness.open_classifier(network, device="cuda", autocast=True)
     assert 0 <= wobbliness.measure(classifier, digits.test.images[:40], 0.3).execution.changed_labels < 0.2
+
+
+@needs_cuda
+def test_a_study_runs_on_a_card(tmp_path):
+    run_study(small(), tmp_path, only=["C3"], workers=1, place=Place(device="cuda", autocast=True), progress=ignore_progress)
+    records = [read_record(tmp_path / "records", path.stem) for path in (tmp_path / "records").glob("*.json")]
+    assert all(record.provenance["device"].startswith("cuda (") for record in records)
+    executions = [execution for record in records for execution in record.results.get("executions", ())]
+    assert executions
+    assert all(execution["device"] == "cuda" and execution["changed_labels"] < 0.2 for execution in executions)
+
+
+@needs_cuda
+def test_crafting_runs_on_a_card(digits):
+    spec = recipes.digits().parameter_networks[0]
+    card, here = (train_network(spec, digits, device=torch.device(name), progress=ignore_progress) for name in ("cuda", "cpu"))
+    assert next(card.network.parameters()).device.type == "cuda"
+    assert abs(card.clean_accuracy - here.clean_accuracy) < 0.1
+    images = digits.test.images[:64]
+    found = craft_candidates(card.network, images, num_classes=10, restarts=1, max_steps=40, progress=ignore_progress)
+    assert any(candidate is not None and candidate.success_rate >= 0.99 for candidate in found.smallest)
+    universal = craft_universal_perturbation(card.network, images, norm=2.0, bound=2.0, progress=ignore_progress)
+    assert universal.fooling_rate > 0.3
+
+
+@pytest.mark.parametrize(
+    ("place", "problem"),
+    [
+        (Place(device="mps"), "expected a device that this machine has, got 'mps'"),
+        (Place(device="nonsense"), "expected a device such as cpu, cuda or mps, got 'nonsense'"),
+        (Place(autocast=True), "expected an accelerator for autocast, got the cpu"),
+    ],
+)
+def test_a_study_needs_the_device_it_is_told(tmp_path, place, problem):
+    with pytest.raises(ValueError, match=f"^{problem}$"):
+        run_study(small(), tmp_path / "study", place=place)
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_record_says_where_it_was_made(tmp_path):
+    run_study(small(), tmp_path, only=["C3"], workers=1, place=Place(device="cpu"), progress=ignore_progress)
+    records = [read_record(tmp_path / "records", path.stem) for path in (tmp_path / "records").glob("*.json")]
+    assert {record.provenance["device"] for record in records} == {"cpu"}

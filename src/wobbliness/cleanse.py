@@ -14,6 +14,7 @@ from torch import nn
 
 from wobbliness.candidates import Candidate, Candidates, anomaly_index
 from wobbliness.classifiers.differentiable import DifferentiableNetwork, check_images, differentiable
+from wobbliness.classifiers.torch_module import CPU, device_of
 from wobbliness.cost_schedule import CostSchedule
 from wobbliness.progress import Progress, progress_bar
 
@@ -21,6 +22,9 @@ __all__ = ["Candidate", "Candidates", "anomaly_index", "craft_candidates"]
 
 BLOCK_IMAGES = 128
 """Images of one pass through the network, of several candidates: fewer cost overheads, more leave the cache."""
+
+ACCELERATOR_BLOCK_IMAGES = 2048
+"""The same on an accelerator, which has no use for few."""
 
 ADAM_BETAS = (0.5, 0.9)
 SMALLEST_SHARE = 1e-7  # keeps the inverse of the tanh finite
@@ -49,10 +53,10 @@ def craft_candidates(
 
     `CostSchedule` moves the cost. As published, but: a step passes over a sample of the images rather than all; the masks of all
     steps at the threshold are candidates, and one is handed back once it reached the threshold on all images in float32; a class
-    that is not reached is a failure rather than the last step's mask. Gradients are in bfloat16 where the processor has it.
+    that is not reached is a failure rather than the last step's mask. Gradients are in bfloat16 where the device has it.
 
     Args:
-        network: gives logits `(B, K)`; unchanged afterwards.
+        network: gives logits `(B, K)`. It is run on the device of its parameters, and left as it was.
         images: `(N, C, H, W)` clean images in [0, 1], of any class.
         num_classes: K.
         restarts: random starts of each class; a start depends on (seed, class, restart) alone.
@@ -81,7 +85,7 @@ def craft_candidates(
         raise ValueError(f"expected different classes in 0 to {num_classes - 1}, got {tuple(targets)}")
     starts = [(target, restart) for target in targets for restart in range(restarts)]
     schedule = CostSchedule(len(starts), initial_cost=initial_cost, success_threshold=success_threshold, patience=patience)
-    pixels = torch.tensor(images)
+    pixels = torch.tensor(images, device=device_of(network))
     with differentiable(network, pixels[:2], num_classes) as forward:
         attempts = _Attempts(forward, starts, images.shape[1:], seed=seed, learning_rate=learning_rate)
         batches = _mini_batches(pixels, batch_size, seed)
@@ -135,17 +139,20 @@ class _Attempts:
     ) -> None:
         channels, height, width = image_shape
         self._forward, self._starts = forward, starts
-        self._targets = torch.tensor([target for target, _ in starts])
-        self._parameters = [_random_start(seed, start, (1 + channels, height, width)) for start in starts]
+        device = forward.device
+        self._targets = torch.tensor([target for target, _ in starts], device=device)
+        self._parameters = [_random_start(seed, start, (1 + channels, height, width), device) for start in starts]
         self._optimiser = torch.optim.Adam(self._parameters, lr=learning_rate, betas=ADAM_BETAS)
 
     def step(
         self, is_open: Bool[np.ndarray, " n"], costs: Float[np.ndarray, " n"], batches: list[torch.Tensor]
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """One update for each mini-batch; `(n,)` mean success rates and `(n,)` mean norms, 0 where closed."""
-        rates, norms = torch.zeros((2, len(is_open)), dtype=torch.float64)
-        weights = torch.from_numpy(costs).float()
-        blocks = torch.split(torch.from_numpy(np.flatnonzero(is_open)), max(1, BLOCK_IMAGES // len(batches[0])))
+        device = self._forward.device
+        rates, norms = torch.zeros((2, len(is_open)), dtype=torch.float64, device=device)
+        weights = torch.from_numpy(costs).float().to(device)
+        num_together = max(1, _block_images(device) // len(batches[0]))
+        blocks = torch.split(torch.from_numpy(np.flatnonzero(is_open)), num_together)
         for batch in batches:
             self._optimiser.zero_grad()
             for block in blocks:
@@ -153,12 +160,12 @@ class _Attempts:
                 rates[block] += successes
                 norms[block] += sizes
             self._optimiser.step()
-        return rates.numpy() / len(batches), norms.numpy() / len(batches)
+        return rates.cpu().numpy() / len(batches), norms.cpu().numpy() / len(batches)
 
     def candidate(self, index: int, success_rate: float, step: int) -> Candidate:
         """A start's mask and pattern as they are now."""
         target, restart = self._starts[index]
-        mask, pattern = _unit_interval(self._parameters[index].detach()).tensor_split([1])
+        mask, pattern = _unit_interval(self._parameters[index].detach()).cpu().tensor_split([1])
         return Candidate(
             target_class=target,
             mask=mask[0].numpy(),
@@ -187,7 +194,7 @@ def _measured(forward: DifferentiableNetwork, pixels: torch.Tensor, threshold: f
     """The candidate with its success rate on all images in float32; None as soon as it can no longer reach the threshold."""
     stamp, misses = candidate.trigger(), 0
     with torch.no_grad():
-        for block in torch.split(pixels, BLOCK_IMAGES):
+        for block in torch.split(pixels, _block_images(forward.device)):
             misses += int((forward(stamp.apply(block), fast=False).argmax(dim=1) != candidate.target_class).sum())
             if (len(pixels) - misses) / len(pixels) < threshold:
                 return None
@@ -204,16 +211,20 @@ def _mini_batches(pixels: torch.Tensor, batch_size: int, seed: int) -> Iterator[
     rng = np.random.default_rng(seed)
     size = min(batch_size, len(pixels))
     while True:
-        order = torch.from_numpy(rng.permutation(len(pixels)))
+        order = torch.from_numpy(rng.permutation(len(pixels))).to(pixels.device)
         for first in range(0, len(pixels) - size + 1, size):
             yield pixels[order[first : first + size]]
 
 
-def _random_start(seed: int, start: _Start, shape: tuple[int, ...]) -> torch.Tensor:
+def _random_start(seed: int, start: _Start, shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """Uniform values in the unit interval, as the inverse tanh."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=start))
     shares = np.clip(rng.random(shape, dtype=np.float32), SMALLEST_SHARE, 1 - SMALLEST_SHARE)
-    return torch.from_numpy(np.arctanh(2 * shares - 1)).requires_grad_()
+    return torch.from_numpy(np.arctanh(2 * shares - 1)).to(device).requires_grad_()
+
+
+def _block_images(device: torch.device) -> int:
+    return BLOCK_IMAGES if device == CPU else ACCELERATOR_BLOCK_IMAGES
 
 
 def _unit_interval(values: torch.Tensor) -> torch.Tensor:

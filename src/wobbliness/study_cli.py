@@ -52,6 +52,8 @@ def run(
         float | None, typer.Option(min=0, help="Seconds that one cell may take; its process is killed then. No limit by default.")
     ] = None,
     retry: Annotated[bool, typer.Option(help="Whether cells that failed in an earlier run are tried again.")] = True,
+    device: Annotated[str, typer.Option(help="Where networks are trained and measured, cpu or cuda.")] = "cpu",
+    autocast: Annotated[bool, typer.Option("--autocast", help="Measure in bfloat16, on an accelerator only.")] = False,
     engine: Engine = EngineName.LOCAL,
     address: Address = None,
     store: Annotated[
@@ -66,6 +68,7 @@ def run(
 
     Example: wobbliness study run digits --out runs/digits --seed 0 --only C3,C4
     """
+    from wobbliness.study.cells import Place
     from wobbliness.study.recipes import recipe_by_name
     from wobbliness.study.runner import Cluster, run_study
     from wobbliness.study_progress import cell_progress
@@ -73,7 +76,14 @@ def run(
     wanted = None if only is None else [claim.strip() for claim in only.split(",")]
     prepare_engine(engine, address=address, store=store)
     cluster = Cluster(address=address, store=store) if engine is EngineName.RAY else None
-    settings: dict[str, Any] = {"workers": workers, "cell_timeout": cell_timeout, "retry": retry, "cluster": cluster}
+    place = Place(device=device, autocast=autocast)
+    settings: dict[str, Any] = {
+        "workers": workers,
+        "cell_timeout": cell_timeout,
+        "retry": retry,
+        "cluster": cluster,
+        "place": place,
+    }
     try:
         with cell_progress() as (progress, notice):
             run_study(recipe_by_name(recipe, seed), out, only=wanted, progress=progress, notice=notice, **settings)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 
 from wobbliness.classifiers.differentiable import check_images, frozen
+from wobbliness.classifiers.torch_module import device_of
 from wobbliness.progress import Advance, Progress, progress_bar
 
 OVERSHOOT = 0.02  # of the DeepFool paper: a step ends behind the boundary, not on it
@@ -203,8 +204,7 @@ class _Crafting:
 def _crafting(
     network: torch.nn.Module, images: np.ndarray, *, norm: float, bound: float, target_class: int | None, batch_size: int
 ) -> _Crafting:
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    points = torch.from_numpy(images).to(device)
+    points = torch.from_numpy(images).to(device_of(network))
     num_classes = _logits(network, points[:1]).shape[1]
     if target_class is not None and not 0 <= target_class < num_classes:
         raise ValueError(f"expected a target class from 0 to {num_classes - 1}, got {target_class}")

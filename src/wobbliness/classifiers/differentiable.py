@@ -1,4 +1,4 @@
-"""A torch network as a function of its images that is differentiated many times, on one thread of the CPU."""
+"""A torch network as a function of its images that is differentiated many times, on one thread or an accelerator."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from wobbliness.classifiers.torch_module import evaluation_mode, has_fast_bfloat16, torch_threads
+from wobbliness.classifiers.torch_module import device_of, evaluation_mode, has_fast_bfloat16, torch_threads
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def differentiable(network: nn.Module, examples: torch.Tensor, num_classes: int)
 
     Args:
         network: gives logits `(B, K)`.
-        examples: `(B, C, H, W)`, a few images to try it on.
+        examples: `(B, C, H, W)`, a few images to try it on, where the network is.
         num_classes: K.
 
     Raises:
@@ -28,10 +28,15 @@ def differentiable(network: nn.Module, examples: torch.Tensor, num_classes: int)
 
 
 class DifferentiableNetwork:
-    """The network in the memory format that it takes: channels-last, or contiguous where it flattens by `view`."""
+    """The network in the memory format that it takes: channels-last, or contiguous where it flattens by `view`.
+
+    Attributes:
+        device: where its parameters are, and where it takes images.
+    """
 
     def __init__(self, network: nn.Module, examples: torch.Tensor, num_classes: int) -> None:
         self._network, self._format = network, torch.channels_last
+        self.device = device_of(network)
         try:
             logits = self._tried(examples)
         except ValueError:
@@ -42,8 +47,8 @@ class DifferentiableNetwork:
             raise ValueError(f"expected the network to give logits ({len(examples)}, {num_classes}), got {got}")
 
     def __call__(self, images: torch.Tensor, *, fast: bool) -> torch.Tensor:
-        """Logits `(B, K)` in float32; `fast` ones were computed in bfloat16 where the processor has instructions for it."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast and has_fast_bfloat16()):
+        """Logits `(B, K)` in float32; `fast` ones were computed in bfloat16 where its device has instructions for it."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast and has_fast_bfloat16(self.device)):
             logits: torch.Tensor = self._network(images.contiguous(memory_format=self._format))
         return logits.float()
 

@@ -113,7 +113,7 @@ def _open_module(module: Any, options: _Options) -> Classifier:
     shape, device = getattr(module, "image_shape", None), options.device
     shape = tuple(shape) if isinstance(shape, tuple | list) else None
     here = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
-    wanted = here if device is None else _checked_device(device)
+    wanted = here if device is None else checked_device(device)
     if wanted.type != here.type or wanted.index not in (None, here.index):
         module = copy.deepcopy(module).to(wanted)
     else:
@@ -133,7 +133,12 @@ def _check_stays_on_cpu(name: str, options: _Options) -> None:
         raise ValueError(f"expected a torch module to run {f'on {device}' if device else 'with autocast'}, got {name}")
 
 
-def _checked_device(name: str) -> Any:
+def checked_device(name: str) -> Any:
+    """The device of torch by its name.
+
+    Raises:
+        ValueError: no device has that name, or this machine has none such.
+    """
     import torch
 
     try:

@@ -24,9 +24,19 @@ def torch_threads(num_threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def has_fast_bfloat16() -> bool:
-    """Whether the processor has instructions for products in bfloat16."""
-    return bool(torch.cpu._is_avx512_bf16_supported())
+CPU = torch.device("cpu")
+
+
+def device_of(module: torch.nn.Module) -> torch.device:
+    """Where a module's parameters are; one without any is taken to be on the CPU."""
+    return next((parameter.device for parameter in module.parameters()), CPU)
+
+
+def has_fast_bfloat16(device: torch.device = CPU) -> bool:
+    """Whether the processor, or an accelerator, has instructions for products in bfloat16."""
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported())
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 @contextmanager

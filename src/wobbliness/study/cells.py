@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
-from wobbliness.classifiers.torch_module import torch_threads
+from wobbliness.classifiers.opening import checked_device, open_classifier
+from wobbliness.classifiers.torch_module import CPU, torch_threads
 from wobbliness.progress import Notice, Progress, print_notice
 from wobbliness.sampling import sweep
 from wobbliness.study.cell_plan import FORMS, explored_networks
@@ -33,21 +34,56 @@ from wobbliness.study.training import THREADS, predict, top_scores, train_networ
 from wobbliness.triggers import trigger
 from wobbliness.votes import Votes
 
+ACCELERATOR_BLOCK = 1250  # noisy copies at once: a share of a card's memory that several processes can take side by side
+
 PutOn = Callable[[np.ndarray], np.ndarray]
 """Puts a pattern on images `(N, C, H, W)`."""
 
 
-def run_cell(out: Path, cell: Cell, recipe: Recipe, progress: Progress, notice: Notice = print_notice) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where and how the networks of a study run.
+
+    Attributes:
+        device: of torch, `cpu` or `cuda`.
+        autocast: whether networks are measured in bfloat16 on an accelerator; accuracies never are.
+    """
+
+    device: str = "cpu"
+    autocast: bool = False
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device as torch has it.
+
+        Raises:
+            ValueError: this machine has no such device, or autocast is wanted on the CPU.
+        """
+        device: torch.device = checked_device(self.device)
+        if self.autocast and device == CPU:
+            raise ValueError("expected an accelerator for autocast, got the cpu")
+        return device
+
+    @property
+    def name(self) -> str:
+        """The device by its maker's name too, for the record."""
+        device = self.torch_device
+        return f"{device.type} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def run_cell(
+    out: Path, cell: Cell, recipe: Recipe, progress: Progress, notice: Notice = print_notice, *, place: Place = Place()
+) -> None:
     """Does one cell and leaves its record in the study folder."""
-    started, checkpoint = time.perf_counter(), _checkpoint(out, cell, notice)
+    started, checkpoint = time.perf_counter(), _checkpoint(out, cell, notice, place)
     with torch_threads(THREADS):
-        results, table = _do(out, cell.spec, progress, checkpoint)
+        results, table = _do(out, cell.spec, place, progress, checkpoint)
     if isinstance(cell.spec, MeasureSpec) and cell.spec.network in explored_networks(recipe):
         results |= _pictures(out, cell.spec)
     record = Record(
         spec=cell.spec,
         results=results,
-        provenance=provenance(checkpoint.seconds_before + time.perf_counter() - started, THREADS),
+        provenance=provenance(checkpoint.seconds_before + time.perf_counter() - started, THREADS, place.name),
         table=table,
     )
     weights = file_checksum(weights_file(out, cell.name)) if cell.kind in WEIGHTS_FOLDERS else None
@@ -55,15 +91,18 @@ def run_cell(out: Path, cell: Cell, recipe: Recipe, progress: Progress, notice: 
     checkpoint.remove()
 
 
-def _checkpoint(out: Path, cell: Cell, notice: Notice) -> Checkpoint:
-    identity = {"spec": asdict(cell.spec), "torch": torch.__version__, "precision": training_precision()}
+def _checkpoint(out: Path, cell: Cell, notice: Notice, place: Place) -> Checkpoint:
+    precision = training_precision(place.torch_device)
+    identity = {"spec": asdict(cell.spec), "torch": torch.__version__, "device": place.name, "precision": precision}
     return Checkpoint(out / CHECKPOINTS / f"{cell.name}.safetensors", identity, notice)
 
 
-def _do(out: Path, spec: Spec, progress: Progress, checkpoint: Checkpoint) -> tuple[dict[str, object], pd.DataFrame]:
+def _do(
+    out: Path, spec: Spec, place: Place, progress: Progress, checkpoint: Checkpoint
+) -> tuple[dict[str, object], pd.DataFrame]:
     if isinstance(spec, NetworkSpec):
-        return _train(out, spec, progress, checkpoint)
-    network, data = _network_of(out, spec.network), load_data(spec.network.dataset)
+        return _train(out, spec, place, progress, checkpoint)
+    network, data = _network_of(out, spec.network, place), load_data(spec.network.dataset)
     if isinstance(spec, UniversalSpec):
         return craft_universal(spec, network, data, perturbation_file(out, spec), progress), pd.DataFrame()
     if isinstance(spec, CleanseSpec):
@@ -71,7 +110,7 @@ def _do(out: Path, spec: Spec, progress: Progress, checkpoint: Checkpoint) -> tu
         return craft_cleanse(spec, network, data, images, perturbation_file(out, spec), progress), pd.DataFrame()
     if isinstance(spec, ResponseSpec):
         return {}, noise_response(network, data.test.images.shape[1:], spec)
-    return _measure(out, spec, network, data, progress)
+    return _measure(out, spec, network, data, place, progress)
 
 
 def network_file(out: Path, spec: NetworkSpec) -> Path:
@@ -109,27 +148,29 @@ def load_network(path: Path) -> nn.Sequential:
     return network.eval()
 
 
-def _network_of(out: Path, spec: NetworkSpec) -> nn.Sequential:
+def _network_of(out: Path, spec: NetworkSpec, place: Place) -> nn.Sequential:
     path = verified_weights(out, cell_name(spec))
-    return _network(path, path.stat().st_mtime_ns)
+    return _network(path, path.stat().st_mtime_ns, place.torch_device)
 
 
 @lru_cache(maxsize=4)
-def _network(path: Path, changed: int) -> nn.Sequential:  # noqa: ARG001  # a file that was made again is another network
+def _network(path: Path, changed: int, device: torch.device) -> nn.Sequential:  # noqa: ARG001  # made again, it is another one
     """Kept from one cell of a process to the next, with its compiled graph."""
-    return load_network(path)
+    return load_network(path).to(device)
 
 
-def _train(out: Path, spec: NetworkSpec, progress: Progress, checkpoint: Checkpoint) -> tuple[dict[str, object], pd.DataFrame]:
+def _train(
+    out: Path, spec: NetworkSpec, place: Place, progress: Progress, checkpoint: Checkpoint
+) -> tuple[dict[str, object], pd.DataFrame]:
     data = load_data(spec.dataset)
-    trained = train_network(spec, data, progress=progress, checkpoint=checkpoint)
+    trained = train_network(spec, data, device=place.torch_device, progress=progress, checkpoint=checkpoint)
     header = {
         "architecture": spec.architecture,
         "image_shape": json.dumps(data.train.images.shape[1:]),
         "num_classes": str(data.train.num_classes),
         "spec": json.dumps(asdict(spec), sort_keys=True),
     }
-    state = {name: tensor.contiguous() for name, tensor in trained.network.state_dict().items()}
+    state = {name: tensor.cpu().contiguous() for name, tensor in trained.network.state_dict().items()}
     write_bytes(network_file(out, spec), in_order(save(state, header)))
     results = {
         "num_classes": data.train.num_classes,
@@ -143,7 +184,7 @@ def _train(out: Path, spec: NetworkSpec, progress: Progress, checkpoint: Checkpo
 
 
 def _measure(
-    out: Path, spec: MeasureSpec, network: nn.Sequential, data: ImageData, progress: Progress
+    out: Path, spec: MeasureSpec, network: nn.Sequential, data: ImageData, place: Place, progress: Progress
 ) -> tuple[dict[str, object], pd.DataFrame]:
     points = _points(spec, data)
     patterns = _patterns(out, spec)
@@ -152,7 +193,7 @@ def _measure(
     for index, (candidate, put_on) in enumerate(patterns.items()):
         images = put_on(data.test.images[points])
         report = _part(progress, index, len(patterns))
-        checkpoints = _votes_at_checkpoints(spec, network, images, report)
+        checkpoints = _votes_at_checkpoints(spec, network, images, place, report)
         rows = pd.concat([_rows(votes, points, data.test.labels[points]) for votes in checkpoints], ignore_index=True)
         rows.insert(4, "top_score", np.tile(top_scores(network, images), len(checkpoints)))
         rows.insert(5, "candidate", candidate)
@@ -202,9 +243,11 @@ def _pictures(out: Path, spec: MeasureSpec) -> dict[str, object]:
     return {"pictures": {"height": images.shape[2], "strips": strips}}
 
 
-def _votes_at_checkpoints(spec: MeasureSpec, network: nn.Module, images: np.ndarray, progress: Progress) -> list[Votes]:
+def _votes_at_checkpoints(
+    spec: MeasureSpec, network: nn.Module, images: np.ndarray, place: Place, progress: Progress
+) -> list[Votes]:
     """Votes at every sigma and every checkpoint, the draws of a checkpoint being the first ones of the next."""
-    last = spec.draws[-1]
+    last, classifier = spec.draws[-1], open_classifier(network, autocast=place.autocast)
     votes: list[Votes] = []
     for first, stop in zip((0, *spec.draws), spec.draws, strict=False):
 
@@ -212,13 +255,14 @@ def _votes_at_checkpoints(spec: MeasureSpec, network: nn.Module, images: np.ndar
             progress(first * total + (stop - first) * done, last * total)
 
         more = sweep(
-            network,
+            classifier,
             images,
             spec.sigmas,
             draws=stop - first,
             first_draw=first,
             seed=spec.seed,
             workers=1,
+            block_size=None if place.torch_device == CPU else ACCELERATOR_BLOCK,
             progress=report,
         )
         earlier = votes[-len(spec.sigmas) :]

@@ -73,7 +73,7 @@ class Checkpoint:
         current = state()
         seconds = self.seconds_before + now - self._started
         facts = json.dumps({**current.facts, "identity": self._identity, "seconds": seconds}, allow_nan=False)
-        tensors = {name: tensor.contiguous() for name, tensor in current.tensors.items()}
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in current.tensors.items()}
         try:
             self._path.parent.mkdir(exist_ok=True)
         except OSError as error:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from wobbliness.classifiers.torch_module import device_of
 from wobbliness.study.checkpoints import TrainingState
 from wobbliness.study.specs import NetworkSpec
 
@@ -15,12 +16,12 @@ class Descent:
     """The steps of one training: their order, the optimiser, the learning rate, and the loss of each.
 
     Args:
-        network: what is trained.
+        network: what is trained, on any device.
         spec: epochs, batch size, learning rate and seed.
         num_images: in the training set.
 
     Attributes:
-        losses: `(E, S)` of each epoch and step; 0 where it is still to come.
+        losses: `(E, S)` of each epoch and step, on the network's device; 0 where it is still to come.
         steps_done: over all epochs.
     """
 
@@ -31,7 +32,7 @@ class Descent:
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, self.num_steps)
         self._order_rng = torch.Generator().manual_seed(spec.seed)
         self._rng_at_epoch = self._order_rng.get_state()
-        self.losses = torch.zeros((spec.epochs, self._steps_per_epoch), dtype=torch.float64)
+        self.losses = torch.zeros((spec.epochs, self._steps_per_epoch), dtype=torch.float64, device=device_of(network))
         self.steps_done = 0
 
     @property
@@ -43,7 +44,7 @@ class Descent:
         """Indices of the images of each step that is still to come."""
         while self.steps_done < self.num_steps:
             self._rng_at_epoch = self._order_rng.get_state()
-            order = torch.randperm(self._num_images, generator=self._order_rng)
+            order = torch.randperm(self._num_images, generator=self._order_rng).to(self.losses.device)
             yield from torch.split(order, self._spec.batch_size)[self.steps_done % self._steps_per_epoch :]
 
     def step(self, loss: torch.Tensor) -> None:
@@ -52,7 +53,7 @@ class Descent:
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self._optimiser.step()
         self._schedule.step()
-        self.losses.view(-1)[self.steps_done] = loss.item()
+        self.losses.view(-1)[self.steps_done] = loss.detach()  # no number is asked for: an accelerator need not be waited for
         self.steps_done += 1
 
     def state(self) -> TrainingState:
@@ -76,7 +77,7 @@ class Descent:
         self._network.load_state_dict(weights)
         for index, weight in enumerate(self._optimiser.param_groups[0]["params"]):
             moments = {name: state.tensors[f"optimiser.{index}.{name}"] for name in MOMENTS}
-            like = {"step": moments["step"].clone()}
+            like = {"step": moments["step"].to(weight.device, copy=True)}
             like |= {name: torch.empty_like(weight.detach()).copy_(moments[name]) for name in MOMENTS[1:]}
             self._optimiser.state[weight] = like
         self._optimiser.param_groups[0]["lr"] = state.facts["learning_rate"]

@@ -51,12 +51,12 @@ class Record:
     table: pd.DataFrame
 
 
-def provenance(duration_seconds: float, threads: int) -> dict[str, Any]:
+def provenance(duration_seconds: float, threads: int, device: str = "cpu") -> dict[str, Any]:
     """Library versions, device and duration of a cell."""
     return {
         "libraries": {name: version(name) for name in RECORDED_LIBRARIES},
         "python": platform.python_version(),
-        "device": "cpu",
+        "device": device,
         "threads": threads,
         "duration_seconds": round(duration_seconds, 3),
     }

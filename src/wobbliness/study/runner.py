@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from wobbliness.progress import Notice, ignore_progress, print_notice
 from wobbliness.ray_cluster import ray_cluster
 from wobbliness.study.attempts import Do
 from wobbliness.study.cell_plan import plan
-from wobbliness.study.cells import run_cell
+from wobbliness.study.cells import Place, run_cell
 from wobbliness.study.checking import cells_left, needs_of
 from wobbliness.study.checkpoints import remove_stale_checkpoints
 from wobbliness.study.claiming import claim_folder
@@ -60,7 +61,8 @@ def run_study(
     progress: CellProgress | None = None,
     notice: Notice = print_notice,
     cluster: Cluster | None = None,
-    do: Do = run_cell,
+    place: Place | None = None,
+    do: Do | None = None,
 ) -> None:
     """Runs every cell of the study that has no record yet. Several runners may share a folder.
 
@@ -75,14 +77,19 @@ def run_study(
         progress: called with (cell name, steps done, steps in all).
         notice: called with one line for each damaged file that was set aside; by default it is printed on standard error.
         cluster: of Ray, on which the cells are done instead of here; the records are the same.
-        do: what does one cell.
+        place: where the networks run; by default on the CPU. An accelerator gives other networks and other noise: records of both
+            can share a folder, and each says where it was made.
+        do: what does one cell; by default `wobbliness.study.cells.run_cell` at that place.
 
     Raises:
         ValueError: the folder or the store belongs to another recipe, a claim is unknown, a data set cannot be had, or there is
-            no such cluster.
+            no such cluster or device.
         CannotWrite: the folder cannot be written to; what was done before is kept.
         StudyFailed: some cell failed, when all that could be done is done.
     """
+    if place is not None:
+        _ = place.torch_device
+    do = do or (run_cell if place is None else partial(run_cell, place=place))
     cells, store = plan(recipe, only), None if cluster is None or cluster.store is None else Store(cluster.store)
     if store is not None:
         claim_folder(out, recipe, notice=notice)

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Float32, Int
 from torch import nn
 
-from wobbliness.classifiers.torch_module import has_fast_bfloat16, torch_threads
+from wobbliness.classifiers.accelerated import exact_float32
+from wobbliness.classifiers.torch_module import CPU, device_of, has_fast_bfloat16, torch_threads
 from wobbliness.progress import Progress, progress_bar
 from wobbliness.study.checkpoints import Checkpoint
 from wobbliness.study.data import ImageData
@@ -17,7 +18,7 @@ from wobbliness.study.poisoning import PoisonedData, backdoor_accuracy, poison
 from wobbliness.study.specs import NetworkSpec
 from wobbliness.triggers import Trigger, trigger
 
-EVALUATION_BATCH = 50
+EVALUATION_BATCH, ACCELERATOR_EVALUATION_BATCH = 50, 1000
 THREADS = 1  # of each training: networks are trained side by side, and the order of every sum is fixed
 
 
@@ -37,30 +38,37 @@ class TrainedNetwork:
     precision: str
 
 
-def training_precision() -> str:
-    """`bfloat16` on a processor with instructions for it, where it doubles the speed and costs no accuracy; else `float32`."""
-    return "bfloat16" if has_fast_bfloat16() else "float32"
+def training_precision(device: torch.device = CPU) -> str:
+    """`bfloat16` on a device with instructions for it, where it doubles the speed and costs no accuracy; else `float32`."""
+    return "bfloat16" if has_fast_bfloat16(device) else "float32"
 
 
 def train_network(
-    spec: NetworkSpec, data: ImageData, *, progress: Progress | None = None, checkpoint: Checkpoint | None = None
+    spec: NetworkSpec,
+    data: ImageData,
+    *,
+    device: torch.device = CPU,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainedNetwork:
     """Trains one network as the spec says: Adam with a learning rate that falls to 0 along a half cosine.
 
-    Channels-last, products in `training_precision()`, one fused step of the optimiser for all weights. The result depends on the
-    spec, the data, the processor's precision and the library versions, and on nothing else.
+    Channels-last, products in `training_precision(device)`, one fused step of the optimiser for all weights. On the CPU the
+    result depends on the spec, the data, the processor's precision and the library versions, and on nothing else; an accelerator
+    gives another network, and its sums need not come out alike the next time.
 
     Args:
         spec: architecture, poisoning, epochs, seed.
         data: image set with the images in [0, 1].
+        device: where it is trained; the network stays there.
         progress: called with (steps done, steps in all), in place of a bar on the terminal.
         checkpoint: gone on from where it holds a state, and kept up; the result is the same to the bit.
     """
     shape = data.train.images.shape
-    network = build_network(spec.architecture, shape[1:], data.train.num_classes, seed=spec.seed)
+    network = build_network(spec.architecture, shape[1:], data.train.num_classes, seed=spec.seed).to(device)
     training_set = _training_set(spec, data)
-    images, labels = torch.from_numpy(training_set.images), torch.from_numpy(training_set.labels)
-    with torch_threads(THREADS):
+    images, labels = (torch.from_numpy(part).to(device) for part in (training_set.images, training_set.labels))
+    with torch_threads(THREADS), exact_float32():
         _fit_normalisation(network, images)
         losses = _fit(network, images, labels, spec, progress, checkpoint)
         network.eval()
@@ -70,7 +78,7 @@ def train_network(
             backdoor_accuracy=None if spec.trigger is None else triggered_accuracy(network, spec, data, trigger(spec.trigger)),
             losses=losses,
             poisoned_indices=training_set.indices,
-            precision=training_precision(),
+            precision=training_precision(device),
         )
 
 
@@ -85,10 +93,12 @@ def top_scores(network: nn.Module, images: Float32[np.ndarray, "N C H W"]) -> Fl
 
 
 def logits_of(network: nn.Module, images: Float32[np.ndarray, "N C H W"]) -> torch.Tensor:
-    """`(N, K)` in float32, in batches that fit the cache."""
-    with torch.inference_mode():
-        batches = torch.split(torch.from_numpy(images), EVALUATION_BATCH)
-        return torch.cat([network(batch.contiguous(memory_format=torch.channels_last)) for batch in batches])
+    """`(N, K)` in float32, in batches that fit the cache of a processor or fill an accelerator; on the CPU."""
+    device = device_of(network)
+    with torch.inference_mode(), exact_float32():
+        batches = torch.split(torch.from_numpy(images), EVALUATION_BATCH if device == CPU else ACCELERATOR_EVALUATION_BATCH)
+        logits = [network(batch.to(device).contiguous(memory_format=torch.channels_last)) for batch in batches]
+        return torch.cat(logits).cpu()
 
 
 def triggered_accuracy(network: nn.Module, spec: NetworkSpec, data: ImageData, stamp: Trigger) -> float:
@@ -139,10 +149,10 @@ def _fit(
             advance(1)
             if checkpoint is not None:
                 checkpoint.save_if_due(descent.state)
-    return np.asarray(descent.losses.mean(dim=1).numpy())
+    return np.asarray(descent.losses.cpu().mean(dim=1).numpy())
 
 
 def _logits(network: nn.Sequential, inputs: torch.Tensor) -> torch.Tensor:
-    with torch.autocast("cpu", torch.bfloat16, enabled=training_precision() == "bfloat16"):
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=training_precision(inputs.device) == "bfloat16"):
         logits: torch.Tensor = network(inputs)
     return logits.float()

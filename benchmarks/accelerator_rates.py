@@ -1,0 +1,68 @@
+"""How fast ResNet18 trains, is measured and is crafted on at an accelerator, and whether training it twice gives the same bits.
+
+python benchmarks/accelerator_rates.py           # wants WOBBLINESS_DATA with cifar10, or the hub, and a CUDA device
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from wobbliness.classifiers.opening import open_classifier
+from wobbliness.cleanse import craft_candidates
+from wobbliness.progress import ignore_progress
+from wobbliness.sampling import measure
+from wobbliness.study.cells import ACCELERATOR_BLOCK
+from wobbliness.study.data import load_data
+from wobbliness.study.recipes import cifar10
+from wobbliness.study.training import train_network
+from wobbliness.universal import craft_universal_perturbation
+
+TRAIN_IMAGES, POINTS, SIGMA = 12_800, 50, 0.05
+
+
+def timed(make: Callable[[], Any]) -> tuple[Any, float]:
+    """What a function gives, and the seconds it takes."""
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    made = make()
+    torch.cuda.synchronize()
+    return made, time.perf_counter() - started
+
+
+def main() -> None:
+    """Prints one line for each kind of work; the first training pays for the start of the device."""
+    device, data = torch.device("cuda"), load_data("cifar10")
+    spec, train = cifar10(0).strength_networks[0], data.train
+    few = replace(data, train=replace(train, images=train.images[:TRAIN_IMAGES], labels=train.labels[:TRAIN_IMAGES]))
+    print(torch.cuda.get_device_name(device), "torch", torch.__version__)
+    trained = []
+    for _ in range(2):
+        found, seconds = timed(lambda: train_network(spec, few, device=device, progress=ignore_progress))
+        trained.append(found.network)
+        steps = f"{TRAIN_IMAGES // spec.batch_size} steps of {spec.batch_size} images"
+        print(f"{steps} in {found.precision}, and accuracies: {seconds:.1f} s")
+    states = zip(*(network.state_dict().values() for network in trained), strict=True)
+    print("the same bits twice:", all(torch.equal(one, other) for one, other in states))
+    points = data.test.images[:POINTS]
+    for autocast in (True, False):
+        classifier = open_classifier(trained[0], autocast=autocast)
+        measured: dict[str, Any] = {"block_size": ACCELERATOR_BLOCK, "progress": ignore_progress}
+        measure(classifier, points[:10], SIGMA, **measured)
+        votes, seconds = timed(lambda classifier=classifier, measured=measured: measure(classifier, points, SIGMA, **measured))
+        rate, changed = POINTS * votes.draws / seconds, votes.execution.changed_labels
+        print(f"{'bfloat16' if autocast else 'float32'}: {rate:,.0f} copies a second, labels changed by autocast: {changed}")
+    found, seconds = timed(
+        lambda: craft_universal_perturbation(trained[0], train.images[:500], norm=2.0, bound=1.0, progress=ignore_progress)
+    )
+    print(f"universal perturbation, {found.num_passes} passes over 500 images: {seconds:.1f} s")
+    found, seconds = timed(
+        lambda: craft_candidates(trained[0], data.test.images[:512], num_classes=10, max_steps=30, progress=ignore_progress)
+    )
+    print(f"Neural Cleanse, 30 steps of 10 classes with 2 starts: {seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
