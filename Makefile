@@ -18,7 +18,7 @@ demo: $(INSTALLED)  ## run the study on the embedded digits; ends with the table
 	$(BIN)/wobbliness study run digits --out runs/digits
 
 test: $(INSTALLED)  ## the tests, a file at a time on each core
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)  ## format, lint, types, and the floors
 	$(BIN)/ruff format --check .

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from wobbliness.pages import number
+from wobbliness.printing import print_report
 from wobbliness.study.cell_plan import plan
 from wobbliness.study.cells import load_network
 from wobbliness.study.claims import CLAIMS
@@ -338,3 +340,15 @@ def test_crafted_patterns_in_the_tables_are_those_in_the_files(study, digits):
 
 def cell_of_network(label):
     return next(cell.name for cell in plan(tiny()) if cell.kind == "train" and network_label(cell.spec) == label)
+
+
+@pytest.mark.parametrize(("width", "shows_paper"), [(80, False), (160, True)])
+def test_the_table_of_claims_fits_the_terminal(study, monkeypatch, capsys, width, shows_paper):
+    monkeypatch.setenv("COLUMNS", str(width))
+    report = study[1]
+    print_report(report, as_json=False)
+    table, _, page = capsys.readouterr().out.partition("report: ")
+    assert Path(page.strip()) == report.folder / "report.html"
+    assert max(map(len, table.splitlines())) <= width
+    assert ("paper" in table.splitlines()[2]) == shows_paper
+    assert all(finding.claim.id in table and finding.verdict in table for finding in report.findings)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from wobbliness.guard import SmoothnessGuard
     from wobbliness.scan_findings import Scan
 
+WIDE = 120  # characters from which on a terminal holds the paper's figures beside ours
+
 
 def write_votes(sweep: Sweep, out: Path, image_set: ImageSet) -> None:
     """Writes votes and W, one row per image and sigma, as Parquet or CSV by the file's ending.
@@ -172,19 +174,23 @@ def print_report(report: Report, *, as_json: bool) -> None:
         claims = [vars(finding) | vars(finding.claim) for finding in report.findings]
         print(json.dumps({"claims": claims, "report": str(page)}))  # one line for each study
         return
-    Console().print(_claims_table(report))
+    console = Console()
+    console.print(_claims_table(report, is_narrow=console.width < WIDE))
     print(f"report: {page}")
 
 
-def _claims_table(report: Report) -> Table:
+def _claims_table(report: Report, *, is_narrow: bool) -> Table:
+    """Everything in a row; on a narrow terminal without the paper's side and with the first of our figures alone."""
     table = Table(title=f"{report.tables.recipe.name}, seed {report.tables.recipe.seed}", show_lines=True)
     table.add_column("id")
     table.add_column("claim", ratio=3)
-    table.add_column("paper", ratio=2)
-    table.add_column("ours", ratio=5)
+    if not is_narrow:
+        table.add_column("paper", ratio=2)
+    table.add_column("ours", ratio=4 if is_narrow else 5)
     table.add_column("verdict", no_wrap=True)
     for finding in report.findings:
-        table.add_row(finding.claim.id, finding.claim.claim, finding.claim.paper, finding.ours, finding.verdict)
+        shown = [finding.ours.partition(";")[0]] if is_narrow else [finding.claim.paper, finding.ours]
+        table.add_row(finding.claim.id, finding.claim.claim, *shown, finding.verdict)
     return table
 
 
