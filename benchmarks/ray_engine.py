@@ -1,6 +1,7 @@
 """What the Ray engine costs beside the local one at equal cores, and what a second core brings; all in one run.
 
     python benchmarks/ray_engine.py                # the digits with longer trainings, on 2 cores and on 1
+    python benchmarks/ray_engine.py --epochs 75 --ways local ray    # the cost alone, on a longer study
 
 The same study is run by each engine in a new folder, in turns; whole commands are timed, from a cold start of Python and Ray to
 the finished report. Tables are compared byte by byte.
@@ -8,6 +9,7 @@ the finished report. Tables are compared byte by byte.
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,12 +22,17 @@ from wobbliness.study.recipes import Recipe, digits
 
 COMMAND = [sys.executable, "-c", "from wobbliness.cli import main; main()", "study", "run"]
 
+EPOCHS = "RAY_ENGINE_EPOCHS"
+WAYS = ("local", "ray", "ray-1-core")
+
 
 def longer(seed: int) -> Recipe:
-    """The digits with longer trainings."""
+    """The digits with longer trainings: as many epochs as the environment says, for the command reads this file by itself."""
     recipe = digits(seed)
     names = ("effect_networks", "strength_networks", "class_networks", "detection_networks")
-    networks = {name: tuple(replace(network, epochs=60) for network in getattr(recipe, name)) for name in names}
+    networks = {
+        name: tuple(replace(network, epochs=int(os.environ[EPOCHS])) for network in getattr(recipe, name)) for name in names
+    }
     return replace(recipe, name="longer", parameter_networks=(), **networks)
 
 
@@ -45,13 +52,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=60, help="of each training")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     arguments = parser.parse_args()
+    os.environ[EPOCHS] = str(arguments.epochs)
     cores = str(arguments.cores)
-    ways = {
+    options_of = {
         "local": ("--workers", cores),
         "ray": ("--engine", "ray", "--workers", cores),
-        "ray, 1 core": ("--engine", "ray", "--workers", "1"),
+        "ray-1-core": ("--engine", "ray", "--workers", "1"),
     }
+    ways = {way: options_of[way] for way in arguments.ways}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     found: set[bytes] = set()
     for _ in range(arguments.repeats):
@@ -62,16 +73,10 @@ def main() -> None:
                 shutil.rmtree(Path(folder) / "study")
             print(way, round(seconds[way][-1], 1), file=sys.stderr, flush=True)
     best = {way: min(values) for way, values in seconds.items()}
-    print(
-        json.dumps(
-            {
-                "seconds": {way: [round(value, 1) for value in values] for way, values in seconds.items()},
-                "ray / local": round(best["ray"] / best["local"], 3),
-                f"1 core / {cores} cores": round(best["ray, 1 core"] / best["ray"], 2),
-                "tables are equal": len(found) == 1,
-            }
-        )
-    )
+    ratios = {"ray / local": ("ray", "local"), f"1 core / {cores} cores": ("ray-1-core", "ray")}
+    facts = {name: round(best[one] / best[other], 3) for name, (one, other) in ratios.items() if {one, other} <= best.keys()}
+    rounded = {way: [round(value, 1) for value in values] for way, values in seconds.items()}
+    print(json.dumps({"seconds": rounded, **facts, "tables are equal": len(found) == 1}))
 
 
 if __name__ == "__main__":

@@ -271,3 +271,22 @@ def test_public_names_are_all_there():
     for name in wobbliness.__all__:
         assert getattr(wobbliness, name) is not None
     assert {"measure", "sweep", "open_classifier", "levene_test", "trigger", "Votes"} <= set(wobbliness.__all__)
+
+
+def test_a_device_is_taken_by_every_command_that_runs_a_model(monkeypatch, capsys, folder):
+    plain, placed = (
+        run(monkeypatch, capsys, "measure", folder / "model.onnx", folder / "images.npy", "--sigma", 0.1, "--json", *device)
+        for device in ((), ("--device", "cpu"))
+    )
+    assert plain == placed
+    assert plain[0] == 0
+    model, images = folder / "model.onnx", folder / "images.npy"
+    for arguments in (
+        ("measure", model, images, "--sigma", 0.1),
+        ("test", model, "--clean", images, "--suspect", images),
+        ("scan", model, images, "--trigger", "dot"),
+        ("guard", "fit", model, images, "--out", folder / "guard"),
+        ("guard", "judge", folder / "guard", model, images),
+    ):
+        code, _, err = run(monkeypatch, capsys, *arguments, "--device", "cuda")
+        assert (code, err) == (2, f"error: expected a torch module to run on cuda, got {model}\n"), arguments

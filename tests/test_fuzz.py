@@ -71,6 +71,7 @@ MODEL_OPTIONS = {
     "--factory": ["collections:OrderedDict", *WORDS],
     "--layout": ["nchw", "nhwc", *WORDS],
     "--trust-pickle": FLAG,
+    "--device": ["cpu", "mps", "meta", *WORDS],
     "--column": ["good", *WORDS],
     "--resize": FLAG,
     "--json": FLAG,
@@ -94,7 +95,8 @@ COMMANDS = {
         MODEL_OPTIONS
         | SEED
         | FEW_DRAWS
-        | {"--sigma": [*SIGMAS, *NUMBERS], "--level": LEVEL, "--suspect": [*IMAGES, *WORDS], "--fail-on-trigger": FLAG},
+        | {"--sigma": [*SIGMAS, *NUMBERS], "--level": LEVEL, "--suspect": [*IMAGES, *WORDS], "--fail-on-trigger": FLAG}
+        | {"--report": ["new.html", *OUTPUTS]},
     ),
     "scan": (
         [MODELS, IMAGES],
@@ -113,14 +115,19 @@ COMMANDS = {
         | FEW_DRAWS
         | {"--sigma": [*SIGMAS, *NUMBERS], "--false-positive-rate": ["0.3", "0.5", *NUMBERS], "--out": OUTPUTS},
     ),
-    "guard judge": ([["folder", "new", *WORDS], MODELS, IMAGES], {}, MODEL_OPTIONS | {"--out": OUTPUTS, "--quick": FLAG}),
+    "guard judge": (
+        [["guard", "guard", "folder", "new", *WORDS], MODELS, IMAGES],
+        {},
+        MODEL_OPTIONS | {"--out": OUTPUTS, "--quick": FLAG},
+    ),
     "study list": ([], {}, {"--json": FLAG}),
     "study run": (
         [["digits", "sevens.py:classify", "none.py:x", ".py:", *WORDS]],
         {"--out": ["new"], "--only": ["C99", "", ",", "C1,C99", "é"]},
         SEED
         | {"--out": OUTPUTS, "--workers": NUMBERS, "--cell-timeout": NUMBERS, "--engine": ["local", *WORDS]}
-        | {"--retry": FLAG, "--address": WORDS, "--store": WORDS, "--json": FLAG},
+        | {"--retry": FLAG, "--address": WORDS, "--store": WORDS, "--json": FLAG}
+        | {"--device": ["cpu", "mps", "meta", *WORDS], "--autocast": FLAG},
     ),
     "study status": ([["study", "folder", *WORDS]], {}, {"--json": FLAG}),
     "study report": ([["folder", "images.npy", *WORDS]], {}, {"--markdown": OUTPUTS, "--json": FLAG}),
@@ -168,6 +175,9 @@ def inputs(tmp_path_factory):
     claim_folder(folder / "study", small())
     (folder / "folder").mkdir()
     (folder / "folder" / "notes").write_text("someone's")
+    with contextlib.chdir(folder):
+        fit = "guard fit model.onnx images.npy --out guard --sigma 0.3 --draws 5 --false-positive-rate 0.5"
+        assert run(fit.split())[0] == 0
     return folder
 
 
@@ -220,6 +230,7 @@ def test_plain_arguments_are_accepted(inputs):
         ("test", ["--sigma", "0.3"]),
         ("scan", ["--sigma", "0.3"]),
         ("guard fit", ["--false-positive-rate", "0.5"]),
+        ("guard judge", []),
     ):
         positional, needed, _ = COMMANDS[command]
         words = [*command.split(), *(known[0] for known in positional)]

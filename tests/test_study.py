@@ -276,9 +276,21 @@ def test_a_folder_does_not_ask_what_its_cells_were_granted():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0"), (0.12345, "0.123"), (1e-9, "1.0e-09"), (float("nan"), ""), (7, "7"), (None, "")]
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.12345, "0.123"),
+        (1e-9, "1.0e-09"),
+        (1.0, "1"),
+        (0.9996, "0.9996"),
+        (1 - 1e-9, "0.9999"),
+        (1.0002, "1"),
+        (float("nan"), ""),
+        (7, "7"),
+        (None, ""),
+    ],
 )
-def test_numbers_never_round_to_a_false_zero(value, text):
+def test_numbers_never_round_to_a_false_zero_or_one(value, text):
     assert number(value) == text
 
 

@@ -12,6 +12,7 @@ from wobbliness.command_inputs import (
     IMAGES,
     Address,
     Column,
+    Device,
     Draws,
     Engine,
     EngineName,
@@ -87,6 +88,7 @@ def measure(
     factory: Factory = None,
     layout: Layout = None,
     trust_pickle: TrustPickle = False,
+    device: Device = None,
     out: Out = None,
     check_repeatable: Annotated[
         bool, typer.Option("--check-repeatable", help="Measure twice, to find a model that does not always answer alike.")
@@ -108,7 +110,8 @@ def measure(
     path = (
         str(Path(model).absolute()) if Path(model).exists() else model
     )  # wherever a node of a cluster has its working directory
-    opened = partial(open_model, path, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
+    options: dict[str, Any] = {"factory": factory, "layout": layout, "trust_pickle": trust_pickle, "device": device}
+    opened = partial(open_model, path, num_classes, **options)
     classifier = opened()
     image_set = read_images_for(classifier, images, column=column, label_column=label_column, resize=resize)
     pixels = image_set.images if trigger is None else open_trigger(trigger).apply(image_set.images)
@@ -139,6 +142,7 @@ def compare(
     factory: Factory = None,
     layout: Layout = None,
     trust_pickle: TrustPickle = False,
+    device: Device = None,
     report: Annotated[Path | None, typer.Option(help="Also a page of the result; .html.")] = None,
     fail_on_trigger: Annotated[bool, typer.Option("--fail-on-trigger", help="Exit code 3 if the suspect is smoother.")] = False,
     as_json: Json = False,
@@ -153,7 +157,7 @@ def compare(
 
     if report is not None:
         checked_page(report)
-    classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
+    classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle, device=device)
     batches = [read_images_for(classifier, source, column=column, resize=resize).images for source in (clean, suspect)]
     found = compare_batches(
         classifier,

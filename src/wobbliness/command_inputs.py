@@ -30,6 +30,7 @@ Model = Annotated[
 Factory = Annotated[str | None, typer.Option(help="package.module:function that makes the module of .safetensors weights.")]
 Layout = Annotated[str | None, typer.Option(help="nchw or nhwc, for models that do not tell; images are always channels first.")]
 TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Open a pickle or TorchScript file: runs any code in it.")]
+Device = Annotated[str | None, typer.Option(help="Where a torch model runs, cpu or cuda; cuda draws other noise.")]
 NumClasses = Annotated[int | None, typer.Option(help="Number of classes, for models that give labels.")]
 Images = Annotated[str, typer.Argument(help=IMAGES)]
 Column = Annotated[str | None, typer.Option(help="Array of an .npz, or column of a table.")]
@@ -53,6 +54,7 @@ def open_model(
     factory: str | None = None,
     layout: str | None = None,
     trust_pickle: bool = False,
+    device: str | None = None,
 ) -> Any:
     """The classifier that a command's MODEL names; a warning, for instance of a pickle's code, is one line on stderr."""
     from wobbliness.classifiers import open_classifier
@@ -67,7 +69,8 @@ def open_model(
         # of a pickle's code: said each time, also where Python was told to hide or raise warnings
         warnings.filterwarnings("always", message="opening ")
         warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-        return open_classifier(source, num_classes=num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
+        options: dict[str, Any] = {"factory": factory, "layout": layout, "trust_pickle": trust_pickle, "device": device}
+        return open_classifier(source, num_classes=num_classes, **options)
 
 
 def read_images_for(

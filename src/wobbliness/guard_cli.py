@@ -7,6 +7,7 @@ import typer
 
 from wobbliness.command_inputs import (
     Column,
+    Device,
     Draws,
     Factory,
     Images,
@@ -43,6 +44,7 @@ def fit(
     factory: Factory = None,
     layout: Layout = None,
     trust_pickle: TrustPickle = False,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Fit a guard on clean inputs.
@@ -55,7 +57,7 @@ def fit(
 
     checked_folder(out)
     settings: dict[str, Any] = {"draws": draws, "false_positive_rate": false_positive_rate, "seed": seed}
-    classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
+    classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle, device=device)
     guard = SmoothnessGuard(classifier, sigmas=tuple(sigma), num_classes=num_classes, **settings)
     guard.fit(read_images_for(classifier, clean, column=column, resize=resize).images)
     save_guard(guard, out)
@@ -75,6 +77,7 @@ def judge(
     factory: Factory = None,
     layout: Layout = None,
     trust_pickle: TrustPickle = False,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Judge inputs one by one: W at each sigma, labels, p-value, verdict.
@@ -85,7 +88,7 @@ def judge(
     from wobbliness.printing import print_judgement, print_quick_verdicts, write_table
 
     check_table(out)
-    classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
+    classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle, device=device)
     fitted = load_guard(guard, classifier)
     inputs = read_images_for(classifier, images, column=column, resize=resize).images
     if quick:

@@ -4,6 +4,8 @@ import base64
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+MOST_BELOW_ONE = 0.9999
+
 
 def page_environment() -> Environment:
     """Templates of the pages; a name that is missing is an error, not a gap."""
@@ -18,13 +20,17 @@ def page_environment() -> Environment:
 
 
 def number(value: object) -> str:
-    """A table's value as people read it: three significant digits, p-values in powers of ten, nothing for an absent one."""
+    """A table's value as people read it: three decimals, p-values in powers of ten, nothing for an absent one.
+
+    What is not 1 never reads as 1: a share just below it keeps a fourth decimal.
+    """
     if isinstance(value, bool) or not isinstance(value, float):
         return "" if value is None else str(value)
     if value != value:
         return ""
     if value == 0 or 0.001 <= abs(value) < 10_000:
-        return f"{value:.3f}".rstrip("0").rstrip(".")
+        text = f"{value:.3f}".rstrip("0").rstrip(".")
+        return f"{min(value, MOST_BELOW_ONE):.4f}" if text == "1" and value < 1 else text
     return f"{value:.1e}"
 
 

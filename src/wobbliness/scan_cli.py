@@ -7,6 +7,7 @@ import typer
 
 from wobbliness.command_inputs import (
     Column,
+    Device,
     Draws,
     Factory,
     Images,
@@ -42,6 +43,7 @@ def scan(
     factory: Factory = None,
     layout: Layout = None,
     trust_pickle: TrustPickle = False,
+    device: Device = None,
     out: Annotated[Path | None, typer.Option(help="Folder for page, pictures, JSON and table; new, empty, or of a scan.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -59,7 +61,7 @@ def scan(
     if out is not None:
         checked_scan_folder(out)
     suspected = [open_trigger(name) for name in trigger or ()]
-    classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle)
+    classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle, device=device)
     found = scan_model(
         classifier,
         read_images_for(classifier, images, column=column, resize=resize).images,

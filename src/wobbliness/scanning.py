@@ -57,8 +57,8 @@ def scan_model(
     together with `Scan.limits()`.
 
     Args:
-        classifier: as for `open_classifier`; candidates are crafted where it is a torch module, on the CPU and on a copy if need
-            be.
+        classifier: as for `open_classifier`; candidates are crafted where it is a torch module, on its device; for one that is
+            neither the CPU nor `cuda`, on a copy on the CPU.
         images: `(N, C, H, W)` clean images in [0, 1] of all classes, at least 48, or 32 where no candidates are crafted. Their
             labels are not needed.
         triggers: suspected ones, by `trigger` or `trigger_from_png`.
@@ -122,12 +122,13 @@ def scan_model(
 
 
 def _network(classifier: Classifier) -> torch.nn.Module | None:
-    """The torch module behind a classifier, on the CPU; None where there is none."""
+    """The torch module behind a classifier, on the CPU or a CUDA device; None where there is none."""
     module = classifier.module if isinstance(classifier, WhiteBox) else None
     if not isinstance(module, torch.nn.Module):
         return None
-    on_cpu = all(tensor.device.type == "cpu" for tensor in (*module.parameters(), *module.buffers()))
-    return module if on_cpu else copy.deepcopy(module).cpu()
+    places = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
+    can_stay = all(place.type in ("cpu", "cuda") for place in places) and len(places) <= 1
+    return module if can_stay else copy.deepcopy(module).cpu()
 
 
 def _check_has_patterns(network: torch.nn.Module | None, triggers: Sequence[Trigger], classes: Sequence[int] | None) -> None:
