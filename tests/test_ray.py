@@ -20,6 +20,7 @@ from wobbliness.progress import ignore_progress
 from wobbliness.ray_cluster import ray_cluster
 from wobbliness.shards import joined
 from wobbliness.study.cell_plan import plan
+from wobbliness.study.cells import Place
 from wobbliness.study.checking import cells_left
 from wobbliness.study.engine import Job
 from wobbliness.study.failures import read_failure
@@ -182,6 +183,14 @@ def test_a_cell_waits_for_the_resources_of_its_recipe(cluster, tmp_path, cpus, s
 def test_no_cluster_is_said_at_once(address, message):
     with pytest.raises(ValueError, match=message), ray_cluster(address):
         pass
+
+
+def test_a_machine_that_hands_out_cells_needs_no_device_itself(tmp_path):
+    place = Place(device="mps" if torch.cuda.is_available() else "cuda")
+    with pytest.raises(ValueError, match="expected a Ray cluster at 127.0.0.1:1, got"):
+        run_study(small(), tmp_path, cluster=Cluster(address="127.0.0.1:1"), place=place)
+    with pytest.raises(ValueError, match="expected a device that this machine has"):
+        run_study(small(), tmp_path, place=place)
 
 
 def test_without_ray_it_is_said_how_to_get_it(monkeypatch):

@@ -52,16 +52,15 @@ class Place:
     device: str = "cpu"
     autocast: bool = False
 
+    def check(self) -> None:
+        """ValueError where this machine has no such device, or autocast is wanted on the CPU."""
+        if self.torch_device == CPU and self.autocast:
+            raise ValueError("expected an accelerator for autocast, got the cpu")
+
     @property
     def torch_device(self) -> torch.device:
-        """The device as torch has it.
-
-        Raises:
-            ValueError: this machine has no such device, or autocast is wanted on the CPU.
-        """
+        """The device as torch has it; ValueError where this machine has no such device."""
         device: torch.device = checked_device(self.device)
-        if self.autocast and device == CPU:
-            raise ValueError("expected an accelerator for autocast, got the cpu")
         return device
 
     @property
@@ -71,8 +70,11 @@ class Place:
         return f"{device.type} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
 
+ON_THE_CPU = Place()
+
+
 def run_cell(
-    out: Path, cell: Cell, recipe: Recipe, progress: Progress, notice: Notice = print_notice, *, place: Place = Place()
+    out: Path, cell: Cell, recipe: Recipe, progress: Progress, notice: Notice = print_notice, *, place: Place = ON_THE_CPU
 ) -> None:
     """Does one cell and leaves its record in the study folder."""
     started, checkpoint = time.perf_counter(), _checkpoint(out, cell, notice, place)

@@ -11,7 +11,7 @@ from wobbliness.progress import Notice, ignore_progress, print_notice
 from wobbliness.ray_cluster import ray_cluster
 from wobbliness.study.attempts import Do
 from wobbliness.study.cell_plan import plan
-from wobbliness.study.cells import Place, run_cell
+from wobbliness.study.cells import ON_THE_CPU, Place, run_cell
 from wobbliness.study.checking import cells_left, needs_of
 from wobbliness.study.checkpoints import remove_stale_checkpoints
 from wobbliness.study.claiming import claim_folder
@@ -61,7 +61,7 @@ def run_study(
     progress: CellProgress | None = None,
     notice: Notice = print_notice,
     cluster: Cluster | None = None,
-    place: Place | None = None,
+    place: Place = ON_THE_CPU,
     do: Do | None = None,
 ) -> None:
     """Runs every cell of the study that has no record yet. Several runners may share a folder.
@@ -77,8 +77,8 @@ def run_study(
         progress: called with (cell name, steps done, steps in all).
         notice: called with one line for each damaged file that was set aside; by default it is printed on standard error.
         cluster: of Ray, on which the cells are done instead of here; the records are the same.
-        place: where the networks run; by default on the CPU. An accelerator gives other networks and other noise: records of both
-            can share a folder, and each says where it was made.
+        place: where the networks run, here or on each node of the cluster. An accelerator gives other networks and other
+            noise: records of both can share a folder, and each says where it was made.
         do: what does one cell; by default `wobbliness.study.cells.run_cell` at that place.
 
     Raises:
@@ -87,9 +87,9 @@ def run_study(
         CannotWrite: the folder cannot be written to; what was done before is kept.
         StudyFailed: some cell failed, when all that could be done is done.
     """
-    if place is not None:
-        _ = place.torch_device
-    do = do or (run_cell if place is None else partial(run_cell, place=place))
+    if cluster is None:
+        place.check()
+    do = do or partial(run_cell, place=place)
     cells, store = plan(recipe, only), None if cluster is None or cluster.store is None else Store(cluster.store)
     if store is not None:
         claim_folder(out, recipe, notice=notice)
