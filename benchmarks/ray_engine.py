@@ -23,7 +23,7 @@ from wobbliness.study.recipes import Recipe, digits
 COMMAND = [sys.executable, "-c", "from wobbliness.cli import main; main()", "study", "run"]
 
 EPOCHS = "RAY_ENGINE_EPOCHS"
-WAYS = ("local", "ray", "ray-1-core")
+WAYS = {"local": (), "ray": ("--engine", "ray"), "ray-1-core": ("--engine", "ray", "--workers", "1")}  # the last --workers counts
 
 
 def longer(seed: int) -> Recipe:
@@ -53,22 +53,16 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=60, help="of each training")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     arguments = parser.parse_args()
     os.environ[EPOCHS] = str(arguments.epochs)
     cores = str(arguments.cores)
-    options_of = {
-        "local": ("--workers", cores),
-        "ray": ("--engine", "ray", "--workers", cores),
-        "ray-1-core": ("--engine", "ray", "--workers", "1"),
-    }
-    ways = {way: options_of[way] for way in arguments.ways}
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    seconds: dict[str, list[float]] = {way: [] for way in arguments.ways}
     found: set[bytes] = set()
     for _ in range(arguments.repeats):
-        for way, options in ways.items():
+        for way in arguments.ways:
             with tempfile.TemporaryDirectory() as folder:
-                seconds[way].append(timed(Path(folder) / "study", *options))
+                seconds[way].append(timed(Path(folder) / "study", "--workers", cores, *WAYS[way]))
                 found.add(repr(tables(Path(folder) / "study")).encode())
                 shutil.rmtree(Path(folder) / "study")
             print(way, round(seconds[way][-1], 1), file=sys.stderr, flush=True)

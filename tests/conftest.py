@@ -54,12 +54,13 @@ with install_import_hook("wobbliness", "beartype.beartype"):
     import wobbliness.votes  # noqa: F401
 
 
-SLOWEST_FIRST = ("documented", "ray", "results", "study", "forms", "tutorials", "page", "locks", "fuzz", "faults")
+SLOWEST = ("documented", "ray", "results", "study", "forms", "tutorials", "page", "locks", "fuzz", "faults")
+TURNS = {f"test_{name}": turn for turn, name in enumerate(SLOWEST)}
 
 
 def pytest_collection_modifyitems(items):
     """Files that take minutes begin first: the last one to begin is what the other cores wait for."""
-    items.sort(key=lambda item: next((k for k, name in enumerate(SLOWEST_FIRST) if item.path.stem == f"test_{name}"), 99))
+    items.sort(key=lambda item: TURNS.get(item.path.stem, len(TURNS)))
 
 
 class HalfSpace:

@@ -19,6 +19,7 @@ from wobbliness.study.training import train_network
 from wobbliness.universal import craft_universal_perturbation
 
 CPU = torch.device("cpu")
+ABSENT = "mps" if torch.cuda.is_available() else "cuda"
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
@@ -177,7 +178,7 @@ def test_bad_scores_are_refused(images):
 
 def test_devices_that_cannot_be_used_are_refused(half_space, images):
     module = HalfSpaceModule(half_space)
-    for device in ("cuda" if not torch.cuda.is_available() else "mps", "nonsense", "meta"):
+    for device in (ABSENT, "nonsense", "meta"):
         with pytest.raises(ValueError, match="^expected a device"):
             wobbliness.measure(module, images, 0.3, draws=5, device=device)
     with pytest.raises(ValueError, match="^expected a torch module"):
@@ -230,10 +231,14 @@ def test_a_card_reports_what_lower_precision_changes(digits):
     assert 0 <= wobbliness.measure(classifier, digits.test.images[:40], 0.3).execution.changed_labels < 0.2
 
 
+def records_of(out):
+    return [read_record(out / "records", path.stem) for path in (out / "records").glob("*.json")]
+
+
 @needs_cuda
 def test_a_study_runs_on_a_card(tmp_path):
     run_study(small(), tmp_path, only=["C3"], workers=1, place=Place(device="cuda", autocast=True), progress=ignore_progress)
-    records = [read_record(tmp_path / "records", path.stem) for path in (tmp_path / "records").glob("*.json")]
+    records = records_of(tmp_path)
     assert all(record.provenance["device"].startswith("cuda (") for record in records)
     executions = [execution for record in records for execution in record.results.get("executions", ())]
     assert executions
@@ -256,7 +261,7 @@ def test_crafting_runs_on_a_card(digits):
 @pytest.mark.parametrize(
     ("place", "problem"),
     [
-        (Place(device="mps"), "expected a device that this machine has, got 'mps'"),
+        (Place(device=ABSENT), f"expected a device that this machine has, got '{ABSENT}'"),
         (Place(device="nonsense"), "expected a device such as cpu, cuda or mps, got 'nonsense'"),
         (Place(autocast=True), "expected an accelerator for autocast, got the cpu"),
     ],
@@ -269,5 +274,5 @@ def test_a_study_needs_the_device_it_is_told(tmp_path, place, problem):
 
 def test_a_record_says_where_it_was_made(tmp_path):
     run_study(small(), tmp_path, only=["C3"], workers=1, place=Place(device="cpu"), progress=ignore_progress)
-    records = [read_record(tmp_path / "records", path.stem) for path in (tmp_path / "records").glob("*.json")]
+    records = records_of(tmp_path)
     assert {record.provenance["device"] for record in records} == {"cpu"}

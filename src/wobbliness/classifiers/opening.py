@@ -105,14 +105,12 @@ def _is_estimator(source: Any) -> bool:
 
 
 def _open_module(module: Any, options: _Options) -> Classifier:
-    import torch
-
     from wobbliness.classifiers.accelerated import AcceleratedClassifier
-    from wobbliness.classifiers.torch_module import TorchClassifier
+    from wobbliness.classifiers.torch_module import TorchClassifier, device_of
 
     shape, device = getattr(module, "image_shape", None), options.device
     shape = tuple(shape) if isinstance(shape, tuple | list) else None
-    here = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+    here = device_of(module)
     wanted = here if device is None else checked_device(device)
     if wanted.type != here.type or wanted.index not in (None, here.index):
         module = copy.deepcopy(module).to(wanted)

@@ -28,8 +28,8 @@ CPU = torch.device("cpu")
 
 
 def device_of(module: torch.nn.Module) -> torch.device:
-    """Where a module's parameters are; one without any is taken to be on the CPU."""
-    return next((parameter.device for parameter in module.parameters()), CPU)
+    """Where a module's parameters and buffers are, by the first of them; one without any is taken to be on the CPU."""
+    return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), CPU)
 
 
 def has_fast_bfloat16(device: torch.device = CPU) -> bool:
