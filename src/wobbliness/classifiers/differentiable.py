@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from wobbliness.classifiers.pixel_gradients import PixelGradients
 from wobbliness.classifiers.torch_module import device_of, evaluation_mode, has_fast_bfloat16, torch_threads
 
 
@@ -69,7 +70,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
     try:
         for parameter in learned:
             parameter.requires_grad_(False)
-        with evaluation_mode(network), torch_threads(1):
+        with evaluation_mode(network), torch_threads(1), PixelGradients():
             yield
     finally:
         for parameter in learned:
