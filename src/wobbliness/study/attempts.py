@@ -8,6 +8,7 @@ from wobbliness.study.checking import condition, recorded_weights, remove_unfini
 from wobbliness.study.engine import Job, Outcome, Result
 from wobbliness.study.failures import failure, failure_of, forget_failure, read_failure, write_failure
 from wobbliness.study.files import CannotWrite
+from wobbliness.study.freed_memory import give_back_freed_memory
 from wobbliness.study.locks import lock
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.specs import Cell
@@ -63,6 +64,8 @@ def _attempt(out: Path, job: Job, recipe: Recipe, do: Do, progress: Progress, no
         failed = failure_of(name, error)
         write_failure(out, failed)
         return Outcome(cell=name, result=Result.FAILED, message=failed.message)
+    finally:
+        give_back_freed_memory()
     if weights is not None and recorded_weights(out, name) != weights:
         notice(f"{name} came out otherwise than it was recorded: other libraries or another processor")
     forget_failure(out, name)
