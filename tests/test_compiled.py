@@ -232,3 +232,48 @@ def test_noise_reaches_the_classifier_as_it_is_drawn(images):
     wobbliness.measure(record, images[:1], 0.25, draws=500, num_classes=2)
     noise = (np.concatenate(seen).astype(np.float64) - images[:1]) / 0.25
     assert stats.kstest(noise.ravel(), "norm").pvalue > 0.001
+
+
+@pytest.fixture
+def num_exports(monkeypatch):
+    """How often the exporter has run."""
+    ran = []
+    export = torch.onnx.export
+    monkeypatch.setattr(torch.onnx, "export", lambda *arguments, **options: ran.append(1) or export(*arguments, **options))
+    monkeypatch.setattr(compiled, "_templates", {})
+    return lambda: len(ran)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape", "exports"),
+    [("small_cnn", (1, 8, 8), 1), ("large_cnn", (1, 12, 12), 1), ("resnet18_width16", (3, 8, 8), 2)],
+)
+def test_one_export_serves_modules_of_one_structure(architecture, shape, exports, num_exports):
+    images = np.random.default_rng(0).uniform(size=(4, *shape)).astype(np.float32)
+    networks = [build_network(architecture, shape, 10, seed=seed).eval() for seed in (0, 1)]
+    own = [compiled._export(network, images) for network in networks]
+    assert num_exports() == 2
+    for network in networks:
+        compiled.declare_structure(network, architecture)
+    assert [compiled._export(network, images) for network in networks] == own
+    assert num_exports() == 2 + exports  # normalisation folded into the weights of a convolution: each is exported by itself
+
+
+def test_modules_of_no_declared_structure_are_exported_each(num_exports):
+    images = np.zeros((2, 1, 8, 8), np.float32)
+    for seed in (0, 1):
+        compiled.compile_module(build_network("small_cnn", (1, 8, 8), 10, seed=seed).eval(), images)
+    assert num_exports() == 2
+
+
+def test_a_wrongly_declared_structure_is_noticed(num_exports):
+    images = np.random.default_rng(0).uniform(size=(4, 1, 8, 8)).astype(np.float32)
+    first, second = (build_network("small_cnn", (1, 8, 8), classes, seed=0).eval() for classes in (10, 9))
+    for network in (first, second):
+        compiled.declare_structure(network, "the same")
+    assert compiled.compile_module(first, images).graph is not None
+    assert "other ones" in compiled.compile_module(second, images).reason
+    third = torch.nn.Sequential(first, torch.nn.Softmax(dim=1))[:1].eval()
+    compiled.declare_structure(third, "the same")
+    assert "other ones" in compiled.compile_module(third, images).reason
+    assert num_exports() == 1

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
+from wobbliness.classifiers.compiled import declare_structure
 from wobbliness.classifiers.opening import checked_device, open_classifier
 from wobbliness.classifiers.torch_module import CPU, torch_threads
 from wobbliness.progress import Notice, Progress, print_notice
@@ -158,7 +159,11 @@ def _network_of(out: Path, spec: NetworkSpec, place: Place) -> nn.Sequential:
 @lru_cache(maxsize=4)
 def _network(path: Path, changed: int, device: torch.device) -> nn.Sequential:  # noqa: ARG001  # made again, it is another one
     """Kept from one cell of a process to the next, with its compiled graph."""
-    return load_network(path).to(device)
+    network = load_network(path).to(device)
+    declare_structure(
+        network, repr(network)
+    )  # its modules are this package's own, and their names and sizes all there is to them
+    return network
 
 
 def _train(
