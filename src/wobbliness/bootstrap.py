@@ -4,6 +4,8 @@ Written out, since `scipy.stats.bootstrap` gives no number where a single resamp
 by how often each value was drawn.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -23,14 +25,9 @@ def auc_bootstrap(is_positive: ArrayLike, scores: ArrayLike, *, seed: int, confi
     """
     positive, score = np.asarray(is_positive, bool), np.asarray(scores, float)
     higher, lower = score[positive], score[~positive]
-    rng = np.random.default_rng(np.random.SeedSequence(seed))
-    counts = [np.empty((RESAMPLES, side.size)) for side in (higher, lower)]
-    for index in range(RESAMPLES):
-        for count in counts:
-            num_values = count.shape[1]
-            count[index] = np.bincount(rng.integers(num_values, size=num_values), minlength=num_values)
+    drawn_higher, drawn_lower = _counts_of_both(higher.size, lower.size, seed)
     wins = np.sign(higher[:, None] - lower[None]) + 1  # 2 for a pair in order, 1 for a tie
-    areas = ((counts[0] @ wins) * counts[1]).sum(axis=1) / 2 / higher.size / lower.size
+    areas = ((drawn_higher @ wins) * drawn_lower).sum(axis=1) / 2 / higher.size / lower.size
     return _interval(areas, confidence)
 
 
@@ -57,6 +54,20 @@ def pearson_bootstrap(x: ArrayLike, y: ArrayLike, *, seed: int, confidence: floa
     first, second = (side - side.mean(axis=1, keepdims=True) for side in (first, second))
     coefficients = _ratio((first * second).sum(axis=1), (first**2).sum(axis=1), (second**2).sum(axis=1))
     return _interval(np.where(constant, 0.0, coefficients), confidence)
+
+
+@lru_cache(maxsize=1)  # a study asks for one size again and again: each test, at each sigma
+def _counts_of_both(num_higher: int, num_lower: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each resample holds each positive and each negative; read-only, since callers share them."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    sides = tuple(np.empty((RESAMPLES, size)) for size in (num_higher, num_lower))
+    for index in range(RESAMPLES):
+        for counts in sides:
+            size = counts.shape[1]
+            counts[index] = np.bincount(rng.integers(size, size=size), minlength=size)
+    for counts in sides:
+        counts.setflags(write=False)
+    return sides[0], sides[1]
 
 
 def _chosen_pairs(num_pairs: int, seed: int) -> np.ndarray:
