@@ -126,6 +126,16 @@ def test_every_figure_is_drawn_from_the_rows_one_can_download(opened, report):
             assert len(rows) == len(wanted)
 
 
+def test_every_figure_says_what_one_sees_of_which_claim(opened, report):
+    page = opened()
+    ours = {finding.claim.id: finding for finding in report.findings if finding.verdict != "not measured"}
+    for figure in report.figures:
+        lines = [line.text_content() for line in page.query_selector_all(f"#{figure.name} .found li")]
+        wanted = [ours[claim] for claim in figure.about or figure.claims if claim in ours]
+        assert lines == [f"{one.claim.id} {one.verdict}: {one.ours.partition('; ')[0]}" for one in wanted]
+    assert page.locator(".found li").count() >= 5
+
+
 def test_links_lead_somewhere(opened):
     page = opened()
     targets = [link.get_attribute("href") for link in page.query_selector_all('a[href^="#"]')]

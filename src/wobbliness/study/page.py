@@ -51,7 +51,7 @@ CURVE = (100, 30)  # width and height of a training curve
 
 @dataclass(frozen=True, kw_only=True)
 class ShownClaim:
-    """A finding, its statement in parts, and where to look."""
+    """A finding, its statement in parts (the first is the one that counts), and where to look."""
 
     finding: Finding
     parts: list[str]
@@ -61,12 +61,12 @@ class ShownClaim:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownFigure:
-    """A figure on the page: its still picture, its chart and its rows as addresses that hold them."""
+    """A figure on the page: what it says of which claims, and its still picture, chart and rows as addresses that hold them."""
 
     name: str
     title: str
     caption: str
-    claims: tuple[str, ...]
+    claims: list[ShownClaim]
     svg: str
     csv: str
     chart: str
@@ -125,11 +125,12 @@ def render_page(
         shown: the rows and columns of the tables on the page.
     """
     found = explorer(tables)
+    claims = [_claim(finding, figures, shown) for finding in findings]
     page = Page(
         recipe=tables.recipe,
         tally=_tally(findings),
-        claims=[_claim(finding, figures, shown) for finding in findings],
-        figures=[_figure(figure, tables, folder) for figure in figures],
+        claims=claims,
+        figures=[_figure(figure, tables, folder, claims) for figure in figures],
         networks=_networks(tables),
         tables=[ShownTable(name=name, title=TITLES[name], frame=frame, csv=_csv(frame)) for name, frame in shown.items()],
         explorer=_json(found) if found else "",
@@ -157,13 +158,13 @@ def _claim(finding: Finding, figures: Sequence[FigureFile], shown: dict[str, pd.
     )
 
 
-def _figure(figure: FigureFile, tables: Tables, folder: Path) -> ShownFigure:
+def _figure(figure: FigureFile, tables: Tables, folder: Path, claims: Sequence[ShownClaim]) -> ShownFigure:
     rows = figure.rows(tables) if figure.rows else pd.DataFrame()
     return ShownFigure(
         name=figure.name,
         title=figure.title,
         caption=figure.caption,
-        claims=figure.about or figure.claims,
+        claims=[claim for claim in claims if figure in claim.figures],
         svg=data_uri((folder / f"{figure.name}.svg").read_bytes(), "image/svg+xml"),
         csv=_csv(rows) if len(rows) else "",
         chart=_json(figure.chart()) if figure.chart and len(rows) else "",
