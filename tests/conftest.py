@@ -37,6 +37,7 @@ with install_import_hook("wobbliness", "beartype.beartype"):
     import wobbliness.noise
     import wobbliness.pattern_effects
     import wobbliness.planning
+    import wobbliness.row_tests
     import wobbliness.sampling
     import wobbliness.scan_findings
     import wobbliness.scan_pictures

@@ -9,7 +9,8 @@ from scipy import stats
 from sklearn import metrics
 
 import wobbliness
-from wobbliness.detection import choose_sigma, levene_pvalue
+from wobbliness.detection import choose_sigma, levene_pvalues
+from wobbliness.row_tests import levene_rows, mann_whitney_rows
 from wobbliness.statistics import auc_interval, is_outlier, rate
 
 BATCH = arrays(np.float64, st.integers(3, 40), elements=st.sampled_from([0.0, 0.0, 0.0, 0.1, 0.2, 0.35, 0.8, 1.7]))
@@ -44,6 +45,19 @@ def test_levene_after_removal_is_scipys_on_what_is_left(clean, suspect):
             reference = stats.levene(*kept, center="median")
         if np.isfinite(reference.statistic) and reference.statistic < 1e6:
             assert ours.pvalue == pytest.approx(reference.pvalue, rel=1e-5, abs=1e-9)
+
+
+def test_pairs_in_rows_are_tested_like_each_alone():
+    rng = np.random.default_rng(0)
+    clean, suspect = (np.stack([wobbly(rng, size, share) for share in np.linspace(0, 1, 30)]) for size in (25, 40))
+    suspect[3] = clean[3, 0] = clean[0] = 0.5
+    levene, directional = levene_rows(clean, suspect), mann_whitney_rows(clean, suspect)
+    assert len(set(levene.num_removed_clean)) > 3
+    for row, (one, other) in enumerate(zip(clean, suspect, strict=True)):
+        for name, value in vars(wobbliness.levene_test(one, other)).items():
+            assert getattr(levene, name)[row] == pytest.approx(value, rel=1e-9)
+        alone = wobbliness.mann_whitney_test(one, other)
+        assert (directional.statistic[row], directional.pvalue[row]) == (alone.statistic, alone.pvalue)
 
 
 def test_constant_batches_are_no_evidence():
@@ -166,7 +180,7 @@ def test_sigma_is_the_smallest_that_tells_smooth_from_clean():
     rng = np.random.default_rng(0)
     clean_w = {0.05: wobbly(rng, 300, 0.02), 0.1: wobbly(rng, 300, 0.3), 0.2: wobbly(rng, 300, 0.9)}
     assert choose_sigma(clean_w, batch_size=100).sigma == 0.1
-    assert choose_sigma(clean_w, batch_size=100, test=levene_pvalue).sigma == 0.2
+    assert choose_sigma(clean_w, batch_size=100, test=levene_pvalues).sigma == 0.2
     assert choose_sigma(clean_w, batch_size=100).reached
     nothing = choose_sigma({0.1: np.zeros(50), 0.2: np.zeros(50)}, batch_size=25)
     assert (nothing.reached, nothing.power) == (False, 0)

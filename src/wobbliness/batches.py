@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from wobbliness.detection import choose_sigma, directional_pvalue, levene_pvalue
+from wobbliness.detection import choose_sigma, directional_pvalues, levene_pvalues
 from wobbliness.progress import Progress
 from wobbliness.sampling import sweep
 from wobbliness.statistics import LeveneTest, MannWhitneyTest, levene_test, mann_whitney_test
@@ -181,16 +181,16 @@ def compare_w(clean_w: BatchesOfW, suspect_w: BatchesOfW, *, level: float = 0.01
     _check_sizes(num_clean, num_suspect, len(clean))
     compared, for_choice = _halves(num_clean, seed) if len(clean) > 1 else (np.arange(num_clean), np.arange(0))
     reference = {sigma: w[compared] for sigma, w in clean.items()}
-    chosen = {test: next(iter(clean)) for test in (directional_pvalue, levene_pvalue)}
+    chosen = {test: next(iter(clean)) for test in (directional_pvalues, levene_pvalues)}
     if len(for_choice):
         calibration = {sigma: w[for_choice] for sigma, w in clean.items()}
         size = min(len(compared), num_suspect)
         chosen = {test: choose_sigma(calibration, batch_size=size, test=test, seed=seed).sigma for test in chosen}
     return BatchComparison(
         level=level,
-        sigma=chosen[directional_pvalue],
-        levene_sigma=chosen[levene_pvalue],
-        power=_power(reference[chosen[directional_pvalue]], num_suspect, level, seed),
+        sigma=chosen[directional_pvalues],
+        levene_sigma=chosen[levene_pvalues],
+        power=_power(reference[chosen[directional_pvalues]], num_suspect, level, seed),
         num_clean=len(compared),
         num_for_sigma=len(for_choice),
         num_suspect=num_suspect,
@@ -223,8 +223,7 @@ def _halves(num_points: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def _power(clean: Float[np.ndarray, " N"], num_suspect: int, level: float, seed: int) -> float:
     """Share of clean batches, drawn with replacement, from which the directional test tells a fully smooth batch."""
     drawn = np.random.default_rng(np.random.SeedSequence(seed)).choice(clean, size=(NUM_DRAWN, len(clean)))
-    smooth = np.zeros(num_suspect)
-    return float(np.mean([directional_pvalue(batch, smooth) <= level for batch in drawn]))
+    return float(np.mean(directional_pvalues(drawn, np.zeros((NUM_DRAWN, num_suspect))) <= level))
 
 
 def _check_level(level: float) -> None:

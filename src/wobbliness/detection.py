@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wobbliness.statistics import levene_test, mann_whitney_test
+from wobbliness.row_tests import levene_rows, mann_whitney_rows
 
 NUM_BATCHES = 100  # drawn to estimate a power
 
-BatchTest = Callable[[np.ndarray, np.ndarray], float]
-"""Gives a p-value from the W of a clean batch and of a suspect one."""
+BatchTest = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Gives the p-values `(B,)` of many pairs of batches, from the W of clean ones `(B, N)` and of suspect ones `(B, M)`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,26 +29,26 @@ class SigmaChoice:
     reached: bool
 
 
-def directional_pvalue(clean_w: np.ndarray, suspect_w: np.ndarray) -> float:
-    """p-value of the directional test (Mann-Whitney, is W lower?)."""
-    return mann_whitney_test(clean_w, suspect_w).pvalue
+def directional_pvalues(clean_w: np.ndarray, suspect_w: np.ndarray) -> np.ndarray:
+    """p-values of the directional test (Mann-Whitney, is W lower?), a pair of batches in each row."""
+    return mann_whitney_rows(clean_w, suspect_w).pvalue
 
 
-def levene_pvalue(clean_w: np.ndarray, suspect_w: np.ndarray) -> float:
-    """p-value of the paper's Levene test, outliers removed."""
-    return levene_test(clean_w, suspect_w).pvalue
+def levene_pvalues(clean_w: np.ndarray, suspect_w: np.ndarray) -> np.ndarray:
+    """p-values of the paper's Levene test, outliers removed."""
+    return levene_rows(clean_w, suspect_w).pvalue
 
 
-def levene_pvalue_all_points(clean_w: np.ndarray, suspect_w: np.ndarray) -> float:
-    """p-value of Levene's test on all points."""
-    return levene_test(clean_w, suspect_w).pvalue_all_points
+def levene_pvalues_all_points(clean_w: np.ndarray, suspect_w: np.ndarray) -> np.ndarray:
+    """p-values of Levene's test on all points."""
+    return levene_rows(clean_w, suspect_w).pvalue_all_points
 
 
 def choose_sigma(
     clean_w: Mapping[float, ArrayLike],
     *,
     batch_size: int,
-    test: BatchTest = directional_pvalue,
+    test: BatchTest = directional_pvalues,
     power: float = 0.99,
     pvalue: float = 1e-6,
     seed: int = 0,
@@ -62,7 +62,7 @@ def choose_sigma(
     Args:
         clean_w: W of clean points at each sigma, each `(N,)` nats.
         batch_size: number of points of each batch that will be compared.
-        test: gives the p-value of (clean W, suspect W).
+        test: gives the p-values `(B,)` of pairs of batches, from their W `(B, N)` and `(B, M)`.
         power: wanted probability of detection, in (0, 1).
         pvalue: threshold of the test.
         seed: of the drawn batches.
@@ -77,11 +77,11 @@ def choose_sigma(
         raise ValueError("expected clean W at one sigma at least, got none")
     if batch_size < 2:
         raise ValueError(f"expected batches of at least 2 points, got {batch_size}")
-    smooth, choices = np.zeros(batch_size), []
+    smooth, choices = np.zeros((NUM_BATCHES, batch_size)), []
     for sigma in sorted(clean_w):
         rng = np.random.default_rng(np.random.SeedSequence(seed))
-        batches = rng.choice(np.asarray(clean_w[sigma]), size=(NUM_BATCHES, batch_size))
-        reached = float(np.mean([test(batch, smooth) <= pvalue for batch in batches]))
+        batches = rng.choice(np.asarray(clean_w[sigma], dtype=np.float64), size=(NUM_BATCHES, batch_size))
+        reached = float(np.mean(test(batches, smooth) <= pvalue))
         choices.append(SigmaChoice(sigma=sigma, power=reached, reached=reached >= power))
         if choices[-1].reached:
             return choices[-1]

@@ -1,21 +1,26 @@
 """Comparisons of batches, from the table of points: sigma chosen on clean ones, batch tests, ROC curves, negative controls."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
-from wobbliness.detection import BatchTest, choose_sigma, directional_pvalue, levene_pvalue, levene_pvalue_all_points
-from wobbliness.statistics import levene_test, mann_whitney_test, rate
+from wobbliness.detection import BatchTest, choose_sigma, directional_pvalues, levene_pvalues, levene_pvalues_all_points
+from wobbliness.row_tests import levene_rows, mann_whitney_rows
+from wobbliness.statistics import rate
 from wobbliness.study.recipes import Recipe
+
+Pair = tuple[np.ndarray, np.ndarray]
+"""W of a clean batch and of a suspect one."""
 
 PAPER_BATCH = 25  # points of each batch in the paper's Fig. 4
 LEVEL = 0.05  # of the negative controls
 
 TESTS: dict[str, BatchTest] = {
-    "levene": levene_pvalue,
-    "levene, all points": levene_pvalue_all_points,
-    "directional": directional_pvalue,
+    "levene": levene_pvalues,
+    "levene, all points": levene_pvalues_all_points,
+    "directional": directional_pvalues,
 }
 """The three tests by the name they bear in tables and figures. Each is judged at the sigma chosen for it on clean points."""
 
@@ -56,6 +61,7 @@ def choose_sigmas(points: pd.DataFrame) -> pd.DataFrame:
 def batch_tests(points: pd.DataFrame, sigma: pd.DataFrame) -> pd.DataFrame:
     """Each suspect batch, and the second clean one, against the clean batch of its network, where both are recorded."""
     rows: list[dict[str, object]] = []
+    pairs: list[Pair] = []
     if points.empty:
         return points
     for (network, batch_size, at), group in points.groupby(["network", "batch_size", "sigma"], sort=False):
@@ -65,34 +71,51 @@ def batch_tests(points: pd.DataFrame, sigma: pd.DataFrame) -> pd.DataFrame:
         chosen = sigma[(sigma.network == network) & (sigma.batch_size == batch_size)].set_index("test").sigma
         keys = {"network": network, "batch_size": batch_size, "sigma": at}
         keys |= {column: bool(chosen[test] == at) for test, column in CHOSEN_COLUMNS.items()}
-        rows += [keys | row for row in _suspect_rows(clean, group)]
-    return pd.DataFrame(rows)
+        for row, pair in _suspect_pairs(clean, group):
+            rows.append(keys | row)
+            pairs.append(pair)
+    return pd.concat([pd.DataFrame(rows), _tests(pairs)], axis=1)
 
 
-def _suspect_rows(clean: np.ndarray, group: pd.DataFrame) -> Iterator[dict[str, object]]:
+def _suspect_pairs(clean: np.ndarray, group: pd.DataFrame) -> Iterator[tuple[dict[str, object], Pair]]:
     suspects = group[group.batch.isin(["suspect", "second clean"])]
     names = ["claims", "batch", "trigger", "kind", "is_other_class"]
     for keys, suspect in suspects.groupby(names, sort=False):
         limit = min(len(clean), len(suspect))
         for size in sorted({min(PAPER_BATCH, limit), limit}):
-            test = _test(clean[:size], suspect.wobbliness.to_numpy()[:size])
             success = {"attack_success": suspect.accuracy_on_attacker_labels.iloc[0]}
-            yield dict(zip(names, keys, strict=True)) | success | {"is_full": size == limit} | test
+            row = dict(zip(names, keys, strict=True)) | success | {"is_full": size == limit}
+            yield row, (clean[:size], suspect.wobbliness.to_numpy()[:size])
 
 
-def _test(clean: np.ndarray, suspect: np.ndarray) -> dict[str, object]:
-    levene, directional = levene_test(clean, suspect), mann_whitney_test(clean, suspect)
-    return {
-        "num_points": len(clean),
-        "clean_mean": float(clean.mean()),
-        "suspect_mean": float(suspect.mean()),
-        "levene_pvalue": levene.pvalue,
-        "num_removed_clean": levene.num_removed_clean,
-        "num_removed_suspect": levene.num_removed_suspect,
-        "levene_pvalue_all_points": levene.pvalue_all_points,
-        "directional_pvalue": directional.pvalue,
-        "effect_size": directional.effect_size,
-    }
+def _tests(pairs: Sequence[Pair]) -> pd.DataFrame:
+    """All tests of each pair of batches, in their order."""
+    frames = []
+    for places, clean, suspect in _stacks(pairs):
+        levene, directional = levene_rows(clean, suspect), mann_whitney_rows(clean, suspect)
+        columns = {
+            "num_points": clean.shape[1],
+            "clean_mean": clean.mean(axis=1),
+            "suspect_mean": suspect.mean(axis=1),
+            "levene_pvalue": levene.pvalue,
+            "num_removed_clean": levene.num_removed_clean,
+            "num_removed_suspect": levene.num_removed_suspect,
+            "levene_pvalue_all_points": levene.pvalue_all_points,
+            "directional_pvalue": directional.pvalue,
+            "effect_size": directional.statistic / (clean.shape[1] * suspect.shape[1]),
+        }
+        frames.append(pd.DataFrame(columns, index=places))
+    return pd.concat(frames).sort_index() if frames else pd.DataFrame()
+
+
+def _stacks(pairs: Iterable[Pair]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+    """The pairs of each size, as rows, after their places among all."""
+    of_size: defaultdict[tuple[int, int], list[tuple[int, Pair]]] = defaultdict(list)
+    for place, (clean, suspect) in enumerate(pairs):
+        of_size[clean.size, suspect.size].append((place, (clean, suspect)))
+    for group in of_size.values():
+        clean_rows, suspect_rows = (np.stack([pair[side] for _, pair in group]) for side in (0, 1))
+        yield [place for place, _ in group], clean_rows, suspect_rows
 
 
 def full_batches(tests: pd.DataFrame) -> pd.DataFrame:
@@ -103,13 +126,13 @@ def full_batches(tests: pd.DataFrame) -> pd.DataFrame:
 def negative_controls(points: pd.DataFrame, sigma: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     """Random pairs of batches without an active trigger, at the sigma chosen for each test: how often is p below the level?"""
     rows = []
-    for test, pvalue in TESTS.items():
-        pools = _control_pools(points, sigma[sigma.test == test]) if len(points) else []
+    for name, test in TESTS.items():
+        pools = _control_pools(points, sigma[sigma.test == name]) if len(points) else []
         for kind in dict.fromkeys(kind for kind, _, _ in pools):
-            pairs = _random_pairs([(clean, suspect) for name, clean, suspect in pools if name == kind], recipe)
-            num_below = sum(pvalue(clean, suspect) <= LEVEL for clean, suspect in pairs)
+            pairs = _random_pairs([(clean, suspect) for of_kind, clean, suspect in pools if of_kind == kind], recipe)
+            num_below = sum(int(np.sum(test(clean, suspect) <= LEVEL)) for _, clean, suspect in _stacks(pairs))
             below = rate(num_below, recipe.control_pairs)
-            rows.append({"pairs": kind, "test": test, "level": LEVEL, "batch_size": recipe.control_points, **vars(below)})
+            rows.append({"pairs": kind, "test": name, "level": LEVEL, "batch_size": recipe.control_points, **vars(below)})
     return pd.DataFrame(rows)
 
 
@@ -133,7 +156,7 @@ def _inactive_kind(batch: pd.DataFrame) -> str:
     return CONTROL_KINDS[3] if success >= WORKS else CONTROL_KINDS[2]
 
 
-def _random_pairs(pools: list[tuple[np.ndarray, np.ndarray | None]], recipe: Recipe) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _random_pairs(pools: list[tuple[np.ndarray, np.ndarray | None]], recipe: Recipe) -> Iterator[Pair]:
     rng = np.random.default_rng(np.random.SeedSequence(recipe.seed))
     for index in range(recipe.control_pairs):
         clean, suspect = pools[index % len(pools)]
