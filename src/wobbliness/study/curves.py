@@ -73,22 +73,19 @@ def area_text(curve: RocCurve) -> str:
 
 def question_curve(tests: pd.DataFrame, question: Question, test: str, sigma: float | None) -> RocCurve | None:
     """ROC curve of one test over the batches of a question; None where there are none of one kind."""
-    found = question_scores(tests, question, test, sigma)
+    found = _scores(_rows(tests, question), question, test, sigma)
     return None if found is None else roc_curve(*found)
 
 
-def question_scores(
-    tests: pd.DataFrame, question: Question, test: str, sigma: float | None
-) -> tuple[np.ndarray, np.ndarray] | None:
+def _scores(rows: pd.DataFrame, question: Question, test: str, sigma: float | None) -> tuple[np.ndarray, np.ndarray] | None:
     """Which batches of a question are positives, and the score of each: the lower its p-value the higher.
 
     Args:
-        tests: the table of that name.
-        question: which batches.
+        rows: of the table of tests, those of the question.
+        question: which batches are positives.
         test: a key of PVALUE_COLUMNS.
         sigma: one of the grid, or None for the one chosen for this test on each network.
     """
-    rows = _rows(tests, question)
     rows = rows[rows[CHOSEN_COLUMNS[test]]] if sigma is None else rows[rows.sigma == sigma]
     is_positive = rows.kind.isin(question.positives)
     if is_positive.nunique() < 2:
@@ -101,10 +98,11 @@ def roc_areas(tests: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Area under the ROC curve of each question and test at every sigma and at the chosen ones."""
     rows = []
     for question in QUESTIONS if len(tests) else ():
-        grid = sorted(_rows(tests, question).sigma.unique())
+        of_question = _rows(tests, question)
+        grid = sorted(of_question.sigma.unique())
         for sigma in [*grid, None] if grid else []:
             for test in PVALUE_COLUMNS:
-                found = question_scores(tests, question, test, sigma)
+                found = _scores(of_question, question, test, sigma)
                 if found is not None:
                     keys = {"question": question.name, "sigma": "chosen" if sigma is None else str(sigma), "test": test}
                     rows.append(keys | _area(*found, seed))

@@ -54,17 +54,22 @@ def _pictures(pattern: dict[str, Any], pictures: pd.DataFrame) -> list[str]:
 def _pattern(kind: str, put_on: str, rows: pd.DataFrame, points: pd.DataFrame, clean: dict[float, list[float]]) -> dict[str, Any]:
     family = kind.partition(",")[0]
     batch = {} if kind == "clean" else _boxes(points[(points.kind == kind) & (points.trigger == put_on)])
-    by_point = [of_point.sort_values("sigma") for _, of_point in rows.groupby("point", sort=False)]
+    points_shown, place = np.unique(rows.point, return_index=True)
+    rank = dict(zip(points_shown, place, strict=True))  # of a point: where it first stands
+    ordered = rows.iloc[np.lexsort([rows.sigma, rows.point.map(rank)])]
+    num_sigmas = rows.sigma.nunique()
+    first, shape = ordered.iloc[::num_sigmas], (-1, num_sigmas)
+    votes, w = ordered.filter(regex=r"^votes_").to_numpy(int), ordered[["wobbliness", "lower", "upper"]].to_numpy().round(6)
     return {
         "name": _name(family, put_on),
         "short": family,
         "kind": kind,
         "trigger": put_on,
-        "points": [int(of_point.point.iloc[0]) for of_point in by_point],
-        "labels": [int(of_point.label.iloc[0]) for of_point in by_point],
-        "votes": [of_point.filter(regex=r"^votes_").to_numpy(int).tolist() for of_point in by_point],
-        "w": [of_point[["wobbliness", "lower", "upper"]].to_numpy().round(6).tolist() for of_point in by_point],
-        "boxes": [{"clean": clean.get(sigma), "batch": batch.get(sigma)} for sigma in by_point[0].sigma],
+        "points": first.point.tolist(),
+        "labels": first.label.tolist(),
+        "votes": votes.reshape(*shape, votes.shape[1]).tolist(),
+        "w": w.reshape(*shape, w.shape[1]).tolist(),
+        "boxes": [{"clean": clean.get(sigma), "batch": batch.get(sigma)} for sigma in ordered.sigma.iloc[:num_sigmas]],
     }
 
 
