@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
-from scipy import special, stats
+from scipy import special
 
 BISECTION_STEPS = 60
 SECOND_ORDER = 9  # three standard errors, squared
@@ -109,7 +109,7 @@ def entropy_upper_bound(counts: ArrayLike, *, confidence: float = 0.95) -> Float
     tail = 1.0 - checked_confidence(confidence)
     num_seen, num_seen_once = ((np.asarray(counts) >= 1).sum(axis=-1), (np.asarray(counts) == 1).sum(axis=-1))
     degrees = np.clip(num_seen - 1 + num_seen_once, 1, frequencies.shape[-1] - 1)
-    radius = np.maximum(-np.log(tail), stats.chi2.isf(tail, degrees) / 2) / num_draws
+    radius = np.maximum(-np.log(tail), special.chdtri(degrees, tail) / 2) / num_draws
     return np.asarray(special.entr(_tilt(frequencies, radius, _towards_uniform, (-40.0, 1e6))).sum(axis=-1))
 
 

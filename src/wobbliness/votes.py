@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, UInt64
-from scipy import stats
+from scipy import special
 
 from wobbliness import entropy
 from wobbliness.execution import Execution
@@ -117,8 +117,8 @@ class Votes:
         error = 1 - entropy.checked_confidence(confidence)
         chosen, error = (self.label, error / 2) if label is None else (np.asarray(label), error)
         votes = np.take_along_axis(self.counts, chosen[:, None], axis=1)[:, 0]
-        lower = np.where(votes > 0, stats.beta.ppf(error, np.maximum(votes, 1), self.draws - votes + 1), 0.0)
-        return self.sigma * stats.norm.ppf(np.maximum(lower, 0.5))
+        lower = np.where(votes > 0, special.betaincinv(np.maximum(votes, 1), self.draws - votes + 1, error), 0.0)
+        return self.sigma * special.ndtri(np.maximum(lower, 0.5))
 
     def __add__(self, other: "Votes") -> "Votes":
         """Votes of more draws of the same images at the same sigma.
