@@ -2,6 +2,7 @@
 
     python benchmarks/ray_engine.py                # the digits with longer trainings, on 2 cores and on 1
     python benchmarks/ray_engine.py --epochs 75 --ways local ray    # the cost alone, on a longer study
+    python benchmarks/ray_engine.py --epochs 20 --draws 1000        # the digits with more draws instead
 
 The same study is run by each engine in a new folder, in turns; whole commands are timed, from a cold start of Python and Ray to
 the finished report. Tables are compared byte by byte.
@@ -22,18 +23,18 @@ from wobbliness.study.recipes import Recipe, digits
 
 COMMAND = [sys.executable, "-c", "from wobbliness.cli import main; main()", "study", "run"]
 
-EPOCHS = "RAY_ENGINE_EPOCHS"
+EPOCHS, DRAWS = "RAY_ENGINE_EPOCHS", "RAY_ENGINE_DRAWS"
 WAYS = {"local": (), "ray": ("--engine", "ray"), "ray-1-core": ("--engine", "ray", "--workers", "1")}  # the last --workers counts
 
 
 def longer(seed: int) -> Recipe:
-    """The digits with longer trainings: as many epochs as the environment says, for the command reads this file by itself."""
+    """The digits with as many epochs and draws as the environment says, for the command reads this file by itself."""
     recipe = digits(seed)
     names = ("effect_networks", "strength_networks", "class_networks", "detection_networks")
     networks = {
         name: tuple(replace(network, epochs=int(os.environ[EPOCHS])) for network in getattr(recipe, name)) for name in names
     }
-    return replace(recipe, name="longer", parameter_networks=(), **networks)
+    return replace(recipe, name="longer", draws=int(os.environ[DRAWS]), parameter_networks=(), **networks)
 
 
 def timed(out: Path, *options: str) -> float:
@@ -53,9 +54,10 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=60, help="of each training")
+    parser.add_argument("--draws", type=int, default=250, help="of each measurement")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     arguments = parser.parse_args()
-    os.environ[EPOCHS] = str(arguments.epochs)
+    os.environ |= {EPOCHS: str(arguments.epochs), DRAWS: str(arguments.draws)}
     cores = str(arguments.cores)
     seconds: dict[str, list[float]] = {way: [] for way in arguments.ways}
     found: set[bytes] = set()
