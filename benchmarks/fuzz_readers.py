@@ -35,9 +35,8 @@ from damages import Reader, Sample, damage
 
 from wobbliness.study.files import StudyStopped
 
-MEMORY = (
-    3 * 2**30
-)  # beyond what the libraries need; a picture of MAX_PICTURE_PIXELS takes 2 GiB as float32, and while it is decoded
+# beyond what the libraries need; a picture of MAX_PICTURE_PIXELS takes 2 GiB as float32, and while it is decoded
+MEMORY = 3 * 2**30
 SECONDS = 120  # that one file may take
 REPAIRED = 0.6  # share of the damaged files whose checksums are made right again
 NEXT, ACCEPTED, REFUSED, GROWTH, MILLISECONDS, IS_DONE = range(6)

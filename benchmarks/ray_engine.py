@@ -5,7 +5,8 @@
     python benchmarks/ray_engine.py --epochs 20 --draws 1000        # the digits with more draws instead
 
 The same study is run by each engine in a new folder, in turns; whole commands are timed, from a cold start of Python and Ray to
-the finished report. Tables are compared byte by byte.
+the finished report. Tables are compared byte by byte. The command on one core is bound to one, with all its processes: else
+Ray's own ones, the runner and the report would have the other core to themselves.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from wobbliness.study.recipes import Recipe, digits
 COMMAND = [sys.executable, "-c", "from wobbliness.cli import main; main()", "study", "run"]
 
 EPOCHS, DRAWS = "RAY_ENGINE_EPOCHS", "RAY_ENGINE_DRAWS"
-WAYS = {"local": (), "ray": ("--engine", "ray"), "ray-1-core": ("--engine", "ray", "--workers", "1")}  # the last --workers counts
+WAYS = {"local": (), "ray": ("--engine", "ray"), "ray-1-core": ("--engine", "ray")}
 
 
 def longer(seed: int) -> Recipe:
@@ -37,11 +38,16 @@ def longer(seed: int) -> Recipe:
     return replace(recipe, name="longer", draws=int(os.environ[DRAWS]), parameter_networks=(), **networks)
 
 
-def timed(out: Path, *options: str) -> float:
-    """Seconds of one whole study."""
+def timed(out: Path, cores: int, *options: str) -> float:
+    """Seconds of one whole study on that many cores."""
     began = time.perf_counter()
-    recipe = f"{Path(__file__).resolve()}:longer"
-    subprocess.run([*COMMAND, recipe, "--out", str(out), "--json", *options], check=True, stdout=subprocess.DEVNULL)
+    recipe, chosen = f"{Path(__file__).resolve()}:longer", sorted(os.sched_getaffinity(0))[:cores]
+    subprocess.run(
+        [*COMMAND, recipe, "--out", str(out), "--json", "--workers", str(cores), *options],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: os.sched_setaffinity(0, chosen),
+    )
     return time.perf_counter() - began
 
 
@@ -58,13 +64,14 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     arguments = parser.parse_args()
     os.environ |= {EPOCHS: str(arguments.epochs), DRAWS: str(arguments.draws)}
-    cores = str(arguments.cores)
+    cores = arguments.cores
     seconds: dict[str, list[float]] = {way: [] for way in arguments.ways}
     found: set[bytes] = set()
     for _ in range(arguments.repeats):
         for way in arguments.ways:
             with tempfile.TemporaryDirectory() as folder:
-                seconds[way].append(timed(Path(folder) / "study", "--workers", cores, *WAYS[way]))
+                on = 1 if way == "ray-1-core" else cores
+                seconds[way].append(timed(Path(folder) / "study", on, *WAYS[way]))
                 found.add(repr(tables(Path(folder) / "study")).encode())
                 shutil.rmtree(Path(folder) / "study")
             print(way, round(seconds[way][-1], 1), file=sys.stderr, flush=True)
