@@ -8,6 +8,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 import wobbliness.box_muller  # before the hook: what numba compiles must stay as it is written
+import wobbliness.pooling_loops
 from wobbliness.ray_cluster import keep_to_this_machine
 
 keep_to_this_machine()

@@ -4,11 +4,10 @@ Every loop runs over one draw and has no branch, so that the compiler turns it i
 cosine are the polynomials of the Cephes library (Moshier 1989, `logf`, `sinf`, `cosf`), good to about one unit in the last place.
 """
 
-from typing import Any
-
-import numba
 import numpy as np
 from numba import float32, int32
+
+from wobbliness.machine_code import SAME_VALUES, compiled
 
 HALF, ONE, MINUS_TWO = np.float32(0.5), np.float32(1), np.float32(-2)
 RADIUS_UNIT = np.float32(2.0**-32)
@@ -59,17 +58,7 @@ def _transform(radius_bits, angle_bits, first_angle, draws):  # type: ignore[no-
             draws[row, num_pairs + j] = mantissa[j]
 
 
-def _compiled(function: Any) -> Any:
-    """Compiled for this processor, without Python's lock, and kept on disk where a folder can be written."""
-    compiler: Any = numba.njit
-    options = {"nogil": True, "fastmath": {"contract", "nsz"}, "error_model": "numpy"}
-    try:
-        return compiler(cache=True, **options)(function)
-    except RuntimeError:  # no folder for the cache
-        return compiler(**options)(function)
-
-
-fill_normal = _compiled(_transform)
+fill_normal = compiled(_transform, freedoms=SAME_VALUES)
 """fill_normal(radius_bits, angle_bits, first_angle, draws) fills draws `(B, size)` float32.
 
 `radius_bits` `(B, ...)` uint32 and `angle_bits` `(B, ...)` int16, both contiguous, hold the bits of each draw, from column 0

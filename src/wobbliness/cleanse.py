@@ -14,13 +14,13 @@ from torch import nn
 
 from wobbliness.candidates import Candidate, Candidates, anomaly_index
 from wobbliness.classifiers.differentiable import DifferentiableNetwork, check_images, differentiable
-from wobbliness.classifiers.torch_module import CPU, device_of, has_fast_bfloat16
+from wobbliness.classifiers.torch_module import CPU, device_of
 from wobbliness.cost_schedule import CostSchedule
 from wobbliness.progress import Progress, progress_bar
 
 __all__ = ["Candidate", "Candidates", "anomaly_index", "craft_candidates"]
 
-BLOCK_IMAGES = {"bfloat16": 128, "float32": 64}
+BLOCK_IMAGES = 160
 """Images of one pass through the network, of several candidates: fewer cost overheads, more leave the cache."""
 
 ACCELERATOR_BLOCK_IMAGES = 2048
@@ -224,9 +224,7 @@ def _random_start(seed: int, start: _Start, shape: tuple[int, ...], device: torc
 
 
 def _block_images(device: torch.device) -> int:
-    if device != CPU:
-        return ACCELERATOR_BLOCK_IMAGES
-    return BLOCK_IMAGES["bfloat16" if has_fast_bfloat16(device) else "float32"]
+    return BLOCK_IMAGES if device == CPU else ACCELERATOR_BLOCK_IMAGES
 
 
 def _unit_interval(values: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from wobbliness.classifiers.pixel_gradients import PixelGradients
+from wobbliness.classifiers.pooled_convolution import pooled_convolutions
 from wobbliness.classifiers.torch_module import device_of, evaluation_mode, has_fast_bfloat16, torch_threads
 
 
@@ -25,7 +26,9 @@ def differentiable(network: nn.Module, examples: torch.Tensor, num_classes: int)
     """
     _keep_freed_memory()
     with frozen(network), torch.enable_grad():
-        yield DifferentiableNetwork(network, examples, num_classes)
+        forward = DifferentiableNetwork(network, examples, num_classes)
+        with pooled_convolutions(network):
+            yield forward
 
 
 class DifferentiableNetwork:
