@@ -11,8 +11,8 @@ from wobbliness.classifiers.accelerated import PAGE, AcceleratedClassifier, _Sha
 from wobbliness.cleanse import craft_candidates
 from wobbliness.progress import ignore_progress
 from wobbliness.study import recipes
-from wobbliness.study.cells import Place
 from wobbliness.study.networks import build_network
+from wobbliness.study.place import Place
 from wobbliness.study.records import read_record
 from wobbliness.study.runner import run_study
 from wobbliness.study.training import train_network

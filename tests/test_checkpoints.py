@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save
 
 from wobbliness.study import checkpoints
-from wobbliness.study.checkpoints import Checkpoint, _checksum, remove_stale_checkpoints
+from wobbliness.study.checking import remove_stale_checkpoints
+from wobbliness.study.checkpoints import Checkpoint, _checksum
 from wobbliness.study.data import ImageData, Split
 from wobbliness.study.specs import NetworkSpec
 from wobbliness.study.training import train_network

@@ -267,6 +267,12 @@ def test_reading_a_study_imports_no_torch():
     assert "torch" not in imported_packages("import wobbliness.study.report")
 
 
+def test_a_runner_imports_no_torch_but_who_is_handed_its_cells_does():
+    sent = "import pickle\nfrom wobbliness.study.runner import _CellsAt, ON_THE_CPU\nsent = pickle.dumps(_CellsAt(ON_THE_CPU))"
+    assert "torch" not in imported_packages(sent)
+    assert "torch" in imported_packages(f"{sent}\npickle.loads(sent)")
+
+
 def test_public_names_are_all_there():
     for name in wobbliness.__all__:
         assert getattr(wobbliness, name) is not None

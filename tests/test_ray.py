@@ -20,10 +20,10 @@ from wobbliness.progress import ignore_progress
 from wobbliness.ray_cluster import ray_cluster
 from wobbliness.shards import joined
 from wobbliness.study.cell_plan import plan
-from wobbliness.study.cells import Place
 from wobbliness.study.checking import cells_left
 from wobbliness.study.engine import Job
 from wobbliness.study.failures import read_failure
+from wobbliness.study.place import Place
 from wobbliness.study.ray_engine import RayEngine
 from wobbliness.study.recipes import Resources
 from wobbliness.study.runner import Cluster, StudyFailed, run_study

@@ -68,7 +68,7 @@ def run(
 
     Example: wobbliness study run digits --out runs/digits --seed 0 --only C3,C4
     """
-    from wobbliness.study.cells import Place
+    from wobbliness.study.place import Place
     from wobbliness.study.recipes import recipe_by_name
     from wobbliness.study.runner import Cluster, run_study
     from wobbliness.study_progress import cell_progress

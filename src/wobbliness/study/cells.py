@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,19 +15,20 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from wobbliness.classifiers.compiled import declare_structure
-from wobbliness.classifiers.opening import checked_device, open_classifier
+from wobbliness.classifiers.opening import open_classifier
 from wobbliness.classifiers.torch_module import CPU, torch_threads
 from wobbliness.progress import Notice, Progress, print_notice
 from wobbliness.sampling import sweep
 from wobbliness.study.cell_plan import FORMS, explored_networks
 from wobbliness.study.checking import WEIGHTS_FOLDERS, verified_weights, weights_file
-from wobbliness.study.checkpoints import CHECKPOINTS, Checkpoint
+from wobbliness.study.checkpoints import Checkpoint
 from wobbliness.study.crafting import craft_cleanse, craft_universal, load_candidates, load_universal
 from wobbliness.study.data import ImageData, load_data
-from wobbliness.study.files import file_checksum, in_order, write_bytes
+from wobbliness.study.files import CHECKPOINTS, file_checksum, in_order, write_bytes
 from wobbliness.study.networks import ARCHITECTURES, build_network
 from wobbliness.study.noise_response import noise_response
 from wobbliness.study.picture_strips import strip
+from wobbliness.study.place import ON_THE_CPU, Place
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records import Record, provenance, write_record
 from wobbliness.study.specs import Cell, CleanseSpec, MeasureSpec, NetworkSpec, ResponseSpec, Spec, UniversalSpec, cell_name
@@ -39,39 +40,6 @@ ACCELERATOR_BLOCK = 1250  # noisy copies at once: a share of a card's memory tha
 
 PutOn = Callable[[np.ndarray], np.ndarray]
 """Puts a pattern on images `(N, C, H, W)`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where and how the networks of a study run.
-
-    Attributes:
-        device: of torch, `cpu` or `cuda`.
-        autocast: whether networks are measured in bfloat16 on an accelerator; accuracies never are.
-    """
-
-    device: str = "cpu"
-    autocast: bool = False
-
-    def check(self) -> None:
-        """ValueError where this machine has no such device, or autocast is wanted on the CPU."""
-        if self.torch_device == CPU and self.autocast:
-            raise ValueError("expected an accelerator for autocast, got the cpu")
-
-    @property
-    def torch_device(self) -> torch.device:
-        """The device as torch has it; ValueError where this machine has no such device."""
-        device: torch.device = checked_device(self.device)
-        return device
-
-    @property
-    def name(self) -> str:
-        """The device by its maker's name too, for the record."""
-        device = self.torch_device
-        return f"{device.type} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
-
-
-ON_THE_CPU = Place()
 
 
 def run_cell(

@@ -7,12 +7,12 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from wobbliness.progress import Notice
-from wobbliness.study.files import DAMAGED, file_checksum, remove_unfinished, set_aside
+from wobbliness.study.files import CHECKPOINTS, DAMAGED, file_checksum, remove_unfinished, set_aside
 from wobbliness.study.records import is_done, read_content, read_record, recorded_files
 from wobbliness.study.specs import Cell, cell_name, needed_specs
 
 WEIGHTS_FOLDERS = {"train": "networks", "universal": "perturbations", "cleanse": "perturbations"}
-CELL_FOLDERS = ("records", "networks", "perturbations", "checkpoints", "failed")
+CELL_FOLDERS = ("records", "networks", "perturbations", CHECKPOINTS, "failed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +89,13 @@ def remove_unfinished_files(out: Path, name: str) -> None:
     """Removes what killed writers of a cell had begun; the caller holds the cell's lock."""
     for folder in CELL_FOLDERS:
         remove_unfinished(out / folder, f"{name}.*")
+
+
+def remove_stale_checkpoints(out: Path) -> None:
+    """Removes checkpoints of trainings that are recorded: of runners that were killed between the two."""
+    for path in (out / CHECKPOINTS).glob("*.safetensors"):
+        if not path.name.startswith(".") and is_done(out / "records", path.stem):
+            path.unlink(missing_ok=True)
 
 
 def weights_file(out: Path, name: str) -> Path:

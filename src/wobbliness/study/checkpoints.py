@@ -13,10 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from wobbliness.progress import Notice
-from wobbliness.study.files import CannotWrite, write_bytes
-from wobbliness.study.records import is_done
+from wobbliness.study.files import CHECKPOINTS, CannotWrite, write_bytes
 
-CHECKPOINTS = "checkpoints"
 CHECKPOINT_SECONDS = 30.0
 
 
@@ -84,13 +82,6 @@ class Checkpoint:
     def remove(self) -> None:
         """Removes the file: the training is recorded."""
         self._path.unlink(missing_ok=True)
-
-
-def remove_stale_checkpoints(out: Path) -> None:
-    """Removes checkpoints of trainings that are recorded: of runners that were killed between the two."""
-    for path in (out / CHECKPOINTS).glob("*.safetensors"):
-        if not path.name.startswith(".") and is_done(out / "records", path.stem):
-            path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 SEAL = "checksum"
+CHECKPOINTS = "checkpoints"
 DAMAGED = "damaged"
 CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP)  # some network file systems flush no folders
 

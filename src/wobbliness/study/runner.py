@@ -3,17 +3,14 @@
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wobbliness.progress import Notice, ignore_progress, print_notice
+from wobbliness.progress import Notice, Progress, ignore_progress, print_notice
 from wobbliness.ray_cluster import ray_cluster
 from wobbliness.study.attempts import Do
 from wobbliness.study.cell_plan import plan
-from wobbliness.study.cells import ON_THE_CPU, Place, run_cell
-from wobbliness.study.checking import cells_left, needs_of
-from wobbliness.study.checkpoints import remove_stale_checkpoints
+from wobbliness.study.checking import cells_left, needs_of, remove_stale_checkpoints
 from wobbliness.study.claiming import claim_folder
 from wobbliness.study.data import require_data
 from wobbliness.study.engine import CellProgress, Engine, Job, Result
@@ -21,6 +18,7 @@ from wobbliness.study.failures import read_failure
 from wobbliness.study.files import CannotWrite, StudyStopped
 from wobbliness.study.local import InThisProcess
 from wobbliness.study.locks import runner_lock
+from wobbliness.study.place import ON_THE_CPU, Place
 from wobbliness.study.ray_engine import RayEngine
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records import is_done
@@ -89,7 +87,7 @@ def run_study(
     """
     if cluster is None:
         place.check()
-    do = do or partial(run_cell, place=place)
+    do = do or _CellsAt(place)
     cells, store = plan(recipe, only), None if cluster is None or cluster.store is None else Store(cluster.store)
     if store is not None:
         claim_folder(out, recipe, notice=notice)
@@ -119,6 +117,27 @@ def run_study(
         stack.enter_context(runner_lock(out))
         _run(schedule, engine, report)
     _raise_failures(out, schedule, len(jobs))
+
+
+@dataclass(frozen=True)
+class _CellsAt:
+    """`run_cell` at a place. A runner imports no torch for it; a process that receives it has imported everything."""
+
+    place: Place
+
+    def __call__(self, out: Path, cell: Cell, recipe: Recipe, progress: Progress, notice: Notice) -> None:
+        from wobbliness.study.cells import run_cell
+
+        run_cell(out, cell, recipe, progress, notice, place=self.place)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, (self.place,)
+
+
+def _arrived(place: Place) -> _CellsAt:
+    import wobbliness.study.cells  # noqa: F401  # takes seconds, which no cell shall be charged for
+
+    return _CellsAt(place)
 
 
 def _fetch_missing(store: Store, out: Path, cells: Sequence[Cell]) -> None:
