@@ -39,7 +39,7 @@ def draw_draws(tables: Tables) -> Figure:
     corrected = [points[points.draws == draws].miller_madow.mean() for draws in grid]
     axes[0].plot(range(len(grid)), corrected, "D:", color="black", markersize=3, label="mean, Miller-Madow")
     label_boxes(axes[0], "draws n", [str(draws) for draws in grid], f"clean points, sigma {sigma:g}")
-    axes[0].legend(frameon=False, fontsize=7)
+    axes[0].legend(frameon=False, fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)  # boxes fill the axes
     return figure
 
 
