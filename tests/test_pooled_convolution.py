@@ -110,20 +110,23 @@ def test_layers_that_are_listened_to_are_left_to_torch():
     assert heard == [(2, 6, 6, 6)]
 
 
-@pytest.mark.parametrize("what", ["no gradients", "weights that learn", "double precision", "tiny images"])
+@pytest.mark.parametrize("what", ["no gradients", "weights that learn", "a bias that learns", "double precision", "tiny images"])
 def test_other_passes_are_left_to_torch(what, monkeypatch):
     network, images = nn.Sequential(*plain_layers()), torch.rand(2, 1, 8, 8)
     if what == "double precision":
         network, images = network.double(), images.double()
     if what == "tiny images":
         monkeypatch.setattr(pooled_convolution, "LEAST_ACTIVATIONS", 8 * 8 * 6 + 1)
-    learned = [parameter.requires_grad_(what == "weights that learn") for parameter in network.parameters()]
+    learned = {"weights that learn": list(network.parameters()), "a bias that learns": [network[0].bias]}.get(what, [])
+    network.requires_grad_(False)
+    for parameter in learned:
+        parameter.requires_grad_(True)
     expected = network(images)
     with pooled_convolutions(network):
         outputs = network(images.requires_grad_(what != "no gradients"))
     assert not is_ours(outputs)
     assert torch.equal(outputs, expected)
-    if what == "weights that learn":
+    if learned:
         assert all(gradient is not None for gradient in torch.autograd.grad(outputs.sum(), learned))
 
 

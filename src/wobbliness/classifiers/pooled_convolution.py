@@ -85,7 +85,7 @@ class _PooledConvolution(nn.Module):
         assert not isinstance(convolution.padding, str)
         above, beside = convolution.padding
         self._padding = (beside, beside, above, above)
-        self._learns = convolution.weight.requires_grad
+        self._learns = any(parameter.requires_grad for parameter in convolution.parameters())
         kernel = convolution.weight.detach()
         self._fits = kernel.device.type == "cpu" and kernel.dtype == torch.float32
         self._kernels = kernel.flatten(1).T.contiguous()
