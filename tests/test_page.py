@@ -141,8 +141,21 @@ def test_links_lead_somewhere(opened):
     targets = [link.get_attribute("href") for link in page.query_selector_all('a[href^="#"]')]
     assert len(targets) > 30
     assert [target for target in targets if page.query_selector(f'[id="{target[1:]}"]') is None] == []
-    page.click('a[href="#table-tests"]')
-    assert page.query_selector("#table-tests").get_attribute("open") is not None
+
+
+def test_a_link_to_a_folded_table_opens_it_each_time(opened):
+    page = opened()
+    folded = page.locator("details[id]:not([open])")
+    before = folded.count()
+    assert before > 1
+    for _ in range(2):
+        page.click('a[href="#table-tests"]')
+        assert page.get_attribute("#table-tests", "open") is not None
+        assert folded.count() == before - 1
+        page.click("#table-tests > summary")
+        assert page.get_attribute("#table-tests", "open") is None
+    page.goto(f"{page.url.partition('#')[0]}#table-networks")
+    page.wait_for_selector("#table-networks[open]")
 
 
 def test_each_control_of_the_point_shows_recorded_votes(opened, report):

@@ -8,10 +8,14 @@
   button.addEventListener("click", () => { document.documentElement.style.colorScheme = isDark() ? "light" : "dark"; name(); });
   dark.addEventListener("change", name);
   name();
-  const openTarget = () => {
-    const target = location.hash && document.getElementById(location.hash.slice(1));
+  const open = (hash) => {
+    const target = hash && document.getElementById(hash.slice(1));
     if (target && target.tagName === "DETAILS") target.open = true;
   };
-  addEventListener("hashchange", openTarget);
-  openTarget();
+  addEventListener("click", (event) => { // before the jump, and for a link whose address is here already
+    const link = event.target.closest('a[href^="#"]');
+    if (link) open(link.hash);
+  });
+  addEventListener("hashchange", () => open(location.hash));
+  open(location.hash);
 })();
