@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import tempfile
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ with install_import_hook("wobbliness", "beartype.beartype"):
     import wobbliness.classifiers.exported_program
     import wobbliness.classifiers.function
     import wobbliness.classifiers.hub_model
+    import wobbliness.classifiers.kept_exports
     import wobbliness.classifiers.onnx_file
     import wobbliness.classifiers.torch_module
     import wobbliness.classifiers.weights_file
@@ -58,6 +60,15 @@ with install_import_hook("wobbliness", "beartype.beartype"):
 
 SLOWEST = ("documented", "ray", "results", "study", "forms", "tutorials", "page", "locks", "fuzz", "faults")
 TURNS = {f"test_{name}": turn for turn, name in enumerate(SLOWEST)}
+
+
+def pytest_configure(config):
+    """Exported graphs are kept for all processes of this run, and for none after it."""
+    if hasattr(config, "workerinput"):  # it has the environment of the process that began it
+        return
+    kept = tempfile.TemporaryDirectory(prefix="wobbliness-")
+    os.environ["WOBBLINESS_CACHE"] = kept.name
+    config.add_cleanup(kept.cleanup)
 
 
 def pytest_collection_modifyitems(items):

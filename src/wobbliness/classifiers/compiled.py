@@ -3,10 +3,12 @@
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from importlib.metadata import version
 from io import StringIO
+from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -15,9 +17,11 @@ import torch
 from jaxtyping import Float32
 
 from wobbliness.classifiers.graph_template import GraphTemplate, template_of
+from wobbliness.classifiers.kept_exports import keep, recall
 from wobbliness.classifiers.onnx_graph import OnnxGraph, over_blocks
 
 SCORE_TOLERANCE = 1e-4  # largest difference of scores, as a share of the largest score in the batch or of 1
+Structure: TypeAlias = tuple[str, tuple[int, ...]]  # its name, and the shape of an input
 EXPORT_ROWS = 2  # an axis of length 1 would be taken for a constant
 
 
@@ -35,11 +39,13 @@ class Compilation:
 
 _compilations: WeakKeyDictionary[torch.nn.Module, Compilation] = WeakKeyDictionary()
 _structures: WeakKeyDictionary[torch.nn.Module, str] = WeakKeyDictionary()
-_templates: dict[tuple[str, tuple[int, ...]], GraphTemplate | None] = {}
+_templates: dict[Structure, GraphTemplate | None] = {}
 
 
 def declare_structure(module: torch.nn.Module, structure: str) -> None:
     """Says that all modules declared by this name compute the same, but for their numbers: one export then serves them all.
+
+    It is kept on disk for the processes to come, so the name must change with the code of the modules.
 
     For modules that the caller has built himself. Nothing here could tell of a stranger's module that its code is another one's,
     and scores on a few real inputs would not show a difference that is hidden for rare ones.
@@ -101,9 +107,34 @@ def _graph(module: torch.nn.Module, examples: np.ndarray) -> onnx.ModelProto:
     template = _templates.get(key)
     if template is not None:
         return template.filled(tensors)
-    model = _exported(module, examples)
-    _templates[key] = template_of(model, tensors)
+    return _kept(key, tensors) or _first_of_its_structure(key, module, examples)
+
+
+def _kept(key: Structure, tensors: Mapping[str, torch.Tensor]) -> onnx.ModelProto | None:
+    """From the export of another process."""
+    content = None if key in _templates else recall(_name_on_disk(key))
+    if content is None:
+        return None
+    template = GraphTemplate(content=content)
+    try:
+        model = template.filled(tensors)
+    except ValueError:
+        return None
+    _templates[key] = template
     return model
+
+
+def _first_of_its_structure(key: Structure, module: torch.nn.Module, examples: np.ndarray) -> onnx.ModelProto:
+    model = _exported(module, examples)
+    template = _templates[key] = template_of(model, module.state_dict())
+    if template is not None:
+        keep(_name_on_disk(key), template.content)
+    return model
+
+
+def _name_on_disk(key: Structure) -> str:
+    """With all that has a say in an export."""
+    return repr((*key, EXPORT_ROWS, torch.__version__, onnx.__version__, version("onnxscript")))
 
 
 def _exported(module: torch.nn.Module, examples: np.ndarray) -> onnx.ModelProto:

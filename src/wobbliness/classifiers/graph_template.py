@@ -5,20 +5,19 @@ from dataclasses import dataclass
 
 import onnx
 import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphTemplate:
-    """An exported graph whose tensors from the module are left empty.
+    """An exported graph whose tensors from the module are left empty, under their names and with their shapes.
 
     Attributes:
-        content: the serialised graph.
-        shapes: type and shape of each of the module's tensors, by its name in module and graph alike.
+        content: the serialised graph; a file of it is worth as much.
     """
 
     content: bytes
-    shapes: Mapping[str, tuple[torch.dtype, torch.Size]]
 
     def filled(self, tensors: Mapping[str, torch.Tensor]) -> onnx.ModelProto:
         """The graph of another module.
@@ -27,14 +26,18 @@ class GraphTemplate:
             tensors: its `state_dict()`.
 
         Raises:
-            ValueError: names, types or shapes are not those of the module that was exported.
+            ValueError: the content is no graph; or names, types or shapes are not those of the module that was exported.
         """
-        if _shapes(tensors) != self.shapes:
-            raise ValueError(f"expected tensors {', '.join(self.shapes)} of the exported module's shapes, got other ones")
-        model: onnx.ModelProto = onnx.ModelProto.FromString(self.content)
-        for initializer in model.graph.initializer:
-            if initializer.name in tensors:
-                initializer.raw_data = _raw(tensors[initializer.name])
+        try:
+            model: onnx.ModelProto = onnx.ModelProto.FromString(self.content)
+        except DecodeError as error:
+            raise ValueError("expected a serialised graph") from error
+        empty = {initializer.name: initializer for initializer in model.graph.initializer if not initializer.HasField("raw_data")}
+        given = {name: numpy_helper.from_array(tensor.detach().cpu().contiguous().numpy()) for name, tensor in tensors.items()}
+        if _shapes(empty) != _shapes(given):
+            raise ValueError(f"expected tensors {', '.join(empty)} of the exported module's shapes, got other ones")
+        for name, initializer in empty.items():
+            initializer.raw_data = given[name].raw_data
         return model
 
 
@@ -51,19 +54,15 @@ def template_of(model: onnx.ModelProto, tensors: Mapping[str, torch.Tensor]) -> 
     """
     emptied = onnx.ModelProto()
     emptied.CopyFrom(model)
-    kept = {initializer.name: initializer for initializer in emptied.graph.initializer}
-    for name, tensor in tensors.items():
-        if name not in kept or kept[name].raw_data != _raw(tensor):
-            return None
-        kept[name].raw_data = b""
-    return GraphTemplate(content=emptied.SerializeToString(), shapes=_shapes(tensors))
+    for initializer in emptied.graph.initializer:
+        if initializer.name in tensors:
+            initializer.ClearField("raw_data")
+    template = GraphTemplate(content=emptied.SerializeToString())
+    try:
+        return template if template.filled(tensors) == model else None
+    except ValueError:  # some are not there at all
+        return None
 
 
-def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:
-    return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
-
-
-def _raw(tensor: torch.Tensor) -> bytes:
-    """The bytes of a tensor as the format wants them: in the order of its axes, little-endian."""
-    content: bytes = numpy_helper.from_array(tensor.detach().cpu().contiguous().numpy()).raw_data
-    return content
+def _shapes(tensors: Mapping[str, onnx.TensorProto]) -> dict[str, tuple[int, tuple[int, ...]]]:
+    return {name: (tensor.data_type, tuple(tensor.dims)) for name, tensor in tensors.items()}

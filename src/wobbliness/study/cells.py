@@ -25,7 +25,7 @@ from wobbliness.study.checkpoints import Checkpoint
 from wobbliness.study.crafting import craft_cleanse, craft_universal, load_candidates, load_universal
 from wobbliness.study.data import ImageData, load_data
 from wobbliness.study.files import CHECKPOINTS, file_checksum, in_order, write_bytes
-from wobbliness.study.networks import ARCHITECTURES, build_network
+from wobbliness.study.networks import ARCHITECTURES, build_network, structure
 from wobbliness.study.noise_response import noise_response
 from wobbliness.study.picture_strips import strip
 from wobbliness.study.place import ON_THE_CPU, Place
@@ -128,9 +128,7 @@ def _network_of(out: Path, spec: NetworkSpec, place: Place) -> nn.Sequential:
 def _network(path: Path, changed: int, device: torch.device) -> nn.Sequential:  # noqa: ARG001  # made again, it is another one
     """Kept from one cell of a process to the next, with its compiled graph."""
     network = load_network(path).to(device)
-    declare_structure(
-        network, repr(network)
-    )  # its modules are this package's own, and their names and sizes all there is to them
+    declare_structure(network, structure(network))
     return network
 
 

@@ -1,7 +1,9 @@
 """The paper's networks. Images are always in [0, 1]: the normalisation is the network's own first step."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
+from hashlib import sha256
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -111,6 +113,16 @@ def build_network(architecture: str, image_shape: tuple[int, int, int], num_clas
         network = _BUILDERS[architecture](image_shape, num_classes)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     return network
+
+
+def structure(network: nn.Sequential) -> str:
+    """All that a network of this module computes with but its numbers: its layers with their sizes, and their code."""
+    return f"{network}\n{_code()}"
+
+
+@cache
+def _code() -> str:
+    return sha256(Path(__file__).read_bytes()).hexdigest()
 
 
 def _cnn(image_shape: tuple[int, int, int], num_classes: int, *, filters: Sequence[int], dense: Sequence[int]) -> nn.Sequential:

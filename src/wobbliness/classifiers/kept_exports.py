@@ -1,0 +1,49 @@
+"""Exported graphs kept on disk from one process to the next: loading the exporter and running it costs seconds each time."""
+
+import os
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+import platformdirs
+
+FOLDER = "WOBBLINESS_CACHE"
+"""Environment variable: the folder in place of the user's own for caches. It may be deleted at any time."""
+
+SEAL_BYTES = 32
+LARGEST = 16 * 2**20  # bytes; without its weights a graph has a few thousand
+
+
+def recall(key: str) -> bytes | None:
+    """What was kept under a key; None where nothing was, or where it is damaged."""
+    path = _path(key)
+    try:
+        if path.stat().st_size > LARGEST:
+            return None
+        kept = path.read_bytes()
+    except OSError:
+        return None
+    content = kept[SEAL_BYTES:]
+    return content if kept[:SEAL_BYTES] == _seal(key, content) else None
+
+
+def keep(key: str, content: bytes) -> None:
+    """Keeps a graph, whole or not at all; where the folder cannot be written to, nothing is kept and nothing is lost."""
+    path = _path(key)
+    beside = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        beside.write_bytes(_seal(key, content) + content)
+        os.replace(beside, path)
+    except OSError:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def _path(key: str) -> Path:
+    folder = os.environ.get(FOLDER) or platformdirs.user_cache_path("wobbliness")
+    return Path(folder) / "graphs" / sha256(key.encode()).hexdigest()
+
+
+def _seal(key: str, content: bytes) -> bytes:
+    return sha256(key.encode() + b"\0" + content).digest()
