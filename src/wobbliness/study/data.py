@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Float32, Float64, Int
 
 from wobbliness.images.hub import DATA_VARIABLE, HUB_NAMES, data_source
 
@@ -69,17 +70,25 @@ def require_data(name: str) -> None:
 
 
 def _digits() -> ImageData:
-    from sklearn.datasets import load_digits
-
-    pixels, classes = load_digits(return_X_y=True)
-    images = (pixels.reshape(-1, 1, 8, 8) / 16).astype(np.float32)
-    labels = classes.astype(np.int64)
+    table = _digits_table()
+    images = (table[:, :-1].reshape(-1, 1, 8, 8) / 16).astype(np.float32)
+    labels = table[:, -1].astype(np.int64)
     border = len(labels) - NUM_DIGITS_FOR_TEST
     return ImageData(
         name="digits",
         train=Split(images=images[:border], labels=labels[:border], num_classes=10),
         test=Split(images=images[border:], labels=labels[border:], num_classes=10),
     )
+
+
+def _digits_table() -> Float64[np.ndarray, "N 65"]:
+    """Pixels from 0 to 16 and the class, from scikit-learn's package; its own reader would load scipy.stats, above a second."""
+    path = Path(str(distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")))
+    if path.exists():
+        return np.loadtxt(path, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    return np.column_stack(load_digits(return_X_y=True))
 
 
 def _load_split(name: str, split: str) -> Split:
