@@ -11,17 +11,16 @@ from rich.console import Console
 from rich.table import Table
 
 from wobbliness.images import ImageSet
-from wobbliness.judgements import Judgement, QuickVerdicts
-from wobbliness.scan_report import scan_json
 from wobbliness.study.files import write_beside
-from wobbliness.study.report import PAGE, Report
 from wobbliness.votes import Sweep
 
 if TYPE_CHECKING:
     from wobbliness.batches import BatchComparison
     from wobbliness.benchmark import Benchmark
     from wobbliness.guard import SmoothnessGuard
+    from wobbliness.judgements import Judgement, QuickVerdicts
     from wobbliness.scan_findings import Scan
+    from wobbliness.study.report import Report
 
 WIDE = 120  # characters from which on a terminal holds the paper's figures beside ours
 
@@ -114,6 +113,8 @@ def print_comparison(found: "BatchComparison", *, as_json: bool) -> None:
 def print_scan(scan: "Scan", page: Path | None, *, as_json: bool) -> None:
     """A line for each pattern, what to look at, and what that does not say; or JSON."""
     if as_json:
+        from wobbliness.scan_report import scan_json  # with matplotlib
+
         print(json.dumps(scan_json(scan) | {"report": None if page is None else str(page)}))
         return
     heads = ("mask L1", "anomaly", "sent", "mean W", "clean W", "p smoother")
@@ -167,8 +168,10 @@ def _quartiles(values: np.ndarray) -> tuple[float, float, float]:
     return float(q25), float(median), float(q75)
 
 
-def print_report(report: Report, *, as_json: bool) -> None:
+def print_report(report: "Report", *, as_json: bool) -> None:
     """The table of claims and the path of the page."""
+    from wobbliness.study.report import PAGE  # with matplotlib and scipy.stats
+
     page = report.folder / PAGE
     if as_json:
         claims = [vars(finding) | vars(finding.claim) for finding in report.findings]
@@ -179,7 +182,7 @@ def print_report(report: Report, *, as_json: bool) -> None:
     print(f"report: {page}")
 
 
-def _claims_table(report: Report, *, is_narrow: bool) -> Table:
+def _claims_table(report: "Report", *, is_narrow: bool) -> Table:
     """Everything in a row; on a narrow terminal without the paper's side and with the first of our figures alone."""
     table = Table(title=f"{report.tables.recipe.name}, seed {report.tables.recipe.seed}", show_lines=True)
     table.add_column("id")
@@ -212,7 +215,7 @@ def print_guard(guard: "SmoothnessGuard", folder: Path, *, as_json: bool) -> Non
         print(f"sees no trigger where the model names class {', '.join(map(str, blind))}: clean inputs are as smooth there")
 
 
-def print_judgement(judgement: Judgement, *, as_json: bool) -> None:
+def print_judgement(judgement: "Judgement", *, as_json: bool) -> None:
     """A line for each suspicious input and a summary, or JSON with all inputs."""
     if as_json:
         facts = {"sigmas": list(judgement.votes.sigmas), "draws": judgement.votes.votes[0].draws}
@@ -233,7 +236,7 @@ def print_judgement(judgement: Judgement, *, as_json: bool) -> None:
     _print_num_suspicious(judgement.is_suspicious, f"{judgement.false_positive_rate:.1%} expected of clean inputs")
 
 
-def print_quick_verdicts(verdicts: QuickVerdicts, *, as_json: bool) -> None:
+def print_quick_verdicts(verdicts: "QuickVerdicts", *, as_json: bool) -> None:
     """The suspicious inputs and the draws it took, or JSON."""
     if as_json:
         rows = verdicts.frame().to_dict("records")
