@@ -253,9 +253,14 @@ def imported_packages(code):
     return set(result.stdout.splitlines()[-1].split()) - set(sys.stdlib_module_names)
 
 
+def command(*arguments):
+    """Code that runs a command to its good end."""
+    call = f"sys.argv = {['wobbliness', *arguments]}\nfrom wobbliness.cli import main"
+    return f"{call}\ntry:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code"
+
+
 def test_help_imports_only_what_is_listed():
-    code = "sys.argv = ['wobbliness', '--help']\nfrom wobbliness.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass"
-    packages = {name for name in imported_packages(code) if not name.startswith("_")}
+    packages = {name for name in imported_packages(command("--help")) if not name.startswith("_")}
     assert packages <= HELP_MAY_IMPORT
 
 
@@ -271,6 +276,22 @@ def test_a_runner_imports_no_torch_but_who_is_handed_its_cells_does():
     sent = "import pickle\nfrom wobbliness.study.runner import _CellsAt, ON_THE_CPU\nsent = pickle.dumps(_CellsAt(ON_THE_CPU))"
     assert "torch" not in imported_packages(sent)
     assert "torch" in imported_packages(f"{sent}\npickle.loads(sent)")
+
+
+def test_to_measure_a_graph_loads_neither_torch_nor_what_draws_and_tests(folder):
+    arguments = f"measure {folder / 'model.onnx'} {folder / 'images.npy'} --sigma 0.1 --draws 2".split()
+    assert {"onnxruntime", "torch", "matplotlib", "sklearn"} & imported_packages(command(*arguments)) == {"onnxruntime"}
+
+
+def test_a_command_ends_without_a_last_look_at_all_objects():
+    code = (
+        "import atexit, gc\n"
+        "atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 0))\n"  # the last one to be called
+        "from wobbliness.cli import main\n"
+        "main()"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, "study", "list"], check=True, capture_output=True, text=True)
+    assert ran.stdout.splitlines()[-1] == "False True"
 
 
 def test_public_names_are_all_there():

@@ -35,6 +35,7 @@ from wobbliness.command_inputs import (
 )
 from wobbliness.guard_cli import guard_app
 from wobbliness.interrupts import EXIT_INTERRUPTED, Interrupted, clean_interrupts
+from wobbliness.quick_exit import end_quickly
 from wobbliness.scan_cli import scan
 from wobbliness.study.files import StudyStopped
 from wobbliness.study_cli import study_app
@@ -55,6 +56,7 @@ app.command("scan")(scan)
 
 def main() -> None:
     """Runs the command line: exit code 0 done, 2 wrong use or bad input (one line says what), 1 failed, 130 stopped by Ctrl-C."""
+    end_quickly()
     try:
         with clean_interrupts():
             code = app(standalone_mode=False)

@@ -75,6 +75,8 @@ class WorkerPool:
             self._kill(worker)
         for worker in self._idle:
             worker.dismiss()
+        for worker in self._idle:
+            worker.await_end()
         self._idle, self._busy = [], {}
 
     def _read(self, worker: WorkerProcess) -> Outcome | None:

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from wobbliness.quick_exit import end_quickly
 from wobbliness.study.attempts import Do, attempt
 from wobbliness.study.engine import Job, Outcome
 from wobbliness.study.recipes import Recipe
@@ -63,8 +64,11 @@ class WorkerProcess:
         return f"its process ended with exit code {code}"
 
     def dismiss(self) -> None:
-        """Has an idle process end by itself, so that it clears away what it made; at once where that takes too long."""
+        """Has an idle process end by itself, so that it clears away what it made; `await_end` sees to it that it does."""
         self.connection.close()
+
+    def await_end(self) -> None:
+        """Waits for a process that was dismissed, and ends it where that takes too long."""
         self._process.join(GRACE_SECONDS)
         self.kill()
 
@@ -91,6 +95,7 @@ def _interrupts_held_back() -> Iterator[None]:
 def _work(connection: "Connection[Any, Any]", out: Path, recipe: Recipe, do: Do) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides when to stop
     threading.Thread(target=_end_with_runner, daemon=True).start()
+    end_quickly()
     while True:
         try:
             job: Job = connection.recv()
