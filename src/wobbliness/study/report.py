@@ -16,7 +16,7 @@ from wobbliness.study.files import remove_unfinished, write_beside
 from wobbliness.study.locks import lock
 from wobbliness.study.page import render_page
 from wobbliness.study.tables import Tables, form_tables
-from wobbliness.study.verdicts import Finding
+from wobbliness.study.verdicts import NOT_MEASURED, Finding
 
 PAGE = "report.html"
 SHOWN_TABLES = {
@@ -66,6 +66,11 @@ class Report:
     findings: list[Finding]
     figures: list[FigureFile]
     folder: Path
+
+    @property
+    def has_records(self) -> bool:
+        """Whether any claim could be measured."""
+        return any(finding.verdict != NOT_MEASURED for finding in self.findings)
 
 
 def write_report(out: Path) -> Report:
