@@ -1,5 +1,6 @@
 """The committed results: every number on the page is in the packed records, and can be formed again from the votes."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from wobbliness.pages import number
 from wobbliness.study.claims import findings
 from wobbliness.study.packing import unpack_study
 from wobbliness.study.records import read_record
+from wobbliness.study.report import Report
 from wobbliness.study.tables import form_tables
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -37,10 +39,14 @@ def test_a_study_without_records_says_so_of_every_claim(tmp_path):
     (section,) = (DOCS / "results.md").read_text().split(f"\n## {UNRECORDED}\n")[1:]
     section = section.partition("\n## ")[0]
     assert "There are no records of this study yet." in section
-    found = findings(form_tables(tmp_path / UNRECORDED))
+    tables = form_tables(tmp_path / UNRECORDED)
+    found = findings(tables)
     assert {finding.verdict for finding in found} == {"not measured"}
     assert all(f"|  | **not measured** | {finding.settings} |" in section for finding in found)
     assert section.count("**not measured**") == len(found)
+    status = tables.status.assign(cells_done=[1] + [0] * (len(tables.status) - 1))  # one cell, too few for any verdict
+    for those, is_recorded in ((tables, False), (dataclasses.replace(tables, status=status), True)):
+        assert Report(tables=those, findings=found, figures=[], folder=tmp_path).has_records is is_recorded
 
 
 def test_every_study_on_the_page_has_its_records():

@@ -104,15 +104,15 @@ def _graph(module: torch.nn.Module, examples: np.ndarray) -> onnx.ModelProto:
     if module not in _structures:
         return _exported(module, examples)
     key, tensors = (_structures[module], examples.shape[1:]), module.state_dict()
-    template = _templates.get(key)
-    if template is not None:
-        return template.filled(tensors)
+    if key in _templates:
+        template = _templates[key]
+        return _exported(module, examples) if template is None else template.filled(tensors)
     return _kept(key, tensors) or _first_of_its_structure(key, module, examples)
 
 
 def _kept(key: Structure, tensors: Mapping[str, torch.Tensor]) -> onnx.ModelProto | None:
     """From the export of another process."""
-    content = None if key in _templates else recall(_name_on_disk(key))
+    content = recall(_name_on_disk(key))
     if content is None:
         return None
     template = GraphTemplate(content=content)

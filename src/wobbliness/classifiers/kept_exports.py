@@ -11,7 +11,7 @@ FOLDER = "WOBBLINESS_CACHE"
 """Environment variable: the folder in place of the user's own for caches. It may be deleted at any time."""
 
 SEAL_BYTES = 32
-LARGEST = 16 * 2**20  # bytes; without its weights a graph has a few thousand
+LARGEST = 16 * 2**20  # bytes; without its weights the small CNN's graph has 13,000
 
 
 def recall(key: str) -> bytes | None:

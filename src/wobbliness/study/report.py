@@ -16,7 +16,7 @@ from wobbliness.study.files import remove_unfinished, write_beside
 from wobbliness.study.locks import lock
 from wobbliness.study.page import render_page
 from wobbliness.study.tables import Tables, form_tables
-from wobbliness.study.verdicts import NOT_MEASURED, Finding
+from wobbliness.study.verdicts import Finding
 
 PAGE = "report.html"
 SHOWN_TABLES = {
@@ -69,8 +69,8 @@ class Report:
 
     @property
     def has_records(self) -> bool:
-        """Whether any claim could be measured."""
-        return any(finding.verdict != NOT_MEASURED for finding in self.findings)
+        """Whether any cell was recorded, even if it is too few for a verdict."""
+        return bool(self.tables.status.cells_done.any())
 
 
 def write_report(out: Path) -> Report:
