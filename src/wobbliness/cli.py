@@ -12,26 +12,23 @@ from wobbliness.command_inputs import (
     IMAGES,
     Address,
     Column,
-    Device,
     Draws,
     Engine,
     EngineName,
-    Factory,
     Images,
     Json,
     LabelColumn,
-    Layout,
     Model,
-    NumClasses,
+    ModelOptions,
     Out,
     Resize,
     Seed,
-    TrustPickle,
     check_table,
     open_model,
     open_trigger,
     prepare_engine,
     read_images_for,
+    with_model_options,
 )
 from wobbliness.guard_cli import guard_app
 from wobbliness.interrupts import EXIT_INTERRUPTED, Interrupted, clean_interrupts
@@ -76,8 +73,10 @@ def main() -> None:
 
 
 @app.command()
+@with_model_options
 def measure(
     model: Model,
+    options: ModelOptions,
     images: Images,
     sigma: Annotated[list[float], typer.Option(help="Standard deviation of the noise; may be repeated.")],
     draws: Draws = 250,
@@ -86,11 +85,6 @@ def measure(
     label_column: LabelColumn = None,
     resize: Resize = False,
     trigger: Annotated[str | None, typer.Option(help="Put a trigger on the images first: a name or FILE.png.")] = None,
-    num_classes: NumClasses = None,
-    factory: Factory = None,
-    layout: Layout = None,
-    trust_pickle: TrustPickle = False,
-    device: Device = None,
     out: Out = None,
     check_repeatable: Annotated[
         bool, typer.Option("--check-repeatable", help="Measure twice, to find a model that does not always answer alike.")
@@ -112,12 +106,16 @@ def measure(
     path = (
         str(Path(model).absolute()) if Path(model).exists() else model
     )  # wherever a node of a cluster has its working directory
-    options: dict[str, Any] = {"factory": factory, "layout": layout, "trust_pickle": trust_pickle, "device": device}
-    opened = partial(open_model, path, num_classes, **options)
+    opened = partial(open_model, path, options)
     classifier = opened()
     image_set = read_images_for(classifier, images, column=column, label_column=label_column, resize=resize)
     pixels = image_set.images if trigger is None else open_trigger(trigger).apply(image_set.images)
-    settings: dict[str, Any] = {"draws": draws, "seed": seed, "check_repeatable": check_repeatable, "num_classes": num_classes}
+    settings: dict[str, Any] = {
+        "draws": draws,
+        "seed": seed,
+        "check_repeatable": check_repeatable,
+        "num_classes": options.num_classes,
+    }
     if engine is EngineName.RAY:
         result = sweep_on_ray(opened, pixels, sigma, address=address, **settings)
     else:
@@ -128,8 +126,10 @@ def measure(
 
 
 @app.command("test")
+@with_model_options
 def compare(
     model: Model,
+    options: ModelOptions,
     clean: Annotated[str, typer.Option(help=f"Images known to be clean. {IMAGES}")],
     suspect: Annotated[str, typer.Option(help="Images in question, of the same classes.")],
     sigma: Annotated[
@@ -140,11 +140,6 @@ def compare(
     resize: Resize = False,
     level: Annotated[float, typer.Option(help="False-positive rate of the verdict on batches of clean images.")] = 0.01,
     seed: Seed = 0,
-    num_classes: NumClasses = None,
-    factory: Factory = None,
-    layout: Layout = None,
-    trust_pickle: TrustPickle = False,
-    device: Device = None,
     report: Annotated[Path | None, typer.Option(help="Also a page of the result; .html.")] = None,
     fail_on_trigger: Annotated[bool, typer.Option("--fail-on-trigger", help="Exit code 3 if the suspect is smoother.")] = False,
     as_json: Json = False,
@@ -159,7 +154,7 @@ def compare(
 
     if report is not None:
         checked_page(report)
-    classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle, device=device)
+    classifier = open_model(model, options)
     batches = [read_images_for(classifier, source, column=column, resize=resize).images for source in (clean, suspect)]
     found = compare_batches(
         classifier,
@@ -168,7 +163,7 @@ def compare(
         draws=draws,
         level=level,
         seed=seed,
-        num_classes=num_classes,
+        num_classes=options.num_classes,
     )
     if report is not None:
         write_comparison(found, report, model=model, clean=clean, suspect=suspect)

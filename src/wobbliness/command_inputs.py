@@ -1,10 +1,15 @@
 """What several commands take: a model, images, and how to open them. Heavy imports are inside the functions."""
 
+import inspect
 import sys
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from enum import Enum
+from functools import wraps
+from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -47,20 +52,44 @@ Out = Annotated[Path | None, typer.Option(help="Write a row for each image: FILE
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
-def open_model(
-    name: str,
-    num_classes: int | None = None,
-    *,
-    factory: str | None = None,
-    layout: str | None = None,
-    trust_pickle: bool = False,
-    device: str | None = None,
-) -> Any:
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """How a command opens its MODEL: a field is an option of every such command, an argument of `open_classifier`."""
+
+    num_classes: NumClasses = None
+    factory: Factory = None
+    layout: Layout = None
+    trust_pickle: TrustPickle = False
+    device: Device = None
+
+
+def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command, in place of its parameter `options`, one option for each field of ModelOptions."""
+    kinds = get_type_hints(ModelOptions, include_extras=True)
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        options = ModelOptions(**{name: given.pop(name) for name in kinds})
+        command(**given, options=options)
+
+    spread = [
+        Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=kinds[field.name])
+        for field in fields(ModelOptions)
+    ]
+    signature = inspect.signature(command)
+    own = [
+        parameter.replace(kind=Parameter.KEYWORD_ONLY) for name, parameter in signature.parameters.items() if name != "options"
+    ]
+    with_options.__signature__ = signature.replace(parameters=[*own, *spread])  # type: ignore[attr-defined]  # read by typer
+    return with_options
+
+
+def open_model(name: str, options: ModelOptions) -> Any:
     """The classifier that a command's MODEL names; a warning, for instance of a pickle's code, is one line on stderr."""
     from wobbliness.classifiers import open_classifier
 
     source: Any = name
-    if name.endswith(".safetensors") and factory is None:
+    if name.endswith(".safetensors") and options.factory is None:
         from wobbliness.study.cells import load_network
 
         source = load_network(Path(name))
@@ -69,8 +98,7 @@ def open_model(
         # of a pickle's code: said each time, also where Python was told to hide or raise warnings
         warnings.filterwarnings("always", message="opening ")
         warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-        options: dict[str, Any] = {"factory": factory, "layout": layout, "trust_pickle": trust_pickle, "device": device}
-        return open_classifier(source, num_classes=num_classes, **options)
+        return open_classifier(source, **vars(options))
 
 
 def read_images_for(

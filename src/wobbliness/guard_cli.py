@@ -7,21 +7,18 @@ import typer
 
 from wobbliness.command_inputs import (
     Column,
-    Device,
     Draws,
-    Factory,
     Images,
     Json,
-    Layout,
     Model,
-    NumClasses,
+    ModelOptions,
     Out,
     Resize,
     Seed,
-    TrustPickle,
     check_table,
     open_model,
     read_images_for,
+    with_model_options,
 )
 
 DEFAULT_SIGMAS = [0.05, 0.1, 0.15, 0.2, 0.3]  # as SmoothnessGuard; a test compares them
@@ -30,8 +27,10 @@ guard_app = typer.Typer(help="Judge single inputs: is the model suspiciously smo
 
 
 @guard_app.command("fit")
+@with_model_options
 def fit(
     model: Model,
+    options: ModelOptions,
     clean: Annotated[str, typer.Argument(help="Clean images, as for measure; half of them calibrate.")],
     out: Annotated[Path, typer.Option(help="Folder for the guard; new, empty, or of a guard.")],
     sigma: Annotated[list[float], typer.Option(help="Standard deviation of the noise; may be repeated.")] = DEFAULT_SIGMAS,
@@ -40,11 +39,6 @@ def fit(
     seed: Seed = 0,
     column: Column = None,
     resize: Resize = False,
-    num_classes: NumClasses = None,
-    factory: Factory = None,
-    layout: Layout = None,
-    trust_pickle: TrustPickle = False,
-    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Fit a guard on clean inputs.
@@ -57,27 +51,24 @@ def fit(
 
     checked_folder(out)
     settings: dict[str, Any] = {"draws": draws, "false_positive_rate": false_positive_rate, "seed": seed}
-    classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle, device=device)
-    guard = SmoothnessGuard(classifier, sigmas=tuple(sigma), num_classes=num_classes, **settings)
+    classifier = open_model(model, options)
+    guard = SmoothnessGuard(classifier, sigmas=tuple(sigma), num_classes=options.num_classes, **settings)
     guard.fit(read_images_for(classifier, clean, column=column, resize=resize).images)
     save_guard(guard, out)
     print_guard(guard, out, as_json=as_json)
 
 
 @guard_app.command("judge")
+@with_model_options
 def judge(
     guard: Annotated[Path, typer.Argument(help="A guard's folder.")],
     model: Model,
+    options: ModelOptions,
     images: Images,
     out: Out = None,
     quick: Annotated[bool, typer.Option("--quick", help="Verdicts alone, with as few draws as settle them.")] = False,
     column: Column = None,
     resize: Resize = False,
-    num_classes: NumClasses = None,
-    factory: Factory = None,
-    layout: Layout = None,
-    trust_pickle: TrustPickle = False,
-    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Judge inputs one by one: W at each sigma, labels, p-value, verdict.
@@ -88,7 +79,7 @@ def judge(
     from wobbliness.printing import print_judgement, print_quick_verdicts, write_table
 
     check_table(out)
-    classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle, device=device)
+    classifier = open_model(model, options)
     fitted = load_guard(guard, classifier)
     inputs = read_images_for(classifier, images, column=column, resize=resize).images
     if quick:

@@ -7,25 +7,24 @@ import typer
 
 from wobbliness.command_inputs import (
     Column,
-    Device,
     Draws,
-    Factory,
     Images,
     Json,
-    Layout,
     Model,
-    NumClasses,
+    ModelOptions,
     Resize,
     Seed,
-    TrustPickle,
     open_model,
     open_trigger,
     read_images_for,
+    with_model_options,
 )
 
 
+@with_model_options
 def scan(
     model: Model,
+    options: ModelOptions,
     images: Images,
     trigger: Annotated[list[str] | None, typer.Option(help="Suspected trigger: a name or FILE.png; may be repeated.")] = None,
     target: Annotated[list[int] | None, typer.Option(help="Class to craft a candidate for; may be repeated. All.")] = None,
@@ -39,11 +38,6 @@ def scan(
     seed: Seed = 0,
     column: Column = None,
     resize: Resize = False,
-    num_classes: NumClasses = None,
-    factory: Factory = None,
-    layout: Layout = None,
-    trust_pickle: TrustPickle = False,
-    device: Device = None,
     out: Annotated[Path | None, typer.Option(help="Folder for page, pictures, JSON and table; new, empty, or of a scan.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -61,7 +55,7 @@ def scan(
     if out is not None:
         checked_scan_folder(out)
     suspected = [open_trigger(name) for name in trigger or ()]
-    classifier = open_model(model, num_classes, factory=factory, layout=layout, trust_pickle=trust_pickle, device=device)
+    classifier = open_model(model, options)
     found = scan_model(
         classifier,
         read_images_for(classifier, images, column=column, resize=resize).images,
@@ -73,7 +67,7 @@ def scan(
         level=level,
         seed=seed,
         classes=target,
-        num_classes=num_classes,
+        num_classes=options.num_classes,
         model=Path(model).name,
     )
     page = None if out is None else write_scan(found, out)
