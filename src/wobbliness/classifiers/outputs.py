@@ -1,0 +1,168 @@
+"""The output of a model that says the class, chosen among those it declares.
+
+The choice rests on names, types and shapes, never on values: features look like scores. Where more
+than one output could be meant, the user has to choose.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LOGIT_WORDS = frozenset({"logit", "logits"})
+PROBABILITY_WORDS = frozenset({"prob", "probs", "proba", "probability", "probabilities", "softmax", "sigmoid"})
+SCORE_WORDS = LOGIT_WORDS | PROBABILITY_WORDS | {"score", "scores"}
+LABEL_WORDS = frozenset(
+    {"label", "labels", "class", "classes", "category", "argmax", "pred", "preds", "predicted", "prediction", "predictions"}
+)
+OUTPUT_WORDS = frozenset({"output", "outputs", "out", "y", "0"})
+# fmt: off
+OTHER_WORDS = frozenset([
+    "feat", "feats", "feature", "features", "emb", "embed", "embedding", "embeddings", "hidden",
+    "state", "states", "pooled", "pooler", "penultimate", "latent", "representation",
+    "representations", "backbone", "attention", "attentions", "token", "tokens", "loss", "box",
+    "boxes", "bbox", "bboxes", "mask", "masks", "reconstruction",
+])
+# fmt: on
+AUXILIARY_WORDS = frozenset({"aux", "auxiliary", "distillation"})
+TENSOR = r"(tensor\(|torch\.)?"  # sequences and maps begin otherwise
+NARROW_TYPES = ("int8", "int16")  # integers of wider types are no scores but numbers of classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """One output, as a model declares it.
+
+    Attributes:
+        name: its own, or its number where outputs have none, such as those of a tuple.
+        dtype: the type in the model's own words, for instance `tensor(float)` or `torch.int64`.
+        shape: with the axis of the batch first; None inside where an axis is free, None where not even the rank is known.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+    def __str__(self) -> str:
+        """Name, type and shape, for errors."""
+        if self.shape is None:
+            return f"{self.name}: {self.dtype}"
+        sizes = ["B", *("?" if size is None else str(size) for size in self.shape[1:])][: len(self.shape)]
+        return f"{self.name}: {self.dtype} ({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds floats, which are scores."""
+        return re.match(TENSOR + r"(b?float|double|half)", self.dtype) is not None
+
+    @property
+    def width(self) -> int | None:
+        """Values for one image where the shape is that of labels `(B,)` or scores `(B, K)`; axes of length 1 do not count."""
+        sizes = None if not self.shape else [size for size in self.shape[1:] if size != 1]
+        return None if sizes is None or len(sizes) > 1 else (sizes[0] if sizes else 1)
+
+    @property
+    def may_hold_classes(self) -> bool:
+        """Whether its type and shape, as far as they are declared, are those of labels `(B,)` or scores `(B, K)`."""
+        if self.shape == () or not (self.is_float or re.match(TENSOR + r"(u?int|bool)", self.dtype)):
+            return False
+        fixed = [size for size in (self.shape or ())[1:] if size not in (1, None)]
+        is_wide = bool(fixed) and not self.is_float and not any(name in self.dtype for name in NARROW_TYPES)
+        return len(fixed) <= 1 and not is_wide
+
+    @property
+    def words(self) -> frozenset[str]:
+        """The words of its name, `classLogits:0` as `class`, `logits` and `0`."""
+        spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.name).lower()
+        return frozenset(re.findall(r"[a-z]+|[0-9]+", spaced) + re.findall(r"logits?|softmax", spaced))
+
+
+def choose_output(
+    outputs: Sequence[Output], wanted: str | int | None = None, *, num_classes: int | None = None, source: str = "the model"
+) -> int:
+    """Chooses the output that says the class.
+
+    A name of classes (logits, scores, probabilities, label ...) goes before one that says output,
+    and this before any other; names of features, hidden states, boxes or auxiliary classifiers are
+    left out. Labels beside scores, as scikit-learn's converters give both, are the class.
+    Probabilities beside logits are those of the logits.
+
+    Args:
+        outputs: all that the model declares.
+        wanted: the user's choice, a name or else a number; it is checked like any other.
+        num_classes: K where it is known; scores of another width are left out.
+        source: of the outputs, for errors.
+
+    Returns:
+        The number of the output.
+
+    Raises:
+        ValueError: none can hold labels or scores, more than one could be meant, or the wanted one is not there or not usable.
+    """
+    if wanted is not None:
+        return _wanted(outputs, str(wanted), source)
+    usable = [output for output in outputs if output.may_hold_classes]
+    declared = [output for output in usable if output.width is not None] or usable
+    candidates = [output for output in declared if _fits(output, num_classes) and not _is_of_top_k(output, outputs)]
+    best = _preferred([output for output in candidates if _rank(output) is not None])
+    if len(best) == 1:
+        return next(index for index, output in enumerate(outputs) if output is best[0])
+    if best:
+        raise ValueError(f"expected one output of labels or scores, got {_listed(best)} in {source}; choose one by output=NAME")
+    hint = "; if one of them is meant, choose it by output=NAME" if candidates else ""
+    raise ValueError(f"expected an output of labels (B,) or scores (B, K), got {_listed(outputs)} in {source}{hint}")
+
+
+def _wanted(outputs: Sequence[Output], wanted: str, source: str) -> int:
+    names = [output.name for output in outputs]
+    index = names.index(wanted) if wanted in names else int(wanted) if wanted.isdecimal() else len(outputs)
+    if index >= len(outputs):
+        raise ValueError(f"expected an output of {source}, one of {', '.join(names)}, got {wanted!r}")
+    if not outputs[index].may_hold_classes or _is_of_top_k(outputs[index], outputs):
+        raise ValueError(f"expected an output of labels (B,) or scores (B, K), got {outputs[index]} in {source}")
+    return index
+
+
+def _fits(output: Output, num_classes: int | None) -> bool:
+    """Whether its width is that of labels, of one score for two classes, or of K scores."""
+    if num_classes is None or output.width is None or (output.width == 1 and not output.is_float):
+        return True
+    return output.width == num_classes or (output.width == 1 and num_classes == 2)
+
+
+def _is_of_top_k(output: Output, outputs: Sequence[Output]) -> bool:
+    """Whether it holds the values of the best few classes: another output of its shape holds their numbers."""
+    partners = (other for other in outputs if other.shape == output.shape and re.match(TENSOR + r"u?int(32|64)", other.dtype))
+    return output.is_float and output.width != 1 and output.shape is not None and any(True for _ in partners)
+
+
+def _rank(output: Output) -> int | None:
+    """How clearly a name speaks of classes, 3 at best; None where it speaks of something else."""
+    words = output.words
+    told = words & (SCORE_WORDS | LABEL_WORDS)
+    if words & AUXILIARY_WORDS or (words & OTHER_WORDS and not told):
+        return None
+    if told:
+        return 3 if words <= SCORE_WORDS | LABEL_WORDS | OUTPUT_WORDS else 2
+    return 1 if words & (OUTPUT_WORDS - {"0"}) else 0
+
+
+def _preferred(candidates: Sequence[Output]) -> list[Output]:
+    """Those whose names speak most clearly, but for scores beside labels and probabilities beside logits."""
+    highest = max((_rank(output) or 0 for output in candidates), default=0)
+    best = [output for output in candidates if _rank(output) == highest]
+    labels = [output for output in best if not output.is_float and output.width == 1]
+    scores = [output for output in best if output not in labels]
+    if len(labels) == 1 and (highest >= 2 or all(output.width == 1 for output in scores)):
+        return labels
+    return _logits_of(scores) if not labels else best
+
+
+def _logits_of(scores: list[Output]) -> list[Output]:
+    """The logits where all others are probabilities of the same classes, by name and width; else all."""
+    logits = [output for output in scores if output.words & LOGIT_WORDS]
+    about = {(output.words - SCORE_WORDS, output.width) for output in scores}
+    return logits if len(logits) == 1 and len(about) == 1 else scores
+
+
+def _listed(outputs: Sequence[Output]) -> str:
+    return ", ".join(str(output) for output in outputs) or "none"
