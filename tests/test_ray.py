@@ -55,6 +55,16 @@ def undisturbed(tmp_path_factory):
     return tables_of(out)
 
 
+@pytest.mark.parametrize("safe", ["1", ""])
+def test_workers_leave_the_working_folder_out_where_the_program_does(cluster, tmp_path, monkeypatch, safe):
+    """Ray itself puts it first on their path, as the second case, the control, shows."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONSAFEPATH", safe)
+    with ray_cluster(cluster[0]) as ray:
+        path = ray.get(ray.remote(lambda: list(sys.path)).remote())
+    assert (str(tmp_path) in path) == (safe == "")
+
+
 def test_a_study_survives_the_death_of_a_node(cluster, undisturbed, tmp_path):
     address, tell = cluster
     out, marks = tmp_path / "study", tmp_path / "marks"

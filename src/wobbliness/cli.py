@@ -36,6 +36,7 @@ from wobbliness.quick_exit import end_quickly
 from wobbliness.scan_cli import scan
 from wobbliness.study.files import StudyStopped
 from wobbliness.study_cli import study_app
+from wobbliness.working_folder import leave_out_working_folder
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_TRIGGER = 1, 2, 3
 
@@ -54,6 +55,7 @@ app.command("scan")(scan)
 def main() -> None:
     """Runs the command line: exit code 0 done, 2 wrong use or bad input (one line says what), 1 failed, 130 stopped by Ctrl-C."""
     end_quickly()
+    leave_out_working_folder()
     try:
         with clean_interrupts():
             code = app(standalone_mode=False)

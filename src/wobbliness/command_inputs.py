@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from wobbliness.working_folder import import_from_working_folder
+
 if TYPE_CHECKING:
     from wobbliness.images import ImageSet
     from wobbliness.triggers import Trigger
@@ -25,14 +27,23 @@ class EngineName(Enum):
     RAY = "ray"
 
 
+HUB_PREFIX = "hf:"
+NAMED_MODULE = "found also in the working folder, after all that is installed"
+
 TABLES = (".parquet", ".csv")
 
 IMAGES = "Picture, folder of pictures, FILE.npy, .npz or .parquet, or data set hf:NAME[SPLIT]."
 Model = Annotated[
     str,
-    typer.Argument(help="FILE.onnx, .pt2 or .safetensors, a folder or hf:name of Hugging Face, or package.module:attribute."),
+    typer.Argument(
+        help="FILE.onnx, .pt2 or .safetensors, a folder or hf:name of Hugging Face, or package.module:attribute, which is "
+        f"{NAMED_MODULE}."
+    ),
 ]
-Factory = Annotated[str | None, typer.Option(help="package.module:function that makes the module of .safetensors weights.")]
+Factory = Annotated[
+    str | None,
+    typer.Option(help=f"package.module:function that makes the module of .safetensors weights; {NAMED_MODULE}."),
+]
 Layout = Annotated[str | None, typer.Option(help="nchw or nhwc, for models that do not tell; images are always channels first.")]
 TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Open a pickle or TorchScript file: runs any code in it.")]
 Device = Annotated[str | None, typer.Option(help="Where a torch model runs, cpu or cuda; cuda draws other noise.")]
@@ -93,12 +104,19 @@ def open_model(name: str, options: ModelOptions) -> Any:
         from wobbliness.study.cells import load_network
 
         source = load_network(Path(name))
-    sys.path.insert(0, "")  # as `python -m` does: package.module may stand in the working directory
+    for named in _named_modules(name, options.factory):
+        import_from_working_folder(named)
     with warnings.catch_warnings():
         # of a pickle's code: said each time, also where Python was told to hide or raise warnings
         warnings.filterwarnings("always", message="opening ")
         warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
         return open_classifier(source, **vars(options))
+
+
+def _named_modules(model: str, factory: str | None) -> list[str]:
+    """Modules that the user names: MODEL, where it is no file, folder or name on the hub, and the factory's."""
+    of_model = "" if Path(model).exists() or model.startswith(HUB_PREFIX) else model
+    return [name.partition(":")[0] for name in (of_model, factory or "") if ":" in name]
 
 
 def read_images_for(

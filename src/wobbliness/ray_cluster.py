@@ -31,7 +31,7 @@ def ray_cluster(address: str | None = None, *, cores: int | None = None) -> Iter
     own = {"num_cpus": cores or num_cores(), "_node_ip_address": LOOPBACK, "include_dashboard": False} if address is None else {}
     _require_listener(address)
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level="error", **own)
+        ray.init(address=address or "local", log_to_driver=False, logging_level="error", job_config=_job_config(ray), **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ValueError(f"expected a Ray cluster at {address or LOOPBACK}, got {' '.join(str(error).split())}") from error
     try:
@@ -62,13 +62,24 @@ def on_this_node(ray: Any) -> Any:
 
 
 def _import_ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray tells its makers otherwise
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a cell without a GPU leaves the variables as they are
     try:
         import ray
     except ImportError:
         raise ValueError('expected Ray for this, which is not installed: pip install "wobbliness[ray]"') from None
     return ray
+
+
+def _job_config(ray: Any) -> Any:
+    """Has workers import nothing from the working folder where Python is told so; Ray puts it first on their path otherwise."""
+    if not os.environ.get("PYTHONSAFEPATH"):
+        return None
+
+    class WithoutWorkingFolder(ray.job_config.JobConfig):  # type: ignore[misc]
+        def _runtime_env_has_working_dir(self) -> bool:
+            return True  # Ray then leaves the path of the workers alone
+
+    return WithoutWorkingFolder()
 
 
 def _require_listener(address: str | None) -> None:
