@@ -1,15 +1,17 @@
 """Triggers: small patterns that are put on images."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 
-MAX_PNG_PIXELS = 4096 * 4096
-MAX_PNG_BYTES = 2**27  # twice what the most pixels take without compression
+from wobbliness.images.pictures import decode_with_mask
+from wobbliness.images.values import unit_values
+
+MAX_PIXELS = 4096 * 4096
+MAX_BYTES = 2**27  # twice what the most pixels take without compression
 
 _DRAWINGS = {
     "checkerboard": ("# #", " # ", "# #"),
@@ -114,33 +116,18 @@ def trigger(name: str) -> Trigger:
 def trigger_from_png(path: str | Path, *, opacity: float = 1.0, place: tuple[int, int] = (0, 0)) -> Trigger:
     """A trigger from a picture of the user's: its colours are the pattern, its alpha channel the mask.
 
+    It is read as every other picture is (see `read_images`), with its transparency kept.
+
     Args:
-        path: PNG file of 8 bits a channel, grey, palette or colour, with or without alpha.
+        path: PNG file, grey (8 or 16 bits), palette or colour, with or without alpha; or JPEG or WebP.
         opacity: in (0, 1].
         place: distance in pixels (rows, columns) from the lower right corner.
 
     Raises:
-        ValueError: the file is missing, unreadable, not a PNG, or larger than 4096 x 4096 pixels.
+        ValueError: the file is missing, unreadable, no such picture, or larger than 4096 x 4096 pixels.
     """
-    pixels = _read_png(Path(path)).astype(np.float32) / 255
-    colours, mask = pixels[..., :3], pixels[..., 3]
-    is_grey = bool((colours == colours[..., :1]).all())
-    pattern = np.ascontiguousarray(np.moveaxis(colours[..., :1] if is_grey else colours, -1, 0))
-    return Trigger(name=Path(path).stem, pattern=pattern, mask=mask.copy(), opacity=opacity, place=place)
-
-
-def _read_png(path: Path) -> Float[np.ndarray, "h w 4"] | Any:
-    from PIL import Image
-
-    try:
-        if path.stat().st_size > MAX_PNG_BYTES:
-            raise ValueError(f"a file of {path.stat().st_size} bytes, more than {MAX_PNG_BYTES}")
-        # not from the file itself: Pillow would ask the system for whatever length a chunk states
-        with Image.open(io.BytesIO(path.read_bytes()), formats=["PNG"]) as picture:
-            if picture.width * picture.height > MAX_PNG_PIXELS:
-                raise ValueError(f"a picture of {picture.size}, more than 4096 x 4096 pixels")
-            return np.asarray(picture.convert("RGBA"))
-    except FileNotFoundError:
-        raise ValueError(f"expected a PNG file, got {path}, which does not exist") from None
-    except Exception as error:  # Pillow raises classes of its own, from OSError to SyntaxError, struct.error and MemoryError
-        raise ValueError(f"expected a readable PNG file, got {path}: {error}") from None
+    decoded = decode_with_mask(Path(path), str(path), max_pixels=MAX_PIXELS, max_bytes=MAX_BYTES)
+    pattern = unit_values(decoded.pixels)
+    pattern = np.ascontiguousarray(pattern[:1] if (pattern == pattern[:1]).all() else pattern)
+    mask = np.ones(pattern.shape[1:], np.float32) if decoded.mask is None else decoded.mask
+    return Trigger(name=Path(path).stem, pattern=pattern, mask=mask, opacity=opacity, place=place)

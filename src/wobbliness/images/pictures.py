@@ -2,11 +2,14 @@
 
 import io
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
+from jaxtyping import Float32, UInt8, UInt16
+
+from wobbliness.input_files import check_no_pointer, read_bounded
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,20 +40,54 @@ def decode_picture(source: Path | bytes, name: str) -> UInt8[np.ndarray, "C H W"
         ValueError: it is none of these, damaged, animated, larger than `MAX_PICTURE_PIXELS`, not opaque, or a PNG of 16-bit
             colours, which Pillow would cut to 8 bits.
     """
+    decoded = decode_with_mask(source, name)
+    if decoded.mask is not None and not (decoded.mask == 1).all():
+        raise ValueError(f"expected an opaque picture, got transparent pixels in {name}; put it on a background first")
+    return decoded.pixels
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecodedPicture:
+    """Pixels of a picture and how opaque each is.
+
+    Attributes:
+        pixels: one channel or three, 8 or 16 bits.
+        mask: opacity of each pixel in [0, 1]; None where the picture stores none.
+    """
+
+    pixels: UInt8[np.ndarray, "C H W"] | UInt16[np.ndarray, "C H W"]
+    mask: Float32[np.ndarray, "H W"] | None
+
+
+def decode_with_mask(
+    source: Path | bytes, name: str, *, max_pixels: int | None = None, max_bytes: int | None = None
+) -> DecodedPicture:
+    """Reads a picture as `decode_picture` does, with its transparency kept.
+
+    Args:
+        source: a file or its content.
+        name: for messages.
+        max_pixels: that it may have, `MAX_PICTURE_PIXELS` by default.
+        max_bytes: that its file may have, `MAX_PICTURE_BYTES` by default.
+
+    Raises:
+        ValueError: as for `decode_picture`, except for transparent pixels.
+    """
     from PIL import Image, ImageOps
 
+    max_pixels = MAX_PICTURE_PIXELS if max_pixels is None else max_pixels
+    content = source if isinstance(source, bytes) else _content(source, max_bytes or MAX_PICTURE_BYTES)
     try:
-        content = source if isinstance(source, bytes) else _content(source)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of bombs and of alpha in palettes: both are errors or checked here
-            _check_depth(content[:26], name)
+            _check_start(content[:64], name)
             with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
-                _check_extent(picture, name)
-                return _channels(ImageOps.exif_transpose(picture), name)
+                _check_extent(picture, max_pixels, name)
+                return _decoded(ImageOps.exif_transpose(picture), name)
     except _Refused:
         raise
     except Image.DecompressionBombError as error:  # raised while opening where Pillow's own limit is exceeded, too
-        raise ValueError(f"expected a picture of at most {MAX_PICTURE_PIXELS} pixels, got {name}: {error}") from error
+        raise ValueError(f"expected a picture of at most {max_pixels} pixels, got {name}: {error}") from error
     except Exception as error:  # decoders raise classes of their own, from OSError to SyntaxError and struct.error
         raise ValueError(f"expected a readable PNG, JPEG or WebP picture, got {name}: {error}") from error
 
@@ -59,40 +96,41 @@ class _Refused(ValueError):
     """A picture that can be read and is not wanted."""
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, max_bytes: int) -> bytes:
     """Of a file; were it handed to Pillow, a chunk's length would be asked of the system, up to 4 GiB for a file of 100 bytes."""
-    if path.stat().st_size > MAX_PICTURE_BYTES:
-        raise _Refused(f"expected a picture of at most {MAX_PICTURE_BYTES} bytes, got {path.stat().st_size} in {path}")
-    return path.read_bytes()
+    try:
+        return read_bounded(path, max_bytes)
+    except OSError as error:
+        raise ValueError(f"expected a readable PNG, JPEG or WebP picture, got {path}: {error}") from error
 
 
-def _check_depth(start: bytes, name: str) -> None:
-    if start.startswith(_PNG_START) and len(start) == 26 and start[24] == 16 and start[25] != _PNG_GREY:
+def _check_start(start: bytes, name: str) -> None:
+    try:
+        check_no_pointer(start, Path(name))
+    except ValueError as error:
+        raise _Refused(str(error)) from None
+    if start.startswith(_PNG_START) and len(start) > 25 and start[24] == 16 and start[25] != _PNG_GREY:
         raise _Refused(f"expected 8-bit colours, got a 16-bit PNG in {name}; store 8 bits, or all 16 in an .npy array")
 
 
-def _check_extent(picture: "Image.Image", name: str) -> None:
-    if picture.width * picture.height > MAX_PICTURE_PIXELS:
-        raise _Refused(
-            f"expected a picture of at most {MAX_PICTURE_PIXELS} pixels, got {picture.height} x {picture.width} in {name}"
-        )
+def _check_extent(picture: "Image.Image", max_pixels: int, name: str) -> None:
+    if picture.width * picture.height > max_pixels:
+        raise _Refused(f"expected a picture of at most {max_pixels} pixels, got {picture.height} x {picture.width} in {name}")
     if picture.format != "MPO" and getattr(picture, "is_animated", False):  # MPO: a camera's JPEG with a preview behind it
         raise _Refused(f"expected a still picture, got an animation in {name}")
 
 
-def _channels(picture: "Image.Image", name: str) -> np.ndarray:
+def _decoded(picture: "Image.Image", name: str) -> DecodedPicture:
+    mask = None
     if picture.mode.startswith("I;16"):
         pixels = np.asarray(picture).astype(np.uint16)
-        _check_opaque(pixels != picture.info.get("transparency", -1), name)
-        return pixels[None]
+        if "transparency" in picture.info:
+            mask = (pixels != picture.info["transparency"]).astype(np.float32)
+        return DecodedPicture(pixels=pixels[None], mask=mask)
     if picture.has_transparency_data:
-        _check_opaque(np.asarray(picture.convert("RGBA").getchannel("A")) == 255, name)
+        mask = np.asarray(picture.convert("RGBA").getchannel("A"), np.float32) / np.float32(255)
     if picture.mode not in _MODES:
         raise _Refused(f"expected pixels of mode {', '.join(_MODES)} or I;16, got {picture.mode} in {name}")
     pixels = np.asarray(picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"))
-    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-
-
-def _check_opaque(opaque: np.ndarray, name: str) -> None:
-    if not opaque.all():
-        raise _Refused(f"expected an opaque picture, got transparent pixels in {name}; put it on a background first")
+    pixels = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    return DecodedPicture(pixels=pixels, mask=mask)
