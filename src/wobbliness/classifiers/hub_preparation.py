@@ -1,110 +1,262 @@
-"""What an image processor of Hugging Face does to a picture, as a torch module: resize, crop, scale, normalise."""
+"""The steps of a Hugging Face image processor: it resizes and crops pictures itself when they are read, torch does the rest."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import nn
 
 MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}  # of PIL's codes for resampling
 WARPING_SIZE = 384  # from which on ConvNeXt's processor resizes without cropping
 CHECK_SIZE = (37, 53)  # of the picture that a processor is compared on, neither square nor of a usual size
+MAX_SIDE = 2048
+"""Pixels of a side that a processor may resize, crop or pad to; the networks of the field take up to 1024."""
+
+MAX_RESIZED_PIXELS = 8192 * 8192
+"""Pixels that a picture may have between resizing and cropping: a strip that is far longer than wide grows beyond any bound."""
+
+_AFTER_FITTING = ("do_rescale", "do_normalize", "do_flip_channel_order", "include_top", "rescale_offset")
+_SIZES = ("size", "crop_size", "pad_size")
+
+
+class PictureFit:
+    """Resizes and crops 8-bit pictures by an image processor of Hugging Face itself, and does no more."""
+
+    def __init__(self, processor: Any, num_channels: int) -> None:
+        """Takes a processor.
+
+        Raises:
+            ValueError: it resizes to more than MAX_SIDE pixels, or does something else to a picture.
+        """
+        settings = processor.to_dict()
+        self._processor, self.num_channels = processor, num_channels
+        self._off = {name: False for name in _AFTER_FITTING if name in settings}
+        self._largest_side = _largest_side(settings)
+
+    def __call__(self, picture: UInt8[np.ndarray, "C H W"]) -> UInt8[np.ndarray, "C h w"]:
+        """The picture as the network sees it.
+
+        Raises:
+            ValueError: it is so long and narrow that it would grow beyond MAX_RESIZED_PIXELS.
+        """
+        short, long = sorted(picture.shape[1:])
+        if self._largest_side**2 * long > MAX_RESIZED_PIXELS * short:
+            raise ValueError(f"expected a picture that the image processor does not blow up, got {short} x {long} pixels")
+        fitted = _processed(self._processor, picture, **self._off)
+        if fitted.ndim != 3 or len(fitted) != self.num_channels or fitted.dtype != np.uint8:
+            raise _does_more(self._processor)
+        return fitted
+
+    def image_shape(self) -> tuple[int | None, ...]:
+        """Shape of what it gives: `(C, H, W)`; None for sizes that depend on the picture's."""
+        height, width = CHECK_SIZE
+        sides = [self(np.zeros((self.num_channels, *size), np.uint8)).shape[1:] for size in ((height, width), (width, height))]
+        return (self.num_channels, *(sides[0] if sides[0] == sides[1] else (None, None)))
 
 
 class Preparation(nn.Module):
     """Pictures in [0, 1] to what a network of Hugging Face takes.
 
-    Resizing is left out where a picture has the wanted size. It rounds nothing to 8 bits and cuts nothing off at 0 and 1, since
-    noisy pictures are no 8-bit ones.
+    Pictures that were fitted by the processor (see PictureFit) are scaled and normalised. Those of another size are resized and
+    cropped here before; that rounds nothing to 8 bits and cuts nothing off at 0 and 1, since noisy pictures are no 8-bit ones.
 
     Attributes:
-        size: height and width after resizing a square picture, before the crop; None inside where nothing is resized.
+        size: height and width of fitted pictures; None inside where they depend on the picture.
+        geometry: how others are brought to it; None for a processor that does it in a way of its own.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, settings: Mapping[str, Any], num_channels: int) -> None:
-        """Reads the settings of a processor.
-
-        Raises:
-            ValueError: it resizes in a way that cannot be followed.
-        """
+    def __init__(self, settings: Mapping[str, Any], num_channels: int, size: tuple[int | None, ...] | None = None) -> None:
+        """Reads the settings of a processor, and takes the size of fitted pictures where it is known."""
         super().__init__()
-        self._resizes, self._shortest_edge, self._crop = _geometry(settings)
-        self._mode = _mode(settings) if self._resizes or self._shortest_edge else ""
-        edge = self._shortest_edge
-        self.size: tuple[int | None, int | None] = self._resizes or (edge, edge)
-        self._factor = 255 * float(settings["rescale_factor"]) if settings.get("do_rescale") else 255.0
-        normalises = bool(settings.get("do_normalize"))
-        for name, neutral in (("mean", 0.0), ("std", 1.0)):
-            values = settings[f"image_{name}"] if normalises else neutral
-            column = torch.tensor(np.broadcast_to(np.float32(values), (num_channels,)).copy())
-            self.register_buffer(name, column[:, None, None])
+        self.geometry = _geometry(settings)
+        self.size = size or (self.geometry.size if self.geometry else (None, None))
+        self.flips = bool(settings.get("do_flip_channel_order"))
+        self.factor = 255 * float(settings["rescale_factor"]) if settings.get("do_rescale") else 255.0
+        mean, std = _normalisation(settings, num_channels)
+        self.register_buffer("mean", torch.from_numpy(mean)[:, None, None])
+        self.register_buffer("std", torch.from_numpy(std)[:, None, None])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Prepared pictures."""
         if images.ndim != 4 or images.shape[1] != len(self.mean):
             raise ValueError(f"expected images (B, {len(self.mean)}, H, W), got {tuple(images.shape)}")
-        images = self._resized(images)
-        if self._crop is not None:
-            images = _cropped(images, *self._crop)
-        return (images * self._factor - self.mean) / self.std
+        if None in self.size or tuple(images.shape[-2:]) != self.size:
+            images = self._resized(images)
+        if self.flips:
+            images = images.flip(1)
+        return (images * self.factor - self.mean) / self.std
 
     def _resized(self, images: torch.Tensor) -> torch.Tensor:
-        height, width = images.shape[-2:]
-        wanted = self._resizes or (height, width)
-        if self._shortest_edge is not None:
-            short, long = sorted((height, width))
-            other = int(self._shortest_edge * long / short)
-            wanted = (self._shortest_edge, other) if height <= width else (other, self._shortest_edge)
-        if wanted == (height, width):
+        if self.geometry is not None:
+            return self.geometry.apply(images)
+        if self.size == (None, None):
             return images
-        smooth = self._mode in ("bilinear", "bicubic")
-        return nn.functional.interpolate(images, size=wanted, mode=self._mode, antialias=smooth)
+        height, width = self.size
+        raise ValueError(
+            f"expected pictures of {height} x {width}, got {tuple(images.shape[-2:])}; fit them (fit_images), as read_images does"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """How pictures are resized and cropped in torch.
+
+    Attributes:
+        resized: height and width to resize to.
+        shortest_edge: or the side that becomes so long, the other in proportion.
+        crop: height and width of the central part that is kept.
+        mode: of torch's interpolation.
+    """
+
+    resized: tuple[int, int] | None
+    shortest_edge: int | None
+    crop: tuple[int, int] | None
+    mode: str
+
+    @property
+    def size(self) -> tuple[int | None, int | None]:
+        """Of what it gives."""
+        return self.crop or self.resized or (None, None)
+
+    def apply(self, images: torch.Tensor) -> torch.Tensor:
+        """Resizes, unless a picture has the wanted size, and crops."""
+        wanted = self._wanted(*images.shape[-2:])
+        if wanted != tuple(images.shape[-2:]):
+            smooth = self.mode in ("bilinear", "bicubic")
+            images = nn.functional.interpolate(images, size=wanted, mode=self.mode, antialias=smooth)
+        return images if self.crop is None else _cropped(images, *self.crop)
+
+    def _wanted(self, height: int, width: int) -> tuple[int, int]:
+        if self.shortest_edge is None:
+            return self.resized or (height, width)
+        short, long = sorted((height, width))
+        other = int(self.shortest_edge * long / short)
+        return (self.shortest_edge, other) if height <= width else (other, self.shortest_edge)
 
 
 def check_preparation(preparation: Preparation, processor: Any) -> None:
-    """ValueError unless the module does to a picture what the processor itself does, but for rounding to 8 bits."""
-    height, width = CHECK_SIZE
-    rows, columns = np.meshgrid(np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij")
-    picture = np.stack([rows, columns, (rows + columns) / 2][: len(preparation.mean)])
-    picture = np.round(255 * (0.1 + 0.8 * picture)).astype(np.uint8)
-    theirs = np.asarray(processor(picture.transpose(1, 2, 0), return_tensors="np")["pixel_values"])
-    ours = preparation(torch.from_numpy(picture[None] / np.float32(255))).numpy()
-    steps = preparation.std.min().item() / (preparation._factor / 255)  # one step of 8 bits, in units of the result
-    if theirs.shape != ours.shape or not np.abs(theirs - ours).max() * steps <= 3:
-        name = type(processor).__name__
-        raise ValueError(f"expected an image processor that resizes, crops, scales and normalises, got {name}, which does more")
+    """ValueError unless fitting and preparing a picture gives what the processor gives.
+
+    Where the module cannot resize as the processor does, but for rounding to 8 bits, it gives up its geometry, and takes
+    fitted pictures only.
+    """
+    picture = _check_picture(len(preparation.mean))
+    theirs = _processed(processor, picture)
+    fitted = PictureFit(processor, len(picture))(picture)
+    steps = preparation.std.min().item() / (preparation.factor / 255)  # one step of 8 bits, in units of the result
+    if not _differ_by(theirs, preparation(_unit(fitted)), steps) <= 0.01:
+        raise _does_more(processor)
+    try:
+        follows = _differ_by(theirs, preparation(_unit(picture)), steps) <= 3
+    except (ValueError, RuntimeError):  # a crop larger than the picture
+        follows = False
+    if not follows:
+        preparation.geometry = None
 
 
-def _geometry(settings: Mapping[str, Any]) -> tuple[tuple[int, int] | None, int | None, tuple[int, int] | None]:
-    """The size to resize to, or the shortest edge, and the size of the central part that is kept."""
+def check_sizes(settings: Mapping[str, Any]) -> None:
+    """ValueError where a processor's settings ask for pictures larger than MAX_SIDE."""
+    _largest_side(settings)
+
+
+def _largest_side(settings: Mapping[str, Any]) -> float:
+    """Most pixels of the shorter side at any step."""
+    sides = [side for name in _SIZES for side in _sides(settings.get(name))]
+    if not all(isinstance(side, int | float) and 0 < side <= MAX_SIDE for side in sides):
+        found = next(side for side in sides if not (isinstance(side, int | float) and 0 < side <= MAX_SIDE))
+        raise ValueError(f"expected an image processor that gives 1 to {MAX_SIDE} pixels a side, got {str(found)[:40]}")
+    share = settings.get("crop_pct")
+    if share is not None and not (isinstance(share, int | float) and 0.1 <= share <= 1):
+        raise ValueError(f"expected an image processor that keeps a share of 0.1 to 1 of a side, got {str(share)[:40]}")
+    return max(sides, default=1) / (share or 1) * 256 / 224  # LeViT's
+
+
+def _sides(size: Any) -> list[Any]:
+    if isinstance(size, Mapping) or hasattr(size, "items"):
+        return [side for side in dict(size).values() if side is not None]
+    return [] if size is None or isinstance(size, bool) else list(size) if isinstance(size, list | tuple) else [size]
+
+
+def _processed(processor: Any, picture: UInt8[np.ndarray, "C H W"], **settings: bool) -> np.ndarray:
+    """What a processor gives for one picture, handed over as its pipeline does."""
+    from PIL import Image
+
+    source: Any = picture.transpose(1, 2, 0)
+    if len(picture) == 3:
+        source = Image.fromarray(source)
+    else:
+        settings["input_data_format"] = "channels_last"  # type: ignore[assignment]
+    return np.asarray(processor(source, return_tensors="np", **settings)["pixel_values"][0])
+
+
+def _check_picture(num_channels: int) -> UInt8[np.ndarray, "C H W"]:
+    rows, columns = np.meshgrid(*(np.linspace(0, 1, side) for side in CHECK_SIZE), indexing="ij")
+    channels = [rows, columns, (rows + columns) / 2, (1 + rows - columns) / 2]
+    picture = np.stack([channels[channel % 4] for channel in range(num_channels)])
+    return np.asarray(np.round(255 * (0.1 + 0.8 * picture)), np.uint8)
+
+
+def _unit(picture: UInt8[np.ndarray, "C H W"]) -> torch.Tensor:
+    return torch.from_numpy(picture[None] / np.float32(255))
+
+
+def _differ_by(theirs: np.ndarray, ours: torch.Tensor, steps: float) -> float:
+    prepared = ours.numpy()[0]
+    return float(np.abs(theirs - prepared).max() * steps) if theirs.shape == prepared.shape else float("inf")
+
+
+def _does_more(processor: Any) -> ValueError:
+    name = type(processor).__name__
+    return ValueError(f"expected an image processor that resizes, crops, scales and normalises, got {name}, which does more")
+
+
+def _normalisation(settings: Mapping[str, Any], num_channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel, of all steps that shift and scale together."""
+    normalises = bool(settings.get("do_normalize"))
+    mean, std = (
+        np.broadcast_to(np.float32(settings[f"image_{name}"] if normalises else neutral), (num_channels,)).copy()
+        for name, neutral in (("mean", 0.0), ("std", 1.0))
+    )
+    if settings.get("do_rescale") and settings.get("rescale_offset"):  # EfficientNet's: to [-1, 1] first
+        mean += 1
+    if settings.get("include_top"):  # EfficientNet's: divided by the standard deviation once more
+        std *= np.float32(settings["image_std"])
+    return mean, std
+
+
+def _geometry(settings: Mapping[str, Any]) -> Geometry | None:
+    """What a processor's settings say; None for what torch cannot follow."""
+    try:
+        return _read_geometry(settings)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _read_geometry(settings: Mapping[str, Any]) -> Geometry:
     crop = _height_and_width(settings["crop_size"]) if settings.get("do_center_crop") else None
     if not settings.get("do_resize"):
-        return None, None, crop
-    size = settings["size"]
+        return Geometry(resized=None, shortest_edge=None, crop=crop, mode="")
+    size, mode = settings["size"], MODES[int(cast(int, settings["resample"]))]
     edge = size.get("shortest_edge")
     if edge is None:
-        return _height_and_width(size), None, crop
-    if settings.get("crop_pct") is not None:  # ConvNeXt
-        square = (int(edge), int(edge))
-        return (square, None, crop) if edge >= WARPING_SIZE else (None, int(edge / settings["crop_pct"]), square)
-    return None, int(edge), crop
+        return Geometry(resized=_height_and_width(size), shortest_edge=None, crop=crop, mode=mode)
+    share = settings.get("crop_pct")
+    if share is None:
+        return Geometry(resized=None, shortest_edge=int(edge), crop=crop, mode=mode)
+    square = (int(edge), int(edge))  # ConvNeXt
+    if edge >= WARPING_SIZE:
+        return Geometry(resized=square, shortest_edge=None, crop=crop, mode=mode)
+    return Geometry(resized=None, shortest_edge=int(edge / share), crop=square, mode=mode)
 
 
 def _height_and_width(size: Mapping[str, Any]) -> tuple[int, int]:
-    if size.get("height") is None or size.get("width") is None:
-        raise ValueError(f"expected an image processor with a height and a width or a shortest edge, got {dict(size)}")
     return int(size["height"]), int(size["width"])
-
-
-def _mode(settings: Mapping[str, Any]) -> str:
-    resample = settings.get("resample")
-    if resample is None or int(resample) not in MODES:
-        raise ValueError(f"expected an image processor that resamples nearest, bilinear or bicubic, got {resample!r}")
-    return MODES[int(cast(int, resample))]
 
 
 def _cropped(images: torch.Tensor, height: int, width: int) -> torch.Tensor:

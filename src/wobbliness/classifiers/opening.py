@@ -109,7 +109,7 @@ def _open_module(module: Any, options: _Options) -> Classifier:
     from wobbliness.classifiers.torch_module import TorchClassifier, device_of
 
     shape, device = getattr(module, "image_shape", None), options.device
-    shape = tuple(shape) if isinstance(shape, tuple | list) else None
+    shape = tuple(shape) if isinstance(shape, list) else shape if isinstance(shape, tuple) else None
     here = device_of(module)
     wanted = here if device is None else checked_device(device)
     if wanted.type != here.type or wanted.index not in (None, here.index):

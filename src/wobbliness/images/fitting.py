@@ -1,16 +1,42 @@
 """Images matched to the shape that a classifier declares, or refused."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from wobbliness.images.image_set import check_set_size
-from wobbliness.images.values import unit_values
+from wobbliness.images.values import check_range, unit_values
 
 ImageShape = Sequence[int | None] | None
 """Shape of one image, `(C, H, W)` for pictures; None inside: any size; None: not declared."""
+
+PictureFitting = Callable[[UInt8[np.ndarray, "C H W"]], UInt8[np.ndarray, "C h w"]]
+"""Brings a picture of any size to the shape that a classifier takes."""
+
+
+class FittedShape(tuple[int | None, ...]):
+    """A shape together with the way in which pictures of any size are brought to it.
+
+    A classifier that comes with an image processor of its own declares it, so that whoever fits pictures to `image_shape` does
+    what that processor does.
+
+    Attributes:
+        fit_picture: resizes and crops an 8-bit picture.
+    """
+
+    fit_picture: PictureFitting
+
+    def __new__(cls, shape: Sequence[int | None], fit_picture: PictureFitting) -> "FittedShape":
+        """The shape of a fitted picture, and what fits it."""
+        made = super().__new__(cls, shape)
+        made.fit_picture = fit_picture
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (tuple(self), self.fit_picture)
 
 
 def fit_images(
@@ -22,6 +48,9 @@ def fit_images(
     classifier of grey ones; an array `(N, H, W)` gets its channel axis. Neither loses anything. Another size is scaled only
     where `resize` allows it: both axes by themselves, bilinear and antialiased (Pillow's, on float values), as
     `torchvision.transforms.v2.Resize((H, W))` does up to rounding.
+
+    A model of Hugging Face declares how its image processor resizes and crops: pictures of any size are fitted in that way, by
+    Pillow on 8-bit values. Floats are rounded to 8 bits where this changes a picture.
 
     >>> fit_images(np.zeros((5, 1, 8, 8), np.float32), (3, None, None)).shape
     (5, 3, 8, 8)
@@ -45,6 +74,8 @@ class Target:
     resize: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.image_shape, FittedShape):
+            return
         if self.resize and (self.image_shape is None or len(self.image_shape) != 3 or None in self.image_shape[1:]):
             raise ValueError(
                 f"expected a classifier that declares the size to resize pictures to, got {_text(self.image_shape) or 'none'}"
@@ -57,7 +88,7 @@ class Target:
             return images
         if images.ndim == 3 and len(shape) == 3:
             images = images[:, None]
-        if _fits(images.shape[1:], shape):
+        if _fits(images.shape[1:], shape) and not isinstance(shape, FittedShape):
             return images
         if images.ndim != 4 or len(shape) != 3:
             raise ValueError(
@@ -70,7 +101,7 @@ class Target:
         check_set_size((len(images), *first.shape), "the images fitted to the classifier")
         fitted = np.empty((len(images), *first.shape), np.float32)
         for row, image in enumerate(images):
-            fitted[row] = self.fit(image, f"image {row}")
+            fitted[row] = unit_values(self.fit(image, f"image {row}"))
         return fitted
 
     def fit(self, picture: np.ndarray, name: str) -> np.ndarray:
@@ -83,6 +114,8 @@ class Target:
             )
         channels, height, width = self.image_shape
         picture = with_channels(picture, channels, name)
+        if isinstance(self.image_shape, FittedShape):
+            return _fitted(picture, self.image_shape.fit_picture, name)
         if _fits(picture.shape[1:], (height, width)):
             return picture
         if not self.resize or height is None or width is None:
@@ -91,6 +124,21 @@ class Target:
                 f"got {_text(picture.shape[1:])} in {name}; resize them (--resize) or choose others"
             )
         return np.stack([_resized(channel, height, width) for channel in picture])
+
+
+def _fitted(picture: np.ndarray, fit_picture: PictureFitting, name: str) -> np.ndarray:
+    """The picture as a classifier's own processor gives it; untouched where that leaves every pixel where it is."""
+    eight_bits = picture
+    if picture.dtype != np.uint8:
+        values = unit_values(picture)
+        check_range(values, name)
+        eight_bits = np.asarray(np.round(values * 255), np.uint8)
+    try:
+        fitted = fit_picture(eight_bits)
+    except Exception as error:  # the processor's own classes
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"expected a picture that the model's image processor takes, got {name}: {reason}") from error
+    return picture if np.array_equal(fitted, eight_bits) else fitted
 
 
 def with_channels(picture: np.ndarray, channels: int | None, name: str) -> np.ndarray:
