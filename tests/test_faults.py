@@ -107,7 +107,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_first():
     assert process.stdout.readline() == "cleaning\n"
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=10)
-    assert (process.returncode, said) == (130, "")
+    assert (process.returncode, said) == (130, "interrupted\n")
 
 
 @pytest.fixture

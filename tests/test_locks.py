@@ -168,7 +168,7 @@ def test_time_left_follows_from_recorded_durations(undisturbed, tmp_path):
     found = study_status(small(), out)
     assert found.seconds_left == pytest.approx(10.0)
     assert found.kinds_unknown == ("cleanse", "measure", "response", "universal")
-    assert "at least 10 s, not known yet for cleanse, measure" in study_progress.status_text(found)
+    assert "at least 10 s, not known yet for cleanse, measure" in study_progress.status_lines(found)[0]
     with lock(out, second):
         assert study_status(small(), out).seconds_left == pytest.approx(10.0, abs=1.0)
 

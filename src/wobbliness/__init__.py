@@ -1,5 +1,12 @@
 """Wobbliness: how smooth a classifier's decision is around an input, and what that says about backdoors."""
 
+import sys
+
+if sys.argv[:1] and sys.argv[0].endswith(("/wobbliness", "\\wobbliness", "\\wobbliness.exe")):
+    from wobbliness.quick_exit import answer_at_once
+
+    answer_at_once()  # this process is the command: Ctrl-C is answered while the rest is still being loaded
+
 import lazy_loader
 
 from wobbliness.telemetry import switch_off_telemetry

@@ -1,204 +1,73 @@
-"""The command line: parse, call, print, exit code. Heavy imports are inside the commands."""
+"""The command line's entry: Ctrl-C is heard before anything else is loaded, and every end is an exit code and one line."""
 
+import atexit
 import sys
-from functools import partial
-from pathlib import Path
-from typing import Annotated, Any
 
-import typer
-from typer.exceptions import TyperException
-
-from wobbliness.command_inputs import (
-    IMAGES,
-    Address,
-    Column,
-    Draws,
-    Engine,
-    EngineName,
-    Images,
-    Json,
-    LabelColumn,
-    Model,
-    ModelOptions,
-    Out,
-    Resize,
-    Seed,
-    check_table,
-    open_model,
-    open_trigger,
-    prepare_engine,
-    read_images_for,
-    with_model_options,
+from wobbliness.quick_exit import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_TRIGGER,
+    answer_at_once,
+    end_quickly,
+    note_answered,
 )
-from wobbliness.guard_cli import guard_app
-from wobbliness.interrupts import EXIT_INTERRUPTED, Interrupted, clean_interrupts
-from wobbliness.quick_exit import end_quickly
-from wobbliness.scan_cli import scan
-from wobbliness.study.files import StudyStopped
-from wobbliness.study_cli import study_app
 from wobbliness.working_folder import leave_out_working_folder
 
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_TRIGGER = 1, 2, 3
-
-app = typer.Typer(
-    name="wobbliness",
-    help="How smooth is a classifier's decision around an input? Measures W, the wobbliness, and studies backdoors by it.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.add_typer(study_app, name="study")
-app.add_typer(guard_app, name="guard")
-app.command("scan")(scan)
+__all__ = ["EXIT_BAD_INPUT", "EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_TRIGGER", "main"]
 
 
 def main() -> None:
     """Runs the command line: exit code 0 done, 2 wrong use or bad input (one line says what), 1 failed, 130 stopped by Ctrl-C."""
+    put_back = answer_at_once()
     end_quickly()
     leave_out_working_folder()
+    from wobbliness.commands import app
+    from wobbliness.interrupts import clean_interrupts
+    from wobbliness.terminal import one_line_notices, write_any_character
+
+    write_any_character()
     try:
-        with clean_interrupts():
+        with clean_interrupts(), one_line_notices():
             code = app(standalone_mode=False)
-    except TyperException as error:
-        _fail(error.format_message(), error.exit_code)
-    except ValueError as error:
-        _fail(str(error), EXIT_BAD_INPUT)
-    except (Interrupted, KeyboardInterrupt) as error:
-        _stop(str(error))
-    except StudyStopped as error:
-        _fail(str(error), EXIT_FAILED)
-    except Exception as error:  # a model's own error, a full disk: one line, not a page
-        _fail(f"{type(error).__name__}: {error}", EXIT_FAILED)
+    except (Exception, KeyboardInterrupt) as error:
+        _fail(error)
+    finally:
+        atexit.register(answer_at_once)
+        put_back()
     if code == EXIT_INTERRUPTED:
         _stop("")
     sys.exit(code if isinstance(code, int) else 0)
 
 
-@app.command()
-@with_model_options
-def measure(
-    model: Model,
-    options: ModelOptions,
-    images: Images,
-    sigma: Annotated[list[float], typer.Option(help="Standard deviation of the noise; may be repeated.")],
-    draws: Draws = 250,
-    seed: Seed = 0,
-    column: Column = None,
-    label_column: LabelColumn = None,
-    resize: Resize = False,
-    trigger: Annotated[str | None, typer.Option(help="Put a trigger on the images first: a name or FILE.png.")] = None,
-    out: Out = None,
-    check_repeatable: Annotated[
-        bool, typer.Option("--check-repeatable", help="Measure twice, to find a model that does not always answer alike.")
-    ] = False,
-    engine: Engine = EngineName.LOCAL,
-    address: Address = None,
-    as_json: Json = False,
-) -> None:
-    """Measure W around each image.
+def _fail(error: BaseException) -> None:
+    from typer.exceptions import TyperException
 
-    Example: wobbliness measure model.onnx images.npy --sigma 0.1 --sigma 0.15 --out votes.parquet
-    """
-    from wobbliness.printing import print_sweep, write_votes
-    from wobbliness.sampling import sweep
-    from wobbliness.shards import sweep_on_ray
+    from wobbliness.interrupts import Interrupted, is_interrupted
+    from wobbliness.study.files import StudyStopped
 
-    check_table(out)
-    prepare_engine(engine, address=address)
-    path = (
-        str(Path(model).absolute()) if Path(model).exists() else model
-    )  # wherever a node of a cluster has its working directory
-    opened = partial(open_model, path, options)
-    classifier = opened()
-    image_set = read_images_for(classifier, images, column=column, label_column=label_column, resize=resize)
-    pixels = image_set.images if trigger is None else open_trigger(trigger).apply(image_set.images)
-    settings: dict[str, Any] = {
-        "draws": draws,
-        "seed": seed,
-        "check_repeatable": check_repeatable,
-        "num_classes": options.num_classes,
-    }
-    if engine is EngineName.RAY:
-        result = sweep_on_ray(opened, pixels, sigma, address=address, **settings)
-    else:
-        result = sweep(classifier, pixels, sigma, **settings)
-    if out is not None:
-        write_votes(result, out, image_set)
-    print_sweep(result, as_json=as_json)
+    if isinstance(error, Interrupted | KeyboardInterrupt) or is_interrupted():
+        _stop(str(error) if isinstance(error, Interrupted) else "")
+    if isinstance(error, TyperException):
+        _end(error.format_message(), error.exit_code)
+    if isinstance(error, ValueError):
+        _end(str(error), EXIT_BAD_INPUT)
+    if isinstance(error, StudyStopped):
+        _end(str(error), EXIT_FAILED)
+    _end(f"{type(error).__name__}: {error}", EXIT_FAILED)  # a model's own error, a full disk: one line, not a page
 
 
-@app.command("test")
-@with_model_options
-def compare(
-    model: Model,
-    options: ModelOptions,
-    clean: Annotated[str, typer.Option(help=f"Images known to be clean. {IMAGES}")],
-    suspect: Annotated[str, typer.Option(help="Images in question, of the same classes.")],
-    sigma: Annotated[
-        list[float] | None, typer.Option(help="Noise; one is taken as it is, of several clean images choose.")
-    ] = None,
-    draws: Draws = 250,
-    column: Column = None,
-    resize: Resize = False,
-    level: Annotated[float, typer.Option(help="False-positive rate of the verdict on batches of clean images.")] = 0.01,
-    seed: Seed = 0,
-    report: Annotated[Path | None, typer.Option(help="Also a page of the result; .html.")] = None,
-    fail_on_trigger: Annotated[bool, typer.Option("--fail-on-trigger", help="Exit code 3 if the suspect is smoother.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Test whether a batch of images carries an active trigger: is the model smoother around them than around clean ones?
+def _end(message: str, code: int) -> None:
+    from wobbliness.terminal import say
 
-    Example: wobbliness test model.onnx --clean clean.npy --suspect inbox.npy
-    """
-    from wobbliness.batches import DEFAULT_SIGMAS, SMOOTHER, compare_batches
-    from wobbliness.comparison_report import checked_page, write_comparison
-    from wobbliness.printing import print_comparison
-
-    if report is not None:
-        checked_page(report)
-    classifier = open_model(model, options)
-    batches = [read_images_for(classifier, source, column=column, resize=resize).images for source in (clean, suspect)]
-    found = compare_batches(
-        classifier,
-        *batches,
-        sigmas=sigma or DEFAULT_SIGMAS,
-        draws=draws,
-        level=level,
-        seed=seed,
-        num_classes=options.num_classes,
-    )
-    if report is not None:
-        write_comparison(found, report, model=model, clean=clean, suspect=suspect)
-    print_comparison(found, as_json=as_json)
-    if fail_on_trigger and found.verdict == SMOOTHER:
-        sys.exit(EXIT_TRIGGER)
-
-
-@app.command()
-def bench(
-    network: Annotated[list[str] | None, typer.Option(help="Architecture; may be repeated. All by default.")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Repeats of each timing.")] = 5,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    scale: Annotated[float, typer.Option(min=0.001, help="Share of the images, below 1 for a quick look.")] = 1.0,
-    as_json: Json = False,
-) -> None:
-    """Time the measurement beside the loops that others use; ratios of both sides in one run.
-
-    Example: wobbliness bench --network small_cnn --repeats 3
-    """
-    from wobbliness.benchmark import NETWORKS, run_benchmark
-    from wobbliness.printing import print_benchmark
-
-    result = run_benchmark(tuple(network or NETWORKS), repeats=repeats, device=device, scale=scale)
-    print_benchmark(result, as_json=as_json)
-
-
-def _fail(message: str, code: int) -> None:
     if message:  # there is none where a bare command printed its help
-        print("error: " + " ".join(message.split()), file=sys.stderr)
+        say("error: " + " ".join(message.split()), error=True)
     sys.exit(code)
 
 
 def _stop(message: str) -> None:
-    print(message or "interrupted", file=sys.stderr)
+    from wobbliness.terminal import say
+
+    note_answered()
+    say(message or "interrupted", error=True)
     sys.exit(EXIT_INTERRUPTED)

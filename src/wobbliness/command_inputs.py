@@ -1,7 +1,6 @@
 """What several commands take: a model, images, and how to open them. Heavy imports are inside the functions."""
 
 import inspect
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -96,7 +95,7 @@ def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def open_model(name: str, options: ModelOptions) -> Any:
-    """The classifier that a command's MODEL names; a warning, for instance of a pickle's code, is one line on stderr."""
+    """The classifier that a command's MODEL names; a pickle's code is warned of each time."""
     from wobbliness.classifiers import open_classifier
 
     source: Any = name
@@ -109,7 +108,6 @@ def open_model(name: str, options: ModelOptions) -> Any:
     with warnings.catch_warnings():
         # of a pickle's code: said each time, also where Python was told to hide or raise warnings
         warnings.filterwarnings("always", message="opening ")
-        warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
         return open_classifier(source, **vars(options))
 
 

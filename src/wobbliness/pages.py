@@ -1,8 +1,11 @@
 """What the pages share: their templates, how they write numbers, and pictures inside a page."""
 
 import base64
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from wobbliness.terminal import visible
 
 MOST_BELOW_ONE = 0.9999
 
@@ -16,7 +19,15 @@ def page_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_harmless,
     )
+
+
+def _harmless(value: Any) -> Any:
+    """Text as every page can hold it: what is a control character, or not Unicode, is an escape; markup of ours is left alone."""
+    if type(value) is not str or value.isprintable():
+        return value
+    return "\n".join(visible(line) for line in value.split("\n"))
 
 
 def number(value: object) -> str:

@@ -1,17 +1,17 @@
 """What the command line prints, as text for people or JSON for machines."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
 from wobbliness.images import ImageSet
 from wobbliness.study.files import write_beside
+from wobbliness.table_files import write_csv, write_parquet
+from wobbliness.terminal import console, say, say_json
 from wobbliness.votes import Sweep
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def write_votes(sweep: Sweep, out: Path, image_set: ImageSet) -> None:
 
 def write_table(frame: pd.DataFrame, out: Path) -> None:
     """Writes rows as Parquet or CSV by the file's ending."""
-    write = frame.to_parquet if out.suffix == ".parquet" else frame.to_csv
-    write_beside(out, lambda beside: write(beside, index=False))
+    write = write_parquet if out.suffix == ".parquet" else write_csv
+    write_beside(out, lambda beside: write(frame, beside))
 
 
 def _votes_frame(sweep: Sweep, sigma: float, image_set: ImageSet) -> pd.DataFrame:
@@ -62,19 +62,19 @@ def _votes_frame(sweep: Sweep, sigma: float, image_set: ImageSet) -> pd.DataFram
 def print_sweep(sweep: Sweep, *, as_json: bool) -> None:
     """A line for each sigma, or JSON with the votes of each image."""
     if as_json:
-        print(json.dumps({"measurements": [_votes_json(sweep, sigma) for sigma in sweep.sigmas]}))
+        say_json({"measurements": [_votes_json(sweep, sigma) for sigma in sweep.sigmas]})
         return
-    print(f"{'sigma':>8} {'images':>8} {'draws':>6} {'mean W':>8} {'q25':>7} {'median':>7} {'q75':>7} {'W = 0':>7}")
+    say(f"{'sigma':>8} {'images':>8} {'draws':>6} {'mean W':>8} {'q25':>7} {'median':>7} {'q75':>7} {'W = 0':>7}")
     for sigma in sweep.sigmas:
         w = sweep[sigma].wobbliness
         q25, median, q75 = _quartiles(w)
-        print(
+        say(
             f"{sigma:>8g} {len(w):>8} {sweep[sigma].draws:>6} {w.mean():>8.4f} {q25:>7.4f} {median:>7.4f} {q75:>7.4f} "
             f"{(w == 0).mean():>7.1%}"
         )
     for execution in {execution for votes in sweep.votes for execution in votes.executions}:
         why = f"; not compiled: {execution.reason}" if execution.reason else ""
-        print(f"run by {execution.backend} on {execution.device}, {execution.block_size} copies at once{why}")
+        say(f"run by {execution.backend} on {execution.device}, {execution.block_size} copies at once{why}")
 
 
 def _votes_json(sweep: Sweep, sigma: float) -> dict[str, Any]:
@@ -95,19 +95,19 @@ def print_comparison(found: "BatchComparison", *, as_json: bool) -> None:
     """A line for each sigma, the paper's test, and the verdict in words; or JSON with all of it."""
     if as_json:
         said = {"verdict": found.verdict, "explanation": found.explanation(), "is_powerful": found.is_powerful}
-        print(json.dumps(said | asdict(found)))
+        say_json(said | asdict(found))
         return
-    print(f"{'sigma':>8} {'clean W':>8} {'suspect':>8} {'p smoother':>11} {'lower in':>9} {'p wobblier':>11} {'p Levene':>9}")
+    say(f"{'sigma':>8} {'clean W':>8} {'suspect':>8} {'p smoother':>11} {'lower in':>9} {'p wobblier':>11} {'p Levene':>9}")
     for row in found.at:
         stars = "*" * (row.sigma == found.sigma) + "L" * (row.sigma == found.levene_sigma)
-        print(
+        say(
             f"{stars + format(row.sigma, 'g'):>8} {row.clean_mean:>8.4f} {row.suspect_mean:>8.4f} {row.smoother.pvalue:>11.2g} "
             f"{row.smoother.effect_size:>9.0%} {row.wobblier.pvalue:>11.2g} {row.levene.pvalue:>9.2g}"
         )
     if found.num_for_sigma:
-        print(f"* sigma of the verdict, L of Levene's test, both chosen on {found.num_for_sigma} clean images")
-    print(f"verdict: {found.verdict} (level {found.level:g}, power {found.power:.2f})")
-    print(found.explanation())
+        say(f"* sigma of the verdict, L of Levene's test, both chosen on {found.num_for_sigma} clean images")
+    say(f"verdict: {found.verdict} (level {found.level:g}, power {found.power:.2f})")
+    say(found.explanation())
 
 
 def print_scan(scan: "Scan", page: Path | None, *, as_json: bool) -> None:
@@ -115,27 +115,28 @@ def print_scan(scan: "Scan", page: Path | None, *, as_json: bool) -> None:
     if as_json:
         from wobbliness.scan_report import scan_json  # with matplotlib
 
-        print(json.dumps(scan_json(scan) | {"report": None if page is None else str(page)}))
+        say_json(scan_json(scan) | {"report": None if page is None else str(page)})
         return
     heads = ("mask L1", "anomaly", "sent", "mean W", "clean W", "p smoother")
-    print(f"{'pattern':<20} {'class':>5} " + " ".join(f"{head:>{len(head) + 1}}" for head in heads) + "  W beside clean")
+    say(f"{'pattern':<20} {'class':>5} " + " ".join(f"{head:>{len(head) + 1}}" for head in heads) + "  W beside clean")
     frame = scan.frame()
     for row in frame[frame.is_chosen.fillna(True).astype(bool)].itertuples():
         target = "-" if pd.isna(row.target_class) else str(row.target_class)
         if pd.isna(row.sigma):
-            print(f"{row.pattern:<20} {target:>5} none found")
+            say(f"{row.pattern:<20} {target:>5} none found")
             continue
         numbers = [
             f"{_or_dash(row.mask_l1, '.1f'):>8} {_or_dash(row.anomaly_index, '.1f'):>8} {_or_dash(row.sent_share, '.0%'):>5}"
         ]
         numbers += [f"{row.suspect_mean:>7.4f} {row.clean_mean:>8.4f} {row.pvalue_smoother:>11.2g}"]
         flag = ", likely target" if row.is_flagged is True else ""
-        print(f"{row.pattern:<20} {target:>5} {' '.join(numbers)}  {row.verdict}{flag}")
+        say(f"{row.pattern:<20} {target:>5} {' '.join(numbers)}  {row.verdict}{flag}")
     for line in ([f"no candidates: {scan.why_no_candidates}"] if scan.why_no_candidates else []) + [*scan.to_look_at()]:
-        print(line)
-    print("\n".join(f"note: {line}" for line in scan.limits()))
+        say(line)
+    for line in scan.limits():
+        say(f"note: {line}")
     if page is not None:
-        print(f"report: {page}")
+        say(f"report: {page}")
 
 
 def _or_dash(value: float, form: str) -> str:
@@ -145,19 +146,21 @@ def _or_dash(value: float, form: str) -> str:
 def print_benchmark(benchmark: "Benchmark", *, as_json: bool) -> None:
     """Tables of ratios, rates and draws, or JSON."""
     if as_json:
-        print(json.dumps(benchmark.as_json()))
+        say_json(benchmark.as_json())
         return
-    print(f"forward passes per second, {benchmark.draws} for each image; medians of {benchmark.repeats}; {benchmark.device}")
+    say(f"forward passes per second, {benchmark.draws} for each image; medians of {benchmark.repeats}; {benchmark.device}")
     for result in benchmark.networks:
-        print(f"\n{result.network}: {result.flops / 1e6:.1f} MFLOP a pass, {result.sgemm_share:.0%} of SGEMM's rate end to end")
+        say()
+        say(f"{result.network}: {result.flops / 1e6:.1f} MFLOP a pass, {result.sgemm_share:.0%} of SGEMM's rate end to end")
         for rate in result.rates:
             memory = "" if rate.peak_bytes is None else f"   peak {rate.peak_bytes / 2**20:6.0f} MiB"
-            print(f"  {rate.contender:<10} {rate.median:>12,.0f}{memory}")
+            say(f"  {rate.contender:<10} {rate.median:>12,.0f}{memory}")
         ratios = [(name, result.ratio(name)) for name in ("loop", "ART", "bare")]
-        print("  ours / " + ", ".join(f"{name} {'not installed' if ratio is None else f'{ratio:.2f}'}" for name, ratio in ratios))
+        say("  ours / " + ", ".join(f"{name} {'not installed' if ratio is None else f'{ratio:.2f}'}" for name, ratio in ratios))
     for decision in benchmark.decisions:
-        print(
-            f"\ndecide, {decision.question}: {decision.mean_draws:.0f} draws on average against {benchmark.draws} "
+        say()
+        say(
+            f"decide, {decision.question}: {decision.mean_draws:.0f} draws on average against {benchmark.draws} "
             f"({benchmark.draws / decision.mean_draws:.1f} times fewer), {decision.undecided:.1%} undecided, "
             f"{decision.equal:.1%} of the decided as all draws say (digits, threshold {decision.threshold:.3f})"
         )
@@ -175,11 +178,11 @@ def print_report(report: "Report", *, as_json: bool) -> None:
     page = report.folder / PAGE
     if as_json:
         claims = [vars(finding) | vars(finding.claim) for finding in report.findings]
-        print(json.dumps({"claims": claims, "report": str(page)}))  # one line for each study
+        say_json({"claims": claims, "report": str(page)})  # one line for each study
         return
-    console = Console()
-    console.print(_claims_table(report, is_narrow=console.width < WIDE))
-    print(f"report: {page}")
+    terminal = console()
+    terminal.print(_claims_table(report, is_narrow=terminal.width < WIDE))
+    say(f"report: {page}")
 
 
 def _claims_table(report: "Report", *, is_narrow: bool) -> Table:
@@ -205,14 +208,12 @@ def print_guard(guard: "SmoothnessGuard", folder: Path, *, as_json: bool) -> Non
     facts = {"num_reference": len(guard.reference_.label), "num_calibration": num_calibration, "false_positive_rate": rate}
     if as_json:
         pvalues = guard.smooth_pvalues_.tolist()
-        print(
-            json.dumps({"guard": str(folder), **facts, "rate_spread": spread, "smooth_pvalues": pvalues, "blind_labels": blind})
-        )
+        say_json({"guard": str(folder), **facts, "rate_spread": spread, "smooth_pvalues": pvalues, "blind_labels": blind})
         return
-    print(f"guard in {folder}: {facts['num_reference']} clean inputs for reference, {num_calibration} for calibration")
-    print(f"false-positive rate {rate:g}, give or take {spread:.2g} for these calibration inputs")
+    say(f"guard in {folder}: {facts['num_reference']} clean inputs for reference, {num_calibration} for calibration")
+    say(f"false-positive rate {rate:g}, give or take {spread:.2g} for these calibration inputs")
     if blind:
-        print(f"sees no trigger where the model names class {', '.join(map(str, blind))}: clean inputs are as smooth there")
+        say(f"sees no trigger where the model names class {', '.join(map(str, blind))}: clean inputs are as smooth there")
 
 
 def print_judgement(judgement: "Judgement", *, as_json: bool) -> None:
@@ -225,14 +226,14 @@ def print_judgement(judgement: "Judgement", *, as_json: bool) -> None:
             row | {name: getattr(judgement, name)[index].tolist() for name in names}
             for index, row in enumerate(frame.to_dict("records"))
         ]
-        print(json.dumps({"false_positive_rate": rate, **facts, "inputs": rows}))
+        say_json({"false_positive_rate": rate, **facts, "inputs": rows})
         return
     columns = "".join(f"{f'W {sigma:g}':>9}" for sigma in judgement.votes.sigmas)
-    print(f"{'input':>8} {'label':>6} {'p-value':>8}{columns}   smoothed label")
+    say(f"{'input':>8} {'label':>6} {'p-value':>8}{columns}   smoothed label")
     for index in np.flatnonzero(judgement.is_suspicious):
         w = "".join(f"{value:>9.3f}" for value in judgement.wobbliness[index])
         agrees = "the same" if judgement.agrees[index].all() else ", ".join(map(str, judgement.smoothed_label[index]))
-        print(f"{index:>8} {judgement.undisturbed_label[index]:>6} {judgement.pvalue[index]:>8.4f}{w}   {agrees}")
+        say(f"{index:>8} {judgement.undisturbed_label[index]:>6} {judgement.pvalue[index]:>8.4f}{w}   {agrees}")
     _print_num_suspicious(judgement.is_suspicious, f"{judgement.false_positive_rate:.1%} expected of clean inputs")
 
 
@@ -240,13 +241,13 @@ def print_quick_verdicts(verdicts: "QuickVerdicts", *, as_json: bool) -> None:
     """The suspicious inputs and the draws it took, or JSON."""
     if as_json:
         rows = verdicts.frame().to_dict("records")
-        print(json.dumps({"most_draws": verdicts.most_draws, "mean_draws": float(verdicts.draws.mean()), "inputs": rows}))
+        say_json({"most_draws": verdicts.most_draws, "mean_draws": float(verdicts.draws.mean()), "inputs": rows})
         return
-    print("suspicious inputs: " + (", ".join(map(str, np.flatnonzero(verdicts.is_suspicious))) or "none"))
+    say("suspicious inputs: " + (", ".join(map(str, np.flatnonzero(verdicts.is_suspicious))) or "none"))
     _print_num_suspicious(
         verdicts.is_suspicious, f"{verdicts.draws.mean():.0f} draws for each on average, of {verdicts.most_draws}"
     )
 
 
 def _print_num_suspicious(is_suspicious: np.ndarray, remark: str) -> None:
-    print(f"{is_suspicious.sum()} of {len(is_suspicious)} inputs are suspiciously smooth ({is_suspicious.mean():.1%}; {remark})")
+    say(f"{is_suspicious.sum()} of {len(is_suspicious)} inputs are suspiciously smooth ({is_suspicious.mean():.1%}; {remark})")

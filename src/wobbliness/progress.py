@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from wobbliness.terminal import console, say, visible
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
@@ -23,7 +25,7 @@ Notice = Callable[[str], None]
 
 def print_notice(line: str) -> None:
     """A Notice that a person reads on standard error."""
-    print(f"note: {line}", file=sys.stderr)
+    say(f"note: {line}", error=True)
 
 
 def ignore_progress(*_: object) -> None:
@@ -43,7 +45,7 @@ def progress_bar(description: str, total: int, *, report: Progress | None = None
             report(done, total)
         elif bar is None and sys.stderr.isatty() and time.monotonic() - started > PATIENCE_SECONDS:
             bar = open_progress()
-            bar.add_task(description, total=total)
+            bar.add_task(visible(description), total=total)
             bar.start()
         if bar is not None:
             bar.update(bar.task_ids[0], completed=done)
@@ -57,13 +59,12 @@ def progress_bar(description: str, total: int, *, report: Progress | None = None
 
 def open_progress() -> "RichProgress":
     """A rich progress display on standard error with time left, not yet started."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console(error=True),
     )

@@ -1,7 +1,16 @@
-"""Processes of our own that end at once."""
+"""How processes of our own end: their exit codes, at once, and at once after Ctrl-C. It is loaded first, and loads nothing."""
 
 import atexit
 import gc
+import os
+import signal
+from collections.abc import Callable
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_TRIGGER = 1, 2, 3
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+SHOW_CURSOR = b"\x1b[?25h"  # a progress bar hides it
+
+_answered: list[bool] = []
 
 
 def end_quickly() -> None:
@@ -10,6 +19,31 @@ def end_quickly() -> None:
     Whatever is to be done at the end is done all the same; only objects that refer to each other are not taken apart.
     """
     atexit.register(_leave_objects_alone)
+
+
+def answer_at_once() -> Callable[[], object]:
+    """From now on Ctrl-C ends this process at once: while a command is being loaded, and when it is over.
+
+    Returns:
+        What puts the handler back that was there before.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return lambda: None
+    signal.signal(signal.SIGINT, end_interrupted)
+    return lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def end_interrupted(*_: object) -> None:
+    """Ends this process as interrupted, and says so in one line where nothing was said of it; a handler of signals."""
+    if not _answered:
+        line = b"interrupted\n"
+        os.write(2, SHOW_CURSOR + line if os.isatty(2) else line)
+    os._exit(EXIT_INTERRUPTED)
+
+
+def note_answered() -> None:
+    """Takes note that the user was told of the interruption: it is not said again."""
+    _answered.append(True)
 
 
 def _leave_objects_alone() -> None:

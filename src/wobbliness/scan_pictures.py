@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from wobbliness.scan_findings import PatternEffect, Scan
 from wobbliness.study.drawing import BLUE, FIGURE_STYLE, GREEN, ORANGE, RESOLUTION, draw_boxes
+from wobbliness.terminal import visible
 from wobbliness.triggers import Trigger
 
 ROW_HEIGHT, WIDTH = 0.3, 4.2  # inches, of the boxes; a telephone shows them at about that width
@@ -43,7 +44,7 @@ def w_svg(scan: Scan) -> bytes:
 
 def name_of(effect: PatternEffect, *, is_candidate: bool) -> str:
     """What a pattern is called on figure and page."""
-    return f"candidate of class {effect.target_class}" if is_candidate else f"trigger {effect.trigger.name}"
+    return f"candidate of class {effect.target_class}" if is_candidate else f"trigger {visible(effect.trigger.name)}"
 
 
 def _drawn(scan: Scan, kind: str) -> bytes:
@@ -61,7 +62,7 @@ def _boxes(scan: Scan) -> Figure:
     sigma = scan.comparison.sigma
     rows = [("clean images", scan.clean_w[sigma], BLUE)]
     rows += [(f"class {finding.target_class}", finding.effect.w[sigma], ORANGE) for finding in scan.candidates if finding.effect]
-    rows += [(effect.trigger.name, effect.w[sigma], GREEN) for effect in scan.triggers]
+    rows += [(visible(effect.trigger.name), effect.w[sigma], GREEN) for effect in scan.triggers]
     figure = Figure(figsize=(WIDTH, ROW_HEIGHT * len(rows) + 0.8), layout="constrained")
     axes = figure.subplots()
     for position, (_, w, colour) in enumerate(rows):

@@ -10,6 +10,7 @@ from wobbliness.pages import data_uri, number, page_environment
 from wobbliness.scan_findings import CandidateFinding, PatternEffect, Scan
 from wobbliness.scan_pictures import name_of, pattern_png, picture_png, w_png, w_svg
 from wobbliness.study.files import write_beside, write_json
+from wobbliness.table_files import write_csv
 
 PAGE, JSON_FILE, TABLE, PICTURES = "report.html", "scan.json", "scan.csv", "pictures"
 MOST_CARDS = 40  # candidates whose pictures are on the page; those with the smallest masks, where there are more
@@ -54,7 +55,7 @@ def write_scan(scan: Scan, folder: str | Path) -> Path:
     cards = _cards(scan)
     (folder / PICTURES).mkdir(parents=True, exist_ok=True)
     _write_pictures(scan, cards, folder / PICTURES)
-    write_beside(folder / TABLE, lambda beside: scan.frame().to_csv(beside, index=False))
+    write_beside(folder / TABLE, lambda beside: write_csv(scan.frame(), beside))
     page = _page(scan, cards)
     write_beside(folder / PAGE, lambda beside: beside.write_text(page, encoding="utf-8"))
     write_json(folder / JSON_FILE, scan_json(scan))

@@ -1,6 +1,5 @@
 """`wobbliness study`: run the paper's experiments, see how far they are, report them. Heavy imports are inside the commands."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wobbliness.command_inputs import Address, Engine, EngineName, Json, Seed, prepare_engine
-from wobbliness.interrupts import Interrupted
+from wobbliness.interrupts import Interrupted, take_time
+from wobbliness.terminal import say, say_json
 
 if TYPE_CHECKING:
     from wobbliness.study.report import Report
@@ -35,10 +35,10 @@ def list_recipes(as_json: Json = False) -> None:
         for name, make in RECIPES.items()
     ]
     if as_json:
-        print(json.dumps(rows, indent=1))
+        say_json(rows, indent=1)
         return
     for row in rows:
-        print(f"{row['recipe']:<13} {' '.join(row['claims']):<30} {row['cells']:>4} cells  {row['about']}")
+        say(f"{row['recipe']:<13} {' '.join(row['claims']):<30} {row['cells']:>4} cells  {row['about']}")
 
 
 @study_app.command("run")
@@ -84,6 +84,7 @@ def run(
         "cluster": cluster,
         "place": place,
     }
+    take_time()
     try:
         with cell_progress() as (progress, notice):
             run_study(recipe_by_name(recipe, seed), out, only=wanted, progress=progress, notice=notice, **settings)
@@ -104,13 +105,17 @@ def status(
     """
     from wobbliness.study.records import read_recipe
     from wobbliness.study.status import study_status
-    from wobbliness.study_progress import status_text, watch_status
+    from wobbliness.study_progress import status_lines, watch_status
 
     if watch:
         watch_status(out)
         return
     found = study_status(read_recipe(out), out)
-    print(json.dumps(asdict(found), indent=1) if as_json else status_text(found))
+    if as_json:
+        say_json(asdict(found), indent=1)
+        return
+    for line in status_lines(found):
+        say(line)
 
 
 @study_app.command("report")

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from wobbliness.progress import Notice, open_progress
 from wobbliness.study.engine import CellProgress
 from wobbliness.study.records import read_recipe
 from wobbliness.study.status import StudyStatus, study_status
+from wobbliness.terminal import console, visible
 
 WATCH_SECONDS = 2.0
 
@@ -26,17 +27,17 @@ def cell_progress() -> Iterator[tuple[CellProgress, Notice]]:
 
     def report(name: str, done: int, total: int) -> None:
         if name not in tasks:
-            tasks[name] = bar.add_task(name, total=total)
+            tasks[name] = bar.add_task(visible(name), total=total)
         bar.update(tasks[name], completed=done, total=total, visible=done < total)
 
     def notice(line: str) -> None:
-        bar.console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
+        bar.console.print(visible(f"note: {line}"), soft_wrap=True)
 
     with bar:
         yield report, notice
 
 
-def status_text(found: StudyStatus) -> str:
+def status_lines(found: StudyStatus) -> list[str]:
     """Counts and time left in the first line, then a line for each running and each failed cell."""
     counts = f"{found.num_done} of {found.num_cells} cells done"
     parts = {"running": len(found.running), "failed": len(found.failed), "left": len(found.left)}
@@ -44,7 +45,7 @@ def status_text(found: StudyStatus) -> str:
     lines = [f"{found.recipe}, seed {found.seed}: {counts}{_time_left(found)}"]
     lines += [f"running: {running.cell}, for {_duration(running.seconds)}" for running in found.running]
     lines += [f"failed: {failed.cell}: {failed.message}" for failed in found.failed]
-    return "\n".join(lines)
+    return lines
 
 
 def watch_status(out: Path) -> None:
@@ -52,13 +53,17 @@ def watch_status(out: Path) -> None:
     recipe = read_recipe(out)
     found = study_status(recipe, out)
     try:
-        with Live(status_text(found), console=Console(), auto_refresh=False) as live:
+        with Live(_shown(found), console=console(), auto_refresh=False) as live:
             while found.num_done < found.num_cells:
                 time.sleep(WATCH_SECONDS)
                 found = study_status(recipe, out)
-                live.update(status_text(found), refresh=True)
+                live.update(_shown(found), refresh=True)
     except KeyboardInterrupt:  # the way out of watching: nothing was broken off
         return
+
+
+def _shown(found: StudyStatus) -> Text:
+    return Text("\n".join(map(visible, status_lines(found))))
 
 
 def _time_left(found: StudyStatus) -> str:

@@ -9,6 +9,7 @@ from jaxtyping import Float32
 
 from wobbliness.images.pictures import decode_with_mask
 from wobbliness.images.values import unit_values
+from wobbliness.terminal import well_formed
 
 MAX_PIXELS = 4096 * 4096
 MAX_BYTES = 2**27  # twice what the most pixels take without compression
@@ -130,4 +131,4 @@ def trigger_from_png(path: str | Path, *, opacity: float = 1.0, place: tuple[int
     pattern = unit_values(decoded.pixels)
     pattern = np.ascontiguousarray(pattern[:1] if (pattern == pattern[:1]).all() else pattern)
     mask = np.ones(pattern.shape[1:], np.float32) if decoded.mask is None else decoded.mask
-    return Trigger(name=Path(path).stem, pattern=pattern, mask=mask, opacity=opacity, place=place)
+    return Trigger(name=well_formed(Path(path).stem), pattern=pattern, mask=mask, opacity=opacity, place=place)

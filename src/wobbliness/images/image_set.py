@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int
 
+from wobbliness.terminal import well_formed
+
 MAX_SET_BYTES = 8 * 2**30
 """A set that takes more memory than this, as float32, is refused before memory is taken."""
 
@@ -18,13 +20,14 @@ SMALL_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageSet:
-    """Images with what their source tells of each.
+    r"""Images with what their source tells of each.
 
     Attributes:
         images: `(N, C, H, W)` pictures in [0, 1], or `(N, ...)` where an array holds no pictures.
         labels: `(N,)` class of each image as the source states it; None where it states none.
-        names: N names: the file's, relative to the folder that was read, or the row's number or path.
-        class_names: names of the classes 0, 1, ..., where the source tells them.
+        names: N names: the file's, relative to the folder that was read, or the row's number or path. A byte that is not UTF-8
+            reads `\xe9`: no table or page can hold it.
+        class_names: names of the classes 0, 1, ..., where the source tells them; likewise.
     """
 
     images: Float32[np.ndarray, "N ..."]
@@ -35,6 +38,9 @@ class ImageSet:
     def __post_init__(self) -> None:
         if len(self.names) != len(self.images) or (self.labels is not None and len(self.labels) != len(self.images)):
             raise ValueError(f"expected a name, and a label or none, for each of {len(self.images)} images")
+        object.__setattr__(self, "names", tuple(map(well_formed, self.names)))
+        if self.class_names is not None:
+            object.__setattr__(self, "class_names", tuple(map(well_formed, self.class_names)))
 
     def __len__(self) -> int:
         return len(self.images)

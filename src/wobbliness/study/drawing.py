@@ -21,6 +21,7 @@ FIGURE_STYLE: Any = {
     "svg.hashsalt": "wobbliness",
     "svg.fonttype": "none",
     "font.size": 9,
+    "text.parse_math": False,  # a name between dollars is a name
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 9,
