@@ -43,10 +43,25 @@ Factory = Annotated[
     str | None,
     typer.Option(help=f"package.module:function that makes the module of .safetensors weights; {NAMED_MODULE}."),
 ]
-Layout = Annotated[str | None, typer.Option(help="nchw or nhwc, for models that do not tell; images are always channels first.")]
+Layout = Annotated[
+    str | None,
+    typer.Option(help="nchw or nhwc, for models that do not tell or take flat pictures; images are always channels first."),
+]
 TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Open a pickle or TorchScript file: runs any code in it.")]
 Device = Annotated[str | None, typer.Option(help="Where a torch model runs, cpu or cuda; cuda draws other noise.")]
 NumClasses = Annotated[int | None, typer.Option(help="Number of classes, for models that give labels.")]
+Output = Annotated[str | None, typer.Option(help="Output to read, by name or number, where several could be meant.")]
+InputRange = Annotated[
+    str | None,
+    typer.Option(metavar="LOW,HIGH", help="What pixels of 0 and 1 become for the model, such as 0,255; noise stays in [0, 1]."),
+]
+Mean = Annotated[
+    str | None, typer.Option(help="Taken off then, in units of that range: a number, or one a channel: 0.5,0.4,0.3.")
+]
+Std = Annotated[str | None, typer.Option(help="Divided by then, likewise.")]
+Threshold = Annotated[
+    float | None, typer.Option(help="Where class 1 begins, for models of one score: 0.5 for probabilities, 0 for logits.")
+]
 Images = Annotated[str, typer.Argument(help=IMAGES)]
 Column = Annotated[str | None, typer.Option(help="Array of an .npz, or column of a table.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Likewise of the labels.")]
@@ -71,6 +86,11 @@ class ModelOptions:
     layout: Layout = None
     trust_pickle: TrustPickle = False
     device: Device = None
+    output: Output = None
+    input_range: InputRange = None
+    mean: Mean = None
+    std: Std = None
+    threshold: Threshold = None
 
 
 def with_model_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -14,7 +14,8 @@ class Execution:
     Attributes:
         backend: `onnxruntime` (a compiled graph), `torch` (eager) or `callable`.
         device: `cpu`, `cuda`, ...
-        reason: why a torch module was not compiled; None where it was, or where there was nothing to compile.
+        reason: why a torch module was not compiled, or what is done to noisy copies for a graph of whole numbers; None where
+            there is nothing to say.
         values_per_image: values in the input and output of the network's largest step for one image; None where unknown.
         block_size: noisy copies classified at once.
         changed_labels: share of the first block's labels that bfloat16 changed; None in float32.

@@ -73,7 +73,8 @@ def print_sweep(sweep: Sweep, *, as_json: bool) -> None:
             f"{(w == 0).mean():>7.1%}"
         )
     for execution in {execution for votes in sweep.votes for execution in votes.executions}:
-        why = f"; not compiled: {execution.reason}" if execution.reason else ""
+        what = "" if execution.backend == "onnxruntime" else "not compiled: "
+        why = f"; {what}{execution.reason}" if execution.reason else ""
         say(f"run by {execution.backend} on {execution.device}, {execution.block_size} copies at once{why}")
 
 

@@ -10,6 +10,10 @@ from jaxtyping import Float32, Int
 from wobbliness.execution import Execution
 
 MAX_UNDECLARED_CLASSES = 100_000  # a label beyond it is taken for a mistake, not for a class
+ONE_SCORE = (
+    "expected integer labels or scores (B, K), got one float for each image; where it is a score for two classes, give the "
+    "threshold above which it says class 1 (threshold=0.5 for probabilities, 0 for logits)"
+)
 
 
 @runtime_checkable
@@ -84,36 +88,68 @@ def in_blocks(function: Callable[[np.ndarray], Any], images: Float32[np.ndarray,
 
 
 class ScoredClassifier:
-    """What the adapters share: labels from answers, and K from the first scores where it was not declared."""
+    """What the adapters share: labels from answers, and K from the first scores where it was not declared.
+
+    Attributes:
+        threshold: where class 1 begins in one score for two classes, as the user says.
+        told_threshold: likewise, as the classifier itself tells.
+    """
 
     num_classes: int | None
     image_shape: tuple[int | None, ...] | None = None
+    threshold: float | None = None
+    told_threshold: float | None = None
 
     def labels_of(self, answer: Any, num_images: int) -> Int[np.ndarray, " B"]:
         """Labels from what a classifier answered: labels `(B,)` as they are, scores `(B, K)` by their arg-max (Eq. 1).
 
+        One score for each image, `(B,)` or `(B, 1)` floats, gives class 1 above the threshold, else class 0. Axes of length 1
+        behind the first do not count: `(B, K, 1, 1)` are scores.
+
         Raises:
-            ValueError: another number of rows or rank, NaN scores, labels that are no integers or out of range.
+            ValueError: another number of rows or rank, NaN scores, labels that are no integers or out of range, one score
+                without a threshold, or more with one.
         """
         array = np.asarray(answer.detach().cpu() if hasattr(answer, "detach") else answer)
-        if array.ndim not in (1, 2) or len(array) != num_images:
+        sizes = [size for size in array.shape[1:] if size != 1]
+        if array.ndim < 1 or len(sizes) > 1 or len(array) != num_images:
             raise ValueError(
                 f"expected the classifier to give labels ({num_images},) or scores ({num_images}, K), got shape {array.shape}"
             )
-        return self._labels_of_scores(array) if array.ndim == 2 else self._checked_labels(array)
+        if sizes:
+            return self._labels_of_scores(array.reshape(num_images, sizes[0]))
+        is_float = np.issubdtype(array.dtype, np.floating)
+        return self._labels_of_one_score(array.ravel()) if is_float else self._checked_labels(array.ravel())
 
     def _labels_of_scores(self, scores: np.ndarray) -> Int[np.ndarray, " B"]:
         if scores.shape[1] < 2 or self.num_classes not in (None, scores.shape[1]):
             raise ValueError(f"expected scores of {self.num_classes or 'at least 2'} classes, got {scores.shape[1]}")
         if not np.issubdtype(scores.dtype, np.number) or np.isnan(scores).any():
             raise ValueError(f"expected scores that are numbers, got NaN or {scores.dtype}")
+        self._refuse_threshold(f"scores of {scores.shape[1]} classes")
         self.num_classes = scores.shape[1]
         return np.asarray(scores.argmax(axis=1))
+
+    def _labels_of_one_score(self, scores: np.ndarray) -> Int[np.ndarray, " B"]:
+        threshold = self.told_threshold if self.threshold is None else self.threshold
+        if threshold is None:
+            raise ValueError(ONE_SCORE)
+        if self.num_classes not in (None, 2):
+            raise ValueError(f"expected scores of {self.num_classes} classes, got one for each image")
+        if np.isnan(scores).any():
+            raise ValueError("expected scores that are numbers, got NaN")
+        self.num_classes = 2
+        return np.asarray((scores > threshold).astype(np.int64))
 
     def _checked_labels(self, labels: np.ndarray) -> Int[np.ndarray, " B"]:
         if labels.dtype != bool and not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(f"expected integer labels, got {labels.dtype}")
+        self._refuse_threshold("labels")
         limit = self.num_classes or MAX_UNDECLARED_CLASSES
         if labels.min() < 0 or labels.max() >= limit:
             raise ValueError(f"expected labels from 0 to {limit - 1}, got {labels.min()} to {labels.max()}")
         return np.asarray(labels.astype(np.int64))
+
+    def _refuse_threshold(self, found: str) -> None:
+        if self.threshold is not None:
+            raise ValueError(f"expected one score for each image with a threshold, got {found}")

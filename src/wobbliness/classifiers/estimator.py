@@ -1,6 +1,6 @@
 """A fitted classifier of scikit-learn, or of a library that follows its conventions, as a classifier."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,41 +8,55 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from wobbliness.classifiers.base import ScoredClassifier, in_blocks
+from wobbliness.classifiers.layouts import Layout
+from wobbliness.classifiers.pixel_scale import PixelScale
 from wobbliness.execution import Execution
+
+Arrangement = Callable[[np.ndarray], np.ndarray]
 
 
 class EstimatorClassifier(ScoredClassifier):
-    """An estimator with `predict_proba` or else `predict`; images are flattened, and class k is `classes_[k]`."""
+    """What an estimator's `predict` says: class k is `classes_[k]`.
+
+    It gets images as it was fitted on: flattened, from channels first or last; or as pictures, where it was fitted on those, as a
+    pipeline may be that begins with features of pictures.
+    """
 
     thread_safe = False
 
-    def __init__(self, estimator: Any, *, num_classes: int | None = None) -> None:
+    def __init__(
+        self, estimator: Any, *, num_classes: int | None = None, layout: Layout | None = None, scale: PixelScale | None = None
+    ) -> None:
         """Wraps an estimator.
+
+        Args:
+            estimator: fitted.
+            num_classes: K, to be checked against its classes.
+            layout: of the pictures that it was fitted on, or that were flattened for it; channels first by default.
+            scale: the pixel values that it was fitted on.
 
         Raises:
             ValueError: it is not fitted, is no classifier of one answer, or has another number of classes.
         """
-        from sklearn.base import is_classifier
-        from sklearn.exceptions import NotFittedError
-        from sklearn.utils.validation import check_is_fitted
-
         name = type(estimator).__name__
-        try:
-            check_is_fitted(estimator)
-        except (NotFittedError, TypeError) as error:
-            raise ValueError(f"expected a fitted classifier, got {name}: {error}") from error
-        if not is_classifier(estimator) or isinstance(getattr(estimator, "classes_", None), list | None):
-            raise ValueError(f"expected a classifier that names one class, got {name}")
-        self._estimator, self._classes = estimator, np.asarray(estimator.classes_)
+        _check_fitted(estimator, name)
+        classes = getattr(estimator, "classes_", None)
+        several = ("multilabel_", "outputs_2d_")
+        if isinstance(classes, list) or any(getattr(estimator, said, False) is True for said in several):
+            raise ValueError(f"expected a classifier that names one class for each image, got several answers of {name}")
+        self._estimator, self._classes = estimator, np.asarray(classes)
         if num_classes not in (None, len(self._classes)):
             raise ValueError(f"expected a classifier of {num_classes} classes, got one of {len(self._classes)}")
         self.num_classes = len(self._classes)
+        self._order = np.argsort(self._classes)
+        self._layout, self._scale = layout, scale
+        self._arrange: tuple[tuple[int, ...], Arrangement] | None = None
 
     def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
         """The class of each image.
 
         Raises:
-            ValueError: the estimator refuses images of this size.
+            ValueError: the estimator refuses images of this size, or gives more than one answer for each.
         """
         return np.asarray(in_blocks(self._classify_block, images, block_size))
 
@@ -52,7 +66,84 @@ class EstimatorClassifier(ScoredClassifier):
         yield Execution(backend="callable")
 
     def _classify_block(self, images: np.ndarray) -> np.ndarray:
-        rows = images.reshape(len(images), -1).copy()
-        if hasattr(self._estimator, "predict_proba"):
-            return self.labels_of(self._estimator.predict_proba(rows), len(images))
-        return self.labels_of(np.searchsorted(self._classes, self._estimator.predict(rows)), len(images))
+        images, shape = images if self._scale is None else self._scale.apply(images), images.shape[1:]
+        if self._arrange is None or self._arrange[0] != shape:
+            self._arrange = shape, self._found_arrangement(images)
+        answer = self._estimator.predict(self._arrange[1](images))
+        return self._numbers(np.asarray(answer), len(images))
+
+    def _numbers(self, answer: np.ndarray, num_images: int) -> np.ndarray:
+        """Places of the answers in `classes_`."""
+        if answer.size != num_images:
+            raise ValueError(f"expected one class for each of {num_images} images, got an answer of shape {answer.shape}")
+        answer = answer.ravel()
+        places = np.searchsorted(self._classes, answer, sorter=self._order).clip(max=len(self._classes) - 1)
+        numbers = self._order[places]
+        if not (self._classes[numbers] == answer).all():
+            raise ValueError(f"expected a prediction among the classes {self._classes[:5]} ..., got others")
+        return self.labels_of(numbers, num_images)
+
+    def _found_arrangement(self, images: np.ndarray) -> Arrangement:
+        """How the estimator takes images of this shape.
+
+        Its number of features says so: that of a whole image, or the length of the axis after the batch's. Where it has none,
+        rows are tried and then pictures, and the first that it does not refuse is taken.
+        """
+        features = getattr(self._estimator, "n_features_in_", None)
+        rows, *pictures = _arrangements(images.shape[1:], self._layout)
+        if features is None:
+            return next((arrange for arrange in (rows, *pictures) if self._takes(arrange(images[:1]))), rows)
+        if features == images[0].size:
+            return rows
+        fitting = [arrange for arrange in pictures if arrange(images[:1]).shape[1] == features]
+        return next((arrange for arrange in fitting if self._takes(arrange(images[:1]))), rows)
+
+    def _takes(self, image: np.ndarray) -> bool:
+        try:
+            self._estimator.predict(image)
+        except Exception:  # an estimator of others may raise anything; what it says of rows is what the user will read
+            return False
+        return True
+
+
+def _check_fitted(estimator: Any, name: str) -> None:
+    from sklearn.base import is_classifier, is_outlier_detector
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(estimator)
+    except (NotFittedError, TypeError) as error:
+        raise ValueError(f"expected a fitted classifier, got {name}: {str(error).splitlines()[0]}") from error
+    if is_outlier_detector(estimator):
+        raise ValueError(f"expected a classifier that names one class, got the outlier detector {name}")
+    if not is_classifier(estimator) or getattr(estimator, "classes_", None) is None or not hasattr(estimator, "predict"):
+        raise ValueError(f"expected a classifier that names one class, got {name}")
+
+
+def _arrangements(shape: tuple[int, ...], layout: Layout | None) -> list[Arrangement]:
+    """The ways to hand over images of a shape: as rows, then as pictures; in the layout, or first channels first."""
+    if len(shape) != 3:
+        return [_rows, np.ndarray.copy]
+    first: list[Arrangement] = [np.ndarray.copy]
+    last: list[Arrangement] = [_channels_last]
+    grey: list[Arrangement] = [_grey] if shape[0] == 1 else []
+    if layout == "nhwc":
+        return [_rows_channels_last, *last, *grey]
+    return [_rows, *first, *(last if layout is None else []), *grey]
+
+
+def _rows(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).copy()
+
+
+def _channels_last(images: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+
+
+def _rows_channels_last(images: np.ndarray) -> np.ndarray:
+    return _channels_last(images).reshape(len(images), -1)
+
+
+def _grey(images: np.ndarray) -> np.ndarray:
+    return images[:, 0].copy()

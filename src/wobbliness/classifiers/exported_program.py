@@ -1,22 +1,48 @@
 """A `torch.export` archive as a torch module."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export.graph_signature import InputKind
+from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_unflatten
 
+from wobbliness.classifiers.base import ONE_SCORE
 from wobbliness.classifiers.exported_checks import checked_archive
 from wobbliness.classifiers.layouts import ImageShape, Layout, find_layout, image_shape
 from wobbliness.classifiers.model_file import warn_of_code
+from wobbliness.classifiers.outputs import Output, choose_output, threshold_by_name
+from wobbliness.classifiers.pixel_scale import BYTE, PixelScale
+from wobbliness.classifiers.wrapped_module import ScaledPixels, TwoClasses
 
 MAX_STEP_VALUES = 2**28  # made by one operator for one block of the size it was exported with, 1 GiB as float32
+RESHAPING = ("aten.squeeze", "aten.view", "aten.reshape", "aten.flatten", "aten.unsqueeze", "aten._to_copy", "aten.to")
 FREE_SIZE = 224  # taken for axes of an image that the program leaves free
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProgramOptions:
+    """What a user says of a program beyond what it declares.
+
+    Attributes:
+        layout: where the channels are.
+        output: name or number of the output to read.
+        num_classes: K.
+        threshold: where class 1 begins in one score for two classes.
+        scale: the pixel values that it wants.
+    """
+
+    layout: Layout | None = None
+    output: str | int | None = None
+    num_classes: int | None = None
+    threshold: float | None = None
+    scale: PixelScale | None = None
+
+
 class ExportedModule(torch.nn.Module):
-    """An exported program that gives logits `(B, K)` for images channels first and for batches of any size.
+    """An exported program that gives scores `(B, K)` for images channels first and for batches of any size.
 
     It stays in the mode it was exported in.
 
@@ -24,24 +50,33 @@ class ExportedModule(torch.nn.Module):
         batch_size: B where the program fixes it; a block is then cut into pieces of that size, and what the last one lacks is
             filled up and dropped.
         image_shape: of one image, channels first.
+        threshold: where class 1 begins, where the program gives one score for two classes and tells.
+        has_one_score: whether it declares one score for each image.
     """
 
-    def __init__(self, program: torch.export.ExportedProgram, layout: Layout | None) -> None:
+    def __init__(self, program: torch.export.ExportedProgram, options: ProgramOptions) -> None:
         """Wraps a program.
 
         Raises:
-            ValueError: it takes anything but one tensor of floats, was exported in training mode, or makes too large tensors.
+            ValueError: it takes anything but one tensor of images, has no output of scores, was exported in training mode, or
+                makes too large tensors.
         """
         super().__init__()
         images = _image_input(program)
         sizes = [size if isinstance(size, int) else None for size in images.shape]
-        self._layout = find_layout(sizes, layout)
+        self._layout = find_layout(sizes, options.layout)
         self.batch_size: int | None = sizes[0]
         self.image_shape: ImageShape | None = image_shape(sizes, self._layout)
-        self._is_flat, self._dtype = len(sizes) == 2, images.dtype
+        self._rank, self._dtype = len(sizes), images.dtype
+        self._output, self.has_one_score, self.threshold = _scores_of(program, options)
         _check_mode(program)
         self._program = program.module(check_guards=False)
         _check_steps(self._program, [sizes[0] or 2, *(size or FREE_SIZE for size in sizes[1:])], images.dtype)
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether the program takes whole numbers of 8 bits."""
+        return bool(self._dtype == torch.uint8)
 
     def train(self, mode: bool = True) -> "ExportedModule":
         """Changes nothing but the flag: an exported program has no modes."""
@@ -49,13 +84,21 @@ class ExportedModule(torch.nn.Module):
         return self
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits."""
-        images = images.flatten(1) if self._is_flat else images
-        images = images.permute(0, 2, 3, 1).contiguous() if self._layout == "nhwc" else images
-        images = images.to(self._dtype)
+        """Scores."""
+        images = self._arranged(images)
         if self.batch_size is None:
             return self._run(images)
         return torch.cat([self._run_piece(piece) for piece in torch.split(images, self.batch_size)])
+
+    def _arranged(self, images: torch.Tensor) -> torch.Tensor:
+        """Images in the program's own layout and type; whole numbers are rounded and clipped to those of 8 bits."""
+        if self._layout == "nhwc" and images.ndim == 4:
+            images = images.permute(0, 2, 3, 1).contiguous()
+        if self._rank == 2:
+            images = images.flatten(1)
+        elif self._rank == 3 and images.ndim == 4:
+            images = images.squeeze(1)
+        return images.round().clamp(0, 255).to(self._dtype) if self.takes_bytes else images.to(self._dtype)
 
     def _run_piece(self, images: torch.Tensor) -> torch.Tensor:
         missing = (self.batch_size or 0) - len(images)
@@ -64,19 +107,17 @@ class ExportedModule(torch.nn.Module):
         return self._run(torch.cat([images, images[:1].expand(missing, *images.shape[1:])]))[: len(images)]
 
     def _run(self, images: torch.Tensor) -> torch.Tensor:
-        answer = self._program(images)
-        while isinstance(answer, tuple | list | dict) and answer:
-            answer = next(iter(answer.values() if isinstance(answer, dict) else answer))
-        return answer  # type: ignore[no-any-return]
+        scores: torch.Tensor = tree_leaves(self._program(images))[self._output]
+        return scores.flatten(1) if scores.ndim > 2 else scores.reshape(len(scores), -1)
 
 
-def load_exported(path: Path, *, layout: Layout | None, trust_pickle: bool = False) -> ExportedModule:
+def load_exported(path: Path, *, trust_pickle: bool = False, **options: Any) -> torch.nn.Module:
     """A module from an archive of `torch.export.save`.
 
     Args:
         path: of the archive.
-        layout: where the channels are, for programs that do not tell.
         trust_pickle: load the file as torch does, which runs what code it holds.
+        **options: fields of ProgramOptions.
 
     Raises:
         ValueError: it cannot be read, or holds what may not be loaded.
@@ -85,8 +126,7 @@ def load_exported(path: Path, *, layout: Layout | None, trust_pickle: bool = Fal
         warn_of_code(path)
     source = str(path) if trust_pickle else checked_archive(path)
     try:
-        program = torch.export.load(source)
-        return ExportedModule(program, layout)
+        return _with_steps(ExportedModule(torch.export.load(source), ProgramOptions(**options)), ProgramOptions(**options))
     except ValueError as error:
         reason = str(error).splitlines()[0]  # torch adds the program's own text below
         raise ValueError(reason if str(path) in reason else f"{reason}, in {path}") from error
@@ -95,13 +135,68 @@ def load_exported(path: Path, *, layout: Layout | None, trust_pickle: bool = Fal
         raise ValueError(f"expected a readable archive of torch.export.save, got {path}: {reason}") from error
 
 
+def _with_steps(module: ExportedModule, options: ProgramOptions) -> torch.nn.Module:
+    """The module for images in [0, 1] and with two scores at least."""
+    scale, threshold = options.scale, module.threshold if options.threshold is None else options.threshold
+    if module.takes_bytes:
+        scale = BYTE if scale is None or (scale == PixelScale()) else scale
+        if scale != BYTE:
+            raise ValueError(f"expected an input range of 0,255 without mean and std for a program of uint8, got {scale}")
+    if module.has_one_score and threshold is None:
+        raise ValueError(ONE_SCORE)
+    with_pixels = module if scale is None else ScaledPixels(module, scale)
+    return (
+        TwoClasses(with_pixels, threshold)
+        if threshold is not None and (module.has_one_score or options.threshold is not None)
+        else with_pixels
+    )
+
+
 def _image_input(program: torch.export.ExportedProgram) -> Any:
     """What the program says of its one input."""
     names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind == InputKind.USER_INPUT]
     values = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
-    if len(values) != 1 or not isinstance(values[0], torch.Tensor) or not values[0].is_floating_point() or values[0].ndim < 2:
+    if len(values) != 1 or not isinstance(values[0], torch.Tensor) or values[0].ndim < 2 or not _is_of_pixels(values[0]):
         raise ValueError(f"expected a program of one float input (B, ...), got {len(values)} inputs {values}")
     return values[0]
+
+
+def _is_of_pixels(value: torch.Tensor) -> bool:
+    return value.is_floating_point() or value.dtype == torch.uint8
+
+
+def _scores_of(program: torch.export.ExportedProgram, options: ProgramOptions) -> tuple[int, bool, float | None]:
+    """The number of the output to read, whether it is one score, and where class 1 begins in that."""
+    nodes = list(next(node for node in program.graph.nodes if node.op == "output").args[0])
+    nodes = nodes[len(nodes) - len(program.graph_signature.user_outputs) :]
+    outputs = [_declared(name, node) for name, node in zip(_names(program), nodes, strict=True)]
+    index = choose_output(outputs, options.output, num_classes=options.num_classes, source="the program", wants_scores=True)
+    return index, outputs[index].width == 1, _threshold_of(nodes[index], outputs[index])
+
+
+def _names(program: torch.export.ExportedProgram) -> list[str]:
+    """Names of the outputs: keys of a dict, numbers in a tuple."""
+    spec = program.call_spec.out_spec
+    assert spec is not None
+    paths, _ = tree_flatten_with_path(tree_unflatten(range(spec.num_leaves), spec))
+    names = [".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path) for path, _ in paths]
+    return [name or "0" for name in names]
+
+
+def _declared(name: str, node: Any) -> Output:
+    value = node.meta.get("val") if isinstance(node, torch.fx.Node) else None
+    if not isinstance(value, torch.Tensor):  # a constant, such as a loss of None
+        return Output(name=name, dtype=type(value).__name__, shape=())
+    sizes: list[Any] = list(value.shape)  # some are symbols
+    shape = tuple(size if isinstance(size, int) else None for size in sizes)
+    return Output(name=name, dtype=str(value.dtype), shape=shape)
+
+
+def _threshold_of(node: torch.fx.Node, output: Output) -> float | None:
+    """At 0.5 where the last step is a sigmoid; else by name, 0 for logits and 0.5 for probabilities."""
+    while node.op == "call_function" and str(node.target).startswith(RESHAPING):
+        (node, *_) = node.all_input_nodes
+    return 0.5 if str(node.target).startswith("aten.sigmoid") else threshold_by_name(output)
 
 
 def _check_mode(program: torch.export.ExportedProgram) -> None:

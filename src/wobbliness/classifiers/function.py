@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from wobbliness.classifiers.base import ScoredClassifier, in_blocks
+from wobbliness.classifiers.pixel_scale import PixelScale
 from wobbliness.execution import Execution
 
 
@@ -19,8 +20,10 @@ class FunctionClassifier(ScoredClassifier):
 
     thread_safe = False
 
-    def __init__(self, function: Callable[[Any], Any], *, num_classes: int | None, as_tensor: bool) -> None:
-        self.num_classes = num_classes
+    def __init__(
+        self, function: Callable[[Any], Any], *, num_classes: int | None, as_tensor: bool, scale: PixelScale | None = None
+    ) -> None:
+        self.num_classes, self._scale = num_classes, scale
         self._function = function
         self._as_tensor = as_tensor
 
@@ -34,6 +37,7 @@ class FunctionClassifier(ScoredClassifier):
         yield Execution(backend="callable")
 
     def _classify_block(self, images: np.ndarray) -> np.ndarray:
+        images = images if self._scale is None else self._scale.apply(images)
         own = images.copy()  # a function may keep what it is given, and the memory of `images` is used again
         answer = self._call_with_tensor(own) if self._as_tensor else self._function(own)
         return self.labels_of(answer, len(images))

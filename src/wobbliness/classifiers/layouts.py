@@ -19,7 +19,8 @@ def checked_layout(layout: str | None) -> Layout | None:
 def find_layout(shape: Sequence[int | None], declared: Layout | None, hint: Layout | None = None) -> Layout:
     """Whether the channels of a batch's shape `(B, ., ., .)` are the first or the last axis of an image.
 
-    They are where a size of PICTURE_CHANNELS stands on one side only. Batches that are no pictures have none.
+    They are where a size of PICTURE_CHANNELS stands on one side only. Batches that are no pictures have
+    none; flat features `(B, F)` are pictures flattened in the declared layout, channels first by default.
 
     Args:
         shape: as the classifier declares it, None for free axes.
@@ -27,8 +28,10 @@ def find_layout(shape: Sequence[int | None], declared: Layout | None, hint: Layo
         hint: what the classifier's own steps say, for shapes that say nothing.
 
     Raises:
-        ValueError: the shape does not tell, and the user did not either.
+        ValueError: the shape does not tell, and the user did not either; or it has no axis of channels.
     """
+    if declared == "nhwc" and len(shape) not in (2, 4):
+        raise ValueError(f"expected no layout for images without an axis of channels, got nhwc for shape {list(shape)}")
     if declared is not None or len(shape) != 4:
         return declared or "nchw"
     first, last = (shape[axis] in PICTURE_CHANNELS for axis in (1, 3))

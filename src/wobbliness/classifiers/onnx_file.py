@@ -3,18 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int
 
-from wobbliness.classifiers.base import ScoredClassifier
-from wobbliness.classifiers.layouts import Layout
-from wobbliness.classifiers.onnx_graph import OnnxGraph
+from wobbliness.classifiers.base import MAX_UNDECLARED_CLASSES, ScoredClassifier
+from wobbliness.classifiers.onnx_answers import label_numbers
+from wobbliness.classifiers.onnx_graph import GraphOptions, OnnxGraph
 from wobbliness.execution import Execution
 
 
 class OnnxClassifier(ScoredClassifier):
-    """The first output of an ONNX graph: scores `(B, K)` or integer labels `(B,)` or `(B, 1)`.
+    """An output of an ONNX graph: scores `(B, K)`, one score for two classes, or labels `(B,)` or `(B, 1)`.
 
     Opening the file runs no code of its author's. Images are handed over channels first whatever the graph's own layout; a graph
     of flat features `(B, F)` gets them flattened. Each call runs on one core, in blocks of the size that the graph fixes, if any.
@@ -22,9 +23,23 @@ class OnnxClassifier(ScoredClassifier):
 
     thread_safe = True
 
-    def __init__(self, path: str | Path, *, num_classes: int | None = None, layout: Layout | None = None) -> None:
+    def __init__(
+        self, path: str | Path, *, num_classes: int | None = None, threshold: float | None = None, **options: Any
+    ) -> None:
+        """Opens a file.
+
+        Args:
+            path: of the file.
+            num_classes: K, to be checked against the scores.
+            threshold: where class 1 begins in one score for two classes.
+            **options: fields of GraphOptions.
+
+        Raises:
+            ValueError: as for OnnxGraph.
+        """
         self.num_classes = num_classes
-        self._graph = OnnxGraph(Path(path), layout=layout)
+        self._graph = OnnxGraph(Path(path), options=GraphOptions(num_classes=num_classes, **options))
+        self.threshold, self.told_threshold = threshold, self._graph.threshold
         self.image_shape = self._graph.image_shape
 
     def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
@@ -33,13 +48,21 @@ class OnnxClassifier(ScoredClassifier):
         Raises:
             ValueError: the graph declares another shape of input, or answers neither labels nor scores.
         """
-        answer = self._graph.run(images, block_size)
-        if answer.ndim == 2 and answer.shape[1] == 1 and np.issubdtype(answer.dtype, np.integer):
-            answer = answer[:, 0]
+        answer, classes = self._graph.run(images, block_size), self._graph.classes
+        if classes is not None:
+            answer = self._numbers(answer, classes)
         return self.labels_of(answer, len(images))
+
+    def _numbers(self, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """Labels as numbers of classes; K is that of the list where they are places in it."""
+        numbers = label_numbers(labels, classes, self.num_classes or MAX_UNDECLARED_CLASSES)
+        if numbers is not labels:
+            self.num_classes = self.num_classes or len(classes)
+        return numbers
 
     @contextmanager
     def session(self, examples: Float32[np.ndarray, "B ..."]) -> Iterator[Execution]:  # noqa: ARG002
         """Nothing to prepare."""
         graph = self._graph
-        yield Execution(backend="onnxruntime", values_per_image=graph.values_per_image(), block_size=graph.batch_size)
+        values = graph.values_per_image()
+        yield Execution(backend="onnxruntime", reason=graph.rounding, values_per_image=values, block_size=graph.batch_size)

@@ -1,60 +1,95 @@
 """An ONNX graph in ONNX Runtime, on one core for each calling thread."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 from jaxtyping import Float32
 
-from wobbliness.classifiers.layouts import Layout, find_layout, image_shape
+from wobbliness.classifiers.layouts import ImageShape, Layout
+from wobbliness.classifiers.onnx_answers import classes_of, declared_outputs, threshold_of
 from wobbliness.classifiers.onnx_checks import read_checked
-from wobbliness.classifiers.onnx_session import chosen_output, layout_hint, open_session
+from wobbliness.classifiers.onnx_input import OnnxInput
+from wobbliness.classifiers.onnx_session import open_session
 from wobbliness.classifiers.onnx_sizes import check_sizes
+from wobbliness.classifiers.outputs import choose_output
+from wobbliness.classifiers.pixel_scale import PixelScale
 
 BLOCKS, BLOCKS_OF_SCORES = "blocks", "blocks_of_scores"
-FLOAT_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphOptions:
+    """What a user says of a graph beyond what it declares.
+
+    Attributes:
+        layout: where the channels are.
+        output: name or number of the output to read.
+        scale: the pixel values that it wants.
+        num_classes: K.
+    """
+
+    layout: Layout | None = None
+    output: str | int | None = None
+    scale: PixelScale | None = None
+    num_classes: int | None = None
 
 
 class OnnxGraph:
-    """The first output of a graph with one float input `(B, ...)`.
+    """One output of a graph with one input `(B, ...)`.
 
     A graph holds operators and numbers only: opening one runs no code of its author's.
 
     Attributes:
         batch_size: B where the graph fixes it; blocks then have that size, and what a last one lacks is filled up and dropped.
         image_shape: of one image, channels first; None inside where any size goes, None where images are flat.
+        classes: that the graph lists for its labels; None where it lists none, or gives scores.
+        threshold: where class 1 begins in one score for two classes; None where the graph does not tell.
+        rounding: what is done to noisy copies for a graph of whole numbers; None for one of floats.
     """
 
-    def __init__(self, source: Path | bytes, *, takes_blocks: bool = False, layout: Layout | None = None) -> None:
+    batch_size: int | None = None
+    image_shape: ImageShape | None = None
+    classes: np.ndarray | None = None
+    threshold: float | None = None
+    rounding: str | None = None
+
+    def __init__(self, source: Path | bytes, *, takes_blocks: bool = False, options: GraphOptions | None = None) -> None:
         """Opens a graph.
 
         Args:
             source: an ONNX file, checked first for what a stranger's may not hold; or the content of a graph of our own.
             takes_blocks: whether the graph takes several blocks at once, `(T, B, ...)`, as `over_blocks` makes it.
-            layout: where the channels are, for graphs that do not tell.
+            options: of the user, for a file.
 
         Raises:
-            ValueError: it cannot be read, may not be opened, or has not one float input.
+            ValueError: it cannot be read, may not be opened, has not one input of images or no output of classes, or the
+                options contradict it.
         """
         self._takes_blocks = takes_blocks
-        self._name = str(source) if isinstance(source, Path) else "the graph"
-        content, model = read_checked(source) if isinstance(source, Path) else (source, None)
-        self._values_per_image = None if model is None else _values_per_image(model)
-        hint = None if model is None else layout_hint(model.graph)
-        if model is not None:
-            check_sizes(model)
-        self._session = open_session(content, self._name, source.parent if isinstance(source, Path) else None)
+        self._prepare: OnnxInput | None = None
+        self._values_per_image: int | None = None
+        if isinstance(source, Path):
+            self._open_file(source, options or GraphOptions())
+        else:
+            self._session = open_session(source, "the graph", None)
+            self._input, self._output = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
+
+    def _open_file(self, path: Path, options: GraphOptions) -> None:
+        content, model = read_checked(path)
+        self._values_per_image = _values_per_image(model)
+        check_sizes(model)
+        self._session = open_session(content, str(path), path.parent)
         inputs = self._session.get_inputs()
-        if len(inputs) != 1 or inputs[0].type not in FLOAT_TYPES or len(inputs[0].shape) < 2:
-            found = ", ".join(f"{node.name}: {node.type} {node.shape}" for node in inputs)
-            raise ValueError(f"expected a graph with one float input (B, ...), got {found or 'none'} in {self._name}")
-        self._input = inputs[0]
-        self._dtype = FLOAT_TYPES[inputs[0].type]
-        self._output = chosen_output(self._session.get_outputs(), self._name)
-        sizes = [size if isinstance(size, int) else None for size in inputs[0].shape]
-        self.batch_size = None if takes_blocks else sizes[0]
-        self._layout = find_layout(sizes, "nchw" if model is None else layout, hint)
-        self.image_shape = image_shape(sizes, self._layout)
+        self._prepare = OnnxInput(inputs, model, layout=options.layout, scale=options.scale, source=str(path))
+        self._input, self.rounding = self._prepare.name, self._prepare.rounding
+        self.batch_size, self.image_shape = self._prepare.batch_size, self._prepare.image_shape
+        outputs = declared_outputs(self._session.get_outputs(), model.graph)
+        chosen = outputs[choose_output(outputs, options.output, num_classes=options.num_classes, source=str(path))]
+        self._output = chosen.name
+        self.classes = None if chosen.is_float else classes_of(model.graph, chosen.name)
+        self.threshold = threshold_of(model.graph, chosen.name)
 
     def run(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
         """The output for a batch, made in blocks of `block_size`, or of the size that the graph fixes, and a rest.
@@ -64,21 +99,8 @@ class OnnxGraph:
         """
         if self._takes_blocks:
             return self._run_all_blocks(images, block_size)
-        images, size = self._as_declared(images), self.batch_size or block_size
+        images, size = images if self._prepare is None else self._prepare(images), self.batch_size or block_size
         return np.concatenate([self._run_block(images[first : first + size]) for first in range(0, len(images), size)])
-
-    def _as_declared(self, images: Float32[np.ndarray, "B ..."]) -> np.ndarray:
-        """Images in the graph's own layout and type."""
-        declared = self._input.shape
-        given = images.reshape(len(images), -1) if len(declared) == 2 else images
-        if self._layout == "nhwc" and given.ndim == 4:
-            given = given.transpose(0, 2, 3, 1)
-        fits = len(declared) == given.ndim and all(
-            not isinstance(size, int) or size == got for size, got in zip(declared[1:], given.shape[1:], strict=True)
-        )
-        if not fits:
-            raise ValueError(f"expected images of shape {declared}, as the graph declares, got {given.shape}")
-        return given.astype(self._dtype, order="C", copy=False)
 
     def _run_block(self, images: np.ndarray) -> np.ndarray:
         """One pass; a block shorter than the graph's own size is filled up with images that it already holds."""
@@ -97,7 +119,7 @@ class OnnxGraph:
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         try:
-            output: np.ndarray = self._session.run([self._output], {self._input.name: images})[0]
+            output: np.ndarray = self._session.run([self._output], {self._input: images})[0]
         except Exception as error:  # ONNX Runtime raises classes of its own that share no base but Exception
             reason = str(error).splitlines()[0]
             raise ValueError(f"expected images that the graph accepts, got {images.shape} at once: {reason}") from error

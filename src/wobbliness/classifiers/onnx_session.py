@@ -1,8 +1,6 @@
-"""ONNX Runtime's session of a graph, and what the graph declares of its output and layout."""
+"""ONNX Runtime's session of a graph, and what the graph tells of its layout."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnxruntime
@@ -34,21 +32,6 @@ def open_session(content: bytes, name: str, folder: Path | None) -> onnxruntime.
     except Exception as error:  # ONNX Runtime raises classes of its own that share no base but Exception
         reason = str(error).splitlines()[0]
         raise ValueError(f"expected a readable ONNX file, got {name}: {reason}") from error
-
-
-def chosen_output(outputs: Sequence[Any], name: str) -> str:
-    """The output that names the classes: the first one, or the scores beside it where it names them by words.
-
-    scikit-learn's converter gives two, labels and scores. Which is which is told from their declared types.
-
-    Raises:
-        ValueError: neither holds labels or scores.
-    """
-    for output in outputs[:2]:
-        if output.type.startswith("tensor(") and output.type != "tensor(string)":
-            return str(output.name)
-    found = ", ".join(f"{output.name}: {output.type}" for output in outputs)
-    raise ValueError(f"expected an output of integer labels or scores, got {found or 'none'} in {name}; use zipmap=False")
 
 
 def layout_hint(graph: onnx.GraphProto) -> Layout | None:

@@ -1,6 +1,7 @@
 """From what a user holds to a Classifier."""
 
 import copy
+import math
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from wobbliness.classifiers.base import Classifier
 from wobbliness.classifiers.function import FunctionClassifier
 from wobbliness.classifiers.layouts import Layout, checked_layout
 from wobbliness.classifiers.model_file import MODEL_SUFFIXES, PICKLE_SUFFIXES, file_kind, refusal
+from wobbliness.classifiers.pixel_scale import PixelNumbers, PixelScale, read_pixel_scale
 
 HUB = "hf:"
 
@@ -26,6 +28,9 @@ class _Options:
     factory: str | None
     layout: Layout | None
     trust_pickle: bool
+    output: str | int | None
+    scale: PixelScale | None
+    threshold: float | None
 
 
 def open_classifier(
@@ -39,6 +44,11 @@ def open_classifier(
     factory: str | None = None,
     layout: str | None = None,
     trust_pickle: bool = False,
+    output: str | int | None = None,
+    input_range: PixelNumbers = None,
+    mean: PixelNumbers = None,
+    std: PixelNumbers = None,
+    threshold: float | None = None,
 ) -> Classifier:
     """A classifier from a file, a model of Hugging Face, an object of torch or scikit-learn, or any callable.
 
@@ -58,11 +68,22 @@ def open_classifier(
             lies elsewhere is copied.
         autocast: run a torch module in bfloat16; on accelerators only.
         factory: `"package.module:function"` of your own that makes the torch module of the weights in a file.
-        layout: `"nchw"` or `"nhwc"`, for graphs and exported programs whose shape does not tell where the channels are.
+        layout: `"nchw"` or `"nhwc"`, for graphs and exported programs whose shape does not tell where the channels are, and for
+            graphs and estimators of scikit-learn that take flattened pictures: flattened in that order.
         trust_pickle: open a pickle or TorchScript file, or a `.pt2` archive unchecked; after a warning, any code in it is run.
+        output: the output to read, by its name, or by its number where outputs have no names; needed where more than one of an
+            ONNX file or exported program could hold the classes.
+        input_range: two numbers, or a text such as `"0,255"`: what pixels of 0 and 1 become before the classifier gets them.
+            Images and noise stay in units of [0, 1]. ONNX files that state it in their metadata need none; a graph of `uint8`
+            gets 0 to 255, rounded and clipped.
+        mean: taken off then, in units of that range: a number, one for each channel, or a text such as `"0.5,0.4,0.3"`.
+        std: divided by then, likewise.
+        threshold: for a classifier of one score for two classes: above it the class is 1, else 0. Needed where an ONNX file or
+            exported program does not tell whether it is a probability or a logit, and for modules and callables.
 
     Raises:
-        ValueError: the source is none of these, is missing, cannot be read, or is refused for what it holds.
+        ValueError: the source is none of these, is missing, cannot be read, or is refused for what it holds; an option
+            contradicts what it says of itself, or would have no effect.
     """
     if num_classes is not None and num_classes < 2:
         raise ValueError(f"expected a number of classes of at least 2, got {num_classes!r}")
@@ -75,26 +96,47 @@ def open_classifier(
         factory=factory,
         layout=checked_layout(layout),
         trust_pickle=trust_pickle,
+        output=output,
+        scale=read_pixel_scale(input_range, mean, std),
+        threshold=_checked_threshold(threshold),
     )
     return _open_name(str(source), options) if isinstance(source, str | Path) else _open_object(source, options)
 
 
+def _checked_threshold(threshold: float | None) -> float | None:
+    if threshold is not None and not math.isfinite(threshold):
+        raise ValueError(f"expected a finite threshold, got {threshold!r}")
+    return threshold
+
+
 def _open_object(source: Any, options: _Options) -> Classifier:
-    name, num_classes = type(source).__name__, options.num_classes
-    if options.layout is not None or options.factory is not None:
+    name = type(source).__name__
+    is_estimator = _is_estimator(source)
+    if (options.layout is not None and not is_estimator) or options.factory is not None:
         raise ValueError(f"expected a layout or a factory only for a model's file, got {name}")
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(source, torch.nn.Module):
         return _open_module(source, options)
     _check_stays_on_cpu(name, options)
+    _check_takes(name, options, layout=True, threshold=not is_estimator, scale=True)
     if isinstance(source, Classifier) and not isinstance(source, type):
-        return _with_num_classes(source, num_classes)
-    if _is_estimator(source):
+        _check_takes(f"the opened classifier {name}", options)
+        return _with_num_classes(source, options.num_classes)
+    return _open_scaled(source, options, is_estimator=is_estimator)
+
+
+def _open_scaled(source: Any, options: _Options, *, is_estimator: bool) -> Classifier:
+    """An estimator, or a callable."""
+    num_classes, scale = options.num_classes, options.scale
+    if is_estimator:
         from wobbliness.classifiers.estimator import EstimatorClassifier
 
-        return EstimatorClassifier(source, num_classes=num_classes)
+        return EstimatorClassifier(source, num_classes=num_classes, layout=options.layout, scale=scale)
     if callable(source):
-        return FunctionClassifier(source, num_classes=num_classes, as_tensor=options.as_tensor)
+        classifier = FunctionClassifier(source, num_classes=num_classes, as_tensor=options.as_tensor, scale=scale)
+        classifier.threshold = options.threshold
+        return classifier
+    name = type(source).__name__
     raise ValueError(f"expected a torch module, a scikit-learn classifier, a callable or a path as classifier, got {name}")
 
 
@@ -107,7 +149,12 @@ def _is_estimator(source: Any) -> bool:
 def _open_module(module: Any, options: _Options) -> Classifier:
     from wobbliness.classifiers.accelerated import AcceleratedClassifier
     from wobbliness.classifiers.torch_module import TorchClassifier, device_of
+    from wobbliness.classifiers.wrapped_module import ScaledPixels, TwoClasses
 
+    if options.output is not None:
+        raise ValueError(f"expected no output for a torch module, got {options.output!r}")
+    module = module if options.scale is None else ScaledPixels(module, options.scale)
+    module = module if options.threshold is None else TwoClasses(module, options.threshold)
     shape, device = getattr(module, "image_shape", None), options.device
     shape = tuple(shape) if isinstance(shape, list) else shape if isinstance(shape, tuple) else None
     here = device_of(module)
@@ -182,27 +229,52 @@ def _open_file(path: Path, options: _Options) -> Classifier:
     if path.suffix == ".onnx":
         _check_stays_on_cpu(str(path), options)
     kind = file_kind(path)
-    _check_takes(
-        f"a file of {kind}", options, layout=kind in ("onnx", "exported program"), factory=kind in ("safetensors", "pickle")
-    )
+    is_graph, is_weights = kind in ("onnx", "exported program"), kind in ("safetensors", "pickle")
+    _check_takes(f"a file of {kind}", options, layout=is_graph, factory=is_weights, output=is_graph, threshold=True, scale=True)
     if kind in ("pickle", "TorchScript") and not options.trust_pickle:
         raise ValueError(refusal(path, kind))
     if kind == "onnx":
-        from wobbliness.classifiers.onnx_file import OnnxClassifier
-
-        return OnnxClassifier(path, num_classes=options.num_classes, layout=options.layout)
+        return _open_onnx(path, options)
     if kind == "exported program":
-        from wobbliness.classifiers.exported_program import load_exported
-
-        return _open_module(load_exported(path, layout=options.layout, trust_pickle=options.trust_pickle), options)
+        return _open_exported(path, options)
     from wobbliness.classifiers.weights_file import load_pickle, load_weights
 
     load = load_weights if kind == "safetensors" else load_pickle
     return _open_object(load(path, options.factory), replace(options, factory=None))
 
 
-def _check_takes(name: str, options: _Options, *, layout: bool = False, factory: bool = False) -> None:
+def _open_onnx(path: Path, options: _Options) -> Classifier:
+    from wobbliness.classifiers.onnx_file import OnnxClassifier
+
+    return OnnxClassifier(
+        path,
+        num_classes=options.num_classes,
+        threshold=options.threshold,
+        layout=options.layout,
+        output=options.output,
+        scale=options.scale,
+    )
+
+
+def _open_exported(path: Path, options: _Options) -> Classifier:
+    from wobbliness.classifiers.exported_program import load_exported
+
+    module = load_exported(
+        path,
+        layout=options.layout,
+        trust_pickle=options.trust_pickle,
+        output=options.output,
+        num_classes=options.num_classes,
+        threshold=options.threshold,
+        scale=options.scale,
+    )
+    return _open_module(module, replace(options, output=None, threshold=None, scale=None))
+
+
+def _check_takes(name: str, options: _Options, **used: bool) -> None:
     """ValueError where an option was given that would have no effect."""
-    for option, given, used in (("layout", options.layout, layout), ("factory", options.factory, factory)):
-        if given is not None and not used:
-            raise ValueError(f"expected no {option} for {name}, got {given!r}")
+    for option in ("layout", "factory", "output", "threshold", "scale"):
+        given = getattr(options, option)
+        if given is not None and not used.get(option, False):
+            said = "input range, mean or std" if option == "scale" else option
+            raise ValueError(f"expected no {said} for {name}, got {given if option == 'scale' else repr(given)}")

@@ -77,7 +77,12 @@ class Output:
 
 
 def choose_output(
-    outputs: Sequence[Output], wanted: str | int | None = None, *, num_classes: int | None = None, source: str = "the model"
+    outputs: Sequence[Output],
+    wanted: str | int | None = None,
+    *,
+    num_classes: int | None = None,
+    source: str = "the model",
+    wants_scores: bool = False,
 ) -> int:
     """Chooses the output that says the class.
 
@@ -91,6 +96,7 @@ def choose_output(
         wanted: the user's choice, a name or else a number; it is checked like any other.
         num_classes: K where it is known; scores of another width are left out.
         source: of the outputs, for errors.
+        wants_scores: whether labels are of no use, as where the output is differentiated.
 
     Returns:
         The number of the output.
@@ -99,8 +105,8 @@ def choose_output(
         ValueError: none can hold labels or scores, more than one could be meant, or the wanted one is not there or not usable.
     """
     if wanted is not None:
-        return _wanted(outputs, str(wanted), source)
-    usable = [output for output in outputs if output.may_hold_classes]
+        return _wanted(outputs, str(wanted), source, wants_scores=wants_scores)
+    usable = [output for output in outputs if output.may_hold_classes and (output.is_float or not wants_scores)]
     declared = [output for output in usable if output.width is not None] or usable
     candidates = [output for output in declared if _fits(output, num_classes) and not _is_of_top_k(output, outputs)]
     best = _preferred([output for output in candidates if _rank(output) is not None])
@@ -109,17 +115,25 @@ def choose_output(
     if best:
         raise ValueError(f"expected one output of labels or scores, got {_listed(best)} in {source}; choose one by output=NAME")
     hint = "; if one of them is meant, choose it by output=NAME" if candidates else ""
-    raise ValueError(f"expected an output of labels (B,) or scores (B, K), got {_listed(outputs)} in {source}{hint}")
+    raise ValueError(f"expected an output of {_kinds(wants_scores)}, got {_listed(outputs)} in {source}{hint}")
 
 
-def _wanted(outputs: Sequence[Output], wanted: str, source: str) -> int:
+def _wanted(outputs: Sequence[Output], wanted: str, source: str, *, wants_scores: bool) -> int:
     names = [output.name for output in outputs]
     index = names.index(wanted) if wanted in names else int(wanted) if wanted.isdecimal() else len(outputs)
     if index >= len(outputs):
         raise ValueError(f"expected an output of {source}, one of {', '.join(names)}, got {wanted!r}")
-    if not outputs[index].may_hold_classes or _is_of_top_k(outputs[index], outputs):
-        raise ValueError(f"expected an output of labels (B,) or scores (B, K), got {outputs[index]} in {source}")
+    output = outputs[index]
+    if not output.may_hold_classes or _is_of_top_k(output, outputs) or (wants_scores and not output.is_float):
+        raise ValueError(f"expected an output of {_kinds(wants_scores)}, got {output} in {source}")
     return index
+
+
+def threshold_by_name(output: Output) -> float | None:
+    """Where class 1 begins in an output of one score: 0 for logits, 0.5 for probabilities; None where its name does not tell."""
+    if output.words & LOGIT_WORDS:
+        return 0.0
+    return 0.5 if output.words & PROBABILITY_WORDS else None
 
 
 def _fits(output: Output, num_classes: int | None) -> bool:
@@ -162,6 +176,10 @@ def _logits_of(scores: list[Output]) -> list[Output]:
     logits = [output for output in scores if output.words & LOGIT_WORDS]
     about = {(output.words - SCORE_WORDS, output.width) for output in scores}
     return logits if len(logits) == 1 and len(about) == 1 else scores
+
+
+def _kinds(wants_scores: bool) -> str:
+    return "scores (B, K)" if wants_scores else "labels (B,) or scores (B, K)"
 
 
 def _listed(outputs: Sequence[Output]) -> str:

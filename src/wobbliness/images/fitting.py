@@ -76,14 +76,20 @@ class Target:
     def __post_init__(self) -> None:
         if isinstance(self.image_shape, FittedShape):
             return
-        if self.resize and (self.image_shape is None or len(self.image_shape) != 3 or None in self.image_shape[1:]):
+        if self.resize and (self.picture_shape is None or len(self.picture_shape) != 3 or None in self.picture_shape[1:]):
             raise ValueError(
                 f"expected a classifier that declares the size to resize pictures to, got {_text(self.image_shape) or 'none'}"
             )
 
+    @property
+    def picture_shape(self) -> ImageShape:
+        """Shape of a picture: a classifier of `(H, W)` without an axis of channels takes grey ones, `(1, H, W)`."""
+        shape = self.image_shape
+        return (1, *shape) if shape is not None and len(shape) == 2 else shape
+
     def fit_all(self, images: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "M ..."]:
         """All images of an array; the array itself where nothing is to be done."""
-        shape = self.image_shape
+        shape = self.picture_shape if images.ndim == 4 else self.image_shape
         if shape is None:
             return images
         if images.ndim == 3 and len(shape) == 3:
@@ -106,13 +112,13 @@ class Target:
 
     def fit(self, picture: np.ndarray, name: str) -> np.ndarray:
         """One picture `(C, H, W)` of any type of pixel; of that type still where it is not scaled."""
-        if self.image_shape is None:
+        if self.picture_shape is None:
             return picture
-        if len(self.image_shape) != 3:
+        if len(self.picture_shape) != 3:
             raise ValueError(
                 f"expected images of shape {_text(self.image_shape)}, as the classifier declares, got picture {name}"
             )
-        channels, height, width = self.image_shape
+        channels, height, width = self.picture_shape
         picture = with_channels(picture, channels, name)
         if isinstance(self.image_shape, FittedShape):
             return _fitted(picture, self.image_shape.fit_picture, name)

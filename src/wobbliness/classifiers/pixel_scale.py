@@ -1,0 +1,123 @@
+"""The pixel values that a classifier wants, where these are not those of images in [0, 1]."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+PixelNumbers = str | float | Sequence[float] | np.ndarray | None
+"""Numbers of a user: one, several, or a text of some separated by commas."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelScale:
+    """Images x in [0, 1] become (low + x (high - low) - mean) / std, channel by channel, in float32.
+
+    Attributes:
+        low: what a black pixel becomes before the mean is taken off.
+        high: what a white one becomes.
+        has_range: whether these were given, not taken for granted.
+        mean: in the units of this range; one number, or one for each channel.
+        std: likewise.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+    has_range: bool = False
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __str__(self) -> str:
+        """The numbers, for errors."""
+        lists = (
+            f"{name} {', '.join(f'{value:g}' for value in values)}" for name, values in (("mean", self.mean), ("std", self.std))
+        )
+        return f"input range {self.low:g},{self.high:g}, {', '.join(lists)}"
+
+    @property
+    def num_channels(self) -> int | None:
+        """The number of channels that have a mean or std of their own; None where one number is for all."""
+        return max(len(self.mean), len(self.std)) if max(len(self.mean), len(self.std)) > 1 else None
+
+    def apply(self, images: Float32[np.ndarray, "B C ..."]) -> Float32[np.ndarray, "B C ..."]:
+        """Computes the values that the classifier wants, in new memory; the images themselves where they are those.
+
+        Raises:
+            ValueError: the images have another number of channels.
+        """
+        self.check_channels(images.shape)
+        scaled = images
+        for step, value, neutral in self._steps(images.ndim):
+            if (value != neutral).any():
+                scaled = step(scaled, value, out=None if scaled is images else scaled)
+        return scaled
+
+    def check_channels(self, shape: tuple[int, ...]) -> None:
+        """Raises ValueError unless a batch of this shape has the channels that mean and std are given for."""
+        if self.num_channels is not None and (len(shape) == 3 or shape[1] != self.num_channels):
+            raise ValueError(
+                f"expected images of {self.num_channels} channels, as mean and std are given for, got {shape[1:]} each"
+            )
+
+    def columns(self, ndim: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and std as float32 arrays that align with the channels, the second axis, of a batch."""
+        shape = (-1, *[1] * (ndim - 2))
+        mean, std = (np.asarray(values, np.float32).reshape(shape) for values in (self.mean, self.std))
+        return mean, std
+
+    def _steps(self, ndim: int) -> list[tuple[Any, np.ndarray, int]]:
+        """Operations in their order, each with its number and the number that changes nothing."""
+        mean, std = self.columns(ndim)
+        width, low = np.array([self.high - self.low], np.float32), np.array([self.low], np.float32)
+        return [(np.multiply, width, 1), (np.add, low, 0), (np.subtract, mean, 0), (np.divide, std, 1)]
+
+
+BYTE = PixelScale(low=0.0, high=255.0, has_range=True)
+
+
+def read_pixel_scale(input_range: Any = None, mean: Any = None, std: Any = None) -> PixelScale | None:
+    """Reads the options of a user.
+
+    Args:
+        input_range: what 0 and 1 become: two numbers, or a text such as `0,255`.
+        mean: a number, or one for each channel; or a text such as `0.485,0.456,0.406`.
+        std: likewise.
+
+    Returns:
+        None where none of them is given.
+
+    Raises:
+        ValueError: they are no finite numbers, or not as many as needed; the range is empty; a std is not positive.
+    """
+    if input_range is None and mean is None and std is None:
+        return None
+    low, high = (0.0, 1.0) if input_range is None else _range(input_range)
+    means, stds = _numbers(mean, "mean", (0.0,)), _numbers(std, "std", (1.0,))
+    if not all(value > 0 for value in stds):
+        raise ValueError(f"expected a positive std, got {std!r}")
+    if 1 != len(means) != len(stds) != 1:
+        raise ValueError(f"expected mean and std of as many channels, got {len(means)} and {len(stds)}")
+    return PixelScale(low=low, high=high, has_range=input_range is not None, mean=means, std=stds)
+
+
+def _range(given: Any) -> tuple[float, float]:
+    numbers = _numbers(given, "input range", ())
+    if len(numbers) != 2 or not numbers[0] < numbers[1]:
+        raise ValueError(f"expected an input range LOW,HIGH such as 0,255, got {given!r}")
+    return numbers[0], numbers[1]
+
+
+def _numbers(given: Any, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
+    if given is None:
+        return default
+    try:
+        parts = [part for part in re.split(r"[\s,;]+", given.strip("[]() ")) if part] if isinstance(given, str) else given
+        numbers = np.atleast_1d(np.asarray(parts, np.float64)).ravel()
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if not len(numbers) or not np.isfinite(numbers).all():
+        raise ValueError(f"expected {name} as numbers, separated by commas, got {given!r}")
+    return tuple(float(number) for number in numbers)
