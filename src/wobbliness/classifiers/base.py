@@ -12,7 +12,7 @@ from wobbliness.execution import Execution
 MAX_UNDECLARED_CLASSES = 100_000  # a label beyond it is taken for a mistake, not for a class
 ONE_SCORE = (
     "expected integer labels or scores (B, K), got one float for each image; where it is a score for two classes, give the "
-    "threshold above which it says class 1 (threshold=0.5 for probabilities, 0 for logits)"
+    "threshold above which it says class 1 (threshold=, --threshold: 0.5 for probabilities, 0 for logits)"
 )
 
 

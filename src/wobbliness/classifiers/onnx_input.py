@@ -106,10 +106,12 @@ def _scale_of_type(scale: PixelScale | None, dtype: str, source: str) -> PixelSc
     if dtype in FLOAT_TYPES:
         return scale
     if dtype == "tensor(uint8)":
-        scale = replace(scale, low=0.0, high=255.0) if scale is not None and not scale.has_range else scale or BYTE
+        scale = BYTE if scale is None else scale
+        scale = scale if scale.has_range else replace(scale, low=0.0, high=255.0, has_range=True)
     if scale is None or not scale.has_range:
         raise ValueError(
-            f"expected a graph with one float input (B, ...), got {dtype} in {source}; say what 0 and 1 become (input_range)"
+            f"expected a graph with one float input (B, ...), got {dtype} in {source}; "
+            "say what 0 and 1 become (input_range, --input-range)"
         )
     kind = np.iinfo(INTEGER_TYPES[dtype])
     if scale.mean != (0.0,) or scale.std != (1.0,) or scale.low < kind.min or scale.high > kind.max or scale.high - scale.low < 2:

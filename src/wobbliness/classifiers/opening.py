@@ -48,7 +48,7 @@ def open_classifier(
     input_range: PixelNumbers = None,
     mean: PixelNumbers = None,
     std: PixelNumbers = None,
-    threshold: float | None = None,
+    threshold: int | float | None = None,
 ) -> Classifier:
     """A classifier from a file, a model of Hugging Face, an object of torch or scikit-learn, or any callable.
 
@@ -103,10 +103,10 @@ def open_classifier(
     return _open_name(str(source), options) if isinstance(source, str | Path) else _open_object(source, options)
 
 
-def _checked_threshold(threshold: float | None) -> float | None:
+def _checked_threshold(threshold: int | float | None) -> float | None:
     if threshold is not None and not math.isfinite(threshold):
         raise ValueError(f"expected a finite threshold, got {threshold!r}")
-    return threshold
+    return None if threshold is None else float(threshold)
 
 
 def _open_object(source: Any, options: _Options) -> Classifier:

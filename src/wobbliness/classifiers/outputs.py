@@ -113,9 +113,11 @@ def choose_output(
     if len(best) == 1:
         return next(index for index, output in enumerate(outputs) if output is best[0])
     if best:
-        raise ValueError(f"expected one output of labels or scores, got {_listed(best)} in {source}; choose one by output=NAME")
-    hint = "; if one of them is meant, choose it by output=NAME" if candidates else ""
-    raise ValueError(f"expected an output of {_kinds(wants_scores)}, got {_listed(outputs)} in {source}{hint}")
+        raise ValueError(
+            f"expected one output of labels or scores, got {_listed(best)} in {source}; choose one by output=NAME (--output)"
+        )
+    hint = "; if one of them is meant, choose it by output=NAME (--output)" if candidates else ""
+    raise ValueError(f"expected an output of {_kinds(wants_scores, num_classes)}, got {_listed(outputs)} in {source}{hint}")
 
 
 def _wanted(outputs: Sequence[Output], wanted: str, source: str, *, wants_scores: bool) -> int:
@@ -178,8 +180,8 @@ def _logits_of(scores: list[Output]) -> list[Output]:
     return logits if len(logits) == 1 and len(about) == 1 else scores
 
 
-def _kinds(wants_scores: bool) -> str:
-    return "scores (B, K)" if wants_scores else "labels (B,) or scores (B, K)"
+def _kinds(wants_scores: bool, num_classes: int | None = None) -> str:
+    return f"{'' if wants_scores else 'labels (B,) or '}scores (B, {num_classes or 'K'})"
 
 
 def _listed(outputs: Sequence[Output]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-PixelNumbers = str | float | Sequence[float] | np.ndarray | None
+PixelNumbers = str | int | float | Sequence[int | float] | np.ndarray | None
 """Numbers of a user: one, several, or a text of some separated by commas."""
 
 
