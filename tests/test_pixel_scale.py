@@ -117,6 +117,7 @@ def test_one_score_of_a_module_is_two_classes():
 
     assert np.array_equal(logits.counts, wobbliness.measure(label, IMAGES, SIGMA, draws=DRAWS, num_classes=2).counts)
     assert np.array_equal(probabilities.counts, logits.counts)
+    assert np.array_equal(wobbliness.measure(inner, IMAGES, SIGMA, draws=DRAWS).counts, logits.counts)
     assert logits.wobbliness.max() > 0
     with pytest.raises(ValueError, match="expected one score for each image with a threshold"):
         wobbliness.measure(wobbliness.open_classifier(Linear(), compiled=False, threshold=0), IMAGES, SIGMA, draws=2)

@@ -149,7 +149,7 @@ def _is_estimator(source: Any) -> bool:
 def _open_module(module: Any, options: _Options) -> Classifier:
     from wobbliness.classifiers.accelerated import AcceleratedClassifier
     from wobbliness.classifiers.torch_module import TorchClassifier, device_of
-    from wobbliness.classifiers.wrapped_module import ScaledPixels, TwoClasses
+    from wobbliness.classifiers.wrapped_module import ScaledPixels, TwoClasses, threshold_of
 
     if options.output is not None:
         raise ValueError(f"expected no output for a torch module, got {options.output!r}")
@@ -168,7 +168,9 @@ def _open_module(module: Any, options: _Options) -> Classifier:
         return AcceleratedClassifier(module, device=wanted, num_classes=num_classes, autocast=autocast, image_shape=shape)
     if autocast:
         raise ValueError("expected an accelerator for autocast, got the cpu")
-    return TorchClassifier(module, num_classes=num_classes, compiled=options.compiled, image_shape=shape)
+    classifier = TorchClassifier(module, num_classes=num_classes, compiled=options.compiled, image_shape=shape)
+    classifier.told_threshold = threshold_of(module)
+    return classifier
 
 
 def _check_stays_on_cpu(name: str, options: _Options) -> None:
