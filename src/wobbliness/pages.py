@@ -1,6 +1,7 @@
 """What the pages share: their templates, how they write numbers, and pictures inside a page."""
 
 import base64
+import re
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -8,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from wobbliness.terminal import visible
 
 MOST_BELOW_ONE = 0.9999
+_MARKDOWN = re.compile(r"[<&|`\\]|\](?=[(\[:])")  # HTML, cells and code, and the brackets of links; intervals stay as they are
 
 
 def page_environment() -> Environment:
@@ -43,6 +45,15 @@ def number(value: object) -> str:
         text = f"{value:.3f}".rstrip("0").rstrip(".")
         return f"{min(value, MOST_BELOW_ONE):.4f}" if text == "1" and value < 1 else text
     return f"{value:.1e}"
+
+
+def markdown_cell(text: str) -> str:
+    """Text for a cell of a Markdown table, or a line of it, in which nothing is markup.
+
+    >>> print(markdown_cell("a|b <script> [x](http://y) [0.1, 0.2]"))
+    a&#124;b &#60;script> [x&#93;(http://y) [0.1, 0.2]
+    """
+    return _MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", " ".join(text.split()))
 
 
 def data_uri(content: bytes, kind: str) -> str:

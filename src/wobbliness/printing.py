@@ -172,18 +172,19 @@ def _quartiles(values: np.ndarray) -> tuple[float, float, float]:
     return float(q25), float(median), float(q75)
 
 
-def print_report(report: "Report", *, as_json: bool) -> None:
-    """The table of claims and the path of the page."""
+def print_report(report: "Report", *, as_json: bool, is_written: bool = True) -> None:
+    """The table of claims, and the path of the page where it could be written."""
     from wobbliness.study.report import PAGE  # with matplotlib and scipy.stats
 
-    page = report.folder / PAGE
+    page = str(report.folder / PAGE) if is_written else None
     if as_json:
         claims = [vars(finding) | vars(finding.claim) for finding in report.findings]
-        say_json({"claims": claims, "report": str(page)})  # one line for each study
+        say_json({"claims": claims, "report": page})  # one line for each study
         return
     terminal = console()
     terminal.print(_claims_table(report, is_narrow=terminal.width < WIDE))
-    say(f"report: {page}")
+    if page is not None:
+        say(f"report: {page}")
 
 
 def _claims_table(report: "Report", *, is_narrow: bool) -> Table:

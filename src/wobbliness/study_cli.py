@@ -128,12 +128,12 @@ def report(
 
     Example: wobbliness study report runs/digits
     """
-    if markdown is not None and (markdown.suffix != ".md" or not markdown.parent.is_dir()):
-        raise ValueError(f"expected a FILE.md in an existing folder, got {markdown}")
+    from wobbliness.study.report import check_markdown, write_markdown
+
+    if markdown is not None:
+        check_markdown(markdown)
     reports = [_report(folder, as_json=as_json) for folder in folders]
     if markdown is not None:
-        from wobbliness.study.report import write_markdown
-
         write_markdown(reports, markdown)
 
 
@@ -168,9 +168,16 @@ def unpack(
 
 
 def _report(out: Path, *, as_json: bool) -> "Report":
+    """Forms a study's report, and prints its table of claims even where its page cannot be written."""
     from wobbliness.printing import print_report
-    from wobbliness.study.report import write_report
+    from wobbliness.study.files import StudyStopped
+    from wobbliness.study.report import form_report, write_pages
 
-    report = write_report(out)
-    print_report(report, as_json=as_json)
-    return report
+    report = form_report(out)
+    try:
+        written = write_pages(report)
+    except StudyStopped:
+        print_report(report, as_json=as_json, is_written=False)
+        raise
+    print_report(written, as_json=as_json)
+    return written

@@ -1,10 +1,21 @@
 """What the pages of a Parquet column unpack to by their own headers, which a reader obeys; the footer may say anything."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 _UNPACKED, _STORED = 2, 3  # fields of the format's PageHeader
+_ENCODINGS = {5: 2, 7: 2, 8: 4}  # its fields for each kind of page, and in each the field of the encoding
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _STRUCT = 1, 2, 3, 7, 8, 12  # types of Thrift's compact protocol
 _INTEGERS = (4, 5, 6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """What a page's header says: how many bytes it unpacks to, and the number of its encoding, 0 where it states none."""
+
+    unpacked: int
+    encoding: int
 
 
 def unpacked_size(stream: BinaryIO, chunk: Any) -> int:
@@ -17,25 +28,30 @@ def unpacked_size(stream: BinaryIO, chunk: Any) -> int:
     Raises:
         ValueError: a page's header cannot be read, or leads out of the file.
     """
+    return sum(page.unpacked for page in pages(stream, chunk))
+
+
+def pages(stream: BinaryIO, chunk: Any) -> Iterator[Page]:
+    """All pages of a column chunk; as for `unpacked_size`."""
     offsets = [chunk.data_page_offset] + ([chunk.dictionary_page_offset] if chunk.has_dictionary_page else [])
-    start, unpacked = min(offset for offset in offsets if offset is not None), 0
+    start = min(offset for offset in offsets if offset is not None)
     stop = start + chunk.total_compressed_size
     try:
         stream.seek(start)
         while stream.tell() < stop:
             header = _struct(stream)
-            unpacked += header[_UNPACKED]
             if min(header[_UNPACKED], header[_STORED]) < 0:
                 raise ValueError("a negative size")
+            encodings = [header[kind].get(field, 0) for kind, field in _ENCODINGS.items() if isinstance(header.get(kind), dict)]
+            yield Page(unpacked=header[_UNPACKED], encoding=max(encodings, default=0))
             stream.seek(header[_STORED], 1)
-    except (ValueError, IndexError, KeyError, OSError, OverflowError, RecursionError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, OSError, OverflowError, RecursionError) as error:
         raise ValueError(f"expected readable pages in {stream.name}, got {type(error).__name__}: {error}") from error
-    return unpacked
 
 
-def _struct(stream: BinaryIO) -> dict[int, int]:
-    """The integers of a structure by the numbers of their fields; all else is passed over."""
-    fields: dict[int, int] = {}
+def _struct(stream: BinaryIO) -> dict[int, Any]:
+    """The integers and structures of a structure by the numbers of their fields; all else is passed over."""
+    fields: dict[int, Any] = {}
     number = 0
     while head := stream.read(1)[0]:
         number = number + (head >> 4) if head >> 4 else _integer(stream)
@@ -43,12 +59,12 @@ def _struct(stream: BinaryIO) -> dict[int, int]:
     return fields
 
 
-def _value(stream: BinaryIO, kind: int) -> int:
+def _value(stream: BinaryIO, kind: int) -> Any:
     if kind in _INTEGERS:
         return _integer(stream)
     if kind == _STRUCT:
-        _struct(stream)
-    elif kind in (_BYTE, _DOUBLE, _BINARY):
+        return _struct(stream)
+    if kind in (_BYTE, _DOUBLE, _BINARY):
         stream.seek({_BYTE: 1, _DOUBLE: 8}.get(kind) or _natural(stream), 1)
     elif kind not in (_TRUE, _FALSE):
         raise ValueError(f"a field of type {kind}")

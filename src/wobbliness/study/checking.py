@@ -1,18 +1,20 @@
 """Whether a cell is done: its record verified, and its weights where another cell needs them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from wobbliness.progress import Notice
-from wobbliness.study.files import CHECKPOINTS, DAMAGED, file_checksum, remove_unfinished, set_aside
+from wobbliness.study.files import CHECKPOINTS, DAMAGED, file_checksum, remove_unfinished, set_aside, unfinished_name
 from wobbliness.study.records import is_done, read_content, read_record, recorded_files
-from wobbliness.study.specs import Cell, cell_name, needed_specs
+from wobbliness.study.specs import CELL_NAME, Cell, cell_name, needed_specs
 
 WEIGHTS_FOLDERS = {"train": "networks", "universal": "perturbations", "cleanse": "perturbations"}
 CELL_FOLDERS = ("records", "networks", "perturbations", CHECKPOINTS, "failed")
+CELL_ENDINGS = (".json", ".parquet", ".safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,17 @@ def set_aside_damaged(out: Path, found: Condition, notice: Notice) -> None:
 def remove_unfinished_files(out: Path, name: str) -> None:
     """Removes what killed writers of a cell had begun; the caller holds the cell's lock."""
     for folder in CELL_FOLDERS:
-        remove_unfinished(out / folder, f"{name}.*")
+        remove_unfinished(out / folder, [f"{name}{ending}" for ending in CELL_ENDINGS])
+
+
+def remove_unfinished_of(out: Path, process: int) -> None:
+    """Removes files of cells that one process, which is dead, had begun to write in a study's folder."""
+    for folder in CELL_FOLDERS:
+        for path in (out / folder).glob(f".{process}-*"):
+            name = unfinished_name(path.name) or ""
+            if path.suffix in CELL_ENDINGS and CELL_NAME.fullmatch(name.removesuffix(path.suffix)):
+                with suppress(OSError):
+                    path.unlink()
 
 
 def remove_stale_checkpoints(out: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from wobbliness.progress import Notice
-from wobbliness.study.files import CHECKPOINTS, CannotWrite, write_bytes
+from wobbliness.study.files import CHECKPOINTS, make_folder, write_bytes
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -72,10 +72,7 @@ class Checkpoint:
         seconds = self.seconds_before + now - self._started
         facts = json.dumps({**current.facts, "identity": self._identity, "seconds": seconds}, allow_nan=False)
         tensors = {name: tensor.cpu().contiguous() for name, tensor in current.tensors.items()}
-        try:
-            self._path.parent.mkdir(exist_ok=True)
-        except OSError as error:
-            raise CannotWrite(f"cannot write {self._path.parent}: {error.strerror or error}") from error
+        make_folder(self._path.parent)
         write_bytes(self._path, save(tensors, {"facts": facts, "checksum": _checksum(tensors, facts)}))
         self._saved = time.monotonic()
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from wobbliness.study import detection_findings, smoothing_findings
 from wobbliness.study.curves import FUNCTIONS
-from wobbliness.study.tables import Tables, claims_done
+from wobbliness.study.tables import Tables, claims_done, lacks_draws
 from wobbliness.study.verdicts import (
     CORRELATED,
     CORRELATED_PVALUE,
@@ -165,4 +165,6 @@ def _not_measured(claim: Claim, tables: Tables) -> Finding:
     settings = f"recipe {tables.recipe.name}, seed {tables.recipe.seed}"
     if len(planned):
         settings += f": {planned.cells_done.iloc[0]} of {planned.cells.iloc[0]} cells recorded"
+        if claim.id == "C1" and lacks_draws(tables):
+            settings += f"; {lacks_draws(tables)}"
     return Finding(claim=claim, ours="", verdict=NOT_MEASURED, settings=settings)

@@ -9,6 +9,7 @@ from wobbliness.statistics import kendall, pearson
 
 CLAIMS = ("C5", "C6")
 FEWEST = 3  # points that a correlation needs
+MAX_BACKDOORS = 5_000  # Kendall's bootstrap takes memory for all their pairs
 
 
 def strengths(points: pd.DataFrame) -> pd.DataFrame:
@@ -44,6 +45,8 @@ def correlations(strength: pd.DataFrame, points: pd.DataFrame, seed: int) -> pd.
         here = strength[strength.claim == claim]
         chosen = _pooled_sigma(points, claim) if len(here) else None
         for sigma, group in here.groupby("sigma"):
+            if len(group) > MAX_BACKDOORS:
+                raise ValueError(f"expected at most {MAX_BACKDOORS} backdoors for {claim}, got {len(group)}")
             kept = group[group.is_learnt]
             keys = {"claim": claim, "sigma": sigma, "is_chosen": sigma == chosen}
             rows.append(keys | {"num_left_out": len(group) - len(kept)} | _coefficients(kept, seed))

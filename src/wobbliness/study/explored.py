@@ -1,8 +1,9 @@
 """Votes around single points, for the figure in which a reader chooses the point, the pattern and the noise (paper: Fig. 1)."""
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import pandas as pd
 
 from wobbliness.entropy import entropy_lower_bound, entropy_upper_bound, plug_in_entropy
@@ -11,7 +12,7 @@ from wobbliness.study.naming import batch_kind, batch_pattern, network_label
 from wobbliness.study.picture_strips import pictures_of
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records import Record
-from wobbliness.study.specs import CleanseSpec, MeasureSpec
+from wobbliness.study.specs import CleanseSpec, MeasureSpec, cell_name
 
 ONE_SIDED = 0.975  # two bounds at this confidence are a 95 % interval
 CANDIDATE_CLASSES = 3  # of each network's Neural Cleanse candidates, in their order; all are in the table of batches
@@ -52,7 +53,7 @@ def _pictures(spec: MeasureSpec, record: Record) -> Iterator[dict[str, object]]:
     found = record.results.get("pictures") or {"strips": {}}
     points = list(dict.fromkeys(record.table.point)) if len(record.table) else []
     for candidate, text in sorted(found["strips"].items(), key=lambda item: int(item[0]))[:CANDIDATE_CLASSES]:
-        for point, picture in zip(points, pictures_of(text, found["height"]) if text else (), strict=False):
+        for point, picture in zip(points, _strip(spec, text, found["height"]) if text else (), strict=False):
             channels, height, width = picture.shape
             yield {
                 "network": network_label(spec.network),
@@ -66,6 +67,13 @@ def _pictures(spec: MeasureSpec, record: Record) -> Iterator[dict[str, object]]:
                 "width": width,
                 "pixels": base64.b64encode(picture.tobytes()).decode("ascii"),
             }
+
+
+def _strip(spec: MeasureSpec, text: str, height: int) -> Iterable[np.ndarray]:
+    try:
+        return pictures_of(text, height)
+    except ValueError as error:
+        raise ValueError(f"expected readable pictures in {cell_name(spec)}.json, got {error}") from error
 
 
 def _points(recipe: Recipe, spec: MeasureSpec, table: pd.DataFrame) -> pd.DataFrame:

@@ -5,9 +5,10 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wobbliness.study.files import CannotWrite, is_intact, read_json, sealed, write_json
+from wobbliness.study.files import is_intact, make_folder, read_json, sealed, write_json
 
 FAILED = "failed"
+MAX_MESSAGE = 1_000  # characters of a message that is read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +45,7 @@ def write_failure(out: Path, failed: Failure) -> None:
     Raises:
         CannotWrite: the folder cannot be written to.
     """
-    try:
-        (out / FAILED).mkdir(exist_ok=True)
-    except OSError as error:
-        raise CannotWrite(f"cannot write {out / FAILED}: {error.strerror or error}") from error
+    make_folder(out / FAILED)
     write_json(_path(out, failed.cell), sealed(asdict(failed)))
 
 
@@ -55,10 +53,11 @@ def read_failure(out: Path, cell: str) -> Failure | None:
     """The last failure of a cell; None where there is none, or none that can be read."""
     try:
         content = read_json(_path(out, cell))
-        kept = {name: str(content[name]) for name in Failure.__dataclass_fields__}
+        kept = {name: str(content[name]) for name in ("message", "details", "attempt")}
     except (ValueError, KeyError):
         return None
-    return Failure(**kept) if is_intact(content) else None
+    kept["message"] = " ".join(kept["message"].split())[:MAX_MESSAGE]
+    return Failure(cell=cell, **kept) if is_intact(content) else None
 
 
 def forget_failure(out: Path, cell: str) -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from wobbliness.study import box_figures, chart_rows, charts, curve_figures
 from wobbliness.study.charts import Chart
 from wobbliness.study.drawing import FIGURE_STYLE, RESOLUTION
-from wobbliness.study.files import write_beside
+from wobbliness.study.files import make_folder, write_beside
 from wobbliness.study.tables import Tables, claims_done
 
 
@@ -38,7 +38,7 @@ def draw_figures(tables: Tables, folder: Path) -> list[FigureFile]:
     """Draws every figure whose claims are measured, as PNG and SVG, and returns them in the paper's order."""
     done = set(claims_done(tables))
     drawn = [figure for figure in FIGURES if set(figure.claims) <= done and len(getattr(tables, figure.table))]
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     with matplotlib.rc_context(FIGURE_STYLE):
         for entry in drawn:
             figure = entry.draw(tables)

@@ -1,17 +1,28 @@
-"""Files that are complete or absent, also after a power cut, and the checksums by which a damaged one is found."""
+"""Files that are complete or absent, also after a power cut, and the checksums by which a damaged one is found.
+
+A study's folder may be a stranger's: nothing in it is followed out of it, and nothing is read that has no end.
+"""
 
 import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import re
+import stat
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 SEAL = "checksum"
 CHECKPOINTS = "checkpoints"
 DAMAGED = "damaged"
+UNPACKING = ".unpacking"  # what a study is unpacked in; one that was killed leaves it
 CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP)  # some network file systems flush no folders
+MAX_JSON_BYTES = 2**24  # eighty times the largest record of the published studies; in memory it may take twenty times as much
+MAX_JSON_DEPTH = 32
+_MAX_NAME_BYTES = 255  # of most file systems
+_UNFINISHED = re.compile(r"\.[1-9][0-9]{0,9}-(?P<name>.+)")
 
 
 class StudyStopped(RuntimeError):
@@ -30,10 +41,12 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         CannotWrite: the disk is full, or the folder cannot be written to.
     """
-    beside = path.with_name(f".{os.getpid()}-{path.name}")
+    beside = _beside(path)
     try:
+        _create(beside, path)
         write(beside)
         _flush(beside)
+        _take_mode(beside, path)
         os.replace(beside, path)
         _flush(path.parent)
     except OSError as error:
@@ -42,6 +55,45 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         _remove(beside)
         raise
+
+
+def write_named(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file that the user named, as `write_beside` does: where it is a link of theirs, the file that it leads to.
+
+    Raises:
+        CannotWrite: as for `write_beside`, or the file is a device or a pipe.
+    """
+    try:
+        write_beside(_replaceable(path), write)
+    except ValueError as error:
+        raise CannotWrite(f"cannot write {path}: {error}") from error
+
+
+def check_writable(path: Path) -> None:
+    """Makes sure before the work that `write_named` will be able to write a file, by beginning one beside it.
+
+    Raises:
+        ValueError: it cannot; the message says why.
+    """
+    try:
+        target = _replaceable(path)
+        beside = _beside(target)
+        _create(beside, target)
+        beside.unlink()
+    except OSError as error:
+        raise ValueError(f"expected a file that can be written, got {path}: {error.strerror or error}") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder, with those above it; it may be there already.
+
+    Raises:
+        CannotWrite: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def write_bytes(path: Path, content: bytes) -> str:
@@ -64,21 +116,106 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_beside(path, lambda beside: beside.write_text(text + "\n", encoding="utf-8"))
 
 
+def read_regular(path: Path, most_bytes: int) -> bytes:
+    """What is in a file: not behind a link, no device, and no pipe, which might never end.
+
+    Args:
+        path: of the file.
+        most_bytes: it may hold; a larger one is refused unread.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it cannot be read.
+        ValueError: it is something else, or larger.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("no regular file")
+        if found.st_size > most_bytes:
+            raise ValueError(f"{found.st_size} bytes, more than {most_bytes}")
+        return file.read(most_bytes)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        ValueError: the file is missing or holds no JSON object.
+        ValueError: the file is missing or holds no JSON object, or a very large or deep one.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_regular(path, MAX_JSON_BYTES)
     except FileNotFoundError:
         raise ValueError(f"expected a study file {path}, which does not exist") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"expected readable JSON in {path}, got {type(error).__name__}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"expected a JSON object in {path}, got {type(content).__name__}")
-    return content
+    except (OSError, ValueError) as error:
+        reason = str(error) if type(error) is ValueError else type(error).__name__
+        raise ValueError(f"expected readable JSON in {path}, got {reason}") from error
+    return parse_json(content, str(path))
+
+
+def parse_json(content: bytes | str, source: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Args:
+        content: the text.
+        source: where it is from, for messages.
+
+    Raises:
+        ValueError: it is no JSON object, or a very large or deep one.
+    """
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(f"expected at most {MAX_JSON_BYTES} bytes of JSON in {source}, got {len(content)}")
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected readable JSON in {source}, got {type(error).__name__}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"expected a JSON object in {source}, got {type(found).__name__}")
+    if not _is_shallow(found):
+        raise ValueError(f"expected JSON of at most {MAX_JSON_DEPTH} levels in {source}, got more")
+    return found
+
+
+def _is_shallow(content: Any) -> bool:
+    level = [content]
+    for _ in range(MAX_JSON_DEPTH):
+        level = [
+            part
+            for value in level
+            if isinstance(value, dict | list)
+            for part in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return True
+    return False
+
+
+def check_study_folder(folder: Path) -> None:
+    """Refuses links, pipes and devices inside of a study's folder; the folder itself may be a link of the user's.
+
+    Whatever is read, written, locked or removed in the folder afterwards is in the folder.
+
+    Raises:
+        ValueError: there is one.
+    """
+    folders = [folder]
+    while folders:
+        for entry in _entries(folders.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(Path(entry.path))
+            elif not entry.is_file(follow_symlinks=False):
+                what = "a link" if entry.is_symlink() else "a pipe or a device"
+                raise ValueError(f"expected plain files and folders in the study's folder, got {entry.path}, {what}")
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """None where the folder is missing or may not be read: then nothing in it is used either."""
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except OSError:
+        return
 
 
 def checksum(content: bytes) -> str:
@@ -104,7 +241,7 @@ def is_intact(content: Mapping[str, Any]) -> bool:
         return True
     try:
         return bool(sealed(content)[SEAL] == content[SEAL])
-    except ValueError:  # NaN, which a strict writer never wrote
+    except (ValueError, RecursionError):  # NaN, which a strict writer never wrote
         return False
 
 
@@ -113,31 +250,85 @@ def set_aside(out: Path, path: Path) -> None:
     folder = out / DAMAGED
     try:
         folder.mkdir(exist_ok=True)
-        number = sum(other.name.startswith(path.name) for other in folder.iterdir())
-        os.replace(path, folder / (f"{path.name}.{number}" if number else path.name))
+        taken = {other.name for other in folder.iterdir()}
+        names = (f"{path.name}.{number}" if number else path.name for number in range(len(taken) + 1))
+        os.replace(path, folder / next(name for name in names if name not in taken))
     except OSError as error:
         raise CannotWrite(f"cannot move {path} to {folder}: {error.strerror or error}") from error
 
 
-def remove_unfinished(folder: Path, name: str) -> None:
+def remove_unfinished(folder: Path, names: Collection[str]) -> None:
     """Removes what writers that were killed had begun; the caller sees to it that no one else writes these files.
 
     Args:
         folder: looked through, without its subfolders.
-        name: glob of the finished files' names.
+        names: of the finished files; nothing else that lies there is touched.
     """
-    for path in folder.glob(f".*-{name}"):
-        _remove(path)
+    for entry in list(_entries(folder)):
+        if unfinished_name(entry.name) in names and entry.is_file(follow_symlinks=False):
+            _remove(Path(entry.path))
 
 
-def remove_unfinished_of(out: Path, process: int) -> None:
-    """Removes what one process, which is dead, had begun to write in a study's folder."""
-    for path in out.glob(f"*/.{process}-*"):
-        _remove(path)
+def unfinished_name(name: str) -> str | None:
+    """The name of the finished file, where a file has the name that `write_beside` gives to one that it has begun."""
+    found = _UNFINISHED.fullmatch(name)
+    return found["name"] if found else None
 
 
 def _content_checksum(content: Mapping[str, Any]) -> str:
     return checksum(json.dumps(content, sort_keys=True, allow_nan=False).encode())
+
+
+def _beside(path: Path) -> Path:
+    """Where a file is begun: beside it, and with its ending, by which writers choose the format."""
+    name = f".{os.getpid()}-{path.name}"
+    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
+        name = f".{os.getpid()}-{checksum(os.fsencode(path.name))}{path.suffix}"
+    return path.with_name(name)
+
+
+def _create(beside: Path, path: Path) -> None:
+    """Makes a new file, no one else's and no link, which may be read by no more people than the one that it will replace."""
+    beside.unlink(missing_ok=True)  # left by a process that was killed and had this one's number
+    os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    before = _replaced(path)
+    if before is not None:
+        with suppress(OSError):  # a file system without modes
+            beside.chmod(before.st_mode & 0o777 | stat.S_IRUSR | stat.S_IWUSR)
+
+
+def _take_mode(beside: Path, path: Path) -> None:
+    """Gives a new file the mode, and where the system allows it the owner, of the one that it replaces."""
+    before, now = _replaced(path), beside.stat()
+    if before is None:
+        return
+    with suppress(OSError):
+        if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid) and hasattr(os, "chown"):
+            os.chown(beside, before.st_uid, before.st_gid)
+    with suppress(OSError):
+        beside.chmod(before.st_mode & 0o777)
+
+
+def _replaced(path: Path) -> os.stat_result | None:
+    """What is known of the file that will be replaced; None where there is none, or a link, which has no mode of its own."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+def _replaceable(path: Path) -> Path:
+    """The file to be replaced: behind links, for the user named it; ValueError where that is no file."""
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    try:
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        return target
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a link, a pipe or a device"
+        raise ValueError(f"expected a file that can be written, got {path}, {what}")
+    return target
 
 
 def _flush(path: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
+from wobbliness.study.limits import MAX_CLASSES, check_names, check_ranges
 from wobbliness.triggers import Trigger
 
 
@@ -23,6 +24,10 @@ class ThreatModel:
     fraction: float | None
     count: int | None
     target_class: int | None
+
+    def __post_init__(self) -> None:
+        check_names(self, "name")
+        check_ranges(self, fraction=(0, 1), count=(0, 10**9), target_class=(0, MAX_CLASSES))
 
     def num_poisoned(self, num_samples: int) -> int:
         """The exact number of poisoned samples out of `num_samples`."""

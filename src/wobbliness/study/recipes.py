@@ -8,9 +8,28 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from wobbliness.study.limits import (
+    MAX_CELLS,
+    MAX_CLASSES,
+    MAX_CONTROL_PAIRS,
+    MAX_CONTROL_VALUES,
+    MAX_DRAWS,
+    MAX_NETWORKS,
+    MAX_PARAMETER_POINTS,
+    MAX_POINTS,
+    MAX_SEED,
+    MAX_SIGMA,
+    check_choice,
+    check_names,
+    check_ranges,
+    shown,
+)
 from wobbliness.study.poisoning import ThreatModel, t1, t2, t3
 from wobbliness.study.specs import NetworkSpec
+from wobbliness.study.typed_json import from_json
 from wobbliness.triggers import TRIGGER_NAMES
+
+NORMS = ("l2", "linf")
 
 FIRST, THIRD, FOURTH, FIFTH = (TRIGGER_NAMES[index] for index in (0, 2, 3, 4))
 """Triggers by their number in the paper's Fig. 3."""
@@ -34,6 +53,10 @@ class Universal:
     fooling_rate: float = 0.8
     num_images: int = 500
 
+    def __post_init__(self) -> None:
+        check_choice(self, "norm", NORMS)
+        check_ranges(self, bound=(0, 10**6), fooling_rate=(0, 1), target_class=(0, MAX_CLASSES), num_images=(1, 10**6))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cleanse:
@@ -51,6 +74,9 @@ class Cleanse:
     max_steps: int = 120
     num_points: int = 25
 
+    def __post_init__(self) -> None:
+        check_ranges(self, num_images=(1, 10**6), restarts=(1, 10**4), max_steps=(1, 10**6), num_points=(1, MAX_POINTS))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
@@ -65,6 +91,9 @@ class Resources:
     cpus: float = 1.0
     gpus: float = 0.0
     memory_gib: float | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self, cpus=(0, 10**6), gpus=(0, 10**6), memory_gib=(0, 10**9))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +127,10 @@ class Recipe:
         control_pairs: random pairs of batches for each row of the negative controls.
         control_points: points of each batch in the negative controls.
         resources: granted to each cell on a cluster.
+
+    Raises:
+        ValueError: a name or a number is beyond `wobbliness.study.limits`, the cells are too many, or a grid is empty or
+            in no order.
     """
 
     name: str
@@ -124,6 +157,52 @@ class Recipe:
     control_pairs: int = 1000
     control_points: int = 50
     resources: Resources = Resources()
+
+    def __post_init__(self) -> None:
+        check_names(self, "name")
+        check_choice(self, "inactive_trigger", TRIGGER_NAMES)
+        points, draws, sigma = (1, MAX_POINTS), (1, MAX_DRAWS), (0, MAX_SIGMA)
+        check_ranges(self, seed=(0, MAX_SEED), draws=draws, draws_grid=draws)
+        check_ranges(self, sigmas=sigma, draws_sigmas=sigma, parameter_sigmas=sigma, response_levels=sigma)
+        check_ranges(self, effect_points=points, detection_points=points, class_points=points)
+        check_ranges(self, parameter_points=(1, MAX_PARAMETER_POINTS))
+        check_ranges(self, control_pairs=(1, MAX_CONTROL_PAIRS), control_points=points)
+        _check_size(self)
+        _check_grids(self)
+
+
+def _check_size(recipe: Recipe) -> None:
+    """ValueError for more networks, cells or values than a report is formed of."""
+    parameter, effect, strength, by_class, detection = (
+        len(networks)
+        for networks in (
+            recipe.parameter_networks,
+            recipe.effect_networks,
+            recipe.strength_networks,
+            recipe.class_networks,
+            recipe.detection_networks,
+        )
+    )
+    num_networks = parameter + effect + strength + by_class + detection
+    num_cells = 3 * parameter + 5 * effect + 3 * (strength + by_class) + detection * (2 * len(recipe.universals) + 14)
+    for field, found, most in (
+        ("networks", num_networks, MAX_NETWORKS),
+        ("universals", len(recipe.universals), MAX_NETWORKS),
+        ("cells", num_cells, MAX_CELLS),
+        ("control_pairs times control_points", recipe.control_pairs * recipe.control_points, MAX_CONTROL_VALUES),
+    ):
+        if found > most:
+            raise ValueError(f"expected a recipe of at most {most} {field}, got {found}")
+
+
+def _check_grids(recipe: Recipe) -> None:
+    """ValueError for grids that are empty where they are needed, or draws in no order."""
+    needed = ("sigmas",) if not recipe.parameter_networks else ("sigmas", "draws_sigmas", "parameter_sigmas", "draws_grid")
+    for field in needed:
+        if not getattr(recipe, field):
+            raise ValueError(f"expected one value at least in Recipe.{field}, got none")
+    if list(recipe.draws_grid) != sorted(set(recipe.draws_grid)):
+        raise ValueError(f"expected Recipe.draws_grid in ascending order, got {shown(recipe.draws_grid)}")
 
 
 def digits(seed: int = 0) -> Recipe:
@@ -253,11 +332,20 @@ def _recipe_of_file(path: str, function: str, seed: int) -> Recipe:
     try:
         spec.loader.exec_module(module)
         recipe = getattr(module, function)(seed)
-    except Exception as error:  # a user's file raises whatever it likes
-        raise ValueError(f"expected a recipe from {function}(seed) of {path}, got {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # a user's file raises whatever it likes
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"expected a recipe from {function}(seed) of {path}, got {reason}") from error
     if not isinstance(recipe, Recipe):
         raise ValueError(f"expected {function}(seed) of {path} to give a Recipe, got {type(recipe).__name__}")
-    return recipe
+    return _of_stated_types(recipe, f"{function}(seed) of {path}")
+
+
+def _of_stated_types(recipe: Recipe, source: str) -> Recipe:
+    """The recipe as its study file will hold it, so that a field of another type is found before the work."""
+    try:
+        return from_json(Recipe, json.loads(json.dumps(asdict(recipe), allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"expected a recipe of plain values from {source}, got {error}") from error
 
 
 def _base(dataset: str, architecture: str, *, epochs: int, batch_size: int, learning_rate: float) -> dict[str, Any]:

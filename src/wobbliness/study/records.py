@@ -1,6 +1,5 @@
 """What a finished cell leaves on disk. A record is there whole or not at all."""
 
-import io
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,16 +9,21 @@ from typing import Any
 
 import pandas as pd
 
+from wobbliness.study.bounded_tables import MAX_TABLE_BYTES, table_of
 from wobbliness.study.files import (
     SEAL,
+    check_study_folder,
     checksum,
     is_intact,
     read_json,
+    read_regular,
     sealed,
     write_bytes,
     write_json,
 )
+from wobbliness.study.limits import shown
 from wobbliness.study.recipes import Recipe
+from wobbliness.study.record_checks import check_record
 from wobbliness.study.specs import (
     KINDS,
     SCHEMA_VERSION,
@@ -103,7 +107,12 @@ def read_record(folder: Path, name: str) -> Record:
         raise ValueError(f"expected a whole record in {name}.json, got results or provenance of another kind")
     if not recorded_for == content.get("cell") == name:
         raise ValueError(f"expected the record of its own cell in {name}.json, got that of {recorded_for}")
-    return Record(spec=spec, results=results, provenance=made, table=_read_table(folder, name, content))
+    table = _read_table(folder, name, content)
+    try:
+        check_record(spec, results, table)
+    except ValueError as error:
+        raise ValueError(f"expected a whole record in {name}.json, got {error}") from error
+    return Record(spec=spec, results=results, provenance=made, table=table)
 
 
 def read_content(folder: Path, name: str) -> dict[str, Any]:
@@ -114,7 +123,9 @@ def read_content(folder: Path, name: str) -> dict[str, Any]:
     """
     content = read_json(folder / f"{name}.json")
     if content.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(f"expected a record of schema {SCHEMA_VERSION}, got {content.get('schema_version')} in {name}.json")
+        raise ValueError(
+            f"expected a record of schema {SCHEMA_VERSION}, got {shown(content.get('schema_version'))} in {name}.json"
+        )
     if not is_intact(content) or (SEAL in content) != ("files" in content):
         raise ValueError(f"expected the content that was written in {name}.json, got another checksum")
     return content
@@ -128,10 +139,10 @@ def recorded_files(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_table(folder: Path, name: str, content: Mapping[str, Any]) -> pd.DataFrame:
     try:
-        table = (folder / f"{name}.parquet").read_bytes()
+        table = read_regular(folder / f"{name}.parquet", MAX_TABLE_BYTES)
         if "files" in content and checksum(table) != recorded_files(content).get("table"):
             raise ValueError("another checksum")
-        return pd.read_parquet(io.BytesIO(table))
+        return table_of(table)
     except Exception as error:  # pandas and pyarrow raise KeyError, TypeError and classes of their own for damaged tables
         reason = str(error) if type(error) is ValueError else type(error).__name__
         raise ValueError(f"expected a readable table beside {name}.json, got {reason}") from error
@@ -146,14 +157,18 @@ def read_recipe(out: Path) -> Recipe:
     """The recipe that a study folder belongs to.
 
     Raises:
-        ValueError: the folder holds no study, or one of another schema.
+        ValueError: the folder holds no study, one of another schema or beyond the limits of a recipe, or a link.
     """
+    check_study_folder(out)
     content = read_json(out / STUDY_FILE)
     if content.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(f"expected a study of schema {SCHEMA_VERSION}, got {content.get('schema_version')} in {out}")
+        raise ValueError(f"expected a study of schema {SCHEMA_VERSION}, got {shown(content.get('schema_version'))} in {out}")
     if not is_intact(content):
         raise ValueError(f"expected the content that was written in {out / STUDY_FILE}, got another checksum")
+    missing = [name for name in Recipe.__dataclass_fields__ if name not in content]
+    if missing:
+        raise ValueError(f"expected a whole study in {out / STUDY_FILE}, got no {', '.join(missing)}")
     try:
         return from_json(Recipe, {name: content[name] for name in Recipe.__dataclass_fields__})
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"expected a whole study in {out / STUDY_FILE}, got {type(error).__name__}: {error}") from error

@@ -2,23 +2,24 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from wobbliness.pages import number, page_environment
+from wobbliness.pages import markdown_cell, number, page_environment
 from wobbliness.study.claims import claims_table, findings
 from wobbliness.study.comparisons import CHOSEN_COLUMNS, full_batches
-from wobbliness.study.figures import FigureFile, draw_figures
-from wobbliness.study.files import remove_unfinished, write_beside
+from wobbliness.study.figures import FIGURES, FigureFile, draw_figures
+from wobbliness.study.files import check_study_folder, check_writable, make_folder, remove_unfinished, write_beside, write_named
 from wobbliness.study.locks import lock
 from wobbliness.study.page import render_page
 from wobbliness.study.tables import Tables, form_tables
 from wobbliness.study.verdicts import Finding
 
-PAGE = "report.html"
+PAGE, POINTS, CLAIMS = "report.html", "points.parquet", "claims.csv"
+FIGURE_ENDINGS = (".png", ".svg")
 SHOWN_TABLES = {
     "networks": ["network", "num_poisoned", "clean_accuracy", "backdoor_accuracy"],
     "sigma": ["network", "test", "batch_size", "sigma", "power"],
@@ -73,45 +74,97 @@ class Report:
         return bool(self.tables.status.cells_done.any())
 
 
-def write_report(out: Path) -> Report:
-    """Forms tables, figures and `report.html` in the study folder from its records. Needs no torch.
+def form_report(out: Path) -> Report:
+    """Forms tables and findings from the records of a study's folder, and writes nothing. Needs no torch.
 
-    The same records give the same bytes.
+    Raises:
+        ValueError: the folder holds no study, or a record is damaged.
+    """
+    tables = form_tables(out)
+    return Report(tables=tables, findings=findings(tables), figures=[], folder=out)
+
+
+def write_pages(report: Report) -> Report:
+    """Writes tables, figures and `report.html` to the study's folder; the same records give the same bytes.
+
+    Returns:
+        The report with its figures.
+
+    Raises:
+        ValueError: there is a link in the folder.
+        CannotWrite: the folder cannot be written to.
+    """
+    out, tables = report.folder, report.tables
+    check_study_folder(out)
+    with lock(out, "report", wait=True):
+        for folder, names in _written_names(tables).items():
+            remove_unfinished(out / folder, names)
+        _write_tables(tables, out / "tables")
+        figures = draw_figures(tables, out / "figures")
+        shown = _shown(tables) | _parameter_batches(tables)
+        page = render_page(tables, report.findings, figures, out / "figures", shown)
+        write_beside(out / PAGE, lambda beside: beside.write_text(page, encoding="utf-8"))
+    return replace(report, figures=figures)
+
+
+def write_report(out: Path) -> Report:
+    """Forms tables, figures and `report.html` in the study folder from its records: `form_report` and `write_pages`.
 
     Raises:
         ValueError: the folder holds no study, or a record is damaged.
         CannotWrite: the folder cannot be written to.
     """
-    tables = form_tables(out)
-    with lock(out, "report", wait=True):
-        for folder in (out, out / "tables", out / "figures"):
-            remove_unfinished(folder, "*.*")
-        _write_tables(tables, out / "tables")
-        figures = draw_figures(tables, out / "figures")
-        report = Report(tables=tables, findings=findings(tables), figures=figures, folder=out)
-        page = render_page(tables, report.findings, figures, out / "figures", _shown(tables) | _parameter_batches(tables))
-        write_beside(out / PAGE, lambda beside: beside.write_text(page, encoding="utf-8"))
-    return report
+    return write_pages(form_report(out))
+
+
+def check_markdown(path: Path) -> None:
+    """Makes sure before the work that a Markdown page and its figures can be written.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if path.suffix != ".md" or not path.parent.is_dir():
+        raise ValueError(f"expected a FILE.md in an existing folder, got {path}")
+    check_writable(path)
+    figures = path.parent / "figures"
+    if figures.exists() and not figures.is_dir():
+        raise ValueError(f"expected a folder for the figures of {path}, got {figures}, a file")
 
 
 def write_markdown(reports: Sequence[Report], path: Path) -> None:
-    """Writes the findings of several studies as one Markdown page, with their figures as PNG in a folder beside it."""
+    """Writes the findings of several studies as one Markdown page, with their figures as PNG in a folder beside it.
+
+    Raises:
+        CannotWrite: the page or the folder of its figures cannot be written.
+    """
     for report in reports:
         folder = path.parent / "figures" / report.tables.recipe.name
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for figure in report.figures:
-            shutil.copyfile(report.folder / "figures" / f"{figure.name}.png", folder / f"{figure.name}.png")
-    text = page_environment().get_template("results.md").render(reports=reports, shown=_shown, number=number, longest=LONGEST)
-    write_beside(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+            drawn = report.folder / "figures" / f"{figure.name}.png"
+            write_named(folder / drawn.name, partial(shutil.copyfile, drawn))
+    environment = page_environment()
+    environment.filters["cell"] = markdown_cell
+    text = environment.get_template("results.md").render(reports=reports, shown=_shown, number=number, longest=LONGEST)
+    write_named(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def _written_names(tables: Tables) -> dict[str, set[str]]:
+    """The names of all files that a report consists of, by folder."""
+    return {
+        ".": {PAGE},
+        "tables": {CLAIMS, POINTS, *(f"{name}.csv" for name in tables.frames())},
+        "figures": {f"{figure.name}{ending}" for figure in FIGURES for ending in FIGURE_ENDINGS},
+    }
 
 
 def _write_tables(tables: Tables, folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     claims = claims_table(tables)
-    write_beside(folder / "claims.csv", lambda beside: claims.to_csv(beside, index=False))
+    write_beside(folder / CLAIMS, lambda beside: claims.to_csv(beside, index=False))
     for name, frame in tables.frames().items():
         if name == "points":
-            write_beside(folder / "points.parquet", partial(frame.to_parquet, index=False))
+            write_beside(folder / POINTS, partial(frame.to_parquet, index=False))
         else:
             write_beside(folder / f"{name}.csv", partial(frame.to_csv, index=False))
 

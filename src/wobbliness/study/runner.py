@@ -15,7 +15,7 @@ from wobbliness.study.claiming import claim_folder
 from wobbliness.study.data import require_data
 from wobbliness.study.engine import CellProgress, Engine, Job, Result
 from wobbliness.study.failures import read_failure
-from wobbliness.study.files import CannotWrite, StudyStopped
+from wobbliness.study.files import CannotWrite, StudyStopped, check_study_folder
 from wobbliness.study.local import InThisProcess
 from wobbliness.study.locks import runner_lock
 from wobbliness.study.place import ON_THE_CPU, Place
@@ -80,11 +80,12 @@ def run_study(
         do: what does one cell; by default `wobbliness.study.cells.run_cell` at that place.
 
     Raises:
-        ValueError: the folder or the store belongs to another recipe, a claim is unknown, a data set cannot be had, or there is
-            no such cluster or device.
+        ValueError: the folder or the store belongs to another recipe or holds a link, a claim is unknown, a data set cannot be
+            had, or there is no such cluster or device.
         CannotWrite: the folder cannot be written to; what was done before is kept.
         StudyFailed: some cell failed, when all that could be done is done.
     """
+    check_study_folder(out)
     if cluster is None:
         place.check()
     do = do or _CellsAt(place)

@@ -2,16 +2,23 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 
+from wobbliness.study.limits import MAX_SEED, check_choice, check_names, check_ranges
 from wobbliness.study.poisoning import ThreatModel
+from wobbliness.triggers import TRIGGER_NAMES
 
 SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """All that determines a trained network."""
+    """All that determines a trained network.
+
+    Raises:
+        ValueError: a name or a number is beyond `wobbliness.study.limits`.
+    """
 
     dataset: str
     architecture: str
@@ -21,6 +28,11 @@ class NetworkSpec:
     threat: ThreatModel | None
     trigger: str | None
     seed: int
+
+    def __post_init__(self) -> None:
+        check_names(self, "dataset", "architecture")
+        check_choice(self, "trigger", TRIGGER_NAMES)
+        check_ranges(self, epochs=(1, 10**5), batch_size=(1, 10**6), learning_rate=(0, 10**3), seed=(0, MAX_SEED))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +106,9 @@ KINDS: dict[type, str] = {
     ResponseSpec: "response",
     MeasureSpec: "measure",
 }
+
+CELL_NAME = re.compile(rf"(?:{'|'.join(KINDS.values())})-[0-9a-f]{{16}}")
+"""Names that `cell_name` gives, and no others."""
 
 
 @dataclass(frozen=True, kw_only=True)

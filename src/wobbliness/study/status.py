@@ -8,10 +8,13 @@ from pathlib import Path
 
 from wobbliness.study.cell_plan import plan
 from wobbliness.study.failures import Failure, read_failure
+from wobbliness.study.files import check_study_folder
 from wobbliness.study.locks import held_since, num_runners
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records import is_done, read_content
 from wobbliness.study.specs import Cell, CleanseSpec, MeasureSpec, NetworkSpec, network_of
+
+MAX_SECONDS = 1e9  # of one cell; a record that says more, or no number, tells nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,12 @@ class StudyStatus:
 
 
 def study_status(recipe: Recipe, out: Path) -> StudyStatus:
-    """Looks at the records, locks and failures in the folder, and changes nothing."""
+    """Looks at the records, locks and failures in the folder, and changes nothing.
+
+    Raises:
+        ValueError: there is a link in the folder.
+    """
+    check_study_folder(out)
     cells = plan(recipe)
     done = {cell.name for cell in cells if is_done(out / "records", cell.name)}
     undone = [cell for cell in cells if cell.name not in done]
@@ -94,7 +102,9 @@ def _rates(out: Path, done: Iterable[Cell]) -> dict[tuple[str, str], float]:
     for cell in done:
         try:
             duration = float(read_content(out / "records", cell.name)["provenance"]["duration_seconds"])
-        except (ValueError, KeyError, TypeError):  # damaged; `study run` deals with it
+        except (ValueError, KeyError, TypeError, OverflowError):  # damaged; `study run` deals with it
+            continue
+        if not 0 <= duration < MAX_SECONDS:
             continue
         seconds[_alike(cell)] += duration
         work[_alike(cell)] += _work(cell)

@@ -1,12 +1,22 @@
 """The files of a study in an object store, for machines that share no folder."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from wobbliness.study.bounded_tables import MAX_TABLE_BYTES
 from wobbliness.study.checking import weights_file
-from wobbliness.study.files import CannotWrite, read_json, write_bytes
+from wobbliness.study.files import (
+    MAX_JSON_BYTES,
+    CannotWrite,
+    check_study_folder,
+    parse_json,
+    read_json,
+    write_bytes,
+)
+from wobbliness.study.limits import named
 from wobbliness.study.records import STUDY_FILE
+
+MAX_WEIGHTS_BYTES = 2**32  # as of any model file
 
 
 class Store:
@@ -29,17 +39,18 @@ class Store:
         """Makes the store that of the study whose folder this is.
 
         Raises:
-            ValueError: it holds another study, or a damaged one.
+            ValueError: it holds another study, or a damaged one, or is a local folder with links in it.
         """
+        self._check_links()
         content = self._read(STUDY_FILE)
         if content is None:
             self._write(STUDY_FILE, (out / STUDY_FILE).read_bytes())
             return
-        found, own = _parsed(content, self.url), read_json(out / STUDY_FILE)
+        found, own = parse_json(content, f"{self.url}/{STUDY_FILE}"), read_json(out / STUDY_FILE)
         if any(found.get(key) != own.get(key) for key in ("recipe", "seed", "digest")):
             raise ValueError(
                 f"expected a store of recipe {own.get('recipe')} with seed {own.get('seed')}, got {self.url}, which belongs to "
-                f"{found.get('recipe')} with seed {found.get('seed')}"
+                f"{named(found.get('recipe'))} with seed {named(found.get('seed'))}"
             )
 
     def names(self) -> set[str]:
@@ -82,14 +93,32 @@ class Store:
         except Exception as error:  # each file system raises its own
             raise CannotWrite(f"cannot write {self.url}/{file}: {error}") from error
 
+    def _check_links(self) -> None:
+        """A store in a folder may be a stranger's, as a study's folder may."""
+        if "file" in _protocols(self._files):
+            check_study_folder(Path(self._root))
+
     def _read(self, file: str) -> bytes | None:
         try:
+            size = self._files.info(f"{self._root}/{file}")["size"] or 0
+            if size > _most_bytes(file):
+                raise ValueError(f"{size} bytes, more than {_most_bytes(file)}")
             content: bytes = self._files.cat_file(f"{self._root}/{file}")
         except FileNotFoundError:
             return None
         except Exception as error:
             raise CannotWrite(f"cannot read {self.url}/{file}: {error}") from error
         return content
+
+
+def _protocols(files: Any) -> tuple[str, ...]:
+    found = files.protocol
+    return (found,) if isinstance(found, str) else tuple(found)
+
+
+def _most_bytes(file: str) -> int:
+    limits: dict[str, int] = {".json": MAX_JSON_BYTES, ".parquet": MAX_TABLE_BYTES}
+    return limits.get(Path(file).suffix, MAX_WEIGHTS_BYTES)
 
 
 def _files_of(out: Path, name: str) -> tuple[str, ...]:
@@ -100,16 +129,6 @@ def _files_of(out: Path, name: str) -> tuple[str, ...]:
 def _write_file(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)
-
-
-def _parsed(content: bytes, url: str) -> dict[str, Any]:
-    try:
-        found = json.loads(content)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise ValueError(f"expected a readable {STUDY_FILE} in {url}, got something else")
-    return found
 
 
 def _open(url: str) -> tuple[Any, str]:

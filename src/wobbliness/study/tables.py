@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from wobbliness.entropy import miller_madow_entropy, plug_in_entropy
+from wobbliness.study.bounded_tables import Budget
 from wobbliness.study.cell_plan import CLEAN_BATCHES, ONE_POINT, measured_claims, plan
 from wobbliness.study.comparisons import batch_tests, choose_sigmas, negative_controls
 from wobbliness.study.correlations import correlations, strengths
@@ -17,6 +18,7 @@ from wobbliness.study.recipes import Recipe
 from wobbliness.study.records import Record, is_done, read_recipe, read_record
 from wobbliness.study.specs import CleanseSpec, MeasureSpec, NetworkSpec, ResponseSpec, UniversalSpec, cell_name
 
+STABLE_DRAWS = 250  # from which W is stable by C1
 BATCH_KEYS = ["claims", "network", "batch_size", "batch", "trigger", "kind", "sigma", "draws"]
 
 
@@ -75,12 +77,10 @@ def form_tables(out: Path) -> Tables:
     """Reads the records of a study folder.
 
     Raises:
-        ValueError: the folder holds no study, or a record is damaged.
+        ValueError: the folder holds no study, a record is damaged, or the records are too many rows in all.
     """
     recipe = read_recipe(out)
-    records = [
-        (cell.claims, read_record(out / "records", cell.name)) for cell in plan(recipe) if is_done(out / "records", cell.name)
-    ]
+    records = list(_records(out, recipe))
     networks = _networks(records)
     points = _points(records)
     sigma = choose_sigmas(points)
@@ -107,6 +107,16 @@ def form_tables(out: Path) -> Tables:
         pictures=recorded_pictures(recipe, records),
         status=_status(out, recipe),
     )
+
+
+def _records(out: Path, recipe: Recipe) -> Iterator[tuple[tuple[str, ...], Record]]:
+    """The claims and the record of each cell that is done."""
+    budget = Budget()
+    for cell in plan(recipe):
+        if is_done(out / "records", cell.name):
+            record = read_record(out / "records", cell.name)
+            budget.take(record.table)
+            yield cell.claims, record
 
 
 def _networks(records: list[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
@@ -276,6 +286,12 @@ def _status(out: Path, recipe: Recipe) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def lacks_draws(tables: Tables) -> str:
+    """Says which numbers of draws C1 needs and the recipe's grid lacks; empty where it has them."""
+    lacking = sorted({STABLE_DRAWS, tables.recipe.draws} - set(tables.recipe.draws_grid))
+    return f"draws_grid lacks {' and '.join(map(str, lacking))}" if lacking else ""
+
+
 def parameter_sigma(tables: Tables) -> float:
     """The sigma at which C1 is judged and drawn: where clean W spreads most at the recipe's number of draws."""
     rows = tables.batches[tables.batches.claims.str.contains("C1") & (tables.batches.draws == tables.recipe.draws)]
@@ -283,7 +299,7 @@ def parameter_sigma(tables: Tables) -> float:
 
 
 def claims_done(tables: Tables) -> Iterator[str]:
-    """Claims whose cells are all recorded."""
+    """Claims whose cells are all recorded, and hold what the claim is judged by."""
     for row in tables.status.itertuples():
-        if row.cells_done == row.cells:
+        if row.cells_done == row.cells and not (row.claim == "C1" and lacks_draws(tables)):
             yield str(row.claim)

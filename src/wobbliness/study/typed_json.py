@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from wobbliness.study.limits import shown
+
 Made = TypeVar("Made")
 MAX_NUMBER = 2.0**63
 
@@ -21,7 +23,7 @@ def from_json(made: type[Made], content: Any) -> Made:
     """
     kinds = get_type_hints(made)
     if not isinstance(content, dict) or not content.keys() <= kinds.keys():
-        raise ValueError(f"expected the fields {', '.join(kinds)} of {made.__name__}, got {_shown(content)}")
+        raise ValueError(f"expected the fields {', '.join(kinds)} of {made.__name__}, got {shown(content)}")
     values = {name: _value(kinds[name], value, f"{made.__name__}.{name}") for name, value in content.items()}
     try:
         return made(**values)
@@ -37,7 +39,7 @@ def _value(kind: Any, value: Any, name: str) -> Any:
     if is_dataclass(kind):
         return from_json(kind, value)  # type: ignore[arg-type]  # kind is a class here
     if not _IS_OF.get(kind, lambda _: False)(value):
-        raise ValueError(f"expected {name} of type {getattr(kind, '__name__', kind)}, got {_shown(value)}")
+        raise ValueError(f"expected {name} of type {getattr(kind, '__name__', kind)}, got {shown(value)}")
     return value
 
 
@@ -62,7 +64,3 @@ _IS_OF: dict[Any, Callable[[Any], bool]] = {
     int: lambda value: _is_number(value) and isinstance(value, int),
     str: lambda value: isinstance(value, str),
 }
-
-
-def _shown(value: Any) -> str:
-    return repr(value)[:80]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from wobbliness.progress import Notice
 from wobbliness.study.attempts import Do, lose
+from wobbliness.study.checking import remove_unfinished_of
 from wobbliness.study.engine import CellProgress, Job, Outcome
-from wobbliness.study.files import remove_unfinished_of
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.worker_process import BEGUN, WorkerProcess
 

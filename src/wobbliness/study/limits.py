@@ -1,0 +1,74 @@
+"""Limits of a recipe's fields: names that are safe in paths, tables and pages, and numbers that no report explodes on."""
+
+import re
+from numbers import Real
+from typing import Any
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")  # also a folder's name and a command's argument
+MAX_SEED = 2**62
+MAX_CLASSES = 10_000
+MAX_POINTS = 5_000  # of a batch: ROC curves over single inputs take memory for the square of it
+MAX_PARAMETER_POINTS = 10_000
+MAX_DRAWS = 10**7
+MAX_SIGMA = 1_000.0
+MAX_LENGTH = 100  # of a grid
+MAX_NETWORKS = 1_000
+MAX_CELLS = 10_000
+MAX_CONTROL_PAIRS = 10**5
+MAX_CONTROL_VALUES = 10**7  # pairs times points of each
+
+
+def check_names(made: object, *fields: str) -> None:
+    """Checks that fields hold names: letters, digits, `.`, `_` and `-`, not beginning with a dot; None passes.
+
+    Raises:
+        ValueError: a field holds something else.
+    """
+    for field in fields:
+        value = getattr(made, field)
+        if value is not None and not (isinstance(value, str) and _NAME.fullmatch(value)):
+            raise ValueError(
+                f"expected {_said(made, field)} of at most 100 letters, digits and . _ -, not beginning with a dot, "
+                f"got {shown(value)}"
+            )
+
+
+def check_ranges(made: object, **limits: tuple[int | float, int | float]) -> None:
+    """Checks that fields hold numbers from a least to a largest one, or grids of a few of them; None passes.
+
+    Raises:
+        ValueError: a number lies outside, a grid is too long, or a field holds something else.
+    """
+    for field, (least, most) in limits.items():
+        value = getattr(made, field)
+        values = value if isinstance(value, tuple | list) else () if value is None else (value,)
+        if len(values) > MAX_LENGTH:
+            raise ValueError(f"expected {_said(made, field)} of at most {MAX_LENGTH} values, got {len(values)}")
+        for number in values:
+            if not (isinstance(number, Real) and least <= float(number) <= most):
+                raise ValueError(f"expected {_said(made, field)} from {least:g} to {most:g}, got {shown(number)}")
+
+
+def check_choice(made: object, field: str, choices: tuple[str, ...]) -> None:
+    """Checks that a field holds one of some words, or None."""
+    value = getattr(made, field)
+    if value is not None and value not in choices:
+        raise ValueError(f"expected {_said(made, field)} out of {', '.join(choices)}, got {shown(value)}")
+
+
+def shown(value: Any) -> str:
+    """A value as a message quotes it: short, without control characters, however large or deep it is."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested beyond Python's depth; an integer of thousands of digits
+        text = f"a {type(value).__name__} that is too deep or too long to be shown"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def named(value: Any) -> str:
+    """A name or a number as it is, anything else as `shown` has it."""
+    return value if isinstance(value, str) and _NAME.fullmatch(value) else shown(value)
+
+
+def _said(made: object, field: str) -> str:
+    return f"{type(made).__name__}.{field}"
