@@ -4,7 +4,7 @@ from pathlib import Path
 
 from wobbliness.batches import BatchComparison
 from wobbliness.pages import number, page_environment
-from wobbliness.study.files import write_beside
+from wobbliness.study.files import write_named
 
 
 def write_comparison(found: BatchComparison, path: str | Path, *, model: str, clean: str, suspect: str) -> None:
@@ -27,7 +27,7 @@ def write_comparison(found: BatchComparison, path: str | Path, *, model: str, cl
         .get_template("comparison.html")
         .render(found=found, here=found[found.sigma], largest=largest, model=model, clean=clean, suspect=suspect, number=number)
     )
-    write_beside(file, lambda beside: beside.write_text(page, encoding="utf-8"))
+    write_named(file, lambda beside: beside.write_text(page, encoding="utf-8"))
 
 
 def checked_page(path: str | Path) -> Path:

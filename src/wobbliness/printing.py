@@ -9,7 +9,7 @@ import pandas as pd
 from rich.table import Table
 
 from wobbliness.images import ImageSet
-from wobbliness.study.files import write_beside
+from wobbliness.study.files import write_named
 from wobbliness.table_files import write_csv, write_parquet
 from wobbliness.terminal import console, say, say_json
 from wobbliness.votes import Sweep
@@ -36,7 +36,7 @@ def write_votes(sweep: Sweep, out: Path, image_set: ImageSet) -> None:
 def write_table(frame: pd.DataFrame, out: Path) -> None:
     """Writes rows as Parquet or CSV by the file's ending."""
     write = write_parquet if out.suffix == ".parquet" else write_csv
-    write_beside(out, lambda beside: write(frame, beside))
+    write_named(out, lambda beside: write(frame, beside))
 
 
 def _votes_frame(sweep: Sweep, sigma: float, image_set: ImageSet) -> pd.DataFrame:

@@ -170,13 +170,12 @@ def unpack(
 def _report(out: Path, *, as_json: bool) -> "Report":
     """Forms a study's report, and prints its table of claims even where its page cannot be written."""
     from wobbliness.printing import print_report
-    from wobbliness.study.files import StudyStopped
     from wobbliness.study.report import form_report, write_pages
 
     report = form_report(out)
     try:
         written = write_pages(report)
-    except StudyStopped:
+    except Exception:
         print_report(report, as_json=as_json, is_written=False)
         raise
     print_report(written, as_json=as_json)
