@@ -5,20 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_unflatten
 
 from wobbliness.classifiers.base import ONE_SCORE
 from wobbliness.classifiers.exported_checks import checked_archive
+from wobbliness.classifiers.exported_steps import check_repeatable, check_steps
 from wobbliness.classifiers.layouts import ImageShape, Layout, find_layout, image_shape
 from wobbliness.classifiers.model_file import warn_of_code
 from wobbliness.classifiers.outputs import Output, choose_output, threshold_by_name
 from wobbliness.classifiers.pixel_scale import BYTE, PixelScale
 from wobbliness.classifiers.wrapped_module import ScaledPixels, TwoClasses
 
-MAX_STEP_VALUES = 2**28  # made by one operator for one block of the size it was exported with, 1 GiB as float32
 RESHAPING = ("aten.squeeze", "aten.view", "aten.reshape", "aten.flatten", "aten.unsqueeze", "aten._to_copy", "aten.to")
+LARGE_STEP, MAX_BLOCK_VALUES = 2**23, 2**28  # values of a step for one image from which blocks are cut; for a piece
 FREE_SIZE = 224  # taken for axes of an image that the program leaves free
 
 
@@ -69,9 +69,11 @@ class ExportedModule(torch.nn.Module):
         self.image_shape: ImageShape | None = image_shape(sizes, self._layout)
         self._rank, self._dtype = len(sizes), images.dtype
         self._output, self.has_one_score, self.threshold = _scores_of(program, options)
-        _check_mode(program)
+        check_repeatable(program)
         self._program = program.module(check_guards=False)
-        _check_steps(self._program, [sizes[0] or 2, *(size or FREE_SIZE for size in sizes[1:])], images.dtype)
+        values = check_steps(self._program, [sizes[0], *(size or FREE_SIZE for size in sizes[1:])], images.dtype)
+        is_large = self.batch_size is None and values > LARGE_STEP
+        self._most_images = max(1, MAX_BLOCK_VALUES // values) if is_large else None
 
     @property
     def takes_bytes(self) -> bool:
@@ -86,6 +88,8 @@ class ExportedModule(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Scores."""
         images = self._arranged(images)
+        if self._most_images is not None:
+            return torch.cat([self._run(piece) for piece in torch.split(images, self._most_images)])
         if self.batch_size is None:
             return self._run(images)
         return torch.cat([self._run_piece(piece) for piece in torch.split(images, self.batch_size)])
@@ -197,32 +201,3 @@ def _threshold_of(node: torch.fx.Node, output: Output) -> float | None:
     while node.op == "call_function" and str(node.target).startswith(RESHAPING):
         (node, *_) = node.all_input_nodes
     return 0.5 if str(node.target).startswith("aten.sigmoid") else threshold_by_name(output)
-
-
-def _check_mode(program: torch.export.ExportedProgram) -> None:
-    """ValueError where dropout or batch normalisation were exported in training mode: each answer would differ."""
-    for node in program.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        for index, argument in enumerate(schema.arguments if schema else ()):
-            given = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name)
-            if argument.name in ("train", "training") and given is True:
-                raise ValueError(f"expected a program exported in evaluation mode, got {node.target} in training mode")
-
-
-def _check_steps(module: torch.nn.Module, shape: list[int], dtype: torch.dtype) -> None:
-    """Runs the program on shapes alone; ValueError where an operator makes more than MAX_STEP_VALUES."""
-    assert isinstance(module, torch.fx.GraphModule)
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        _Sizes(module).run(torch.empty(shape, dtype=dtype))
-
-
-class _Sizes(torch.fx.Interpreter):
-    """Looks at the size of what each operator makes."""
-
-    def run_node(self, n: torch.fx.Node) -> Any:
-        """As its parent does, and ValueError where the result is too large."""
-        result = super().run_node(n)
-        for part in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(part, torch.Tensor) and part.numel() > MAX_STEP_VALUES:
-                raise ValueError(f"expected steps of at most {MAX_STEP_VALUES} values, got {part.numel()} by {n.target}")
-        return result

@@ -12,9 +12,12 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from wobbliness.classifiers.model_file import MAX_FILE_BYTES
+from wobbliness.classifiers.onnx_claims import all_graphs, all_nodes
 
 TRUSTED_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # operators that come with ONNX Runtime
-REFUSED_OPERATORS = {"EPContext", "PyOp", "PythonOp", "ATen"}  # of com.microsoft: they point to files or code of others
+REFUSED_OPERATORS = {"EPContext", "PyOp", "PythonOp", "ATen", "Snpe"}  # of com.microsoft: they point to files or code of others
+MAX_NAME = 2000  # characters of a value's or step's name; functions that are written out repeat them
+MAX_WRITTEN_BYTES = 2**28  # of functions, when each call is written out
 MAX_STEPS = 10**6  # nodes, when functions that call functions are written out
 BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}  # of types that share bytes
 
@@ -40,15 +43,6 @@ def read_checked(path: Path) -> tuple[bytes, onnx.ModelProto]:
     return content, model
 
 
-def all_nodes(nodes: Iterator[onnx.NodeProto] | list[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Nodes, and those of the graphs in them."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from all_nodes(list(graph.node))
-
-
 def _everywhere(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     yield from all_nodes(list(model.graph.node))
     for function in model.functions:
@@ -58,6 +52,8 @@ def _everywhere(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
 def _check_operators(model: onnx.ModelProto) -> None:
     own = {(function.domain, function.name) for function in model.functions}
     for node in _everywhere(model):
+        if max(map(len, (node.name, node.op_type, node.domain, *node.input, *node.output))) > MAX_NAME:
+            raise ValueError(f"expected names of at most {MAX_NAME} characters, got a longer one at {node.op_type[:80]!r}")
         name = f"{node.domain}::{node.op_type}"
         if (node.domain, node.op_type) in own:
             continue
@@ -66,23 +62,34 @@ def _check_operators(model: onnx.ModelProto) -> None:
 
 
 def _check_functions(model: onnx.ModelProto) -> None:
-    """Steps after all functions are written out, at most MAX_STEPS; none may call itself."""
-    functions = {(function.domain, function.name): function for function in model.functions}
-    steps: dict[tuple[str, str], int] = {}
+    """Counts what there is after all functions are written out: MAX_STEPS steps at most, and MAX_WRITTEN_BYTES of functions.
 
-    def count(nodes: list[onnx.NodeProto], callers: frozenset[tuple[str, str]]) -> int:
-        return sum(count_call((node.domain, node.op_type), callers) for node in all_nodes(nodes))
+    None may call itself, or take the place of an operator that comes with the runtime.
+    """
+    functions = {(function.domain, function.name, function.overload): function for function in model.functions}
+    taken = next((name for domain, name, _ in functions if domain in TRUSTED_DOMAINS), None)
+    if taken is not None:
+        raise ValueError(f"expected functions in domains of their own, got {taken[:80]!r} among the operators of ONNX Runtime")
+    found: dict[tuple[str, str, str], tuple[int, int]] = {}
 
-    def count_call(name: tuple[str, str], callers: frozenset[tuple[str, str]]) -> int:
+    def count(nodes: list[onnx.NodeProto], callers: frozenset[tuple[str, str, str]]) -> tuple[int, int]:
+        parts = [count_call(node, callers) for node in all_nodes(nodes)]
+        return sum(steps for steps, _ in parts), sum(size for _, size in parts)
+
+    def count_call(node: onnx.NodeProto, callers: frozenset[tuple[str, str, str]]) -> tuple[int, int]:
+        name = (node.domain, node.op_type, node.overload)
         if name in callers or len(callers) > 100:
-            raise ValueError(f"expected functions that do not call themselves, got {'::'.join(name)}")
-        if name in functions and name not in steps:
-            steps[name] = count(list(functions[name].node), callers | {name})
-        return steps.get(name, 1)
+            raise ValueError(f"expected functions that do not call themselves, got {'::'.join(name[:2])[:80]}")
+        if name in functions and name not in found:
+            steps, size = count(list(functions[name].node), callers | {name})
+            found[name] = steps, size + functions[name].ByteSize()
+        return found.get(name, (1, 0))
 
-    total = count(list(model.graph.node), frozenset())
-    if total > MAX_STEPS:
-        raise ValueError(f"expected a graph of at most {MAX_STEPS} steps, got {total} when its functions are written out")
+    steps, size = count(list(model.graph.node), frozenset())
+    if steps > MAX_STEPS:
+        raise ValueError(f"expected a graph of at most {MAX_STEPS} steps, got {steps} when its functions are written out")
+    if size > MAX_WRITTEN_BYTES:
+        raise ValueError(f"expected functions of at most {MAX_WRITTEN_BYTES} bytes when they are written out, got {size}")
 
 
 def _check_tensors(model: onnx.ModelProto, folder: Path) -> None:
@@ -97,9 +104,10 @@ def _check_tensors(model: onnx.ModelProto, folder: Path) -> None:
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    for graph in _graphs(model):
+    for graph in all_graphs(model):
+        if graph.sparse_initializer:
+            raise ValueError(f"expected dense tensors, got a sparse one in {graph.name[:80]!r}")
         yield from graph.initializer
-        yield from (part for sparse in graph.sparse_initializer for part in (sparse.values, sparse.indices))
     for node in _everywhere(model):
         for attribute in node.attribute:
             yield from attribute.tensors
@@ -107,14 +115,6 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
                 yield attribute.t
             if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
                 raise ValueError(f"expected dense constants, got a sparse one in {node.op_type}")
-
-
-def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
-    yield model.graph
-    for node in _everywhere(model):
-        for attribute in node.attribute:
-            yield from ([attribute.g] if attribute.HasField("g") else [])
-            yield from attribute.graphs
 
 
 def _num_values(tensor: onnx.TensorProto) -> int:

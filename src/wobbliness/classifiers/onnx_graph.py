@@ -10,13 +10,16 @@ from jaxtyping import Float32
 from wobbliness.classifiers.layouts import ImageShape, Layout
 from wobbliness.classifiers.onnx_answers import classes_of, declared_outputs, threshold_of
 from wobbliness.classifiers.onnx_checks import read_checked
+from wobbliness.classifiers.onnx_claims import written_out
 from wobbliness.classifiers.onnx_input import OnnxInput
+from wobbliness.classifiers.onnx_randomness import block_dependent_operator, check_randomness
 from wobbliness.classifiers.onnx_session import open_session
-from wobbliness.classifiers.onnx_sizes import check_sizes
+from wobbliness.classifiers.onnx_sizes import GraphSizes, check_sizes
 from wobbliness.classifiers.outputs import choose_output
 from wobbliness.classifiers.pixel_scale import PixelScale
 
 BLOCKS, BLOCKS_OF_SCORES = "blocks", "blocks_of_scores"
+MAX_BLOCK_VALUES = 2**29  # held at one time by a block of a graph of a free batch, 2 GiB as float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,8 @@ class OnnxGraph:
     A graph holds operators and numbers only: opening one runs no code of its author's.
 
     Attributes:
-        batch_size: B where the graph fixes it; blocks then have that size, and what a last one lacks is filled up and dropped.
+        batch_size: B where the graph fixes it, 1 where an image's answer depends on the rest of a
+            block; blocks then have that size, and what a last one lacks is filled up and dropped.
         image_shape: of one image, channels first; None inside where any size goes, None where images are flat.
         classes: that the graph lists for its labels; None where it lists none, or gives scores.
         threshold: where class 1 begins in one score for two classes; None where the graph does not tell.
@@ -69,7 +73,7 @@ class OnnxGraph:
         """
         self._takes_blocks = takes_blocks
         self._prepare: OnnxInput | None = None
-        self._values_per_image: int | None = None
+        self._sizes: GraphSizes | None = None
         if isinstance(source, Path):
             self._open_file(source, options or GraphOptions())
         else:
@@ -78,13 +82,14 @@ class OnnxGraph:
 
     def _open_file(self, path: Path, options: GraphOptions) -> None:
         content, model = read_checked(path)
-        self._values_per_image = _values_per_image(model)
-        check_sizes(model)
+        self._sizes = _checked_sizes(model, str(path))
         self._session = open_session(content, str(path), path.parent)
         inputs = self._session.get_inputs()
         self._prepare = OnnxInput(inputs, model, layout=options.layout, scale=options.scale, source=str(path))
         self._input, self.rounding = self._prepare.name, self._prepare.rounding
         self.batch_size, self.image_shape = self._prepare.batch_size, self._prepare.image_shape
+        if operator := block_dependent_operator(model):
+            self.batch_size = _alone(self.batch_size, operator, str(path))
         outputs = declared_outputs(self._session.get_outputs(), model.graph)
         chosen = outputs[choose_output(outputs, options.output, num_classes=options.num_classes, source=str(path))]
         self._output = chosen.name
@@ -99,8 +104,13 @@ class OnnxGraph:
         """
         if self._takes_blocks:
             return self._run_all_blocks(images, block_size)
-        images, size = images if self._prepare is None else self._prepare(images), self.batch_size or block_size
+        images, size = images if self._prepare is None else self._prepare(images), self.batch_size or self._few(block_size)
         return np.concatenate([self._run_block(images[first : first + size]) for first in range(0, len(images), size)])
+
+    def _few(self, block_size: int) -> int:
+        """A block of as many images, or of fewer where those would take more than MAX_BLOCK_VALUES at a time."""
+        held = self._sizes.held_per_image if self._sizes is not None else 0
+        return min(block_size, max(1, MAX_BLOCK_VALUES // max(1, held)))
 
     def _run_block(self, images: np.ndarray) -> np.ndarray:
         """One pass; a block shorter than the graph's own size is filled up with images that it already holds."""
@@ -127,7 +137,26 @@ class OnnxGraph:
 
     def values_per_image(self) -> int | None:
         """Values in the input and output of the largest step for one image; None where the graph does not tell its shapes."""
-        return self._values_per_image
+        return None if self._sizes is None else self._sizes.values_per_image
+
+
+def _checked_sizes(model: onnx.ModelProto, name: str) -> GraphSizes:
+    """What the graph makes for one image, once it is checked; its claims and larger tensors are dropped."""
+    try:
+        whole = written_out(model)
+        check_randomness(whole)
+        return check_sizes(whole)
+    except ValueError as error:
+        raise ValueError(f"{error}, in {name}") from error
+
+
+def _alone(batch_size: int | None, operator: str, name: str) -> int:
+    """The block of one image for a graph whose answers depend on the rest of a block."""
+    if batch_size not in (None, 1):
+        raise ValueError(
+            f"expected a graph that answers alike in any company, got {operator} for {batch_size} images together in {name}"
+        )
+    return 1
 
 
 def over_blocks(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -149,19 +178,3 @@ def _with_blocks(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
     tensor = value.type.tensor_type
     sizes = [axis.dim_value or None for axis in tensor.shape.dim]
     return onnx.helper.make_tensor_value_info(name, tensor.elem_type, [None, *sizes])
-
-
-def _values_per_image(model: onnx.ModelProto) -> int | None:
-    try:
-        graph = onnx.shape_inference.infer_shapes(model).graph
-    except Exception:  # what cannot be told is left to the images' own size
-        return None
-    values = {value.name: _row_size(value) for value in (*graph.input, *graph.value_info, *graph.output)}
-    sizes = (sum(values.get(name, 0) for name in (*node.input[:1], *node.output)) for node in graph.node)
-    return max(sizes, default=None) or None
-
-
-def _row_size(value: onnx.ValueInfoProto) -> int:
-    """Values of one row: the product of all axes but the first; 0 where an axis is unknown."""
-    sizes = [axis.dim_value for axis in value.type.tensor_type.shape.dim[1:]]
-    return int(np.prod(sizes, dtype=np.int64))

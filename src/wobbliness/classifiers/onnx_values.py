@@ -7,6 +7,8 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
+from wobbliness.classifiers.onnx_contrib import shape_of
+
 SMALL = 1024  # values; shapes are never computed from more
 FOLDED = {"Shape", "Size", "Constant", "Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Concat", "Slice"}
 FOLDED |= {"Gather", "Add", "Sub", "Mul", "Div", "Mod", "Floor", "Ceil", "Neg", "Abs", "Min", "Max", "Where", "Equal", "Not"}
@@ -23,7 +25,7 @@ def fold_small_values(model: onnx.ModelProto) -> bool:
         model: with inferred shapes.
     """
     graph = model.graph
-    shapes = {value.name: _shape(value) for value in (*graph.input, *graph.value_info)}
+    shapes = {value.name: shape_of(value) for value in (*graph.input, *graph.value_info)}
     values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer if math.prod(tensor.dims) <= SMALL}
     opsets = {opset.domain: opset.version for opset in model.opset_import}
     outputs, kept = {value.name for value in graph.output}, []
@@ -68,10 +70,3 @@ def _operand(
     if op_type in ("Shape", "Size") and name not in values and shape is not None:
         return np.broadcast_to(np.float32(0), shape)
     return values.get(name)
-
-
-def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
-    tensor = value.type.tensor_type
-    if not tensor.HasField("shape") or any(not dimension.HasField("dim_value") for dimension in tensor.shape.dim):
-        return None
-    return tuple(int(dimension.dim_value) for dimension in tensor.shape.dim)

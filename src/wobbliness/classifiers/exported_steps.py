@@ -1,0 +1,140 @@
+"""What the steps of an exported program make and whether they answer alike each time, told without running them."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+MAX_STEP_VALUES = 2**28  # made by one operator for one block of the size it was exported with, 1 GiB as float32
+MAX_LIVE_VALUES = 2**29  # held at one time by steps that are still needed
+FEW, MANY = 2, 128  # images of the blocks that a program of a free size is tried with
+NO_LIMIT = 2**62  # of what is held for many images: more than for few by no more than each step is
+SLACK = 2  # a program may make that many times as much for each of many images as for each of few
+TRAINING = ("train", "training")  # names of flags
+DROPOUT = ("dropout", "dropout_p")  # names of rates
+
+
+def check_repeatable(program: torch.export.ExportedProgram) -> None:
+    """Refuses programs that draw random numbers or normalise by the statistics of a block.
+
+    Raises:
+        ValueError: with the operator's name.
+    """
+    for node in _all_nodes(program.graph_module):
+        given = _arguments(node)
+        if any(given.get(flag) is True for flag in TRAINING):
+            raise ValueError(f"expected a program exported in evaluation mode, got {node.target} in training mode")
+        if not _is_random(node) or any(given.get(flag) is False for flag in TRAINING):
+            continue
+        rates = [given[name] for name in DROPOUT if name in given]
+        if not rates or any(rate != 0 for rate in rates):
+            raise ValueError(f"expected a program that answers alike each time, got {node.target}")
+
+
+def check_steps(module: torch.nn.Module, shape: list[int | None], dtype: torch.dtype) -> int:
+    """Runs a program on shapes alone, and adds up what it makes; for free batches with few images and with many.
+
+    Args:
+        module: of the program.
+        shape: of its input, None where the batch is free.
+        dtype: of its input.
+
+    Returns:
+        The values that the largest step makes for one image.
+
+    Raises:
+        ValueError: an operator makes more than MAX_STEP_VALUES, all together hold more than MAX_LIVE_VALUES at a time, or make
+            much more for each image of a large block than of a small one.
+    """
+    batch, *rest = shape
+    few = _largest_step(module, [batch or FEW, *rest], dtype, MAX_STEP_VALUES)
+    if batch is None:
+        allowed = max(MAX_STEP_VALUES + 1, SLACK * MANY // FEW * few)
+        _largest_step(module, [MANY, *rest], dtype, allowed)
+    return -(-few // (batch or FEW))
+
+
+def _largest_step(module: torch.nn.Module, shape: list[Any], dtype: torch.dtype, most: int) -> int:
+    """The most values that a step makes, at most `most`."""
+    assert isinstance(module, torch.fx.GraphModule)
+    with FakeTensorMode(allow_non_fake_inputs=True), _Watch(most) as watch, torch.no_grad():
+        images = torch.empty(shape, dtype=dtype)
+        _Live(module, MAX_LIVE_VALUES if most == MAX_STEP_VALUES else NO_LIMIT).run(images)
+    return int(watch.largest)
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
+    """Looks at the size of what each operator makes, also inside of operators that are made of others.
+
+    Attributes:
+        largest: the most that one has made so far.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
+        self.largest = 0
+        self._most = most
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        made = sum(part.numel() for part in _tensors(result)) + _scores(func, args)
+        if made > self._most:
+            raise ValueError(f"expected steps of at most {self._most} values, got {made} by {func}")
+        self.largest = max(self.largest, made)
+        return result
+
+
+class _Live(torch.fx.Interpreter):
+    """Adds up what is held from step to step."""
+
+    def __init__(self, module: torch.fx.GraphModule, most: int) -> None:
+        super().__init__(module)
+        self._most, self._held, self._sizes = most, 0, dict[torch.fx.Node, int]()
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        """As its parent does, and ValueError where too much is held."""
+        result = super().run_node(n)
+        self._sizes[n] = sum(part.numel() for part in _tensors(result)) if n.op == "call_function" else 0
+        self._held += self._sizes[n]
+        if self._held > self._most:
+            raise ValueError(f"expected steps that hold at most {self._most} values at a time, got {self._held} at {n.target}")
+        for done in self.user_to_last_uses.get(n, []):
+            self._held -= self._sizes.pop(done, 0)
+        return result
+
+
+def _tensors(result: Any) -> Iterator[torch.Tensor]:
+    for part in result if isinstance(result, tuple | list) else [result]:
+        if isinstance(part, torch.Tensor):
+            yield part
+
+
+def _scores(operator: Any, args: tuple[Any, ...]) -> int:
+    """Attention's number for each head and pair of a query and a key, which is kept on some paths."""
+    if "scaled_dot_product" not in str(operator) or len(args) < 2:
+        return 0
+    queries, keys = args[0], args[1]
+    return int(math.prod(queries.shape[:-1]) * keys.shape[-2])
+
+
+def _all_nodes(module: torch.fx.GraphModule) -> Iterator[torch.fx.Node]:
+    for part in module.modules():
+        if isinstance(part, torch.fx.GraphModule):
+            yield from part.graph.nodes
+
+
+def _arguments(node: torch.fx.Node) -> dict[str, Any]:
+    """What a step gives to its operator, by name, with the operator's own defaults."""
+    schema = getattr(node.target, "_schema", None)
+    given: dict[str, Any] = {}
+    for index, argument in enumerate(schema.arguments if schema else ()):
+        by_name = node.kwargs.get(argument.name, argument.default_value)
+        given[argument.name] = node.args[index] if index < len(node.args) else by_name
+    return given
+
+
+def _is_random(node: torch.fx.Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())

@@ -1,0 +1,235 @@
+"""Operators that ONNX's inference knows little of, ONNX Runtime's own and those of classical models, as standard ones.
+
+What stands in their place gives the same shapes and computes something else.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+
+Shape = tuple[int, ...] | None
+
+SHAPE_KEEPING = {
+    *("BiasAdd", "BiasGelu", "BiasSoftmax", "DequantizeLinear", "FastGelu", "Gelu", "GroupNorm", "Inverse", "QLinearLeakyRelu"),
+    *("QLinearSigmoid", "QLinearSoftmax", "QuantizeLinear", "QuickGelu", "SkipLayerNormalization"),
+    *("SkipSimplifiedLayerNormalization", "Trilu"),
+}
+FUSED = {"FusedConv": 3, "FusedGemm": 3}  # how many of the inputs are those of the standard operator
+PRODUCTS = {"DynamicQuantizeMatMul": (0, 1), "MatMulIntegerToFloat": (0, 1), "QLinearAdd": (0, 3), "QLinearMul": (0, 3)}
+ROW_MAKERS = {"SVMClassifier", "SVMRegressor", "LinearRegressor", "TreeEnsembleClassifier", "TreeEnsembleRegressor"}
+ROW_NUMBERS = ("n_targets", "targets")
+ROW_LISTS = ("classlabels_ints", "classlabels_int64s", "classlabels_strings", "cats_int64s", "cats_strings")
+MAX_ROW = 1024  # scores of a row; longer ones are bounded, not told
+TURNS = ("transA", "transB", "transBatchA", "transBatchB")
+SPLIT_BY_NUMBER = 18  # version of the standard operators from which Split is told the number of its outputs
+
+
+def shape_of(value: onnx.ValueInfoProto) -> Shape:
+    """The sizes of a tensor, or None where one of them is not told."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    told = all(dimension.HasField("dim_value") and dimension.dim_value >= 0 for dimension in tensor.shape.dim)
+    return tuple(int(dimension.dim_value) for dimension in tensor.shape.dim) if told else None
+
+
+def put_standard_operators(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    """Puts standard operators in place of those of com.microsoft whose shapes they give; the others stay.
+
+    Args:
+        model: for inference only, since it computes something else afterwards; changed in place.
+
+    Returns:
+        The steps that are no more there, by their first output.
+    """
+    version = next((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), 1)
+    replaced: dict[str, onnx.NodeProto] = {}
+    _replace(model.graph, version, replaced)
+    return replaced
+
+
+def _replace(graph: onnx.GraphProto, version: int, replaced: dict[str, onnx.NodeProto]) -> None:
+    steps = []
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                _replace(inner, version, replaced)
+        instead = _standard(node, version) if node.input and node.output else []
+        if instead:
+            replaced[node.output[0]] = node
+            outputs = set(node.output)
+            for value in graph.output:
+                if value.name in outputs:
+                    value.ClearField("type")  # what stands in place may give another
+        steps += instead or [node]
+    steps = [onnx.NodeProto.FromString(node.SerializeToString()) for node in steps]
+    del graph.node[:]
+    graph.node.extend(steps)
+
+
+def _standard(node: onnx.NodeProto, version: int) -> list[onnx.NodeProto]:
+    """Steps of standard operators with outputs of the same shapes; none where there are no such."""
+    name, inputs, output = node.op_type, list(node.input), node.output[0]
+    if node.domain == "ai.onnx.ml":
+        return _standard_of_ml(node)
+    if node.domain != "com.microsoft":
+        return []
+    if name in SHAPE_KEEPING:
+        sums = [output for output in node.output[3:4] if output] if name.startswith("Skip") else []
+        return [onnx.helper.make_node("Identity", inputs[:1], [each]) for each in (output, *sums)]
+    if name in FUSED:
+        steps = onnx.helper.make_node(name.removeprefix("Fused"), inputs[: FUSED[name]], [output])
+        steps.attribute.extend(part for part in node.attribute if not part.name.startswith("activation"))
+        return [steps]
+    if name in PRODUCTS and len(inputs) > max(PRODUCTS[name]):
+        operator = "Add" if name.startswith("QLinear") else "MatMul"
+        return [onnx.helper.make_node(operator, [inputs[index] for index in PRODUCTS[name]], [output])]
+    rule = RULES.get(name)
+    return rule(node, version) if rule is not None else []
+
+
+def _standard_of_ml(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    name, output = node.op_type, node.output[0]
+    if name in ("Scaler", "Normalizer", "Imputer", "Binarizer"):
+        return [onnx.helper.make_node("Identity", node.input[:1], [output])]
+    if name == "ArrayFeatureExtractor" and len(node.input) == 2:
+        whole, flat = f"{output}/whole", f"{output}/flat"
+        return [
+            onnx.helper.make_node(
+                "Constant", [], [whole], value=onnx.helper.make_tensor(whole, onnx.TensorProto.INT64, [1], [-1])
+            ),
+            onnx.helper.make_node("Reshape", [node.input[1], whole], [flat]),
+            onnx.helper.make_node("Gather", [node.input[0], flat], [output], axis=-1),
+        ]
+    length = row_length(node) if name in ROW_MAKERS else 0
+    return _rows(node, length) if 0 < length <= MAX_ROW else []
+
+
+def _rows(node: onnx.NodeProto, length: int) -> list[onnx.NodeProto]:
+    """A label for each row, where the operator gives two outputs, and a row of scores."""
+    *labels, scores = node.output[:2]
+    top, numbers, whole = (f"{scores}/{part}" for part in ("top", "numbers", "whole"))
+    zeros = onnx.helper.make_tensor(numbers, onnx.TensorProto.FLOAT, [length], [0.0] * length)
+    shape = onnx.helper.make_tensor(whole, onnx.TensorProto.INT64, [1], [-1])
+    return [
+        onnx.helper.make_node("ArgMax", node.input[:1], [f"{top}/index"], axis=1, keepdims=1),
+        onnx.helper.make_node("Cast", [f"{top}/index"], [top], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("Constant", [], [whole], value=shape),
+        onnx.helper.make_node("Constant", [], [numbers], value=zeros),
+        *(onnx.helper.make_node("Reshape", [f"{top}/index", whole], [label]) for label in labels if label),
+        onnx.helper.make_node("Add", [top, numbers], [scores]),
+    ]
+
+
+def row_length(node: onnx.NodeProto) -> int:
+    """At most how many scores an operator of a classical model gives for each row."""
+    lengths = [1]
+    for attribute in node.attribute:
+        if attribute.name in ROW_NUMBERS:
+            lengths.append(attribute.i)
+        elif attribute.name in ROW_LISTS:
+            lengths.append(len(attribute.ints) + len(attribute.strings))
+        elif attribute.name == "inputdimensions":
+            lengths.append(sum(abs(size) for size in attribute.ints))
+    longest = max(lengths)
+    has_pairs = node.op_type == "SVMClassifier" and not any(part.name == "prob_a" and part.floats for part in node.attribute)
+    return max(longest, longest * (longest - 1) // 2) if has_pairs else longest
+
+
+def _fused_product(node: onnx.NodeProto, _: int) -> list[onnx.NodeProto]:
+    """A plain product; how far a turned one is turned is told only once its rank is known."""
+    is_plain = not any(_numbers(node).get(flag) for flag in TURNS)
+    return [onnx.helper.make_node("MatMul", node.input[:2], node.output[:1])] if is_plain else []
+
+
+def turn_products(model: onnx.ModelProto) -> bool:
+    """Puts standard steps in place of products of turned matrices whose ranks are known; whether there were any.
+
+    Args:
+        model: with inferred shapes; changed in place.
+    """
+    graph = model.graph
+    values = (*graph.value_info, *graph.output, *graph.input)
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in values if value.type.tensor_type.HasField("shape")}
+    ranks |= {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    steps: list[onnx.NodeProto] = []
+    num_before = len(graph.node)
+    for node in graph.node:
+        is_turned = node.domain == "com.microsoft" and node.op_type in ("FusedMatMul", "TransposeMatMul")
+        is_known = is_turned and all(ranks.get(name, 0) > 1 for name in node.input[:2])
+        steps += _turned_product(node, [ranks[name] for name in node.input[:2]]) if is_known else [node]
+    steps = [onnx.NodeProto.FromString(node.SerializeToString()) for node in steps]
+    del graph.node[:]
+    graph.node.extend(steps)
+    return len(steps) > num_before
+
+
+def _turned_product(node: onnx.NodeProto, ranks: list[int]) -> list[onnx.NodeProto]:
+    numbers, output = _numbers(node), node.output[0]
+    steps, operands = [], []
+    for name, rank, side in zip(node.input, ranks, "AB", strict=False):
+        order = list(range(rank))
+        if numbers.get(f"transBatch{side}"):
+            order = [*order[1:-1], 0, order[-1]]
+        if numbers.get(f"trans{side}"):
+            order = [*order[:-2], order[-1], order[-2]]
+        operands.append(f"{output}/{side}")
+        steps.append(onnx.helper.make_node("Transpose", [name], operands[-1:], perm=order))
+    return [*steps, onnx.helper.make_node("MatMul", operands, [output])]
+
+
+def _quantised_gemm(node: onnx.NodeProto, _: int) -> list[onnx.NodeProto]:
+    if len(node.input) < 4:
+        return []
+    numbers = _numbers(node)
+    flags: dict[str, Any] = {name: numbers[name] for name in ("transA", "transB") if name in numbers}
+    return [onnx.helper.make_node("Gemm", [node.input[0], node.input[3]], node.output[:1], **flags)]
+
+
+def _packed_attention(node: onnx.NodeProto, version: int) -> list[onnx.NodeProto]:
+    """Queries, keys and values are one product, and the answer is as large as the values."""
+    if any(part.name == "qkv_hidden_sizes" for part in node.attribute) or any(node.output[1:]) or len(node.input) < 2:
+        return []
+    output = node.output[0]
+    parts = [f"{output}/{part}" for part in ("queries", "keys")]
+    flags: dict[str, Any] = {"num_outputs": 3} if version >= SPLIT_BY_NUMBER else {}
+    return [
+        onnx.helper.make_node("MatMul", node.input[:2], [f"{output}/all"]),
+        onnx.helper.make_node("Split", [f"{output}/all"], [*parts, output], axis=-1, **flags),
+    ]
+
+
+def _attention(node: onnx.NodeProto, _: int) -> list[onnx.NodeProto]:
+    is_plain = len(node.input) > 2 and all(node.input[:3]) and not any(node.output[1:])
+    return _einsum(node, [node.input[0], node.input[2]], "bqh,bkv->bqv") if is_plain else []
+
+
+def _global_pool(node: onnx.NodeProto, _: int) -> list[onnx.NodeProto]:
+    is_first = not _numbers(node).get("channels_last")
+    return [onnx.helper.make_node("GlobalAveragePool", node.input[:1], node.output[:1])] if is_first else []
+
+
+def _distances(node: onnx.NodeProto, _: int) -> list[onnx.NodeProto]:
+    return _einsum(node, list(node.input), "nd,md->nm")
+
+
+def _einsum(node: onnx.NodeProto, inputs: list[str], equation: str) -> list[onnx.NodeProto]:
+    return [onnx.helper.make_node("Einsum", inputs, node.output[:1], equation=equation)]
+
+
+def _numbers(node: onnx.NodeProto) -> dict[str, int]:
+    return {attribute.name: attribute.i for attribute in node.attribute}
+
+
+RULES: dict[str, Callable[[onnx.NodeProto, int], list[onnx.NodeProto]]] = {
+    "FusedMatMul": _fused_product,
+    "TransposeMatMul": _fused_product,
+    "QGemm": _quantised_gemm,
+    "Attention": _packed_attention,
+    "QAttention": _packed_attention,
+    "MultiHeadAttention": _attention,
+    "QLinearGlobalAveragePool": _global_pool,
+    "CDist": _distances,
+}
+"""By operator: the standard steps, given the version of the standard operators."""
