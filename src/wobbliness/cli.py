@@ -16,6 +16,8 @@ from wobbliness.working_folder import leave_out_working_folder
 
 __all__ = ["EXIT_BAD_INPUT", "EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_TRIGGER", "main"]
 
+MAX_CHARACTERS = 1000  # of a refusal
+
 
 def main() -> None:
     """Runs the command line: exit code 0 done, 2 wrong use or bad input (one line says what), 1 failed, 130 stopped by Ctrl-C."""
@@ -24,11 +26,12 @@ def main() -> None:
     leave_out_working_folder()
     from wobbliness.commands import app
     from wobbliness.interrupts import clean_interrupts
+    from wobbliness.quiet_libraries import quiet_libraries
     from wobbliness.terminal import one_line_notices, write_any_character
 
     write_any_character()
     try:
-        with clean_interrupts(), one_line_notices():
+        with clean_interrupts(), one_line_notices(), quiet_libraries():
             code = app(standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         _fail(error)
@@ -43,6 +46,7 @@ def main() -> None:
 def _fail(error: BaseException) -> None:
     from typer.exceptions import TyperException
 
+    from wobbliness.errors import cause_of, reason_of
     from wobbliness.interrupts import Interrupted, is_interrupted
     from wobbliness.study.files import StudyStopped
 
@@ -51,10 +55,10 @@ def _fail(error: BaseException) -> None:
     if isinstance(error, TyperException):
         _end(error.format_message(), error.exit_code)
     if isinstance(error, ValueError):
-        _end(str(error), EXIT_BAD_INPUT)
+        _end(reason_of(error, MAX_CHARACTERS), EXIT_BAD_INPUT)
     if isinstance(error, StudyStopped):
         _end(str(error), EXIT_FAILED)
-    _end(f"{type(error).__name__}: {error}", EXIT_FAILED)  # a model's own error, a full disk: one line, not a page
+    _end(cause_of(error), EXIT_FAILED)  # a model's own error, a full disk: one line, not a page
 
 
 def _end(message: str, code: int) -> None:

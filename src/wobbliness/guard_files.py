@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from sklearn.utils.validation import check_is_fitted
 
+from wobbliness.errors import cause_of
 from wobbliness.guard import SmoothnessGuard, check_rates
 from wobbliness.smooth_ranks import Reference, score_limit
 from wobbliness.study.files import write_beside, write_json
@@ -75,7 +76,7 @@ def load_guard(folder: str | Path, classifier: Any) -> SmoothnessGuard:
         guard.sigmas = tuple(map(float, guard.sigmas))
         _put(guard, _checked(load(arrays), len(guard.sigmas)), tuple(map(int, content["image_shape"])))
     except (LookupError, TypeError, ValueError, ArithmeticError, SafetensorError) as error:
-        raise ValueError(f"expected a whole guard in {folder}, got {type(error).__name__}: {error}") from error
+        raise ValueError(f"expected a whole guard in {folder}, got {cause_of(error)}") from error
     return guard
 
 

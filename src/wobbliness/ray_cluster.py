@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from wobbliness.errors import reason_of
 from wobbliness.workers import num_cores
 
 REACH_SECONDS = 5.0
@@ -33,7 +34,7 @@ def ray_cluster(address: str | None = None, *, cores: int | None = None) -> Iter
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level="error", job_config=_job_config(ray), **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(f"expected a Ray cluster at {address or LOOPBACK}, got {' '.join(str(error).split())}") from error
+        raise ValueError(f"expected a Ray cluster at {address or LOOPBACK}, got {reason_of(error)}") from error
     try:
         yield ray
     finally:

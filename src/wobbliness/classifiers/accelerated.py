@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, Int, UInt64
 
 from wobbliness.classifiers.base import ScoredClassifier, in_blocks
 from wobbliness.classifiers.torch_module import evaluation_mode, largest_step
+from wobbliness.errors import reason_of
 from wobbliness.execution import BYTES_PER_VALUE, Execution
 from wobbliness.progress import Advance
 
@@ -183,7 +184,7 @@ class AcceleratedClassifier(ScoredClassifier):
             raise
         except (RuntimeError, IndexError, TypeError, AssertionError) as error:
             shape = tuple(batch.shape[1:])
-            raise ValueError(f"expected images that the module accepts, got {shape} each: {_first_line(error)}") from error
+            raise ValueError(f"expected images that the module accepts, got {shape} each: {reason_of(error)}") from error
 
 
 class _Shard:
@@ -314,7 +315,3 @@ def _split(first: int, stop: int, length: int) -> Iterator[tuple[int, int, int]]
 def _labels_or_nan(scores: Float32[torch.Tensor, "B K"]) -> Int[torch.Tensor, " B"]:
     """The arg-max (Eq. 1), or K where a score is NaN."""
     return torch.where(scores.isnan().any(dim=1), scores.shape[1], scores.argmax(dim=1))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -19,6 +19,7 @@ from jaxtyping import Float32
 from wobbliness.classifiers.graph_template import GraphTemplate, template_of
 from wobbliness.classifiers.kept_exports import keep, recall
 from wobbliness.classifiers.onnx_graph import OnnxGraph, over_blocks
+from wobbliness.errors import cause_of
 
 SCORE_TOLERANCE = 1e-4  # largest difference of scores, as a share of the largest score in the batch or of 1
 Structure: TypeAlias = tuple[str, tuple[int, ...]]  # its name, and the shape of an input
@@ -171,5 +172,4 @@ def _digest(module: torch.nn.Module, shape: tuple[int, ...]) -> bytes:
 def _first_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    return cause_of(error)

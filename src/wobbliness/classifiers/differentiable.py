@@ -10,6 +10,7 @@ from torch import nn
 from wobbliness.classifiers.pixel_gradients import PixelGradients
 from wobbliness.classifiers.pooled_convolution import pooled_convolutions
 from wobbliness.classifiers.torch_module import device_of, evaluation_mode, has_fast_bfloat16, torch_threads
+from wobbliness.errors import reason_of
 
 
 @contextmanager
@@ -62,7 +63,7 @@ class DifferentiableNetwork:
                 return self._network(examples.contiguous(memory_format=self._format))
         except (RuntimeError, IndexError, TypeError) as error:
             raise ValueError(
-                f"expected images that the network accepts, got {tuple(examples.shape[1:])} each: {error}"
+                f"expected images that the network accepts, got {tuple(examples.shape[1:])} each: {reason_of(error)}"
             ) from error
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float32, Int
 from wobbliness.classifiers.base import ScoredClassifier, in_blocks
 from wobbliness.classifiers.layouts import Layout
 from wobbliness.classifiers.pixel_scale import PixelScale
+from wobbliness.errors import reason_of
 from wobbliness.execution import Execution
 
 Arrangement = Callable[[np.ndarray], np.ndarray]
@@ -114,7 +115,7 @@ def _check_fitted(estimator: Any, name: str) -> None:
     try:
         check_is_fitted(estimator)
     except (NotFittedError, TypeError) as error:
-        raise ValueError(f"expected a fitted classifier, got {name}: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"expected a fitted classifier, got {name}: {reason_of(error)}") from error
     if is_outlier_detector(estimator):
         raise ValueError(f"expected a classifier that names one class, got the outlier detector {name}")
     if not is_classifier(estimator) or getattr(estimator, "classes_", None) is None or not hasattr(estimator, "predict"):

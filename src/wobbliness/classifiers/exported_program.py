@@ -16,6 +16,8 @@ from wobbliness.classifiers.model_file import warn_of_code
 from wobbliness.classifiers.outputs import Output, choose_output, threshold_by_name
 from wobbliness.classifiers.pixel_scale import BYTE, PixelScale
 from wobbliness.classifiers.wrapped_module import ScaledPixels, TwoClasses
+from wobbliness.errors import reason_of
+from wobbliness.quiet_libraries import logs_of
 
 RESHAPING = ("aten.squeeze", "aten.view", "aten.reshape", "aten.flatten", "aten.unsqueeze", "aten._to_copy", "aten.to")
 LARGE_STEP, MAX_BLOCK_VALUES = 2**23, 2**28  # values of a step for one image from which blocks are cut; for a piece
@@ -130,13 +132,21 @@ def load_exported(path: Path, *, trust_pickle: bool = False, **options: Any) -> 
         warn_of_code(path)
     source = str(path) if trust_pickle else checked_archive(path)
     try:
-        return _with_steps(ExportedModule(torch.export.load(source), ProgramOptions(**options)), ProgramOptions(**options))
+        return _with_steps(ExportedModule(_loaded(source), ProgramOptions(**options)), ProgramOptions(**options))
     except ValueError as error:
-        reason = str(error).splitlines()[0]  # torch adds the program's own text below
+        reason = reason_of(error)
         raise ValueError(reason if str(path) in reason else f"{reason}, in {path}") from error
     except Exception as error:  # what a damaged program raises is not documented
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise ValueError(f"expected a readable archive of torch.export.save, got {path}: {reason}") from error
+        raise ValueError(f"expected a readable archive of torch.export.save, got {path}: {reason_of(error)}") from error
+
+
+def _loaded(source: Any) -> torch.export.ExportedProgram:
+    with logs_of("torch.export") as records:  # torch logs why it cannot load a program, and then raises another error
+        try:
+            return torch.export.load(source)
+        except Exception as error:
+            causes = [record.exc_info[1] for record in records if record.exc_info and record.exc_info[1]]
+            raise (causes or [error])[0] from error
 
 
 def _with_steps(module: ExportedModule, options: ProgramOptions) -> torch.nn.Module:

@@ -13,6 +13,7 @@ import torch
 from wobbliness.classifiers.hub_checks import check_folder
 from wobbliness.classifiers.hub_preparation import PictureFit, Preparation, check_preparation, check_sizes
 from wobbliness.classifiers.layouts import ImageShape
+from wobbliness.errors import reason_of
 from wobbliness.images.fitting import FittedShape
 
 MISSING_EXTRA = 'expected the extra "hub" for models of Hugging Face, got none; pip install "wobbliness[hub]"'
@@ -60,7 +61,7 @@ def load_hub_model(name: str) -> HubModule:
             _check_size(transformers, config, checked.num_bytes)
             return _load(transformers, folder, config)
     except Exception as error:  # transformers raises OSError, KeyError, RuntimeError, and more for damaged files
-        raise ValueError(f"expected an image classifier of Hugging Face, got {name}: {_first_line(error)}") from error
+        raise ValueError(f"expected an image classifier of Hugging Face, got {name}: {reason_of(error)}") from error
 
 
 def _download(name: str) -> Path:
@@ -73,7 +74,13 @@ def _load(transformers: Any, folder: Path, config: Any) -> HubModule:
     processor = transformers.AutoImageProcessor.from_pretrained(folder, config=config, backend="pil", **offline)
     check_sizes(processor.to_dict())
     network, loaded = transformers.AutoModelForImageClassification.from_pretrained(
-        folder, config=config, use_safetensors=True, attn_implementation="eager", output_loading_info=True, **offline
+        folder,
+        config=config,
+        use_safetensors=True,
+        attn_implementation="eager",
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # told below, with their names
+        **offline,
     )
     missing = sorted(map(str, (*loaded["missing_keys"], *loaded["mismatched_keys"])))
     if missing:
@@ -114,7 +121,3 @@ def _quiet(transformers: Any) -> Iterator[None]:
         transformers.logging.set_verbosity(before)
         if shows_bars:
             transformers.logging.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -5,6 +5,8 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
+from wobbliness.errors import reason_of
+
 FileKind = Literal["onnx", "exported program", "safetensors", "TorchScript", "pickle"]
 
 MAX_FILE_BYTES = 4 * 2**30  # of a model's file, together with the files it points to
@@ -49,7 +51,7 @@ def refusal(path: Path, kind: FileKind) -> str:
 
 def warn_of_code(path: Path) -> None:
     """A UserWarning that a file is opened whose code runs."""
-    warnings.warn(f"opening {path} runs whatever code it holds, as asked by trust_pickle", UserWarning, stacklevel=2)
+    warnings.warn(f"opening {path} runs whatever code it holds, as asked by trust_pickle", UserWarning, stacklevel=1)
 
 
 def _is_pickled(head: bytes, suffix: str) -> bool:
@@ -74,7 +76,7 @@ def _zip_kind(path: Path) -> FileKind:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise ValueError(f"expected a readable archive, got {path}: {error}") from error
+        raise ValueError(f"expected a readable archive, got {path}: {reason_of(error)}") from error
     if any(name.split("/")[-1] == "archive_format" for name in names):
         return "exported program"
     if "serialized_exported_program.json" in names:

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from wobbliness.classifiers.model_file import MAX_FILE_BYTES
 from wobbliness.classifiers.onnx_claims import all_graphs, all_nodes
+from wobbliness.errors import reason_of
 
 TRUSTED_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # operators that come with ONNX Runtime
 REFUSED_OPERATORS = {"EPContext", "PyOp", "PythonOp", "ATen", "Snpe"}  # of com.microsoft: they point to files or code of others
@@ -33,7 +34,7 @@ def read_checked(path: Path) -> tuple[bytes, onnx.ModelProto]:
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
-        raise ValueError(f"expected a readable ONNX file, got {path}: {error}") from error
+        raise ValueError(f"expected a readable ONNX file, got {path}: {reason_of(error)}") from error
     try:
         _check_operators(model)
         _check_functions(model)

@@ -17,6 +17,7 @@ from wobbliness.classifiers.onnx_session import open_session
 from wobbliness.classifiers.onnx_sizes import GraphSizes, check_sizes
 from wobbliness.classifiers.outputs import choose_output
 from wobbliness.classifiers.pixel_scale import PixelScale
+from wobbliness.errors import reason_of
 
 BLOCKS, BLOCKS_OF_SCORES = "blocks", "blocks_of_scores"
 MAX_BLOCK_VALUES = 2**29  # held at one time by a block of a graph of a free batch, 2 GiB as float32
@@ -131,8 +132,8 @@ class OnnxGraph:
         try:
             output: np.ndarray = self._session.run([self._output], {self._input: images})[0]
         except Exception as error:  # ONNX Runtime raises classes of its own that share no base but Exception
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"expected images that the graph accepts, got {images.shape} at once: {reason}") from error
+            refused = f"expected images that the graph accepts, got {images.shape} at once"
+            raise ValueError(f"{refused}: {reason_of(error)}") from error
         return output
 
     def values_per_image(self) -> int | None:

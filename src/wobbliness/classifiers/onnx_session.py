@@ -6,8 +6,10 @@ import onnx
 import onnxruntime
 
 from wobbliness.classifiers.layouts import Layout
+from wobbliness.errors import reason_of
 
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+FATAL = 4  # of what is less, the error tells
 TO_CHANNELS_FIRST = [0, 3, 1, 2]
 
 
@@ -24,14 +26,13 @@ def open_session(content: bytes, name: str, folder: Path | None) -> onnxruntime.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = FATAL
     if folder is not None:
         options.add_session_config_entry(EXTERNAL_FOLDER, str(folder))
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises classes of its own that share no base but Exception
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"expected a readable ONNX file, got {name}: {reason}") from error
+        raise ValueError(f"expected a readable ONNX file, got {name}: {reason_of(error)}") from error
 
 
 def layout_hint(graph: onnx.GraphProto) -> Layout | None:

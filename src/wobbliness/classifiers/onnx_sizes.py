@@ -11,6 +11,7 @@ from wobbliness.classifiers.onnx_bounds import full_name, upper_bound, workspace
 from wobbliness.classifiers.onnx_claims import all_graphs, all_nodes, inner_graphs
 from wobbliness.classifiers.onnx_contrib import Shape, put_standard_operators, shape_of, turn_products
 from wobbliness.classifiers.onnx_values import fold_small_values
+from wobbliness.errors import reason_of
 
 MAX_STEP_VALUES = 2**28  # made by one step for one image, 1 GiB as float32
 MAX_LIVE_VALUES = 2**28  # held at one time for one image: what a step takes, what it makes, what later steps still need
@@ -98,7 +99,7 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
                 break
         return onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception as error:  # the checker's own classes share no base but Exception
-        reason = str(error).strip().splitlines()[0]
+        reason = reason_of(error)
         raise ValueError(f"expected a graph whose sizes can be told, got {reason}") from error
 
 

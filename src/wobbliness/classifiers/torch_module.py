@@ -10,6 +10,7 @@ from jaxtyping import Float32, Int
 from wobbliness.classifiers.base import ScoredClassifier, in_blocks
 from wobbliness.classifiers.compiled import compile_module, disagreement
 from wobbliness.classifiers.onnx_graph import OnnxGraph
+from wobbliness.errors import reason_of
 from wobbliness.execution import Execution
 
 
@@ -136,7 +137,7 @@ class TorchClassifier(ScoredClassifier):
         try:
             logits = self._run(batch)
         except (RuntimeError, IndexError, TypeError, AssertionError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = reason_of(error)
             raise ValueError(f"expected images that the module accepts, got {tuple(batch.shape[1:])} each: {reason}") from error
         if not isinstance(logits, torch.Tensor):
             raise ValueError(f"expected the module to give a tensor of logits, got {type(logits).__name__}")

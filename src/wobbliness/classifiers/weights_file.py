@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from wobbliness.classifiers.model_file import warn_of_code
+from wobbliness.errors import reason_of
 
 
 def import_attribute(name: str) -> Any:
@@ -23,8 +24,8 @@ def import_attribute(name: str) -> Any:
         raise ValueError(f"expected package.module:attribute, got {name!r}")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # importing runs the module, which may raise anything
-        raise ValueError(f"expected an importable package.module:attribute, got {name!r}: {error}") from error
+    except (Exception, SystemExit) as error:  # importing runs the module, which may raise anything
+        raise ValueError(f"expected an importable package.module:attribute, got {name!r}: {reason_of(error)}") from error
 
 
 def load_weights(path: Path, factory: str | None) -> torch.nn.Module:
@@ -41,7 +42,7 @@ def load_weights(path: Path, factory: str | None) -> torch.nn.Module:
     try:
         state = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"expected a readable safetensors file, got {path}: {_first_line(error)}") from error
+        raise ValueError(f"expected a readable safetensors file, got {path}: {reason_of(error)}") from error
     return _with_weights(factory, state, path)
 
 
@@ -51,7 +52,7 @@ def load_pickle(path: Path, factory: str | None) -> Any:
     try:
         content = _unpickled(path)
     except Exception as error:  # it runs the file's code, which may raise anything
-        raise ValueError(f"expected a readable pickle, got {path}: {_first_line(error)}") from error
+        raise ValueError(f"expected a readable pickle, got {path}: {reason_of(error)}") from error
     if not isinstance(content, dict):
         return content
     if factory is None:
@@ -89,7 +90,7 @@ def _with_weights(factory: str, state: dict[str, Any], path: Path) -> torch.nn.M
     except ValueError:
         raise
     except Exception as error:  # the factory is the user's own code
-        raise ValueError(f"expected a factory that makes a module, got {factory}: {_first_line(error)}") from error
+        raise ValueError(f"expected a factory that makes a module, got {factory}: {reason_of(error)}") from error
     if not isinstance(module, torch.nn.Module):
         raise ValueError(f"expected a factory of a torch module, got {type(module).__name__} from {factory}")
     try:
@@ -98,7 +99,3 @@ def _with_weights(factory: str, state: dict[str, Any], path: Path) -> torch.nn.M
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"expected the weights of {factory}'s module, got {path}: {reason}") from error
     return module.eval()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy.lib import format as npy
 
+from wobbliness.errors import reason_of
 from wobbliness.images.fitting import Target
 from wobbliness.images.image_set import ImageSet, check_expansion, check_set_size, row_names
 from wobbliness.images.values import check_range, unit_values
@@ -114,4 +115,4 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ValueError(f"expected a readable {path.suffix} file, got {path}: {error}") from error
+        raise ValueError(f"expected a readable {path.suffix} file, got {path}: {reason_of(error)}") from error

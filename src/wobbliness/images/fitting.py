@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from wobbliness.errors import reason_of
 from wobbliness.images.image_set import check_set_size
 from wobbliness.images.values import check_range, unit_values
 
@@ -142,8 +143,8 @@ def _fitted(picture: np.ndarray, fit_picture: PictureFitting, name: str) -> np.n
     try:
         fitted = fit_picture(eight_bits)
     except Exception as error:  # the processor's own classes
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"expected a picture that the model's image processor takes, got {name}: {reason}") from error
+        expected = "expected a picture that the model's image processor takes"
+        raise ValueError(f"{expected}, got {name}: {reason_of(error)}") from error
     return picture if np.array_equal(fitted, eight_bits) else fitted
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wobbliness.errors import cause_of
 from wobbliness.images.columns import Columns, find_columns, labels_from
 from wobbliness.images.fitting import Target
 from wobbliness.images.image_set import ImageSet
@@ -71,8 +72,7 @@ def read_hub(text: str, target: Target, *, column: str | None, label_column: str
     except _Ambiguous:
         raise
     except Exception as error:  # the library raises a dozen classes of its own, from the network's to the file system's
-        reason = str(error).strip().split("\n")[0]
-        reason = f"{type(error).__name__}: {reason}"
+        reason = cause_of(error)
         raise ValueError(f"expected data set {name} in ${DATA_VARIABLE} or on the hub, got {reason}") from error
     columns = find_columns(column_types(table.features.arrow_schema), name, column=column, label_column=label_column)
     table = table.select_columns(columns.names).cast_column(columns.image, datasets.Image(decode=False))

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from wobbliness.errors import cause_of
+
 _UNPACKED, _STORED = 2, 3  # fields of the format's PageHeader
 _ENCODINGS = {5: 2, 7: 2, 8: 4}  # its fields for each kind of page, and in each the field of the encoding
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _STRUCT = 1, 2, 3, 7, 8, 12  # types of Thrift's compact protocol
@@ -46,7 +48,7 @@ def pages(stream: BinaryIO, chunk: Any) -> Iterator[Page]:
             yield Page(unpacked=header[_UNPACKED], encoding=max(encodings, default=0))
             stream.seek(header[_STORED], 1)
     except (ValueError, IndexError, KeyError, TypeError, OSError, OverflowError, RecursionError) as error:
-        raise ValueError(f"expected readable pages in {stream.name}, got {type(error).__name__}: {error}") from error
+        raise ValueError(f"expected readable pages in {stream.name}, got {cause_of(error)}") from error
 
 
 def _struct(stream: BinaryIO) -> dict[int, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32, UInt8, UInt16
 
+from wobbliness.errors import reason_of
 from wobbliness.input_files import check_no_pointer, read_bounded
 
 if TYPE_CHECKING:
@@ -87,9 +88,9 @@ def decode_with_mask(
     except _Refused:
         raise
     except Image.DecompressionBombError as error:  # raised while opening where Pillow's own limit is exceeded, too
-        raise ValueError(f"expected a picture of at most {max_pixels} pixels, got {name}: {error}") from error
+        raise ValueError(f"expected a picture of at most {max_pixels} pixels, got {name}: {reason_of(error)}") from error
     except Exception as error:  # decoders raise classes of their own, from OSError to SyntaxError and struct.error
-        raise ValueError(f"expected a readable PNG, JPEG or WebP picture, got {name}: {error}") from error
+        raise ValueError(f"expected a readable PNG, JPEG or WebP picture, got {name}: {reason_of(error)}") from error
 
 
 class _Refused(ValueError):
@@ -101,7 +102,7 @@ def _content(path: Path, max_bytes: int) -> bytes:
     try:
         return read_bounded(path, max_bytes)
     except OSError as error:
-        raise ValueError(f"expected a readable PNG, JPEG or WebP picture, got {path}: {error}") from error
+        raise ValueError(f"expected a readable PNG, JPEG or WebP picture, got {path}: {reason_of(error)}") from error
 
 
 def _check_start(start: bytes, name: str) -> None:

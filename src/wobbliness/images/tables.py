@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from wobbliness.errors import reason_of
 from wobbliness.images.columns import Columns, Features, find_columns, labels_from
 from wobbliness.images.fitting import Target
 from wobbliness.images.image_set import ImageSet, check_expansion
@@ -37,7 +38,7 @@ def read_parquet(path: Path, target: Target, *, column: str | None, label_column
         rows = _Rows(tables, columns, path)
         images = stack_pictures(rows, num_rows, target, str(path))
     except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise ValueError(f"expected a table of pictures, got {path}: {error}") from error
+        raise ValueError(f"expected a table of pictures, got {path}: {reason_of(error)}") from error
     labels, class_names = labels_from(rows.labels, columns, str(path))
     return ImageSet(images=images, labels=labels, names=tuple(rows.names), class_names=class_names)
 

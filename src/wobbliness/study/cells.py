@@ -17,6 +17,7 @@ from torch import nn
 from wobbliness.classifiers.compiled import declare_structure
 from wobbliness.classifiers.opening import open_classifier
 from wobbliness.classifiers.torch_module import CPU, torch_threads
+from wobbliness.errors import reason_of
 from wobbliness.progress import Notice, Progress, print_notice
 from wobbliness.sampling import sweep
 from wobbliness.study.cell_plan import FORMS, explored_networks
@@ -114,8 +115,7 @@ def load_network(path: Path) -> nn.Sequential:
     except FileNotFoundError:
         raise ValueError(f"expected a network file {path}, which does not exist") from None
     except (SafetensorError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"expected a network file of a study, got {path}: {reason}") from error
+        raise ValueError(f"expected a network file of a study, got {path}: {reason_of(error)}") from error
     return network.eval()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from wobbliness.errors import reason_of
 from wobbliness.progress import Notice
 from wobbliness.study.files import CHECKPOINTS, DAMAGED, file_checksum, remove_unfinished, set_aside, unfinished_name
 from wobbliness.study.records import is_done, read_content, read_record, recorded_files
@@ -139,4 +140,4 @@ def verified_weights(out: Path, name: str) -> Path:
     except FileNotFoundError:
         raise ValueError(f"expected a file of weights {path}, which does not exist") from None
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"expected whole weights in {path.name}, got {str(error).splitlines()[0]}") from error
+        raise ValueError(f"expected whole weights in {path.name}, got {reason_of(error)}") from error

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from wobbliness.errors import reason_of
 from wobbliness.progress import Notice
 from wobbliness.study.files import CHECKPOINTS, make_folder, write_bytes
 
@@ -59,7 +60,7 @@ class Checkpoint:
                 raise ValueError("it was made by other libraries or another processor")
             self.seconds_before = float(facts.pop("seconds"))
         except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError, SafetensorError) as error:
-            self._notice(f"{CHECKPOINTS}/{self._path.name} is not used, the training begins anew: {str(error).splitlines()[0]}")
+            self._notice(f"{CHECKPOINTS}/{self._path.name} is not used, the training begins anew: {reason_of(error)}")
             return None
         return TrainingState(tensors=tensors, facts=facts)
 

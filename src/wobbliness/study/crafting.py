@@ -13,6 +13,7 @@ from torch import nn
 
 from wobbliness.candidates import Candidate
 from wobbliness.cleanse import craft_candidates
+from wobbliness.errors import reason_of
 from wobbliness.progress import Progress
 from wobbliness.study.cell_plan import FORMS
 from wobbliness.study.data import ImageData, Split
@@ -120,8 +121,7 @@ def _reading(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"expected the file of {what}, got {path}: {reason}") from error
+        raise ValueError(f"expected the file of {what}, got {path}: {reason_of(error)}") from error
 
 
 def _candidate_results(candidate: Candidate, network: nn.Module, splits: Mapping[str, Split]) -> dict[str, object]:

@@ -5,6 +5,8 @@ import io
 
 import numpy as np
 
+from wobbliness.errors import cause_of
+
 MOST_BYTES = 16_000  # pixels of a strip: a study's records stay small for version control
 MAX_PICTURE_BYTES = 2**20  # pixels of a single picture that is larger; the page holds dozens of them
 
@@ -36,7 +38,7 @@ def pictures_of(text: str, height: int) -> np.ndarray:
                 raise ValueError(f"{picture.width} x {picture.height} pixels of {picture.mode}")
             pixels = np.asarray(picture)
     except Exception as error:  # Pillow raises classes of its own
-        raise ValueError(f"expected a PNG of grey or colour pictures, got {type(error).__name__}: {error}") from error
+        raise ValueError(f"expected a PNG of grey or colour pictures, got {cause_of(error)}") from error
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     return np.moveaxis(pixels.reshape(-1, height, *pixels.shape[1:]), -1, 1)
 

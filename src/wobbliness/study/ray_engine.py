@@ -1,6 +1,5 @@
 """The engine that does cells on a Ray cluster, each where there is room; a cell whose node dies is done on another one."""
 
-import re
 import shutil
 import tempfile
 import time
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from wobbliness.errors import cause_of
 from wobbliness.progress import Notice
 from wobbliness.ray_cluster import on_this_node
 from wobbliness.study.attempts import Do, attempt, lose, remove_what_was_begun
@@ -23,7 +23,6 @@ BEGINNINGS = 4  # of one cell: a node may die, but what kills its fourth process
 GRACE_SECONDS = 10.0
 PROGRESS_MESSAGES = 20  # of each cell
 GIB = 2**30
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # in Ray's messages
 
 
 class RayEngine:
@@ -168,7 +167,7 @@ def _cause(ray: Any, error: Exception) -> str:
         return f"the memory of its node ran out {BEGINNINGS} times"
     if isinstance(error, ray.exceptions.WorkerCrashedError | ray.exceptions.NodeDiedError):
         return f"its process died {BEGINNINGS} times"
-    return " ".join(COLOURS.sub("", f"{type(error).__name__}: {error}").split())
+    return cause_of(error)
 
 
 def _work(board: Any, settings: tuple[Path | str, Recipe, Do], job: Job) -> tuple[Outcome, Failure | None]:

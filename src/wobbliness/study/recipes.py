@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from wobbliness.errors import cause_of
 from wobbliness.study.limits import (
     MAX_CELLS,
     MAX_CLASSES,
@@ -333,8 +334,7 @@ def _recipe_of_file(path: str, function: str, seed: int) -> Recipe:
         spec.loader.exec_module(module)
         recipe = getattr(module, function)(seed)
     except (Exception, SystemExit) as error:  # a user's file raises whatever it likes
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"expected a recipe from {function}(seed) of {path}, got {reason}") from error
+        raise ValueError(f"expected a recipe from {function}(seed) of {path}, got {cause_of(error)}") from error
     if not isinstance(recipe, Recipe):
         raise ValueError(f"expected {function}(seed) of {path} to give a Recipe, got {type(recipe).__name__}")
     return _of_stated_types(recipe, f"{function}(seed) of {path}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from wobbliness.errors import cause_of
 from wobbliness.study.bounded_tables import MAX_TABLE_BYTES, table_of
 from wobbliness.study.files import (
     SEAL,
@@ -102,7 +103,7 @@ def read_record(folder: Path, name: str) -> Record:
         results, made = content["results"], content["provenance"]
         recorded_for = cell_name(spec)
     except (KeyError, ValueError) as error:
-        raise ValueError(f"expected a whole record in {name}.json, got {type(error).__name__}: {error}") from error
+        raise ValueError(f"expected a whole record in {name}.json, got {cause_of(error)}") from error
     if not (isinstance(results, dict) and isinstance(made, dict)):
         raise ValueError(f"expected a whole record in {name}.json, got results or provenance of another kind")
     if not recorded_for == content.get("cell") == name:
@@ -171,4 +172,4 @@ def read_recipe(out: Path) -> Recipe:
     try:
         return from_json(Recipe, {name: content[name] for name in Recipe.__dataclass_fields__})
     except ValueError as error:
-        raise ValueError(f"expected a whole study in {out / STUDY_FILE}, got {type(error).__name__}: {error}") from error
+        raise ValueError(f"expected a whole study in {out / STUDY_FILE}, got {cause_of(error)}") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wobbliness.quick_exit import end_quickly
+from wobbliness.quiet_libraries import quiet_libraries
 from wobbliness.study.attempts import Do, attempt
 from wobbliness.study.engine import Job, Outcome
 from wobbliness.study.recipes import Recipe
@@ -96,6 +97,11 @@ def _work(connection: "Connection[Any, Any]", out: Path, recipe: Recipe, do: Do)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides when to stop
     threading.Thread(target=_end_with_runner, daemon=True).start()
     end_quickly()
+    with quiet_libraries():
+        _do_jobs(connection, out, recipe, do)
+
+
+def _do_jobs(connection: "Connection[Any, Any]", out: Path, recipe: Recipe, do: Do) -> None:
     while True:
         try:
             job: Job = connection.recv()

@@ -1,0 +1,83 @@
+"""Errors of libraries, condensed to one line that a user can read."""
+
+import re
+
+MAX_CHARACTERS = 400
+MAX_READ = 2000  # of a line, before it is condensed
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_STATUS = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+_SOURCE_LINE = re.compile(r"(?:\S*/)?[\w.-]+\.(?:cc|cpp|cxx|cu|cuh|h|hpp):\d+:?\s+")
+_SIGNATURE = re.compile(  # of a C++ function: void a::b<T>::c(const d&, e (*)(f)) const [with T = g]
+    r"(?:[\w:<>,&*~ ]|\[with[^\]]*\])*?[\w~>]+\s?"
+    r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
+    r"(?: const)?(?:::<lambda[^>]*>)?(?: \[with [^\]]*\])?\s+"
+)
+_CLASS = re.compile(r"^(?:\w+\.)+\w*(?:Error|Exception): ")
+_STREAM = re.compile(r" <_io\.\w+ object at 0x[0-9a-fA-F]+>")
+_ADDRESS = re.compile(r" (?:at|object at) 0x[0-9a-fA-F]+")
+_INSTALLED = re.compile(r"[^\s'\"(]*[/\\](?:site|dist)-packages[/\\]")
+_TRACE = re.compile(r'Traceback \(most recent call last\)|File ".*", line \d+|[\s^~-]*$')
+
+
+def reason_of(error: BaseException, max_characters: int = MAX_CHARACTERS) -> str:
+    r"""Returns what an error says in one line, without what only the developers of its library can use.
+
+    That is the first line, or the last one where a traceback stands in the message, and what it introduces with a colon.
+    Addresses of objects, lines and signatures of C++ code, colours and the place of installation are left out.
+
+    >>> reason_of(RuntimeError("Error(s) in loading:\n\n  Missing key <object at 0x7f12>\n  Unexpected key"))
+    'Error(s) in loading: Missing key <object>'
+    >>> reason_of(KeyError("name"))
+    "KeyError: 'name'"
+    """
+    return cause_of(error) if isinstance(error, KeyError) else _said(error, max_characters) or type(error).__name__
+
+
+def cause_of(error: BaseException) -> str:
+    """Returns the class of an error, and what it says as by `reason_of`.
+
+    >>> cause_of(ZeroDivisionError("division by zero"))
+    'ZeroDivisionError: division by zero'
+    """
+    said = _said(error, MAX_CHARACTERS)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _said(error: BaseException, max_characters: int) -> str:
+    try:
+        return condensed(_essence(str(error)), max_characters)
+    except Exception:  # an exception's own code may fail, too
+        return ""
+
+
+def condensed(text: str, max_characters: int = MAX_CHARACTERS) -> str:
+    """Returns a text in one line of at most `max_characters`, without addresses, C++ code, colours and places of installation."""
+    text = _STATUS.sub("", _COLOURS.sub("", text[:MAX_READ]))
+    text = _without_signatures(text)
+    text = _INSTALLED.sub("", _ADDRESS.sub("", _STREAM.sub("", text)))
+    text = " ".join(_CLASS.sub("", text).split())
+    return text if len(text) <= max_characters else f"{text[: max_characters - 4]} ..."
+
+
+def _essence(text: str) -> str:
+    """The line that says most, and what it introduces."""
+    lines = [line.strip() for line in text.splitlines()]
+    told = [line for line in lines if line and not _TRACE.match(line)]
+    if not told:
+        return ""
+    if "Traceback (most recent call last)" in text:
+        return told[-1]
+    introduced = next((index for index, line in enumerate(told) if not line.endswith(":")), len(told) - 1)
+    return " ".join(told[: introduced + 1])
+
+
+def _without_signatures(text: str) -> str:
+    """Without lines of C++ code and the function that follows each."""
+    first, *others = _SOURCE_LINE.split(text)
+    return first + "".join(map(_without_signature, others))
+
+
+def _without_signature(text: str) -> str:
+    signature = _SIGNATURE.match(text)
+    return text[signature.end() :] if signature is not None and "::" in signature[0] else text
