@@ -1,10 +1,12 @@
 """A guard on disk and on the command line: the same verdicts after saving, one line for what is damaged or foreign."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 from sklearn.exceptions import NotFittedError
 from test_cli import linear_model, run
@@ -111,12 +113,36 @@ def test_commands_give_what_the_library_gives(monkeypatch, capsys, guard, folder
     assert [row["pvalue"] for row in answer["inputs"]] == judged.pvalue.tolist()
     assert [row["wobbliness"] for row in answer["inputs"]] == judged.wobbliness.tolist()
     assert [row["agrees"] for row in answer["inputs"]] == judged.agrees.tolist()
-    assert pd.read_parquet("verdicts.parquet").equals(judged.frame())
+    written = pd.read_parquet("verdicts.parquet")
+    assert written.drop(columns="name").equals(judged.frame()), "the column is an addition"
+    assert written["name"].tolist() == [row["name"] for row in answer["inputs"]] == [str(row) for row in range(len(judged))]
+    assert judged.frame(tuple(written["name"])).equals(written)
+    with pytest.raises(ValueError, match="names, one for each input"):
+        judged.frame(["one"])
     code, text, _ = run(monkeypatch, capsys, *judge, "--quick", "--json", "--out", "quick.csv")
     quick = json.loads(text)
     assert [row["is_suspicious"] for row in quick["inputs"]] == guard.judge_quickly(np.load("images.npy")).is_suspicious.tolist()
     assert 0 < quick["mean_draws"] < quick["most_draws"] == 100
-    assert list(pd.read_csv("quick.csv").columns) == ["input", "is_suspicious", "draws"]
+    assert list(pd.read_csv("quick.csv").columns) == ["input", "is_suspicious", "draws", "name"]
+
+
+def test_verdicts_name_the_pictures(monkeypatch, capsys, guard, folder):
+    (folder / "inbox").mkdir()
+    for index, image in enumerate(np.load("images.npy")[:20]):
+        Image.fromarray((image[0] * 255).astype(np.uint8)).save(folder / "inbox" / f"picture {index:02d}.png")
+    (folder / "inbox" / "picture 00.png").rename(os.fsdecode(os.fsencode(folder / "inbox") + b"/\xe9.png"))
+    guard.set_params(false_positive_rate=0.9)  # so that many are listed
+    wobbliness.save_guard(guard, "loose")
+    judge = ["guard", "judge", "loose", "model.onnx", "inbox"]
+    expected = [*(f"picture {index:02d}.png" for index in range(1, 20)), "\\xe9.png"]
+    for quick in ((), ("--quick",)):
+        code, text, _ = run(monkeypatch, capsys, *judge, *quick, "--json", "--out", "verdicts.csv")
+        rows = json.loads(text)["inputs"]
+        assert (code, [row["name"] for row in rows], pd.read_csv("verdicts.csv")["name"].tolist()) == (0, expected, expected)
+        code, text, _ = run(monkeypatch, capsys, *judge, *quick)
+        suspicious = {row["name"] for row in rows if row["is_suspicious"]}
+        assert suspicious
+        assert all((name in text) == (name in suspicious) for name in expected)
 
 
 @pytest.mark.usefixtures("folder")

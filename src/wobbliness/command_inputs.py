@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from wobbliness.destinations import check_file
+from wobbliness.study.files import CannotWrite
+from wobbliness.terminal import say
+from wobbliness.time_limit import time_limit
 from wobbliness.working_folder import import_from_working_folder
 
 if TYPE_CHECKING:
@@ -74,6 +78,10 @@ Address = Annotated[
     typer.Option(help="HOST:PORT, ray://HOST:PORT or auto of a Ray cluster; without it, a Ray of this machine alone."),
 ]
 Out = Annotated[Path | None, typer.Option(help="Write a row for each image: FILE.parquet or .csv.")]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(help="Seconds after which the command is ended with exit code 1, whatever the model does. No limit by default."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
@@ -94,13 +102,14 @@ class ModelOptions:
 
 
 def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command, in place of its parameter `options`, one option for each field of ModelOptions."""
+    """Gives a command, in place of its parameter `options`, one option for each field of ModelOptions, and a time limit."""
     kinds = get_type_hints(ModelOptions, include_extras=True)
 
     @wraps(command)
     def with_options(**given: Any) -> None:
         options = ModelOptions(**{name: given.pop(name) for name in kinds})
-        command(**given, options=options)
+        with time_limit(given.pop("time_limit")):
+            command(**given, options=options)
 
     spread = [
         Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=kinds[field.name])
@@ -110,7 +119,8 @@ def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
     own = [
         parameter.replace(kind=Parameter.KEYWORD_ONLY) for name, parameter in signature.parameters.items() if name != "options"
     ]
-    with_options.__signature__ = signature.replace(parameters=[*own, *spread])  # type: ignore[attr-defined]  # read by typer
+    limit = Parameter("time_limit", Parameter.KEYWORD_ONLY, default=None, annotation=TimeLimit)
+    with_options.__signature__ = signature.replace(parameters=[*own, *spread, limit])  # type: ignore[attr-defined]  # read by typer
     return with_options
 
 
@@ -166,6 +176,57 @@ def prepare_engine(engine: EngineName, *, address: str | None, store: str | None
 
 
 def check_table(out: Path | None) -> None:
-    """ValueError where a table cannot be written there."""
-    if out is not None and (out.suffix not in TABLES or not out.parent.is_dir() or out.is_dir()):
+    """ValueError where a table cannot be written there, found before the work."""
+    if out is None:
+        return
+    if out.suffix not in TABLES:
         raise ValueError(f"expected an output FILE.parquet or FILE.csv in an existing folder, got {out}")
+    check_file(out)
+
+
+def failure_of(write: Callable[[Path], object], path: Path | None) -> CannotWrite | None:
+    """Writes, where there is a path to write to; gives what went wrong, to be raised once the result is printed."""
+    if path is None:
+        return None
+    try:
+        write(path)
+    except CannotWrite as error:
+        return error
+    except Exception as error:  # whatever a writer of tables or pages raises: the result is there, and is to be seen
+        return CannotWrite(f"cannot write {path}: {type(error).__name__}: {error}")
+    return None
+
+
+def raise_later(failure: CannotWrite | None) -> None:
+    """Raises what `failure_of` gave."""
+    if failure is not None:
+        raise failure
+
+
+def say_implausible(
+    classifier: Any, image_set: "ImageSet", options: ModelOptions, *, as_json: bool, with_labels_only: bool = False
+) -> list[str]:
+    """Warns, before anything else is said, of a model that answers these clean images as one that is shown them wrongly.
+
+    One pass without noise tells. The warnings go to standard output, or where that holds JSON to standard error.
+
+    Args:
+        classifier: opened.
+        image_set: clean images.
+        options: of the model.
+        as_json: whether JSON follows.
+        with_labels_only: whether to be silent about images without labels, which may all be of one class for a reason.
+
+    Returns:
+        The warnings, for the JSON.
+    """
+    from wobbliness.plausibility import implausible_answers
+    from wobbliness.sampling import measure
+
+    if with_labels_only and image_set.labels is None:
+        return []
+    votes = measure(classifier, image_set.images, 0.0, draws=1, num_classes=options.num_classes)
+    found = implausible_answers(votes.label, image_set.labels, votes.counts.shape[1])
+    for line in found:
+        say(f"warning: {line}", error=as_json)
+    return found

@@ -23,12 +23,16 @@ from wobbliness.command_inputs import (
     Resize,
     Seed,
     check_table,
+    failure_of,
     open_model,
     open_trigger,
     prepare_engine,
+    raise_later,
     read_images_for,
+    say_implausible,
     with_model_options,
 )
+from wobbliness.destinations import check_file
 from wobbliness.guard_cli import guard_app
 from wobbliness.quick_exit import EXIT_TRIGGER
 from wobbliness.scan_cli import scan
@@ -83,6 +87,7 @@ def measure(
     opened = partial(open_model, path, options)
     classifier = opened()
     image_set = read_images_for(classifier, images, column=column, label_column=label_column, resize=resize)
+    warned = say_implausible(classifier, image_set, options, as_json=as_json)
     pixels = image_set.images if trigger is None else open_trigger(trigger).apply(image_set.images)
     settings: dict[str, Any] = {
         "draws": draws,
@@ -94,9 +99,9 @@ def measure(
         result = sweep_on_ray(opened, pixels, sigma, address=address, **settings)
     else:
         result = sweep(classifier, pixels, sigma, **settings)
-    if out is not None:
-        write_votes(result, out, image_set)
-    print_sweep(result, as_json=as_json)
+    failure = failure_of(lambda path: write_votes(result, path, image_set), out)
+    print_sweep(result, warned, as_json=as_json)
+    raise_later(failure)
 
 
 @app.command("test")
@@ -127,21 +132,24 @@ def compare(
     from wobbliness.printing import print_comparison
 
     if report is not None:
-        checked_page(report)
+        check_file(checked_page(report))
     classifier = open_model(model, options)
-    batches = [read_images_for(classifier, source, column=column, resize=resize).images for source in (clean, suspect)]
+    batches = [read_images_for(classifier, source, column=column, resize=resize) for source in (clean, suspect)]
+    warned = say_implausible(classifier, batches[0], options, as_json=as_json)
     found = compare_batches(
         classifier,
-        *batches,
+        *(batch.images for batch in batches),
         sigmas=sigma or DEFAULT_SIGMAS,
         draws=draws,
         level=level,
         seed=seed,
         num_classes=options.num_classes,
     )
-    if report is not None:
-        write_comparison(found, report, model=model, clean=clean, suspect=suspect)
-    print_comparison(found, as_json=as_json)
+    failure = failure_of(
+        lambda path: write_comparison(found, path, model=model, clean=clean, suspect=suspect, warnings=warned), report
+    )
+    print_comparison(found, warned, as_json=as_json)
+    raise_later(failure)
     if fail_on_trigger and found.verdict == SMOOTHER:
         sys.exit(EXIT_TRIGGER)
 

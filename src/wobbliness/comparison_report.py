@@ -1,5 +1,6 @@
 """What a test of a batch leaves for people: one self-contained page."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from wobbliness.batches import BatchComparison
@@ -7,7 +8,15 @@ from wobbliness.pages import number, page_environment
 from wobbliness.study.files import write_named
 
 
-def write_comparison(found: BatchComparison, path: str | Path, *, model: str, clean: str, suspect: str) -> None:
+def write_comparison(
+    found: BatchComparison,
+    path: str | Path,
+    *,
+    model: str,
+    clean: str,
+    suspect: str,
+    warnings: Sequence[str] = (),
+) -> None:
     """Writes the page of a comparison, which asks no one for anything; the same comparison gives the same bytes.
 
     Args:
@@ -16,6 +25,7 @@ def write_comparison(found: BatchComparison, path: str | Path, *, model: str, cl
         model: what was tested, for people.
         clean: where the clean images are from.
         suspect: where the suspect images are from.
+        warnings: what is said before the verdict.
 
     Raises:
         ValueError: the path does not end in `.html`.
@@ -25,7 +35,16 @@ def write_comparison(found: BatchComparison, path: str | Path, *, model: str, cl
     page = (
         page_environment()
         .get_template("comparison.html")
-        .render(found=found, here=found[found.sigma], largest=largest, model=model, clean=clean, suspect=suspect, number=number)
+        .render(
+            found=found,
+            here=found[found.sigma],
+            largest=largest,
+            model=model,
+            clean=clean,
+            suspect=suspect,
+            warnings=warnings,
+            number=number,
+        )
     )
     write_named(file, lambda beside: beside.write_text(page, encoding="utf-8"))
 

@@ -16,10 +16,14 @@ from wobbliness.command_inputs import (
     Resize,
     Seed,
     check_table,
+    failure_of,
     open_model,
+    raise_later,
     read_images_for,
+    say_implausible,
     with_model_options,
 )
+from wobbliness.destinations import check_folder
 
 DEFAULT_SIGMAS = [0.05, 0.1, 0.15, 0.2, 0.3]  # as SmoothnessGuard; a test compares them
 
@@ -49,13 +53,16 @@ def fit(
     from wobbliness.guard_files import checked_folder, save_guard
     from wobbliness.printing import print_guard
 
+    check_folder(out)
     checked_folder(out)
     settings: dict[str, Any] = {"draws": draws, "false_positive_rate": false_positive_rate, "seed": seed}
     classifier = open_model(model, options)
     guard = SmoothnessGuard(classifier, sigmas=tuple(sigma), num_classes=options.num_classes, **settings)
-    guard.fit(read_images_for(classifier, clean, column=column, resize=resize).images)
+    image_set = read_images_for(classifier, clean, column=column, resize=resize)
+    warned = say_implausible(classifier, image_set, options, as_json=as_json)
+    guard.fit(image_set.images)
     save_guard(guard, out)
-    print_guard(guard, out, as_json=as_json)
+    print_guard(guard, out, warned, as_json=as_json)
 
 
 @guard_app.command("judge")
@@ -76,19 +83,18 @@ def judge(
     Example: wobbliness guard judge guard model.onnx images.npy --out verdicts.parquet
     """
     from wobbliness.guard_files import load_guard
+    from wobbliness.judgements import Judgement
     from wobbliness.printing import print_judgement, print_quick_verdicts, write_table
 
     check_table(out)
     classifier = open_model(model, options)
     fitted = load_guard(guard, classifier)
-    inputs = read_images_for(classifier, images, column=column, resize=resize).images
-    if quick:
-        verdicts = fitted.judge_quickly(inputs)
-        print_quick_verdicts(verdicts, as_json=as_json)
-        frame = verdicts.frame()
+    inputs = read_images_for(classifier, images, column=column, resize=resize)
+    warned = say_implausible(classifier, inputs, options, as_json=as_json, with_labels_only=True)
+    found = fitted.judge_quickly(inputs.images) if quick else fitted.judge(inputs.images)
+    failure = failure_of(lambda path: write_table(found.frame(inputs.names), path), out)
+    if isinstance(found, Judgement):
+        print_judgement(found, inputs.names, warned, as_json=as_json)
     else:
-        judgement = fitted.judge(inputs)
-        print_judgement(judgement, as_json=as_json)
-        frame = judgement.frame()
-    if out is not None:
-        write_table(frame, out)
+        print_quick_verdicts(found, inputs.names, warned, as_json=as_json)
+    raise_later(failure)

@@ -1,11 +1,13 @@
 """What a guard says of its inputs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from wobbliness.terminal import well_formed
 from wobbliness.votes import Sweep
 
 
@@ -47,8 +49,12 @@ class Judgement:
         """`(N, S)` whether the smoothed label is the undisturbed one."""
         return np.asarray(self.smoothed_label == self.undisturbed_label[:, None])
 
-    def frame(self) -> pd.DataFrame:
-        """A row for each input; W, smoothed label and agreement in a column for each sigma."""
+    def frame(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """A row for each input; W, smoothed label and agreement in a column for each sigma.
+
+        Args:
+            names: of the inputs, for a column `name` at the end, such as `ImageSet.names`.
+        """
         frame = pd.DataFrame(
             {
                 "input": range(len(self)),
@@ -61,7 +67,7 @@ class Judgement:
         for name in ("wobbliness", "smoothed_label", "agrees"):
             for column, sigma in enumerate(self.votes.sigmas):
                 frame[f"{name}_{sigma:g}"] = getattr(self, name)[:, column]
-        return frame
+        return _with_names(frame, names)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,6 +87,19 @@ class QuickVerdicts:
     def __len__(self) -> int:
         return len(self.draws)
 
-    def frame(self) -> pd.DataFrame:
-        """A row for each input."""
-        return pd.DataFrame({"input": range(len(self)), "is_suspicious": self.is_suspicious, "draws": self.draws})
+    def frame(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """A row for each input.
+
+        Args:
+            names: of the inputs, for a column `name` at the end, such as `ImageSet.names`.
+        """
+        frame = pd.DataFrame({"input": range(len(self)), "is_suspicious": self.is_suspicious, "draws": self.draws})
+        return _with_names(frame, names)
+
+
+def _with_names(frame: pd.DataFrame, names: Sequence[str] | None) -> pd.DataFrame:
+    if names is None:
+        return frame
+    if len(names) != len(frame):
+        raise ValueError(f"expected {len(frame)} names, one for each input, got {len(names)}")
+    return frame.assign(name=[well_formed(name) for name in names])

@@ -1,5 +1,6 @@
 """What the command line prints, as text for people or JSON for machines."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,10 +60,10 @@ def _votes_frame(sweep: Sweep, sigma: float, image_set: ImageSet) -> pd.DataFram
     )
 
 
-def print_sweep(sweep: Sweep, *, as_json: bool) -> None:
+def print_sweep(sweep: Sweep, warnings: Sequence[str] = (), *, as_json: bool) -> None:
     """A line for each sigma, or JSON with the votes of each image."""
     if as_json:
-        say_json({"measurements": [_votes_json(sweep, sigma) for sigma in sweep.sigmas]})
+        say_json({"measurements": [_votes_json(sweep, sigma) for sigma in sweep.sigmas], "warnings": list(warnings)})
         return
     say(f"{'sigma':>8} {'images':>8} {'draws':>6} {'mean W':>8} {'q25':>7} {'median':>7} {'q75':>7} {'W = 0':>7}")
     for sigma in sweep.sigmas:
@@ -92,11 +93,11 @@ def _votes_json(sweep: Sweep, sigma: float) -> dict[str, Any]:
     }
 
 
-def print_comparison(found: "BatchComparison", *, as_json: bool) -> None:
+def print_comparison(found: "BatchComparison", warnings: Sequence[str] = (), *, as_json: bool) -> None:
     """A line for each sigma, the paper's test, and the verdict in words; or JSON with all of it."""
     if as_json:
         said = {"verdict": found.verdict, "explanation": found.explanation(), "is_powerful": found.is_powerful}
-        say_json(said | asdict(found))
+        say_json(said | asdict(found) | {"warnings": list(warnings)})
         return
     say(f"{'sigma':>8} {'clean W':>8} {'suspect':>8} {'p smoother':>11} {'lower in':>9} {'p wobblier':>11} {'p Levene':>9}")
     for row in found.at:
@@ -111,12 +112,12 @@ def print_comparison(found: "BatchComparison", *, as_json: bool) -> None:
     say(found.explanation())
 
 
-def print_scan(scan: "Scan", page: Path | None, *, as_json: bool) -> None:
+def print_scan(scan: "Scan", page: Path | None, warnings: Sequence[str] = (), *, as_json: bool) -> None:
     """A line for each pattern, what to look at, and what that does not say; or JSON."""
     if as_json:
         from wobbliness.scan_report import scan_json  # with matplotlib
 
-        say_json(scan_json(scan) | {"report": None if page is None else str(page)})
+        say_json(scan_json(scan) | {"report": None if page is None else str(page), "warnings": list(warnings)})
         return
     heads = ("mask L1", "anomaly", "sent", "mean W", "clean W", "p smoother")
     say(f"{'pattern':<20} {'class':>5} " + " ".join(f"{head:>{len(head) + 1}}" for head in heads) + "  W beside clean")
@@ -202,7 +203,7 @@ def _claims_table(report: "Report", *, is_narrow: bool) -> Table:
     return table
 
 
-def print_guard(guard: "SmoothnessGuard", folder: Path, *, as_json: bool) -> None:
+def print_guard(guard: "SmoothnessGuard", folder: Path, warnings: Sequence[str] = (), *, as_json: bool) -> None:
     """How a guard was fitted, and at which labels it can see nothing."""
     num_calibration, rate = len(guard.calibration_), guard.false_positive_rate
     spread = float(np.sqrt(rate * (1 - rate) / num_calibration))
@@ -210,7 +211,8 @@ def print_guard(guard: "SmoothnessGuard", folder: Path, *, as_json: bool) -> Non
     facts = {"num_reference": len(guard.reference_.label), "num_calibration": num_calibration, "false_positive_rate": rate}
     if as_json:
         pvalues = guard.smooth_pvalues_.tolist()
-        say_json({"guard": str(folder), **facts, "rate_spread": spread, "smooth_pvalues": pvalues, "blind_labels": blind})
+        said = {"rate_spread": spread, "smooth_pvalues": pvalues, "blind_labels": blind, "warnings": list(warnings)}
+        say_json({"guard": str(folder), **facts, **said})
         return
     say(f"guard in {folder}: {facts['num_reference']} clean inputs for reference, {num_calibration} for calibration")
     say(f"false-positive rate {rate:g}, give or take {spread:.2g} for these calibration inputs")
@@ -218,34 +220,40 @@ def print_guard(guard: "SmoothnessGuard", folder: Path, *, as_json: bool) -> Non
         say(f"sees no trigger where the model names class {', '.join(map(str, blind))}: clean inputs are as smooth there")
 
 
-def print_judgement(judgement: "Judgement", *, as_json: bool) -> None:
+def print_judgement(judgement: "Judgement", names: Sequence[str], warnings: Sequence[str] = (), *, as_json: bool) -> None:
     """A line for each suspicious input and a summary, or JSON with all inputs."""
     if as_json:
         facts = {"sigmas": list(judgement.votes.sigmas), "draws": judgement.votes.votes[0].draws}
-        rate, names = judgement.false_positive_rate, ("wobbliness", "smoothed_label", "agrees")
-        frame = judgement.frame()[["input", "is_suspicious", "pvalue", "score", "undisturbed_label"]]
+        rate, at_sigmas = judgement.false_positive_rate, ("wobbliness", "smoothed_label", "agrees")
+        frame = judgement.frame(names)[["input", "is_suspicious", "pvalue", "score", "undisturbed_label", "name"]]
         rows = [
-            row | {name: getattr(judgement, name)[index].tolist() for name in names}
+            row | {name: getattr(judgement, name)[index].tolist() for name in at_sigmas}
             for index, row in enumerate(frame.to_dict("records"))
         ]
-        say_json({"false_positive_rate": rate, **facts, "inputs": rows})
+        say_json({"false_positive_rate": rate, **facts, "inputs": rows, "warnings": list(warnings)})
         return
     columns = "".join(f"{f'W {sigma:g}':>9}" for sigma in judgement.votes.sigmas)
-    say(f"{'input':>8} {'label':>6} {'p-value':>8}{columns}   smoothed label")
-    for index in np.flatnonzero(judgement.is_suspicious):
+    say(f"{'input':>8} {'label':>6} {'p-value':>8}{columns}   smoothed label   name")
+    for index in map(int, np.flatnonzero(judgement.is_suspicious)):
         w = "".join(f"{value:>9.3f}" for value in judgement.wobbliness[index])
         agrees = "the same" if judgement.agrees[index].all() else ", ".join(map(str, judgement.smoothed_label[index]))
-        say(f"{index:>8} {judgement.undisturbed_label[index]:>6} {judgement.pvalue[index]:>8.4f}{w}   {agrees}")
+        start = f"{index:>8} {judgement.undisturbed_label[index]:>6} {judgement.pvalue[index]:>8.4f}"
+        say(f"{start}{w}   {agrees:<14}   {names[index]}")
     _print_num_suspicious(judgement.is_suspicious, f"{judgement.false_positive_rate:.1%} expected of clean inputs")
 
 
-def print_quick_verdicts(verdicts: "QuickVerdicts", *, as_json: bool) -> None:
+def print_quick_verdicts(verdicts: "QuickVerdicts", names: Sequence[str], warnings: Sequence[str] = (), *, as_json: bool) -> None:
     """The suspicious inputs and the draws it took, or JSON."""
     if as_json:
-        rows = verdicts.frame().to_dict("records")
-        say_json({"most_draws": verdicts.most_draws, "mean_draws": float(verdicts.draws.mean()), "inputs": rows})
+        rows, mean_draws = verdicts.frame(names).to_dict("records"), float(verdicts.draws.mean())
+        said = {"most_draws": verdicts.most_draws, "mean_draws": mean_draws, "inputs": rows, "warnings": list(warnings)}
+        say_json(said)
         return
-    say("suspicious inputs: " + (", ".join(map(str, np.flatnonzero(verdicts.is_suspicious))) or "none"))
+    suspicious = [
+        f"{index} ({names[index]})" if names[index] != str(index) else str(index)
+        for index in map(int, np.flatnonzero(verdicts.is_suspicious))
+    ]
+    say("suspicious inputs: " + (", ".join(suspicious) or "none"))
     _print_num_suspicious(
         verdicts.is_suspicious, f"{verdicts.draws.mean():.0f} draws for each on average, of {verdicts.most_draws}"
     )

@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable
+from typing import NoReturn
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_TRIGGER = 1, 2, 3
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -35,10 +36,14 @@ def answer_at_once() -> Callable[[], object]:
 
 def end_interrupted(*_: object) -> None:
     """Ends this process as interrupted, and says so in one line where nothing was said of it; a handler of signals."""
-    if not _answered:
-        line = b"interrupted\n"
+    end_now(b"" if _answered else b"interrupted\n", EXIT_INTERRUPTED)
+
+
+def end_now(line: bytes, code: int) -> NoReturn:
+    """Ends this process, whatever its threads do, with a line on standard error."""
+    if line:
         os.write(2, SHOW_CURSOR + line if os.isatty(2) else line)
-    os._exit(EXIT_INTERRUPTED)
+    os._exit(code)
 
 
 def note_answered() -> None:

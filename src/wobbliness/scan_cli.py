@@ -14,11 +14,15 @@ from wobbliness.command_inputs import (
     ModelOptions,
     Resize,
     Seed,
+    failure_of,
     open_model,
     open_trigger,
+    raise_later,
     read_images_for,
+    say_implausible,
     with_model_options,
 )
+from wobbliness.destinations import check_folder
 
 
 @with_model_options
@@ -49,16 +53,19 @@ def scan(
     """
     from wobbliness.batches import DEFAULT_SIGMAS
     from wobbliness.printing import print_scan
-    from wobbliness.scan_report import checked_scan_folder, write_scan
+    from wobbliness.scan_report import PAGE, checked_scan_folder, write_scan
     from wobbliness.scanning import scan_model
 
     if out is not None:
+        check_folder(out)
         checked_scan_folder(out)
     suspected = [open_trigger(name) for name in trigger or ()]
     classifier = open_model(model, options)
+    image_set = read_images_for(classifier, images, column=column, resize=resize)
+    warned = say_implausible(classifier, image_set, options, as_json=as_json)
     found = scan_model(
         classifier,
-        read_images_for(classifier, images, column=column, resize=resize).images,
+        image_set.images,
         triggers=suspected,
         sigmas=sigma or DEFAULT_SIGMAS,
         draws=draws,
@@ -70,5 +77,7 @@ def scan(
         num_classes=options.num_classes,
         model=Path(model).name,
     )
-    page = None if out is None else write_scan(found, out)
-    print_scan(found, page, as_json=as_json)
+    failure = failure_of(lambda folder: write_scan(found, folder, warnings=warned), out)
+    page = None if out is None or failure else out / PAGE
+    print_scan(found, page, warned, as_json=as_json)
+    raise_later(failure)

@@ -1,6 +1,8 @@
 """What a scan leaves for people and machines: a self-contained page, pictures, JSON and a table."""
 
 import math
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 from wobbliness.pages import data_uri, number, page_environment
 from wobbliness.scan_findings import CandidateFinding, PatternEffect, Scan
 from wobbliness.scan_pictures import name_of, pattern_png, picture_png, w_png, w_svg
-from wobbliness.study.files import write_beside, write_json
+from wobbliness.study.files import CannotWrite, write_beside, write_json
 from wobbliness.table_files import write_csv
 
 PAGE, JSON_FILE, TABLE, PICTURES = "report.html", "scan.json", "scan.csv", "pictures"
@@ -36,30 +38,58 @@ class Card:
     pictures: dict[str, bytes]
 
 
-def write_scan(scan: Scan, folder: str | Path) -> Path:
+def write_scan(scan: Scan, folder: str | Path, *, warnings: Sequence[str] = ()) -> Path:
     """Writes `report.html`, `scan.json`, `scan.csv` and pictures into a folder; the same scan gives the same bytes.
 
     The picture of a pattern holds its mask as alpha and can be a suspected trigger of another scan (`trigger_from_png`).
+    All is written to a folder beside it first, so that what is not finished is in nobody's way.
 
     Args:
         scan: what was found.
         folder: new, or empty, or of a scan, which is replaced.
+        warnings: what the page says first.
 
     Returns:
         The path of the page, which asks no one for anything.
 
     Raises:
         ValueError: the folder holds something else.
+        CannotWrite: the disk is full, or the folder cannot be written to.
     """
     folder = checked_scan_folder(folder)
+    beside = folder.resolve().with_name(f".{os.getpid()}-scan")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        (beside / PICTURES).mkdir(parents=True)
+        _write_all(scan, beside, warnings)
+        _move(beside, folder)
+    except OSError as error:
+        raise CannotWrite(f"cannot write {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder / PAGE
+
+
+def _write_all(scan: Scan, folder: Path, warnings: Sequence[str]) -> None:
     cards = _cards(scan)
-    (folder / PICTURES).mkdir(parents=True, exist_ok=True)
     _write_pictures(scan, cards, folder / PICTURES)
     write_beside(folder / TABLE, lambda beside: write_csv(scan.frame(), beside))
-    page = _page(scan, cards)
+    page = _page(scan, cards, warnings)
     write_beside(folder / PAGE, lambda beside: beside.write_text(page, encoding="utf-8"))
     write_json(folder / JSON_FILE, scan_json(scan))
-    return folder / PAGE
+
+
+def _move(beside: Path, folder: Path) -> None:
+    """Puts a whole scan where an earlier one, or nothing, was; what an earlier one left is removed, what is not its own stays."""
+    if not folder.exists() or not any(folder.iterdir()):
+        os.replace(beside, folder.resolve())
+        return
+    pictures = folder / PICTURES
+    pictures.mkdir(exist_ok=True)
+    for left in (*pictures.glob("candidate-*.png"), *pictures.glob("trigger-*.png"), *pictures.glob("w.*")):
+        left.unlink()
+    for file in sorted(beside.rglob("*.*"), key=lambda path: path.name == JSON_FILE):  # a folder with it is known as a scan's
+        os.replace(file, folder / file.relative_to(beside))
 
 
 def checked_scan_folder(folder: str | Path) -> Path:
@@ -67,6 +97,8 @@ def checked_scan_folder(folder: str | Path) -> Path:
     path = Path(folder)
     if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / JSON_FILE).is_file())):
         raise ValueError(f"expected a new or empty folder, or one of a scan, got {path}")
+    if (path / PICTURES).is_symlink():  # what is removed from there would be removed elsewhere
+        raise ValueError(f"expected a folder of pictures in {path}, got a link: {path / PICTURES}")
     return path
 
 
@@ -125,9 +157,6 @@ def _card(effect: PatternEffect, file: str, finding: CandidateFinding | None) ->
 
 
 def _write_pictures(scan: Scan, cards: Sequence[Card], folder: Path) -> None:
-    """Those of this scan; what an earlier one left is removed."""
-    for left in (*folder.glob("candidate-*.png"), *folder.glob("trigger-*.png"), *folder.glob("w.*")):
-        left.unlink()
     for card in cards:
         for ending, content in card.pictures.items():
             (folder / f"{card.file}{ending}.png").write_bytes(content)
@@ -136,7 +165,7 @@ def _write_pictures(scan: Scan, cards: Sequence[Card], folder: Path) -> None:
         (folder / "w.svg").write_bytes(w_svg(scan))
 
 
-def _page(scan: Scan, cards: Sequence[Card]) -> str:
+def _page(scan: Scan, cards: Sequence[Card], warnings: Sequence[str]) -> str:
     candidates = [card for card in cards if card.finding is not None]
     shown = sorted(candidates, key=lambda card: card.finding.candidate.mask_l1 if card.finding and card.finding.candidate else 0)
     return (
@@ -144,6 +173,7 @@ def _page(scan: Scan, cards: Sequence[Card]) -> str:
         .get_template("scan.html")
         .render(
             scan=scan,
+            warnings=warnings,
             found=scan.comparison,
             cards=shown[:MOST_CARDS] + [card for card in cards if card.finding is None],
             num_left_out=max(0, len(candidates) - MOST_CARDS),

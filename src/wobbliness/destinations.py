@@ -1,0 +1,76 @@
+"""Places to write to, tried before the work: minutes later is too late to say that a file cannot be written."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+PROBE_BYTES = 2**16  # a disk that has no room for as much is full
+NAME_BYTES = 255  # of a file name, where the system does not tell
+
+
+def check_file(path: str | Path) -> None:
+    """Tries whether a file can be written: a new file beside it is made and removed.
+
+    Raises:
+        ValueError: the folder does not exist or cannot be written to, the disk is full, the name is too long, or the path is
+            a folder, a device or a pipe.
+    """
+    file = Path(path)
+    try:
+        _check_kind(file)
+        _check_name(file)
+        _probe(file.parent)
+    except OSError as error:
+        raise ValueError(f"expected a file that can be written, got {path}: {error.strerror or error}") from error
+
+
+def check_folder(path: str | Path) -> None:
+    """Tries whether files can be written to a folder, which may be new: what is missing of it is made and removed.
+
+    Raises:
+        ValueError: likewise.
+    """
+    folder = Path(path)
+    missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    made: list[Path] = []
+    try:
+        for place in reversed(missing):
+            place.mkdir()
+            made.append(place)
+        _probe(folder)
+    except OSError as error:
+        raise ValueError(f"expected a folder that can be written, got {path}: {error.strerror or error}") from error
+    finally:
+        for place in reversed(made):
+            place.rmdir()
+
+
+def _check_kind(file: Path) -> None:
+    """What stands there is a file or nothing; a link counts as what it leads to."""
+    try:
+        mode = os.stat(file).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "a device, a pipe or a socket, no file")
+
+
+def _check_name(file: Path) -> None:
+    """A name that is too long for the system, which tells of it only where nothing else is wrong."""
+    length = len(os.fsencode(file.name))
+    if not file.name or length > NAME_BYTES:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+
+
+def _probe(folder: Path) -> None:
+    probe = folder / f".{os.getpid()}-probe"
+    try:
+        with probe.open("xb") as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        probe.unlink(missing_ok=True)
