@@ -166,6 +166,139 @@ def test_what_is_read_can_be_measured_whatever_it_was_stored_in(tmp_path, half_s
     assert len({tuple(row) for row in votes[0]}) > 1
 
 
+def test_what_systems_leave_is_no_class(tmp_path):
+    for name in ("cat/a.png", "dog/b.png", "cat/c.png"):
+        save(tmp_path / name, png(GREY))
+    expected = read_images(tmp_path)
+    stray = ["__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", ".git", "__pycache__"]
+    stray += [".ipynb_checkpoints", ".AppleDouble", "#recycle"]
+    for folder in (tmp_path, tmp_path / "cat"):
+        for name in stray:
+            save(folder / name / "a.png", png(255 - GREY))
+        for name in ("Thumbs.db", "thumbs.db", "._a.png", ".DS_Store", "desktop.ini", "Icon\r"):
+            save(folder / name, b"nothing")
+    for empty in ("aaa", "bbb/@eaDir", "cat/empty"):
+        (tmp_path / empty).mkdir(parents=True)
+    read = read_images(tmp_path)
+    assert read.names == expected.names == ("cat/a.png", "cat/c.png", "dog/b.png")
+    assert read.class_names == expected.class_names == ("cat", "dog")
+    assert read.labels.tolist() == expected.labels.tolist() == [0, 0, 1]
+    save(tmp_path / "bird" / "d.png", png(GREY))
+    assert read_images(tmp_path).class_names == ("bird", "cat", "dog"), "control: a folder with pictures is a class"
+
+
+def test_folders_in_class_folders_are_refused(tmp_path):
+    """As classes they would be wrong where the outer folders are splits."""
+    for name in ("train/cat/a.png", "test/cat/a.png"):
+        save(tmp_path / name, png(GREY))
+    with pytest.raises(ValueError, match=r"^expected pictures in class folder .*test, got folder cat in it; name a folder"):
+        read_images(tmp_path)
+    assert read_images(tmp_path / "train").class_names == ("cat",)
+
+
+ONE_PICTURE = RNG.random((3, 8, 6), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("array", "image_shape", "resize"),
+    [
+        (ONE_PICTURE, (3, 8, 6), False),
+        (ONE_PICTURE, (3, None, None), False),
+        (ONE_PICTURE.transpose(1, 2, 0), (3, 8, 6), False),
+        (ONE_PICTURE.transpose(1, 2, 0), (3, None, None), False),
+        (ONE_PICTURE.transpose(1, 2, 0)[None], (3, 8, 6), False),
+        (ONE_PICTURE[None], (3, 8, 6), False),
+        (ONE_PICTURE, (3, 8, 6), True),
+        (ONE_PICTURE.transpose(1, 2, 0), (3, 8, 6), True),
+        (ONE_PICTURE.transpose(1, 2, 0)[None], (3, 8, 6), True),
+    ],
+)
+def test_one_picture_in_an_array_is_one_picture(tmp_path, array, image_shape, resize):
+    with (tmp_path / "one.NPY").open("wb") as file:
+        np.save(file, array)
+    read = read_images(tmp_path / "one.NPY", image_shape=image_shape, resize=resize)
+    assert np.array_equal(read.images, ONE_PICTURE[None])
+    with (tmp_path / "one.NPZ").open("wb") as file:
+        np.savez(file, picture=array)
+    read = read_images(f"{tmp_path / 'one.NPZ'}:picture", image_shape=image_shape, resize=resize)
+    assert np.array_equal(read.images, ONE_PICTURE[None])
+
+
+def test_arrays_of_several_pictures_stay_several(tmp_path):
+    grey = RNG.random((5, 8, 6), dtype=np.float32)
+    np.save(tmp_path / "grey.npy", grey)
+    assert np.array_equal(read_images(tmp_path / "grey.npy", image_shape=(1, 8, 6)).images, grey[:, None])
+    assert read_images(tmp_path / "grey.npy", image_shape=(3, 8, 6)).images.shape == (5, 3, 8, 6)
+    assert np.array_equal(read_images(tmp_path / "grey.npy").images, grey)
+    np.save(tmp_path / "one grey.npy", grey[0])
+    assert np.array_equal(read_images(tmp_path / "one grey.npy", image_shape=(1, 8, 6)).images, grey[:1, None])
+    np.savez(tmp_path / "three.npz", images=grey[:3], labels=np.arange(3))
+    three = read_images(tmp_path / "three.npz", image_shape=(3, 8, 9), resize=True)
+    assert three.images.shape == (3, 3, 8, 9), "as many labels as pictures"
+    narrow = RNG.random((5, 8, 3), dtype=np.float32)
+    np.save(tmp_path / "narrow.npy", narrow)
+    assert read_images(tmp_path / "narrow.npy", image_shape=(3, 8, 3)).images.shape == (5, 3, 8, 3), "the declared size is exact"
+    np.save(tmp_path / "either.npy", RNG.random((3, 8, 3), dtype=np.float32))
+    with pytest.raises(ValueError, match="may be the first or the last axis; add an axis for one picture"):
+        read_images(tmp_path / "either.npy", image_shape=(3, None, None))
+    with pytest.raises(
+        ValueError, match=r"^expected images of shape \(N, ...\), got \(3, 8, 6\), one picture or as many grey ones"
+    ):
+        fit_images(ONE_PICTURE, (3, 8, 6))
+
+
+def test_a_size_of_the_users_own_for_classifiers_that_declare_none(tmp_path):
+    save(tmp_path / "a.png", png(GREY))
+    save(tmp_path / "b.png", png(np.tile(GREY, (2, 3))))
+    read = read_images(tmp_path, image_shape=(3, None, None), size=(8, 10)).images
+    assert read.shape == (2, 3, 8, 10)
+    assert np.array_equal(read[:1], fit_images(unit(GREY)[None], (3, 8, 10), resize=True))
+    assert read_images(tmp_path, size=(8, 10)).images.shape == (2, 1, 8, 10)
+    with pytest.raises(ValueError, match=r"^expected pictures of one size, .*--size HxW"):
+        read_images(tmp_path, image_shape=(3, None, None))
+    for image_shape, size in (((3, 8, 8), (8, 10)), ((5,), (8, 10)), (None, (0, 8)), (None, (8, 10**6))):
+        with pytest.raises(ValueError, match=r"^expected (no size for a classifier|a size of 1 to 8192 pixels)"):
+            read_images(tmp_path, image_shape=image_shape, size=size)
+
+
+def test_an_array_of_an_archive_is_named_behind_a_colon(tmp_path):
+    first, second = RNG.random((2, 1, 4, 4), dtype=np.float32), RNG.random((3, 1, 4, 4), dtype=np.float32)
+    np.savez(tmp_path / "both.npz", clean=first, suspect=second)
+    assert np.array_equal(read_images(f"{tmp_path}/both.npz:suspect").images, second)
+    assert np.array_equal(read_images(tmp_path / "both.npz:clean").images, first)
+    with pytest.raises(ValueError, match="^expected array none in"):
+        read_images(f"{tmp_path}/both.npz:none")
+    with pytest.raises(ValueError, match="^expected one column, got clean in"):
+        read_images(f"{tmp_path}/both.npz:clean", column="suspect")
+    with pytest.raises(ValueError, match="does not exist"):
+        read_images(f"{tmp_path}/none.npz:clean")
+    np.savez(tmp_path / "both.npz:clean", only=second)
+    (tmp_path / "both.npz:clean.npz").rename(tmp_path / "both.npz:clean")
+    with pytest.raises(ValueError, match=r"^expected images as .npy"):
+        read_images(f"{tmp_path}/both.npz:clean")
+    np.savez(tmp_path / "a:b.npz", only=second)
+    assert np.array_equal(read_images(f"{tmp_path}/a:b.npz").images, second), "an existing file goes first"
+
+
+def test_sources_that_are_none_say_the_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for ending in (".npy", ".npz", ".parquet", ".png"):
+        path = save(tmp_path / f"pointer{ending}", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+        with pytest.raises(ValueError, match=r"a pointer of git-lfs to it.*git lfs pull"):
+            read_images(path)
+        os.mkfifo(tmp_path / f"pipe{ending}")
+        (tmp_path / f"device{ending}").symlink_to("/dev/zero")
+        for name in ("pipe", "device"):
+            with pytest.raises(ValueError, match="^expected ") as refused:
+                read_images(tmp_path / f"{name}{ending}")
+            assert "\n" not in str(refused.value)
+    save(tmp_path / "pictures.ZIP", b"PK")
+    with pytest.raises(ValueError, match="a packed one; unpack it first"):
+        read_images("pictures.ZIP")
+    table(tmp_path / "table.PARQUET", [{"bytes": png(GREY), "path": None}])
+    assert len(read_images(tmp_path / "table.PARQUET")) == 1, "endings may be in capitals"
+
+
 def test_a_source_that_miscounts_its_pictures_is_refused():
     encoded = [("a", png(GREY)), ("b", png(GREY))]
     assert stack_pictures(encoded, 2, Target(), "x").shape == (2, 1, 8, 8)

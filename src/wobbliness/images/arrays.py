@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 from numpy.lib import format as npy
 
 from wobbliness.errors import reason_of
+from wobbliness.images.array_axes import image_set_of
 from wobbliness.images.fitting import Target
-from wobbliness.images.image_set import ImageSet, check_expansion, check_set_size, row_names
-from wobbliness.images.values import check_range, unit_values
+from wobbliness.images.image_set import ImageSet, check_expansion, check_set_size
+from wobbliness.input_files import check_regular
 
 LABELS = "labels"
 
@@ -26,12 +26,13 @@ def read_npy(path: Path, target: Target) -> ImageSet:
     Raises:
         ValueError: it is damaged, holds Python objects, is shorter than its header says, or holds no images.
     """
+    check_regular(path)
     with _reading(path):
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # the map is refused where the file is too short
         if not isinstance(mapped, np.ndarray):
             raise ValueError("it is an archive")
     check_set_size(mapped.shape, str(path))
-    return _image_set(np.array(mapped), None, target, path)  # a copy: the file may change while it is measured
+    return image_set_of(np.array(mapped), None, target, path)  # a copy: the file may change while it is measured
 
 
 def read_npz(path: Path, target: Target, *, column: str | None, label_column: str | None) -> ImageSet:
@@ -40,6 +41,7 @@ def read_npz(path: Path, target: Target, *, column: str | None, label_column: st
     Raises:
         ValueError: as for `read_npy`; or the archive lacks a named array, or unpacks to far more than it stores.
     """
+    check_regular(path)
     with _reading(path):
         content = zipfile.ZipFile(path)
     with content:
@@ -56,7 +58,7 @@ def _read_archive(archive: "_Archive", target: Target, column: str | None, label
             found = f"{labels.dtype} of shape {labels.shape}"
             raise ValueError(f"expected {len(images)} integer labels, got {found} as {label_column} in {archive.path}")
         labels = None
-    return _image_set(images, labels, target, archive.path)
+    return image_set_of(images, labels, target, archive.path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,22 +93,6 @@ def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     read = npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = read(stream)
     return shape, dtype
-
-
-def _image_set(array: np.ndarray, labels: Int[np.ndarray, " N"] | None, target: Target, path: Path) -> ImageSet:
-    if array.ndim < 2:
-        raise ValueError(f"expected images of shape (N, ...), got shape {array.shape} in {path}")
-    try:
-        images = unit_values(array)
-    except ValueError as error:
-        raise ValueError(f"{error} in {path}") from None
-    check_range(images, str(path))
-    return ImageSet(
-        images=target.fit_all(np.ascontiguousarray(images)),
-        labels=None if labels is None else labels.astype(np.int64),
-        names=row_names(len(images)),
-        class_names=None,
-    )
 
 
 @contextmanager

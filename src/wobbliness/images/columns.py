@@ -13,16 +13,20 @@ Labels = tuple[Int[np.ndarray, " N"] | None, tuple[str, ...] | None]
 Features = Mapping[str, Any]
 """Type of each column as the hub writes it: `{"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": [...]}}`."""
 
-_DEFAULTS = {"image": ("image",), "label": ("label", "labels")}
+ARRAY = "Array"
+"""The `_type` of a column of nested lists of numbers, whatever the hub's libraries call it."""
+
+_DEFAULTS = {"image": ("image", "images", "pixel_values"), "label": ("label", "labels")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The columns to read, and the classes' names where the label's type tells them."""
+    """The columns to read, the classes' names where the label's type tells them, and whether images are lists of numbers."""
 
     image: str
     label: str | None
     class_names: tuple[str, ...] | None
+    holds_arrays: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -47,12 +51,18 @@ def find_columns(features: Features, name: str, *, column: str | None, label_col
     for wanted in (column, label_column):
         if wanted is not None and wanted not in features:
             raise ValueError(f"expected column {wanted} in {name}, got {', '.join(features) or 'none'}")
-    image = column or _only(_of_type(features, "Image"), "image", name)
+    pictures = _of_type(features, "Image")
+    image = column or _only(pictures or _of_type(features, ARRAY), "image", name)
     if image is None:
         raise ValueError(f"expected a column of pictures in {name}, got {', '.join(features) or 'none'}")
     label = label_column or _only(_of_type(features, "ClassLabel") or _whole_numbers(features), "label", name)
     class_names = _field(features[label], "names") if label else None
-    return Columns(image=image, label=label, class_names=tuple(class_names) if class_names else None)
+    return Columns(
+        image=image,
+        label=label,
+        class_names=tuple(class_names) if class_names else None,
+        holds_arrays=_field(features[image], "_type") == ARRAY,
+    )
 
 
 def labels_from(values: Sequence[Any], columns: Columns, name: str) -> Labels:

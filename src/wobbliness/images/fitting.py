@@ -14,6 +14,9 @@ from wobbliness.images.values import check_range, unit_values
 ImageShape = Sequence[int | None] | None
 """Shape of one image, `(C, H, W)` for pictures; None inside: any size; None: not declared."""
 
+MAX_SIDE = 8192
+"""Pixels of a side that a user may have pictures scaled to."""
+
 PictureFitting = Callable[[UInt8[np.ndarray, "C H W"]], UInt8[np.ndarray, "C h w"]]
 """Brings a picture of any size to the shape that a classifier takes."""
 
@@ -74,12 +77,27 @@ class Target:
     image_shape: ImageShape = None
     resize: bool = False
 
+    @classmethod
+    def of_size(cls, image_shape: ImageShape, size: tuple[int, int]) -> "Target":
+        """The target of pictures that are scaled to a height and a width of the user's.
+
+        Raises:
+            ValueError: the classifier declares another size, a way of its own to get to it, or no pictures.
+        """
+        shape = (None, None, None) if image_shape is None else tuple(image_shape)
+        if isinstance(image_shape, FittedShape) or len(shape) != 3 or not _fits(size, shape[1:]):
+            raise ValueError(f"expected no size for a classifier that declares {_text(shape)}, got {_text(size)}")
+        if not all(1 <= side <= MAX_SIDE for side in size):
+            raise ValueError(f"expected a size of 1 to {MAX_SIDE} pixels a side, got {_text(size)}")
+        return cls(image_shape=(shape[0], *size), resize=True)
+
     def __post_init__(self) -> None:
         if isinstance(self.image_shape, FittedShape):
             return
         if self.resize and (self.picture_shape is None or len(self.picture_shape) != 3 or None in self.picture_shape[1:]):
             raise ValueError(
-                f"expected a classifier that declares the size to resize pictures to, got {_text(self.image_shape) or 'none'}"
+                "expected a classifier that declares the size to resize pictures to, "
+                f"got {_text(self.image_shape) or 'none'}; give a size (size=(H, W), --size HxW)"
             )
 
     @property
@@ -94,6 +112,11 @@ class Target:
         if shape is None:
             return images
         if images.ndim == 3 and len(shape) == 3:
+            if shape[0] not in (None, 1) and _fits(images.shape, shape):
+                raise ValueError(
+                    f"expected images of shape (N, ...), got {images.shape}, one picture or as many grey ones; "
+                    "add an axis for one picture, images[None], or for the channels, images[:, None]"
+                )
             images = images[:, None]
         if _fits(images.shape[1:], shape) and not isinstance(shape, FittedShape):
             return images

@@ -9,7 +9,10 @@ from wobbliness.images.image_set import ImageSet
 from wobbliness.images.pictures import PICTURE_ENDINGS
 from wobbliness.images.stacking import stack_pictures
 
-_FILE_MANAGERS = ("Thumbs.db", "desktop.ini")
+_SYSTEMS = ("__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found", "__pycache__")
+_FILE_MANAGERS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "#recycle", "@recycle")
+_STRAY = frozenset(_SYSTEMS + _FILE_MANAGERS)
+"""Names, in small letters, of what systems, file managers, network drives and notebooks leave in folders."""
 
 
 def read_picture(path: Path, target: Target) -> ImageSet:
@@ -25,13 +28,14 @@ def read_picture(path: Path, target: Target) -> ImageSet:
 def read_picture_folder(folder: Path, target: Target) -> ImageSet:
     """Pictures sorted by name; labels from class folders in alphabetical order, as torchvision's ImageFolder gives them.
 
-    Hidden files and those that file managers leave are skipped. Anything else that is no picture is refused: a picture of
-    another format must not go missing unnoticed.
+    Hidden files and folders, those that systems and file managers leave (`__MACOSX`, `@eaDir`, `Thumbs.db`), and empty folders
+    are skipped: they are no classes. Anything else that is no picture is refused: a picture of another format must not go
+    missing unnoticed.
 
     Raises:
         ValueError: there are no pictures or other files, or as for `stack_pictures`.
     """
-    class_folders = [path for path in _entries(folder) if path.is_dir()]
+    class_folders = [path for path in _entries(folder) if path.is_dir() and _entries(path)]
     if not class_folders:
         files, labels, class_names = _pictures(folder), None, None
     else:
@@ -46,7 +50,7 @@ def read_picture_folder(folder: Path, target: Target) -> ImageSet:
 
 
 def _check_only_folders(folder: Path, class_folders: list[Path]) -> None:
-    beside = [path for path in _entries(folder) if path not in class_folders]
+    beside = [path for path in _entries(folder) if not path.is_dir()]
     if beside:
         raise ValueError(
             f"expected pictures or class folders in {folder}, got both: {class_folders[0].name} and {beside[0].name}"
@@ -54,8 +58,13 @@ def _check_only_folders(folder: Path, class_folders: list[Path]) -> None:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    files = _entries(folder)
+    files = [path for path in _entries(folder) if not (path.is_dir() and not _entries(path))]
     for path in files:
+        if path.is_dir():
+            raise ValueError(
+                f"expected pictures in class folder {folder}, got folder {path.name} in it; "
+                "name a folder whose own folders are the classes"
+            )
         if path.suffix.lower() not in PICTURE_ENDINGS or not path.is_file():
             raise ValueError(f"expected only pictures ({', '.join(PICTURE_ENDINGS)}) in {folder}, got {path.name}")
     return files
@@ -63,4 +72,4 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _entries(folder: Path) -> list[Path]:
     """What is in a folder, by name, without what no user put there."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in _FILE_MANAGERS)
+    return sorted(path for path in folder.iterdir() if not (path.name.startswith(".") or path.name.lower() in _STRAY))

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, from it or from a folder in its layout."""
+"""Data sets by their names on the Hugging Face hub; a local folder of that name is read without asking the hub."""
 
 import os
 import re
@@ -11,6 +11,7 @@ from wobbliness.errors import cause_of
 from wobbliness.images.columns import Columns, find_columns, labels_from
 from wobbliness.images.fitting import Target
 from wobbliness.images.image_set import ImageSet
+from wobbliness.images.local_sets import read_local
 from wobbliness.images.stacking import Encoded, stack_pictures
 from wobbliness.images.tables import column_types, picture_cell
 
@@ -63,10 +64,20 @@ def read_hub(text: str, target: Target, *, column: str | None, label_column: str
     Raises:
         ValueError: the data set or its split cannot be had, a column does not exist, or as for `stack_pictures`.
     """
-    import datasets
-
     wanted = parse_hub_name(text)
     name = HUB_PREFIX + text
+    columns: dict[str, str | None] = {"column": column, "label_column": label_column}
+    if Path(wanted.source).is_dir():
+        bare = f"{HUB_PREFIX}{wanted.name}"
+        return read_local(Path(wanted.source), target, config=wanted.config, split=wanted.split, name=bare, **columns)
+    return _read_remote(wanted, target, name, **columns)
+
+
+def _read_remote(wanted: HubName, target: Target, name: str, *, column: str | None, label_column: str | None) -> ImageSet:
+    import datasets
+
+    if _looks_local(wanted.source):
+        raise ValueError(f"expected data set {name} as a folder or a name on the hub, got no folder {wanted.source}")
     try:
         table = datasets.load_dataset(wanted.source, wanted.config, split=wanted.split or _only_split(wanted))
     except _Ambiguous:
@@ -76,10 +87,15 @@ def read_hub(text: str, target: Target, *, column: str | None, label_column: str
         raise ValueError(f"expected data set {name} in ${DATA_VARIABLE} or on the hub, got {reason}") from error
     columns = find_columns(column_types(table.features.arrow_schema), name, column=column, label_column=label_column)
     table = table.select_columns(columns.names).cast_column(columns.image, datasets.Image(decode=False))
-    rows = _Rows(table, columns, roots=_roots(wanted.source))
+    rows = _Rows(table, columns, roots=_caches())
     images = stack_pictures(rows, len(table), target, name)
     labels, class_names = labels_from(table[columns.label][:] if columns.label else [], columns, name)
     return ImageSet(images=images, labels=labels, names=tuple(rows.names), class_names=class_names)
+
+
+def _looks_local(source: str) -> bool:
+    """Whether what is no folder can be no name on the hub either: a path, a file, a script or an address."""
+    return source.count("/") > 1 or source.startswith((".", "/", "~")) or "\\" in source or ":" in source or Path(source).exists()
 
 
 class _Ambiguous(ValueError):
@@ -119,10 +135,9 @@ class _Rows:
         return file
 
 
-def _roots(source: str) -> tuple[Path, ...]:
-    """Folders that a data set's own files are in: its folder, or the libraries' caches."""
+def _caches() -> tuple[Path, ...]:
+    """Folders that the files of a data set of the hub are in."""
     import datasets
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    own = [Path(source)] if Path(source).is_dir() else []
-    return tuple(root.resolve() for root in (*own, Path(HF_HUB_CACHE), Path(datasets.config.HF_DATASETS_CACHE)))
+    return tuple(root.resolve() for root in (Path(HF_HUB_CACHE), Path(datasets.config.HF_DATASETS_CACHE)))

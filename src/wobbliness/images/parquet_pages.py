@@ -8,16 +8,24 @@ from wobbliness.errors import cause_of
 
 _UNPACKED, _STORED = 2, 3  # fields of the format's PageHeader
 _ENCODINGS = {5: 2, 7: 2, 8: 4}  # its fields for each kind of page, and in each the field of the encoding
+_NUM_VALUES = 1  # and of the number of its values
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _STRUCT = 1, 2, 3, 7, 8, 12  # types of Thrift's compact protocol
 _INTEGERS = (4, 5, 6)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """What a page's header says: how many bytes it unpacks to, and the number of its encoding, 0 where it states none."""
+    """What a page's header says.
+
+    Attributes:
+        unpacked: bytes that it unpacks to.
+        encoding: its number, 0 where the header states none.
+        num_values: of its values; a run of equal ones takes no bytes.
+    """
 
     unpacked: int
     encoding: int
+    num_values: int
 
 
 def unpacked_size(stream: BinaryIO, chunk: Any) -> int:
@@ -44,8 +52,12 @@ def pages(stream: BinaryIO, chunk: Any) -> Iterator[Page]:
             header = _struct(stream)
             if min(header[_UNPACKED], header[_STORED]) < 0:
                 raise ValueError("a negative size")
-            encodings = [header[kind].get(field, 0) for kind, field in _ENCODINGS.items() if isinstance(header.get(kind), dict)]
-            yield Page(unpacked=header[_UNPACKED], encoding=max(encodings, default=0))
+            kinds = [(header[kind], field) for kind, field in _ENCODINGS.items() if isinstance(header.get(kind), dict)]
+            yield Page(
+                unpacked=header[_UNPACKED],
+                encoding=max((fields.get(field, 0) for fields, field in kinds), default=0),
+                num_values=sum(fields.get(_NUM_VALUES, 0) for fields, _ in kinds),
+            )
             stream.seek(header[_STORED], 1)
     except (ValueError, IndexError, KeyError, TypeError, OSError, OverflowError, RecursionError) as error:
         raise ValueError(f"expected readable pages in {stream.name}, got {cause_of(error)}") from error

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8, UInt16
 
 from wobbliness.errors import reason_of
-from wobbliness.input_files import check_no_pointer, read_bounded
+from wobbliness.input_files import POINTER_START, read_bounded
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -106,10 +106,8 @@ def _content(path: Path, max_bytes: int) -> bytes:
 
 
 def _check_start(start: bytes, name: str) -> None:
-    try:
-        check_no_pointer(start, Path(name))
-    except ValueError as error:
-        raise _Refused(str(error)) from None
+    if start.startswith(POINTER_START):
+        raise _Refused(f"expected the picture itself, got a pointer of git-lfs to it in {name}; fetch it with `git lfs pull`")
     if start.startswith(_PNG_START) and len(start) > 25 and start[24] == 16 and start[25] != _PNG_GREY:
         raise _Refused(f"expected 8-bit colours, got a 16-bit PNG in {name}; store 8 bits, or all 16 in an .npy array")
 

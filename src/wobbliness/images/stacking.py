@@ -55,7 +55,10 @@ class _Stack:
             images, self._first_name = self._allocated(picture.shape), name
         if picture.shape[1:] != images.shape[2:]:
             sizes = ["{} x {}".format(*shape[-2:]) for shape in (images.shape, picture.shape)]
-            raise ValueError(f"expected pictures of one size, got {sizes[0]} in {self._first_name} and {sizes[1]} in {name}")
+            raise ValueError(
+                f"expected pictures of one size, got {sizes[0]} in {self._first_name} and {sizes[1]} in {name}; "
+                "scale them to one (size=(H, W), --size HxW)"
+            )
         if len(picture) > images.shape[1]:
             grey, images = images, self._allocated(picture.shape)
             images[: self._num_added] = grey[: self._num_added]

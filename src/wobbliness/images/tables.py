@@ -1,19 +1,71 @@
-"""Encoded pictures in Parquet files, as the Hugging Face hub stores them."""
+"""Pictures in Parquet tables, as the Hugging Face hub stores them: encoded, or as nested lists of numbers."""
 
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from wobbliness.errors import reason_of
-from wobbliness.images.columns import Columns, Features, find_columns, labels_from
+from wobbliness.images.array_axes import image_set_of
+from wobbliness.images.columns import ARRAY, Columns, Features, find_columns, labels_from
 from wobbliness.images.fitting import Target
-from wobbliness.images.image_set import ImageSet, check_expansion
-from wobbliness.images.parquet_pages import unpacked_size
+from wobbliness.images.image_set import ImageSet, check_expansion, check_set_size
+from wobbliness.images.parquet_pages import pages
 from wobbliness.images.stacking import Encoded, stack_pictures
+from wobbliness.input_files import check_regular
 
-_SPLIT_OF_SHARD = re.compile(r"(?P<split>.*?)-\d+-of-\d+.*\.parquet")
+SPLIT_OF_SHARD = re.compile(r"(?P<split>.*?)-\d+-of-\d+.*\.parquet", re.IGNORECASE)
+MAX_NAME_LENGTH = 4096
+
+_BATCH_ROWS, _BATCH_BYTES = 64, 64 * 2**20
+_LARGEST_VALUE = 8  # bytes that a number of a list takes at most while it is read
+
+
+@runtime_checkable
+class Table(Protocol):
+    """Rows of a file, read one by one.
+
+    Attributes:
+        schema: names and Arrow types of its columns.
+        num_rows: as it states.
+    """
+
+    schema: Any
+    num_rows: int
+
+    def check(self, columns: Columns) -> None:
+        """ValueError where a column is missing, or unpacks to far more than it stores."""
+        ...
+
+    def rows(self, columns: Columns) -> Iterator[Any]:
+        """Batches of one row each."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowRange:
+    """The rows from `start` to before `stop` of a table; all of them to the end where `stop` is None."""
+
+    table: Table
+    start: int = 0
+    stop: int | None = None
+
+    def __len__(self) -> int:
+        return (self.table.num_rows if self.stop is None else min(self.stop, self.table.num_rows)) - self.start
+
+    def rows(self, columns: Columns) -> Iterator[Any]:
+        """Batches of one row each."""
+        for row, batch in enumerate(self.table.rows(columns)):
+            if self.stop is not None and row >= self.stop:
+                return
+            if row >= self.start:
+                yield batch
 
 
 def read_parquet(path: Path, target: Target, *, column: str | None, label_column: str | None) -> ImageSet:
@@ -25,21 +77,47 @@ def read_parquet(path: Path, target: Target, *, column: str | None, label_column
         ValueError: a file is damaged, has not the columns, or unpacks to far more than it stores; a folder holds several splits;
             or as for `stack_pictures`.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    with reading_table(str(path)):
+        parts = [RowRange(table=ParquetTable(file)) for file in _files(path)]
+    return read_rows(parts, target, str(path), column=column, label_column=label_column)
 
-    try:
-        files = _files(path)
-        tables = [pq.ParquetFile(file) for file in files]
-        columns = find_columns(column_types(tables[0].schema_arrow), str(path), column=column, label_column=label_column)
-        for file, table in zip(files, tables, strict=True):
-            _check_columns(file, table, columns)
-        num_rows = sum(table.metadata.num_rows for table in tables)
-        rows = _Rows(tables, columns, path)
-        images = stack_pictures(rows, num_rows, target, str(path))
-    except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise ValueError(f"expected a table of pictures, got {path}: {reason_of(error)}") from error
-    labels, class_names = labels_from(rows.labels, columns, str(path))
+
+def read_rows(
+    parts: Sequence[RowRange],
+    target: Target,
+    name: str,
+    *,
+    column: str | None,
+    label_column: str | None,
+    root: Path | None = None,
+) -> ImageSet:
+    """The pictures of rows of tables that have the same columns.
+
+    Args:
+        parts: which rows.
+        target: what the pictures are fitted to.
+        name: of the source, for messages.
+        column: the pictures', if named.
+        label_column: the labels', if named.
+        root: folder in which a table may name pictures by their paths; None where it may name none.
+
+    Raises:
+        ValueError: as for `read_parquet`.
+    """
+    with reading_table(name):
+        columns = find_columns(column_types(parts[0].table.schema), name, column=column, label_column=label_column)
+        for part in parts:
+            part.table.check(columns)
+        rows = _Rows(parts, columns, name, root)
+        num_rows = sum(map(len, parts))
+        if columns.holds_arrays:
+            array = _stacked_arrays(rows, num_rows, name)
+        else:
+            images = stack_pictures(rows.encoded(), num_rows, target, name)
+    labels, class_names = labels_from(rows.labels, columns, name)
+    if columns.holds_arrays:
+        read = image_set_of(array, labels if labels is not None else np.zeros(len(array), np.int64), target, name)
+        images = read.images
     return ImageSet(images=images, labels=labels, names=tuple(rows.names), class_names=class_names)
 
 
@@ -48,53 +126,155 @@ def column_types(schema: Any) -> Features:
     features: dict[str, Any] = {field.name: _feature(field.type) for field in schema}
     try:
         written = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return features | {name: feature for name, feature in written.items() if name in features}
+        lists = {name for name, feature in features.items() if feature["_type"] == ARRAY}
+        return features | {name: feature for name, feature in written.items() if name in features and name not in lists}
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError):  # absent, or not as the libraries write it
         return features
 
 
 def parquet_files(folder: Path) -> list[Path]:
     """Parquet files of a folder, by name."""
-    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".parquet" and not path.name.startswith("."))
+
+
+class ParquetTable:
+    """A Parquet file."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens it; ValueError where it is no regular file."""
+        import pyarrow.parquet as pq
+
+        check_regular(path)
+        self._path, self._file = path, pq.ParquetFile(path)
+        self.schema, self.num_rows = self._file.schema_arrow, self._file.metadata.num_rows
+        self._largest_page = 1
+
+    def check(self, columns: Columns) -> None:
+        """ValueError where a column is missing, or unpacks to far more than it stores."""
+        check_columns(self.schema, columns, self._path)
+        metadata = self._file.metadata
+        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+        chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
+        with self._path.open("rb") as stream:
+            for chunk in chunks:
+                if chunk.path_in_schema.split(".")[0] in columns.names:
+                    stored = min(chunk.total_compressed_size, self._path.stat().st_size)
+                    found = list(pages(stream, chunk))
+                    check_expansion(sum(page.unpacked for page in found), stored, str(self._path))
+                    self._largest_page = max(self._largest_page, *(page.unpacked for page in found), 1)
+                    if columns.holds_arrays:  # in nested lists a run of equal numbers takes no bytes
+                        num_values = sum(page.num_values for page in found)
+                        check_expansion(num_values * _LARGEST_VALUE, stored, str(self._path))
+
+    def rows(self, columns: Columns) -> Iterator[Any]:
+        """Batches of one row each, read some at a time: so few that they are small even where each is a whole page."""
+        batch_size = max(1, min(_BATCH_ROWS, _BATCH_BYTES // self._largest_page))
+        for batch in self._file.iter_batches(batch_size=batch_size, columns=columns.names, use_threads=False):
+            for row in range(len(batch)):
+                yield batch.slice(row, 1)
+
+
+def check_columns(schema: Any, columns: Columns, path: Path) -> None:
+    """ValueError where a column is missing in one of several files."""
+    missing = set(columns.names) - set(schema.names)
+    if missing:
+        raise ValueError(f"expected column {min(missing)} in {path}, got {', '.join(schema.names)}")
 
 
 class _Rows:
     """Goes through the tables row by row, so that a value repeated a million times is held once; keeps names and labels."""
 
-    def __init__(self, tables: list[Any], columns: Columns, path: Path) -> None:
-        self._tables, self._columns, self._path = tables, columns, path
+    def __init__(self, parts: Sequence[RowRange], columns: Columns, name: str, root: Path | None) -> None:
+        self._parts, self._columns, self._name, self._root = parts, columns, name, root
+        self._kept: dict[str, str] = {}
         self.names: list[str] = []
         self.labels: list[Any] = []
 
-    def __iter__(self) -> Iterator[Encoded]:
-        for row in self._cells():
-            cell = row[self._columns.image]
-            name, content = picture_cell(cell)
-            name = name or str(len(self.names))
-            if not isinstance(content, bytes):
-                raise ValueError(
-                    f"expected the bytes of a picture in each row of {self._path}, got none in row {len(self.names)}"
-                )
-            self.names.append(name)
-            self.labels.append(row[self._columns.label] if self._columns.label else None)
-            yield f"{self._path}: {name}", content
+    def encoded(self) -> Iterator[Encoded]:
+        """Name and content of each picture."""
+        for batch in self._batches():
+            path, content = picture_cell(_column(batch, self._columns.image)[0].as_py())
+            self._keep(batch, path)
+            yield f"{self._name}: {self.names[-1]}", content if isinstance(content, bytes) else self._file(path)
 
-    def _cells(self) -> Iterator[dict[str, Any]]:
-        for table in self._tables:
-            for batch in table.iter_batches(batch_size=1, columns=self._columns.names, use_threads=False):
-                yield from batch.to_pylist()
+    def arrays(self) -> Iterator[np.ndarray]:
+        """The numbers of each row."""
+        for batch in self._batches():
+            self._keep(batch, None)
+            yield _array_of(_column(batch, self._columns.image), f"row {len(self.names) - 1} of {self._name}")
+
+    def _batches(self) -> Iterator[Any]:
+        for part in self._parts:
+            yield from part.rows(self._columns)
+
+    def _keep(self, batch: Any, path: Any) -> None:
+        name = path if isinstance(path, str) and path else str(len(self.names))
+        self.names.append(self._once(os.path.basename(name) if self._root else name))
+        label = _column(batch, self._columns.label)[0].as_py() if self._columns.label else None
+        self.labels.append(self._once(label) if isinstance(label, str) else label)
+
+    def _once(self, text: str) -> str:
+        if len(text) > MAX_NAME_LENGTH:
+            raise ValueError(f"expected names of at most {MAX_NAME_LENGTH} letters in {self._name}, got {len(text)}")
+        return self._kept.setdefault(text, text)
+
+    def _file(self, path: Any) -> Path:
+        """The file of a data set that stores pictures beside its table; a stranger's table may not name others."""
+        row = len(self.names) - 1
+        if self._root is None:
+            raise ValueError(f"expected the bytes of a picture in each row of {self._name}, got none in row {row}")
+        root = self._root.resolve()
+        file = (root / str(path or "")).resolve()
+        if not path or not file.is_relative_to(root):
+            raise ValueError(f"expected a picture within the data set, got {path or 'none'} in row {row} of {self._name}")
+        return file
 
 
-def picture_cell(cell: Any) -> tuple[str | None, Any]:
+def picture_cell(cell: Any) -> tuple[Any, Any]:
     """Path and bytes of a cell: a dictionary of both as the hub writes it, or the bytes alone."""
     return (cell.get("path"), cell.get("bytes")) if isinstance(cell, dict) else (None, cell)
+
+
+def _column(batch: Any, name: str) -> Any:
+    column = batch.column(name)
+    return getattr(column, "storage", column)  # of the arrays of `datasets`, which registers types of its own
+
+
+def _stacked_arrays(rows: _Rows, num_rows: int, name: str) -> np.ndarray:
+    stacked: np.ndarray | None = None
+    for row, image in enumerate(rows.arrays()):
+        if stacked is None:
+            check_set_size((num_rows, *image.shape), name)
+            stacked = np.empty((num_rows, *image.shape), image.dtype)
+        if row >= num_rows or image.shape != stacked.shape[1:]:
+            raise ValueError(f"expected {num_rows} images of one shape in {name}, got {image.shape} in row {row}")
+        stacked[row] = image
+    if stacked is None or len(rows.names) < num_rows:
+        raise ValueError(f"expected {num_rows or 'at least one'} images in {name}, got {len(rows.names)}")
+    return stacked
+
+
+def _array_of(column: Any, name: str) -> np.ndarray:
+    """The numbers of the one row of a column of nested lists; ValueError where lists differ in length or numbers are missing."""
+    shape, values = [], column
+    while _is_list(values.type):
+        if values.null_count or len(values) == 0:
+            raise ValueError(f"expected numbers, got none in {name}")
+        lengths = values.value_lengths().unique().to_pylist()
+        if len(lengths) != 1:
+            raise ValueError(f"expected lists of one length, got {lengths[:3]} in {name}")
+        shape.append(lengths[0])
+        values = values.flatten()
+    if values.null_count:
+        raise ValueError(f"expected numbers, got none in {name}")
+    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(shape)
 
 
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     files = parquet_files(path)
-    splits = {match["split"] for file in files if (match := _SPLIT_OF_SHARD.fullmatch(file.name))}
+    splits = {match["split"] for file in files if (match := SPLIT_OF_SHARD.fullmatch(file.name))}
     if len(splits) > 1:
         raise ValueError(f"expected one split in {path}, got {', '.join(sorted(splits))}; choose one as hf:{path}[SPLIT]")
     return files
@@ -103,20 +283,28 @@ def _files(path: Path) -> list[Path]:
 def _feature(kind: Any) -> dict[str, Any]:
     import pyarrow as pa
 
+    kind = getattr(kind, "storage_type", kind)
     is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
     is_picture = is_binary or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
-    return {"_type": "Image"} if is_picture else {"_type": "Value", "dtype": str(kind)}
+    number = kind
+    while _is_list(number):
+        number = number.value_type
+    is_array = number is not kind and (pa.types.is_integer(number) or pa.types.is_floating(number))
+    return {"_type": "Image"} if is_picture else {"_type": ARRAY if is_array else "Value", "dtype": str(kind)}
 
 
-def _check_columns(file: Path, table: Any, columns: Columns) -> None:
-    """ValueError where a column is missing in one of several files, or a bomb."""
-    missing = set(columns.names) - set(table.schema_arrow.names)
-    if missing:
-        raise ValueError(f"expected column {min(missing)} in {file}, got {', '.join(table.schema_arrow.names)}")
-    groups = [table.metadata.row_group(index) for index in range(table.metadata.num_row_groups)]
-    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
-    with file.open("rb") as stream:
-        for chunk in chunks:
-            if chunk.path_in_schema.split(".")[0] in columns.names:
-                stored = min(chunk.total_compressed_size, file.stat().st_size)
-                check_expansion(unpacked_size(stream, chunk), stored, str(file))
+def _is_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+@contextmanager
+def reading_table(name: str) -> Iterator[None]:
+    """One line for whatever a damaged table raises."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        raise ValueError(f"expected a table of pictures, got {name}: {reason_of(error)}") from error

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
+from wobbliness.images.fitting import Target
 from wobbliness.images.hub import DATA_VARIABLE, HUB_NAMES, data_source
+from wobbliness.images.local_sets import read_local
 
 NUM_DIGITS_FOR_TEST = 600
 
@@ -59,8 +61,11 @@ def require_data(name: str) -> None:
     """
     if name not in DATASET_NAMES:
         raise ValueError(f"expected a data set out of {', '.join(DATASET_NAMES)}, got {name!r}")
-    if name == "digits" or any(Path(source := data_source(name)).glob("**/*.parquet")):
+    source = data_source(name)
+    if name == "digits" or any(Path(source).glob("**/*.parquet")):
         return
+    if Path(source).is_dir():
+        raise _missing(name, source, FileNotFoundError("no Parquet files"))
     import datasets
 
     try:
@@ -92,9 +97,11 @@ def _digits_table() -> Float64[np.ndarray, "N 65"]:
 
 
 def _load_split(name: str, split: str) -> Split:
+    source = data_source(name)
+    if Path(source).is_dir():
+        return _local_split(name, Path(source), split)
     import datasets
 
-    source = data_source(name)
     try:
         table = datasets.load_dataset(source, split=split)
     except Exception as error:  # as above
@@ -107,6 +114,15 @@ def _load_split(name: str, split: str) -> Split:
     pixels = pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, -1, 1)
     labels = np.asarray(table["label"], dtype=np.int64)
     return Split(images=(pixels / np.float32(255)).astype(np.float32), labels=labels, num_classes=10)
+
+
+def _local_split(name: str, folder: Path, split: str) -> Split:
+    """Read by its files alone: nothing in the folder can have anything fetched."""
+    columns = {"column": _IMAGE_COLUMNS[name], "label_column": "label"}
+    read = read_local(folder, Target(), config=None, split=split, name=name, **columns)
+    if read.labels is None:
+        raise ValueError(f"expected labels of data set {name}, got none in {folder}")
+    return Split(images=read.images, labels=read.labels, num_classes=10)
 
 
 def _missing(name: str, source: str, error: Exception) -> ValueError:

@@ -1,0 +1,97 @@
+"""Which axes of an array are images, channels, rows and columns, told by what the classifier declares."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from wobbliness.images.fitting import FittedShape, Target
+from wobbliness.images.image_set import ImageSet, row_names
+from wobbliness.images.values import check_range, unit_values
+
+
+def image_set_of(array: np.ndarray, labels: Int[np.ndarray, " N"] | None, target: Target, path: Path | str) -> ImageSet:
+    """The images of an array from a file, fitted to a classifier.
+
+    Raises:
+        ValueError: its values are no pixels, its axes can be read in several ways, or as for `Target.fit_all`.
+    """
+    if array.ndim < 2:
+        raise ValueError(f"expected images of shape (N, ...), got shape {array.shape} in {path}")
+    array = with_image_axis(array, target, str(path), is_set=labels is not None)
+    try:
+        images = unit_values(array)
+    except ValueError as error:
+        raise ValueError(f"{error} in {path}") from None
+    check_range(images, str(path))
+    return ImageSet(
+        images=target.fit_all(np.ascontiguousarray(images)),
+        labels=None if labels is None else labels.astype(np.int64),
+        names=row_names(len(images)),
+        class_names=None,
+    )
+
+
+def with_image_axis(array: np.ndarray, target: Target, name: str, *, is_set: bool) -> np.ndarray:
+    """The array as `(N, ...)`, channels first, as far as the declared shape of a picture tells.
+
+    One picture `(C, H, W)`, `(H, W, C)` or, where it is grey, `(H, W)` becomes a set of one. Channels that are last, and could
+    not be rows, become the first.
+
+    Args:
+        array: of a file.
+        target: what the classifier declares.
+        name: of the array, for messages.
+        is_set: whether its first axis is known to count images, by their labels.
+
+    Raises:
+        ValueError: one picture could have its channels first or last.
+    """
+    shape = target.image_shape
+    if shape is None or len(shape) != 3:
+        return array
+    if array.ndim == 2 and not is_set and shape[0] in (None, 1, 3) and _are_sides(array.shape, target):
+        return array[None, None]
+    if array.ndim == 3 and not is_set:
+        return _maybe_one_picture(array, target, name)
+    if array.ndim == 4 and _has_channels_last(array.shape[1:], shape[0]):
+        return np.moveaxis(array, -1, 1)
+    return array
+
+
+def _maybe_one_picture(array: np.ndarray, target: Target, name: str) -> np.ndarray:
+    """`(N, H, W)` as it is, unless it is one picture of several channels."""
+    channels = target.image_shape[0] if target.image_shape else None
+    if channels is None:
+        return array
+    first = channels > 1 and array.shape[0] == channels and _are_sides(array.shape[1:], target)
+    last = array.shape[2] == channels and _are_sides(array.shape[:2], target)
+    if first and last:
+        raise ValueError(
+            f"expected images of shape (N, ...), got shape {array.shape} in {name}: its channels may be the first or the last "
+            "axis; add an axis for one picture, array[None], channels first"
+        )
+    if first:
+        return array[None]
+    grey = channels in (1, 3) and _are_exactly(array.shape[1:], target)
+    return np.moveaxis(array, -1, 0)[None] if last and not grey else array
+
+
+def _has_channels_last(sizes: Sequence[int], channels: int | None) -> bool:
+    return channels is not None and sizes[2] == channels and sizes[0] != channels and not (channels == 3 and sizes[0] == 1)
+
+
+def _are_sides(sizes: Sequence[int], target: Target) -> bool:
+    """Whether a picture may have this height and width: those declared, or any where it is resized."""
+    return target.resize or isinstance(target.image_shape, FittedShape) or _are_declared(sizes, target)
+
+
+def _are_declared(sizes: Sequence[int], target: Target) -> bool:
+    declared = (target.image_shape or ())[1:]
+    return all(want in (None, got) for got, want in zip(sizes, declared, strict=True))
+
+
+def _are_exactly(sizes: Sequence[int], target: Target) -> bool:
+    """Whether these are the declared height and width, and both are declared."""
+    return tuple(sizes) == tuple((target.image_shape or ())[1:])

@@ -1,0 +1,128 @@
+"""Folders that `save_to_disk` of `datasets` writes: Arrow files beside a list of them."""
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wobbliness.errors import reason_of
+from wobbliness.images.columns import Columns
+from wobbliness.images.tables import check_columns, reading_table
+from wobbliness.input_files import check_regular, read_bounded
+
+MAX_JSON_BYTES = 16 * 2**20
+
+_STATE, _SPLITS = "state.json", "dataset_dict.json"
+_HEADER_TYPE, _HEADER, _RECORD_BATCH, _COMPRESSION = 1, 2, 3, 3  # of the format's Message and RecordBatch
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote this folder, of one split or of several."""
+    return (folder / _STATE).is_file() or (folder / _SPLITS).is_file()
+
+
+def saved_splits(folder: Path) -> dict[str, Path]:
+    """The folder of each split.
+
+    Raises:
+        ValueError: a list of splits is no such list, or names a folder elsewhere.
+    """
+    if not (folder / _SPLITS).is_file():
+        return {str(_json(folder / _STATE).get("_split") or "train"): folder}
+    names = _json(folder / _SPLITS).get("splits")
+    if not isinstance(names, list) or not all(_is_plain(name) for name in names):
+        raise ValueError(f"expected a list of splits in {folder / _SPLITS}, got {str(names)[:80]}")
+    return {name: folder / name for name in names}
+
+
+def saved_tables(folder: Path) -> list["ArrowTable"]:
+    """The tables of one split.
+
+    Raises:
+        ValueError: it lists files elsewhere, or one is damaged or compressed.
+    """
+    files = _json(folder / _STATE).get("_data_files")
+    names = [file.get("filename") if isinstance(file, dict) else None for file in files] if isinstance(files, list) else [None]
+    if not all(_is_plain(name) for name in names):
+        raise ValueError(f"expected names of Arrow files in {folder / _STATE}, got {str(files)[:80]}")
+    return [ArrowTable(folder / str(name)) for name in names]
+
+
+class ArrowTable:
+    """A file in Arrow's streaming format, not compressed: it is mapped, and takes no more memory than it stores."""
+
+    def __init__(self, path: Path) -> None:
+        """Counts its rows; ValueError where it is no regular file, or compressed."""
+        import pyarrow as pa
+
+        check_regular(path)
+        self._path = path
+        with reading_table(str(path)):
+            with pa.memory_map(str(path)) as source:
+                _check_uncompressed(source, path)
+            self.schema = self._stream().schema
+            self.num_rows = sum(len(batch) for batch in self._stream())
+
+    def check(self, columns: Columns) -> None:
+        """ValueError where a column is missing."""
+        check_columns(self.schema, columns, self._path)
+
+    def rows(self, columns: Columns) -> Iterator[Any]:
+        """Batches of one row each."""
+        for batch in self._stream():
+            chosen = batch.select(columns.names)
+            chosen.validate(full=True)  # a stranger's offsets may lead out of the file
+            for row in range(len(chosen)):
+                yield chosen.slice(row, 1)
+
+    def _stream(self) -> Any:
+        import pyarrow as pa
+
+        return pa.ipc.open_stream(pa.memory_map(str(self._path)))
+
+
+def _check_uncompressed(source: Any, path: Path) -> None:
+    import pyarrow as pa
+
+    for message in pa.ipc.MessageReader.open_stream(source):
+        if _is_compressed(message.metadata.to_pybytes()):
+            raise ValueError(f"expected Arrow files as save_to_disk writes them, got a compressed one, {path}")
+
+
+def _is_compressed(metadata: bytes) -> bool:
+    """Whether a message's batch of rows states a compression; read from its flatbuffer, whose tables start with their fields."""
+    try:
+        message = struct.unpack_from("<I", metadata)[0]
+        kind = _field(metadata, message, _HEADER_TYPE)
+        if kind is None or metadata[kind] != _RECORD_BATCH:
+            return False
+        header = _field(metadata, message, _HEADER)
+        assert header is not None
+        return _field(metadata, header + struct.unpack_from("<I", metadata, header)[0], _COMPRESSION) is not None
+    except (struct.error, IndexError, AssertionError) as error:
+        raise ValueError("expected a readable Arrow message, got another") from error
+
+
+def _field(buffer: bytes, table: int, number: int) -> int | None:
+    """Where a field of a table lies; None where it is absent."""
+    fields = table - struct.unpack_from("<i", buffer, table)[0]
+    size = struct.unpack_from("<H", buffer, fields)[0]
+    if 4 + 2 * number >= size:
+        return None
+    offset = struct.unpack_from("<H", buffer, fields + 4 + 2 * number)[0]
+    return table + offset if offset else None
+
+
+def _is_plain(name: Any) -> bool:
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(read_bounded(path, MAX_JSON_BYTES).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected a readable {path.name}, got {path}: {reason_of(error)}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"expected a {path.name} of names and values, got {path}")
+    return content
