@@ -51,34 +51,28 @@ def classify(images):
 """
 
 
-def endless_loop(path, repeats=10**12):
-    """A graph of one Loop whose tiny step is repeated almost without end."""
+def endless_steps(path, repeats=10**7):
+    """A graph of one Scan whose tiny step takes minutes, in one call of C++."""
     step = helper.make_graph(
-        [helper.make_node("Identity", ["go_on"], ["still"]), helper.make_node("Add", ["value", "one"], ["next"])],
+        [helper.make_node("Add", ["value", "tick"], ["next"])],
         "step",
         [
-            helper.make_tensor_value_info("number", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
             helper.make_tensor_value_info("value", TensorProto.FLOAT, ["batch", 64]),
+            helper.make_tensor_value_info("tick", TensorProto.FLOAT, []),
         ],
-        [
-            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next", TensorProto.FLOAT, ["batch", 64]),
-        ],
+        [helper.make_tensor_value_info("next", TensorProto.FLOAT, ["batch", 64])],
     )
+    one = helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
     graph = helper.make_graph(
         [
             helper.make_node("Flatten", ["images"], ["flat"]),
-            helper.make_node("Loop", ["repeats", "yes", "flat"], ["scores"], body=step),
+            helper.make_node("ConstantOfShape", ["repeats"], ["ticks"], value=one),
+            helper.make_node("Scan", ["flat", "ticks"], ["scores"], body=step, num_scan_inputs=1),
         ],
         "endless",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 1, 8, 8])],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 64])],
-        [
-            helper.make_tensor("repeats", TensorProto.INT64, [], [repeats]),
-            helper.make_tensor("yes", TensorProto.BOOL, [], [True]),
-            helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]),
-        ],
+        [helper.make_tensor("repeats", TensorProto.INT64, [1], [repeats])],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
@@ -86,7 +80,7 @@ def endless_loop(path, repeats=10**12):
 @pytest.fixture
 def folder(tmp_path, images):
     linear_model(tmp_path / "model.onnx", np.random.default_rng(0).normal(size=(64, 4)))
-    endless_loop(tmp_path / "endless.onnx")
+    endless_steps(tmp_path / "endless.onnx")
     np.save(tmp_path / "images.npy", images)
     (tmp_path / "slow.py").write_text(SLOW)
     (tmp_path / "patient.py").write_text(PATIENT)

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 from test_cli import linear_model, run
-from test_interrupts import endless_loop
+from test_interrupts import endless_steps
 
 from wobbliness.time_limit import time_limit
 
@@ -37,7 +37,7 @@ def in_a_thread(images):
 @pytest.fixture
 def folder(tmp_path, images):
     linear_model(tmp_path / "model.onnx", np.random.default_rng(0).normal(size=(64, 4)))
-    endless_loop(tmp_path / "endless.onnx")
+    endless_steps(tmp_path / "endless.onnx")
     np.save(tmp_path / "images.npy", images[:40])
     (tmp_path / "models.py").write_text(MODELS)
     (tmp_path / "never_imported.py").write_text("import time\ntime.sleep(1000)\n")
