@@ -76,7 +76,9 @@ def test_scaling_is_the_formula_and_keeps_what_it_was_given():
 def test_a_torch_module_gets_its_own_pixels(expected):
     for compiled in (False, True):
         classifier = wobbliness.open_classifier(Linear(), compiled=compiled, **OPTIONS)
-        assert np.array_equal(wobbliness.measure(classifier, IMAGES, SIGMA, draws=DRAWS).counts, expected)
+        votes = wobbliness.measure(classifier, IMAGES, SIGMA, draws=DRAWS)
+        assert np.array_equal(votes.counts, expected)
+        assert votes.execution.backend == ("onnxruntime" if compiled else "torch"), votes.execution.reason
     plain = wobbliness.measure(Linear(), IMAGES, SIGMA, draws=DRAWS)
     assert not np.array_equal(plain.counts, expected), "control: the options have an effect"
 
@@ -117,6 +119,7 @@ def test_one_score_of_a_module_is_two_classes():
 
     assert np.array_equal(logits.counts, wobbliness.measure(label, IMAGES, SIGMA, draws=DRAWS, num_classes=2).counts)
     assert np.array_equal(probabilities.counts, logits.counts)
+    assert logits.execution.backend == "onnxruntime"
     assert np.array_equal(wobbliness.measure(inner, IMAGES, SIGMA, draws=DRAWS).counts, logits.counts)
     assert logits.wobbliness.max() > 0
     with pytest.raises(ValueError, match="expected one score for each image with a threshold"):

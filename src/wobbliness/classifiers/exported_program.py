@@ -19,7 +19,17 @@ from wobbliness.classifiers.wrapped_module import ScaledPixels, TwoClasses
 from wobbliness.errors import reason_of
 from wobbliness.quiet_libraries import logs_of
 
-RESHAPING = ("aten.squeeze", "aten.view", "aten.reshape", "aten.flatten", "aten.unsqueeze", "aten._to_copy", "aten.to")
+RESHAPING = (
+    "aten.squeeze",
+    "aten.view",
+    "aten.reshape",
+    "aten.flatten",
+    "aten.unsqueeze",
+    "aten.select",
+    "aten.slice",
+    "aten._to_copy",
+    "aten.to",
+)
 LARGE_STEP, MAX_BLOCK_VALUES = 2**23, 2**28  # values of a step for one image from which blocks are cut; for a piece
 FREE_SIZE = 224  # taken for axes of an image that the program leaves free
 
@@ -114,7 +124,9 @@ class ExportedModule(torch.nn.Module):
 
     def _run(self, images: torch.Tensor) -> torch.Tensor:
         scores: torch.Tensor = tree_leaves(self._program(images))[self._output]
-        return scores.flatten(1) if scores.ndim > 2 else scores.reshape(len(scores), -1)
+        if scores.ndim > 2:
+            scores = scores.squeeze([axis for axis in range(1, scores.ndim) if scores.shape[axis] == 1])
+        return scores[:, None] if scores.ndim == 1 else scores
 
 
 def load_exported(path: Path, *, trust_pickle: bool = False, **options: Any) -> torch.nn.Module:
@@ -152,6 +164,8 @@ def _loaded(source: Any) -> torch.export.ExportedProgram:
 def _with_steps(module: ExportedModule, options: ProgramOptions) -> torch.nn.Module:
     """The module for images in [0, 1] and with two scores at least."""
     scale, threshold = options.scale, module.threshold if options.threshold is None else options.threshold
+    if not module.has_one_score and options.threshold is not None:
+        raise ValueError(f"expected one score for each image with threshold {options.threshold}, got more")
     if module.takes_bytes:
         scale = BYTE if scale is None or (scale == PixelScale()) else scale
         if scale != BYTE:
@@ -159,11 +173,7 @@ def _with_steps(module: ExportedModule, options: ProgramOptions) -> torch.nn.Mod
     if module.has_one_score and threshold is None:
         raise ValueError(ONE_SCORE)
     with_pixels = module if scale is None else ScaledPixels(module, scale)
-    return (
-        TwoClasses(with_pixels, threshold)
-        if threshold is not None and (module.has_one_score or options.threshold is not None)
-        else with_pixels
-    )
+    return with_pixels if threshold is None or not module.has_one_score else TwoClasses(with_pixels, threshold)
 
 
 def _image_input(program: torch.export.ExportedProgram) -> Any:

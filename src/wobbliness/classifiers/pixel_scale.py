@@ -55,7 +55,7 @@ class PixelScale:
                 scaled = step(scaled, value, out=None if scaled is images else scaled)
         return scaled
 
-    def check_channels(self, shape: tuple[int, ...]) -> None:
+    def check_channels(self, shape: Sequence[Any]) -> None:
         """Raises ValueError unless a batch of this shape has the channels that mean and std are given for."""
         if self.num_channels is not None and (len(shape) == 3 or shape[1] != self.num_channels):
             raise ValueError(

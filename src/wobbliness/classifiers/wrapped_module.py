@@ -42,10 +42,10 @@ class TwoClasses(torch.nn.Module):
             ValueError: the module gives more than one score.
         """
         score = self.module(images)
-        if not isinstance(score, torch.Tensor) or score.numel() != len(images):
+        if not isinstance(score, torch.Tensor) or score.shape[1:].numel() != 1:
             found = tuple(score.shape) if isinstance(score, torch.Tensor) else type(score).__name__
             raise ValueError(f"expected one score for each image with a threshold, got {found}")
-        above = score.reshape(-1, 1) - self.threshold
+        above = score.flatten(1) - self.threshold if score.ndim > 1 else score[:, None] - self.threshold
         return torch.cat([torch.zeros_like(above), above], dim=1)
 
 
