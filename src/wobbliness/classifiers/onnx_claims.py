@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import onnx
 import onnx.inliner
 
+from wobbliness.errors import reason_of
+
 FREE_SIZE = 224  # taken for axes of an image, but not of the batch, that the graph leaves free
 LARGE_TENSOR = 1024  # values; shapes are never computed from tensors as large as that
 
@@ -47,7 +49,7 @@ def written_out(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         whole = onnx.inliner.inline_local_functions(whole)
     except Exception as error:  # the checker's own classes share no base but Exception
-        reason = str(error).strip().splitlines()[0]
+        reason = reason_of(error)
         raise ValueError(f"expected functions that can be written out, got {reason}") from error
     for graph in all_graphs(whole):
         del graph.value_info[:]
