@@ -337,6 +337,49 @@ def test_a_markdown_page_that_cannot_be_written_is_found_before_the_work(monkeyp
     assert (tmp_path / "figures" / "made" / "fig2-draws.png").read_bytes() == (study / "figures" / "fig2-draws.png").read_bytes()
 
 
+def test_folders_with_odd_names_are_folders(monkeypatch, capsys, study, tmp_path):
+    for name in (os.fsdecode(b"\xe9"), "[/bold]x", "a b\nc", "=1+1", "-"):
+        shutil.copytree(study, tmp_path / name)
+        code, _, err = run(monkeypatch, capsys, "study", "report", tmp_path / name, "--markdown", tmp_path / "page.md")
+        assert (code, err) == (0, ""), name
+        assert (tmp_path / name / "report.html").is_file()
+        pack_study(tmp_path / name, tmp_path / f"{name} packed")
+        unpack_study(tmp_path / f"{name} packed", tmp_path / f"{name} again")
+
+
+def test_a_run_in_a_folder_whose_name_is_not_utf8_is_refused_before_the_work(monkeypatch, capsys, tmp_path):
+    """Its networks could not be opened: safetensors takes no such path."""
+    out = tmp_path / os.fsdecode(b"\xe9")
+    code, _, err = run(monkeypatch, capsys, "study", "run", "digits", "--out", out)
+    assert (code, err) == (2, f"error: expected an output folder whose name is UTF-8, got {tmp_path}/\\xe9\n")
+    assert not out.exists()
+
+
+def test_a_name_of_a_folder_that_is_too_long_is_one_line(monkeypatch, capsys, study, tmp_path):
+    long = tmp_path / ("x" * 300)
+    pack_study(study, tmp_path / "packed")
+    for arguments in (
+        ("run", "digits", "--out", long),
+        ("report", long),
+        ("status", long),
+        ("pack", study, long),
+        ("unpack", tmp_path / "packed", long),
+    ):
+        code, _, err = run(monkeypatch, capsys, "study", *arguments)
+        assert (code in (1, 2), err.count("\n"), "too long" in err) == (True, 1, True), err
+        assert "Errno" not in err
+
+
+@pytest.mark.parametrize("name", ["report.html", "tables/claims.csv", "figures/fig2-draws.png", "locks/report.lock", "figures"])
+def test_a_folder_in_place_of_a_file_costs_the_page_and_not_the_verdict(monkeypatch, capsys, study, name):
+    if name == "figures":
+        (study / name).write_text("a file")
+    else:
+        (study / name).mkdir(parents=True)
+    code, out, err = run(monkeypatch, capsys, "study", "report", study)
+    assert (code, err.count("\n"), "cannot write" in err, "C1" in out) == (1, 1, True, True), err
+
+
 def unpack_in_a_process(packed, out):
     """Unpacks with a pause before each file, and is killed there."""
     code = (

@@ -29,7 +29,7 @@ from wobbliness.study.picture_strips import pictures_of, strip
 from wobbliness.study.poisoning import t1
 from wobbliness.study.recipes import RECIPES, Cleanse, Universal, recipe_by_name
 from wobbliness.study.records import read_recipe, read_record
-from wobbliness.study.report import write_markdown, write_report
+from wobbliness.study.report import form_report, write_markdown, write_pages, write_report
 from wobbliness.study.status import study_status
 from wobbliness.study.tables import form_tables
 
@@ -404,6 +404,38 @@ def test_markdown_of_a_stranger_is_text(tmp_path):
     rows = [line for line in text.splitlines() if line.startswith("| **C")]
     assert {line.count("|") for line in rows} == {6}
     assert markdown_cell("AUC 0.99 [0.98, 1.00], tau -0.5 (p < 1)") == "AUC 0.99 [0.98, 1.00], tau -0.5 (p &#60; 1)"
+
+
+def test_the_page_of_a_stranger_holds_text_alone(tmp_path):
+    report = form_report(make_study(tmp_path / "study"))
+    evil = "</script><img src=x onerror=alert(1)>\" onload='x' <!--"
+    tables = replace(
+        report.tables,
+        **{name: getattr(report.tables, name).assign(network=evil) for name in ("networks", "points", "batches", "losses")},
+    )
+    found = [replace(finding, ours=evil, settings=evil) for finding in report.findings]
+    write_pages(replace(report, tables=tables, findings=found))
+    page = (tmp_path / "study" / "report.html").read_text()
+    assert "<img src=x" not in page
+    assert "</script><" not in page
+    assert "<!--" not in page
+    assert "&lt;/script&gt;&lt;img src=x" in page, "control: it is there as text"
+
+
+def test_a_record_that_is_packed_twice_is_refused(study, tmp_path):
+    pack_study(study, tmp_path / "packed")
+    path = tmp_path / "packed" / "records.parquet"
+    table = pd.read_parquet(path)
+    pd.concat([table, table.iloc[:1]]).to_parquet(path, index=False)
+    with pytest.raises(ValueError, match="two records of train-"):
+        unpack_study(tmp_path / "packed", tmp_path / "again")
+
+
+def test_few_bytes_do_not_become_many_numbers():
+    table = pa.table({"point": np.zeros(10**7, np.int64)})
+    with pytest.raises(ValueError, match="unpacks to at most"):
+        table_of(parquet(table))
+    assert len(table_of(parquet(table.slice(0, 10**6)))) == 10**6, "control: little may grow"
 
 
 def test_whatever_is_shown_is_short_and_plain():

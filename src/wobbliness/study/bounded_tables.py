@@ -11,14 +11,15 @@ from typing import Any
 
 import pandas as pd
 
+from wobbliness.images.image_set import check_expansion
 from wobbliness.images.parquet_pages import pages
 from wobbliness.study.files import MAX_JSON_BYTES, read_regular
 
 MAX_TABLE_BYTES = 2**28  # stored
 MAX_VALUES = 2 * 10**7  # of one table; the largest of the published studies has 34,000
-MAX_STUDY_VALUES = 10**8
-MAX_STUDY_ROWS = 5 * 10**6
-MAX_TEXT_BYTES = 2**27  # of all records that are packed together
+MAX_STUDY_VALUES = 5 * 10**7
+MAX_STUDY_ROWS = 3 * 10**6
+MAX_TEXT_BYTES = 2**25  # of all records that are packed together
 _GROWING = (6, 7)  # the format's encodings of texts by their differences, which no version of ours writes
 
 
@@ -90,6 +91,7 @@ def _read(content: bytes, *, texts: tuple[str, ...]) -> Any:
     num_columns = max(1, len(file.schema_arrow))
     if min([0, *(group.num_rows for group in groups)]) < 0 or rows * num_columns > MAX_VALUES:
         raise ValueError(f"{rows} rows of {num_columns} columns, more than {MAX_VALUES} values")
+    check_expansion(8 * rows * num_columns, len(content), stream.name)
     if rows == 0:  # columns have whatever type then
         return file.schema_arrow.empty_table()
     _check_columns(file, texts)

@@ -197,8 +197,13 @@ def check_study_folder(folder: Path) -> None:
     Whatever is read, written, locked or removed in the folder afterwards is in the folder.
 
     Raises:
-        ValueError: there is one.
+        ValueError: there is one, or the folder's own name is none.
     """
+    try:
+        folder.lstat()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+            raise ValueError(f"expected a study's folder, got {folder}: {error.strerror or error}") from error
     folders = [folder]
     while folders:
         for entry in _entries(folders.pop()):

@@ -76,9 +76,9 @@ def unpack_study(folder: Path, out: Path) -> None:
         CannotWrite: `out` cannot be written to.
     """
     known = {cell.name for cell in plan(read_recipe(folder))}
-    if out.exists() and not (out.is_dir() and _is_free(out)):
-        raise ValueError(f"expected a new or empty folder, got {out}")
     try:
+        if out.exists() and not (out.is_dir() and _is_free(out)):
+            raise ValueError(f"expected a new or empty folder, got {out}")
         with _read_errors(folder):
             tables = _packed_tables(folder, known)
         with _unpacking(out) as beside, _read_errors(folder):
@@ -91,10 +91,10 @@ def unpack_study(folder: Path, out: Path) -> None:
 
 
 def _check_target(folder: Path) -> None:
-    """ValueError where packing would write over something other than a packed study."""
+    """ValueError where packing would write over something other than a packed study, or follow a link in one."""
+    check_study_folder(folder)
     if (folder / "records").exists() or (folder.exists() and any(folder.iterdir()) and not (folder / STUDY_FILE).is_file()):
         raise ValueError(f"expected a new or empty folder, or a packed study, got {folder}")
-    check_study_folder(folder)
 
 
 def _packed_parts(out: Path, names: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -167,9 +167,13 @@ def _forget(out: Path, made: list[Path]) -> None:
 
 def _packed_tables(folder: Path, known: set[str]) -> dict[str, pd.DataFrame]:
     """Rows of each record. Nothing is written before all cells are known: a name may lead out of a folder."""
+    left = set(known)
     for cell, _ in packed_texts(folder / METADATA):
         if cell not in known:
             raise ValueError(f"a record of {shown(cell)}, which is no cell of it")
+        if cell not in left:
+            raise ValueError(f"two records of {cell}")
+        left.remove(cell)
     budget, tables = Budget(), dict[str, pd.DataFrame]()
     for path in _part_files(folder):
         if path.name != METADATA:

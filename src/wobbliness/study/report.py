@@ -12,7 +12,15 @@ from wobbliness.pages import markdown_cell, number, page_environment
 from wobbliness.study.claims import claims_table, findings
 from wobbliness.study.comparisons import CHOSEN_COLUMNS, full_batches
 from wobbliness.study.figures import FIGURES, FigureFile, draw_figures
-from wobbliness.study.files import check_study_folder, check_writable, make_folder, remove_unfinished, write_beside, write_named
+from wobbliness.study.files import (
+    check_study_folder,
+    check_writable,
+    make_folder,
+    remove_unfinished,
+    write_beside,
+    write_bytes,
+    write_named,
+)
 from wobbliness.study.locks import lock
 from wobbliness.study.page import render_page
 from wobbliness.study.tables import Tables, form_tables
@@ -164,7 +172,8 @@ def _write_tables(tables: Tables, folder: Path) -> None:
     write_beside(folder / CLAIMS, lambda beside: claims.to_csv(beside, index=False))
     for name, frame in tables.frames().items():
         if name == "points":
-            write_beside(folder / POINTS, partial(frame.to_parquet, index=False))
+            points = frame.to_parquet(index=False)  # pyarrow takes no path that is not UTF-8
+            write_bytes(folder / POINTS, points)
         else:
             write_beside(folder / f"{name}.csv", partial(frame.to_csv, index=False))
 

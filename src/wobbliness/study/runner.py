@@ -80,12 +80,13 @@ def run_study(
         do: what does one cell; by default `wobbliness.study.cells.run_cell` at that place.
 
     Raises:
-        ValueError: the folder or the store belongs to another recipe or holds a link, a claim is unknown, a data set cannot be
-            had, or there is no such cluster or device.
+        ValueError: the folder or the store belongs to another recipe or holds a link, the folder's name is not UTF-8, a claim is
+            unknown, a data set cannot be had, or there is no such cluster or device.
         CannotWrite: the folder cannot be written to; what was done before is kept.
         StudyFailed: some cell failed, when all that could be done is done.
     """
     check_study_folder(out)
+    _check_name(out)
     if cluster is None:
         place.check()
     do = do or _CellsAt(place)
@@ -118,6 +119,14 @@ def run_study(
         stack.enter_context(runner_lock(out))
         _run(schedule, engine, report)
     _raise_failures(out, schedule, len(jobs))
+
+
+def _check_name(out: Path) -> None:
+    """ValueError for a folder in which safetensors opens no file, which would be found after the first training."""
+    try:
+        str(out.resolve()).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"expected an output folder whose name is UTF-8, got {out}") from error
 
 
 @dataclass(frozen=True)
