@@ -85,6 +85,13 @@ FORMS = {
         "constants": [("axes", np.array([2, 3]))],
         "label": lambda run, copy: best(run(copy[None])["o"]),
     },
+    "scores (K,) of one image at a time": {
+        "after": [("Squeeze", ["s", "axes"], ["o"], {})],
+        "shape": (1, CHANNELS, SIDE, SIDE),
+        "outputs": [("o", FLOAT, [NUM_CLASSES])],
+        "constants": [("axes", np.array([0]))],
+        "label": lambda run, copy: best(run(copy[None])["o"]),
+    },
     "features before logits": {
         "after": [("Identity", ["s"], ["logits"], {})],
         "outputs": [("flat", FLOAT, [None, FLAT]), ("logits", FLOAT, [None, NUM_CLASSES])],

@@ -114,5 +114,5 @@ def test_a_name_that_is_a_number_goes_before_the_number():
 def test_scores_of_quantised_networks_are_narrow_integers():
     narrow = [Output(name="x", dtype="tensor(uint8)", shape=(None, 10))]
     assert choose_output(narrow) == 0
-    with pytest.raises(ValueError, match="expected an output of labels"):
+    with pytest.raises(ValueError, match="expected an output of labels.*convert the model with zipmap=False"):
         choose_output([Output(name="x", dtype="seq(map(int64,tensor(float)))", shape=None)])

@@ -1,6 +1,7 @@
 """What an ONNX graph tells of its answer: the classes that its labels stand for, and where class 1 begins in one score."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,23 @@ PICKING = {"ArrayFeatureExtractor", "Gather"}
 TO_PROBABILITIES = {"Sigmoid", "HardSigmoid", "Softmax"}
 
 
-def declared_outputs(outputs: Sequence[Any], graph: onnx.GraphProto) -> list[Output]:
-    """The outputs of ONNX Runtime's session; words whose classes the graph lists count as their numbers."""
-    return [_declared(output, graph) for output in outputs]
+def declared_outputs(outputs: Sequence[Any], graph: onnx.GraphProto, batch_size: int | None) -> list[Output]:
+    """The outputs of ONNX Runtime's session.
+
+    Words whose classes the graph lists count as their numbers. A graph for one image at a time may
+    leave the axis of the batch out: `(K,)` is `(1, K)`.
+    """
+    declared = [_declared(output, graph) for output in outputs]
+    is_single = [batch_size == 1 and is_without_batch(output.shape) for output in declared]
+    return [
+        replace(output, shape=(1, *(output.shape or ()))) if single else output
+        for output, single in zip(declared, is_single, strict=True)
+    ]
+
+
+def is_without_batch(shape: Sequence[int | None] | None) -> bool:
+    """Whether an answer to one image is a vector of several values."""
+    return shape is not None and len(shape) == 1 and shape[0] not in (1, None)
 
 
 def classes_of(graph: onnx.GraphProto, name: str) -> np.ndarray | None:

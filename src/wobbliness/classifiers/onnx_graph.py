@@ -8,7 +8,7 @@ import onnx
 from jaxtyping import Float32
 
 from wobbliness.classifiers.layouts import ImageShape, Layout
-from wobbliness.classifiers.onnx_answers import classes_of, declared_outputs, threshold_of
+from wobbliness.classifiers.onnx_answers import classes_of, declared_outputs, is_without_batch, threshold_of
 from wobbliness.classifiers.onnx_checks import read_checked
 from wobbliness.classifiers.onnx_claims import written_out
 from wobbliness.classifiers.onnx_input import OnnxInput
@@ -91,7 +91,7 @@ class OnnxGraph:
         self.batch_size, self.image_shape = self._prepare.batch_size, self._prepare.image_shape
         if operator := block_dependent_operator(model):
             self.batch_size = _alone(self.batch_size, operator, str(path))
-        outputs = declared_outputs(self._session.get_outputs(), model.graph)
+        outputs = declared_outputs(self._session.get_outputs(), model.graph, self._prepare.batch_size)
         chosen = outputs[choose_output(outputs, options.output, num_classes=options.num_classes, source=str(path))]
         self._output = chosen.name
         self.classes = None if chosen.is_float else classes_of(model.graph, chosen.name)
@@ -115,6 +115,9 @@ class OnnxGraph:
 
     def _run_block(self, images: np.ndarray) -> np.ndarray:
         """One pass; a block shorter than the graph's own size is filled up with images that it already holds."""
+        if self.batch_size == 1:
+            answer = self._run(images)
+            return answer[None] if is_without_batch(answer.shape) else answer
         if self.batch_size is None or len(images) == self.batch_size:
             return self._run(images)
         return self._run(np.resize(images, (self.batch_size, *images.shape[1:])))[: len(images)]

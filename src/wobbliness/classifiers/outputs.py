@@ -12,7 +12,8 @@ LOGIT_WORDS = frozenset({"logit", "logits"})
 PROBABILITY_WORDS = frozenset({"prob", "probs", "proba", "probability", "probabilities", "softmax", "sigmoid"})
 SCORE_WORDS = LOGIT_WORDS | PROBABILITY_WORDS | {"score", "scores"}
 LABEL_WORDS = frozenset(
-    {"label", "labels", "class", "classes", "category", "argmax", "pred", "preds", "predicted", "prediction", "predictions"}
+    {"label", "labels", "class", "classes", "classifier", "classification", "category", "argmax"}
+    | {"pred", "preds", "predicted", "prediction", "predictions"}
 )
 OUTPUT_WORDS = frozenset({"output", "outputs", "out", "y", "0"})
 # fmt: off
@@ -116,7 +117,7 @@ def choose_output(
         raise ValueError(
             f"expected one output of labels or scores, got {_listed(best)} in {source}; choose one by output=NAME (--output)"
         )
-    hint = "; if one of them is meant, choose it by output=NAME (--output)" if candidates else ""
+    hint = "; if one of them is meant, choose it by output=NAME (--output)" if candidates else _way_out(outputs)
     raise ValueError(f"expected an output of {_kinds(wants_scores, num_classes)}, got {_listed(outputs)} in {source}{hint}")
 
 
@@ -127,7 +128,7 @@ def _wanted(outputs: Sequence[Output], wanted: str, source: str, *, wants_scores
         raise ValueError(f"expected an output of {source}, one of {', '.join(names)}, got {wanted!r}")
     output = outputs[index]
     if not output.may_hold_classes or _is_of_top_k(output, outputs) or (wants_scores and not output.is_float):
-        raise ValueError(f"expected an output of {_kinds(wants_scores)}, got {output} in {source}")
+        raise ValueError(f"expected an output of {_kinds(wants_scores)}, got {output} in {source}{_way_out([output])}")
     return index
 
 
@@ -178,6 +179,11 @@ def _logits_of(scores: list[Output]) -> list[Output]:
     logits = [output for output in scores if output.words & LOGIT_WORDS]
     about = {(output.words - SCORE_WORDS, output.width) for output in scores}
     return logits if len(logits) == 1 and len(about) == 1 else scores
+
+
+def _way_out(outputs: Sequence[Output]) -> str:
+    """What to do about the maps from class to probability that scikit-learn's converter writes."""
+    return "; convert the model with zipmap=False" if any("map(" in output.dtype for output in outputs) else ""
 
 
 def _kinds(wants_scores: bool, num_classes: int | None = None) -> str:
