@@ -10,6 +10,7 @@ import wobbliness
 from wobbliness.classifiers import compiled
 from wobbliness.classifiers.onnx_graph import OnnxGraph, over_blocks
 from wobbliness.execution import MAX_BLOCK, MIN_BLOCK, Execution, default_block_size
+from wobbliness.process_state import quiet_thread
 from wobbliness.study.networks import build_network
 from wobbliness.workers import default_workers, for_each, num_cores
 
@@ -44,7 +45,7 @@ class Restless(HalfSpaceModule):
 
 def onnx_file(module, folder):
     path = folder / "half_space.onnx"
-    with compiled._quiet():
+    with quiet_thread(*compiled.EXPORTERS):
         batch = torch.export.Dim("batch")
         example = torch.rand(2, 1, 8, 8)
         torch.onnx.export(module, (example,), str(path), dynamo=True, dynamic_shapes=({0: batch},), verbose=False)

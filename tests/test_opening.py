@@ -16,6 +16,7 @@ import wobbliness
 from wobbliness import cli
 from wobbliness.classifiers import compiled
 from wobbliness.classifiers.layouts import find_layout
+from wobbliness.process_state import quiet_thread
 from wobbliness.study.networks import build_network
 
 CHANNELS, SIDE, NUM_CLASSES = 3, 16, 5
@@ -60,7 +61,7 @@ def pictures():
 
 def save_onnx(module, path, example, *, fixed=False):
     shapes = None if fixed else ({0: torch.export.Dim("batch")},)
-    with compiled._quiet():
+    with quiet_thread(*compiled.EXPORTERS):
         torch.onnx.export(module, (example,), str(path), dynamo=True, dynamic_shapes=shapes, verbose=False)
     return path
 
@@ -286,7 +287,7 @@ def test_graphs_that_leave_their_sizes_free(tmp_path):
     torch.manual_seed(0)
     module, path = Enlarging().eval(), tmp_path / "m.onnx"
     free = {axis: torch.export.Dim(name) for axis, name in ((0, "batch"), (2, "height"), (3, "width"))}
-    with compiled._quiet():
+    with quiet_thread(*compiled.EXPORTERS):
         torch.onnx.export(module, (torch.rand(2, 3, 16, 20),), str(path), dynamo=True, dynamic_shapes=(free,), verbose=False)
     classifier = wobbliness.open_classifier(path)
     assert classifier.image_shape == (3, None, None)

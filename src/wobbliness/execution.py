@@ -19,6 +19,7 @@ class Execution:
         values_per_image: values in the input and output of the network's largest step for one image; None where unknown.
         block_size: noisy copies classified at once.
         changed_labels: share of the first block's labels that bfloat16 changed; None in float32.
+        threads: which threads ran them, in words; None where each worker ran its own on one core.
     """
 
     backend: str
@@ -27,6 +28,7 @@ class Execution:
     values_per_image: int | None = None
     block_size: int | None = None
     changed_labels: float | None = None
+    threads: str | None = None
 
 
 def default_block_size(draws: int, values_per_image: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,12 +11,14 @@ from jaxtyping import Float32, UInt64
 from numpy.typing import ArrayLike
 
 from wobbliness.classifiers import Classifier, open_classifier
+from wobbliness.classifiers.base import ScoredClassifier
 from wobbliness.execution import Execution, default_block_size
 from wobbliness.noise import NormalStream, image_keys
 from wobbliness.workers import default_workers
 
 NOISE_VALUES = 2**18  # drawn at once: few calls, and still within the cache
-EXAMPLES = 16  # images that a classifier is prepared with, each also with noise
+EXAMPLES = 16  # images that a classifier is prepared with, each also with noise, and with noise and a patch
+PATCH_SHARE = 4  # a patch has this part of each side
 PICTURE_CHANNELS = (1, 3, 4)
 MAX_SIGMA = 1e30  # beyond it noise overflows float32
 
@@ -24,7 +27,8 @@ MAX_SIGMA = 1e30  # beyond it noise overflows float32
 class Plan:
     """Everything that determines the votes, checked."""
 
-    classifier: Classifier
+    opened: Classifier
+    classifier: Classifier  # one of this measurement's own: what it learns and holds meanwhile is no other thread's
     images: np.ndarray
     keys: UInt64[np.ndarray, " N"]
     sigmas: tuple[float, ...]
@@ -45,6 +49,8 @@ class Plan:
             values = execution.values_per_image or 2 * self.images[0].size
             by_rule = execution.block_size or default_block_size(len(self.span), values)
             yield replace(execution, block_size=self.block_size or by_rule)
+        if self.opened.num_classes is None:
+            self.opened.num_classes = self.classifier.num_classes
 
 
 def make_plan(
@@ -68,8 +74,10 @@ def make_plan(
     """
     array = _checked_images(images)
     is_tensor = hasattr(images, "detach")
+    opened = open_classifier(classifier, num_classes=num_classes, as_tensor=is_tensor, device=device)
     return Plan(
-        classifier=open_classifier(classifier, num_classes=num_classes, as_tensor=is_tensor, device=device),
+        opened=opened,
+        classifier=copy(opened) if isinstance(opened, ScoredClassifier) else opened,
         images=array,
         keys=_checked_keys(keys, array),
         sigmas=_checked_sigmas(sigmas),
@@ -81,10 +89,24 @@ def make_plan(
 
 
 def _examples(plan: Plan) -> Float32[np.ndarray, "B ..."]:
-    """Some of the images, as they are and with noise of the largest sigma."""
-    images = np.asarray(plan.images[:EXAMPLES], dtype=np.float32)
-    noise = [NormalStream(plan.seed, int(key), image.shape).take(1) for key, image in zip(plan.keys, images, strict=False)]
-    return np.concatenate([images, images + np.concatenate(noise) * np.float32(max(plan.sigmas))])
+    """Some of the images, spread over all: as they are, with noise of the largest sigma, and with that and a patch."""
+    chosen = np.unique(np.linspace(0, len(plan.images) - 1, EXAMPLES).round().astype(np.int64))
+    images = np.stack([np.asarray(plan.images[index], dtype=np.float32) for index in chosen])
+    draws = [NormalStream(plan.seed, int(plan.keys[index]), images.shape[1:]).take(1) for index in chosen]
+    noise = np.concatenate(draws) * np.float32(max(plan.sigmas))
+    return np.concatenate([images, images + noise, _patched(images) + noise])
+
+
+def _patched(images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B ..."]:
+    """Copies with a patch at a random place, by turns bright, dark and random: what a hidden branch may wait for."""
+    patched, rng = images.copy(), np.random.default_rng(0)
+    for number, image in enumerate(patched):
+        axes = image.shape[-2:] if image.ndim > 1 else image.shape
+        sizes = [max(1, size // PATCH_SHARE) for size in axes]
+        starts = [int(rng.integers(size - part + 1)) for size, part in zip(axes, sizes, strict=True)]
+        place = (..., *(slice(start, start + part) for start, part in zip(starts, sizes, strict=True)))
+        image[place] = (1.0, 0.0, rng.random(image[place].shape, dtype=np.float32))[number % 3]
+    return patched
 
 
 def _checked_images(images: Any) -> np.ndarray:

@@ -6,12 +6,14 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, UInt64
+from jaxtyping import Float, Float32, Int, Num, UInt64
 
 from wobbliness.classifiers.base import ScoredClassifier, in_blocks
+from wobbliness.classifiers.module_outputs import Reading
 from wobbliness.classifiers.torch_module import evaluation_mode, largest_step
 from wobbliness.errors import reason_of
 from wobbliness.execution import BYTES_PER_VALUE, Execution
+from wobbliness.process_state import borrowed_state
 from wobbliness.progress import Advance
 
 PAGE = 256  # draws made at once, needed or not: a generator's values depend on how many are asked for
@@ -59,6 +61,7 @@ class AcceleratedClassifier(ScoredClassifier):
         num_classes: int | None = None,
         autocast: bool = False,
         image_shape: tuple[int | None, ...] | None = None,
+        output: str | int | None = None,
     ) -> None:
         """Wraps a module.
 
@@ -69,9 +72,12 @@ class AcceleratedClassifier(ScoredClassifier):
             autocast: run it in bfloat16 where torch's autocast does so: faster, and some labels differ. Their share is measured
                 on the first block of a measurement.
             image_shape: of one image, where it is known.
+            output: name or number of the tensor that says the classes, where the module gives several.
         """
         self.num_classes, self.image_shape = num_classes, image_shape
         self.module, self._device = module, device
+        self._wanted = output
+        self._reading: Reading | None = None
         self._dtype = next((tensor.dtype for tensor in module.parameters() if tensor.is_floating_point()), torch.float32)
         self._autocast = autocast
         self.changed_labels: float | None = None
@@ -82,22 +88,36 @@ class AcceleratedClassifier(ScoredClassifier):
         Raises:
             ValueError: the module refuses images of this shape, or gives no logits.
         """
-        return self.labels_of(in_blocks(self._host_scores, images, block_size), len(images))
+        return self.labels_of(self.answers(images, block_size), len(images))
+
+    def answers(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Num[np.ndarray, "B ..."]:
+        """What it gives for each image before a class is chosen.
+
+        Raises:
+            ValueError: the module refuses images of this shape, or gives no logits.
+        """
+        with self._made_ready():
+            return np.asarray(in_blocks(self._host_scores, images, block_size))
 
     @contextmanager
     def session(self, examples: Float32[np.ndarray, "B ..."]) -> Iterator[Execution]:
-        """Evaluation mode and exact float32, undone afterwards."""
+        """Learns the size of a block. The module is held only while it runs, for one caller at a time."""
         self.changed_labels = None
-        with evaluation_mode(self.module), exact_float32():
-            with largest_step(self.module) as values:
-                self._host_scores(examples)
-            values_per_image = (values[0] // len(examples)) or None
-            yield Execution(
-                backend="torch",
-                device=self._device.type,
-                values_per_image=values_per_image,
-                block_size=device_block_size(self._device, values_per_image or 2 * examples[0].size),
-            )
+        with self._made_ready(), largest_step(self.module) as values:
+            self._host_scores(examples)
+        values_per_image = (values[0] // len(examples)) or None
+        yield Execution(
+            backend="torch",
+            device=self._device.type,
+            values_per_image=values_per_image,
+            block_size=device_block_size(self._device, values_per_image or 2 * examples[0].size),
+        )
+
+    @contextmanager
+    def _made_ready(self) -> Iterator[None]:
+        """Evaluation mode and exact float32, undone afterwards."""
+        with evaluation_mode(self.module), exact_float32(), torch.inference_mode():
+            yield
 
     def count_votes(
         self,
@@ -127,14 +147,14 @@ class AcceleratedClassifier(ScoredClassifier):
         """
         counts: list[np.ndarray] = []
         first = 0
-        with torch.inference_mode():
-            while first < len(images):
-                stop = first + _images_per_shard(len(draws), block_size)
+        while first < len(images):
+            stop = first + _images_per_shard(len(draws), block_size)
+            with self._made_ready():
                 shard = _Shard(self, images[first:stop], keys[first:stop], sigmas, seed=seed, draws=draws)
                 block_size = shard.run(block_size)
                 counts.append(shard.counts())
-                advance(len(counts[-1]))
-                first += len(counts[-1])
+            advance(len(counts[-1]))
+            first += len(counts[-1])
         return np.concatenate(counts)
 
     def labels_at(
@@ -158,8 +178,7 @@ class AcceleratedClassifier(ScoredClassifier):
         return torch.stack([_labels_or_nan(block) for block in scores])
 
     def _host_scores(self, images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B K"]:
-        with torch.inference_mode():
-            return np.asarray(self._scores(self.on_device(images), autocast=self._autocast).cpu().numpy())
+        return np.asarray(self._scores(self.on_device(images), autocast=self._autocast).cpu().numpy())
 
     def on_device(self, images: np.ndarray) -> Float32[torch.Tensor, "B ..."]:
         """A copy of images as float32."""
@@ -168,10 +187,12 @@ class AcceleratedClassifier(ScoredClassifier):
     def _scores(self, batch: Float32[torch.Tensor, "B ..."], *, autocast: bool) -> Float32[torch.Tensor, "B K"]:
         """Checked logits; K is learnt from them."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=autocast):
-            logits = self._forward(batch.to(self._dtype))
-        if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(batch):
-            found = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
-            raise ValueError(f"expected the module to give logits ({len(batch)}, K), got {found}")
+            answer = self._forward(batch.to(self._dtype))
+        if self._reading is None:
+            self._reading = Reading.of(answer, len(batch), wanted=self._wanted, num_classes=self.num_classes)
+        logits = self._reading.scores(answer)
+        if logits.ndim != 2 or len(logits) != len(batch):
+            raise ValueError(f"expected the module to give logits ({len(batch)}, K), got shape {tuple(logits.shape)}")
         if logits.shape[1] < 2 or self.num_classes not in (None, logits.shape[1]):
             raise ValueError(f"expected scores of {self.num_classes or 'at least 2'} classes, got {logits.shape[1]}")
         self.num_classes = logits.shape[1]
@@ -292,8 +313,11 @@ def exact_float32() -> Iterator[None]:
     name, exact = (
         ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
     )  # torch >= 2.9, before
-    before = getattr(matmul, name)
-    with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False, deterministic=True, benchmark=False):
+    with (
+        borrowed_state(),
+        torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False, deterministic=True, benchmark=False),
+    ):
+        before = getattr(matmul, name)
         setattr(matmul, name, exact)
         try:
             yield

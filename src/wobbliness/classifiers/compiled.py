@@ -1,14 +1,13 @@
 """A torch module as a compiled ONNX graph, checked against the module itself."""
 
-import hashlib
-import logging
-import warnings
+import importlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from importlib.metadata import version
-from io import StringIO
-from typing import TypeAlias
+from threading import get_ident
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,28 +17,43 @@ from jaxtyping import Float32
 
 from wobbliness.classifiers.graph_template import GraphTemplate, template_of
 from wobbliness.classifiers.kept_exports import keep, recall
+from wobbliness.classifiers.module_digest import ModuleDigest, module_digest
+from wobbliness.classifiers.module_outputs import OneOutput, Reading
 from wobbliness.classifiers.onnx_graph import OnnxGraph, over_blocks
 from wobbliness.errors import cause_of
+from wobbliness.process_state import borrowed_state, quiet_thread
 
 SCORE_TOLERANCE = 1e-4  # largest difference of scores, as a share of the largest score in the batch or of 1
 Structure: TypeAlias = tuple[str, tuple[int, ...]]  # its name, and the shape of an input
 EXPORT_ROWS = 2  # an axis of length 1 would be taken for a constant
+PLAIN = Reading()
+MOST_REFERENCES = 10_000  # longer lists are data
+TABLES = ("_parameters", "_buffers", "_modules")  # of a module, that an exporter changes
+EXPORTERS = ("torch", "onnx", "onnxscript", "onnx_ir")  # packages that log while a module is exported
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compilation:
     """A module's graph, or the reason why there is none.
 
-    `digest` is that of the weights and the input's shape it was made from.
+    `digest` is that of the module and the input's shape it was made from.
     """
 
-    digest: bytes
+    digest: ModuleDigest
     graph: OnnxGraph | None
     reason: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What was said of a module: the name of its structure, and the digest of all but its numbers at that time."""
+
+    name: str
+    digest: ModuleDigest
+
+
 _compilations: WeakKeyDictionary[torch.nn.Module, Compilation] = WeakKeyDictionary()
-_structures: WeakKeyDictionary[torch.nn.Module, str] = WeakKeyDictionary()
+_structures: WeakKeyDictionary[torch.nn.Module, Declared] = WeakKeyDictionary()
 _templates: dict[Structure, GraphTemplate | None] = {}
 
 
@@ -51,25 +65,33 @@ def declare_structure(module: torch.nn.Module, structure: str) -> None:
     For modules that the caller has built himself. Nothing here could tell of a stranger's module that its code is another one's,
     and scores on a few real inputs would not show a difference that is hidden for rare ones.
     """
-    _structures[module] = structure
+    _structures[module] = Declared(name=structure, digest=module_digest(module, with_tensors=False))
 
 
-def compile_module(module: torch.nn.Module, examples: Float32[np.ndarray, "B ..."]) -> Compilation:
-    """The module as an ONNX graph (`torch.onnx`, dynamo exporter); kept for as long as its weights stay the same.
+def compile_module(module: torch.nn.Module, examples: Float32[np.ndarray, "B ..."], reading: Reading = PLAIN) -> Compilation:
+    """The module as an ONNX graph (`torch.onnx`, dynamo exporter); kept for as long as its digest stays the same.
+
+    A graph is not kept where the digest cannot tell all that the module computes with.
 
     Args:
         module: in evaluation mode, on the CPU.
         examples: real inputs; their shape but for the first axis becomes the graph's.
+        reading: how scores are read from the module's answers.
     """
-    digest = _digest(module, examples.shape[1:])
-    known = _compilations.get(module)
-    if known is None or known.digest != digest:
-        try:
-            known = Compilation(digest=digest, graph=OnnxGraph(_export(module, examples), takes_blocks=True), reason=None)
-        except Exception as error:  # the exporter raises whatever the module or the tracer does
-            known = Compilation(digest=digest, graph=None, reason=f"no ONNX export: {_first_cause(error)}")
-        _compilations[module] = known
-    return known
+    with borrowed_state():
+        digest = _digest(module, examples.shape[1:], reading)
+        known = _compilations.get(module)
+        if known is None or known.digest != digest or not (digest.is_certain or known.graph is None):
+            known = _compilations[module] = _compilation(digest, module, examples, reading)
+        return known
+
+
+def _compilation(digest: ModuleDigest, module: torch.nn.Module, examples: np.ndarray, reading: Reading) -> Compilation:
+    try:
+        graph = OnnxGraph(_export(module, examples, reading), takes_blocks=True)
+    except Exception as error:  # the exporter raises whatever the module or the tracer does
+        return Compilation(digest=digest, graph=None, reason=f"no ONNX export: {_first_cause(error)}")
+    return Compilation(digest=digest, graph=graph, reason=None)
 
 
 def disagreement(graph: OnnxGraph, examples: Float32[np.ndarray, "B ..."], scores: Float32[np.ndarray, "B K"]) -> str | None:
@@ -95,16 +117,17 @@ def disagreement(graph: OnnxGraph, examples: Float32[np.ndarray, "B ..."], score
     return None
 
 
-def _export(module: torch.nn.Module, examples: np.ndarray) -> bytes:
-    content: bytes = over_blocks(_graph(module, examples)).SerializeToString()
+def _export(module: torch.nn.Module, examples: np.ndarray, reading: Reading = PLAIN) -> bytes:
+    content: bytes = over_blocks(_graph(module, examples, reading)).SerializeToString()
     return content
 
 
-def _graph(module: torch.nn.Module, examples: np.ndarray) -> onnx.ModelProto:
+def _graph(module: torch.nn.Module, examples: np.ndarray, reading: Reading) -> onnx.ModelProto:
     """Of a module of known structure from the export of the first one, where that is possible; any other is exported itself."""
-    if module not in _structures:
-        return _exported(module, examples)
-    key, tensors = (_structures[module], examples.shape[1:]), module.state_dict()
+    structure = _structure_of(module) if reading.is_plain else None
+    if structure is None:
+        return _exported(module if reading.is_plain else OneOutput(module, reading), examples)
+    key, tensors = (structure, examples.shape[1:]), module.state_dict()
     if key in _templates:
         template = _templates[key]
         return _exported(module, examples) if template is None else template.filled(tensors)
@@ -141,32 +164,78 @@ def _name_on_disk(key: Structure) -> str:
 def _exported(module: torch.nn.Module, examples: np.ndarray) -> onnx.ModelProto:
     rows = np.resize(examples, (EXPORT_ROWS, *examples.shape[1:]))
     batch = torch.export.Dim("batch")
-    with _quiet():
-        program = torch.onnx.export(module, (torch.from_numpy(rows),), dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
+    _load_exporter()
+    with quiet_thread(*EXPORTERS), _without_graphs():  # the absence of torchvision and deprecations are no user's concern
+        program = torch.onnx.export(
+            _twin(module), (torch.from_numpy(rows),), dynamo=True, dynamic_shapes=({0: batch},), verbose=False
+        )
     if program is None:
         raise ValueError("the exporter gave nothing")
     return program.model_proto
 
 
+def _load_exporter() -> None:
+    """So that its loggers are known before they are kept quiet."""
+    for name in ("torch.onnx._internal.exporter._core", "torch._export.non_strict_utils", "onnxscript", "onnx_ir"):
+        with suppress(ImportError), quiet_thread(*EXPORTERS):
+            importlib.import_module(name)
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter reports the absence of torchvision, its own deprecations and whole graphs: no concern of the user's."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(StringIO()), redirect_stdout(StringIO()):
-            warnings.simplefilter("ignore")
+def _without_graphs() -> Iterator[None]:
+    """Without the graph that torch prints on standard error where it gives up; what other threads have it print comes through."""
+    tracer, thread = importlib.import_module("torch.export._trace"), get_ident()
+
+    def say(*values: object, **options: Any) -> None:
+        if get_ident() != thread:
+            print(*values, **options)
+
+    with borrowed_state():
+        vars(tracer)["print"] = say
+        try:
             yield
-    finally:
-        logging.disable(before)
+        finally:
+            vars(tracer).pop("print", None)
 
 
-def _digest(module: torch.nn.Module, shape: tuple[int, ...]) -> bytes:
-    digest = hashlib.blake2b(repr(shape).encode(), digest_size=16)
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.digest()
+def _twin(module: torch.nn.Module) -> torch.nn.Module:
+    """Another module of the same parts and tensors, for the exporter: it puts symbols in the place of tensors while it traces.
+
+    The module itself stays usable by other threads. It is its own twin where its parts refer to each other in other ways than as
+    parts, which a twin's would not.
+    """
+    parts = list(module.modules())
+    if any(isinstance(part, torch.jit.ScriptModule) or _refers_to_others(part) for part in parts):
+        return module
+    twins = {part: object.__new__(type(part)) for part in parts}
+    for part, twin in twins.items():
+        twin.__dict__ |= {name: copy(value) if name in TABLES else value for name, value in vars(part).items()}
+        twin.__dict__["_modules"] |= {name: twins[own] for name, own in part._modules.items() if own is not None}
+    return twins[module]
+
+
+def _refers_to_others(part: torch.nn.Module) -> bool:
+    return any(_refers_to_a_part(value) for name, value in vars(part).items() if name not in TABLES)
+
+
+def _refers_to_a_part(value: object) -> bool:
+    """Whether an attribute is a module, one of its methods, or a list or the like with one inside."""
+    if isinstance(value, list | tuple | set | dict) and len(value) <= MOST_REFERENCES:
+        inside = value.values() if isinstance(value, dict) else value
+        return any(isinstance(getattr(one, "__self__", one), torch.nn.Module) for one in inside)
+    return isinstance(getattr(value, "__self__", value), torch.nn.Module)
+
+
+def _digest(module: torch.nn.Module, shape: tuple[int, ...], reading: Reading = PLAIN) -> ModuleDigest:
+    return module_digest(module, shape, reading.name, reading.is_plain)
+
+
+def _structure_of(module: torch.nn.Module) -> str | None:
+    """The structure that a module was declared to have, as long as nothing but its numbers was changed since."""
+    declared = _structures.get(module)
+    if declared is None or declared.digest != module_digest(module, with_tensors=False):
+        return None
+    return declared.name
 
 
 def _first_cause(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from wobbliness.classifiers.pixel_gradients import PixelGradients
 from wobbliness.classifiers.pooled_convolution import pooled_convolutions
 from wobbliness.classifiers.torch_module import device_of, evaluation_mode, has_fast_bfloat16, torch_threads
 from wobbliness.errors import reason_of
+from wobbliness.process_state import borrowed_state
 
 
 @contextmanager
@@ -70,15 +71,16 @@ class DifferentiableNetwork:
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Evaluation mode, one thread for a fixed order of sums, no gradients of the weights; all set back afterwards."""
-    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    try:
-        for parameter in learned:
-            parameter.requires_grad_(False)
-        with evaluation_mode(network), torch_threads(1), PixelGradients():
-            yield
-    finally:
-        for parameter in learned:
-            parameter.requires_grad_(True)
+    with borrowed_state():
+        learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        try:
+            for parameter in learned:
+                parameter.requires_grad_(False)
+            with evaluation_mode(network), torch_threads(1), PixelGradients():
+                yield
+        finally:
+            for parameter in learned:
+                parameter.requires_grad_(True)
 
 
 def check_images(images: np.ndarray) -> None:

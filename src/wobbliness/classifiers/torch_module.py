@@ -1,28 +1,35 @@
 """A torch module as a classifier, on the CPU."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from threading import get_ident
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int
+from jaxtyping import Float32, Int, Num
+from torch._subclasses.fake_tensor import FakeTensor
 
 from wobbliness.classifiers.base import ScoredClassifier, in_blocks
 from wobbliness.classifiers.compiled import compile_module, disagreement
+from wobbliness.classifiers.module_outputs import Reading
 from wobbliness.classifiers.onnx_graph import OnnxGraph
 from wobbliness.errors import reason_of
 from wobbliness.execution import Execution
+from wobbliness.process_state import borrowed_state, is_forked
+
+EAGER_THREADS = "one calling thread, with torch's own threads inside"
 
 
 @contextmanager
 def torch_threads(num_threads: int) -> Iterator[None]:
     """A fixed number of torch's threads, which also fixes the order of its sums; set back afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    with borrowed_state():
+        before = torch.get_num_threads()
+        torch.set_num_threads(num_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 CPU = torch.device("cpu")
@@ -31,6 +38,15 @@ CPU = torch.device("cpu")
 def device_of(module: torch.nn.Module) -> torch.device:
     """Where a module's parameters and buffers are, by the first of them; one without any is taken to be on the CPU."""
     return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), CPU)
+
+
+def check_has_values(module: torch.nn.Module) -> None:
+    """ValueError where a parameter or buffer has no values: not initialised yet, or made for its shape alone."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if torch.nn.parameter.is_lazy(tensor):
+            raise ValueError(f"expected a module with its weights, got {name} not yet initialised; run it on an image first")
+        if tensor.is_meta or isinstance(tensor, FakeTensor):
+            raise ValueError(f"expected a module with its weights, got {name} without values, on the device meta")
 
 
 def has_fast_bfloat16(device: torch.device = CPU) -> bool:
@@ -42,28 +58,34 @@ def has_fast_bfloat16(device: torch.device = CPU) -> bool:
 
 @contextmanager
 def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode; each part's own mode is set back afterwards."""
-    modes = [(part, part.training) for part in module.modules()]
-    try:
-        module.eval()
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
+    """Evaluation mode; each part's own mode is set back afterwards. Nothing is changed where all are in it already."""
+    with borrowed_state():
+        learning = [part for part in module.modules() if getattr(part, "training", False)]
+        if not learning:
+            yield
+            return
+        modes = [(part, part.training) for part in module.modules() if hasattr(part, "training")]
+        try:
+            module.eval()
+            yield
+        finally:
+            for part, training in modes:
+                part.training = training
 
 
 class TorchClassifier(ScoredClassifier):
     """A module on the CPU that gives logits `(B, K)`.
 
     It is compiled to an ONNX graph and checked on real inputs (see `compiled.disagreement`); where that fails it runs eagerly,
-    channels-last, in the type of its own parameters. Either way in evaluation mode and on one core per calling thread, so that a
-    measurement uses each core once and rounds alike for any number of workers.
+    channels-last, in the type of its own parameters. Either way in evaluation mode. A compiled graph keeps nothing from call to
+    call and runs on one core for each calling thread. A module may keep anything on itself: it runs for one caller at a time.
 
     Attributes:
         module: the module itself.
+        thread_safe: whether it is compiled at the moment.
     """
 
-    thread_safe = True
+    thread_safe = False
 
     def __init__(
         self,
@@ -72,21 +94,25 @@ class TorchClassifier(ScoredClassifier):
         num_classes: int | None = None,
         compiled: bool = True,
         image_shape: tuple[int | None, ...] | None = None,
+        output: str | int | None = None,
     ) -> None:
         """Wraps a module.
 
         Args:
-            module: gives logits `(B, K)` for a batch of images.
+            module: gives logits `(B, K)` for a batch of images, or several tensors of which one says the classes.
             num_classes: K, to be checked against the logits.
             compiled: whether to compile it where that can be done.
             image_shape: of one image, where it is known.
+            output: name or number of the tensor that says the classes, where the module gives several.
         """
         self.num_classes, self.image_shape = num_classes, image_shape
         self.module = module
-        tensors = (tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point())
-        self._dtype = next(tensors, torch.empty(0)).dtype
+        self._dtypes = _float_types(module)
+        self._dtype = self._dtypes[0]
         self._is_channels_last = True
         self._wants_compiled = compiled
+        self._wanted = output
+        self._reading: Reading | None = None
         self._graph: OnnxGraph | None = None
 
     def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
@@ -95,79 +121,120 @@ class TorchClassifier(ScoredClassifier):
         Raises:
             ValueError: the module refuses images of this shape, or gives no logits.
         """
-        if self._graph is None:
-            return self.labels_of(in_blocks(self._eager_scores, images, block_size), len(images))
-        return self.labels_of(self._graph.run(images, block_size), len(images))
+        return self.labels_of(self.answers(images, block_size), len(images))
+
+    def answers(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Num[np.ndarray, "B ..."]:
+        """What it gives for each image before a class is chosen.
+
+        Raises:
+            ValueError: the module refuses images of this shape, or gives no logits.
+        """
+        if self._graph is not None:
+            return self._graph.run(images, block_size)
+        with self._made_ready():
+            return np.asarray(in_blocks(self._eager_scores, images, block_size))
 
     @contextmanager
     def session(self, examples: Float32[np.ndarray, "B ..."]) -> Iterator[Execution]:
-        """Evaluation mode, one thread per call, and the compiled graph where it agrees with the module; all undone afterwards."""
-        with evaluation_mode(self.module), torch_threads(1):
-            with largest_step(self.module) as values_per_image:
-                scores = self._eager_scores(examples)
-            self._graph, reason = self._compiled(examples, scores)
-            try:
-                yield Execution(
-                    backend="torch" if self._graph is None else "onnxruntime",
-                    reason=reason,
-                    values_per_image=(values_per_image[0] // len(examples)) or None,
-                )
-            finally:
-                self._graph = None
+        """The compiled graph where it agrees with the module in evaluation mode. The module itself is not held meanwhile."""
+        with self._made_ready():
+            with largest_step(self.module) as values:
+                scores = self._first_scores(examples)
+            graph, reason = self._compiled(examples, scores)
+        self._graph, self.thread_safe = graph, graph is not None
+        try:
+            yield Execution(
+                backend="torch" if graph is None else "onnxruntime",
+                reason=reason,
+                values_per_image=(values[0] // len(examples)) or None,
+                threads=EAGER_THREADS if graph is None else None,
+            )
+        finally:
+            self._graph, self.thread_safe = None, False
+
+    @contextmanager
+    def _made_ready(self) -> Iterator[None]:
+        """The module in evaluation mode and for this thread alone; on one core in a forked process, where others would wait."""
+        with evaluation_mode(self.module), torch_threads(1) if is_forked() else nullcontext():
+            yield
 
     def _compiled(self, examples: np.ndarray, scores: np.ndarray) -> tuple[OnnxGraph | None, str | None]:
         if not self._wants_compiled:
             return None, "eager as asked"
         if self._dtype != torch.float32:
             return None, f"its parameters are {self._dtype}, not torch.float32"
-        compilation = compile_module(self.module, examples)
+        compilation = compile_module(self.module, examples, self._reading or Reading())
         if compilation.graph is None:
             return None, compilation.reason
         reason = disagreement(compilation.graph, examples, scores)
         return (compilation.graph, None) if reason is None else (None, reason)
 
-    def _eager_scores(self, images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B K"]:
-        with torch.inference_mode():
-            logits = self._forward(torch.from_numpy(images).to(dtype=self._dtype))
-        if logits.ndim != 2:
-            raise ValueError(f"expected the module to give logits ({len(images)}, K), got shape {tuple(logits.shape)}")
-        return logits.float().numpy()
+    def _first_scores(self, images: Float32[np.ndarray, "B ..."]) -> Num[np.ndarray, "B ..."]:
+        """In the type of the first parameter, or of another one where that is not what the module takes."""
+        errors: list[ValueError] = []
+        for dtype in self._dtypes:
+            self._dtype = dtype
+            try:
+                return self._eager_scores(images)
+            except ValueError as error:
+                errors.append(error)
+        raise errors[0]
 
-    def _forward(self, batch: torch.Tensor) -> torch.Tensor:
+    def _eager_scores(self, images: Float32[np.ndarray, "B ..."]) -> Num[np.ndarray, "B ..."]:
+        with torch.inference_mode():
+            answer = self._forward(torch.from_numpy(images).to(dtype=self._dtype))
+            if self._reading is None:
+                self._reading = Reading.of(answer, len(images), wanted=self._wanted, num_classes=self.num_classes)
+            scores = self._reading.scores(answer)
+        if scores.ndim not in (1, 2) or len(scores) != len(images):
+            raise ValueError(f"expected the module to give logits ({len(images)}, K), got shape {tuple(scores.shape)}")
+        return (scores.float() if scores.is_floating_point() else scores).numpy()
+
+    def _forward(self, batch: torch.Tensor) -> object:
         try:
-            logits = self._run(batch)
-        except (RuntimeError, IndexError, TypeError, AssertionError) as error:
+            return self._run(batch)
+        except (RuntimeError, IndexError, TypeError, AssertionError, NotImplementedError) as error:
             reason = reason_of(error)
             raise ValueError(f"expected images that the module accepts, got {tuple(batch.shape[1:])} each: {reason}") from error
-        if not isinstance(logits, torch.Tensor):
-            raise ValueError(f"expected the module to give a tensor of logits, got {type(logits).__name__}")
-        return logits
 
-    def _run(self, batch: torch.Tensor) -> torch.Tensor:
+    def _run(self, batch: torch.Tensor) -> object:
         """Channels-last, unless the module cannot: `x.view(n, -1)` wants contiguous features. Then never again."""
         if batch.ndim == 4 and self._is_channels_last:
             try:
-                return self.module(batch.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+                return self.module(batch.contiguous(memory_format=torch.channels_last))
             except RuntimeError:
-                logits: torch.Tensor = self.module(batch)
+                answer: object = self.module(batch)
                 self._is_channels_last = False
-                return logits
-        return self.module(batch)  # type: ignore[no-any-return]
+                return answer
+        return self.module(batch)
+
+
+def _float_types(module: torch.nn.Module) -> tuple[torch.dtype, ...]:
+    """Types of floats among a module's tensors, the first one's first; float32 where there is none."""
+    tensors = (tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point())
+    return tuple(dict.fromkeys(tensor.dtype for tensor in tensors)) or (torch.float32,)
 
 
 @contextmanager
 def largest_step(module: torch.nn.Module) -> Iterator[list[int]]:
-    """While open, keeps in a list of one the most values seen in input and output of one part that has no parts of its own."""
-    most = [0]
+    """While open, keeps in a list of one the most values seen in input and output of one part that has no parts of its own.
+
+    Calls of other threads do not count.
+    """
+    most, thread = [0], get_ident()
 
     def note(_: torch.nn.Module, inputs: object, output: object) -> None:
-        tensors = [value for value in (*(inputs if isinstance(inputs, tuple) else ()), output) if isinstance(value, torch.Tensor)]
-        most[0] = max(most[0], sum(tensor.numel() for tensor in tensors))
+        if get_ident() == thread:
+            tensors = [
+                value for value in (*(inputs if isinstance(inputs, tuple) else ()), output) if isinstance(value, torch.Tensor)
+            ]
+            most[0] = max(most[0], sum(tensor.numel() for tensor in tensors))
 
-    leaves = [part for part in module.modules() if not any(True for _ in part.children())]
-    hooks = [part.register_forward_hook(note) for part in leaves if not isinstance(part, torch.jit.ScriptModule)]
-    try:
-        yield most
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with borrowed_state():
+        leaves = [part for part in module.modules() if not any(True for _ in part.children())]
+        hooks = [part.register_forward_hook(note) for part in leaves if not isinstance(part, torch.jit.ScriptModule)]
+        try:
+            yield most
+        finally:
+            for hook in hooks:
+                hook.remove()

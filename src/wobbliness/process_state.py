@@ -1,0 +1,93 @@
+"""State that belongs to the whole process, changed for a while under one lock and for one thread where that can be.
+
+Torch's number of threads, a module's training flags, its hooks and the flags of its weights are seen by every thread. Two
+threads that set them and set them back at the same time leave the wrong ones behind, or compute with the other's. So nothing
+of the kind is changed but inside `borrowed_state`. Standard output and standard error are never redirected and logging is
+never switched off: `quiet_thread` drops what the one thread says, and nothing that others do.
+"""
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_lock = threading.RLock()
+_is_forked = False
+
+
+@contextmanager
+def borrowed_state() -> Iterator[None]:
+    """The only place where state of the process may be changed for a while; one thread at a time, which may enter it again."""
+    with _lock:  # the lock of the moment: a process that is forked meanwhile has another one
+        yield
+
+
+def is_forked() -> bool:
+    """Whether this process is a copy that `fork` made: the threads of libraries, such as torch's own, are not there."""
+    return _is_forked
+
+
+def _start_anew() -> None:
+    """Gives a forked process a lock of its own: the thread that holds the old one is not there to give it back."""
+    global _lock, _is_forked
+    _lock, _is_forked = threading.RLock(), True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
+
+
+@contextmanager
+def quiet_thread(*packages: str) -> Iterator[None]:
+    """Drops warnings and log records of the thread that enters, and of no other.
+
+    Args:
+        packages: whose loggers, known when it is entered, are kept quiet.
+    """
+    thread, loggers = _ThisThread(), list(_loggers_of(packages))
+    with borrowed_state():
+        ignored: Any = ("ignore", thread, Warning, None, 0)
+        filters: Any = warnings.filters
+        filters.insert(0, ignored)
+        for logger in loggers:
+            logger.addFilter(thread)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeFilter(thread)
+            thread.is_over = True
+            current: Any = warnings.filters  # another thread may have set a copy in its place
+            for known in (filters, current):
+                if ignored in known:
+                    known.remove(ignored)
+
+
+class _ThisThread(logging.Filter):
+    """What only one thread says: as a pattern of warnings it matches that, as a filter of records it drops it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread, self.is_over = threading.get_ident(), False
+
+    @property
+    def _is_here(self) -> bool:
+        return not self.is_over and threading.get_ident() == self._thread
+
+    def match(self, _: str) -> bool:
+        """Whether a warning is this thread's; Python asks patterns so."""
+        return self._is_here
+
+    def filter(self, _: logging.LogRecord) -> bool:
+        """Whether a record may pass."""
+        return not self._is_here
+
+
+def _loggers_of(packages: Iterable[str]) -> Iterator[logging.Logger]:
+    """Of these packages and all within them: a filter of a logger does not see what its children say."""
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and name.split(".")[0] in packages:
+            yield logger
