@@ -35,12 +35,12 @@ class Undecided(HalfSpaceModule):
         return super().forward(images) if images.sum() > -1e9 else images.flatten(1)[:, :2]
 
 
-class Restless(HalfSpaceModule):
-    """Answers the same images differently each time."""
+class Disguised(HalfSpaceModule):
+    """Answers an exporter differently."""
 
     def forward(self, images):
         scores = super().forward(images)
-        return scores + torch.rand_like(scores)
+        return scores + 1 if torch.compiler.is_exporting() else scores
 
 
 def onnx_file(module, folder):
@@ -143,7 +143,7 @@ def test_compiled_networks_name_what_eager_ones_do(digits, architecture):
 def test_the_reason_for_eager_is_told(half_space, images):
     votes = wobbliness.measure(Undecided(half_space), images, 0.1, draws=20)
     assert votes.execution.reason.startswith("no ONNX export: GuardOnDataDependentSymNode")
-    votes = wobbliness.measure(Restless(half_space), images, 0.1, draws=20)
+    votes = wobbliness.measure(Disguised(half_space), images, 0.1, draws=20)
     assert votes.execution.backend == "torch"
     assert votes.execution.reason.startswith("scores of the graph differ by ")
     votes = wobbliness.measure(HalfSpaceModule(half_space).double(), images, 0.1, draws=20)
@@ -231,5 +231,5 @@ def test_noise_reaches_the_classifier_as_it_is_drawn(images):
         return np.zeros(len(batch), np.int64)
 
     wobbliness.measure(record, images[:1], 0.25, draws=500, num_classes=2)
-    noise = (np.concatenate(seen).astype(np.float64) - images[:1]) / 0.25
+    noise = (np.concatenate(seen)[-500:].astype(np.float64) - images[:1]) / 0.25  # the first ones are a probe's
     assert stats.kstest(noise.ravel(), "norm").pvalue > 0.001

@@ -54,7 +54,13 @@ def test_nan_scores_of_a_compiled_module_are_refused(images):
         wobbliness.measure(NanForSome(), images[:4], sigma=0.3, draws=250)
 
 
-@pytest.mark.parametrize("first_change", [2, 4, 5, 8])
+@pytest.mark.parametrize("first_change", [2, 4, 5])
+def test_a_classifier_that_changes_its_answers_at_once_is_refused(images, first_change):
+    with pytest.raises(ValueError, match="gives the same answer to the same images, got other labels the second time; put the"):
+        measure(Changing(first_change), images)
+
+
+@pytest.mark.parametrize("first_change", [8, 9, 15])
 def test_a_classifier_that_changes_its_answers_is_found_on_request(images, first_change):
     with pytest.raises(
         ValueError, match="same answers to the same images, got other votes the second time for [1-4] of 4 images"
@@ -69,8 +75,65 @@ def test_dropout_left_on_is_found(images):
     def forgetful(batch):
         return dropout(torch.as_tensor(batch).flatten(1)[:, :10], 0.5, training=True)
 
-    with pytest.raises(ValueError, match="other votes the second time"):
-        measure(forgetful, images, check_repeatable=True)
+    with pytest.raises(ValueError, match="gives the same answer to the same images, got scores that differ by up to"):
+        measure(forgetful, images)
+
+
+class Counting:
+    """Answers by the sign of a sum, but wrongly for each image whose number is a multiple of another one."""
+
+    def __init__(self, every):
+        self.every, self.num_images = every, 0
+
+    def __call__(self, batch):
+        numbers = self.num_images + np.arange(len(batch))
+        self.num_images += len(batch)
+        return (batch.reshape(len(batch), -1).sum(axis=1) > 20) ^ (numbers % self.every == self.every - 1)
+
+
+@pytest.mark.parametrize("every", [97, 301])
+def test_a_count_of_images_is_found_on_request(images, every):
+    settings = {"sigma": 0.2, "draws": 100, "num_classes": 2}
+    wobbliness.measure(Counting(every), images, **settings)
+    with pytest.raises(ValueError, match="expected a classifier that gives the same answer.* second time"):
+        wobbliness.measure(Counting(every), images, check_repeatable=True, **settings)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.001])
+def test_a_model_that_is_rarely_random_is_found_on_request(images, share):
+    rng = np.random.default_rng(0)
+
+    def rarely(batch):
+        return (batch.reshape(len(batch), -1).sum(axis=1) > 20) ^ (rng.random(len(batch)) < share)
+
+    with pytest.raises(ValueError, match="expected a classifier that gives the same answer"):
+        wobbliness.measure(rarely, images, sigma=0.2, draws=250, num_classes=2, check_repeatable=True)
+
+
+class Rounding:
+    """Scores whose last digits depend on the size of the block, as those of real networks do; or labels by them."""
+
+    def __init__(self, size, *, as_labels):
+        self.size, self.as_labels = size, as_labels
+
+    def __call__(self, batch):
+        margin = batch.reshape(len(batch), -1).sum(axis=1) - 20 + self.size * len(batch)
+        return (margin > 0).astype(int) if self.as_labels else np.stack([np.zeros_like(margin), margin], axis=1)
+
+
+@pytest.mark.parametrize("as_labels", [False, True])
+def test_rounding_of_few_labels_passes(images, as_labels):
+    settings = {"sigma": 0.2, "draws": 250, "num_classes": 2}
+    classifier = Rounding(4e-7, as_labels=as_labels)
+    votes = wobbliness.measure(classifier, images, check_repeatable=True, **settings)
+    assert votes.execution.block_size == 250
+    assert np.abs(votes.counts - wobbliness.measure(classifier, images, block_size=10, **settings).counts).sum() / 2 <= 1
+
+
+def test_labels_that_depend_on_the_size_of_a_block_are_found_on_request(images):
+    settings = {"sigma": 0.2, "draws": 250, "num_classes": 2}
+    with pytest.raises(ValueError, match=r"it depends on the size of a block \(250 and 125\)$"):
+        wobbliness.measure(Rounding(2e-4, as_labels=True), images, check_repeatable=True, **settings)
 
 
 def test_a_steady_classifier_passes_with_the_same_votes_and_twice_the_steps(images, half_space):

@@ -20,6 +20,7 @@ class Execution:
         block_size: noisy copies classified at once.
         changed_labels: share of the first block's labels that bfloat16 changed; None in float32.
         threads: which threads ran them, in words; None where each worker ran its own on one core.
+        company: why copies were classified one at a time, in words; None where the company of an image does not matter.
     """
 
     backend: str
@@ -29,6 +30,13 @@ class Execution:
     block_size: int | None = None
     changed_labels: float | None = None
     threads: str | None = None
+    company: str | None = None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the votes should know of it, in words."""
+        compiled = f"not compiled: {self.reason}" if self.reason else None
+        return tuple(remark for remark in (compiled, self.threads, self.company) if remark)
 
 
 def default_block_size(draws: int, values_per_image: int) -> int:

@@ -11,13 +11,15 @@ from jaxtyping import Float32, UInt64
 from numpy.typing import ArrayLike
 
 from wobbliness.classifiers import Classifier, open_classifier
-from wobbliness.classifiers.base import ScoredClassifier
+from wobbliness.classifiers.base import DeviceCounter, ScoredClassifier
 from wobbliness.execution import Execution, default_block_size
 from wobbliness.noise import NormalStream, image_keys
+from wobbliness.probing import Answers, NotRepeatableError, in_whole_blocks, probe, require_alone
 from wobbliness.workers import default_workers
 
 NOISE_VALUES = 2**18  # drawn at once: few calls, and still within the cache
 EXAMPLES = 16  # images that a classifier is prepared with, each also with noise, and with noise and a patch
+ALONE = "one copy at a time: the answer to an image depends on the others of its block"
 PATCH_SHARE = 4  # a patch has this part of each side
 PICTURE_CHANNELS = (1, 3, 4)
 MAX_SIGMA = 1e30  # beyond it noise overflows float32
@@ -44,13 +46,42 @@ class Plan:
 
     @contextmanager
     def session(self) -> Iterator[Execution]:
-        """The classifier made ready, and how it will run, with the size of the blocks."""
-        with self.classifier.session(_examples(self)) as execution:
+        """The classifier made ready and probed, and how it will run, with the size of the blocks.
+
+        Raises:
+            ValueError: the classifier's answer to an image is no function of the image, and running one copy at a time does not
+                help or cannot be done.
+        """
+        examples = _examples(self)
+        with self.classifier.session(examples) as execution:
             values = execution.values_per_image or 2 * self.images[0].size
             by_rule = execution.block_size or default_block_size(len(self.span), values)
-            yield replace(execution, block_size=self.block_size or by_rule)
+            yield self._probed(replace(execution, block_size=self.block_size or by_rule), examples, execution.block_size)
         if self.opened.num_classes is None:
             self.opened.num_classes = self.classifier.num_classes
+
+    def _probed(self, execution: Execution, examples: np.ndarray, own_size: int | None) -> Execution:
+        """One copy at a time where the company of an image has a say in its answer."""
+        answers: Answers = getattr(self.classifier, "answers", self.classifier.classify)
+        is_on_device = isinstance(self.classifier, DeviceCounter)
+        size, num_copies = execution.block_size or 1, 0 if is_on_device else len(self.images) * len(self.span)
+        has_one_size = own_size is not None and not is_on_device
+        try:
+            seen = probe(answers, examples, block_size=size, num_copies=num_copies)
+        except NotRepeatableError:
+            raise
+        except Exception:  # of any kind, from a classifier that takes no blocks of other sizes
+            has_one_size = True
+            seen = probe(in_whole_blocks(answers, size), examples, block_size=size, num_copies=num_copies)
+        if seen is None:
+            return execution
+        if has_one_size:
+            raise ValueError(
+                f"expected a classifier whose answer to an image does not depend on the others of its block, got {seen}; "
+                f"one image at a time would do, but it takes blocks of {own_size or size}"
+            )
+        require_alone(answers, examples)
+        return replace(execution, block_size=1, company=ALONE)
 
 
 def make_plan(

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from wobbliness.execution import Execution
 from wobbliness.noise import NormalStream, Scratch
 from wobbliness.planning import NOISE_VALUES, Plan, make_plan
 from wobbliness.progress import Advance, Progress, progress_bar
+from wobbliness.repeating import require_repeated
 from wobbliness.votes import DrawSpan, Sweep, Votes
 from wobbliness.workers import for_each
 
@@ -61,8 +63,9 @@ def measure(
         num_classes: K, where the classifier gives labels only and the highest class may go unnamed.
         device: where a torch module runs, `cpu`, `cuda` or `mps`; by default where its parameters are. On an accelerator the
             noise is drawn there and differs from the CPU's (`mps` is untested).
-        check_repeatable: whether to measure everything a second time, to find a classifier that does not always answer alike:
-            dropout left on, a service that was exchanged. Takes twice as long.
+        check_repeatable: whether to measure everything a second time, in another order and in blocks of another size, to find a
+            classifier that does not always answer alike: dropout left on, a service that was exchanged, an answer that depends
+            on the rest of a block. Takes twice as long. One label in ten thousand may differ, by rounding, if it does so again.
         progress: called with (images done, images in all), in place of a bar on the terminal.
 
     Returns:
@@ -132,7 +135,7 @@ def sweep(
     with progress_bar("measuring", num_rounds * len(plan.images), report=progress) as advance:
         counts, execution = _count_all(plan, advance)
         if check_repeatable:
-            _require_equal_votes(counts, _count_all(plan, advance)[0])
+            require_repeated(plan, execution.block_size or 1, counts, partial(_votes_again, advance=advance))
     span = DrawSpan(seed=plan.seed, first=plan.span.start, stop=plan.span.stop)
     return Sweep(
         tuple(
@@ -142,14 +145,8 @@ def sweep(
     )
 
 
-def _require_equal_votes(counts: Int[np.ndarray, "N S K"], again: Int[np.ndarray, "N S L"]) -> None:
-    num_classes = max(counts.shape[-1], again.shape[-1])
-    differs = (_widened(counts, num_classes) != _widened(again, num_classes)).any(axis=(1, 2))
-    if differs.any():
-        raise ValueError(
-            "expected a classifier that gives the same answers to the same images, got other votes the second time for "
-            f"{differs.sum()} of {len(differs)} images"
-        )
+def _votes_again(plan: Plan, advance: Advance) -> Int[np.ndarray, "N S K"]:
+    return _count_all(plan, advance)[0]
 
 
 def _count_all(plan: Plan, advance: Advance) -> tuple[Int[np.ndarray, "N S K"], Execution]:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Num, UInt64
+from jaxtyping import Float, Float32, Int, Shaped, UInt64
 
 from wobbliness.classifiers.base import ScoredClassifier, in_blocks
 from wobbliness.classifiers.module_outputs import Reading
@@ -90,7 +90,7 @@ class AcceleratedClassifier(ScoredClassifier):
         """
         return self.labels_of(self.answers(images, block_size), len(images))
 
-    def answers(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Num[np.ndarray, "B ..."]:
+    def answers(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Shaped[np.ndarray, "B ..."]:
         """What it gives for each image before a class is chosen.
 
         Raises:

@@ -87,6 +87,17 @@ def in_blocks(function: Callable[[np.ndarray], Any], images: Float32[np.ndarray,
     return np.concatenate([function(images[first : first + block_size]) for first in range(0, len(images), block_size)])
 
 
+def as_array(answer: Any) -> np.ndarray:
+    """An answer as an array; numbers of a type that arrays do not know, as bfloat16, as float32."""
+    if not hasattr(answer, "detach"):
+        return np.asarray(answer)
+    tensor = answer.detach().cpu()
+    try:
+        return np.asarray(tensor)
+    except TypeError:
+        return np.asarray(tensor.float())
+
+
 class ScoredClassifier:
     """What the adapters share: labels from answers, and K from the first scores where it was not declared.
 
@@ -110,7 +121,7 @@ class ScoredClassifier:
             ValueError: another number of rows or rank, NaN scores, labels that are no integers or out of range, one score
                 without a threshold, or more with one.
         """
-        array = np.asarray(answer.detach().cpu() if hasattr(answer, "detach") else answer)
+        array = as_array(answer)
         sizes = [size for size in array.shape[1:] if size != 1]
         if array.ndim < 1 or len(sizes) > 1 or len(array) != num_images:
             raise ValueError(

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int
 
-from wobbliness.classifiers.base import ScoredClassifier, in_blocks
+from wobbliness.classifiers.base import ScoredClassifier, as_array, in_blocks
 from wobbliness.classifiers.pixel_scale import PixelScale
 from wobbliness.execution import Execution
+
+CALLING_THREAD = "one calling thread"
 
 
 class FunctionClassifier(ScoredClassifier):
@@ -31,16 +33,27 @@ class FunctionClassifier(ScoredClassifier):
         """The class of each image, checked."""
         return np.asarray(in_blocks(self._classify_block, images, block_size))
 
+    def answers(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
+        """What it gives for each image before a class is chosen, checked."""
+        return np.asarray(in_blocks(self._checked_answer, images, block_size))
+
     @contextmanager
     def session(self, examples: Float32[np.ndarray, "B ..."]) -> Iterator[Execution]:  # noqa: ARG002
         """Nothing to prepare."""
-        yield Execution(backend="callable")
+        yield Execution(backend="callable", threads=CALLING_THREAD)
 
     def _classify_block(self, images: np.ndarray) -> np.ndarray:
+        return self.labels_of(self._answer(images), len(images))
+
+    def _checked_answer(self, images: np.ndarray) -> np.ndarray:
+        answer = self._answer(images)
+        self.labels_of(answer, len(images))
+        return as_array(answer)
+
+    def _answer(self, images: np.ndarray) -> Any:
         images = images if self._scale is None else self._scale.apply(images)
         own = images.copy()  # a function may keep what it is given, and the memory of `images` is used again
-        answer = self._call_with_tensor(own) if self._as_tensor else self._function(own)
-        return self.labels_of(answer, len(images))
+        return self._call_with_tensor(own) if self._as_tensor else self._function(own)
 
     def _call_with_tensor(self, images: np.ndarray) -> Any:
         import torch

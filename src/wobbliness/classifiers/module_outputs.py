@@ -32,9 +32,11 @@ class Reading:
             num_classes: K where it is known.
 
         Raises:
-            ValueError: no tensor of the answer can hold labels or scores, or more than one could be meant.
+            ValueError: no tensor of the answer can hold labels or scores, more than one could be meant, or one is wanted of one.
         """
         if isinstance(answer, torch.Tensor):
+            if wanted is not None:
+                raise ValueError(f"expected no output to be chosen of a module that gives one tensor, got {wanted!r}")
             return cls(is_plain=answer.ndim <= 2)
         outputs = [
             Output(name=name, dtype=str(tensor.dtype), shape=(None, *tensor.shape[1:]))

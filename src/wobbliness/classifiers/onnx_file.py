@@ -48,10 +48,16 @@ class OnnxClassifier(ScoredClassifier):
         Raises:
             ValueError: the graph declares another shape of input, or answers neither labels nor scores.
         """
+        return self.labels_of(self.answers(images, block_size), len(images))
+
+    def answers(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
+        """What it gives for each image before a class is chosen; labels as numbers.
+
+        Raises:
+            ValueError: the graph declares another shape of input.
+        """
         answer, classes = self._graph.run(images, block_size), self._graph.classes
-        if classes is not None:
-            answer = self._numbers(answer, classes)
-        return self.labels_of(answer, len(images))
+        return answer if classes is None else self._numbers(answer, classes)
 
     def _numbers(self, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """Labels as numbers of classes; K is that of the list where they are places in it."""

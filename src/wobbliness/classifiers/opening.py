@@ -72,7 +72,7 @@ def open_classifier(
             graphs and estimators of scikit-learn that take flattened pictures: flattened in that order.
         trust_pickle: open a pickle or TorchScript file, or a `.pt2` archive unchecked; after a warning, any code in it is run.
         output: the output to read, by its name, or by its number where outputs have no names; needed where more than one of an
-            ONNX file or exported program could hold the classes.
+            ONNX file, exported program or torch module could hold the classes.
         input_range: two numbers, or a text such as `"0,255"`: what pixels of 0 and 1 become before the classifier gets them.
             Images and noise stay in units of [0, 1]. ONNX files that state it in their metadata need none; a graph of `uint8`
             gets 0 to 255, rounded and clipped.
@@ -148,11 +148,10 @@ def _is_estimator(source: Any) -> bool:
 
 def _open_module(module: Any, options: _Options) -> Classifier:
     from wobbliness.classifiers.accelerated import AcceleratedClassifier
-    from wobbliness.classifiers.torch_module import TorchClassifier, device_of
+    from wobbliness.classifiers.torch_module import TorchClassifier, check_has_values, device_of
     from wobbliness.classifiers.wrapped_module import ScaledPixels, TwoClasses, threshold_of
 
-    if options.output is not None:
-        raise ValueError(f"expected no output for a torch module, got {options.output!r}")
+    check_has_values(module)
     module = module if options.scale is None else ScaledPixels(module, options.scale)
     module = module if options.threshold is None else TwoClasses(module, options.threshold)
     shape, device = getattr(module, "image_shape", None), options.device
@@ -163,12 +162,12 @@ def _open_module(module: Any, options: _Options) -> Classifier:
         module = copy.deepcopy(module).to(wanted)
     else:
         wanted = here
-    num_classes, autocast = options.num_classes, options.autocast
+    settings: dict[str, Any] = {"num_classes": options.num_classes, "image_shape": shape, "output": options.output}
     if wanted.type != "cpu":
-        return AcceleratedClassifier(module, device=wanted, num_classes=num_classes, autocast=autocast, image_shape=shape)
-    if autocast:
+        return AcceleratedClassifier(module, device=wanted, autocast=options.autocast, **settings)
+    if options.autocast:
         raise ValueError("expected an accelerator for autocast, got the cpu")
-    classifier = TorchClassifier(module, num_classes=num_classes, compiled=options.compiled, image_shape=shape)
+    classifier = TorchClassifier(module, compiled=options.compiled, **settings)
     classifier.told_threshold = threshold_of(module)
     return classifier
 

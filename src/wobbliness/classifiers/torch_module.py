@@ -6,7 +6,7 @@ from threading import get_ident
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int, Num
+from jaxtyping import Float32, Int, Shaped
 from torch._subclasses.fake_tensor import FakeTensor
 
 from wobbliness.classifiers.base import ScoredClassifier, in_blocks
@@ -123,7 +123,7 @@ class TorchClassifier(ScoredClassifier):
         """
         return self.labels_of(self.answers(images, block_size), len(images))
 
-    def answers(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Num[np.ndarray, "B ..."]:
+    def answers(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Shaped[np.ndarray, "B ..."]:
         """What it gives for each image before a class is chosen.
 
         Raises:
@@ -169,7 +169,7 @@ class TorchClassifier(ScoredClassifier):
         reason = disagreement(compilation.graph, examples, scores)
         return (compilation.graph, None) if reason is None else (None, reason)
 
-    def _first_scores(self, images: Float32[np.ndarray, "B ..."]) -> Num[np.ndarray, "B ..."]:
+    def _first_scores(self, images: Float32[np.ndarray, "B ..."]) -> Shaped[np.ndarray, "B ..."]:
         """In the type of the first parameter, or of another one where that is not what the module takes."""
         errors: list[ValueError] = []
         for dtype in self._dtypes:
@@ -180,7 +180,7 @@ class TorchClassifier(ScoredClassifier):
                 errors.append(error)
         raise errors[0]
 
-    def _eager_scores(self, images: Float32[np.ndarray, "B ..."]) -> Num[np.ndarray, "B ..."]:
+    def _eager_scores(self, images: Float32[np.ndarray, "B ..."]) -> Shaped[np.ndarray, "B ..."]:
         with torch.inference_mode():
             answer = self._forward(torch.from_numpy(images).to(dtype=self._dtype))
             if self._reading is None:

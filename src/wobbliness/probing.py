@@ -1,0 +1,151 @@
+"""A look at a classifier before it is measured: is its answer a function of the image?
+
+Votes mean something only where the answer to an image depends on that image. Dropout that is left
+on, batch normalisation without statistics of its own, dynamic quantisation or a counter of calls
+make it depend on chance, on the rest of the block or on what was asked before. A few images are
+asked alone, in company, in other company, and the same again.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Bool, Float32, Shaped
+
+COMPANY = 8  # images of a small block
+FEW = 3  # images that are asked twice where each is alone anyway
+MOST_COMPANY = 128  # of the large one
+COPIES_FOR_ONE = 250  # copies of a measurement for which the large block may have one
+SAME_CALL = 8  # units in the last place, of the largest score, by which an answer may differ from itself
+SCORE_TOLERANCE = 1e-4  # of the largest score or of 1, by which a score may depend on the size of the block
+HALF_TOLERANCES = {"bfloat16": 2.0**-5, "float16": 2.0**-8}  # for scores that are all of such a type
+
+Answers: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
+
+
+class NotRepeatableError(ValueError):
+    """The same call gave two answers."""
+
+
+def probe(answers: Answers, examples: Float32[np.ndarray, "E ..."], *, block_size: int, num_copies: int) -> str | None:
+    """Asks a classifier a few times.
+
+    Args:
+        answers: gives scores or labels for images, in blocks of a size.
+        examples: images as they will be classified, with some variety.
+        block_size: of the measurement.
+        num_copies: that the measurement will classify; a small one is probed with few.
+
+    Returns:
+        None where the answer to an image is a function of the image; else what was seen when it had other company.
+
+    Raises:
+        NotRepeatableError: the same call gave two answers.
+    """
+    images = examples[_spread(len(examples), min(COMPANY, block_size))]
+    if block_size == 1:
+        require_alone(answers, examples)
+        return None
+    size = min(block_size, MOST_COMPANY, max(COMPANY, num_copies // COPIES_FOR_ONE))
+    return _probe_in_company(answers, images, np.resize(examples[::-1], (size, *examples.shape[1:])))
+
+
+def _probe_in_company(answers: Answers, images: Float32[np.ndarray, "E ..."], others: Float32[np.ndarray, "C ..."]) -> str | None:
+    """Answers to two images: in a small block, alone, at the end of a large block, and in the small block again."""
+    pair = images[[0, -1]]
+    first = answers(images, len(images))
+    alone = np.concatenate([answers(image[None], 1) for image in pair])
+    elsewhere = answers(np.concatenate([others[2:], pair[::-1]]), max(len(others), 2))[-2:][::-1]
+    _require_same(first, answers(images, len(images)))
+    together = first[[0, -1]]
+    for answer, circumstance in ((alone, "alone"), (elsewhere, "beside others")):
+        if not _are_close(together, answer).all():
+            return _difference(together, answer, circumstance)
+    return None
+
+
+def in_whole_blocks(answers: Answers, block_size: int) -> Answers:
+    """Asks in blocks of one size only, filled up with the images that they hold; for classifiers that take no other."""
+
+    def ask(images: np.ndarray, _: int) -> np.ndarray:
+        num_rows = -(-len(images) // block_size) * block_size
+        return answers(np.resize(images, (num_rows, *images.shape[1:])), block_size)[: len(images)]
+
+    return ask
+
+
+def require_alone(answers: Answers, examples: Float32[np.ndarray, "E ..."]) -> None:
+    """Checks that images one at a time get the same answers again.
+
+    Raises:
+        NotRepeatableError: they do not.
+    """
+    images = examples[_spread(len(examples), FEW)]
+    _require_same(answers(images, 1), answers(images, 1))
+
+
+def _spread(num_examples: int, wanted: int) -> np.ndarray:
+    """Rows from the first to the last, repeated where there are too few."""
+    return np.linspace(0, num_examples - 1, max(2, wanted)).round().astype(np.int64)
+
+
+def _require_same(first: np.ndarray, again: np.ndarray) -> None:
+    if first.shape == again.shape and _are_equal(first, again):
+        return
+    seen = _difference(first, again, "the second time")
+    raise NotRepeatableError(
+        f"expected a classifier that gives the same answer to the same images, got {seen}; "
+        "put the model into evaluation mode and leave out what is random or counts its calls (dropout, sampling, noise)"
+    )
+
+
+def _are_equal(first: Shaped[np.ndarray, "..."], again: Shaped[np.ndarray, "..."]) -> bool:
+    """Bit for bit, or as close as sums come that were added in another order."""
+    if np.array_equal(first, again):
+        return True
+    if not np.issubdtype(first.dtype, np.floating) or not np.issubdtype(again.dtype, np.floating):
+        return False
+    rounding = SAME_CALL * max(float(np.finfo(first.dtype).eps), 2.0**-52) * _largest(first)
+    return bool(_is_within(first, again, min(rounding, SCORE_TOLERANCE * _largest(first))).all())
+
+
+def _are_close(first: Shaped[np.ndarray, "P ..."], other: Shaped[np.ndarray, "P ..."]) -> Bool[np.ndarray, " P"]:
+    """Whether answers are as close as rounding in blocks of other sizes leaves them; labels are equal."""
+    if first.shape != other.shape:
+        return np.zeros(len(first), dtype=bool)
+    tolerance = _tolerance(first) * max(1.0, _largest(first)) if np.issubdtype(first.dtype, np.floating) else 0.0
+    return np.asarray(_is_within(first, other, tolerance).reshape(len(first), -1).all(axis=1))
+
+
+def _tolerance(scores: np.ndarray) -> float:
+    """More for scores that are all numbers of 16 bits: what computed them rounds so."""
+    single = scores.astype(np.float32)
+    if (single.view(np.uint32) & 0xFFFF == 0).all():
+        return HALF_TOLERANCES["bfloat16"]
+    with np.errstate(over="ignore"):
+        is_half = (single.astype(np.float16).astype(np.float32) == single).all()
+    return HALF_TOLERANCES["float16"] if is_half else SCORE_TOLERANCE
+
+
+def _is_within(first: np.ndarray, other: np.ndarray, tolerance: float) -> Bool[np.ndarray, "..."]:
+    """Also of scores that are not numbers: whoever counts votes refuses these."""
+    ours, theirs = first.astype(np.float64), other.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        is_near = np.abs(ours - theirs) <= tolerance
+    return np.asarray(is_near | (ours == theirs) | (np.isnan(ours) & np.isnan(theirs)))
+
+
+def _largest(scores: np.ndarray) -> float:
+    finite = np.abs(scores[np.isfinite(scores)])
+    return float(finite.max()) if finite.size else 1.0
+
+
+def _difference(first: np.ndarray, other: np.ndarray, circumstance: str) -> str:
+    """In words."""
+    if first.shape != other.shape:
+        return f"an answer of shape {first.shape} and {circumstance} one of shape {other.shape}"
+    if not np.issubdtype(first.dtype, np.floating):
+        return f"other labels {circumstance}"
+    with np.errstate(invalid="ignore"):
+        most = np.nan_to_num(np.abs(first.astype(np.float64) - other.astype(np.float64)), nan=np.inf).max()
+    return f"scores that differ by up to {most:.2g} {circumstance}"

@@ -1,0 +1,259 @@
+"""Answers that are no function of the image are refused, or classified one copy at a time; all others are left alone."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+import wobbliness
+from wobbliness.classifiers.accelerated import AcceleratedClassifier
+from wobbliness.noise import NormalStream
+from wobbliness.study.networks import build_network
+
+SETTINGS = {"sigma": 0.3, "draws": 40}
+ALONE = "one copy at a time: the answer to an image depends on the others of its block"
+
+
+@pytest.fixture
+def few(images):
+    return images[:5]
+
+
+def seeded(make):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make().eval()
+
+
+class AlwaysDropping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 30)
+
+    def forward(self, batch):
+        return nn.functional.dropout(self.linear(batch.flatten(1)), 0.2, training=True)
+
+
+class EagerDropping(AlwaysDropping):
+    def forward(self, batch):
+        return super().forward(batch) if batch.sum() > -1e9 else batch
+
+
+class ByBatch(nn.Module):
+    """Batch normalisation that keeps no statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten(), nn.Linear(144, 3)
+        )
+
+    def forward(self, batch):
+        return self.layers(batch)
+
+
+class EagerByBatch(ByBatch):
+    def forward(self, batch):
+        return super().forward(batch) if batch.sum() > -1e9 else batch
+
+
+class Calls(nn.Module):
+    """Counts its calls, and answers by the count."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_calls = 0
+
+    def forward(self, batch):
+        self.num_calls += 1
+        return batch.flatten(1)[:, 20:24] + torch.tensor([float(np.array(self.num_calls).item()), 0, 0, 0])
+
+
+def quantised():
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4))
+    return torch.ao.quantization.quantize_dynamic(layers.eval(), {nn.Linear})
+
+
+def on_device(module):
+    return AcceleratedClassifier(module, device=torch.device("cpu"))
+
+
+def as_callable(module):
+    def call(batch):
+        with torch.no_grad():
+            return module(torch.as_tensor(batch)).numpy()
+
+    return call
+
+
+RANDOM = {
+    "compiled module": lambda: seeded(AlwaysDropping),
+    "eager module": lambda: seeded(EagerDropping),
+    "module on a device": lambda: on_device(seeded(AlwaysDropping)),
+    "callable": lambda: as_callable(seeded(AlwaysDropping)),
+    "count of calls": lambda: seeded(Calls),
+    "callable with a count of calls": lambda: as_callable(seeded(Calls)),
+    "position in a row of calls": lambda: as_callable(RunningMean()),
+}
+
+
+class RunningMean:
+    """Takes off the mean of all that it has seen."""
+
+    def __init__(self):
+        self.mean = 0.0
+
+    def __call__(self, batch):
+        self.mean = 0.9 * self.mean + 0.1 * float(batch.mean())
+        return batch.flatten(1)[:, 20:24] - torch.tensor([self.mean, 0, 0, 0])
+
+
+@pytest.mark.parametrize("name", RANDOM)
+@pytest.mark.parametrize("draws", [1, 40])
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_random_or_remembers_is_refused(name, draws, few):
+    with pytest.raises(ValueError, match=r"^expected a classifier that gives the same answer to the same images, got "):
+        wobbliness.measure(RANDOM[name](), few, 0.3, draws=draws)
+
+
+def test_decisions_guards_and_sweeps_are_probed_too(few, images):
+    module = seeded(AlwaysDropping)
+    for run in (
+        lambda: wobbliness.decide(module, few, 0.3, 0.1),
+        lambda: wobbliness.decide_as_measured(module, few, 0.3, 0.1),
+        lambda: wobbliness.sweep(module, few, [0.1, 0.3]),
+        lambda: wobbliness.SmoothnessGuard(module, sigmas=(0.1,), draws=20).fit(images),
+    ):
+        with pytest.raises(ValueError, match="gives the same answer to the same images"):
+            run()
+
+
+def normalised_by_the_block(batch):
+    scaled = (batch - batch.mean()) / batch.std()
+    return scaled.reshape(len(batch), -1)[:, 20:24]
+
+
+def by_place(batch):
+    return batch.reshape(len(batch), -1)[:, 20:24] + 0.1 * np.arange(len(batch))[:, None] * np.array([1, 0, 0, 0])
+
+
+IN_COMPANY = {
+    "batch normalisation": lambda: seeded(ByBatch),
+    "batch normalisation, eager": lambda: seeded(EagerByBatch),
+    "batch normalisation on a device": lambda: on_device(seeded(ByBatch)),
+    "dynamic quantisation": lambda: seeded(quantised),
+    "callable": lambda: normalised_by_the_block,
+    "place in the block": lambda: by_place,
+}
+
+
+def slow_counts(call, images, num_classes):
+    """One noisy copy at a time."""
+    counts = np.zeros((len(images), num_classes), np.int64)
+    for row, (image, key) in enumerate(zip(images, wobbliness.image_keys(images), strict=True)):
+        for noise in NormalStream(0, int(key), image.shape).take(SETTINGS["draws"]).copy():
+            counts[row, np.asarray(call((image + np.float32(SETTINGS["sigma"]) * noise)[None]))[0].argmax()] += 1
+    return counts
+
+
+@pytest.mark.parametrize("name", IN_COMPANY)
+@pytest.mark.filterwarnings("ignore")
+def test_what_depends_on_its_company_is_classified_alone(name, few):
+    classifier = IN_COMPANY[name]()
+    votes = wobbliness.measure(classifier, few, **SETTINGS)
+    assert (votes.execution.block_size, votes.execution.company) == (1, ALONE)
+    if "device" not in name:  # there the noise is another one
+        call = as_callable(classifier) if isinstance(classifier, nn.Module) else classifier
+        assert np.array_equal(votes.counts, slow_counts(call, few, votes.counts.shape[1]))
+    assert wobbliness.measure(classifier, few, block_size=7, **SETTINGS).execution.block_size == 1
+    assert np.array_equal(wobbliness.measure(classifier, few[::-1].copy(), **SETTINGS).counts[::-1], votes.counts)
+
+
+def onnx_by_batch(path, batch):
+    """Takes off the mean of the block."""
+    nodes = [
+        helper.make_node("Flatten", ["images"], ["flat"]),
+        helper.make_node("ReduceMean", ["flat", "axes"], ["mean"], keepdims=1),
+        helper.make_node("Sub", ["flat", "mean"], ["centred"]),
+        helper.make_node("Abs", ["centred"], ["far"]),
+        helper.make_node("MatMul", ["far", "weights"], ["logits"]),
+    ]
+    weights = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    graph = helper.make_graph(
+        nodes,
+        "by_batch",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 1, 8, 8])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 4])],
+        [onnx.numpy_helper.from_array(weights, "weights"), onnx.numpy_helper.from_array(np.array([0]), "axes")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+def test_a_graph_that_depends_on_its_company_runs_alone_or_not_at_all(few, tmp_path):
+    votes = wobbliness.measure(onnx_by_batch(tmp_path / "free.onnx", "B"), few, **SETTINGS)
+    assert (votes.execution.block_size, votes.execution.company) == (1, ALONE)
+    with pytest.raises(ValueError, match="does not depend on the others of its block, got .* it takes blocks of 8$"):
+        wobbliness.measure(onnx_by_batch(tmp_path / "fixed.onnx", 8), few, **SETTINGS)
+
+
+class FixedBlock:
+    """Takes blocks of one size alone, as an engine for an accelerator does."""
+
+    def __init__(self, size, *, by_batch):
+        self.size, self.by_batch = size, by_batch
+
+    def __call__(self, batch):
+        if len(batch) != self.size:
+            raise KeyError(f"a block of {len(batch)}")
+        return normalised_by_the_block(batch) if self.by_batch else batch.reshape(len(batch), -1)[:, 20:24]
+
+
+def test_a_callable_of_one_block_size_is_probed_at_it(few):
+    votes = wobbliness.measure(FixedBlock(20, by_batch=False), few, block_size=20, **SETTINGS)
+    assert votes.execution.block_size == 20
+    with pytest.raises(ValueError, match="it takes blocks of 20$"):
+        wobbliness.measure(FixedBlock(20, by_batch=True), few, block_size=20, **SETTINGS)
+    with pytest.raises(KeyError, match="a block of 40"):
+        wobbliness.measure(FixedBlock(20, by_batch=False), few, **SETTINGS)
+
+
+LEGITIMATE = {
+    "small CNN": lambda: build_network("small_cnn", (1, 8, 8), 10, seed=0),
+    "ResNet": lambda: build_network("resnet18_width16", (1, 8, 8), 10, seed=0),
+    "bfloat16": lambda: build_network("small_cnn", (1, 8, 8), 10, seed=0).to(torch.bfloat16),
+    "float16": lambda: build_network("small_cnn", (1, 8, 8), 10, seed=0).half(),
+    "float64": lambda: build_network("small_cnn", (1, 8, 8), 10, seed=0).double(),
+    "on a device": lambda: on_device(build_network("large_cnn", (1, 8, 8), 10, seed=0)),
+    "in bfloat16 there": lambda: AcceleratedClassifier(
+        build_network("small_cnn", (1, 8, 8), 10, seed=0), device=torch.device("cpu"), autocast=True
+    ),
+    "infinite scores": lambda: (
+        lambda batch: np.stack([np.full(len(batch), -np.inf), batch.reshape(len(batch), -1)[:, 20]], axis=1)
+    ),
+    "labels": lambda: lambda batch: batch.reshape(len(batch), -1)[:, 20] > 0.5,
+}
+
+
+@pytest.mark.parametrize("name", LEGITIMATE)
+def test_a_function_of_the_image_is_left_alone(name, few):
+    classifier = LEGITIMATE[name]()
+    votes = wobbliness.measure(classifier, few, num_classes=None if name != "labels" else 2, **SETTINGS)
+    assert votes.execution.company is None
+    assert votes.execution.block_size > 1
+
+
+def test_the_probe_asks_little(few):
+    asked = []
+
+    def count(batch):
+        asked.append(len(batch))
+        return batch.reshape(len(batch), -1)[:, :3]
+
+    wobbliness.measure(count, few[:1], 0.0, draws=1)
+    assert sum(asked) <= 7
+    asked.clear()
+    wobbliness.measure(count, np.resize(few, (100, *few.shape[1:])), 0.1, draws=250)
+    assert sum(asked) - 25_000 <= 0.01 * 25_000
