@@ -1,4 +1,4 @@
-"""Where a command writes is tried before the work; what cannot be written afterwards costs neither the verdict nor the next run."""
+"""Where a command writes is tried before the work; what fails afterwards costs neither the verdict nor the next run."""
 
 import json
 import os
@@ -169,7 +169,8 @@ def test_a_folder_of_a_scan_may_be_a_link_of_the_users(monkeypatch, capsys, fold
     assert (folder / "real" / "scan.json").is_file()
 
 
-def test_what_a_writer_of_tables_raises_is_an_error_of_writing(monkeypatch, capsys, folder):
+@pytest.mark.usefixtures("folder")
+def test_what_a_writer_of_tables_raises_is_an_error_of_writing(monkeypatch, capsys):
     def fail(*_, **__):
         raise ValueError("a cell that no table holds")
 

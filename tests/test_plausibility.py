@@ -100,9 +100,10 @@ COMMANDS = {
 }
 
 
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("clean", ["clean.npz", "unlabelled.npy"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_says_so_first(monkeypatch, capsys, folder, command, clean):
+def test_every_command_says_so_first(monkeypatch, capsys, command, clean):
     if (command, clean) == ("fit", "unlabelled.npy"):
         pytest.skip("one class for all that is equally smooth is refused for that")
     arguments = [part.format(model="wrong.onnx", clean=clean) for part in COMMANDS[command]]
@@ -116,9 +117,10 @@ def test_every_command_says_so_first(monkeypatch, capsys, folder, command, clean
         assert [f"warning: {line}" for line in json.loads(out)["warnings"]] == err.splitlines()
 
 
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("clean", ["clean.npz", "unlabelled.npy"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_no_command_warns_of_the_right_model(monkeypatch, capsys, folder, command, clean):
+def test_no_command_warns_of_the_right_model(monkeypatch, capsys, command, clean):
     arguments = [part.format(model="right.onnx", clean=clean) for part in COMMANDS[command]]
     code, out, err = run(monkeypatch, capsys, *arguments, "--json")
     assert (code, err, json.loads(out)["warnings"]) == (0, "", [])

@@ -17,7 +17,7 @@ from wobbliness.planning import NOISE_VALUES, Plan, make_plan
 from wobbliness.progress import Advance, Progress, progress_bar
 from wobbliness.repeating import require_repeated
 from wobbliness.votes import DrawSpan, Sweep, Votes
-from wobbliness.workers import for_each
+from wobbliness.workers import check_stopped, for_each
 
 
 def measure(
@@ -204,6 +204,7 @@ class _Counter:
         for first in plan.span[:: self._chunk]:
             noise = stream.take(min(self._chunk, plan.span.stop - first))
             for row, sigma in enumerate(plan.sigmas):
+                check_stopped()
                 noisy = noise if row == last else scratch.array("noisy", noise.shape)
                 np.multiply(noise, np.float32(sigma), out=noisy)
                 noisy += image

@@ -11,7 +11,7 @@ from wobbliness.noise import NormalStream, Scratch
 from wobbliness.planning import NOISE_VALUES, Plan
 from wobbliness.progress import Advance
 from wobbliness.stopping import Boundaries
-from wobbliness.workers import Items, share_items
+from wobbliness.workers import Items, check_stopped, share_items
 
 STEP = 5  # draws of an image between two looks
 TABLES = ("most_beyond", "least_strays")
@@ -159,6 +159,7 @@ class _Pool:
         """Settles images until there are no more."""
         streams: dict[int, NormalStream] = {}
         while True:
+            check_stopped()
             while len(streams) < self._capacity and (index := items.take()) is not None:
                 streams[index] = self._stream(index)
             if not streams:

@@ -26,6 +26,24 @@ def default_workers() -> int:
     return cores if cores == 1 else cores + 1
 
 
+_own = threading.local()  # the items that a thread works at
+
+
+class Stopped(Exception):
+    """Work was given up before its end, because another thread's failed or was interrupted."""
+
+
+def check_stopped() -> None:
+    """Gives up the work of this thread where it is no longer wanted; called between blocks, which may take seconds each.
+
+    Raises:
+        Stopped: nobody waits for the result.
+    """
+    items: Items | None = getattr(_own, "items", None)
+    if items is not None and items.is_stopped:
+        raise Stopped
+
+
 class Items:
     """The items 0 ... n - 1, taken in this order by several threads."""
 
@@ -33,13 +51,13 @@ class Items:
         self._items = iter(range(num_items))
         self._report = report
         self._lock = threading.Lock()
-        self._is_stopped = False
+        self.is_stopped = False
         self.num_done = 0
 
     def take(self) -> int | None:
         """The next item; None where there is no more."""
         with self._lock:
-            return None if self._is_stopped else next(self._items, None)
+            return None if self.is_stopped else next(self._items, None)
 
     def finish(self, num_items: int = 1) -> None:
         """Counts items as done."""
@@ -49,8 +67,8 @@ class Items:
             self._report(num_items)
 
     def stop(self) -> None:
-        """No item can be taken after this."""
-        self._is_stopped = True
+        """No item can be taken after this, and those in work are given up at the next block."""
+        self.is_stopped = True
 
 
 def for_each(function: Callable[[int], None], num_items: int, *, workers: int, advance: Advance) -> None:
@@ -63,7 +81,7 @@ def for_each(function: Callable[[int], None], num_items: int, *, workers: int, a
         advance: called in the calling thread with the number of items just done.
 
     Raises:
-        BaseException: the first one that the function raised; items not yet begun are dropped.
+        BaseException: the first one that the function raised; items not yet done are dropped.
     """
 
     def work(items: Items) -> None:
@@ -86,14 +104,19 @@ def share_items(work: Callable[[Items], None], num_items: int, *, workers: int, 
         advance: called in the calling thread with the number of items just done.
 
     Raises:
-        BaseException: the first one that `work` raised; items not yet taken are dropped.
+        BaseException: the first one that `work` raised; items not yet done are dropped.
     """
+
+    def work_on() -> None:
+        _own.items = items
+        work(items)
+
     if workers == 1:
         work(Items(num_items, report=advance))
         return
     items, reported = Items(num_items), 0
     with ThreadPoolExecutor(workers) as pool:
-        running: set[Future[None]] = {pool.submit(work, items) for _ in range(workers)}
+        running: set[Future[None]] = {pool.submit(work_on) for _ in range(workers)}
         try:
             while running:
                 done, running = wait(running, timeout=REPORT_SECONDS, return_when=FIRST_EXCEPTION)

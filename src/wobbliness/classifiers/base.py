@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from wobbliness.execution import Execution
+from wobbliness.workers import check_stopped
 
 MAX_UNDECLARED_CLASSES = 100_000  # a label beyond it is taken for a mistake, not for a class
 ONE_SCORE = (
@@ -84,7 +85,11 @@ def in_blocks(function: Callable[[np.ndarray], Any], images: Float32[np.ndarray,
     """What a function answers for each block of images, joined."""
     if len(images) <= block_size:
         return function(images)
-    return np.concatenate([function(images[first : first + block_size]) for first in range(0, len(images), block_size)])
+    answers = []
+    for first in range(0, len(images), block_size):
+        check_stopped()
+        answers.append(function(images[first : first + block_size]))
+    return np.concatenate(answers)
 
 
 def as_array(answer: Any) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from jaxtyping import Float32
 
+from wobbliness.classifiers.base import in_blocks
 from wobbliness.classifiers.layouts import ImageShape, Layout
 from wobbliness.classifiers.onnx_answers import classes_of, declared_outputs, is_without_batch, threshold_of
 from wobbliness.classifiers.onnx_checks import read_checked
@@ -106,7 +107,7 @@ class OnnxGraph:
         if self._takes_blocks:
             return self._run_all_blocks(images, block_size)
         images, size = images if self._prepare is None else self._prepare(images), self.batch_size or self._few(block_size)
-        return np.concatenate([self._run_block(images[first : first + size]) for first in range(0, len(images), size)])
+        return np.asarray(in_blocks(self._run_block, images, size))
 
     def _few(self, block_size: int) -> int:
         """A block of as many images, or of fewer where those would take more than MAX_BLOCK_VALUES at a time."""
