@@ -180,3 +180,16 @@ def test_help_has_an_example_each_and_the_defaults_of_the_library(monkeypatch, c
         assert code == 0
         assert f"Example: wobbliness guard {command}" in " ".join(text.replace("│", " ").split())
     assert tuple(guard_cli.DEFAULT_SIGMAS) == DEFAULT_SIGMAS
+
+
+def test_a_guard_that_was_never_finished_refuses_no_other(monkeypatch, capsys, folder):
+    (folder / "half").mkdir()
+    (folder / "half" / ARRAYS_FILE).write_bytes(b"half")
+    (folder / "half" / f".123-{ARRAYS_FILE}").write_bytes(b"")
+    fit = ["guard", "fit", "model.onnx", "clean.npy", "--draws", 20, "--out", "half"]
+    code, *_ = run(monkeypatch, capsys, *fit)
+    assert code == 0
+    (folder / "half" / SETTINGS_FILE).unlink()
+    (folder / "half" / "mine.txt").touch()
+    code, *_ = run(monkeypatch, capsys, *fit)
+    assert code == 2, "control: a folder with something else in it"

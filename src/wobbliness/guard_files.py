@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from wobbliness.errors import cause_of
 from wobbliness.guard import SmoothnessGuard, check_rates
 from wobbliness.smooth_ranks import Reference, score_limit
-from wobbliness.study.files import write_beside, write_json
+from wobbliness.study.files import unfinished_name, write_beside, write_json
 
 KIND, SCHEMA_VERSION = "wobbliness guard", 1
 SETTINGS_FILE, ARRAYS_FILE = "guard.json", "guard.safetensors"
@@ -83,9 +83,15 @@ def load_guard(folder: str | Path, classifier: Any) -> SmoothnessGuard:
 def checked_folder(folder: str | Path) -> Path:
     """The folder, or ValueError where it is a file or holds something else than a guard."""
     path = Path(folder)
-    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / SETTINGS_FILE).is_file())):
+    if path.exists() and (not path.is_dir() or not ((path / SETTINGS_FILE).is_file() or _holds_parts_only(path))):
         raise ValueError(f"expected a new or empty folder, or one of a guard, got {path}")
     return path
+
+
+def _holds_parts_only(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a guard leaves that was never finished: the disk was full, or it was ended."""
+    names = {unfinished_name(path.name) or path.name for path in folder.iterdir()}
+    return names <= {SETTINGS_FILE, ARRAYS_FILE}
 
 
 def _put(guard: SmoothnessGuard, arrays: dict[str, np.ndarray], image_shape: tuple[int, ...]) -> None:
