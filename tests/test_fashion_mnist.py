@@ -29,7 +29,7 @@ def test_a_wrong_column_is_one_line(tmp_path, monkeypatch):
     folder.mkdir()
     pd.DataFrame({"picture": [1], "label": [0]}).to_parquet(folder / "train-00000-of-00001.parquet")
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
-    with pytest.raises(ValueError, match="^expected columns img and label in data set cifar10, got picture, label"):
+    with pytest.raises(ValueError, match="^expected column img in cifar10, got picture, label"):
         load_data("cifar10")
 
 

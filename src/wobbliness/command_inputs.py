@@ -35,7 +35,7 @@ NAMED_MODULE = "found also in the working folder, after all that is installed"
 
 TABLES = (".parquet", ".csv")
 
-IMAGES = "Picture, folder of pictures, FILE.npy, .npz or .parquet, or data set hf:NAME[SPLIT]."
+IMAGES = "Picture, folder of pictures, FILE.npy, .npz or .parquet (also FILE.npz:NAME), or data set hf:NAME[SPLIT]."
 Model = Annotated[
     str,
     typer.Argument(
@@ -70,6 +70,10 @@ Images = Annotated[str, typer.Argument(help=IMAGES)]
 Column = Annotated[str | None, typer.Option(help="Array of an .npz, or column of a table.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Likewise of the labels.")]
 Resize = Annotated[bool, typer.Option("--resize", help="Scale pictures to the size that the model declares.")]
+Size = Annotated[
+    str | None,
+    typer.Option(help="HEIGHTxWIDTH to scale pictures to, for a model that declares no size."),
+]
 Draws = Annotated[int, typer.Option(help="Noisy copies of each image.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Engine = Annotated[EngineName, typer.Option(help="ray spreads the work over a Ray cluster (extra `ray`).")]
@@ -129,7 +133,7 @@ def open_model(name: str, options: ModelOptions) -> Any:
     from wobbliness.classifiers import open_classifier
 
     source: Any = name
-    if name.endswith(".safetensors") and options.factory is None:
+    if name.lower().endswith(".safetensors") and options.factory is None:
         from wobbliness.study.cells import load_network
 
         source = load_network(Path(name))
@@ -148,20 +152,37 @@ def _named_modules(model: str, factory: str | None) -> list[str]:
 
 
 def read_images_for(
-    classifier: Any, source: str, *, column: str | None = None, label_column: str | None = None, resize: bool = False
+    classifier: Any,
+    source: str,
+    *,
+    column: str | None = None,
+    label_column: str | None = None,
+    resize: bool = False,
+    size: str | None = None,
 ) -> "ImageSet":
     """A command's images, fitted to what the classifier declares."""
     from wobbliness.images import read_images
 
     image_shape = getattr(classifier, "image_shape", None)
-    return read_images(source, column=column, label_column=label_column, image_shape=image_shape, resize=resize)
+    scaling: dict[str, Any] = {"resize": resize, "size": None if size is None else _height_and_width(size)}
+    return read_images(source, column=column, label_column=label_column, image_shape=image_shape, **scaling)
+
+
+def _height_and_width(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().replace(",", "x").partition("x")
+    if not (height.strip().isdecimal() and width.strip().isdecimal()):
+        raise ValueError(f"expected a size as HEIGHTxWIDTH, such as 32x48, got {text!r}")
+    return int(height), int(width)
 
 
 def open_trigger(name: str) -> "Trigger":
-    """A trigger by its name or from a PNG file."""
+    """A trigger by its name or from a picture's file."""
     from wobbliness import triggers
+    from wobbliness.images.pictures import PICTURE_ENDINGS
 
-    return triggers.trigger_from_png(name) if name.endswith(".png") else triggers.trigger(name)
+    if Path(name).suffix.lower() in PICTURE_ENDINGS or Path(name).exists():
+        return triggers.trigger_from_png(name)
+    return triggers.trigger(name)
 
 
 def prepare_engine(engine: EngineName, *, address: str | None, store: str | None = None) -> None:

@@ -22,6 +22,7 @@ from wobbliness.command_inputs import (
     Out,
     Resize,
     Seed,
+    Size,
     check_table,
     failure_of,
     open_model,
@@ -62,7 +63,8 @@ def measure(
     column: Column = None,
     label_column: LabelColumn = None,
     resize: Resize = False,
-    trigger: Annotated[str | None, typer.Option(help="Put a trigger on the images first: a name or FILE.png.")] = None,
+    size: Size = None,
+    trigger: Annotated[str | None, typer.Option(help="Put a trigger on the images first: a name or a picture.")] = None,
     out: Out = None,
     check_repeatable: Annotated[
         bool, typer.Option("--check-repeatable", help="Measure twice, to find a model that does not always answer alike.")
@@ -86,7 +88,7 @@ def measure(
     )  # wherever a node of a cluster has its working directory
     opened = partial(open_model, path, options)
     classifier = opened()
-    image_set = read_images_for(classifier, images, column=column, label_column=label_column, resize=resize)
+    image_set = read_images_for(classifier, images, column=column, label_column=label_column, resize=resize, size=size)
     warned = say_implausible(classifier, image_set, options, as_json=as_json)
     pixels = image_set.images if trigger is None else open_trigger(trigger).apply(image_set.images)
     settings: dict[str, Any] = {
@@ -117,6 +119,7 @@ def compare(
     draws: Draws = 250,
     column: Column = None,
     resize: Resize = False,
+    size: Size = None,
     level: Annotated[float, typer.Option(help="False-positive rate of the verdict on batches of clean images.")] = 0.01,
     seed: Seed = 0,
     report: Annotated[Path | None, typer.Option(help="Also a page of the result; .html.")] = None,
@@ -134,7 +137,7 @@ def compare(
     if report is not None:
         check_file(checked_page(report))
     classifier = open_model(model, options)
-    batches = [read_images_for(classifier, source, column=column, resize=resize) for source in (clean, suspect)]
+    batches = [read_images_for(classifier, source, column=column, resize=resize, size=size) for source in (clean, suspect)]
     warned = say_implausible(classifier, batches[0], options, as_json=as_json)
     found = compare_batches(
         classifier,

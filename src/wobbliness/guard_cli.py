@@ -15,6 +15,7 @@ from wobbliness.command_inputs import (
     Out,
     Resize,
     Seed,
+    Size,
     check_table,
     failure_of,
     open_model,
@@ -43,6 +44,7 @@ def fit(
     seed: Seed = 0,
     column: Column = None,
     resize: Resize = False,
+    size: Size = None,
     as_json: Json = False,
 ) -> None:
     """Fit a guard on clean inputs.
@@ -58,7 +60,7 @@ def fit(
     settings: dict[str, Any] = {"draws": draws, "false_positive_rate": false_positive_rate, "seed": seed}
     classifier = open_model(model, options)
     guard = SmoothnessGuard(classifier, sigmas=tuple(sigma), num_classes=options.num_classes, **settings)
-    image_set = read_images_for(classifier, clean, column=column, resize=resize)
+    image_set = read_images_for(classifier, clean, column=column, resize=resize, size=size)
     warned = say_implausible(classifier, image_set, options, as_json=as_json)
     guard.fit(image_set.images)
     save_guard(guard, out)
@@ -76,6 +78,7 @@ def judge(
     quick: Annotated[bool, typer.Option("--quick", help="Verdicts alone, with as few draws as settle them.")] = False,
     column: Column = None,
     resize: Resize = False,
+    size: Size = None,
     as_json: Json = False,
 ) -> None:
     """Judge inputs one by one: W at each sigma, labels, p-value, verdict.
@@ -89,7 +92,7 @@ def judge(
     check_table(out)
     classifier = open_model(model, options)
     fitted = load_guard(guard, classifier)
-    inputs = read_images_for(classifier, images, column=column, resize=resize)
+    inputs = read_images_for(classifier, images, column=column, resize=resize, size=size)
     warned = say_implausible(classifier, inputs, options, as_json=as_json, with_labels_only=True)
     found = fitted.judge_quickly(inputs.images) if quick else fitted.judge(inputs.images)
     failure = failure_of(lambda path: write_table(found.frame(inputs.names), path), out)

@@ -22,6 +22,9 @@ EXAMPLES = 16  # images that a classifier is prepared with, each also with noise
 ALONE = "one copy at a time: the answer to an image depends on the others of its block"
 PATCH_SHARE = 4  # a patch has this part of each side
 PICTURE_CHANNELS = (1, 3, 4)
+WAY_TO_AN_ARRAY = (
+    "stack them, torch.stack(list) or np.stack(list), pictures channels first and divided by 255, or use read_images"
+)
 MAX_SIGMA = 1e30  # beyond it noise overflows float32
 
 
@@ -142,7 +145,7 @@ def _patched(images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B ...
 
 def _checked_images(images: Any) -> np.ndarray:
     """Images as an array without a copy: floating point, finite, in [0, 1], at least one, channels first."""
-    array = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
+    array = _as_array(images)
     if array.ndim < 2 or 0 in array.shape:
         raise ValueError(f"expected images of shape (N, ...), at least one and none empty, got shape {array.shape}")
     if not np.issubdtype(array.dtype, np.floating):
@@ -153,6 +156,31 @@ def _checked_images(images: Any) -> np.ndarray:
     if not (lowest >= 0 and highest <= 1):
         raise ValueError(f"expected images in [0, 1], got values from {lowest} to {highest}")
     return array
+
+
+def _as_array(images: Any) -> np.ndarray:
+    """An array, a tensor, or a list of equal ones as an array; ValueError for what only leads to images."""
+    if hasattr(images, "detach"):
+        return np.asarray(images.detach().cpu())
+    if isinstance(images, list | tuple) and not any(isinstance(image, list | tuple) for image in images):
+        return _stacked(images)
+    if not hasattr(images, "__array__") and not isinstance(images, list | tuple):
+        raise ValueError(
+            f"expected images as one array or tensor (N, ...) of floats in [0, 1], got {type(images).__name__}; {WAY_TO_AN_ARRAY}"
+        )
+    return np.asarray(images)
+
+
+def _stacked(images: Sequence[Any]) -> np.ndarray:
+    """One array of a list of arrays or tensors."""
+    arrays = [image.detach().cpu().numpy() if hasattr(image, "detach") else image for image in images]
+    strange = [image for image in arrays if not isinstance(image, np.ndarray)]
+    if strange:
+        raise ValueError(f"expected arrays or tensors of images, got a list with {type(strange[0]).__name__}; {WAY_TO_AN_ARRAY}")
+    shapes = sorted({image.shape for image in arrays})
+    if len(shapes) > 1:
+        raise ValueError(f"expected images of one shape, got {shapes[0]} and {shapes[1]} in a list")
+    return np.stack(arrays) if arrays else np.empty(0)
 
 
 def _checked_keys(keys: ArrayLike | None, images: np.ndarray) -> UInt64[np.ndarray, " N"]:

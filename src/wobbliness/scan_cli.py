@@ -14,6 +14,7 @@ from wobbliness.command_inputs import (
     ModelOptions,
     Resize,
     Seed,
+    Size,
     failure_of,
     open_model,
     open_trigger,
@@ -30,7 +31,7 @@ def scan(
     model: Model,
     options: ModelOptions,
     images: Images,
-    trigger: Annotated[list[str] | None, typer.Option(help="Suspected trigger: a name or FILE.png; may be repeated.")] = None,
+    trigger: Annotated[list[str] | None, typer.Option(help="Suspected trigger: a name or a picture; may be repeated.")] = None,
     target: Annotated[list[int] | None, typer.Option(help="Class to craft a candidate for; may be repeated. All.")] = None,
     sigma: Annotated[
         list[float] | None, typer.Option(help="Noise; one is taken as it is, of several clean images choose.")
@@ -42,6 +43,7 @@ def scan(
     seed: Seed = 0,
     column: Column = None,
     resize: Resize = False,
+    size: Size = None,
     out: Annotated[Path | None, typer.Option(help="Folder for page, pictures, JSON and table; new, empty, or of a scan.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -61,7 +63,7 @@ def scan(
         checked_scan_folder(out)
     suspected = [open_trigger(name) for name in trigger or ()]
     classifier = open_model(model, options)
-    image_set = read_images_for(classifier, images, column=column, resize=resize)
+    image_set = read_images_for(classifier, images, column=column, resize=resize, size=size)
     warned = say_implausible(classifier, image_set, options, as_json=as_json)
     found = scan_model(
         classifier,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from wobbliness.errors import reason_of
+from wobbliness.input_files import open_regular
 
 FileKind = Literal["onnx", "exported program", "safetensors", "TorchScript", "pickle"]
 
@@ -25,9 +26,9 @@ def file_kind(path: Path) -> FileKind:
         raise ValueError(f"expected a model file, got {path}, which does not exist")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"expected a model file of at most {MAX_FILE_BYTES} bytes, got {path} of {path.stat().st_size}")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(9)
-    if path.suffix == ".safetensors" and head[8:9] == b"{":  # its first eight bytes, a length, may look like a pickle's
+    if path.suffix.lower() == ".safetensors" and head[8:9] == b"{":  # its first eight bytes, a length, may look like a pickle's
         return "safetensors"
     if head.startswith(b"PK"):
         return _zip_kind(path)
@@ -62,11 +63,11 @@ def _is_pickled(head: bytes, suffix: str) -> bool:
 def _kind_by_suffix(path: Path, head: bytes) -> FileKind:
     if head.startswith(HDF5):
         raise ValueError(f"expected a model that needs no Keras, got {path}; convert it with tf2onnx to FILE.onnx")
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         return "onnx"
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return "safetensors"
-    if path.suffix == ".pt2":
+    if path.suffix.lower() == ".pt2":
         raise ValueError(f"expected an archive of torch.export.save, got {path}, which is no zip file")
     raise ValueError(f"expected a model as FILE.onnx, .pt2 or .safetensors, got {path}")
 
@@ -83,6 +84,6 @@ def _zip_kind(path: Path) -> FileKind:
         raise ValueError(f"expected an archive of torch.export.save of torch 2.8 or later, got {path}; save it anew")
     if any("/code/" in name for name in names):
         return "TorchScript"
-    if any(name.endswith("data.pkl") for name in names) or path.suffix in PICKLE_SUFFIXES:
+    if any(name.endswith("data.pkl") for name in names) or path.suffix.lower() in PICKLE_SUFFIXES:
         return "pickle"
     raise ValueError(f"expected a model as FILE.onnx, .pt2 or .safetensors, got {path}, another kind of zip file")

@@ -208,7 +208,7 @@ def _open_name(name: str, options: _Options) -> Classifier:
     path = Path(name)
     if name.startswith(HUB) or path.is_dir():
         return _open_hub(name.removeprefix(HUB), options)
-    if path.is_file() or path.suffix in (*MODEL_SUFFIXES, *PICKLE_SUFFIXES):
+    if path.is_file() or path.suffix.lower() in (*MODEL_SUFFIXES, *PICKLE_SUFFIXES):
         return _open_file(path, options)
     if ":" not in name:
         raise ValueError(
@@ -227,7 +227,7 @@ def _open_hub(name: str, options: _Options) -> Classifier:
 
 
 def _open_file(path: Path, options: _Options) -> Classifier:
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         _check_stays_on_cpu(str(path), options)
     kind = file_kind(path)
     is_graph, is_weights = kind in ("onnx", "exported program"), kind in ("safetensors", "pickle")

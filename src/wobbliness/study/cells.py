@@ -18,6 +18,7 @@ from wobbliness.classifiers.compiled import declare_structure
 from wobbliness.classifiers.opening import open_classifier
 from wobbliness.classifiers.torch_module import CPU, torch_threads
 from wobbliness.errors import reason_of
+from wobbliness.input_files import check_regular
 from wobbliness.progress import Notice, Progress, print_notice
 from wobbliness.sampling import sweep
 from wobbliness.study.cell_plan import FORMS, explored_networks
@@ -101,9 +102,13 @@ def load_network(path: Path) -> nn.Sequential:
     Raises:
         ValueError: the file is missing, damaged, or not a network of this package.
     """
+    if path.exists():
+        check_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
+        if "architecture" not in header:
+            raise ValueError("it does not say what network it is of; give a --factory that makes the module of its weights")
         architecture, shape = header["architecture"], json.loads(header["image_shape"])
         num_classes = int(header["num_classes"])
         if architecture not in ARCHITECTURES:
