@@ -5,7 +5,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wobbliness.errors import cause_of
+from wobbliness.errors import condensed
 from wobbliness.study.files import is_intact, make_folder, read_json, sealed, write_json
 
 FAILED = "failed"
@@ -31,7 +31,7 @@ class Failure:
 
 def failure_of(cell: str, error: BaseException) -> Failure:
     """What is kept of an exception."""
-    message = cause_of(error)
+    message = condensed(f"{type(error).__name__}: {error}")  # all its lines: no one sees the cell's process
     return Failure(cell=cell, message=message, details="".join(traceback.format_exception(error)), attempt=uuid.uuid4().hex)
 
 
