@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 import zipfile
@@ -364,6 +365,95 @@ def formulas(path: Path) -> None:
 
 
 # --- wrong answers
+
+
+@attack("three threads that each measure a module of their own", "the streams are as before, the votes those of one thread")
+def threads(path: Path) -> None:
+    torch.manual_seed(0)
+    modules, images = (
+        [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval() for _ in range(3)],
+        np.load(pictures(path)),
+    )
+    found: dict[int, Any] = {}
+
+    def work(index: int) -> None:
+        found[index] = wobbliness.measure(modules[index], images, 0.2, draws=10, workers=1).counts
+
+    before = sys.stdout, sys.stderr
+    workers = [threading.Thread(target=work, args=(index,)) for index in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    expect((sys.stdout, sys.stderr) == before, "the streams are redirected for good")
+    alone = [wobbliness.measure(module, images, 0.2, draws=10, workers=1).counts for module in modules]
+    expect(len(found) == 3 and all(np.array_equal(found[index], alone[index]) for index in range(3)), "other votes")
+
+
+@attack("a module that keeps features on itself, run eagerly by two workers", "the votes of one worker")
+def shared_state(path: Path) -> None:
+    class Keeping(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = torch.nn.Linear(64, 32), torch.nn.Linear(32, 3)
+            self.first.register_forward_hook(lambda module, _, answer: setattr(module, "kept", answer))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            self.first(images.flatten(1))
+            time.sleep(0.001)  # another thread may come between
+            return self.last(torch.from_numpy(np.tanh(self.first.kept.detach().numpy())))
+
+    torch.manual_seed(0)
+    module, images = Keeping().eval(), np.load(pictures(path, 8))
+    found = [wobbliness.measure(module, images, 0.2, draws=20, workers=workers).counts for workers in (1, 2)]
+    expect(np.array_equal(*found), "other votes with two workers")
+
+
+@attack("a module whose flag is changed after it was measured", "the new answer, not that of a kept graph")
+def changed_module(path: Path) -> None:
+    class Switched(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.active = torch.nn.Linear(64, 3), False
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            scores = self.body(images.flatten(1))
+            return -scores if self.active else scores
+
+    torch.manual_seed(0)
+    module, images = Switched().eval(), np.load(pictures(path, 8))
+    before = wobbliness.measure(module, images, 1e-7, draws=2).label
+    module.active = True
+    after = wobbliness.measure(module, images, 1e-7, draws=2).label
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(images)).argmax(dim=1).numpy()
+    expect(np.array_equal(after, wanted) and not np.array_equal(before, after), "the old graph answered")
+
+
+@attack("a module that depends on the rest of its block", "refused, or run one image at a time")
+def block_dependent(path: Path) -> None:
+    torch.manual_seed(0)
+    norm = torch.nn.BatchNorm2d(4, track_running_stats=False)
+    module = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), norm, torch.nn.Flatten(), torch.nn.Linear(144, 3)).eval()
+    images = np.load(pictures(path, 8))
+    try:
+        found = [wobbliness.measure(module, images, 0.2, draws=20, block_size=size).counts for size in (None, 4)]
+    except ValueError:
+        return
+    expect(np.array_equal(*found), "votes depend on the block")
+
+
+@attack("a module whose get_extra_state gives a dict", "measured")
+def extra_state(path: Path) -> None:
+    class Extra(torch.nn.Linear):
+        def get_extra_state(self) -> Any:
+            return {"version": 1}
+
+        def set_extra_state(self, _: Any) -> None:
+            return None
+
+    module = torch.nn.Sequential(torch.nn.Flatten(), Extra(64, 3)).eval()
+    wobbliness.measure(module, np.load(pictures(path)), 0.2, draws=5)
 
 
 @attack("a graph that gives features before its logits", "the logits are read")
