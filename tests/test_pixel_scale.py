@@ -132,4 +132,4 @@ def test_options_that_have_no_effect_are_refused():
         with pytest.raises(ValueError, match="expected no"):
             wobbliness.open_classifier(opened, **options)
     with pytest.raises(ValueError, match="expected no output"):
-        wobbliness.open_classifier(Linear(), output="logits")
+        wobbliness.measure(wobbliness.open_classifier(Linear(), output="logits"), IMAGES, SIGMA, draws=2)
