@@ -509,6 +509,16 @@ def grey_trigger(path: Path) -> None:
     expect(np.allclose(wobbliness.trigger_from_png(path / "t.png").pattern, 0.25, atol=0.01), "not a quarter")
 
 
+@attack("a zip from a Mac: __MACOSX beside the class folders", "no class, and the labels are not shifted")
+def stray_folders(path: Path) -> None:
+    for folder in ("__MACOSX", "@eaDir", ".ipynb_checkpoints", "cats", "dogs", "empty"):
+        (path / "in" / folder).mkdir(parents=True)
+        if folder != "empty":
+            Image.new("L", (8, 8)).save(path / "in" / folder / "a.png")
+    found = wobbliness.read_images(str(path / "in"))
+    expect(list(found.labels) == [0, 1], f"labels {found.labels}")
+
+
 # --- sizes, crashes, late refusals
 
 
