@@ -50,7 +50,10 @@ def test_only_one_module_prints():
                 called.startswith(("sys.stdout.write", "sys.stderr.write", "sys.__std", "traceback.print_", "os.write"))
             ):
                 found.add((path.name, called))
-    assert found == {("quick_exit.py", "os.write")}, "a constant line where Python may print no more"
+    assert found == {
+        ("quick_exit.py", "os.write"),  # constant lines where Python may print no more
+        ("compiled.py", "print"),  # torch's own prints of other threads, handed on to where they went
+    }
 
 
 def test_lines_json_notices_warnings_logs_and_bars(monkeypatch, capsys):
