@@ -11,7 +11,8 @@ from jaxtyping import Float32, UInt64
 from numpy.typing import ArrayLike
 
 from wobbliness.classifiers import Classifier, open_classifier
-from wobbliness.classifiers.base import DeviceCounter, ScoredClassifier
+from wobbliness.classifiers.base import DeviceCounter, ScoredClassifier, as_array
+from wobbliness.errors import reason_of
 from wobbliness.execution import Execution, default_block_size
 from wobbliness.noise import NormalStream, image_keys
 from wobbliness.probing import Answers, NotRepeatableError, in_whole_blocks, probe, require_alone
@@ -141,6 +142,15 @@ def _patched(images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B ...
         place = (..., *(slice(start, start + part) for start, part in zip(starts, sizes, strict=True)))
         image[place] = (1.0, 0.0, rng.random(image[place].shape, dtype=np.float32))[number % 3]
     return patched
+
+
+def _as_array(images: Any) -> np.ndarray:
+    """Images as an array; tensors in types that arrays do not know, such as bfloat16, as float32."""
+    try:
+        return as_array(images)
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        kind = f"a tensor of {images.dtype} on {images.device}" if hasattr(images, "detach") else type(images).__name__
+        raise ValueError(f"expected images as plain numbers, got {kind}: {reason_of(error)}") from error
 
 
 def _checked_images(images: Any) -> np.ndarray:

@@ -96,7 +96,7 @@ def as_array(answer: Any) -> np.ndarray:
     """An answer as an array; numbers of a type that arrays do not know, as bfloat16, as float32."""
     if not hasattr(answer, "detach"):
         return np.asarray(answer)
-    tensor = answer.detach().cpu()
+    tensor = answer.detach().cpu().resolve_conj().resolve_neg()
     try:
         return np.asarray(tensor)
     except TypeError:

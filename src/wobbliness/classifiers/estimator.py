@@ -64,7 +64,7 @@ class EstimatorClassifier(ScoredClassifier):
     @contextmanager
     def session(self, examples: Float32[np.ndarray, "B ..."]) -> Iterator[Execution]:  # noqa: ARG002
         """Nothing to prepare."""
-        yield Execution(backend="callable")
+        yield Execution(backend="callable", threads="one calling thread")
 
     def _classify_block(self, images: np.ndarray) -> np.ndarray:
         images, shape = images if self._scale is None else self._scale.apply(images), images.shape[1:]

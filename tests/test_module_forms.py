@@ -1,0 +1,222 @@
+"""Forms of torch modules: what they give, what they are made of; votes equal a slow loop, or one line says why not."""
+
+from collections import namedtuple
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import wobbliness
+from wobbliness.noise import NormalStream
+
+SETTINGS = {"sigma": 0.3, "draws": 30}
+
+
+@pytest.fixture
+def few(images):
+    return images[:4]
+
+
+class Network(nn.Module):
+    def __init__(self, num_classes=3):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.features, self.head = nn.Linear(64, 8), nn.Linear(8, num_classes)
+
+    def hidden(self, batch):
+        return torch.relu(self.features(batch.flatten(1)))
+
+    def forward(self, batch):
+        return self.head(self.hidden(batch))
+
+
+Named = namedtuple("Named", ["features", "logits"])
+
+
+@dataclass
+class Answer:
+    logits: torch.Tensor
+    hidden_states: tuple
+
+
+def giving(answer_of, num_classes=3):
+    class Giving(Network):
+        def forward(self, batch):
+            hidden = self.hidden(batch)
+            return answer_of(hidden, self.head(hidden))
+
+    return Giving(num_classes).eval()
+
+
+def model_output(hidden, logits):
+    from transformers.modeling_outputs import ImageClassifierOutput
+
+    return ImageClassifierOutput(logits=logits, hidden_states=(hidden, hidden))
+
+
+FORMS = {
+    "dict": (lambda hidden, logits: {"features": hidden, "logits": logits}, lambda answer: answer["logits"]),
+    "tuple of logits and states": (lambda hidden, logits: (logits, (hidden,)), lambda answer: answer[0]),
+    "tuple of one": (lambda _, logits: (logits,), lambda answer: answer[0]),
+    "named tuple": (lambda hidden, logits: Named(hidden, logits), lambda answer: answer.logits),
+    "dataclass": (lambda hidden, logits: Answer(logits, (hidden,)), lambda answer: answer.logits),
+    "ModelOutput": (model_output, lambda answer: answer.logits),
+    "(B, K, 1, 1)": (lambda _, logits: logits[:, :, None, None], lambda answer: answer[:, :, 0, 0]),
+    "tensor": (lambda _, logits: logits, lambda answer: answer),
+}
+
+
+def slow_counts(scores_of, images, num_classes):
+    """One noisy copy at a time through the module itself."""
+    counts = np.zeros((len(images), num_classes), np.int64)
+    for row, (image, key) in enumerate(zip(images, wobbliness.image_keys(images), strict=True)):
+        for noise in NormalStream(0, int(key), image.shape).take(SETTINGS["draws"]).copy():
+            copy = torch.from_numpy((image + np.float32(SETTINGS["sigma"]) * noise)[None])
+            with torch.no_grad():
+                counts[row, int(scores_of(copy)[0].argmax())] += 1
+    return counts
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("name", FORMS)
+def test_votes_equal_a_slow_loop(name, compiled, few):
+    answer_of, read = FORMS[name]
+    module = giving(answer_of)
+    votes = wobbliness.measure(wobbliness.open_classifier(module, compiled=compiled), few, **SETTINGS)
+    assert votes.execution.backend == ("onnxruntime" if compiled else "torch"), votes.execution.reason
+    assert np.array_equal(votes.counts, slow_counts(lambda batch: read(module(batch)), few, 3))
+    assert votes.wobbliness.max() > 0.1, "control"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_precisions_equal_a_slow_loop(dtype, few):
+    module = Network().to(dtype).eval()
+    votes = wobbliness.measure(module, few, **SETTINGS)
+    exact = slow_counts(lambda batch: module(batch.to(dtype)).float(), few, 3)
+    assert np.abs(votes.counts - exact).sum() / 2 <= (0 if dtype == torch.float64 else 2)
+
+
+def test_an_output_may_be_chosen_and_has_to_be_where_two_could_be_meant(few):
+    module = giving(lambda hidden, logits: (hidden, logits))
+    with pytest.raises(ValueError, match="^expected one output of labels or scores, got .* choose one by output=NAME"):
+        wobbliness.measure(module, few, **SETTINGS)
+    votes = wobbliness.measure(wobbliness.open_classifier(module, output=1), few, **SETTINGS)
+    assert np.array_equal(votes.counts, wobbliness.measure(Network().eval(), few, **SETTINGS).counts)
+    with pytest.raises(ValueError, match="^expected no output to be chosen of a module that gives one tensor, got 'logits'"):
+        wobbliness.measure(wobbliness.open_classifier(Network(), output="logits"), few, **SETTINGS)
+
+
+def test_one_score_for_two_classes(few):
+    module = nn.Sequential(Network(1), nn.Sigmoid()).eval()
+    votes = wobbliness.measure(module, few, **SETTINGS)
+    two = lambda batch: torch.cat([torch.full((len(batch), 1), 0.5), module(batch)], dim=1)  # noqa: E731
+    assert np.array_equal(votes.counts, slow_counts(two, few, 2))
+
+
+def weight_normed():
+    module = Network()
+    nn.utils.parametrizations.weight_norm(module.features)
+    return module
+
+
+def sharing():
+    module = Network(8)
+    module.again = module.head
+    module.head.weight = nn.Parameter(module.head.weight.detach())
+    return module
+
+
+class WithState(Network):
+    def get_extra_state(self):
+        return {"steps": 3, "names": ["a"]}
+
+    def set_extra_state(self, state):
+        pass
+
+
+class Frozen(nn.Module):
+    """Holds buffers of unusual kinds that it does not use."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = Network()
+        self.register_buffer("sparse", torch.eye(3).to_sparse())
+        self.register_buffer("complex", torch.ones(3, dtype=torch.complex64))
+        self.register_buffer("quantised", torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8))
+        self.register_buffer("none", torch.zeros(0))
+        self.register_buffer("nothing", None)
+        self.register_buffer("whether", torch.tensor(True))
+
+    def forward(self, batch):
+        return self.network(batch)
+
+
+class Mixed(Network):
+    """A first parameter in double precision that the images never meet."""
+
+    def __init__(self):
+        super().__init__()
+        self.features, features = None, self.features
+        self.unused = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        self._parameters = {"unused": self.unused}
+        self.features = features
+
+
+MADE_OF = {
+    "get_extra_state": WithState,
+    "weight norm": weight_normed,
+    "shared parameters": sharing,
+    "unusual buffers": Frozen,
+    "several precisions": Mixed,
+    "TorchScript": lambda: torch.jit.script(Network().eval()),
+    "frozen TorchScript": lambda: torch.jit.freeze(torch.jit.script(Network().eval())),
+    "traced": lambda: torch.jit.trace(Network().eval(), torch.rand(2, 1, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("name", MADE_OF)
+@pytest.mark.filterwarnings("ignore")
+def test_modules_of_unusual_parts_are_measured(name, few):
+    module = MADE_OF[name]()
+    module = module if "frozen" in name else module.eval()
+    votes = wobbliness.measure(module, few, **SETTINGS)
+    assert np.array_equal(votes.counts, slow_counts(module, few, votes.counts.shape[1]))
+
+
+def test_modules_without_values_are_refused(few):
+    with torch.device("meta"):
+        meta = Network()
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        fake = nn.Linear(64, 3)
+    lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    for module, reason in ((meta, "without values"), (fake, "without values"), (lazy, "not yet initialised")):
+        with pytest.raises(ValueError, match=f"^expected a module with its weights, got .* {reason}"):
+            wobbliness.measure(module, few, **SETTINGS)
+
+
+@pytest.mark.parametrize("answer", [lambda *_: "text", lambda *_: None, lambda *_: {}, lambda *_: (1, 2), lambda h, _: h.sum()])
+def test_answers_without_scores_are_refused_in_one_line(answer, few):
+    with pytest.raises(ValueError, match="^expected ") as refused:
+        wobbliness.measure(giving(answer), few, **SETTINGS)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_images_as_tensors_of_any_precision(dtype, few):
+    images = torch.from_numpy(few).to(dtype)
+    votes = wobbliness.measure(Network().eval(), images, **SETTINGS)
+    same = wobbliness.measure(Network().eval(), images.double().numpy(), keys=votes.keys, **SETTINGS)
+    assert np.array_equal(votes.counts, same.counts)
+
+
+def test_tensors_that_hold_no_pixels_are_refused_in_one_line(few):
+    images = torch.from_numpy(few)
+    for wrong in (images.to("meta"), torch.quantize_per_tensor(images, 0.1, 0, torch.qint8), images.to_sparse(), images + 1j):
+        with pytest.raises(ValueError, match="^expected images") as refused:
+            wobbliness.measure(Network().eval(), wrong, **SETTINGS)
+        assert "\n" not in str(refused.value)
