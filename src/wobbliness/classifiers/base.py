@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Float32, Int, Shaped
 
 from wobbliness.execution import Execution
 from wobbliness.workers import check_stopped
@@ -81,7 +81,7 @@ class WhiteBox(Protocol):
     module: Any
 
 
-def in_blocks(function: Callable[[np.ndarray], Any], images: Float32[np.ndarray, "B ..."], block_size: int) -> Any:
+def in_blocks(function: Callable[[np.ndarray], Any], images: Shaped[np.ndarray, "B ..."], block_size: int) -> Any:
     """What a function answers for each block of images, joined."""
     if len(images) <= block_size:
         return function(images)
