@@ -144,15 +144,6 @@ def _patched(images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B ...
     return patched
 
 
-def _as_array(images: Any) -> np.ndarray:
-    """Images as an array; tensors in types that arrays do not know, such as bfloat16, as float32."""
-    try:
-        return as_array(images)
-    except (TypeError, RuntimeError, NotImplementedError) as error:
-        kind = f"a tensor of {images.dtype} on {images.device}" if hasattr(images, "detach") else type(images).__name__
-        raise ValueError(f"expected images as plain numbers, got {kind}: {reason_of(error)}") from error
-
-
 def _checked_images(images: Any) -> np.ndarray:
     """Images as an array without a copy: floating point, finite, in [0, 1], at least one, channels first."""
     array = _as_array(images)
@@ -171,7 +162,7 @@ def _checked_images(images: Any) -> np.ndarray:
 def _as_array(images: Any) -> np.ndarray:
     """An array, a tensor, or a list of equal ones as an array; ValueError for what only leads to images."""
     if hasattr(images, "detach"):
-        return np.asarray(images.detach().cpu())
+        return _of_tensor(images)
     if isinstance(images, list | tuple) and not any(isinstance(image, list | tuple) for image in images):
         return _stacked(images)
     if not hasattr(images, "__array__") and not isinstance(images, list | tuple):
@@ -181,9 +172,18 @@ def _as_array(images: Any) -> np.ndarray:
     return np.asarray(images)
 
 
+def _of_tensor(images: Any) -> np.ndarray:
+    """Numbers of a tensor; those of a type that arrays do not know, such as bfloat16, as float32."""
+    try:
+        return as_array(images)
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        kind = f"a tensor of {images.dtype} on {images.device}"
+        raise ValueError(f"expected images as plain numbers, got {kind}: {reason_of(error)}") from error
+
+
 def _stacked(images: Sequence[Any]) -> np.ndarray:
     """One array of a list of arrays or tensors."""
-    arrays = [image.detach().cpu().numpy() if hasattr(image, "detach") else image for image in images]
+    arrays = [_of_tensor(image) if hasattr(image, "detach") else image for image in images]
     strange = [image for image in arrays if not isinstance(image, np.ndarray)]
     if strange:
         raise ValueError(f"expected arrays or tensors of images, got a list with {type(strange[0]).__name__}; {WAY_TO_AN_ARRAY}")
