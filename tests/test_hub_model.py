@@ -144,7 +144,7 @@ def test_pictures_of_any_size_are_seen_as_by_the_models_own_pipeline(tmp_path, p
 def test_the_command_gives_the_pipelines_labels(tmp_path, pictures):
     import pandas as pd
 
-    from wobbliness.cli import app
+    from wobbliness.commands import app
 
     folder = save_model(tmp_path / "model", "ResNet")
     command = ["measure", str(folder), str(pictures), "--sigma", "0.000001", "--draws", "2", "--out", str(tmp_path / "v.csv")]
