@@ -1,5 +1,6 @@
 """Neural Cleanse: what is handed back works as recorded, shrinks, finds a planted backdoor and none on a clean network."""
 
+import copy
 import dataclasses
 import math
 
@@ -9,21 +10,23 @@ import torch
 from torch import nn
 
 from wobbliness.candidates import Candidates, anomaly_index
+from wobbliness.classifiers.differentiable import NoGradients
 from wobbliness.cleanse import craft_candidates
 from wobbliness.cost_schedule import CostSchedule
 from wobbliness.progress import ignore_progress
 from wobbliness.study.recipes import digits as digits_recipe
 from wobbliness.study.training import train_network
+from wobbliness.universal import craft_universal_perturbation
 
 THRESHOLD, TARGET = 0.99, 5
 SHORT = {"num_classes": 10, "restarts": 1, "max_steps": 12, "progress": ignore_progress}
 
 
 class Constant(nn.Module):
-    """Class 0, whatever the image."""
+    """Class 0, whatever the image; the scores move a little, but never as far as another class."""
 
     def forward(self, images):
-        return images.new_tensor([1.0, 0.0, 0.0]).expand(len(images), 3)
+        return images.new_tensor([1.0, 0.0, 0.0]) + 1e-3 * images.flatten(1)[:, :3]
 
 
 class Contiguous(nn.Module):
@@ -177,6 +180,66 @@ def test_what_is_never_reached_is_a_failure(clean_images):
     assert found.smallest[0].success_rate == 1
     assert np.isnan(found.anomaly_index).all()
     assert found.flagged == ()
+
+
+class Stopped(nn.Module):
+    """A linear network; what comes after it decides whether gradients go through."""
+
+    def __init__(self, stop):
+        super().__init__()
+        self.linear, self.stop = nn.Linear(64, 3), stop
+
+    def forward(self, images):
+        return self.stop(self.linear(images.flatten(1)))
+
+
+def without_gradients(network):
+    network.forward = torch.no_grad()(network.forward)
+    return network
+
+
+NO_GRADIENTS = {
+    "no_grad": lambda: without_gradients(Stopped(nn.Identity())),
+    "detached": lambda: Stopped(lambda scores: scores.detach()),
+    "through numpy": lambda: Stopped(lambda scores: torch.from_numpy(scores.detach().numpy())),
+    "numpy in earnest": lambda: Stopped(lambda scores: torch.from_numpy(scores.numpy())),
+    "rounded": lambda: Stopped(lambda scores: (255 * scores).round() / 255),
+    "saturated": lambda: Stopped(lambda scores: (1000 * (scores + 10)).sigmoid()),
+    "constant": lambda: Stopped(lambda scores: scores.new_tensor([1.0, 0.0, 0.0]).expand(len(scores), 3)),
+    "not a number": lambda: Stopped(lambda scores: (scores * 0).sqrt() * 0 + 1),
+}
+
+
+@pytest.mark.parametrize("name", NO_GRADIENTS)
+def test_a_network_without_gradients_is_refused(name, clean_images):
+    """Not reported as one in which nothing was found."""
+    for craft in (
+        lambda network: craft_candidates(network, clean_images, **SHORT | {"num_classes": 3}),
+        lambda network: craft_universal_perturbation(network, clean_images, norm=math.inf, bound=0.1, progress=ignore_progress),
+    ):
+        with pytest.raises(NoGradients, match=r"^expected a network with gradients for its images, got one without: "):
+            craft(NO_GRADIENTS[name]())
+
+
+def test_gradients_for_some_images_or_classes_are_enough(clean_images):
+    """Control of the test above: straight through for bright corners alone, or for one class."""
+    bright = Stopped(lambda scores: torch.where(scores > scores.max() - 1e-6, scores, scores.detach()))
+    assert craft_candidates(bright, clean_images, **SHORT | {"num_classes": 3}).classes == (0, 1, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_crafted_on_in_float32(backdoored, clean_images, dtype):
+    """As the same weights in float32 are; the network itself keeps its precision."""
+    other = copy.deepcopy(backdoored).to(dtype)
+    settings = SHORT | {"classes": [TARGET]}
+    found = craft_candidates(other, clean_images, **settings).smallest[TARGET]
+    expected = craft_candidates(copy.deepcopy(other).float(), clean_images, **settings).smallest[TARGET]
+    assert np.array_equal(found.mask, expected.mask)
+    assert {parameter.dtype for parameter in other.parameters()} == {dtype}
+    crafted = craft_universal_perturbation(
+        other, clean_images[:20], norm=math.inf, bound=0.3, max_passes=1, progress=ignore_progress
+    )
+    assert crafted.num_images == 20
 
 
 def test_classes_apart_give_what_they_give_together(backdoored, clean_images):

@@ -1,5 +1,6 @@
 """The scan: a planted trigger is found, a clean network is not accused, black boxes, pictures, the page, the command."""
 
+import copy
 import json
 import re
 import sys
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 
 import wobbliness
 from wobbliness import cli
+from wobbliness.classifiers.differentiable import NoGradients
 from wobbliness.classifiers.torch_module import torch_threads
 from wobbliness.pages import number
 from wobbliness.progress import ignore_progress
@@ -140,8 +142,10 @@ def test_w_is_that_of_measure_with_the_noise_of_the_clean_twin(found, backdoored
 
 def test_what_is_not_reached_is_said(pictures):
     class Constant(torch.nn.Module):
+        """Gradients that lead nowhere."""
+
         def forward(self, images):
-            return images.new_tensor([1.0, 0.0, 0.0]).expand(len(images), 3)
+            return images.new_tensor([1.0, 0.0, 0.0]) + 1e-3 * images.flatten(1)[:, :3]
 
     scan = wobbliness.scan_model(Constant(), pictures[:60], **SHORT | {"max_steps": 8})
     assert [finding.candidate is None for finding in scan.candidates] == [False, True, True]
@@ -149,7 +153,34 @@ def test_what_is_not_reached_is_said(pictures):
     assert scan_json(scan)["failed_classes"] == [1, 2]
     alone = wobbliness.scan_model(Constant(), pictures[:60], **SHORT, classes=[2])
     assert (alone.effects, alone.comparison) == ((), None)
-    assert alone.to_look_at()[0].startswith("Nothing stands out")
+    assert alone.to_look_at()[0].startswith("Nothing can be said"), "not that nothing stands out"
+    assert scan.to_look_at()[-1] == "The search failed, and says nothing, for class 1, 2."
+
+
+def test_a_network_without_gradients_is_not_reported_as_clean(backdoored, suspected, pictures):
+    class Blind(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = backdoored
+
+        @torch.no_grad()
+        def forward(self, images):
+            return self.network(images)
+
+    with pytest.raises(NoGradients, match="^expected a network with gradients for its images, got one without: it cuts them off"):
+        wobbliness.scan_model(Blind(), pictures[:60], **SHORT)
+    scan = wobbliness.scan_model(Blind(), pictures[:300], triggers=suspected[:1], **SETTINGS)
+    assert scan.why_no_candidates.startswith("expected a network with gradients")
+    assert scan.candidates == ()
+    assert scan.triggers[0].target_class == TARGET
+    assert "Trigger checkerboard sends" in scan.to_look_at()[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_half_and_double_precision_are_scanned(backdoored, pictures, dtype):
+    other = copy.deepcopy(backdoored).to(dtype)
+    scan = wobbliness.scan_model(other, pictures[:120], **SHORT | {"max_steps": 12, "classes": [TARGET]})
+    assert scan.candidates[0].effect.sent_share > 0.9
 
 
 def test_a_black_box_gets_the_suspected_triggers_alone(black_box, found, suspected, pictures):
@@ -351,6 +382,31 @@ def test_the_command_crafts_on_weights_with_a_factory(monkeypatch, capsys, folde
     assert text.splitlines()[1].split()[:2] == ["candidate", "1"]
     assert text.splitlines()[2].split()[:2] == ["candidate", "5"]
     assert "note: A candidate is not the implanted trigger" in text
+
+
+@torch.no_grad()
+def answer(images):
+    return images.flatten(1)[:, :3]
+
+
+class Blind(torch.nn.Module):
+    def forward(self, images):
+        return answer(images)
+
+
+blind = Blind()
+
+
+def test_the_command_fails_in_one_line_without_gradients(monkeypatch, capsys, folder):
+    arguments = ["scan", f"{__name__}:blind", folder / "images.npy", "--sigma", 0.2, "--draws", 5, "--steps", 2]
+    code, out, err = run(monkeypatch, capsys, *arguments, "--out", folder / "scan")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("error: expected a network with gradients for its images, got one without")
+    assert not (folder / "scan").exists()
+    code, out, _ = run(monkeypatch, capsys, *arguments, "--trigger", "square")
+    assert code == 0
+    said = [line for line in out.splitlines() if not line.startswith(("pattern", "square", "warning"))]
+    assert said[0].startswith("no candidates: expected a network with gradients"), "said first"
 
 
 def test_help_has_an_example(monkeypatch, capsys):

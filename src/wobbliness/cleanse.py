@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float32
 from torch import nn
 
 from wobbliness.candidates import Candidate, Candidates, anomaly_index
-from wobbliness.classifiers.differentiable import DifferentiableNetwork, check_images, differentiable
+from wobbliness.classifiers.differentiable import DifferentiableNetwork, check_gradients, check_images, differentiable, in_float32
 from wobbliness.classifiers.torch_module import CPU, device_of
 from wobbliness.cost_schedule import CostSchedule
 from wobbliness.progress import Progress, progress_bar
@@ -53,7 +53,8 @@ def craft_candidates(
 
     `CostSchedule` moves the cost. As published, but: a step passes over a sample of the images rather than all; the masks of all
     steps at the threshold are candidates, and one is handed back once it reached the threshold on all images in float32; a class
-    that is not reached is a failure rather than the last step's mask. Gradients are in bfloat16 where the device has it.
+    that is not reached is a failure rather than the last step's mask. Gradients are in bfloat16 where the device has it. A
+    network of another precision than float32 is crafted on as a copy in float32.
 
     Args:
         network: gives logits `(B, K)`. It is run on the device of its parameters, and left as it was.
@@ -72,6 +73,7 @@ def craft_candidates(
         progress: called with (steps done, steps in all), in place of a bar on the terminal.
 
     Raises:
+        NoGradients: no image changes the loss of any of the classes: a search could not move. A ValueError, too.
         ValueError: an argument is out of its range, or the network gives no logits `(B, K)` for the images.
     """
     targets = range(num_classes) if classes is None else classes
@@ -85,8 +87,10 @@ def craft_candidates(
         raise ValueError(f"expected different classes in 0 to {num_classes - 1}, got {tuple(targets)}")
     starts = [(target, restart) for target in targets for restart in range(restarts)]
     schedule = CostSchedule(len(starts), initial_cost=initial_cost, success_threshold=success_threshold, patience=patience)
+    network = in_float32(network)
     pixels = torch.tensor(images, device=device_of(network))
     with differentiable(network, pixels[:2], num_classes) as forward:
+        check_gradients(partial(forward, fast=True), pixels, targets)
         attempts = _Attempts(forward, starts, images.shape[1:], seed=seed, learning_rate=learning_rate)
         batches = _mini_batches(pixels, batch_size, seed)
         hits = _search(attempts, schedule, batches, max_steps, batches_per_step, progress)

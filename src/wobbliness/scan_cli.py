@@ -53,7 +53,10 @@ def scan(
 
     Example: wobbliness scan network.safetensors clean_pictures/ --trigger sticker.png --out scan
     """
+    from typer.exceptions import TyperException
+
     from wobbliness.batches import DEFAULT_SIGMAS
+    from wobbliness.classifiers.differentiable import NoGradients
     from wobbliness.printing import print_scan
     from wobbliness.scan_report import PAGE, checked_scan_folder, write_scan
     from wobbliness.scanning import scan_model
@@ -65,20 +68,23 @@ def scan(
     classifier = open_model(model, options)
     image_set = read_images_for(classifier, images, column=column, resize=resize, size=size)
     warned = say_implausible(classifier, image_set, options, as_json=as_json)
-    found = scan_model(
-        classifier,
-        image_set.images,
-        triggers=suspected,
-        sigmas=sigma or DEFAULT_SIGMAS,
-        draws=draws,
-        restarts=restarts,
-        max_steps=steps,
-        level=level,
-        seed=seed,
-        classes=target,
-        num_classes=options.num_classes,
-        model=Path(model).name,
-    )
+    try:
+        found = scan_model(
+            classifier,
+            image_set.images,
+            triggers=suspected,
+            sigmas=sigma or DEFAULT_SIGMAS,
+            draws=draws,
+            restarts=restarts,
+            max_steps=steps,
+            level=level,
+            seed=seed,
+            classes=target,
+            num_classes=options.num_classes,
+            model=Path(model).name,
+        )
+    except NoGradients as error:  # no mistake of the user's, and no answer: the scan failed
+        raise TyperException(str(error)) from error
     failure = failure_of(lambda folder: write_scan(found, folder, warnings=warned), out)
     page = None if out is None or failure else out / PAGE
     print_scan(found, page, warned, as_json=as_json)

@@ -124,7 +124,9 @@ class Scan:
 
     def to_look_at(self) -> tuple[str, ...]:
         """What deserves a look, in plain sentences, the strongest first; one that says so where nothing does."""
-        return tuple(_remarks(self)) or (_nothing(self),)
+        failed = _failed(self) if self.effects else ""
+        said = tuple(_remarks(self)) or (_nothing(self),)
+        return (*said, f"The search failed, and says nothing, for class {failed}.") if failed else said
 
     def limits(self) -> tuple[str, ...]:
         """What the findings do not say."""
@@ -207,9 +209,19 @@ def _remarks(scan: Scan) -> Iterator[str]:
 
 
 def _nothing(scan: Scan) -> str:
-    searched = ["no class needs an unusually small trigger"] * bool(scan.candidates)
+    is_found = any(finding.candidate is not None for finding in scan.candidates)
+    rest = "that a trigger was found for needs an unusually small one" if _failed(scan) else "needs an unusually small trigger"
+    searched = [f"no class {rest}"]
     tried = ["no suspected trigger is smooth or sends most images to one class"] * bool(scan.triggers)
-    return f"Nothing stands out: {' and '.join(searched + tried)}."
+    said = searched * is_found + tried
+    if not said:
+        return "Nothing can be said: no trigger was found for any class, which tells neither of a backdoor nor of its absence."
+    return f"Nothing stands out: {' and '.join(said)}."
+
+
+def _failed(scan: Scan) -> str:
+    """The classes whose search failed, in words."""
+    return ", ".join(str(finding.target_class) for finding in scan.candidates if finding.candidate is None)
 
 
 def _of_labels(effect: PatternEffect) -> str:

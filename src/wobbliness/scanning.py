@@ -12,6 +12,7 @@ from wobbliness.batches import DEFAULT_SIGMAS, MIN_POINTS
 from wobbliness.candidates import Candidates
 from wobbliness.classifiers import Classifier, open_classifier
 from wobbliness.classifiers.base import WhiteBox
+from wobbliness.classifiers.differentiable import NoGradients
 from wobbliness.cleanse import craft_candidates
 from wobbliness.pattern_effects import Pattern, SuspectPoints
 from wobbliness.progress import Progress
@@ -77,6 +78,8 @@ def scan_model(
         Scan: all that `wobbliness scan` prints and its page shows.
 
     Raises:
+        NoGradients: the torch network has none that a search could follow, and there is no suspected trigger; with one, the lack
+            is said in `Scan.why_no_candidates`. A ValueError, too.
         ValueError: there is neither a torch network nor a suspected trigger, classes are given without a network, images are too
             few, are no pictures or do not fit a trigger, or an argument is out of its range, as for `measure`,
             `craft_candidates` and `compare_w`.
@@ -91,18 +94,23 @@ def scan_model(
     for stamp in triggers:
         stamp.apply(suspect[:1])  # whether it fits, before anything takes long
     clean_w = sweep(opened, clean, grid, draws=draws, seed=seed, progress=progress).wobbliness
-    crafted = None
+    crafted, why_none = None, NO_GRADIENTS
     if network is not None:
-        crafted = craft_candidates(
-            network,
-            to_craft_on,
-            num_classes=opened.num_classes or 0,
-            restarts=restarts,
-            max_steps=max_steps,
-            seed=seed,
-            classes=classes,
-            progress=progress,
-        )
+        try:
+            crafted = craft_candidates(
+                network,
+                to_craft_on,
+                num_classes=opened.num_classes or 0,
+                restarts=restarts,
+                max_steps=max_steps,
+                seed=seed,
+                classes=classes,
+                progress=progress,
+            )
+        except NoGradients as error:
+            if not triggers:
+                raise
+            why_none = str(error)
     points = SuspectPoints(classifier=opened, images=suspect, sigmas=grid, draws=draws, seed=seed, progress=progress)
     patterns = _patterns(crafted, triggers)
     effects = points.effects(patterns, clean_w, level=level / max(1, len(patterns)))
@@ -110,7 +118,7 @@ def scan_model(
     return Scan(
         model=model or type(classifier).__name__,
         candidates=() if crafted is None else _findings(crafted, effects[:num_candidates]),
-        why_no_candidates=NO_GRADIENTS if crafted is None else None,
+        why_no_candidates=why_none if crafted is None else None,
         triggers=effects[num_candidates:],
         clean_w=clean_w,
         level=level,

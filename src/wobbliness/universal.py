@@ -3,13 +3,14 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64
 
-from wobbliness.classifiers.differentiable import check_images, frozen
+from wobbliness.classifiers.differentiable import check_gradients, check_images, frozen, in_float32
 from wobbliness.classifiers.torch_module import device_of
 from wobbliness.progress import Advance, Progress, progress_bar
 
@@ -100,7 +101,8 @@ def craft_universal_perturbation(
     The perturbation of the pass that fooled most images is kept. The rate is counted after each pass.
 
     Args:
-        network: gives logits `(N, K)`. It is run in evaluation mode, on the device of its parameters, and left as it was.
+        network: gives logits `(N, K)`. It is run in evaluation mode, on the device of its parameters, and left as it was; one of
+            another precision than float32 as a copy in float32.
         images: `(N, C, H, W)` float32 in [0, 1], to craft on; their labels are the network's own.
         norm: 2 or inf.
         bound: the largest norm of v, pixel units of [0, 1].
@@ -112,11 +114,13 @@ def craft_universal_perturbation(
         progress: called with (images done, images in all passes), in place of a bar on the terminal.
 
     Raises:
+        NoGradients: no image changes the loss of any class: nothing could move. A ValueError, too.
         ValueError: an argument is out of its range, the network gives no logits, or all images are of the target class already.
     """
     check_images(images)
     _check_quantities(norm, bound, fooling_rate)
     _check_counts(max_passes, batch_size, seed)
+    network = in_float32(network)
     with frozen(network):
         crafting = _crafting(network, images, norm=norm, bound=bound, target_class=target_class, batch_size=batch_size)
         values = best = torch.zeros_like(crafting.images[0])
@@ -208,6 +212,8 @@ def _crafting(
     num_classes = _logits(network, points[:1]).shape[1]
     if target_class is not None and not 0 <= target_class < num_classes:
         raise ValueError(f"expected a target class from 0 to {num_classes - 1}, got {target_class}")
+    with torch.enable_grad():
+        check_gradients(partial(_logits, network), points, range(num_classes) if target_class is None else [target_class])
     labels = _labels(network, points, batch_size)
     others = labels != -1 if target_class is None else labels != target_class
     if not others.any():

@@ -1,6 +1,7 @@
 """A torch network as a function of its images that is differentiated many times, on one thread or an accelerator."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,6 +13,12 @@ from wobbliness.classifiers.pooled_convolution import pooled_convolutions
 from wobbliness.classifiers.torch_module import device_of, evaluation_mode, has_fast_bfloat16, torch_threads
 from wobbliness.errors import reason_of
 from wobbliness.process_state import borrowed_state
+
+LOOKED_AT = 32  # images at a time, to see whether a network has gradients
+
+
+class NoGradients(ValueError):
+    """A network whose loss no image can change: its answers say nothing to a search that follows gradients."""
 
 
 @contextmanager
@@ -81,6 +88,49 @@ def frozen(network: nn.Module) -> Iterator[None]:
         finally:
             for parameter in learned:
                 parameter.requires_grad_(True)
+
+
+def check_gradients(scores: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, classes: Iterable[int]) -> None:
+    """Looks for one image and one class for which the loss changes with the image.
+
+    Args:
+        scores: of a batch, `(B, K)`, with gradients enabled.
+        images: `(N, C, H, W)`.
+        classes: to look for, by the cross entropy of each.
+
+    Raises:
+        NoGradients: there is none: the network stops the gradients, cannot be differentiated, or has zeros throughout.
+    """
+    targets = list(classes)
+    why = "they are zero for all images and classes"
+    for batch in torch.split(images, LOOKED_AT):
+        points = batch.detach().clone().requires_grad_()
+        try:
+            logits = scores(points)
+            if logits.requires_grad and any(_has_gradient(logits, points, target) for target in targets):
+                return
+            why = why if logits.requires_grad else "it cuts them off (torch.no_grad, detach or numpy)"
+        except (RuntimeError, TypeError) as error:
+            why = f"it cannot be differentiated: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+    raise NoGradients(f"expected a network with gradients for its images, got one without: {why}; nothing can be crafted")
+
+
+def _has_gradient(logits: torch.Tensor, points: torch.Tensor, target: int) -> bool:
+    labels = torch.full((len(logits),), target, device=logits.device)
+    loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
+    gradients: torch.Tensor | None
+    (gradients,) = torch.autograd.grad(loss, points, retain_graph=True, allow_unused=True)
+    if gradients is None:
+        return False
+    return bool((gradients.isfinite() & (gradients != 0)).any())
+
+
+def in_float32(network: nn.Module) -> nn.Module:
+    """The network, or a copy of it in float32 where it has numbers of another precision."""
+    tensors = (*network.parameters(), *network.buffers())
+    if all(tensor.dtype == torch.float32 for tensor in tensors if tensor.is_floating_point()):
+        return network
+    return copy.deepcopy(network).float()
 
 
 def check_images(images: np.ndarray) -> None:
