@@ -235,7 +235,64 @@ def test_labels_only_without_the_number_of_classes_takes_all_draws():
 )
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        squashed(**settings).fit(np.zeros((196, 4)))
+        squashed(**settings).fit(np.random.default_rng(0).uniform(size=(196, 4)))
+
+
+def drawn(rng, num):
+    return np.clip(0.5 + 0.25 * rng.normal(size=(num, 64)), 0, 1)
+
+
+def one_value(rng, num):
+    return np.broadcast_to(rng.uniform(size=(num, 1)), (num, 64)).copy()
+
+
+BAD_CLEAN = {
+    "all equal": (lambda rng: np.repeat(drawn(rng, 1), 200, axis=0), "200 of which 1 do; leave out the copies"),
+    "all equal but for rounding": (
+        lambda rng: np.clip(np.repeat(drawn(rng, 1), 200, axis=0).round(2) + 1e-4 * rng.uniform(size=(200, 64)), 0, 1),
+        "of which 1 do",
+    ),
+    "five different ones": (lambda rng: drawn(rng, 5)[rng.integers(0, 5, 200)], "of which 5 do"),
+    "black": (lambda _: np.zeros((200, 64)), "most have one value throughout"),
+    "of one grey each": (lambda rng: one_value(rng, 200), "most have one value throughout"),
+    "too few different ones": (
+        lambda rng: np.concatenate([drawn(rng, 30), np.repeat(drawn(rng, 1), 20, axis=0)]),
+        "at least 37 different clean inputs for a false-positive rate of 0.05, got 31",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CLEAN)
+def test_clean_inputs_that_say_nothing_of_new_ones_are_refused(half_space, name):
+    make, message = BAD_CLEAN[name]
+    with pytest.raises(ValueError, match=f"^expected .*{message}"):
+        wobbliness.SmoothnessGuard(half_space, num_classes=2).fit(make(np.random.default_rng(0)))
+
+
+def test_the_rate_holds_where_some_clean_inputs_are_copies(half_space):
+    """As many false positives as stated over draws of clean inputs, with half of them copies and without."""
+    rng, flagged, num = np.random.default_rng(1), {False: 0, True: 0}, 0
+    for run in range(12):
+        fresh, clean = drawn(rng, 100), drawn(rng, 100)
+        copies = np.concatenate([clean[:61], clean[rng.integers(0, 61, 39)]])
+        num += len(fresh)
+        for has_copies, inputs in ((False, clean), (True, copies)):
+            settings = {"sigmas": (0.1, 0.3), "draws": 20, "num_classes": 2, "seed": run, "workers": 1}
+            guard = wobbliness.SmoothnessGuard(half_space, **settings).fit(inputs)
+            flagged[has_copies] += guard.judge(fresh).is_suspicious.sum()
+    for count in flagged.values():
+        spread = np.sqrt(RATE / (num * 12) + RATE / (30 * 12))
+        assert count / num < RATE + 3 * spread
+
+
+def test_a_few_copies_change_nothing(half_space):
+    """The verdicts are those of the different ones alone."""
+    rng = np.random.default_rng(2)
+    clean, fresh = drawn(rng, 100), drawn(rng, 20)
+    settings = {"sigmas": (0.1, 0.3), "draws": 20, "num_classes": 2}
+    with_copies = wobbliness.SmoothnessGuard(half_space, **settings).fit(np.concatenate([clean, clean[:10]]))
+    without = wobbliness.SmoothnessGuard(half_space, **settings).fit(clean)
+    assert np.array_equal(with_copies.pvalues(fresh), without.pvalues(fresh))
 
 
 def test_as_few_clean_inputs_as_said_will_do():

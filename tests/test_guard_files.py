@@ -6,13 +6,17 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 from sklearn.exceptions import NotFittedError
+from sklearn.tree import DecisionTreeClassifier
 from test_cli import linear_model, run
+from test_opening import save_exported
 
 import wobbliness
 from wobbliness import guard_cli
+from wobbliness.classifiers.fingerprint import fingerprint
 from wobbliness.guard import DEFAULT_SIGMAS
 from wobbliness.guard_files import ARRAYS_FILE, SETTINGS_FILE, _digest
 
@@ -65,6 +69,16 @@ def change_arrays(folder, **changes):
     change_settings(folder, arrays=_digest((folder / ARRAYS_FILE).read_bytes()))
 
 
+def link(path, target):
+    path.unlink()
+    path.symlink_to(target)
+
+
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
 DAMAGES = {
     "no settings": lambda f: (f / SETTINGS_FILE).unlink(),
     "no arrays": lambda f: (f / ARRAYS_FILE).unlink(),
@@ -86,6 +100,41 @@ DAMAGES = {
     "foreign arrays": lambda f: change_arrays(f, weights=np.zeros(3)),
     "unsorted scores": lambda f: change_arrays(f, calibration=np.linspace(0.9, 0.1, 50)),
     "NaN in W": lambda f: change_arrays(f, reference_wobbliness=np.full((2, 50), np.nan)),
+    "sigmas by the million": lambda f: change_settings(f, sigmas=[0.1] * 10**6),
+    "sigmas too many for a guard": lambda f: change_settings(f, sigmas=[i / 1e4 for i in range(1001)]),
+    "a sigma twice": lambda f: change_settings(f, sigmas=[0.1, 0.1]),
+    "a negative sigma": lambda f: change_settings(f, sigmas=[-0.1, 0.3]),
+    "a huge sigma": lambda f: change_settings(f, sigmas=[0.1, 1e30]),
+    "classes by the billion": lambda f: change_settings(f, num_classes=10**9),
+    "other classes": lambda f: change_settings(f, num_classes=7),
+    "one class": lambda f: change_settings(f, num_classes=1),
+    "draws without end": lambda f: change_settings(f, draws=10**12),
+    "no draws": lambda f: change_settings(f, draws=0),
+    "draws of yes": lambda f: change_settings(f, draws=True),
+    "draws with a fraction": lambda f: change_settings(f, draws=2.5),
+    "a negative seed": lambda f: change_settings(f, seed=-1),
+    "a long seed": lambda f: change_settings(f, seed=10**100),
+    "a negative shape": lambda f: change_settings(f, image_shape=[-1, 8, 8]),
+    "a huge shape": lambda f: change_settings(f, image_shape=[10**5, 10**5]),
+    "a shape of text": lambda f: change_settings(f, image_shape="188"),
+    "many axes": lambda f: change_settings(f, image_shape=[1] * 100),
+    "a model of numbers": lambda f: change_settings(f, model=3),
+    "a long model": lambda f: change_settings(f, model="m" * 10**5),
+    "NaN p-values": lambda f: change_arrays(f, smooth_pvalues=np.full(4, np.nan)),
+    "p-values of 0": lambda f: change_arrays(f, smooth_pvalues=np.zeros(4)),
+    "p-values above 1": lambda f: change_arrays(f, smooth_pvalues=np.full(4, 1.5)),
+    "p-values by the million": lambda f: change_arrays(f, smooth_pvalues=np.full(10**6, 0.5)),
+    "p-values of others": lambda f: change_arrays(f, smooth_pvalues=np.ones(4, np.int64)),
+    "infinite W": lambda f: change_arrays(f, reference_wobbliness=np.full((2, 50), np.inf)),
+    "W beyond the classes": lambda f: change_arrays(f, reference_wobbliness=np.full((2, 50), 9.0)),
+    "negative labels": lambda f: change_arrays(f, reference_label=np.full(50, -1)),
+    "labels out of range": lambda f: change_arrays(f, reference_label=np.full(50, 4)),
+    "NaN scores": lambda f: change_arrays(f, calibration=np.full(50, np.nan)),
+    "a device": lambda f: link(f / SETTINGS_FILE, "/dev/zero"),
+    "a device of arrays": lambda f: link(f / ARRAYS_FILE, "/dev/zero"),
+    "a pipe": lambda f: pipe(f / SETTINGS_FILE),
+    "a file of the kernel": lambda f: link(f / SETTINGS_FILE, "/proc/self/status"),
+    "settings too large": lambda f: (f / SETTINGS_FILE).write_text(" " * 2**21),
     "labels too few": lambda f: change_arrays(f, reference_label=np.zeros(3, np.int64)),
 }
 
@@ -98,6 +147,43 @@ def test_what_is_damaged_or_foreign_is_refused(monkeypatch, capsys, guard, folde
     code, out, err = run(monkeypatch, capsys, "guard", "judge", "guard", "model.onnx", "images.npy")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: expected ")
+
+
+@pytest.mark.usefixtures("guard")
+def test_another_model_is_named(monkeypatch, capsys, folder):
+    linear_model(folder / "other.onnx", np.random.default_rng(1).normal(size=(64, 4)))
+    (folder / "copy.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    with pytest.warns(UserWarning, match=r"fitted on the model model.onnx, and other.onnx is another"):
+        wobbliness.load_guard(folder / "guard", wobbliness.open_classifier("other.onnx"))
+    for name, num_warnings in (("model.onnx", 0), ("copy.onnx", 0), ("other.onnx", 1)):
+        code, out, err = run(monkeypatch, capsys, "guard", "judge", "guard", name, "images.npy", "--json")
+        warned = [line for line in json.loads(out)["warnings"] if "fitted on the model" in line]
+        assert (code, len(warned), err.count("fitted on the model")) == (0, num_warnings, num_warnings)
+    with pytest.warns(UserWarning, match="whether Linear, of another form, is that model cannot be told"):
+        wobbliness.load_guard(folder / "guard", torch.nn.Linear(64, 4))
+
+
+@pytest.mark.usefixtures("guard")
+def test_old_guards_and_functions_are_not_warned_of(folder):
+    change_settings(folder / "guard", model=..., model_digest=...)
+    wobbliness.load_guard(folder / "guard", wobbliness.open_classifier("model.onnx"))
+    function = wobbliness.SmoothnessGuard(lambda images: images.reshape(len(images), -1)[:, :4], **SETTINGS)
+    wobbliness.save_guard(function.fit(np.load("clean.npy")), folder / "function")
+    wobbliness.load_guard(folder / "function", wobbliness.open_classifier("model.onnx"))
+
+
+@pytest.mark.usefixtures("folder")
+def test_torch_modules_are_told_by_their_weights(tmp_path):
+    first, second = (torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4)) for _ in range(2))
+    exported = save_exported(first, tmp_path / "first.pt2", torch.rand(2, 1, 8, 8))
+    digests = [fingerprint(wobbliness.open_classifier(source)).digest for source in (first, first, exported, second)]
+    assert digests[0] == digests[1] == digests[2] == fingerprint(first).digest
+    assert digests[0] != digests[3]
+    trees = [
+        DecisionTreeClassifier(random_state=0).fit(np.load("clean.npy").reshape(100, 64), np.arange(100) % k) for k in (2, 3)
+    ]
+    assert fingerprint(trees[0]).digest != fingerprint(trees[1]).digest
+    assert fingerprint(trees[0]) == fingerprint(wobbliness.open_classifier(trees[0]))
 
 
 def test_commands_give_what_the_library_gives(monkeypatch, capsys, guard, folder):

@@ -1,5 +1,6 @@
 """`wobbliness guard`: fit a guard on clean inputs, judge inputs one by one. Heavy imports are inside the commands."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ from wobbliness.command_inputs import (
     with_model_options,
 )
 from wobbliness.destinations import check_folder
+from wobbliness.terminal import say
 
 DEFAULT_SIGMAS = [0.05, 0.1, 0.15, 0.2, 0.3]  # as SmoothnessGuard; a test compares them
 
@@ -63,7 +65,7 @@ def fit(
     image_set = read_images_for(classifier, clean, column=column, resize=resize, size=size)
     warned = say_implausible(classifier, image_set, options, as_json=as_json)
     guard.fit(image_set.images)
-    save_guard(guard, out)
+    save_guard(guard, out, model=Path(model).name)
     print_guard(guard, out, warned, as_json=as_json)
 
 
@@ -85,15 +87,20 @@ def judge(
 
     Example: wobbliness guard judge guard model.onnx images.npy --out verdicts.parquet
     """
-    from wobbliness.guard_files import load_guard
+    from wobbliness.guard_files import load_guard, model_mismatch
     from wobbliness.judgements import Judgement
     from wobbliness.printing import print_judgement, print_quick_verdicts, write_table
 
     check_table(out)
     classifier = open_model(model, options)
-    fitted = load_guard(guard, classifier)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="this guard was fitted on")  # said below, in the command's own form
+        fitted = load_guard(guard, classifier, model=Path(model).name)
+    mismatch = [line for line in [model_mismatch(fitted, Path(model).name)] if line is not None]
+    for line in mismatch:
+        say(f"warning: {line}", error=True)
     inputs = read_images_for(classifier, images, column=column, resize=resize, size=size)
-    warned = say_implausible(classifier, inputs, options, as_json=as_json, with_labels_only=True)
+    warned = mismatch + say_implausible(classifier, inputs, options, as_json=as_json, with_labels_only=True)
     found = fitted.judge_quickly(inputs.images) if quick else fitted.judge(inputs.images)
     failure = failure_of(lambda path: write_table(found.frame(inputs.names), path), out)
     if isinstance(found, Judgement):

@@ -38,7 +38,8 @@ class OnnxClassifier(ScoredClassifier):
             ValueError: as for OnnxGraph.
         """
         self.num_classes = num_classes
-        self._graph = OnnxGraph(Path(path), options=GraphOptions(num_classes=num_classes, **options))
+        self.source = Path(path)
+        self._graph = OnnxGraph(self.source, options=GraphOptions(num_classes=num_classes, **options))
         self.threshold, self.told_threshold = threshold, self._graph.threshold
         self.image_shape = self._graph.image_shape
 
