@@ -15,6 +15,7 @@ from wobbliness.classifiers.hub_preparation import PictureFit, Preparation, chec
 from wobbliness.classifiers.layouts import ImageShape
 from wobbliness.errors import reason_of
 from wobbliness.images.fitting import FittedShape
+from wobbliness.process_state import borrowed_state
 
 MISSING_EXTRA = 'expected the extra "hub" for models of Hugging Face, got none; pip install "wobbliness[hub]"'
 
@@ -112,12 +113,13 @@ def _check_size(transformers: Any, config: Any, num_bytes: int) -> None:
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
     """Without progress bars and advice on standard error; set back afterwards."""
-    before, shows_bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity(logging.CRITICAL)
-    transformers.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(before)
-        if shows_bars:
-            transformers.logging.enable_progress_bar()
+    with borrowed_state():
+        before, shows_bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+        transformers.logging.set_verbosity(logging.CRITICAL)
+        transformers.logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            transformers.logging.set_verbosity(before)
+            if shows_bars:
+                transformers.logging.enable_progress_bar()

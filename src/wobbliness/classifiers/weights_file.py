@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from wobbliness.classifiers.model_file import warn_of_code
 from wobbliness.errors import reason_of
+from wobbliness.process_state import borrowed_state
 
 
 def import_attribute(name: str) -> Any:
@@ -61,7 +62,7 @@ def load_pickle(path: Path, factory: str | None) -> Any:
 
 
 def _unpickled(path: Path) -> Any:
-    with warnings.catch_warnings():
+    with borrowed_state(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is on its way out
         warnings.simplefilter("ignore", FutureWarning)
         for load in (_torch_script, _torch_pickle):
