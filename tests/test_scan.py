@@ -176,6 +176,21 @@ def test_a_network_without_gradients_is_not_reported_as_clean(backdoored, suspec
     assert "Trigger checkerboard sends" in scan.to_look_at()[0]
 
 
+@pytest.mark.parametrize("wrap", [lambda scores: (scores, None), lambda scores: {"loss": None, "logits": scores}])
+def test_modules_of_several_outputs_are_scanned(backdoored, pictures, wrap):
+    class Wrapped(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = backdoored
+
+        def forward(self, images):
+            return wrap(self.network(images))
+
+    settings = SHORT | {"max_steps": 12, "classes": [TARGET]}
+    found, expected = (wobbliness.scan_model(module, pictures[:120], **settings) for module in (Wrapped(), backdoored))
+    assert found.candidates[0].candidate.mask_l1 == pytest.approx(expected.candidates[0].candidate.mask_l1, rel=0.02)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_half_and_double_precision_are_scanned(backdoored, pictures, dtype):
     other = copy.deepcopy(backdoored).to(dtype)

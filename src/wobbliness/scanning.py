@@ -13,6 +13,7 @@ from wobbliness.candidates import Candidates
 from wobbliness.classifiers import Classifier, open_classifier
 from wobbliness.classifiers.base import WhiteBox
 from wobbliness.classifiers.differentiable import NoGradients
+from wobbliness.classifiers.torch_module import TorchClassifier
 from wobbliness.cleanse import craft_candidates
 from wobbliness.pattern_effects import Pattern, SuspectPoints
 from wobbliness.progress import Progress
@@ -98,7 +99,7 @@ def scan_model(
     if network is not None:
         try:
             crafted = craft_candidates(
-                network,
+                opened.scoring_module(to_craft_on[:2]) if isinstance(opened, TorchClassifier) else network,
                 to_craft_on,
                 num_classes=opened.num_classes or 0,
                 restarts=restarts,

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from wobbliness.classifiers.base import ScoredClassifier, in_blocks
 from wobbliness.classifiers.compiled import compile_module, disagreement
-from wobbliness.classifiers.module_outputs import Reading
+from wobbliness.classifiers.module_outputs import OneOutput, Reading
 from wobbliness.classifiers.onnx_graph import OnnxGraph
 from wobbliness.errors import reason_of
 from wobbliness.execution import Execution
@@ -114,6 +114,19 @@ class TorchClassifier(ScoredClassifier):
         self._wanted = output
         self._reading: Reading | None = None
         self._graph: OnnxGraph | None = None
+
+    def scoring_module(self, examples: Float32[np.ndarray, "B ..."]) -> torch.nn.Module:
+        """The module as one that gives scores alone: itself, or with what reads them from its answers around it.
+
+        Args:
+            examples: some images, to see what it gives.
+
+        Raises:
+            ValueError: the module refuses images of this shape, or gives no logits.
+        """
+        with self._made_ready():
+            self._first_scores(examples)
+        return self.module if self._reading is None or self._reading.is_plain else OneOutput(self.module, self._reading)
 
     def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
         """The class of each image.
