@@ -15,15 +15,19 @@ LABEL_WORDS = frozenset(
     {"label", "labels", "class", "classes", "classifier", "classification", "category", "argmax"}
     | {"pred", "preds", "predicted", "prediction", "predictions"}
 )
+TOLD_WORDS = SCORE_WORDS | LABEL_WORDS
 OUTPUT_WORDS = frozenset({"output", "outputs", "out", "y", "0"})
 # fmt: off
 OTHER_WORDS = frozenset([
-    "feat", "feats", "feature", "features", "emb", "embed", "embedding", "embeddings", "hidden",
-    "state", "states", "pooled", "pooler", "penultimate", "latent", "representation",
-    "representations", "backbone", "attention", "attentions", "token", "tokens", "loss", "box",
-    "boxes", "bbox", "bboxes", "mask", "masks", "reconstruction",
+    "feat", "feats", "feature", "features", "emb", "embed", "embeds", "embedding", "embeddings",
+    "hidden", "state", "states", "pooled", "pooler", "penultimate", "latent", "latents", "encoding",
+    "encodings", "descriptor", "descriptors", "representation", "representations", "backbone",
+    "attention", "attentions", "token", "tokens", "loss", "box", "boxes", "bbox", "bboxes", "mask",
+    "masks", "keypoint", "keypoints", "landmark", "landmarks", "heatmap", "heatmaps", "objectness",
+    "distance", "distances", "reconstruction", "segmentation",
 ])
 # fmt: on
+PLAIN_WORDS = frozenset({"head", "fc", "dense", "linear", "gemm", "layer", "final", "main", "top", "model", "add", "bias"})
 AUXILIARY_WORDS = frozenset({"aux", "auxiliary", "distillation"})
 TENSOR = r"(tensor\(|torch\.)?"  # sequences and maps begin otherwise
 NARROW_TYPES = ("int8", "int16")  # integers of wider types are no scores but numbers of classes
@@ -73,8 +77,36 @@ class Output:
     @property
     def words(self) -> frozenset[str]:
         """The words of its name, `classLogits:0` as `class`, `logits` and `0`."""
-        spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.name).lower()
-        return frozenset(re.findall(r"[a-z]+|[0-9]+", spaced) + re.findall(r"logits?|softmax", spaced))
+        return frozenset(_words(self.name))
+
+    @property
+    def is_of_something_else(self) -> bool:
+        """Whether its name is one of features, hidden states, boxes or auxiliary classifiers.
+
+        The last word counts, `class_token` is a token; scores of something else, `attention_scores`, are no classes either.
+        """
+        telling = [word for word in _telling_words(self.name) if word in OTHER_WORDS | TOLD_WORDS]
+        is_other = bool(OTHER_WORDS & set(telling)) and (telling[-1] not in LOGIT_WORDS | LABEL_WORDS)
+        return is_other or bool(self.words & AUXILIARY_WORDS)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether its name speaks of classes and of something else as well, as `feature_logits` or `domain_label` do."""
+        words = set(_telling_words(self.name))
+        plain = TOLD_WORDS | OUTPUT_WORDS | PLAIN_WORDS
+        return bool(words & TOLD_WORDS) and not all(word in plain or word.isdecimal() for word in words)
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name in their order."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return re.findall(r"logits?|softmax|[a-z]+?(?=logit|softmax|[^a-z]|$)|[0-9]+", spaced.lower())
+
+
+def _telling_words(name: str) -> list[str]:
+    """The words of a name, or of its last part alone, `loss3/classifier`, where that speaks of classes."""
+    last = _words(re.split(r"[/.]", name)[-1])
+    return last if TOLD_WORDS & set(last) else _words(name)
 
 
 def choose_output(
@@ -89,7 +121,8 @@ def choose_output(
 
     A name of classes (logits, scores, probabilities, label ...) goes before one that says output,
     and this before any other; names of features, hidden states, boxes or auxiliary classifiers are
-    left out. Labels beside scores, as scikit-learn's converters give both, are the class.
+    left out. A name that speaks of classes of something else, such as `domain_logits`, is taken
+    where no other is left. Labels beside scores, as scikit-learn's converters give both, are the class.
     Probabilities beside logits are those of the logits.
 
     Args:
@@ -154,22 +187,20 @@ def _is_of_top_k(output: Output, outputs: Sequence[Output]) -> bool:
 
 def _rank(output: Output) -> int | None:
     """How clearly a name speaks of classes, 3 at best; None where it speaks of something else."""
-    words = output.words
-    told = words & (SCORE_WORDS | LABEL_WORDS)
-    if words & AUXILIARY_WORDS or (words & OTHER_WORDS and not told):
+    if output.is_of_something_else:
         return None
-    if told:
-        return 3 if words <= SCORE_WORDS | LABEL_WORDS | OUTPUT_WORDS else 2
-    return 1 if words & (OUTPUT_WORDS - {"0"}) else 0
+    if output.words & TOLD_WORDS:
+        return 2 if output.is_in_doubt else 3
+    return 1 if output.words & (OUTPUT_WORDS - {"0"}) else 0
 
 
 def _preferred(candidates: Sequence[Output]) -> list[Output]:
     """Those whose names speak most clearly, but for scores beside labels and probabilities beside logits."""
     highest = max((_rank(output) or 0 for output in candidates), default=0)
-    best = [output for output in candidates if _rank(output) == highest]
+    best = [output for output in candidates if _rank(output) == highest or highest == 2]
     labels = [output for output in best if not output.is_float and output.width == 1]
     scores = [output for output in best if output not in labels]
-    if len(labels) == 1 and (highest >= 2 or all(output.width == 1 for output in scores)):
+    if len(labels) == 1 and (highest == 3 or all(output.width == 1 for output in scores)):
         return labels
     return _logits_of(scores) if not labels else best
 
