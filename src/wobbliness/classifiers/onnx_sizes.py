@@ -57,7 +57,11 @@ def check_sizes(model: onnx.ModelProto) -> GraphSizes:
     replaced = put_standard_operators(model)
     batch, text = _batch(model.graph), -(-(_longest_text(model) + TEXT_OVERHEAD) // 4)
     few = _Sizes(values_per_text=text, replaced=replaced)
-    few.check(_inferred(_with_batch(model, batch or 1)).graph, _Known())
+    try:
+        few.check(_inferred(_with_batch(model, batch or 1)).graph, _Known())
+    except ValueError:
+        _check_fits(_with_batch(model, batch or 1), batch)
+        raise
     if not batch:
         allowed = {
             "most_step": max(MAX_STEP_VALUES, SLACK * MANY * few.step),
@@ -85,6 +89,18 @@ def _with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
         for dimension in value.type.tensor_type.shape.dim[:1]:
             dimension.dim_value = dimension.dim_value or batch
     return model
+
+
+def _check_fits(model: onnx.ModelProto, batch: int) -> None:
+    """ValueError where steps do not fit each other, as where an exporter took the number of images for a constant."""
+    try:
+        onnx.shape_inference.infer_shapes(_inferred(model), strict_mode=True)
+    except Exception as error:  # the checker's own classes share no base but Exception
+        wanted = f"{batch} images at once" if batch else "any number of images at once"
+        raise ValueError(
+            f"expected a graph whose steps fit {wanted}, as it declares, got {reason_of(error)}; where its exporter took the "
+            "number of images for a constant (len(images) for images.shape[0]), export it for one image or anew"
+        ) from error
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
