@@ -178,7 +178,8 @@ class SquashedGuard(wobbliness.SmoothnessGuard):
     """Takes inputs of any range, as scikit-learn's checks give them, into [0, 1]; all else is the guard's own."""
 
     def _checked(self, inputs, *, reset):
-        return 1 / (1 + np.exp(-super()._checked(inputs, reset=reset)))
+        values = super()._checked(inputs, reset=reset)
+        return 0.5 + values / (2 * (1 + np.abs(values)))  # of 100 and more, as some are, the sigmoid is 1 throughout
 
 
 def squashed(**settings):
