@@ -224,6 +224,34 @@ def test_one_picture_in_an_array_is_one_picture(tmp_path, array, image_shape, re
     assert np.array_equal(read.images, ONE_PICTURE[None])
 
 
+@pytest.mark.parametrize(
+    ("shape", "image_shape", "resize"),
+    [
+        *(((32, 32, 3), (1, 28, 28), True), ((8, 8, 4), (3, 32, 32), True), ((28, 28, 1), (3, 32, 32), True)),
+        *(((32, 32, 3), (1, None, None), False), ((32, 32, 3), (None, None, None), False)),
+        *(((5, 784), (1, 28, 28), True), ((50, 784), (1, 28, 28), True), ((5, 784), (3, None, None), False)),
+    ],
+)
+def test_what_may_be_one_picture_or_several_is_refused(tmp_path, shape, image_shape, resize):
+    np.save(tmp_path / "a.npy", RNG.random(shape, dtype=np.float32))
+    with pytest.raises(ValueError, match=r"which may be .*for one picture, array\[None"):
+        read_images(tmp_path / "a.npy", image_shape=image_shape, resize=resize)
+
+
+@pytest.mark.parametrize(
+    ("shape", "image_shape", "resize", "found"),
+    [
+        ((5, 8, 3), (1, 8, 3), False, (5, 1, 8, 3)),
+        ((8, 9, 9), (3, 32, 32), True, (8, 3, 32, 32)),
+        ((40, 28), (1, None, None), False, (1, 1, 40, 28)),
+        ((32, 30, 30), (None, None, None), False, (32, 1, 30, 30)),
+    ],
+)
+def test_pictures_of_other_sizes_are_still_several(tmp_path, shape, image_shape, resize, found):
+    np.save(tmp_path / "a.npy", RNG.random(shape, dtype=np.float32))
+    assert read_images(tmp_path / "a.npy", image_shape=image_shape, resize=resize).images.shape == found
+
+
 def test_arrays_of_several_pictures_stay_several(tmp_path):
     grey = RNG.random((5, 8, 6), dtype=np.float32)
     np.save(tmp_path / "grey.npy", grey)

@@ -66,6 +66,8 @@ FORMS = {
     "ModelOutput": (model_output, lambda answer: answer.logits),
     "(B, K, 1, 1)": (lambda _, logits: logits[:, :, None, None], lambda answer: answer[:, :, 0, 0]),
     "tensor": (lambda _, logits: logits, lambda answer: answer),
+    "one-hot integers": (lambda _, logits: nn.functional.one_hot(logits.argmax(1), 3), lambda answer: answer),
+    "one-hot flags": (lambda _, logits: nn.functional.one_hot(logits.argmax(1), 3).bool(), lambda answer: answer.int()),
 }
 
 
@@ -107,6 +109,67 @@ def test_an_output_may_be_chosen_and_has_to_be_where_two_could_be_meant(few):
     assert np.array_equal(votes.counts, wobbliness.measure(Network().eval(), few, **SETTINGS).counts)
     with pytest.raises(ValueError, match="^expected no output to be chosen of a module that gives one tensor, got 'logits'"):
         wobbliness.measure(wobbliness.open_classifier(Network(), output="logits"), few, **SETTINGS)
+
+
+RANKS = {
+    "numbers of the best two": lambda _, logits: logits.topk(2).indices,
+    "all numbers in order": lambda _, logits: logits.argsort(dim=1, descending=True),
+}
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("name", RANKS)
+def test_numbers_of_the_best_classes_are_no_scores(name, compiled, few):
+    with pytest.raises(ValueError, match="integers of . columns that look like the numbers of the best classes"):
+        wobbliness.measure(wobbliness.open_classifier(giving(RANKS[name], 5), compiled=compiled), few, **SETTINGS)
+    of_function = giving(RANKS[name], 5)
+    with pytest.raises(ValueError, match="numbers of the best classes"):
+        wobbliness.measure(lambda batch: of_function(torch.from_numpy(batch)).numpy(), few, **SETTINGS)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint32])
+def test_votes_and_integers_with_a_sign_are_scores(kind, few):
+    weights = np.random.default_rng(0).normal(size=(7, 64, 3))
+
+    def voting(batch):
+        return sum(np.eye(3, dtype=kind)[(batch.reshape(len(batch), 64) @ voter).argmax(1)] for voter in weights)
+
+    def signed(batch):
+        return np.rint(batch.reshape(len(batch), 64) @ weights[0] * 9).astype(np.int32)
+
+    for function in (voting, signed):
+        votes = wobbliness.measure(function, few, **SETTINGS)
+        floats = wobbliness.measure(lambda batch, function=function: function(batch).astype(np.float32), few, **SETTINGS)
+        assert np.array_equal(votes.counts, floats.counts)
+        assert votes.wobbliness.max() > 0.1, "control"
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_labels_of_a_module_are_the_classes(compiled, few):
+    module = wobbliness.open_classifier(giving(lambda _, logits: logits.argmax(1)), compiled=compiled, num_classes=3)
+    votes = wobbliness.measure(module, few, **SETTINGS)
+    assert np.array_equal(votes.counts, wobbliness.measure(Network().eval(), few, **SETTINGS).counts)
+
+
+ODD_ANSWERS = {
+    "a parameter": lambda _, logits: nn.Parameter(logits),
+    "sparse": lambda _, logits: logits.to_sparse(),
+}
+
+
+@pytest.mark.parametrize("name", ODD_ANSWERS)
+def test_tensors_of_unusual_kinds_give_the_votes_of_plain_ones(name, few):
+    votes = wobbliness.measure(giving(ODD_ANSWERS[name]), few, **SETTINGS)
+    assert np.array_equal(votes.counts, wobbliness.measure(Network().eval(), few, **SETTINGS).counts)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(
+    "answer_of", [lambda _, logits: torch.nested.nested_tensor(list(logits)), lambda _, logits: logits.to(torch.complex64)]
+)
+def test_tensors_that_are_no_real_scores_are_refused(answer_of, few):
+    with pytest.raises(ValueError, match="^expected a tensor of real scores of one shape, got"):
+        wobbliness.measure(giving(answer_of), few, **SETTINGS)
 
 
 def test_one_score_for_two_classes(few):

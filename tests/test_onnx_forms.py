@@ -331,6 +331,24 @@ REFUSED = {
     "an empty range": ({}, {"input_range": (1, 1)}, "expected an input range LOW,HIGH"),
     "a range of three": ({}, {"input_range": "0,1,2"}, "expected an input range LOW,HIGH"),
     "a std of 0": ({}, {"std": 0}, "expected a positive std"),
+    "a softmax of one score": (
+        {
+            "after": [("ReduceMax", ["s"], ["m"], {"axes": [1]}), ("Softmax", ["m"], ["probability"], {})],
+            "outputs": [("probability", FLOAT, [None, 1])],
+        },
+        {},
+        "expected scores that differ, got probability: a softmax of one score",
+    ),
+    "another layout than the shape's": ({}, {"layout": "nhwc"}, "expected layout nchw for a shape of .*, got nhwc"),
+    "the values of top-k alone": (
+        {
+            "after": [("TopK", ["s", "three"], ["v", "indices"], {}), ("Softmax", ["v"], ["values"], {})],
+            "outputs": [("values", FLOAT, [None, 3])],
+            "constants": [("three", np.array([3]))],
+        },
+        {},
+        "expected scores of classes in their own order, got values: .* sorted by TopK",
+    ),
     "a threshold that is none": ({}, {"threshold": float("nan")}, "expected a finite threshold"),
 }  # fmt: skip
 

@@ -302,7 +302,11 @@ def test_layouts_are_told_or_asked_for():
     assert find_layout([None, 32, 32, 3], None) == "nhwc"
     assert find_layout([None, None, None, 1], None) == "nhwc"
     assert find_layout([None, 3, 8, 3], None, hint="nhwc") == "nhwc"
-    assert find_layout([None, 3, 32, 32], "nhwc") == "nhwc"
+    assert find_layout([None, 3, 32, 12], "nhwc") == "nhwc", "3 rows of 32 columns"
+    assert find_layout([None, 8, 8, 8], "nhwc") == "nhwc"
+    for shape, declared in (([None, 3, 32, 32], "nhwc"), ([None, 1, None, None], "nhwc"), ([None, 28, 28, 1], "nchw")):
+        with pytest.raises(ValueError, match="expected layout nchw for|expected layout nhwc for"):
+            find_layout(shape, declared)
     assert find_layout([None, 12], None) == "nchw"
     for shape in ([None, 3, 32, 3], [None, None, None, None], [None, 10, 8, 10]):
         with pytest.raises(ValueError, match="expected a shape that tells where the channels are"):
@@ -317,7 +321,7 @@ def test_options_without_effect_are_refused(network, tmp_path):
     path = FORMS["onnx"](network, tmp_path)
     with pytest.raises(ValueError, match="expected no factory"):
         wobbliness.open_classifier(path, factory="a:b")
-    with pytest.raises(ValueError, match="expected images of shape"):
+    with pytest.raises(ValueError, match="expected (images of shape|layout nchw)"):
         wobbliness.open_classifier(path, layout="nhwc").classify(np.zeros((2, CHANNELS, SIDE, SIDE), np.float32), 2)
 
 

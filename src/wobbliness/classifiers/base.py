@@ -12,7 +12,8 @@ from wobbliness.workers import check_stopped
 
 MAX_UNDECLARED_CLASSES = 100_000  # a label beyond it is taken for a mistake, not for a class
 ONE_SCORE = (
-    "expected integer labels or scores (B, K), got one float for each image; where it is a score for two classes, give the "
+    "expected integer labels or scores (B, K), got one float for each image; where it is a label, give an integer; "
+    "where it is a score for two classes, give the "
     "threshold above which it says class 1 (threshold=, --threshold: 0.5 for probabilities, 0 for logits)"
 )
 
@@ -81,6 +82,19 @@ class WhiteBox(Protocol):
     module: Any
 
 
+def _are_ranks(scores: np.ndarray) -> bool:
+    """Whether rows of integers are the numbers of the best classes, as top-k and argsort give them, and not counts or one-hot.
+
+    Such numbers differ within each row. Votes of a few voters add up to the same number in each row.
+    """
+    if scores.dtype.kind not in "iu" or scores.dtype.itemsize < 4 or scores.min() < 0 or scores.max() >= MAX_UNDECLARED_CLASSES:
+        return False
+    ordered, sums = np.sort(scores, axis=1), scores.sum(axis=1)
+    if len(scores) < 2 or scores.max() <= 1 or (ordered[:, 1:] == ordered[:, :-1]).any():
+        return False
+    return bool((sums != sums[0]).any() or (ordered == np.arange(scores.shape[1])).all())
+
+
 def in_blocks(function: Callable[[np.ndarray], Any], images: Shaped[np.ndarray, "B ..."], block_size: int) -> Any:
     """What a function answers for each block of images, joined."""
     if len(images) <= block_size:
@@ -140,8 +154,15 @@ class ScoredClassifier:
     def _labels_of_scores(self, scores: np.ndarray) -> Int[np.ndarray, " B"]:
         if scores.shape[1] < 2 or self.num_classes not in (None, scores.shape[1]):
             raise ValueError(f"expected scores of {self.num_classes or 'at least 2'} classes, got {scores.shape[1]}")
-        if not np.issubdtype(scores.dtype, np.number) or np.isnan(scores).any():
-            raise ValueError(f"expected scores that are numbers, got NaN or {scores.dtype}")
+        if scores.dtype == bool:
+            scores = scores.astype(np.uint8)
+        if not np.issubdtype(scores.dtype, np.number) or np.iscomplexobj(scores) or np.isnan(scores).any():
+            raise ValueError(f"expected scores that are real numbers, got NaN or {scores.dtype}")
+        if _are_ranks(scores):
+            raise ValueError(
+                f"expected labels or scores, got integers of {scores.shape[1]} columns that look like the numbers of the best "
+                "classes; give the first column where they are, or scores as floats"
+            )
         self._refuse_threshold(f"scores of {scores.shape[1]} classes")
         self.num_classes = scores.shape[1]
         return np.asarray(scores.argmax(axis=1))

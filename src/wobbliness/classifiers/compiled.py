@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import onnx
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Shaped
 
 from wobbliness.classifiers.graph_template import GraphTemplate, template_of
 from wobbliness.classifiers.kept_exports import keep, recall
@@ -94,7 +94,7 @@ def _compilation(digest: ModuleDigest, module: torch.nn.Module, examples: np.nda
     return Compilation(digest=digest, graph=graph, reason=None)
 
 
-def disagreement(graph: OnnxGraph, examples: Float32[np.ndarray, "B ..."], scores: Float32[np.ndarray, "B K"]) -> str | None:
+def disagreement(graph: OnnxGraph, examples: Float32[np.ndarray, "B ..."], scores: Shaped[np.ndarray, "B ..."]) -> str | None:
     """How the graph's answer differs from the module's own scores; None where it does not.
 
     Scores may differ by SCORE_TOLERANCE of the largest one (at least of 1), labels only where two scores lie as close as that.

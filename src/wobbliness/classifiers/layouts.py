@@ -24,17 +24,22 @@ def find_layout(shape: Sequence[int | None], declared: Layout | None, hint: Layo
 
     Args:
         shape: as the classifier declares it, None for free axes.
-        declared: by the user; goes first.
+        declared: by the user; goes first, unless only one axis can be that of channels beside two equal sides.
         hint: what the classifier's own steps say, for shapes that say nothing.
 
     Raises:
-        ValueError: the shape does not tell, and the user did not either; or it has no axis of channels.
+        ValueError: the shape does not tell, and the user did not either; it contradicts the user; or it has no axis of channels.
     """
     if declared == "nhwc" and len(shape) not in (2, 4):
         raise ValueError(f"expected no layout for images without an axis of channels, got nhwc for shape {list(shape)}")
-    if declared is not None or len(shape) != 4:
+    if len(shape) != 4:
         return declared or "nchw"
     first, last = (shape[axis] in PICTURE_CHANNELS for axis in (1, 3))
+    if declared is not None:
+        sides = shape[2:] if first else shape[1:3]
+        if first != last and sides[0] == sides[1] and declared != ("nchw" if first else "nhwc"):
+            raise ValueError(f"expected layout {'nchw' if first else 'nhwc'} for a shape of {list(shape)}, got {declared}")
+        return declared
     if first != last:
         return "nchw" if first else "nhwc"
     if hint is not None:

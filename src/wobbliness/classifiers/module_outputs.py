@@ -37,7 +37,7 @@ class Reading:
         if isinstance(answer, torch.Tensor):
             if wanted is not None:
                 raise ValueError(f"expected no output to be chosen of a module that gives one tensor, got {wanted!r}")
-            return cls(is_plain=answer.ndim <= 2)
+            return cls(is_plain=answer.ndim <= 2 and answer.layout == torch.strided and answer.dtype != torch.bool)
         outputs = [
             Output(name=name, dtype=str(tensor.dtype), shape=(None, *tensor.shape[1:]))
             for name, tensor in _named(answer).items()
@@ -52,11 +52,17 @@ class Reading:
         """Scores `(B, K)`, or one score or label for each image `(B,)`; axes of length 1 beyond these are dropped.
 
         Raises:
-            ValueError: the answer has no such output.
+            ValueError: the answer has no such output, or it is nested or complex.
         """
         scores = answer if self.name is None else _named(answer).get(self.name)
         if not isinstance(scores, torch.Tensor):
             raise ValueError(f"expected the module to give a tensor of logits, got {type(answer).__name__}")
+        if scores.is_nested or scores.is_complex():
+            raise ValueError(
+                f"expected a tensor of real scores of one shape, got {'a nested one' if scores.is_nested else scores.dtype}"
+            )
+        scores = scores if scores.layout == torch.strided else scores.to_dense()
+        scores = scores.to(torch.uint8) if scores.dtype == torch.bool else scores
         if scores.ndim <= 2:
             return scores
         return scores.squeeze(tuple(axis for axis in range(1, scores.ndim) if scores.shape[axis] == 1))

@@ -71,12 +71,18 @@ def label_numbers(labels: np.ndarray, classes: np.ndarray, limit: int) -> np.nda
     return np.asarray(is_class.argmax(axis=1))
 
 
-def threshold_of(graph: onnx.GraphProto, name: str) -> float | None:
+def threshold_of(graph: onnx.GraphProto, name: str, *, has_one_score: bool = False) -> float | None:
     """Where class 1 begins in an output of one score for two classes; None where the graph does not tell.
 
     At 0.5 where the last step makes probabilities; else the name decides: 0 for logits, 0.5 for probabilities.
+
+    Raises:
+        ValueError: it is a softmax over one score.
     """
     passing = PASSING_ON | PICKING | {"Slice", "Split", "Transpose"}
+    plain = next((node for node in _makers(graph, name) if node.op_type not in PASSING_ON), None)
+    if plain is not None and plain.op_type == "Softmax" and has_one_score:
+        raise ValueError(f"expected scores that differ, got {name}: a softmax of one score, which is 1 for every image")
     last = next((node for node in _makers(graph, name) if node.op_type not in passing), None)
     if last is not None and last.op_type in TO_PROBABILITIES:
         return 0.5

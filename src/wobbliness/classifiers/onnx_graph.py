@@ -16,6 +16,7 @@ from wobbliness.classifiers.onnx_input import OnnxInput
 from wobbliness.classifiers.onnx_randomness import block_dependent_operator, check_randomness
 from wobbliness.classifiers.onnx_session import open_session
 from wobbliness.classifiers.onnx_sizes import GraphSizes, check_sizes
+from wobbliness.classifiers.onnx_sorted import check_unsorted
 from wobbliness.classifiers.outputs import choose_output
 from wobbliness.classifiers.pixel_scale import PixelScale
 from wobbliness.errors import reason_of
@@ -95,8 +96,10 @@ class OnnxGraph:
         outputs = declared_outputs(self._session.get_outputs(), model.graph, self._prepare.batch_size)
         chosen = outputs[choose_output(outputs, options.output, num_classes=options.num_classes, source=str(path))]
         self._output = chosen.name
+        if chosen.is_float:
+            check_unsorted(model.graph, chosen.name, chosen.width)
         self.classes = None if chosen.is_float else classes_of(model.graph, chosen.name)
-        self.threshold = threshold_of(model.graph, chosen.name)
+        self.threshold = threshold_of(model.graph, chosen.name, has_one_score=chosen.width == 1)
 
     def run(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
         """The output for a batch, made in blocks of `block_size`, or of the size that the graph fixes, and a rest.

@@ -58,7 +58,7 @@ class OnnxInput:
         self._is_blue_first = rules.is_blue_first
         channels = self.image_shape[0] if self.image_shape is not None and len(self.image_shape) == 3 else None
         if self._scale is not None and self._scale.num_channels is not None and len(sizes) == 4 and channels is not None:
-            self._scale.check_channels((1, channels, 1, 1))
+            self._scale.check_channels((1, *(self.image_shape or ())))
 
     @property
     def rounding(self) -> str | None:

@@ -201,7 +201,7 @@ class TorchClassifier(ScoredClassifier):
             scores = self._reading.scores(answer)
         if scores.ndim not in (1, 2) or len(scores) != len(images):
             raise ValueError(f"expected the module to give logits ({len(images)}, K), got shape {tuple(scores.shape)}")
-        return (scores.float() if scores.is_floating_point() else scores).numpy()
+        return (scores.float() if scores.is_floating_point() else scores).detach().numpy()
 
     def _forward(self, batch: torch.Tensor) -> object:
         try:

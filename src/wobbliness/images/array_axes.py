@@ -1,5 +1,6 @@
 """Which axes of an array are images, channels, rows and columns, told by what the classifier declares."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from jaxtyping import Int
 from wobbliness.images.fitting import FittedShape, Target
 from wobbliness.images.image_set import ImageSet, row_names
 from wobbliness.images.values import check_range, unit_values
+
+MOST_OBLONG = 16  # times as wide as high: beyond, an array of two axes is taken for flattened pictures
 
 
 def image_set_of(array: np.ndarray, labels: Int[np.ndarray, " N"] | None, target: Target, path: Path | str) -> ImageSet:
@@ -52,6 +55,7 @@ def with_image_axis(array: np.ndarray, target: Target, name: str, *, is_set: boo
     if shape is None or len(shape) != 3:
         return array
     if array.ndim == 2 and not is_set and shape[0] in (None, 1, 3) and _are_sides(array.shape, target):
+        _check_not_flat(array, target, name)
         return array[None, None]
     if array.ndim == 3 and not is_set:
         return _maybe_one_picture(array, target, name)
@@ -64,6 +68,7 @@ def _maybe_one_picture(array: np.ndarray, target: Target, name: str) -> np.ndarr
     """`(N, H, W)` as it is, unless it is one picture of several channels."""
     channels = target.image_shape[0] if target.image_shape else None
     if channels is None:
+        _check_rows(array, target, name)
         return array
     first = channels > 1 and array.shape[0] == channels and _are_sides(array.shape[1:], target)
     last = array.shape[2] == channels and _are_sides(array.shape[:2], target)
@@ -75,7 +80,31 @@ def _maybe_one_picture(array: np.ndarray, target: Target, name: str) -> np.ndarr
     if first:
         return array[None]
     grey = channels in (1, 3) and _are_exactly(array.shape[1:], target)
-    return np.moveaxis(array, -1, 0)[None] if last and not grey else array
+    if last and not grey:
+        return np.moveaxis(array, -1, 0)[None]
+    _check_rows(array, target, name)
+    return array
+
+
+def _check_rows(array: np.ndarray, target: Target, name: str) -> None:
+    """Raises ValueError where `(N, H, W)` would be pictures of 1, 3 or 4 columns, unless such are declared."""
+    is_set = array.shape[2] not in (1, 3, 4) or _are_exactly(array.shape[1:], target) or not _are_sides(array.shape[1:], target)
+    if not is_set and array.shape[1] > array.shape[2]:
+        raise ValueError(
+            f"expected images of shape (N, C, H, W), got shape {array.shape} in {name}, which may be one picture with "
+            "its channels last; add an axis for one picture, array[None], or for the channels, array[:, None]"
+        )
+
+
+def _check_not_flat(array: np.ndarray, target: Target, name: str) -> None:
+    """Raises ValueError where `(H, W)` would be one picture, and may be flattened ones."""
+    declared = [size for size in target.image_shape or () if size is not None]
+    is_declared = len(declared) == 3 and array.shape[1] == math.prod(declared)
+    if not _are_exactly(array.shape, target) and (is_declared or array.shape[1] > MOST_OBLONG * array.shape[0]):
+        raise ValueError(
+            f"expected images of shape (N, C, H, W), got shape {array.shape} in {name}, which may be flattened pictures; "
+            "reshape them, or add two axes for one picture, array[None, None]"
+        )
 
 
 def _has_channels_last(sizes: Sequence[int], channels: int | None) -> bool:

@@ -1,0 +1,59 @@
+"""Whether an ONNX graph sorts its scores, so that their places say nothing about the classes."""
+
+import math
+
+import onnx
+from onnx import numpy_helper
+
+RESHAPING = {"Reshape", "Squeeze", "Unsqueeze", "Flatten"}
+ORDER_KEEPING = {"Identity", "Cast", "Softmax", "LogSoftmax", "Sigmoid", "Exp", "Log", "Neg", "Clip", "Relu", "Sqrt", "Tanh"}
+ORDER_KEEPING |= {"Slice", "QuantizeLinear", "DequantizeLinear", *RESHAPING}
+OF_TWO = {"Add", "Sub", "Mul", "Div", "Pow"}
+
+
+def check_unsorted(graph: onnx.GraphProto, name: str, width: int | None) -> None:
+    """Refuses the values of the best few classes.
+
+    Args:
+        graph: of the file.
+        name: of the output that is read.
+        width: scores for each image, None where unknown.
+
+    Raises:
+        ValueError: TopK sorted the scores; steps that leave each value at its place are looked through.
+    """
+    made_by = {made: node for node in graph.node for made in node.output}
+    num_sorted = None if width == 1 else _num_sorted(graph, made_by, name)
+    if num_sorted is not None and num_sorted >= (width or 2) > 1:
+        raise ValueError(f"expected scores of classes in their own order, got {name}: scores that are sorted by TopK")
+
+
+def _num_sorted(graph: onnx.GraphProto, made_by: dict[str, onnx.NodeProto], name: str) -> float | None:
+    """How many values TopK sorted that an output is made of; None where it did not."""
+    seen: set[str] = set()
+    while name in made_by and name not in seen:
+        seen.add(name)
+        node = made_by[name]
+        if node.op_type == "TopK":
+            return _number(graph, made_by, node)
+        if node.op_type in OF_TWO:
+            left, right = node.input
+            name = left if left in made_by and made_by[left].op_type != "Constant" else right
+        elif node.op_type in ORDER_KEEPING:
+            name = node.input[0]
+        else:
+            return None
+    return None
+
+
+def _number(graph: onnx.GraphProto, made_by: dict[str, onnx.NodeProto], node: onnx.NodeProto) -> float:
+    """K of TopK, infinite where it is computed."""
+    if len(node.input) < 2:
+        return next((attribute.i for attribute in node.attribute if attribute.name == "k"), math.inf)
+    name = node.input[1]
+    while name in made_by and made_by[name].op_type in {"Identity", "Cast", *RESHAPING}:
+        name = made_by[name].input[0]
+    given = made_by.get(name)
+    constants = [attribute.t for attribute in given.attribute if attribute.name == "value"] if given is not None else []
+    tensors = [*(tensor for tensor in graph.initializer if tensor.name == name), *constants]
+    return float(numpy_helper.to_array(tensors[0]).max()) if tensors and math.prod(tensors[0].dims) == 1 else math.inf
