@@ -54,7 +54,7 @@ class ProgramOptions:
 
 
 class ExportedModule(torch.nn.Module):
-    """An exported program that gives scores `(B, K)` for images channels first and for batches of any size.
+    """An exported program that gives scores `(B, K)` or labels `(B,)` for images channels first and for batches of any size.
 
     It stays in the mode it was exported in.
 
@@ -126,6 +126,9 @@ class ExportedModule(torch.nn.Module):
         scores: torch.Tensor = tree_leaves(self._program(images))[self._output]
         if scores.ndim > 2:
             scores = scores.squeeze([axis for axis in range(1, scores.ndim) if scores.shape[axis] == 1])
+        is_column = scores.ndim == 2 and scores.shape[1] == 1
+        if not scores.is_floating_point():
+            return scores[:, 0] if is_column else scores  # labels
         return scores[:, None] if scores.ndim == 1 else scores
 
 
@@ -194,8 +197,12 @@ def _scores_of(program: torch.export.ExportedProgram, options: ProgramOptions) -
     nodes = list(next(node for node in program.graph.nodes if node.op == "output").args[0])
     nodes = nodes[len(nodes) - len(program.graph_signature.user_outputs) :]
     outputs = [_declared(name, node) for name, node in zip(_names(program), nodes, strict=True)]
-    index = choose_output(outputs, options.output, num_classes=options.num_classes, source="the program", wants_scores=True)
-    return index, outputs[index].width == 1, _threshold_of(nodes[index], outputs[index])
+    has_scores = options.output is None and any(output.is_float and output.may_hold_classes for output in outputs)
+    index = choose_output(outputs, options.output, num_classes=options.num_classes, source="the program", wants_scores=has_scores)
+    chosen = outputs[index]
+    if not chosen.is_float:
+        return index, False, None
+    return index, chosen.width == 1, _threshold_of(nodes[index], chosen)
 
 
 def _names(program: torch.export.ExportedProgram) -> list[str]:
