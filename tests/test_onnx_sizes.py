@@ -74,6 +74,21 @@ GROWING_BODY.output.insert(0, declared("goes", [], TensorProto.BOOL))
 TEXT = helper.make_tensor("text", TensorProto.STRING, [1], [b"a" * 10_000])
 
 BOMBS = {
+    "Concat of rows": (
+        [
+            node("Concat", ["row"] * 400, ["rows"], axis=0),
+            node("Concat", ["rows"] * 400, axis=0),
+        ],
+        [constant("row", np.ones(20_000, np.float32))],
+    ),
+    "Concat of small rows": (
+        [
+            node("Concat", ["row"] * 400, ["rows"], axis=0),
+            node("Concat", ["rows"] * 400, ["more"], axis=0),
+            node("Concat", ["more"] * 400, axis=0),
+        ],
+        [constant("row", np.ones(1_000, np.int64))],
+    ),
     "Range of ONNX Runtime": ([node("Range", ["a", "b"], domain="com.microsoft")], [number("a", 0), number("b", 2**33)]),
     "CropAndResize": (
         [node("CropAndResize", ["x", "rois", "which", "size"], domain="com.microsoft")],

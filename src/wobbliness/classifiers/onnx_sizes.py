@@ -18,7 +18,7 @@ MAX_LIVE_VALUES = 2**28  # held at one time for one image: what a step takes, wh
 MAX_CREATED_VALUES = 2**27  # made out of nothing: by all steps that enlarge, or that need no image
 MANY = 128  # images of the larger of two blocks that a graph of a free batch is looked at with, the other one of one image
 SLACK = 2  # a graph may make that many times as much for each of many images as for one
-MAX_ROUNDS = 10  # of inference; each tells the shapes that are computed from those of the last
+MAX_ROUNDS = 60  # of inference; each tells the shapes that are computed from those of the last
 MAX_PRODUCTS = 200  # rounds beside those: each tells the shape of the next product of turned matrices
 TEXT_OVERHEAD = 32  # bytes of a string beside its characters
 ENLARGING = {"ConstantOfShape", "Expand", "Tile", "Range", "EyeLike", "OneHot", "Pad", "Resize", "Upsample"}
@@ -104,16 +104,20 @@ def _check_fits(model: onnx.ModelProto, batch: int) -> None:
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with the shapes of its steps, for one image."""
+    """The graph with the shapes of its steps, for one image.
+
+    ONNX could propagate values itself (`data_prop`). It makes an object for each value of a row then, before any size is known:
+    rows that are joined again and again fill the memory. So values are worked out here alone, where they are few.
+    """
     try:
         rounds, products = MAX_ROUNDS, MAX_PRODUCTS
         while rounds and products:
-            model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+            model = onnx.shape_inference.infer_shapes(model)
             has_turned, has_folded = turn_products(model), fold_small_values(model)
             rounds, products = rounds - (not has_turned), products - has_turned
             if not has_turned and not has_folded:
                 break
-        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+        return onnx.shape_inference.infer_shapes(model)
     except Exception as error:  # the checker's own classes share no base but Exception
         reason = reason_of(error)
         raise ValueError(f"expected a graph whose sizes can be told, got {reason}") from error
