@@ -43,6 +43,13 @@ def test_false_alarms_by_chance_are_rare(accuracy, num_classes):
         assert stats.binom.pmf(numbers, num_images, accuracy)[warned].sum() < 0.04, num_images
 
 
+@pytest.mark.parametrize(("accuracy", "num_classes"), [(0.4, 100), (0.35, 200), (0.3, 1000)])
+def test_many_classes_are_harder(accuracy, num_classes):
+    right = implausible_answers(*answers(int(accuracy * 1000), 1000, num_classes), num_classes)
+    chance = implausible_answers(*answers(1000 // num_classes, 1000, num_classes), num_classes)
+    assert (len(right), len(chance)) == (0, 1)
+
+
 def test_one_class_for_all():
     given, same = np.arange(40) % 4, np.zeros(40, np.int64)
     assert len(implausible_answers(same, None, 4)) == 1

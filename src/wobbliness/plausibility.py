@@ -1,5 +1,7 @@
 """Whether a model answers clean images as a working one does, or as one that is shown them in another form than it wants."""
 
+import math
+
 import numpy as np
 from jaxtyping import Int
 from numpy.typing import ArrayLike
@@ -8,6 +10,7 @@ from scipy import special
 MIN_SAME_CLASS_IMAGES = 20
 SAME_CLASS_SHARE = 0.95
 MIN_CLASSES = 3  # of two classes, all clean images may well be of one
+EASY_CLASSES = 10  # up to as many, a network that works gets more than half of the images right
 WARNING_RATE = 0.02  # at most, of samples from a network that is poor but works
 
 ADVICE = (
@@ -24,7 +27,8 @@ def implausible_answers(
     """Warns of a model whose answers to clean images, without noise, are hardly better than chance, or are all the same.
 
     Accuracy is too low where it is below `0.45 + 0.3 / K` and, by the exact binomial test, also significantly (at 0.02) below
-    `0.6 + 0.2 / K`: a wrong range of pixels leaves 0.1 to 0.4 of K = 10 classes right, poor training 0.6.
+    `0.6 + 0.2 / K`: a wrong range of pixels leaves 0.1 to 0.4 of K = 10 classes right, poor training 0.6. Of more than ten
+    classes honest networks get fewer right, so both limits are lower by the square root of `10 / K`.
 
     >>> implausible_answers(np.array([0, 1, 2, 3] * 10), np.array([0, 1, 2, 3] * 10), num_classes=4)
     []
@@ -49,8 +53,9 @@ def _of_accuracy(predicted: Int[np.ndarray, " N"], labels: np.ndarray | None, nu
     if labels is None:
         return []
     num_right, accuracy = int((predicted == labels).sum()), float((predicted == labels).mean())
-    is_rare = special.bdtr(num_right, len(labels), 0.6 + 0.2 / num_classes) < WARNING_RATE
-    if accuracy >= 0.45 + 0.3 / num_classes or not is_rare:
+    share = min(1.0, math.sqrt(EASY_CLASSES / num_classes))
+    is_rare = special.bdtr(num_right, len(labels), share * (0.6 + 0.2 / num_classes)) < WARNING_RATE
+    if accuracy >= share * (0.45 + 0.3 / num_classes) or not is_rare:
         return []
     return [
         f"without noise the model gives {num_right} of {len(labels)} clean images the class that they are labelled with "
