@@ -130,6 +130,7 @@ def test_sweep_uses_the_same_draws_at_every_sigma():
         return np.zeros(len(batch), np.int64)
 
     wobbliness.sweep(record, np.full((1, 5), 0.5), sigmas=[0.5, 1.0], draws=10)
+    seen = [batch for batch in seen if len(batch) == 10]  # the others are those of the probe
     np.testing.assert_allclose(seen[-1] - 0.5, 2 * (seen[-2] - 0.5), atol=1e-6)
 
 
@@ -333,3 +334,11 @@ def test_module_that_refuses_the_images_is_one_line(images):
 def test_what_is_no_classifier_is_refused(source):
     with pytest.raises(ValueError, match="^expected "):
         wobbliness.open_classifier(source)
+
+
+@pytest.mark.parametrize("name", ["draws", "first_draw", "block_size", "workers"])
+def test_numbers_beyond_all_measure_are_refused(half_space, images, name):
+    with pytest.raises(ValueError, match=r"^expected .* as an integer of at most 1099511627776, got 99999999999999999999$"):
+        wobbliness.measure(half_space, images[:2], 0.1, **{"draws": 5, name: 99999999999999999999})
+    if name != "draws":
+        wobbliness.measure(half_space, images[:2], 0.1, **{"draws": 5, name: 2**40}), "control"

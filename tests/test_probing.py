@@ -257,3 +257,62 @@ def test_the_probe_asks_little(few):
     asked.clear()
     wobbliness.measure(count, np.resize(few, (100, *few.shape[1:])), 0.1, draws=250)
     assert sum(asked) - 25_000 <= 0.01 * 25_000
+
+
+def otherwise_in_large_blocks(size):
+    """Turns its scores round in blocks above a size."""
+
+    def call(batch):
+        scores = np.asarray(batch).reshape(len(batch), -1)[:, 20:24]
+        return scores if len(batch) <= size else -scores
+
+    return call
+
+
+class OtherwiseInLargeBlocks(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def forward(self, batch):
+        scores = batch.flatten(1)[:, 20:24]
+        return scores if len(batch) <= self.size else -scores
+
+
+LARGE_BLOCKS = {
+    "scores": otherwise_in_large_blocks,
+    "labels": lambda size: lambda batch: otherwise_in_large_blocks(size)(batch).argmax(axis=1),
+    "module": OtherwiseInLargeBlocks,
+}
+
+
+@pytest.mark.parametrize("name", LARGE_BLOCKS)
+@pytest.mark.parametrize(("size", "draws"), [(8, 40), (129, 150)])
+@pytest.mark.filterwarnings("ignore")
+def test_blocks_larger_than_those_of_the_probe_are_watched(name, size, draws, few):
+    right, seen = wobbliness.measure(LARGE_BLOCKS[name](10**6), few, 0.3, draws=draws, num_classes=4), []
+    assert right.execution.company is None, "control"
+    for workers in (1, 2):
+        votes = wobbliness.measure(
+            LARGE_BLOCKS[name](size),
+            few,
+            0.3,
+            draws=draws,
+            num_classes=4,
+            workers=workers,
+            progress=lambda *done: seen.append(done),
+        )
+        assert np.array_equal(votes.counts, right.counts)
+        assert (votes.execution.block_size, votes.execution.company) == (1, ALONE)
+        assert seen[-1] == (len(few), len(few))
+
+
+def test_large_blocks_are_watched_on_a_device_and_in_decisions(few):
+    right = wobbliness.measure(on_device(OtherwiseInLargeBlocks(10**6)), few, 0.3, draws=60)
+    votes = wobbliness.measure(on_device(OtherwiseInLargeBlocks(8)), few, 0.3, draws=60)
+    assert np.array_equal(votes.counts, right.counts)
+    assert (votes.execution.company, right.execution.company) == (ALONE, None)
+    for classifier in (otherwise_in_large_blocks, lambda size: on_device(OtherwiseInLargeBlocks(size))):
+        free, held = (wobbliness.decide_as_measured(classifier(size), few, 0.3, 0.3, max_draws=40) for size in (10**6, 8))
+        assert np.array_equal(held.counts, free.counts)
+        assert (held.execution.company, free.execution.company) == (ALONE, None)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from wobbliness import stopping, strays
 from wobbliness.execution import Execution
-from wobbliness.planning import Plan, make_plan
+from wobbliness.planning import Plan, Prepared, make_plan
 from wobbliness.progress import Progress, progress_bar
 from wobbliness.settling import STEP, Rules, Tally, settle
 from wobbliness.stopping import Boundaries
@@ -180,13 +180,15 @@ def _decide(
     error_rate: float,
     progress: Progress | None,
 ) -> Decisions:
-    with plan.session() as execution, progress_bar("deciding", len(plan.images), report=progress) as advance:
-        num_classes = _num_classes(plan)
-        max_draws = len(plan.span)
-        limits: dict[str, Any] = {"num_classes": num_classes, "error_rate": error_rate, "max_draws": max_draws}
+    def tally_with(prepared: Prepared) -> tuple[Tally, Execution]:
+        limits: dict[str, Any] = {"num_classes": _num_classes(plan), "error_rate": error_rate, "max_draws": max_draws}
         rules = Rules.of(lambda value: boundaries(value, **limits, look_every=STEP), threshold, len(plan.images))
-        tally = Tally.of(len(plan.images), num_classes)
-        settle(plan, rules, tally, execution.block_size or 1, advance)
+        with progress_bar("deciding", len(plan.images), report=progress) as advance:
+            return settle(plan, prepared, rules, advance), prepared.execution
+
+    max_draws = len(plan.span)
+    tally, execution = plan.run(tally_with)
+    num_classes = tally.counts.shape[1]
     if boundaries is stopping.curtailed_boundaries:
         _settle_by_all_draws(tally, threshold, max_draws)
     strays_of_first = tally.draws - np.take_along_axis(tally.counts, tally.first[:, None], axis=1)[:, 0]

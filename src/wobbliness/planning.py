@@ -1,10 +1,10 @@
 """What a measurement is about, checked once, for all who draw noise and count votes."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, UInt64
@@ -15,7 +15,15 @@ from wobbliness.classifiers.base import DeviceCounter, ScoredClassifier, as_arra
 from wobbliness.errors import reason_of
 from wobbliness.execution import Execution, default_block_size
 from wobbliness.noise import NormalStream, image_keys
-from wobbliness.probing import Answers, NotRepeatableError, in_whole_blocks, probe, require_alone
+from wobbliness.probing import (
+    Answers,
+    BlockWatch,
+    CompanyError,
+    NotRepeatableError,
+    in_whole_blocks,
+    probe,
+    require_alone,
+)
 from wobbliness.workers import default_workers
 
 NOISE_VALUES = 2**18  # drawn at once: few calls, and still within the cache
@@ -27,6 +35,9 @@ WAY_TO_AN_ARRAY = (
     "stack them, torch.stack(list) or np.stack(list), pictures channels first and divided by 255, or use read_images"
 )
 MAX_SIGMA = 1e30  # beyond it noise overflows float32
+MAX_COUNT = 2**40  # of draws, of what is classified at once, of threads: more is a slip, and overflows further in
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,29 +56,47 @@ class Plan:
 
     @property
     def num_workers(self) -> int:
-        """Threads to work with: as asked, else the default; one where the classifier takes no more."""
-        return (self.workers or default_workers()) if self.classifier.thread_safe else 1
+        """Threads to work with: as asked, else the default; few for few images, and one where no more may be."""
+        return min(self.workers or default_workers(), max(2, len(self.images))) if self.classifier.thread_safe else 1
 
-    @contextmanager
-    def session(self) -> Iterator[Execution]:
-        """The classifier made ready and probed, and how it will run, with the size of the blocks.
+    def run(self, work: Callable[["Prepared"], Result]) -> Result:
+        """Makes the classifier ready, probes it and works with it.
+
+        Args:
+            work: called a second time, with one copy at a time, where it meets a CompanyError: the answer to an image depends
+                on the others of its block, as the probe did not see.
 
         Raises:
             ValueError: the classifier's answer to an image is no function of the image, and running one copy at a time does not
                 help or cannot be done.
         """
-        examples = _examples(self)
+        result = self._work(work, _examples(self))
+        if self.opened.num_classes is None:
+            self.opened.num_classes = self.classifier.num_classes
+        return result
+
+    def _work(self, work: Callable[["Prepared"], Result], examples: np.ndarray) -> Result:
         with self.classifier.session(examples) as execution:
             values = execution.values_per_image or 2 * self.images[0].size
             by_rule = execution.block_size or default_block_size(len(self.span), values)
-            yield self._probed(replace(execution, block_size=self.block_size or by_rule), examples, execution.block_size)
-        if self.opened.num_classes is None:
-            self.opened.num_classes = self.classifier.num_classes
+            prepared = self._probed(replace(execution, block_size=self.block_size or by_rule), examples, execution.block_size)
+            with suppress(CompanyError):
+                return work(prepared)
+            return work(self._alone(prepared.execution, examples))
 
-    def _probed(self, execution: Execution, examples: np.ndarray, own_size: int | None) -> Execution:
-        """One copy at a time where the company of an image has a say in its answer."""
+    def _alone(self, execution: Execution, examples: np.ndarray) -> "Prepared":
+        """Prepares for one copy at a time."""
+        require_alone(self._answers, examples)
+        return Prepared(execution=replace(execution, block_size=1, company=ALONE), classify=self.classifier.classify)
+
+    @property
+    def _answers(self) -> Answers:
         answers: Answers = getattr(self.classifier, "answers", self.classifier.classify)
-        is_on_device = isinstance(self.classifier, DeviceCounter)
+        return answers
+
+    def _probed(self, execution: Execution, examples: np.ndarray, own_size: int | None) -> "Prepared":
+        """One copy at a time where the company of an image has a say in its answer."""
+        answers, is_on_device = self._answers, isinstance(self.classifier, DeviceCounter)
         size, num_copies = execution.block_size or 1, 0 if is_on_device else len(self.images) * len(self.span)
         has_one_size = own_size is not None and not is_on_device
         try:
@@ -78,14 +107,27 @@ class Plan:
             has_one_size = True
             seen = probe(in_whole_blocks(answers, size), examples, block_size=size, num_copies=num_copies)
         if seen is None:
-            return execution
+            watched = self.classifier if has_one_size else BlockWatch(self.classifier, len(self.sigmas))
+            return Prepared(execution=execution, classify=watched.classify)
         if has_one_size:
             raise ValueError(
                 f"expected a classifier whose answer to an image does not depend on the others of its block, got {seen}; "
                 f"one image at a time would do, but it takes blocks of {own_size or size}"
             )
-        require_alone(answers, examples)
-        return replace(execution, block_size=1, company=ALONE)
+        return self._alone(execution, examples)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A classifier that was made ready and probed.
+
+    Attributes:
+        execution: how it will run, with the size of the blocks.
+        classify: the class of each image; may raise CompanyError.
+    """
+
+    execution: Execution
+    classify: Callable[[np.ndarray, int], np.ndarray]
 
 
 def make_plan(
@@ -107,7 +149,7 @@ def make_plan(
     Raises:
         ValueError: as `measure` does.
     """
-    array = _checked_images(images)
+    array = checked_images(images)
     is_tensor = hasattr(images, "detach")
     opened = open_classifier(classifier, num_classes=num_classes, as_tensor=is_tensor, device=device)
     return Plan(
@@ -118,8 +160,8 @@ def make_plan(
         sigmas=_checked_sigmas(sigmas),
         seed=checked_integer(seed, "a seed", at_least=0),
         span=_checked_span(first_draw, draws),
-        block_size=None if block_size is None else checked_integer(block_size, "a block size", at_least=1),
-        workers=None if workers is None else checked_integer(workers, "workers", at_least=1),
+        block_size=None if block_size is None else checked_integer(block_size, "a block size", at_least=1, at_most=MAX_COUNT),
+        workers=None if workers is None else checked_integer(workers, "workers", at_least=1, at_most=MAX_COUNT),
     )
 
 
@@ -144,7 +186,7 @@ def _patched(images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B ...
     return patched
 
 
-def _checked_images(images: Any) -> np.ndarray:
+def checked_images(images: Any) -> np.ndarray:
     """Images as an array without a copy: floating point, finite, in [0, 1], at least one, channels first."""
     array = _as_array(images)
     if array.ndim < 2 or 0 in array.shape:
@@ -212,13 +254,15 @@ def _checked_sigmas(sigmas: Iterable[float]) -> tuple[float, ...]:
     return tuple(values)
 
 
-def checked_integer(value: Any, name: str, *, at_least: int) -> int:
-    """The integer, or ValueError where it is none or too small."""
+def checked_integer(value: Any, name: str, *, at_least: int, at_most: int | None = None) -> int:
+    """The integer, or ValueError where it is none, too small or too large."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < at_least:
         raise ValueError(f"expected {name} as an integer of at least {at_least}, got {value!r}")
+    if at_most is not None and value > at_most:
+        raise ValueError(f"expected {name} as an integer of at most {at_most}, got {value!r}")
     return int(value)
 
 
 def _checked_span(first_draw: Any, draws: Any) -> range:
-    first = checked_integer(first_draw, "a first draw", at_least=0)
-    return range(first, first + checked_integer(draws, "draws", at_least=1))
+    first = checked_integer(first_draw, "a first draw", at_least=0, at_most=MAX_COUNT)
+    return range(first, first + checked_integer(draws, "draws", at_least=1, at_most=MAX_COUNT))

@@ -4,13 +4,17 @@ Votes mean something only where the answer to an image depends on that image. Dr
 on, batch normalisation without statistics of its own, dynamic quantisation or a counter of calls
 make it depend on chance, on the rest of the block or on what was asked before. A few images are
 asked alone, in company, in other company, and the same again.
+
+A block as large as those of the measurement would cost too much there. So the first blocks of the
+measurement itself are watched: a few of their images are asked again in a small one.
 """
 
+import threading
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float32, Shaped
+from jaxtyping import Bool, Float32, Int, Shaped
 
 COMPANY = 8  # images of a small block
 FEW = 3  # images that are asked twice where each is alone anyway
@@ -25,6 +29,64 @@ Answers: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
 
 class NotRepeatableError(ValueError):
     """The same call gave two answers."""
+
+
+class CompanyError(ValueError):
+    """The answer to an image depends on the others of its block; the message says what was seen."""
+
+
+class BlockWatch:
+    """Labels for a measurement, whose first blocks are compared with small ones.
+
+    May be called by several threads where the classifier may.
+    """
+
+    def __init__(self, classifier: Any, num_calls: int) -> None:
+        """Begins a measurement.
+
+        Args:
+            classifier: names the classes; compared by its scores where it has `answers`.
+            num_calls: that are watched, each in its first block.
+        """
+        self._classifier, self._num_left = classifier, num_calls
+        self._lock = threading.Lock()
+
+    def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
+        """Returns the class of each image, as the classifier itself names it.
+
+        Raises:
+            CompanyError: images of the first block have other answers in a small one.
+        """
+        classifier, num_rows = self._classifier, min(block_size, len(images))
+        if not self._is_watched(num_rows):
+            return np.asarray(classifier.classify(images, block_size))
+        has_answers = hasattr(classifier, "answers")
+        ask: Answers = classifier.answers if has_answers else classifier.classify
+        given, rows = ask(images, block_size), watched_rows(num_rows)
+        require_close(given[rows], ask(images[rows], COMPANY))
+        return np.asarray(classifier.labels_of(given, len(images)) if has_answers else given)
+
+    def _is_watched(self, num_rows: int) -> bool:
+        """Not for a block as small as those that were probed."""
+        with self._lock:
+            is_watched = self._num_left > 0 and num_rows > COMPANY
+            self._num_left -= is_watched
+        return is_watched
+
+
+def watched_rows(num_rows: int) -> Int[np.ndarray, " R"]:
+    """Returns which rows of a block are asked again in a small one."""
+    return _spread(num_rows, COMPANY)
+
+
+def require_close(given: Shaped[np.ndarray, "R ..."], again: Shaped[np.ndarray, "R ..."]) -> None:
+    """Compares answers of a block with those of the same images in a small one.
+
+    Raises:
+        CompanyError: they are others.
+    """
+    if not _are_close(given, again).all():
+        raise CompanyError(_difference(given, again, f"in a block of {COMPANY}"))
 
 
 def probe(answers: Answers, examples: Float32[np.ndarray, "E ..."], *, block_size: int, num_copies: int) -> str | None:

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 from wobbliness.classifiers.base import DeviceCounter
 from wobbliness.execution import Execution
 from wobbliness.noise import NormalStream, Scratch
-from wobbliness.planning import NOISE_VALUES, Plan, make_plan
+from wobbliness.planning import NOISE_VALUES, Plan, Prepared, make_plan
+from wobbliness.probing import CompanyError
 from wobbliness.progress import Advance, Progress, progress_bar
 from wobbliness.repeating import require_repeated
 from wobbliness.votes import DrawSpan, Sweep, Votes
@@ -151,13 +152,28 @@ def _votes_again(plan: Plan, advance: Advance) -> Int[np.ndarray, "N S K"]:
 
 def _count_all(plan: Plan, advance: Advance) -> tuple[Int[np.ndarray, "N S K"], Execution]:
     """The votes of all images."""
-    with plan.session() as execution:
+    return plan.run(lambda prepared: _count_prepared(plan, prepared, advance))
+
+
+def _count_prepared(plan: Plan, prepared: Prepared, advance: Advance) -> tuple[Int[np.ndarray, "N S K"], Execution]:
+    """The votes of all images; what was reported as done is taken back where they are to be counted once more."""
+    num_done = 0
+
+    def report(num_images: int) -> None:
+        nonlocal num_done
+        num_done += num_images
+        advance(num_images)
+
+    try:
         if isinstance(plan.classifier, DeviceCounter):
-            return _count_on_device(plan, plan.classifier, execution, advance)
+            return _count_on_device(plan, plan.classifier, prepared.execution, report)
         tally = _Tally(len(plan.images), len(plan.sigmas), plan.classifier.num_classes or 1)
-        counter = _Counter(plan, execution.block_size or 1)
-        for_each(lambda index: tally.put(index, counter(index)), len(plan.images), workers=plan.num_workers, advance=advance)
-    return tally.counts, execution
+        counter = _Counter(plan, prepared)
+        for_each(lambda index: tally.put(index, counter(index)), len(plan.images), workers=plan.num_workers, advance=report)
+    except CompanyError:
+        advance(-num_done)
+        raise
+    return tally.counts, prepared.execution
 
 
 def _count_on_device(
@@ -191,8 +207,9 @@ class _Tally:
 class _Counter:
     """Counts the votes of one image at a time; may be called by several threads, each with memory of its own."""
 
-    def __init__(self, plan: Plan, block_size: int) -> None:
-        self._plan, self._block_size = plan, block_size
+    def __init__(self, plan: Plan, prepared: Prepared) -> None:
+        self._plan, self._classify, block_size = plan, prepared.classify, prepared.execution.block_size or 1
+        self._block_size = block_size
         self._chunk = block_size * max(1, NOISE_VALUES // (plan.images[0].size * block_size))
         self._own = threading.local()
 
@@ -208,7 +225,7 @@ class _Counter:
                 noisy = noise if row == last else scratch.array("noisy", noise.shape)
                 np.multiply(noise, np.float32(sigma), out=noisy)
                 noisy += image
-                labels = plan.classifier.classify(noisy, self._block_size)
+                labels = self._classify(noisy, self._block_size)
                 counts = _widened(counts, plan.classifier.num_classes or 1 + int(labels.max()))
                 counts[row] += np.bincount(labels, minlength=counts.shape[1])
         return counts

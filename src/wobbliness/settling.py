@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from wobbliness.classifiers.base import DeviceCounter
 from wobbliness.noise import NormalStream, Scratch
-from wobbliness.planning import NOISE_VALUES, Plan
+from wobbliness.planning import NOISE_VALUES, Plan, Prepared
 from wobbliness.progress import Advance
 from wobbliness.stopping import Boundaries
 from wobbliness.workers import Items, check_stopped, share_items
@@ -71,25 +71,29 @@ class Tally:
         return np.asarray((self.verdict[images] >= 0) | (self.draws[images] == max_draws))
 
 
-def settle(plan: Plan, rules: Rules, tally: Tally, block_size: int, advance: Advance) -> None:
+def settle(plan: Plan, prepared: Prepared, rules: Rules, advance: Advance) -> Tally:
     """Draws until every image is settled or has no draws left.
 
     Args:
         plan: what is drawn.
+        prepared: the plan's classifier, which knows how many classes there are.
         rules: when an image is settled.
-        tally: is filled.
-        block_size: copies classified at once.
         advance: called with the number of images just settled.
+
+    Raises:
+        CompanyError: as for `BlockWatch`.
     """
+    tally = Tally.of(len(plan.images), plan.classifier.num_classes or 1)
     if isinstance(plan.classifier, DeviceCounter):
-        _settle_on_device(plan, plan.classifier, rules, tally, block_size, advance)
-        return
+        _settle_on_device(plan, plan.classifier, rules, tally, prepared.execution.block_size or 1, advance)
+        return tally
     share_items(
-        lambda items: _Pool(plan, rules, tally, block_size).work(items),
+        lambda items: _Pool(plan, prepared, rules, tally).work(items),
         len(plan.images),
         workers=plan.num_workers,
         advance=advance,
     )
+    return tally
 
 
 def _settle_on_device(
@@ -145,12 +149,13 @@ class _Pool:
     """The open images of one thread, whose next draws are packed into full blocks."""
 
     plan: Plan
+    prepared: Prepared
     rules: Rules
     tally: Tally
-    block_size: int
     scratch: Scratch = field(default_factory=Scratch)
 
     def __post_init__(self) -> None:
+        self.block_size = self.prepared.execution.block_size or 1
         rows = max(self.block_size, NOISE_VALUES // self.plan.images[0].size // self.block_size * self.block_size)
         self._num_rows = min(rows, STEP * self.block_size)
         self._capacity = max(1, self._num_rows // STEP)
@@ -178,7 +183,7 @@ class _Pool:
         tally, open_images = self.tally, np.fromiter(streams, dtype=np.int64)
         before = tally.draws[open_images]
         steps = np.minimum(STEP, len(self.plan.span) - before)
-        labels = self.plan.classifier.classify(self._noisy(streams, steps), self.block_size)[: steps.sum()]
+        labels = self.prepared.classify(self._noisy(streams, steps), self.block_size)[: steps.sum()]
         starts = np.cumsum(steps) - steps
         is_new = before == 0
         tally.first[open_images[is_new]] = labels[starts[is_new]]

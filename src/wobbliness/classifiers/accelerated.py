@@ -13,6 +13,7 @@ from wobbliness.classifiers.module_outputs import Reading
 from wobbliness.classifiers.torch_module import evaluation_mode, largest_step
 from wobbliness.errors import reason_of
 from wobbliness.execution import BYTES_PER_VALUE, Execution
+from wobbliness.probing import COMPANY, require_close, watched_rows
 from wobbliness.process_state import borrowed_state
 from wobbliness.progress import Advance
 
@@ -81,6 +82,7 @@ class AcceleratedClassifier(ScoredClassifier):
         self._dtype = next((tensor.dtype for tensor in module.parameters() if tensor.is_floating_point()), torch.float32)
         self._autocast = autocast
         self.changed_labels: float | None = None
+        self._is_watched = False  # whether the next block is compared with a small one
 
     def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
         """The class of each image, copied to the device block by block.
@@ -102,7 +104,7 @@ class AcceleratedClassifier(ScoredClassifier):
     @contextmanager
     def session(self, examples: Float32[np.ndarray, "B ..."]) -> Iterator[Execution]:
         """Learns the size of a block. The module is held only while it runs, for one caller at a time."""
-        self.changed_labels = None
+        self.changed_labels, self._is_watched = None, True
         with self._made_ready(), largest_step(self.module) as values:
             self._host_scores(examples)
         values_per_image = (values[0] // len(examples)) or None
@@ -142,6 +144,7 @@ class AcceleratedClassifier(ScoredClassifier):
             advance: called with the number of images just done.
 
         Raises:
+            CompanyError: images of the first block have other scores in a small one.
             ValueError: as `classify` does; NaN scores.
             torch.OutOfMemoryError: not even one copy fits.
         """
@@ -166,6 +169,7 @@ class AcceleratedClassifier(ScoredClassifier):
     ) -> Int[torch.Tensor, "S R"]:
         """Labels of the first `num_rows` images with noise at each sigma; K where a score is NaN."""
         labels = self._labels_at(sigmas, images, noise, autocast=self._autocast)[:, :num_rows]
+        self._is_watched = False
         if self._autocast and self.changed_labels is None:
             exact = self._labels_at(sigmas, images, noise, autocast=False)[:, :num_rows]
             self.changed_labels = float((labels != exact).float().mean())
@@ -174,8 +178,16 @@ class AcceleratedClassifier(ScoredClassifier):
     def _labels_at(
         self, sigmas: Sequence[float], images: torch.Tensor, noise: torch.Tensor, *, autocast: bool
     ) -> Int[torch.Tensor, "S B"]:
-        scores = (self._scores(torch.add(images, noise, alpha=sigma), autocast=autocast) for sigma in sigmas)
-        return torch.stack([_labels_or_nan(block) for block in scores])
+        noisy = (torch.add(images, noise, alpha=sigma) for sigma in sigmas)
+        return torch.stack([_labels_or_nan(self._watched_scores(block, autocast=autocast)) for block in noisy])
+
+    def _watched_scores(self, batch: Float32[torch.Tensor, "B ..."], *, autocast: bool) -> Float32[torch.Tensor, "B K"]:
+        scores = self._scores(batch, autocast=autocast)
+        if self._is_watched and len(batch) > COMPANY:
+            rows = watched_rows(len(batch))
+            again = self._scores(batch[rows], autocast=autocast)
+            require_close(scores[rows].cpu().numpy(), again.cpu().numpy())
+        return scores
 
     def _host_scores(self, images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B K"]:
         return np.asarray(self._scores(self.on_device(images), autocast=self._autocast).cpu().numpy())
