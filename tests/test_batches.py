@@ -141,3 +141,15 @@ def test_json_holds_all_that_is_printed():
     found = wobbliness.compare_w(pool(rng, 60), pool(rng, 30, 0.0))
     row = json.loads(json.dumps(asdict(found)))["at"][0]
     assert set(row) == {"sigma", "clean_mean", "suspect_mean", "smoother", "wobblier", "levene"}
+
+
+def test_copies_are_no_further_points(half_space):
+    far, near = _by_margin(half_space)
+    settings = {"sigmas": [0.1], "draws": 20, "num_classes": 2}
+    found = wobbliness.compare_batches(half_space, near, np.concatenate([far, far[:20]]), **settings)
+    assert found == wobbliness.compare_batches(half_space, near, far, **settings), "control: the same without the copies"
+    for clean, suspect in ((near, far[:1].repeat(80, 0)), (near[:10].repeat(8, 0), far), (near, far[:10].repeat(8, 0))):
+        with pytest.raises(ValueError, match=r"^expected (clean|suspect) inputs that differ, got 80 of which"):
+            wobbliness.compare_batches(half_space, clean, suspect, **settings)
+    with pytest.raises(ValueError, match="^expected suspect inputs with content, got 80 of which most have one value"):
+        wobbliness.compare_batches(half_space, near, np.zeros((80, *near.shape[1:]), np.float32), **settings)

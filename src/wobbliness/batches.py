@@ -9,6 +9,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from wobbliness.detection import choose_sigma, directional_pvalues, levene_pvalues
+from wobbliness.distinct_inputs import distinct_rows
+from wobbliness.planning import checked_images
 from wobbliness.progress import Progress
 from wobbliness.sampling import sweep
 from wobbliness.statistics import LeveneTest, MannWhitneyTest, levene_test, mann_whitney_test
@@ -128,7 +130,8 @@ def compare_batches(
 ) -> BatchComparison:
     """Is the classifier smoother around a suspect batch than around clean inputs (section 3.2.4)?
 
-    Measures W of all inputs at all sigmas and compares them by `compare_w`.
+    Measures W of all inputs at all sigmas and compares them by `compare_w`. Copies of an input, of the same grey levels of 256,
+    count once: the tests take inputs for independent points.
 
     Args:
         classifier: as for `measure`.
@@ -142,10 +145,11 @@ def compare_batches(
         progress: called with (inputs done, inputs in all).
 
     Raises:
-        ValueError: as for `measure` and `compare_w`.
+        ValueError: as for `measure` and `compare_w`; most inputs of a batch are copies, or of one value throughout.
     """
     grid = tuple(sigmas)
     _check_level(level)
+    clean, suspect = _without_copies(clean, "clean inputs"), _without_copies(suspect, "suspect inputs")
     _check_sizes(len(clean), len(suspect), len(grid))
     total = len(clean) + len(suspect)
     w = []
@@ -196,6 +200,15 @@ def compare_w(clean_w: BatchesOfW, suspect_w: BatchesOfW, *, level: float = 0.01
         num_suspect=num_suspect,
         at=tuple(_at(sigma, reference[sigma], suspect[sigma]) for sigma in clean),
     )
+
+
+def _without_copies(images: Any, what: str) -> Any:
+    """The inputs that differ; a tensor stays one."""
+    array = checked_images(images)
+    rows = distinct_rows(array, what)
+    if len(rows) == len(array):
+        return images
+    return images[rows] if hasattr(images, "detach") else array[rows]
 
 
 def _shifted(progress: Progress, before: int, total: int) -> Progress:

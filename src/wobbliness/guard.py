@@ -11,14 +11,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from wobbliness.classifiers.base import Classifier
 from wobbliness.classifiers.opening import open_classifier
 from wobbliness.deciding import decide_as_measured
+from wobbliness.distinct_inputs import distinct_rows
 from wobbliness.judgements import Judgement, QuickVerdicts
 from wobbliness.noise import image_keys
 from wobbliness.sampling import measure, sweep
 from wobbliness.smooth_ranks import Reference, conformal_pvalues, num_flagged, score_limit, tie_breakers
 from wobbliness.votes import Sweep
 
-MOST = 0.5  # share of the clean inputs
-FEW_VALUES = 16  # features from which on two inputs of the same grey levels are copies rather than alike by chance
 DEFAULT_SIGMAS = (0.05, 0.1, 0.15, 0.2, 0.3)
 
 
@@ -236,19 +235,14 @@ def different_inputs(images: Any, false_positive_rate: float, error_rate: float)
     Raises:
         ValueError: fewer than half differ from all others, too few for the rate do, or more than half have one value throughout.
     """
-    rows = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images).reshape(len(images), -1)
-    if not (rows.min() >= 0 and rows.max() <= 1):
+    array = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
+    if not (array.min() >= 0 and array.max() <= 1):
         return images  # which are refused for their range when they are measured
-    if rows.shape[1] > 1 and (rows.max(axis=1) == rows.min(axis=1)).mean() > MOST:
-        raise ValueError(f"expected clean inputs with content, got {len(rows)} of which most have one value throughout")
-    levels = np.rint(255 * rows).astype(np.int32) if rows.shape[1] >= FEW_VALUES else rows
-    _, first = np.unique(image_keys(levels.astype(np.float32)), return_index=True)
-    if len(first) == len(rows):
+    distinct = distinct_rows(array, "clean inputs")
+    if len(distinct) == len(images):
         return images
-    if len(first) < MOST * len(rows):
-        raise ValueError(f"expected clean inputs that differ, got {len(rows)} of which {len(first)} do; leave out the copies")
-    check_rates(false_positive_rate, error_rate, len(first), what="different clean inputs")
-    return images[np.sort(first)]
+    check_rates(false_positive_rate, error_rate, len(distinct), what="different clean inputs")
+    return images[distinct]
 
 
 def check_rates(false_positive_rate: float, error_rate: float, num_images: int, what: str = "clean inputs") -> None:
