@@ -145,9 +145,42 @@ def test_external_data_stays_in_its_folder(tmp_path):
     outside = ["../w.bin", str(tmp_path / "w.bin"), "link.bin", "", "none.bin", "*/_ORT_MEM_ADDR_/*", "/etc/passwd", "."]
     for location in outside:
         refuse(graph_file(path, LINEAR, [external(location)]), "own folder")
+    refuse(graph_file(path, LINEAR, [external("none.bin")]), "'none.bin', which does not exist; the weights are in that file")
     for entries in ({"offset": 8}, {"length": 10**12}, {"offset": -8}, {"length": 4}):
         refuse(graph_file(path, LINEAR, [external("w.bin", **entries)]), "external data")
     refuse(graph_file(path, LINEAR, [external("w.bin", dims=(2**40, 3))]), "external data")
+
+
+@pytest.fixture
+def hub_cache(tmp_path):
+    """A model as the hub's cache has it, all files links into `blobs`; its weights, and what makes such a link."""
+    cache = tmp_path / "models--x--y"
+    blobs, snapshot = cache / "blobs", cache / "snapshots" / "0a1b" / "onnx"
+    for folder in (blobs, snapshot):
+        folder.mkdir(parents=True)
+    weights = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    (blobs / "bb").write_bytes(weights.tobytes())
+    (tmp_path / "outside.bin").write_bytes(weights.tobytes())
+    (snapshot / "beside.bin").write_bytes(weights.tobytes())
+    os.symlink("../../../blobs/bb", snapshot / "model.onnx_data")
+    os.symlink(tmp_path / "outside.bin", snapshot / "out.bin")
+    os.symlink(tmp_path / "outside.bin", blobs / "cc")
+    os.symlink("../../../blobs/cc", snapshot / "far.bin")
+    os.symlink("../../../blobs/aa", snapshot / "model.onnx")
+    return snapshot, weights
+
+
+def test_external_data_of_the_hubs_cache_is_a_link_in_it(hub_cache, tmp_path):
+    snapshot, weights = hub_cache
+    blob, images = snapshot.parents[2] / "blobs" / "aa", np.random.default_rng(1).uniform(size=(5, 1, 8, 8)).astype(np.float32)
+    for name in ("model.onnx_data", "beside.bin"):
+        graph_file(blob, LINEAR, [external(name)])
+        classifier = wobbliness.open_classifier(snapshot / "model.onnx")
+        assert np.array_equal(classifier.classify(images, 5), (images.reshape(5, 64) @ weights).argmax(axis=1))
+    for name in ("out.bin", "far.bin", "../../../blobs/bb", "../../../../outside.bin", str(tmp_path / "outside.bin")):
+        graph_file(blob, LINEAR, [external(name)])
+        refuse(snapshot / "model.onnx", "own folder")
+    refuse(graph_file(snapshot / "plain.onnx", LINEAR, [external("model.onnx_data")]), "own folder")
 
 
 def constant(name, values):

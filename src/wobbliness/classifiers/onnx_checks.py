@@ -6,6 +6,7 @@ operators that it asks for and makes the constants that it describes.
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -23,8 +24,26 @@ MAX_STEPS = 10**6  # nodes, when functions that call functions are written out
 BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}  # of types that share bytes
 
 
-def read_checked(path: Path) -> tuple[bytes, onnx.ModelProto]:
-    """The content of an ONNX file, and what it says, without its external data.
+@dataclass(frozen=True, kw_only=True)
+class CheckedGraph:
+    """An ONNX file that a runtime may open.
+
+    Attributes:
+        content: of the file.
+        model: what it says, without its external data.
+        folder: where its external data is looked for.
+    """
+
+    content: bytes
+    model: onnx.ModelProto
+    folder: Path
+
+
+def read_checked(path: Path) -> CheckedGraph:
+    """Reads an ONNX file.
+
+    External data is a file in the graph's own folder. Where the graph is a link as the hub's cache
+    has them, it may be a link into the same cache, too.
 
     Raises:
         ValueError: it cannot be read; a tensor is larger than the file's numbers; external data lies outside the file's folder;
@@ -38,10 +57,20 @@ def read_checked(path: Path) -> tuple[bytes, onnx.ModelProto]:
     try:
         _check_operators(model)
         _check_functions(model)
-        _check_tensors(model, path.parent)
+        cache = _hub_cache(path)
+        is_moved = _check_tensors(model, path.parent, cache)
     except ValueError as error:
         raise ValueError(f"{error}, in {path}") from error
-    return content, model
+    if cache is not None and is_moved:
+        return CheckedGraph(content=model.SerializeToString(), model=model, folder=cache)
+    return CheckedGraph(content=content, model=model, folder=path.parent)
+
+
+def _hub_cache(path: Path) -> Path | None:
+    """The folder of a model in the hub's cache, where the file is one of its links: `snapshots/.../name` into `blobs`."""
+    cache = path.resolve().parent.parent
+    is_of_hub = path.is_symlink() and path.resolve().parent == cache / "blobs"
+    return cache if is_of_hub and path.parent.resolve().is_relative_to(cache / "snapshots") else None
 
 
 def _everywhere(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -93,15 +122,20 @@ def _check_functions(model: onnx.ModelProto) -> None:
         raise ValueError(f"expected functions of at most {MAX_WRITTEN_BYTES} bytes when they are written out, got {size}")
 
 
-def _check_tensors(model: onnx.ModelProto, folder: Path) -> None:
+def _check_tensors(model: onnx.ModelProto, folder: Path, cache: Path | None) -> bool:
+    """Checks every tensor; whether there is external data, which is then named as seen from the hub's cache, if any."""
     sizes: dict[Path, int] = {}
     for tensor in _tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            _check_external(tensor, folder, sizes)
+            path = _external_file(tensor, folder, cache)
+            _check_external(tensor, path, sizes)
+            if cache is not None:
+                _rename_external(tensor, path.relative_to(cache).as_posix())
         else:
             _check_stored(tensor)
     if sum(sizes.values()) > MAX_FILE_BYTES:
         raise ValueError(f"expected external data of at most {MAX_FILE_BYTES} bytes, got {sum(sizes.values())}")
+    return bool(sizes)
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -137,13 +171,45 @@ def _check_stored(tensor: onnx.TensorProto) -> None:
         raise ValueError(f"expected a tensor as large as it declares, got {stored} of {declared} values for {tensor.name!r}")
 
 
-def _check_external(tensor: onnx.TensorProto, folder: Path, sizes: dict[Path, int]) -> None:
-    """The file lies in the folder of the graph, links followed, and is as long as it has to be."""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    inside, path = folder.resolve(), (folder / location).resolve()
-    if not location or Path(location).is_absolute() or not path.is_relative_to(inside) or not path.is_file():
-        raise ValueError(f"expected external data in a file of the graph's own folder, got {location!r}")
+def _external_file(tensor: onnx.TensorProto, folder: Path, cache: Path | None) -> Path:
+    """The file of external data, links followed; ValueError where it lies elsewhere or does not exist."""
+    location = _entries(tensor).get("location", "")
+    named = folder / location
+    path = named.resolve()
+    is_inside = path.is_relative_to(folder.resolve()) or (
+        cache is not None and path.parent == cache / "blobs" and _is_within(named, folder)
+    )
+    if not location or Path(location).is_absolute() or not is_inside:
+        raise ValueError(f"expected external data in a file of the graph's own folder, got {location[:200]!r}")
+    if not path.exists():
+        raise ValueError(
+            f"expected external data in a file of the graph's own folder, got {location[:200]!r}, which does not exist; "
+            "the weights are in that file: put it beside the graph"
+        )
+    if not path.is_file():
+        raise ValueError(f"expected external data in a file of the graph's own folder, got {location[:200]!r}, which is none")
+    return path
+
+
+def _entries(tensor: onnx.TensorProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in tensor.external_data}
+
+
+def _is_within(named: Path, folder: Path) -> bool:
+    """Whether a name leads into the folder before its last link is followed."""
+    return named.parent.resolve().is_relative_to(folder.resolve())
+
+
+def _rename_external(tensor: onnx.TensorProto, location: str) -> None:
+    for entry in tensor.external_data:
+        if entry.key == "location":
+            entry.value = location
+
+
+def _check_external(tensor: onnx.TensorProto, path: Path, sizes: dict[Path, int]) -> None:
+    """The file is as long as it has to be."""
+    entries = _entries(tensor)
+    location = entries["location"]
     sizes[path] = path.stat().st_size
     offset, needed = int(entries.get("offset") or 0), -(-_num_values(tensor) * _bits(tensor.data_type) // 8)
     length = int(entries.get("length") or sizes[path] - offset)

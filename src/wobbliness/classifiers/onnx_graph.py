@@ -84,9 +84,10 @@ class OnnxGraph:
             self._input, self._output = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
 
     def _open_file(self, path: Path, options: GraphOptions) -> None:
-        content, model = read_checked(path)
+        checked = read_checked(path)
+        model = checked.model
         self._sizes = _checked_sizes(model, str(path))
-        self._session = open_session(content, str(path), path.parent)
+        self._session = open_session(checked.content, str(path), checked.folder)
         inputs = self._session.get_inputs()
         self._prepare = OnnxInput(inputs, model, layout=options.layout, scale=options.scale, source=str(path))
         self._input, self.rounding = self._prepare.name, self._prepare.rounding
