@@ -279,3 +279,8 @@ def test_a_guard_that_was_never_finished_refuses_no_other(monkeypatch, capsys, f
     (folder / "half" / "mine.txt").touch()
     code, *_ = run(monkeypatch, capsys, *fit)
     assert code == 2, "control: a folder with something else in it"
+
+
+def test_a_folder_that_is_missing_is_said_to_be(tmp_path):
+    with pytest.raises(ValueError, match=r"^expected a guard's file .*guard\.json, which does not exist$"):
+        wobbliness.load_guard(tmp_path / "nosuch", None)

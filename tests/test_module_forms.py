@@ -283,3 +283,13 @@ def test_tensors_that_hold_no_pixels_are_refused_in_one_line(few):
         with pytest.raises(ValueError, match="^expected images") as refused:
             wobbliness.measure(Network().eval(), wrong, **SETTINGS)
         assert "\n" not in str(refused.value)
+
+
+def test_the_module_of_an_exported_program_is_measured_as_it_is():
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.9), torch.nn.Linear(64, 4))
+    images = np.random.default_rng(0).random((4, 1, 8, 8), dtype=np.float32)
+    batch = torch.export.Dim("batch", min=1, max=2**16)
+    exported = torch.export.export(module.eval(), (torch.zeros(2, 1, 8, 8),), dynamic_shapes=({0: batch},)).module()
+    right = wobbliness.measure(module, images, 0.3, draws=40)
+    for classifier in (exported, torch.nn.Sequential(exported)):
+        assert np.array_equal(wobbliness.measure(classifier, images, 0.3, draws=40).counts, right.counts)

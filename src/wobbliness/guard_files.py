@@ -207,8 +207,9 @@ def _check_reference(w: np.ndarray, label: np.ndarray, num_classes: int) -> None
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
+    text = _read(path, MAX_SETTINGS_BYTES)
     try:
-        content = json.loads(_read(path, MAX_SETTINGS_BYTES).decode("utf-8"), parse_constant=_refuse_constant)
+        content = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"expected strict JSON in {path}, got {error}") from error
     if not isinstance(content, dict) or content.get("kind") != KIND:

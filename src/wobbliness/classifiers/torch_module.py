@@ -66,11 +66,20 @@ def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
             return
         modes = [(part, part.training) for part in module.modules() if hasattr(part, "training")]
         try:
-            module.eval()
+            _evaluate(module)
             yield
         finally:
             for part, training in modes:
                 part.training = training
+
+
+def _evaluate(module: torch.nn.Module) -> None:
+    """Sets a module into evaluation mode; the mode of an exported program is part of it, and there is nothing to set."""
+    try:
+        module.eval()
+    except NotImplementedError:
+        for part in module.modules():
+            part.training = False
 
 
 class TorchClassifier(ScoredClassifier):
