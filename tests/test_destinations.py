@@ -179,3 +179,13 @@ def test_what_a_writer_of_tables_raises_is_an_error_of_writing(monkeypatch, caps
     assert (code, err.count("\n"), err.startswith("error: cannot write x.csv: ")) == (1, 1, True)
     assert "run by" in out
     assert issubclass(CannotWrite, RuntimeError)
+
+
+def test_the_folder_that_a_link_leads_to_is_tried(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "there.csv").symlink_to(tmp_path / "own" / "table.csv")
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "missing" / "table.csv")
+    check_file(tmp_path / "there.csv")
+    assert not any((tmp_path / "own").iterdir())
+    with pytest.raises(ValueError, match="expected a file that can be written, got .*gone.csv"):
+        check_file(tmp_path / "gone.csv")

@@ -27,6 +27,17 @@ sys.meta_path.insert(0, Interrupting)
 from wobbliness.cli import main
 main()
 """
+IN_A_CALLBACK = """
+import gc, os, signal, sys, time, weakref
+from wobbliness.interrupts import clean_interrupts
+class Thing:
+    pass
+with clean_interrupts():
+    thing = Thing()
+    noted = weakref.ref(thing, lambda _: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.1)))
+    del thing
+    time.sleep(10)
+"""
 AT_EXIT = """
 import atexit, os, signal, sys
 sys.argv = ["wobbliness", "study", "list"]
@@ -102,6 +113,12 @@ def started(folder, *arguments):
 @pytest.mark.parametrize("name", ["lazy_loader", "typer", "wobbliness.commands", "wobbliness.interrupts", "rich.console"])
 def test_while_the_command_is_loaded(name):
     ran = subprocess.run([sys.executable, "-c", AT_IMPORT.format(name=name)], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (130, "interrupted\n")
+
+
+def test_in_a_callback_that_nobody_can_catch_from():
+    """Python's own import system has such callbacks."""
+    ran = subprocess.run([sys.executable, "-c", IN_A_CALLBACK], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (130, "interrupted\n")
 
 

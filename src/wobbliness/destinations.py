@@ -10,7 +10,7 @@ NAME_BYTES = 255  # of a file name, where the system does not tell
 
 
 def check_file(path: str | Path) -> None:
-    """Tries whether a file can be written: a new file beside it is made and removed.
+    """Tries whether a file can be written: a new file beside it, or beside what a link leads to, is made and removed.
 
     Raises:
         ValueError: the folder does not exist or cannot be written to, the disk is full, the name is too long, or the path is
@@ -20,7 +20,7 @@ def check_file(path: str | Path) -> None:
     try:
         _check_kind(file)
         _check_name(file)
-        _probe(file.parent)
+        _probe(Path(os.path.realpath(file)).parent)
     except OSError as error:
         raise ValueError(f"expected a file that can be written, got {path}: {error.strerror or error}") from error
 

@@ -6,6 +6,7 @@ the signal, and ends the process where the command has not ended by itself.
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,7 +59,12 @@ def is_interrupted() -> bool:
 def _first(_number: int, _frame: FrameType | None) -> None:
     _State.is_heard = True
     signal.signal(signal.SIGINT, end_interrupted)
+    sys.unraisablehook = _say_nothing  # where a callback is interrupted, as while a module is loaded, nobody can catch it
     raise KeyboardInterrupt
+
+
+def _say_nothing(_: "sys.UnraisableHookArgs") -> None:
+    """One line is said of an interruption, not a traceback for what it broke off."""
 
 
 def _watch() -> Callable[[], None]:
