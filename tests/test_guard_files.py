@@ -4,6 +4,7 @@ import json
 import os
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import torch
@@ -184,6 +185,19 @@ def test_torch_modules_are_told_by_their_weights(tmp_path):
     ]
     assert fingerprint(trees[0]).digest != fingerprint(trees[1]).digest
     assert fingerprint(trees[0]) == fingerprint(wobbliness.open_classifier(trees[0]))
+
+
+def test_a_graph_is_told_by_its_external_data(folder):
+    model = onnx.load(folder / "model.onnx")
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(model, folder / "outside.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+    before = fingerprint(folder / "outside.onnx").digest
+    assert before == fingerprint(wobbliness.open_classifier(folder / "outside.onnx")).digest
+    weights = bytearray((folder / "weights").read_bytes())
+    weights[2] ^= 1
+    (folder / "weights").write_bytes(weights)
+    assert fingerprint(folder / "outside.onnx").digest != before
 
 
 def test_commands_give_what_the_library_gives(monkeypatch, capsys, guard, folder):

@@ -27,8 +27,8 @@ class Fingerprint:
 def fingerprint(classifier: Any) -> Fingerprint:
     """The name and digest of a model in any form that is measured.
 
-    An ONNX file is told by its content; a torch module, in whatever form it came, by the values of its parameters and buffers; an
-    estimator of scikit-learn by its arrays and numbers. Nothing is pickled.
+    An ONNX file is told by its content and that of its external data; a torch module, in whatever form it came, by the values
+    of its parameters and buffers; an estimator of scikit-learn by its arrays and numbers. Nothing is pickled.
 
     Args:
         classifier: opened, or an object; a path is named and read only where it is an ONNX file.
@@ -38,7 +38,7 @@ def fingerprint(classifier: Any) -> Fingerprint:
         source = Path(classifier) if Path(classifier).suffix.lower() == ".onnx" and Path(classifier).is_file() else None
     module = getattr(classifier, "module", classifier)
     if isinstance(source, Path) and source.is_file():
-        return Fingerprint(name=source.name, digest=f"onnx:{_of_file(source)}")
+        return Fingerprint(name=source.name, digest=f"onnx:{_of_graph(source)}")
     name = Path(classifier).name if isinstance(classifier, str | Path) else type(module).__name__
     if callable(getattr(module, "state_dict", None)):
         return Fingerprint(name=name, digest=f"torch:{_of_parts(_tensors(module))}")
@@ -48,11 +48,15 @@ def fingerprint(classifier: Any) -> Fingerprint:
     return Fingerprint(name=name, digest=None)
 
 
-def _of_file(path: Path) -> str:
+def _of_graph(path: Path) -> str:
+    """Of the file and of those that hold its external data."""
+    from wobbliness.classifiers.onnx_checks import external_files
+
     digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
+    for part in (path, *external_files(path)):
+        with part.open("rb") as file:
+            while piece := file.read(PIECE):
+                digest.update(piece)
     return digest.hexdigest()
 
 

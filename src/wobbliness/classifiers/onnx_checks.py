@@ -66,6 +66,13 @@ def read_checked(path: Path) -> CheckedGraph:
     return CheckedGraph(content=content, model=model, folder=path.parent)
 
 
+def external_files(path: Path) -> list[Path]:
+    """The files that hold external data of an ONNX file that was checked, by name."""
+    tensors = _tensors(onnx.load_model_from_string(path.read_bytes()))
+    outside = [tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    return sorted({_external_file(tensor, path.parent, _hub_cache(path)) for tensor in outside})
+
+
 def _hub_cache(path: Path) -> Path | None:
     """The folder of a model in the hub's cache, where the file is one of its links: `snapshots/.../name` into `blobs`."""
     cache = path.resolve().parent.parent
