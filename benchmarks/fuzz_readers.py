@@ -212,9 +212,11 @@ def _outcome(reader: Reader, sample: Sample, work: Path) -> tuple[int, str]:
 
 
 def _is_of_memory(error: BaseException | None) -> bool:
-    while error is not None:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:  # what was raised from its own context leads in circles
         if isinstance(error, MemoryError):
             return True
+        seen.append(error)
         error = error.__cause__ or error.__context__
     return False
 

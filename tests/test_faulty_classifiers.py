@@ -63,7 +63,8 @@ def test_a_classifier_that_changes_its_answers_at_once_is_refused(images, first_
 @pytest.mark.parametrize("first_change", [8, 9, 15])
 def test_a_classifier_that_changes_its_answers_is_found_on_request(images, first_change):
     with pytest.raises(
-        ValueError, match="same answers to the same images, got other votes the second time for [1-4] of 4 images"
+        ValueError,
+        match="same answers? to the same images, got other (votes the second time for [1-4] of 4 images|labels the second time)",
     ):
         measure(Changing(first_change), images, check_repeatable=True)
     measure(Changing(first_change), images)

@@ -62,8 +62,10 @@ class BlockWatch:
             return np.asarray(classifier.classify(images, block_size))
         has_answers = hasattr(classifier, "answers")
         ask: Answers = classifier.answers if has_answers else classifier.classify
-        given, rows = ask(images, block_size), watched_rows(num_rows)
-        require_close(given[rows], ask(images[rows], COMPANY))
+        rows = watched_rows(num_rows)
+        again = images[rows]  # a copy, taken first: a module may change its batch in place
+        given = ask(images, block_size)
+        require_close(given[rows], ask(again, COMPANY))
         return np.asarray(classifier.labels_of(given, len(images)) if has_answers else given)
 
     def _is_watched(self, num_rows: int) -> bool:
@@ -115,10 +117,10 @@ def probe(answers: Answers, examples: Float32[np.ndarray, "E ..."], *, block_siz
 def _probe_in_company(answers: Answers, images: Float32[np.ndarray, "E ..."], others: Float32[np.ndarray, "C ..."]) -> str | None:
     """Answers to two images: in a small block, alone, at the end of a large block, and in the small block again."""
     pair = images[[0, -1]]
-    first = answers(images, len(images))
-    alone = np.concatenate([answers(image[None], 1) for image in pair])
+    first = answers(images.copy(), len(images))  # of copies: a module may change its batch in place
+    alone = np.concatenate([answers(image[None].copy(), 1) for image in pair])
     elsewhere = answers(np.concatenate([others[2:], pair[::-1]]), max(len(others), 2))[-2:][::-1]
-    _require_same(first, answers(images, len(images)))
+    _require_same(first, answers(images.copy(), len(images)))
     together = first[[0, -1]]
     for answer, circumstance in ((alone, "alone"), (elsewhere, "beside others")):
         if not _are_close(together, answer).all():
@@ -143,7 +145,7 @@ def require_alone(answers: Answers, examples: Float32[np.ndarray, "E ..."]) -> N
         NotRepeatableError: they do not.
     """
     images = examples[_spread(len(examples), FEW)]
-    _require_same(answers(images, 1), answers(images, 1))
+    _require_same(answers(images.copy(), 1), answers(images.copy(), 1))
 
 
 def _spread(num_examples: int, wanted: int) -> np.ndarray:

@@ -157,7 +157,7 @@ class ScoredClassifier:
         if scores.dtype == bool:
             scores = scores.astype(np.uint8)
         if not np.issubdtype(scores.dtype, np.number) or np.iscomplexobj(scores) or np.isnan(scores).any():
-            raise ValueError(f"expected scores that are real numbers, got NaN or {scores.dtype}")
+            raise ValueError(f"expected scores that are numbers, got NaN or {scores.dtype}")
         if _are_ranks(scores):
             raise ValueError(
                 f"expected labels or scores, got integers of {scores.shape[1]} columns that look like the numbers of the best "

@@ -134,7 +134,7 @@ class TorchClassifier(ScoredClassifier):
             ValueError: the module refuses images of this shape, or gives no logits.
         """
         with self._made_ready():
-            self._first_scores(examples)
+            self._first_scores(examples.copy())
         return self.module if self._reading is None or self._reading.is_plain else OneOutput(self.module, self._reading)
 
     def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
@@ -161,7 +161,7 @@ class TorchClassifier(ScoredClassifier):
         """The compiled graph where it agrees with the module in evaluation mode. The module itself is not held meanwhile."""
         with self._made_ready():
             with largest_step(self.module) as values:
-                scores = self._first_scores(examples)
+                scores = self._first_scores(examples.copy())  # a module may change its batch in place
             graph, reason = self._compiled(examples, scores)
         self._graph, self.thread_safe = graph, graph is not None
         try:
