@@ -29,6 +29,7 @@ from wobbliness.study.files import checksum, sealed
 from wobbliness.study.networks import build_network
 from wobbliness.study.packing import pack_study, unpack_study
 from wobbliness.study.records import Record, read_recipe, read_record, write_record
+from wobbliness.study.specs import MeasureSpec
 from wobbliness.triggers import trigger_from_png
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -151,10 +152,26 @@ def _resealed_all(sample: Sample) -> Sample:
     return {name: _resealed(content) if name.endswith(".json") else content for name, content in sample.items()}
 
 
+def _trained() -> tuple[dict[str, Any], pd.DataFrame]:
+    return {"losses": [0.5], "num_poisoned": 0, "clean_accuracy": 0.9, "backdoor_accuracy": None}, pd.DataFrame()
+
+
+def _measured(spec: MeasureSpec, number: int) -> tuple[dict[str, Any], pd.DataFrame]:
+    rows = [
+        {"point": point, "label": 0, "sigma": sigma, "draws": draws, "top_score": 0.5, "candidate": -1}
+        | {"votes_0": draws - number, "votes_1": number}
+        for draws in spec.draws
+        for sigma in spec.sigmas
+        for point in range(spec.num_points)
+    ]
+    accuracies = {"accuracy_on_attacker_labels": None, "accuracy_on_clean_labels": 0.9, "attacker_labels_by_class": None}
+    return accuracies, pd.DataFrame(rows)
+
+
 def _write_records(folder: Path, number: int, kinds: tuple[str, ...]) -> None:
     for cell in (CELLS[kind] for kind in kinds):
-        rows = pd.DataFrame({"point": [1, 2], "sigma": [0.1, 0.1], "votes_0": [10 + number, 3]})
-        record = Record(spec=cell.spec, results={"losses": [0.5]}, provenance={"duration_seconds": 1.0}, table=rows)
+        results, rows = _measured(cell.spec, number) if isinstance(cell.spec, MeasureSpec) else _trained()
+        record = Record(spec=cell.spec, results=results, provenance={"duration_seconds": 1.0}, table=rows)
         write_record(folder, cell, record, recipe=small(), weights="0" * 64 if number else None)
 
 
