@@ -13,10 +13,10 @@ import pytest
 from made_studies import edit_study_file, make_study, recipe, snapshot
 from test_cli import run
 
+from wobbliness.destinations import check_file
 from wobbliness.study.checking import remove_unfinished_of
 from wobbliness.study.files import (
     CannotWrite,
-    check_writable,
     read_regular,
     remove_unfinished,
     set_aside,
@@ -282,7 +282,7 @@ def test_a_link_that_the_user_names_is_followed_and_stays(tmp_path):
     (tmp_path / "real" / "table.csv").chmod(0o600)
     for name, target in (("table.csv", "real/table.csv"), ("new.csv", "real/new.csv")):
         (tmp_path / name).symlink_to(target)
-        check_writable(tmp_path / name)
+        check_file(tmp_path / name)
         write_named(tmp_path / name, lambda beside: beside.write_text("new"))
         assert (tmp_path / name).is_symlink()
         assert (tmp_path / target).read_text() == "new"
@@ -308,7 +308,7 @@ def test_what_cannot_be_written_is_found_before_the_work(tmp_path):
         Path("/dev/null"),
     ):
         with pytest.raises(ValueError, match="expected a file that can be written"):
-            check_writable(path)
+            check_file(path)
     assert sorted(path.name[:8] for path in tmp_path.iterdir()) == ["loop.csv", "pipe.csv", "xxxxxxxx"]
 
 

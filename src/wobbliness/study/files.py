@@ -69,21 +69,6 @@ def write_named(path: Path, write: Callable[[Path], object]) -> None:
         raise CannotWrite(f"cannot write {path}: {error}") from error
 
 
-def check_writable(path: Path) -> None:
-    """Makes sure before the work that `write_named` will be able to write a file, by beginning one beside it.
-
-    Raises:
-        ValueError: it cannot; the message says why.
-    """
-    try:
-        target = _replaceable(path)
-        beside = _beside(target)
-        _create(beside, target)
-        beside.unlink()
-    except OSError as error:
-        raise ValueError(f"expected a file that can be written, got {path}: {error.strerror or error}") from error
-
-
 def make_folder(folder: Path) -> None:
     """Makes a folder, with those above it; it may be there already.
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from wobbliness.destinations import check_file
 from wobbliness.pages import markdown_cell, number, page_environment
 from wobbliness.study.claims import claims_table, findings
 from wobbliness.study.comparisons import CHOSEN_COLUMNS, full_batches
 from wobbliness.study.figures import FIGURES, FigureFile, draw_figures
 from wobbliness.study.files import (
     check_study_folder,
-    check_writable,
     make_folder,
     remove_unfinished,
     write_beside,
@@ -133,7 +133,7 @@ def check_markdown(path: Path) -> None:
     """
     if path.suffix != ".md" or not path.parent.is_dir():
         raise ValueError(f"expected a FILE.md in an existing folder, got {path}")
-    check_writable(path)
+    check_file(path)
     figures = path.parent / "figures"
     if figures.exists() and not figures.is_dir():
         raise ValueError(f"expected a folder for the figures of {path}, got {figures}, a file")
