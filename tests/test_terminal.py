@@ -96,6 +96,36 @@ def test_a_table_of_a_console_takes_names_for_names(capsys):
     assert not steers(out)
 
 
+LOUD = """
+import threading
+def classify(batch):
+    print("a word of the model")
+    threading.Thread(target=print, args=("a word of its thread",)).start()
+    return [1] * len(batch)
+"""
+
+
+def test_standard_output_holds_what_the_command_says_and_nothing_else(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("loud_model.py").write_text(LOUD)
+    np.save("images.npy", np.random.default_rng(0).random((3, 1, 4, 4)))
+    kept = sys.stdout
+    for as_json in ([], ["--json"]):
+        code, out, err = run(
+            monkeypatch, capsys, "measure", "loud_model:classify", "images.npy", "--sigma", "0.1", "--draws", "4", *as_json
+        )
+        assert code == 0, err
+        assert "a word of" not in out
+        assert "a word of the model" in err
+        assert "a word of its thread" in err
+    assert json.loads(out)
+    assert sys.stdout is kept
+    code, out, err = run(monkeypatch, capsys, "measure", "--help")
+    assert (code, err) == (0, "")
+    assert "--sigma" in out
+
+
 def test_a_stream_that_is_gone_is_an_error_once():
     with open("/dev/full", "w") as full, pytest.raises(OSError, match="No space"):
         terminal._write(full, "line\n")

@@ -183,7 +183,7 @@ def test_a_named_module_and_what_it_imports_are_found_and_nothing_else(stranger,
     (stranger / "late.py").write_text("def classes(batch):\n    return [3] * len(batch)\n")
     weights = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).state_dict()
     save_file(weights, stranger / "w.safetensors")
-    path = os.pathsep.join([str(library), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join(filter(None, [str(library), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
     measure = [["measure", "mine:classify"], ["measure", "w.safetensors", "--factory", "mine:make"]]
     run_all(stranger, [[*command, "clean.npy", *QUICK] for command in measure], PYTHONPATH=path)
 

@@ -8,19 +8,40 @@ from enum import Enum
 from functools import wraps
 from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
+import typer.core
 
 from wobbliness.destinations import check_file
 from wobbliness.study.files import CannotWrite
-from wobbliness.terminal import say
+from wobbliness.terminal import reserved_output, say
 from wobbliness.time_limit import time_limit
 from wobbliness.working_folder import import_from_working_folder
 
 if TYPE_CHECKING:
     from wobbliness.images import ImageSet
     from wobbliness.triggers import Trigger
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class Command(typer.core.TyperCommand):
+    """A command whose standard output holds what it says, and nothing that a library or a model prints."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; help and usage are printed before, by Typer."""
+        with reserved_output():
+            return super().invoke(ctx)
+
+
+class Commands(typer.Typer):
+    """A group of such commands."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[_Function], _Function]:
+        """Registers a function as a command, as `typer.Typer.command` does."""
+        return super().command(name, cls=Command, **settings)
 
 
 class EngineName(Enum):

@@ -11,6 +11,7 @@ from wobbliness.command_inputs import (
     IMAGES,
     Address,
     Column,
+    Commands,
     Draws,
     Engine,
     EngineName,
@@ -39,7 +40,7 @@ from wobbliness.quick_exit import EXIT_TRIGGER
 from wobbliness.scan_cli import scan
 from wobbliness.study_cli import study_app
 
-app = typer.Typer(
+app = Commands(
     name="wobbliness",
     help="How smooth is a classifier's decision around an input? Measures W, the wobbliness, and studies backdoors by it.",
     no_args_is_help=True,

@@ -8,6 +8,7 @@ import typer
 
 from wobbliness.command_inputs import (
     Column,
+    Commands,
     Draws,
     Images,
     Json,
@@ -30,7 +31,7 @@ from wobbliness.terminal import say
 
 DEFAULT_SIGMAS = [0.05, 0.1, 0.15, 0.2, 0.3]  # as SmoothnessGuard; a test compares them
 
-guard_app = typer.Typer(help="Judge single inputs: is the model suspiciously smooth around them?", no_args_is_help=True)
+guard_app = Commands(help="Judge single inputs: is the model suspiciously smooth around them?", no_args_is_help=True)
 
 
 @guard_app.command("fit")

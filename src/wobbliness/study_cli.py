@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wobbliness.command_inputs import Address, Engine, EngineName, Json, Seed, prepare_engine
+from wobbliness.command_inputs import Address, Commands, Engine, EngineName, Json, Seed, prepare_engine
 from wobbliness.interrupts import Interrupted, take_time
 from wobbliness.terminal import say, say_json
 
 if TYPE_CHECKING:
     from wobbliness.study.report import Report
 
-study_app = typer.Typer(help="Run the paper's experiments and report them.", no_args_is_help=True)
+study_app = Commands(help="Run the paper's experiments and report them.", no_args_is_help=True)
 
 
 @study_app.command("list")

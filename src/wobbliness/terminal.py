@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 KEPT_CATEGORIES = ("Zs", "Co", "Cn")  # not printable for Python, harmless on a terminal: spaces, unknown characters
 
+_reserved: list[TextIO] = []  # standard output as it was where `reserved_output` began
+
 
 def visible(text: str) -> str:
     r"""Returns text in one line in which nothing steers a terminal: such characters become escapes.
@@ -48,7 +50,7 @@ def say(line: str = "", *, error: bool = False) -> None:
     Raises:
         OSError: nobody reads it any more, or the disk is full; what else is printed to that stream is dropped.
     """
-    _write(sys.stderr if error else sys.stdout, visible(line) + "\n")
+    _write(sys.stderr if error else _output(), visible(line) + "\n")
 
 
 def say_json(content: Any, *, indent: int | None = None) -> None:
@@ -56,7 +58,7 @@ def say_json(content: Any, *, indent: int | None = None) -> None:
     text = json.dumps(content, indent=indent)
     if "\\ud" in text:
         text = json.dumps(_well_formed_json(content), indent=indent)
-    _write(sys.stdout, text.replace("\x7f", "\\u007f") + "\n")
+    _write(_output(), text.replace("\x7f", "\\u007f") + "\n")
 
 
 def console(*, error: bool = False) -> "Console":
@@ -67,7 +69,24 @@ def console(*, error: bool = False) -> "Console":
         def render_str(self, text: str, **options: Any) -> Any:
             return super().render_str("\n".join(map(visible, text.split("\n"))), **options)
 
-    return _VisibleConsole(stderr=error, markup=False, highlight=False, emoji=False)
+    stream = None if error else _output()
+    return _VisibleConsole(file=stream, stderr=error, markup=False, highlight=False, emoji=False)
+
+
+@contextmanager
+def reserved_output() -> Iterator[None]:
+    """Keeps standard output for this module: what a library or a model prints goes to standard error, while inside.
+
+    For the commands only, whose output is a table or JSON that another program reads.
+    """
+    kept = sys.stdout
+    _reserved.append(kept)
+    sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout = kept
+        _reserved.pop()
 
 
 @contextmanager
@@ -94,6 +113,10 @@ def write_any_character() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _output() -> TextIO:
+    return _reserved[-1] if _reserved else sys.stdout
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
