@@ -1,11 +1,13 @@
 """The committed results: every number on the page is in the packed records, and can be formed again from the votes."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from golden_values import GOLDEN, table_digests
 
 from wobbliness.pages import number
 from wobbliness.study.claims import findings
@@ -34,12 +36,20 @@ def test_every_finding_of_the_page_follows_from_the_records(unpacked):
         assert f"| {finding.ours} | **{finding.verdict}** | {finding.settings} |" in section
 
 
+def test_tables_are_those_of_the_golden_file(unpacked):
+    _, tables = unpacked
+    expected = json.loads((GOLDEN / "tables.json").read_text())[tables.recipe.name]
+    found = table_digests(tables)
+    assert {name: found[name] for name in expected} == expected
+
+
 def test_a_study_without_records_says_so_of_every_claim(tmp_path):
     unpack_study(DOCS / "results" / UNRECORDED, tmp_path / UNRECORDED)
     (section,) = (DOCS / "results.md").read_text().split(f"\n## {UNRECORDED}\n")[1:]
     section = section.partition("\n## ")[0]
     assert "There are no records of this study yet." in section
     tables = form_tables(tmp_path / UNRECORDED)
+    assert table_digests(tables) == json.loads((GOLDEN / "tables.json").read_text())[UNRECORDED]
     found = findings(tables)
     assert {finding.verdict for finding in found} == {"not measured"}
     assert all(f"|  | **not measured** | {finding.settings} |" in section for finding in found)
