@@ -4,8 +4,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from wobbliness.study.drawing import BLUE, GREEN, ORANGE, draw_boxes, label_boxes, points_of, side_by_side
-from wobbliness.study.tables import Tables, parameter_sigma
+from wobbliness.study.drawing import BLUE, GREEN, ORANGE, draw_boxes, label_boxes, side_by_side
+from wobbliness.study.tables import Tables, parameter_sigma, points_of
 from wobbliness.triggers import TRIGGER_NAMES, trigger
 
 

@@ -14,8 +14,7 @@ from wobbliness.study.curves import (
     area_text,
     question_curve,
 )
-from wobbliness.study.drawing import points_of
-from wobbliness.study.tables import Tables, parameter_sigma
+from wobbliness.study.tables import Tables, parameter_sigma, points_of
 
 
 def example_rows(tables: Tables) -> pd.DataFrame:

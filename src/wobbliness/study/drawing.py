@@ -8,8 +8,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wobbliness.study.tables import Tables
-
 BLUE, ORANGE, GREEN, PINK, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"
 """Of Okabe and Ito's palette, safe for colour-blind readers: clean points are blue, active triggers orange, inactive green."""
 
@@ -26,11 +24,6 @@ FIGURE_STYLE: Any = {
     "axes.spines.right": False,
     "axes.titlesize": 9,
 }
-
-
-def points_of(tables: Tables, *claims: str) -> pd.DataFrame:
-    """Rows of the table of points that belong to one of the claims."""
-    return tables.points[tables.points.claims.str.contains("|".join(claims))]
 
 
 def side_by_side(num_axes: int, *, width: float | None = None) -> tuple[Figure, Sequence[Axes]]:

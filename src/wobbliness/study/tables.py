@@ -73,6 +73,11 @@ class Tables:
         return {name: value for name, value in vars(self).items() if isinstance(value, pd.DataFrame)}
 
 
+def points_of(tables: Tables, *claims: str) -> pd.DataFrame:
+    """Rows of the table of points that belong to one of the claims."""
+    return tables.points[tables.points.claims.str.contains("|".join(claims))]
+
+
 def form_tables(out: Path) -> Tables:
     """Reads the records of a study folder.
 
