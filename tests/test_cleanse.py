@@ -227,6 +227,42 @@ def test_gradients_for_some_images_or_classes_are_enough(clean_images):
     assert craft_candidates(bright, clean_images, **SHORT | {"num_classes": 3}).classes == (0, 1, 2)
 
 
+NOT_FINITE = {
+    "root of 0": lambda scores: scores + (scores * 0).sqrt(),
+    "root of 0 for some images": lambda scores: scores + (scores - scores.amax()).abs().sqrt(),
+    "infinite": lambda scores: scores + (scores - scores.detach()).sqrt(),
+    "NaN scores": lambda scores: torch.where(scores == scores.amax(), torch.nan, scores),
+}
+
+
+@pytest.mark.parametrize("name", NOT_FINITE)
+def test_gradients_that_are_not_finite_are_named(name, clean_images):
+    network = Stopped(NOT_FINITE[name])
+    with pytest.raises(NoGradients, match=r"got one without: some are not finite \(NaN or infinite\); nothing can be crafted$"):
+        craft_candidates(network, clean_images, **SHORT | {"num_classes": 3})
+    with pytest.raises(ValueError, match=r"not finite|expected scores that are numbers, got NaN"):
+        craft_universal_perturbation(network, clean_images, norm=math.inf, bound=0.1, progress=ignore_progress)
+
+
+class Breaking(nn.Module):
+    """A linear network with NaN scores where the first pixel is not black."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 3)
+
+    def forward(self, images):
+        return torch.where(images[:, 0, 0, :1] > 0.05, torch.nan, self.linear(images.flatten(1)))
+
+
+@pytest.mark.parametrize("norm", [2.0, math.inf])
+def test_a_nan_among_scores_fools_no_image(norm, clean_images):
+    """The largest of scores is a NaN for torch: a perturbation that breaks the network would change every label."""
+    images = clean_images * (np.arange(64, dtype=np.float32).reshape(8, 8) > 0)
+    with pytest.raises(ValueError, match=r"^expected scores that are numbers, got NaN$|some are not finite"):
+        craft_universal_perturbation(Breaking(), images, norm=norm, bound=3.0, progress=ignore_progress)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_are_crafted_on_in_float32(backdoored, clean_images, dtype):
     """As the same weights in float32 are; the network itself keeps its precision."""

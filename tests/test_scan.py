@@ -412,6 +412,16 @@ class Blind(torch.nn.Module):
 blind = Blind()
 
 
+class Infinite(torch.nn.Module):
+    """Gradients that are NaN wherever a pixel is black."""
+
+    def forward(self, images):
+        return images.abs().sqrt().flatten(1)[:, :10]
+
+
+infinite = Infinite()
+
+
 def test_the_command_fails_in_one_line_without_gradients(monkeypatch, capsys, folder):
     arguments = ["scan", f"{__name__}:blind", folder / "images.npy", "--sigma", 0.2, "--draws", 5, "--steps", 2]
     code, out, err = run(monkeypatch, capsys, *arguments, "--out", folder / "scan")
@@ -422,6 +432,13 @@ def test_the_command_fails_in_one_line_without_gradients(monkeypatch, capsys, fo
     assert code == 0
     said = [line for line in out.splitlines() if not line.startswith(("pattern", "square", "warning"))]
     assert said[0].startswith("no candidates: expected a network with gradients"), "said first"
+
+
+def test_the_command_says_that_gradients_are_not_finite(monkeypatch, capsys, folder):
+    arguments = ["scan", f"{__name__}:infinite", folder / "images.npy", "--sigma", 0.2, "--draws", 5, "--steps", 2]
+    code, _, err = run(monkeypatch, capsys, *arguments, "--json")
+    last = err.splitlines()[-1]
+    assert (code, last.endswith("some are not finite (NaN or infinite); nothing can be crafted")) == (1, True)
 
 
 def test_help_has_an_example(monkeypatch, capsys):

@@ -13,7 +13,14 @@ from jaxtyping import Bool, Float, Float32
 from torch import nn
 
 from wobbliness.candidates import Candidate, Candidates, anomaly_index
-from wobbliness.classifiers.differentiable import DifferentiableNetwork, check_gradients, check_images, differentiable, in_float32
+from wobbliness.classifiers.differentiable import (
+    DifferentiableNetwork,
+    check_finite,
+    check_gradients,
+    check_images,
+    differentiable,
+    in_float32,
+)
 from wobbliness.classifiers.torch_module import CPU, device_of
 from wobbliness.cost_schedule import CostSchedule
 from wobbliness.progress import Progress, progress_bar
@@ -73,7 +80,8 @@ def craft_candidates(
         progress: called with (steps done, steps in all), in place of a bar on the terminal.
 
     Raises:
-        NoGradients: no image changes the loss of any of the classes: a search could not move. A ValueError, too.
+        NoGradients: no image changes the loss of any of the classes, or gradients are NaN or infinite: a search could not move.
+            A ValueError, too.
         ValueError: an argument is out of its range, or the network gives no logits `(B, K)` for the images.
     """
     targets = range(num_classes) if classes is None else classes
@@ -163,6 +171,7 @@ class _Attempts:
                 successes, sizes = self._backward(batch, block, weights[block])
                 rates[block] += successes
                 norms[block] += sizes
+            check_finite(parameter.grad for parameter in self._parameters if parameter.grad is not None)
             self._optimiser.step()
         return rates.cpu().numpy() / len(batches), norms.cpu().numpy() / len(batches)
 

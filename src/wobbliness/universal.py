@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64
 
-from wobbliness.classifiers.differentiable import check_gradients, check_images, frozen, in_float32
+from wobbliness.classifiers.differentiable import check_finite, check_gradients, check_images, frozen, in_float32
 from wobbliness.classifiers.torch_module import device_of
 from wobbliness.progress import Advance, Progress, progress_bar
 
@@ -114,8 +114,10 @@ def craft_universal_perturbation(
         progress: called with (images done, images in all passes), in place of a bar on the terminal.
 
     Raises:
-        NoGradients: no image changes the loss of any class: nothing could move. A ValueError, too.
-        ValueError: an argument is out of its range, the network gives no logits, or all images are of the target class already.
+        NoGradients: no image changes the loss of any class, or gradients are NaN or infinite: nothing could move. A ValueError,
+            too.
+        ValueError: an argument is out of its range, the network gives no logits or NaN, or all images are of the target class
+            already.
     """
     check_images(images)
     _check_quantities(norm, bound, fooling_rate)
@@ -241,6 +243,7 @@ def _linear_steps(
         steps = torch.zeros_like(points)
         for k in range(logits.shape[1]) if target_class is None else [target_class]:
             (gradients,) = torch.autograd.grad(differences[:, k].sum(), points, retain_graph=True)
+            check_finite([gradients])
             distances, directions = _to_boundary(differences[:, k].detach().abs(), gradients, norm)
             is_nearer = (origins != k) & (distances < shortest)
             shortest = torch.where(is_nearer, distances, shortest)
@@ -281,8 +284,10 @@ def _is_fooled(
 
 def _labels(network: torch.nn.Module, points: torch.Tensor, batch_size: int) -> Int64[torch.Tensor, " N"]:
     with torch.no_grad():
-        answers = [_logits(network, batch).argmax(dim=1) for batch in torch.split(points, batch_size)]
-    return torch.cat(answers)
+        answers = [_logits(network, batch) for batch in torch.split(points, batch_size)]
+    if any(bool(logits.isnan().any()) for logits in answers):  # whose largest one is no class
+        raise ValueError("expected scores that are numbers, got NaN")
+    return torch.cat([logits.argmax(dim=1) for logits in answers])
 
 
 def _logits(network: torch.nn.Module, points: torch.Tensor) -> Float32[torch.Tensor, "N K"]:

@@ -99,7 +99,8 @@ def check_gradients(scores: Callable[[torch.Tensor], torch.Tensor], images: torc
         classes: to look for, by the cross entropy of each.
 
     Raises:
-        NoGradients: there is none: the network stops the gradients, cannot be differentiated, or has zeros throughout.
+        NoGradients: there is none: the network stops the gradients, cannot be differentiated, or has zeros throughout; or
+            those of an image before it are NaN or infinite.
     """
     targets = list(classes)
     why = "they are zero for all images and classes"
@@ -112,7 +113,18 @@ def check_gradients(scores: Callable[[torch.Tensor], torch.Tensor], images: torc
             why = why if logits.requires_grad else "it cuts them off (torch.no_grad, detach or numpy)"
         except (RuntimeError, TypeError) as error:
             why = f"it cannot be differentiated: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
-    raise NoGradients(f"expected a network with gradients for its images, got one without: {why}; nothing can be crafted")
+    raise _no_gradients(why)
+
+
+def check_finite(gradients: Iterable[torch.Tensor]) -> None:
+    """Raises NoGradients where one of these gradients has NaN or infinite numbers: a step along it leads nowhere."""
+    found = torch.nn.utils.get_total_norm(list(gradients), norm_type=torch.inf)
+    if not found.isfinite():
+        raise _no_gradients("some are not finite (NaN or infinite)")
+
+
+def _no_gradients(why: str) -> NoGradients:
+    return NoGradients(f"expected a network with gradients for its images, got one without: {why}; nothing can be crafted")
 
 
 def _has_gradient(logits: torch.Tensor, points: torch.Tensor, target: int) -> bool:
@@ -122,7 +134,8 @@ def _has_gradient(logits: torch.Tensor, points: torch.Tensor, target: int) -> bo
     (gradients,) = torch.autograd.grad(loss, points, retain_graph=True, allow_unused=True)
     if gradients is None:
         return False
-    return bool((gradients.isfinite() & (gradients != 0)).any())
+    check_finite([gradients])
+    return bool((gradients != 0).any())
 
 
 def in_float32(network: nn.Module) -> nn.Module:
