@@ -176,6 +176,26 @@ def test_a_network_without_gradients_is_not_reported_as_clean(backdoored, suspec
     assert "Trigger checkerboard sends" in scan.to_look_at()[0]
 
 
+def test_copies_of_images_count_once(black_box, suspected, pictures):
+    few = np.ascontiguousarray(np.unique(pictures[:80].reshape(80, -1), axis=0)[:40].reshape(40, 1, 8, 8))
+    settings = SHORT | {"triggers": suspected[:1], "num_classes": 10}
+    alone = wobbliness.scan_model(black_box, few, **settings)
+    doubled = wobbliness.scan_model(black_box, np.concatenate([few, few[:30]]), **settings)
+    assert (doubled.num_clean, doubled.num_suspect) == (alone.num_clean, alone.num_suspect)
+    assert doubled.triggers[0].w[0.2].tolist() == alone.triggers[0].w[0.2].tolist()
+    for images, reason in (
+        (np.concatenate([few[:30], few[:20]]), "at least 32 different images"),
+        (np.repeat(few[:10], 8, axis=0), "clean images that differ, got 80 of which 10 do"),
+        (
+            np.repeat(np.linspace(0, 1, 60, dtype=np.float32)[:, None, None, None], 64, axis=1).reshape(60, 1, 8, 8),
+            "with content",
+        ),
+        (np.concatenate([few, few[:8] * np.float32(np.nan)]), r"images in \[0, 1\], got values from nan to nan"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            wobbliness.scan_model(black_box, images, **settings)
+
+
 @pytest.mark.parametrize("wrap", [lambda scores: (scores, None), lambda scores: {"loss": None, "logits": scores}])
 def test_modules_of_several_outputs_are_scanned(backdoored, pictures, wrap):
     class Wrapped(torch.nn.Module):

@@ -15,7 +15,9 @@ from wobbliness.classifiers.base import WhiteBox
 from wobbliness.classifiers.differentiable import NoGradients
 from wobbliness.classifiers.torch_module import TorchClassifier
 from wobbliness.cleanse import craft_candidates
+from wobbliness.distinct_inputs import distinct_rows
 from wobbliness.pattern_effects import Pattern, SuspectPoints
+from wobbliness.planning import checked_images
 from wobbliness.progress import Progress
 from wobbliness.sampling import sweep
 from wobbliness.scan_findings import CandidateFinding, PatternEffect, Scan
@@ -62,7 +64,7 @@ def scan_model(
         classifier: as for `open_classifier`; candidates are crafted where it is a torch module, on its device; for one that is
             neither the CPU nor `cuda`, on a copy on the CPU.
         images: `(N, C, H, W)` clean images in [0, 1] of all classes, at least 48, or 32 where no candidates are crafted. Their
-            labels are not needed.
+            labels are not needed. Copies of an image, of the same grey levels of 256, count once.
         triggers: suspected ones, by `trigger` or `trigger_from_png`.
         sigmas: standard deviations of the noise to choose from, pixel units of [0, 1]; a single one is taken as it is.
         draws: noisy copies of each image.
@@ -82,8 +84,8 @@ def scan_model(
         NoGradients: the torch network has none that a search could follow, and there is no suspected trigger; with one, the lack
             is said in `Scan.why_no_candidates`. A ValueError, too.
         ValueError: there is neither a torch network nor a suspected trigger, classes are given without a network, images are too
-            few, are no pictures or do not fit a trigger, or an argument is out of its range, as for `measure`,
-            `craft_candidates` and `compare_w`.
+            few, mostly copies or of one value throughout, are no pictures or do not fit a trigger, or an argument is out of its
+            range, as for `measure`, `craft_candidates` and `compare_w`.
     """
     if not 0 < level < 1:
         raise ValueError(f"expected a level in (0, 1), got {level!r}")
@@ -154,7 +156,7 @@ def _checked_pictures(images: Any) -> Float32[np.ndarray, "N C H W"]:
     array = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
     if array.ndim != 4 or not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"expected pictures (N, C, H, W) as floats in [0, 1], got {array.dtype} of shape {array.shape}")
-    return array.astype(np.float32, copy=False)
+    return checked_images(array).astype(np.float32, copy=False)
 
 
 def _split(
@@ -162,12 +164,16 @@ def _split(
 ) -> tuple[Float32[np.ndarray, "a C H W"], Float32[np.ndarray, "b C H W"], Float32[np.ndarray, "c C H W"]]:
     """Different images to craft on, to leave clean, and to put patterns on.
 
+    Copies are left out: one of them in two parts would be compared with itself.
+
     Raises:
-        ValueError: there are too few, or the seed is negative.
+        ValueError: there are too few, most are copies or of one value throughout, or the seed is negative.
     """
     needed = MIN_WHITE if crafts else MIN_BLACK
-    if len(images) < needed:
-        raise ValueError(f"expected at least {needed} images, to craft on and to compare, got {len(images)}")
+    _check_number("images", len(images), needed)
+    rows = distinct_rows(images, "clean images")
+    images = images if len(rows) == len(images) else images[rows]
+    _check_number("different images", len(images), needed)
     if seed < 0:
         raise ValueError(f"expected a seed of at least 0, got {seed}")
     order = np.random.default_rng(np.random.SeedSequence(seed)).permutation(len(images))
@@ -175,6 +181,11 @@ def _split(
     num_suspect = min(MAX_SUSPECT, (len(images) - num_crafted_on) // 3)
     to_craft_on, suspect, clean = np.split(order, [num_crafted_on, num_crafted_on + num_suspect])
     return images[to_craft_on], images[clean[:MAX_CLEAN]], images[suspect]
+
+
+def _check_number(what: str, found: int, needed: int) -> None:
+    if found < needed:
+        raise ValueError(f"expected at least {needed} {what}, to craft on and to compare, got {found}")
 
 
 def _patterns(crafted: Candidates | None, triggers: Sequence[Trigger]) -> list[Pattern]:
