@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 
 import numpy as np
 import onnx
@@ -108,6 +109,10 @@ DAMAGES = {
     "a huge sigma": lambda f: change_settings(f, sigmas=[0.1, 1e30]),
     "classes by the billion": lambda f: change_settings(f, num_classes=10**9),
     "other classes": lambda f: change_settings(f, num_classes=7),
+    "preprocessing of a list": lambda f: change_settings(f, preprocessing=[1]),
+    "preprocessing of numbers": lambda f: change_settings(f, preprocessing={"pixels": 1}),
+    "preprocessing without end": lambda f: change_settings(f, preprocessing={str(i): "x" for i in range(10**4)}),
+    "long preprocessing": lambda f: change_settings(f, preprocessing={"pixels": "x" * 10**5}),
     "one class": lambda f: change_settings(f, num_classes=1),
     "draws without end": lambda f: change_settings(f, draws=10**12),
     "no draws": lambda f: change_settings(f, draws=0),
@@ -171,6 +176,122 @@ def test_old_guards_and_functions_are_not_warned_of(folder):
     function = wobbliness.SmoothnessGuard(lambda images: images.reshape(len(images), -1)[:, :4], **SETTINGS)
     wobbliness.save_guard(function.fit(np.load("clean.npy")), folder / "function")
     wobbliness.load_guard(folder / "function", wobbliness.open_classifier("model.onnx"))
+
+
+SAME_PREPROCESSING = {
+    "none": ({}, {}),
+    "said and left out": ({"input_range": (0, 1), "mean": 0, "layout": "nchw"}, {}),
+    "one number and three": ({"mean": 0.5}, {"mean": (0.5,)}),
+    "output said and found": ({"output": "scores"}, {}),
+}
+OTHER_PREPROCESSING = {
+    "range": ({"input_range": (0, 255)}, {}, "pixels input range 0,255, mean 0, std 1, and is used with pixels as it is:"),
+    "mean": ({}, {"mean": 0.5}, "pixels as it is, and is used with pixels input range 0,1, mean 0.5, std 1:"),
+    "std": ({"std": 0.5}, {"std": 0.25}, "std 0.5, and is used with pixels input range 0,1, mean 0, std 0.25:"),
+}
+
+
+def opened_again(guard, folder, **options):
+    """The warnings of a guard that is loaded with a model opened in another way."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        wobbliness.load_guard(folder, wobbliness.open_classifier(guard, **options))
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.fixture
+def fitted(folder, digits):
+    """A function that fits a guard on a model opened in some way, and saves it."""
+
+    def fit(source="model.onnx", settings=SETTINGS, **options):
+        guard = wobbliness.SmoothnessGuard(wobbliness.open_classifier(source, **options), **settings)
+        wobbliness.save_guard(guard.fit(digits.test.images[:100]), folder / "guard")
+        return folder / "guard"
+
+    return fit
+
+
+@pytest.mark.parametrize("case", SAME_PREPROCESSING)
+def test_the_same_preprocessing_is_not_warned_of(fitted, case):
+    first, second = SAME_PREPROCESSING[case]
+    assert opened_again("model.onnx", fitted(**first), **second) == []
+
+
+@pytest.mark.parametrize("case", OTHER_PREPROCESSING)
+def test_another_preprocessing_is_named(fitted, case):
+    first, second, said = OTHER_PREPROCESSING[case]
+    (line,) = opened_again("model.onnx", fitted(**first), **second)
+    assert line.startswith("this guard was fitted with ")
+    assert said in line
+    assert line.endswith("false-positive rate is unknown")
+
+
+def test_threshold_layout_and_output_are_compared(fitted, folder):
+    weights = np.random.default_rng(0).normal(size=(64, 1)).astype(np.float32)
+
+    def one_score(images):
+        return images.reshape(len(images), -1) @ weights
+
+    (line,) = opened_again(one_score, fitted(one_score, threshold=0.0), threshold=0.5)
+    assert "threshold 0, and is used with threshold 0.5" in line
+    assert opened_again(one_score, folder / "guard", threshold=0) == []
+    tree = DecisionTreeClassifier(random_state=0).fit(np.load("clean.npy").reshape(100, 64), np.arange(100) % 3)
+    (line,) = opened_again(tree, fitted(tree), layout="nhwc")
+    assert "layout as it is, and is used with layout nhwc" in line
+    assert opened_again(tree, folder / "guard", layout="nchw") == []
+
+    class Two(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(64, 4), torch.nn.Linear(64, 4)
+
+        def forward(self, images):
+            return {"first": self.first(images.flatten(1)), "second": self.second(images.flatten(1))}
+
+    two = Two()
+    (line,) = opened_again(two, fitted(two, output="first"), output="second")
+    assert "output first, and is used with output second" in line
+    assert opened_again(two, folder / "guard", output="first") == []
+
+
+def test_forms_of_one_module_have_the_same_preprocessing(fitted, folder):
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4)).eval()
+    exported = save_exported(module, folder / "module.pt2", torch.rand(2, 1, 8, 8))
+    assert opened_again(exported, fitted(module, mean=0.5), mean=(0.5,)) == []
+    (line,) = opened_again(exported, folder / "guard")
+    assert "mean 0.5, std 1, and is used with pixels as it is" in line
+
+
+def test_commands_warn_of_another_preprocessing(monkeypatch, capsys, folder):
+    fit = ["guard", "fit", "model.onnx", "clean.npy", "--out", "guard", "--sigma", 0.1, "--draws", 5]
+    judge = ["guard", "judge", "guard", "model.onnx", "images.npy"]
+    assert run(monkeypatch, capsys, *fit, "--mean", 0.5)[0] == 0
+    for options, num_warnings in ((["--mean", 0.5], 0), ([], 1), (["--mean", 0.5, "--resize"], 1)):
+        code, out, err = run(monkeypatch, capsys, *judge, *options, "--json")
+        assert (code, len(json.loads(out)["warnings"]), err.count("fitted with")) == (0, num_warnings, num_warnings)
+    assert "resize no, and is used with resize yes" in err
+    change_settings(folder / "guard", preprocessing=...)
+    code, out, err = run(monkeypatch, capsys, *judge, "--json")
+    assert (code, json.loads(out)["warnings"], err) == (0, [], ""), "an older guard's"
+
+
+def test_a_guard_that_is_fitted_anew_forgets_its_file(fitted, folder, digits):
+    with pytest.warns(UserWarning, match="fitted with"):
+        guard = wobbliness.load_guard(fitted(mean=0.5), wobbliness.open_classifier("model.onnx"))
+    wobbliness.save_guard(guard, folder / "kept")
+    assert len(opened_again("model.onnx", folder / "kept")) == 1, "its reference is still that of the other pixels"
+    wobbliness.save_guard(guard.fit(digits.test.images[:100]), folder / "anew")
+    assert opened_again("model.onnx", folder / "anew") == []
+
+
+def test_names_in_a_guard_cannot_steer_a_terminal(fitted, folder):
+    change_settings(fitted(), model="\x1b[2J", model_digest="onnx:0")
+    (line,) = opened_again("model.onnx", folder / "guard")
+    change_settings(folder / "guard", model=..., model_digest=..., preprocessing={"pixels": "\x1b[2J"})
+    (other,) = opened_again("model.onnx", folder / "guard")
+    assert "\x1b" not in line + other
+    assert r"\x1b[2J" in line
+    assert r"\x1b[2J" in other
 
 
 @pytest.mark.usefixtures("folder")

@@ -18,6 +18,9 @@ from wobbliness.sampling import measure, sweep
 from wobbliness.smooth_ranks import Reference, conformal_pvalues, num_flagged, score_limit, tie_breakers
 from wobbliness.votes import Sweep
 
+KEPT_OF_FILE = ("model_", "preprocessing_")
+"""What a guard from a file keeps of the classifier that it was fitted on."""
+
 DEFAULT_SIGMAS = (0.05, 0.1, 0.15, 0.2, 0.3)
 
 
@@ -98,6 +101,8 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         found = self._look(images, draws=True)
         order = np.random.default_rng(np.random.SeedSequence(self.seed)).permutation(len(images))
         reference, rest = order[: len(images) // 2], order[len(images) // 2 :]
+        for kept in KEPT_OF_FILE:
+            self.__dict__.pop(kept, None)
         self.image_shape_ = tuple(images.shape[1:])
         self.reference_ = Reference(wobbliness=found.w[:, reference], label=found.label[reference])
         self.calibration_ = np.sort(self.reference_.scores(found.w[:, rest], found.label[rest], found.ties[rest]))

@@ -66,7 +66,7 @@ def fit(
     image_set = read_images_for(classifier, clean, column=column, resize=resize, size=size)
     warned = say_implausible(classifier, image_set, options, as_json=as_json)
     guard.fit(image_set.images)
-    save_guard(guard, out, model=Path(model).name)
+    save_guard(guard, out, model=Path(model).name, resized=_resizes(resize, size))
     print_guard(guard, out, warned, as_json=as_json)
 
 
@@ -88,16 +88,17 @@ def judge(
 
     Example: wobbliness guard judge guard model.onnx images.npy --out verdicts.parquet
     """
-    from wobbliness.guard_files import load_guard, model_mismatch
+    from wobbliness.guard_files import load_guard, model_mismatch, preprocessing_mismatch
     from wobbliness.judgements import Judgement
     from wobbliness.printing import print_judgement, print_quick_verdicts, write_table
 
     check_table(out)
     classifier = open_model(model, options)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="this guard was fitted on")  # said below, in the command's own form
+        warnings.filterwarnings("ignore", message="this guard was fitted ")  # said below, in the command's own form
         fitted = load_guard(guard, classifier, model=Path(model).name)
-    mismatch = [line for line in [model_mismatch(fitted, Path(model).name)] if line is not None]
+    line = model_mismatch(fitted, Path(model).name) or preprocessing_mismatch(fitted, resized=_resizes(resize, size))
+    mismatch = [] if line is None else [line]
     for line in mismatch:
         say(f"warning: {line}", error=True)
     inputs = read_images_for(classifier, images, column=column, resize=resize, size=size)
@@ -109,3 +110,7 @@ def judge(
     else:
         print_quick_verdicts(found, inputs.names, warned, as_json=as_json)
     raise_later(failure)
+
+
+def _resizes(resize: bool, size: str | None) -> bool:
+    return resize or size is not None

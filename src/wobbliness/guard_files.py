@@ -12,12 +12,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from sklearn.utils.validation import check_is_fitted
 
-from wobbliness.classifiers.base import MAX_UNDECLARED_CLASSES
+from wobbliness.classifiers.base import MAX_UNDECLARED_CLASSES, ScoredClassifier
 from wobbliness.classifiers.fingerprint import Fingerprint, fingerprint
+from wobbliness.classifiers.opening import open_classifier
 from wobbliness.errors import cause_of
 from wobbliness.guard import SmoothnessGuard, check_rates
 from wobbliness.smooth_ranks import ROUNDING, Reference, score_limit
 from wobbliness.study.files import unfinished_name, write_beside, write_json
+from wobbliness.terminal import visible
 
 KIND, SCHEMA_VERSION = "wobbliness guard", 1
 SETTINGS_FILE, ARRAYS_FILE = "guard.json", "guard.safetensors"
@@ -28,16 +30,19 @@ MAX_SIGMAS, MAX_DRAWS, MAX_SEED = 1000, 10**6, 2**128
 MAX_VALUES = 2**28  # of one input
 MAX_SIGMA = 1e6  # pixel units
 MAX_NAME = 200  # characters of a model's name
+MAX_KINDS = 16  # of preprocessing
+RESIZE = "resize"
 _SHAPES = {"reference_wobbliness": 2, "reference_label": 1, "calibration": 1, "smooth_pvalues": 1}
 
 
-def save_guard(guard: SmoothnessGuard, folder: str | Path, *, model: str | None = None) -> None:
-    """Writes a fitted guard, without its classifier, into a folder; of that a name and a digest are kept.
+def save_guard(guard: SmoothnessGuard, folder: str | Path, *, model: str | None = None, resized: bool | None = None) -> None:
+    """Writes a fitted guard, without its classifier, into a folder; of that a name, a digest and its preprocessing are kept.
 
     Args:
         guard: fitted.
         folder: new, or empty, or of a guard, which is replaced.
         model: what the classifier is called; by default its file's name or its type's.
+        resized: whether pictures were scaled to the classifier's size, where that is known; kept, to be compared.
 
     Raises:
         ValueError: the folder holds something else.
@@ -65,6 +70,7 @@ def save_guard(guard: SmoothnessGuard, folder: str | Path, *, model: str | None 
         "arrays": _digest(arrays),
         "model": (model or known.name)[:MAX_NAME],
         "model_digest": known.digest,
+        "preprocessing": _kept_preprocessing(guard, resized),
     }
     write_beside(folder / ARRAYS_FILE, lambda beside: beside.write_bytes(arrays))
     write_json(folder / SETTINGS_FILE, content)
@@ -73,8 +79,8 @@ def save_guard(guard: SmoothnessGuard, folder: str | Path, *, model: str | None 
 def load_guard(folder: str | Path, classifier: Any, *, model: str | None = None) -> SmoothnessGuard:
     """A fitted guard from its folder; its verdicts are those of the guard that was saved. Runs no code of the files'.
 
-    With another classifier than it was fitted on the false-positive rate is unknown: a UserWarning names both where the digest
-    that was kept tells them apart (see `model_mismatch`).
+    With another classifier than it was fitted on, or one that is given other pixel values, the false-positive rate is unknown:
+    a UserWarning names both where what was kept tells them apart (see `model_mismatch` and `preprocessing_mismatch`).
 
     Args:
         folder: what `save_guard` wrote.
@@ -85,7 +91,7 @@ def load_guard(folder: str | Path, classifier: Any, *, model: str | None = None)
         ValueError: a file is missing, damaged, or of something else, or asks for more than a guard can.
     """
     guard = _loaded(Path(folder), classifier)
-    if (line := model_mismatch(guard, model)) is not None:
+    if (line := model_mismatch(guard, model) or preprocessing_mismatch(guard)) is not None:
         warnings.warn(line, stacklevel=2)
     return guard
 
@@ -107,8 +113,58 @@ def model_mismatch(guard: SmoothnessGuard, model: str | None = None) -> str | No
         return None
     name = model or given.name
     if given.digest is None or given.digest.split(":")[0] != fitted.digest.split(":")[0]:
-        return f"this guard was fitted on the model {fitted.name}; whether {name}, of another form, is that model cannot be told"
-    return f"this guard was fitted on the model {fitted.name}, and {name} is another: its false-positive rate is unknown"
+        return visible(
+            f"this guard was fitted on the model {fitted.name}; whether {name}, of another form, is that model cannot be told"
+        )
+    return visible(f"this guard was fitted on the model {fitted.name}, and {name} is another: its false-positive rate is unknown")
+
+
+def preprocessing_mismatch(guard: SmoothnessGuard, *, resized: bool | None = None) -> str | None:
+    """Says that a loaded guard's classifier is given other images, or read otherwise, than when it was fitted; None where not.
+
+    Compared are pixel values (input range, mean, std), layout, output and threshold, and resizing where both are known. Nothing
+    is said of guards that were saved before these were kept. Where `model_mismatch` says something, this need not be asked.
+
+    Args:
+        guard: loaded.
+        resized: whether pictures are scaled to the classifier's size.
+    """
+    fitted: dict[str, str] | None = getattr(guard, "preprocessing_", None)
+    if fitted is None or _is_of_another_kind(guard):
+        return None
+    given = _preprocessing(guard, resized)
+    kinds = sorted(kind for kind in {*fitted, *given} if fitted.get(kind) != given.get(kind))
+    if resized is None or RESIZE not in fitted:
+        kinds = [kind for kind in kinds if kind != RESIZE]
+    if not kinds:
+        return None
+    before, now = (", ".join(f"{kind} {values.get(kind, 'as it is')}" for kind in kinds) for values in (fitted, given))
+    return visible(f"this guard was fitted with {before}, and is used with {now}: its false-positive rate is unknown")
+
+
+def _is_of_another_kind(guard: SmoothnessGuard) -> bool:
+    """Whether a guard of a function, of which no digest was kept, is used with what has one."""
+    known: Fingerprint | None = getattr(guard, "model_", None)
+    return known is not None and known.digest is None and fingerprint(guard.classifier).digest is not None
+
+
+def _kept_preprocessing(guard: SmoothnessGuard, resized: bool | None) -> dict[str, str] | None:
+    """That of the file a guard came from, None for one that had none; else that of its classifier."""
+    if hasattr(guard, "preprocessing_"):
+        kept: dict[str, str] | None = guard.preprocessing_
+        return kept
+    return _preprocessing(guard, resized)
+
+
+def _preprocessing(guard: SmoothnessGuard, resized: bool | None) -> dict[str, str]:
+    """What is done to images and answers besides what the classifier does; a threshold only where there are two classes."""
+    opened = open_classifier(guard.classifier, num_classes=guard.num_classes)
+    found: dict[str, str] = opened.preprocessing() if isinstance(opened, ScoredClassifier) else {}
+    if len(guard.smooth_pvalues_) != 2:
+        found.pop("threshold", None)
+    if resized is not None:
+        found[RESIZE] = "yes" if resized else "no"
+    return {kind: text[:MAX_NAME] for kind, text in found.items()}
 
 
 def _loaded(folder: Path, classifier: Any) -> SmoothnessGuard:
@@ -122,6 +178,7 @@ def _loaded(folder: Path, classifier: Any) -> SmoothnessGuard:
         _put(guard, _checked(load(arrays), len(guard.sigmas), content["num_classes"]), image_shape)
         if content.get("model") is not None:
             guard.model_ = _fingerprint(content)
+        guard.preprocessing_ = _checked_preprocessing(content.get("preprocessing"))
     except (LookupError, TypeError, ValueError, ArithmeticError, SafetensorError) as error:
         raise ValueError(f"expected a whole guard in {folder}, got {cause_of(error)}") from error
     return guard
@@ -132,6 +189,16 @@ def _fingerprint(content: dict[str, Any]) -> Fingerprint:
     if not isinstance(name, str) or len(name) > MAX_NAME or not isinstance(digest, str | None) or len(digest or "") > MAX_NAME:
         raise ValueError("a model's name or digest that is none")
     return Fingerprint(name=name, digest=digest)
+
+
+def _checked_preprocessing(given: Any) -> dict[str, str] | None:
+    if given is None:
+        return None
+    if not isinstance(given, dict) or len(given) > MAX_KINDS:
+        raise ValueError(f"preprocessing that is no table of at most {MAX_KINDS} kinds")
+    if not all(isinstance(text, str) and len(text) <= MAX_NAME for text in (*given, *given.values())):
+        raise ValueError(f"preprocessing that is no text of at most {MAX_NAME} characters")
+    return given
 
 
 def _checked_settings(content: dict[str, Any]) -> tuple[int, ...]:

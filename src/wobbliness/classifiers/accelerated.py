@@ -11,6 +11,7 @@ from jaxtyping import Float, Float32, Int, Shaped, UInt64
 from wobbliness.classifiers.base import ScoredClassifier, in_blocks
 from wobbliness.classifiers.module_outputs import Reading
 from wobbliness.classifiers.torch_module import evaluation_mode, largest_step
+from wobbliness.classifiers.wrapped_module import described_steps
 from wobbliness.errors import reason_of
 from wobbliness.execution import BYTES_PER_VALUE, Execution
 from wobbliness.probing import COMPANY, require_close, watched_rows
@@ -83,6 +84,11 @@ class AcceleratedClassifier(ScoredClassifier):
         self._autocast = autocast
         self.changed_labels: float | None = None
         self._is_watched = False  # whether the next block is compared with a small one
+
+    def preprocessing(self) -> dict[str, str]:
+        """Also pixel values and layout, and the output where one was asked for."""
+        output = {} if self._wanted is None else {"output": str(self._wanted)}
+        return super().preprocessing() | output | described_steps(self.module)
 
     def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
         """The class of each image, copied to the device block by block.

@@ -130,6 +130,14 @@ class ScoredClassifier:
     threshold: float | None = None
     told_threshold: float | None = None
 
+    def preprocessing(self) -> dict[str, str]:
+        """Describes what is done to images and answers besides what the model itself does, as a text for each kind; to compare.
+
+        A kind that has no effect is left out, so that it does not matter whether it was said or found out.
+        """
+        threshold = self.told_threshold if self.threshold is None else self.threshold
+        return {} if threshold is None else {"threshold": f"{threshold:g}"}
+
     def labels_of(self, answer: Any, num_images: int) -> Int[np.ndarray, " B"]:
         """Labels from what a classifier answered: labels `(B,)` as they are, scores `(B, K)` by their arg-max (Eq. 1).
 

@@ -9,7 +9,7 @@ from jaxtyping import Float32, Int
 
 from wobbliness.classifiers.base import ScoredClassifier, in_blocks
 from wobbliness.classifiers.layouts import Layout
-from wobbliness.classifiers.pixel_scale import PixelScale
+from wobbliness.classifiers.pixel_scale import PixelScale, described_scale
 from wobbliness.errors import reason_of
 from wobbliness.execution import Execution
 
@@ -52,6 +52,10 @@ class EstimatorClassifier(ScoredClassifier):
         self._order = np.argsort(self._classes)
         self._layout, self._scale = layout, scale
         self._arrange: tuple[tuple[int, ...], Arrangement] | None = None
+
+    def preprocessing(self) -> dict[str, str]:
+        """Also pixel values and layout."""
+        return super().preprocessing() | described_scale(self._scale) | ({"layout": "nhwc"} if self._layout == "nhwc" else {})
 
     def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
         """The class of each image.

@@ -11,11 +11,11 @@ from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_unflat
 from wobbliness.classifiers.base import ONE_SCORE
 from wobbliness.classifiers.exported_checks import checked_archive
 from wobbliness.classifiers.exported_steps import check_repeatable, check_steps
-from wobbliness.classifiers.layouts import ImageShape, Layout, find_layout, image_shape
+from wobbliness.classifiers.layouts import ImageShape, Layout, described_layout, find_layout, image_shape
 from wobbliness.classifiers.model_file import warn_of_code
 from wobbliness.classifiers.outputs import Output, choose_output, threshold_by_name
 from wobbliness.classifiers.pixel_scale import BYTE, PixelScale
-from wobbliness.classifiers.wrapped_module import ScaledPixels, TwoClasses
+from wobbliness.classifiers.wrapped_module import DescribedModule, ScaledPixels, TwoClasses
 from wobbliness.errors import reason_of
 from wobbliness.quiet_libraries import logs_of
 
@@ -53,7 +53,7 @@ class ProgramOptions:
     scale: PixelScale | None = None
 
 
-class ExportedModule(torch.nn.Module):
+class ExportedModule(DescribedModule):
     """An exported program that gives scores `(B, K)` or labels `(B,)` for images channels first and for batches of any size.
 
     It stays in the mode it was exported in.
@@ -76,6 +76,7 @@ class ExportedModule(torch.nn.Module):
         super().__init__()
         images = _image_input(program)
         sizes = [size if isinstance(size, int) else None for size in images.shape]
+        self._sizes, self._wanted = sizes, options.output
         self._layout = find_layout(sizes, options.layout)
         self.batch_size: int | None = sizes[0]
         self.image_shape: ImageShape | None = image_shape(sizes, self._layout)
@@ -91,6 +92,10 @@ class ExportedModule(torch.nn.Module):
     def takes_bytes(self) -> bool:
         """Whether the program takes whole numbers of 8 bits."""
         return bool(self._dtype == torch.uint8)
+
+    def preprocessing(self) -> dict[str, str]:
+        """Describes the layout, and the output where one was asked for, for comparisons."""
+        return described_layout(self._sizes, self._layout) | ({} if self._wanted is None else {"output": str(self._wanted)})
 
     def train(self, mode: bool = True) -> "ExportedModule":
         """Changes nothing but the flag: an exported program has no modes."""

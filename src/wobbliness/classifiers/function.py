@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from wobbliness.classifiers.base import ScoredClassifier, as_array, in_blocks
-from wobbliness.classifiers.pixel_scale import PixelScale
+from wobbliness.classifiers.pixel_scale import PixelScale, described_scale
 from wobbliness.execution import Execution
 
 CALLING_THREAD = "one calling thread"
@@ -28,6 +28,10 @@ class FunctionClassifier(ScoredClassifier):
         self.num_classes, self._scale = num_classes, scale
         self._function = function
         self._as_tensor = as_tensor
+
+    def preprocessing(self) -> dict[str, str]:
+        """Also pixel values."""
+        return super().preprocessing() | described_scale(self._scale)
 
     def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
         """The class of each image, checked."""

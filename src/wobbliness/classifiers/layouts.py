@@ -47,6 +47,13 @@ def find_layout(shape: Sequence[int | None], declared: Layout | None, hint: Layo
     raise ValueError(f"expected a shape that tells where the channels are, got {list(shape)}; give layout nchw or nhwc")
 
 
+def described_layout(shape: Sequence[int | None], layout: Layout) -> dict[str, str]:
+    """Describes a layout, for comparisons: nothing where the shape tells it, or for channels first."""
+    axes = [shape[axis] in PICTURE_CHANNELS for axis in (1, 3)] if len(shape) == 4 else [False, False]
+    is_told = axes == [layout == "nchw", layout == "nhwc"]
+    return {} if is_told or layout == "nchw" else {"layout": layout}
+
+
 def image_shape(shape: Sequence[int | None], layout: Layout) -> ImageShape | None:
     """The shape of one image, channels first; None for batches of flat features, which images of any shape are flattened to."""
     if len(shape) < 3:

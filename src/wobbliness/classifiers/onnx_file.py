@@ -43,6 +43,10 @@ class OnnxClassifier(ScoredClassifier):
         self.threshold, self.told_threshold = threshold, self._graph.threshold
         self.image_shape = self._graph.image_shape
 
+    def preprocessing(self) -> dict[str, str]:
+        """Also pixel values, layout and output, as the file or the user says."""
+        return super().preprocessing() | self._graph.preprocessing()
+
     def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
         """The class of each image.
 

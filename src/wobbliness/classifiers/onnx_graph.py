@@ -102,6 +102,10 @@ class OnnxGraph:
         self.classes = None if chosen.is_float else classes_of(model.graph, chosen.name)
         self.threshold = threshold_of(model.graph, chosen.name, has_one_score=chosen.width == 1)
 
+    def preprocessing(self) -> dict[str, str]:
+        """Describes pixel values, layout and the output that is read, for comparisons."""
+        return {} if self._prepare is None else self._prepare.preprocessing() | {"output": self._output}
+
     def run(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
         """The output for a batch, made in blocks of `block_size`, or of the size that the graph fixes, and a rest.
 

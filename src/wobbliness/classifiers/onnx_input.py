@@ -7,10 +7,10 @@ import numpy as np
 import onnx
 from jaxtyping import Float32
 
-from wobbliness.classifiers.layouts import Layout, find_layout, image_shape
+from wobbliness.classifiers.layouts import Layout, described_layout, find_layout, image_shape
 from wobbliness.classifiers.onnx_metadata import PictureRules, picture_rules
 from wobbliness.classifiers.onnx_session import layout_hint
-from wobbliness.classifiers.pixel_scale import BYTE, PixelScale
+from wobbliness.classifiers.pixel_scale import BYTE, PixelScale, described_scale
 
 FLOAT_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
 INTEGER_TYPES = {f"tensor({kind.__name__})": kind for kind in (np.uint8, np.int8, np.uint16, np.int16, np.int32, np.int64)}
@@ -67,6 +67,11 @@ class OnnxInput:
             return None
         low, high = self._scale.low, self._scale.high
         return f"noisy copies are rounded and clipped to {low:g} ... {high:g}, since the graph takes {self._dtype.__name__}"
+
+    def preprocessing(self) -> dict[str, str]:
+        """Describes pixel values and layout, for comparisons."""
+        sizes = [size if isinstance(size, int) else None for size in self._declared]
+        return described_scale(self._scale) | described_layout(sizes, self._layout)
 
     def __call__(self, images: Float32[np.ndarray, "B ..."]) -> np.ndarray:
         """Images as the graph wants them.

@@ -75,6 +75,15 @@ class PixelScale:
         return [(np.multiply, width, 1), (np.add, low, 0), (np.subtract, mean, 0), (np.divide, std, 1)]
 
 
+def described_scale(scale: PixelScale | None) -> dict[str, str]:
+    """Describes pixel values, for comparisons: nothing where they stay as they are, one number where all channels have it."""
+    if scale is None:
+        return {}
+    mean, std = (values[:1] if len(set(values)) == 1 else values for values in (scale.mean, scale.std))
+    same = PixelScale(low=scale.low, high=scale.high, mean=mean, std=std)
+    return {} if same == PixelScale() else {"pixels": str(same)}
+
+
 BYTE = PixelScale(low=0.0, high=255.0, has_range=True)
 
 

@@ -13,6 +13,7 @@ from wobbliness.classifiers.base import ScoredClassifier, in_blocks
 from wobbliness.classifiers.compiled import compile_module, disagreement
 from wobbliness.classifiers.module_outputs import OneOutput, Reading
 from wobbliness.classifiers.onnx_graph import OnnxGraph
+from wobbliness.classifiers.wrapped_module import described_steps
 from wobbliness.errors import reason_of
 from wobbliness.execution import Execution
 from wobbliness.process_state import borrowed_state, is_forked
@@ -136,6 +137,11 @@ class TorchClassifier(ScoredClassifier):
         with self._made_ready():
             self._first_scores(examples.copy())
         return self.module if self._reading is None or self._reading.is_plain else OneOutput(self.module, self._reading)
+
+    def preprocessing(self) -> dict[str, str]:
+        """Also pixel values and layout, and the output where one was asked for."""
+        output = {} if self._wanted is None else {"output": str(self._wanted)}
+        return super().preprocessing() | output | described_steps(self.module)
 
     def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
         """The class of each image.

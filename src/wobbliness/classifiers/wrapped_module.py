@@ -2,10 +2,18 @@
 
 import torch
 
-from wobbliness.classifiers.pixel_scale import PixelScale
+from wobbliness.classifiers.pixel_scale import PixelScale, described_scale
 
 
-class ScaledPixels(torch.nn.Module):
+class DescribedModule(torch.nn.Module):
+    """A module that tells what it does besides what its author wrote."""
+
+    def preprocessing(self) -> dict[str, str]:
+        """Describes that as a text for each kind, for comparisons."""
+        return {}
+
+
+class ScaledPixels(DescribedModule):
     """A module that gets pixel values of its own range, and images in [0, 1] from outside."""
 
     mean: torch.Tensor
@@ -18,6 +26,10 @@ class ScaledPixels(torch.nn.Module):
             self.register_buffer(name, torch.from_numpy(column.copy()), persistent=False)
         self.image_shape = getattr(module, "image_shape", None)
 
+    def preprocessing(self) -> dict[str, str]:
+        """Its pixel values, and what is inside."""
+        return described_steps(self.module) | described_scale(self.scale)
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Whatever the module gives."""
         self.scale.check_channels(tuple(images.shape))
@@ -27,13 +39,17 @@ class ScaledPixels(torch.nn.Module):
         return self.module(scaled)  # type: ignore[no-any-return]
 
 
-class TwoClasses(torch.nn.Module):
+class TwoClasses(DescribedModule):
     """A module of one score for each image as one of two scores, 0 and score - threshold: class 1 begins above the threshold."""
 
     def __init__(self, module: torch.nn.Module, threshold: float) -> None:
         super().__init__()
         self.module, self.threshold = module, threshold
         self.image_shape = getattr(module, "image_shape", None)
+
+    def preprocessing(self) -> dict[str, str]:
+        """Its threshold, and what is inside."""
+        return described_steps(self.module) | {"threshold": f"{self.threshold:g}"}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Two scores `(B, 2)`.
@@ -47,6 +63,11 @@ class TwoClasses(torch.nn.Module):
             raise ValueError(f"expected one score for each image with a threshold, got {found}")
         above = score.flatten(1) - self.threshold if score.ndim > 1 else score[:, None] - self.threshold
         return torch.cat([torch.zeros_like(above), above], dim=1)
+
+
+def described_steps(module: torch.nn.Module) -> dict[str, str]:
+    """Describes the steps around a module, for comparisons; nothing for a module as its author made it."""
+    return module.preprocessing() if isinstance(module, DescribedModule) else {}
 
 
 def threshold_of(module: torch.nn.Module) -> float | None:
