@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from made_studies import edit_study_file, make_study, recipe, snapshot
 from test_cli import run
@@ -436,6 +437,54 @@ def test_an_unpacking_that_fails_leaves_nothing(monkeypatch, study, tmp_path):
             unpack_study(tmp_path / "packed", out)
     assert list((tmp_path / "empty").iterdir()) == []
     assert not (tmp_path / "a").exists()
+
+
+def test_an_unpacking_of_a_damaged_record_leaves_nothing(monkeypatch, capsys, study, tmp_path):
+    pack_study(study, tmp_path / "packed")
+    rows = pd.read_parquet(tmp_path / "packed" / "measure-000.parquet")
+    rows.iloc[1:].to_parquet(tmp_path / "packed" / "measure-000.parquet")
+    code, _, err = run(monkeypatch, capsys, "study", "unpack", tmp_path / "packed", tmp_path / "out")
+    assert (code, err.count("\n"), "expected a whole record" in err) == (2, 1, True)
+    assert not (tmp_path / "out").exists()
+    rows.to_parquet(tmp_path / "packed" / "measure-000.parquet")
+    unpack_study(tmp_path / "packed", tmp_path / "out")
+
+
+@pytest.mark.parametrize("failing", ["write_json", "write_bytes"])
+def test_a_packing_that_fails_leaves_what_was_there(monkeypatch, study, tmp_path, failing):
+    pack_study(study, tmp_path / "packed")
+    before = snapshot(tmp_path)
+
+    def fail(*_):
+        raise CannotWrite("cannot write: no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"wobbliness.study.packing.{failing}", fail)
+        for folder in (tmp_path / "packed", tmp_path / "new" / "packed"):
+            with pytest.raises(CannotWrite):
+                pack_study(study, folder)
+    assert snapshot(tmp_path) == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_packing_that_was_killed_is_begun_again(study, tmp_path):
+    folder = tmp_path / "packed"
+    (folder / ".packing").mkdir(parents=True)
+    for name in (".packing/study.json", "records.parquet", "measure-000.parquet"):
+        (folder / name).write_text("cut")
+    pack_study(study, folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["measure-000.parquet", "records.parquet", "study.json"]
+    (folder / "study.json").unlink()
+    with pytest.raises(ValueError, match="or a packed study, got"):  # no sign that the tables are ours
+        pack_study(study, folder)
+
+
+def test_a_packed_study_that_is_replaced_keeps_its_permissions(study, tmp_path):
+    pack_study(study, tmp_path / "packed")
+    for path in (tmp_path / "packed").iterdir():
+        path.chmod(0o640)
+    pack_study(study, tmp_path / "packed")
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "packed").iterdir()} == {0o640}
 
 
 def test_packing_removes_only_what_packing_wrote(study, tmp_path):

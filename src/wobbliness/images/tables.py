@@ -159,11 +159,12 @@ class ParquetTable:
             for chunk in chunks:
                 if chunk.path_in_schema.split(".")[0] in columns.names:
                     stored = min(chunk.total_compressed_size, self._path.stat().st_size)
-                    found = list(pages(stream, chunk))
-                    check_expansion(sum(page.unpacked for page in found), stored, str(self._path))
-                    self._largest_page = max(self._largest_page, *(page.unpacked for page in found), 1)
+                    unpacked = num_values = 0
+                    for page in pages(stream, chunk):  # a file may hold as many empty ones as it has bytes
+                        unpacked, num_values = unpacked + page.unpacked, num_values + page.num_values
+                        self._largest_page = max(self._largest_page, page.unpacked)
+                    check_expansion(unpacked, stored, str(self._path))
                     if columns.holds_arrays:  # in nested lists a run of equal numbers takes no bytes
-                        num_values = sum(page.num_values for page in found)
                         check_expansion(num_values * _LARGEST_VALUE, stored, str(self._path))
 
     def rows(self, columns: Columns) -> Iterator[Any]:

@@ -18,6 +18,7 @@ SEAL = "checksum"
 CHECKPOINTS = "checkpoints"
 DAMAGED = "damaged"
 UNPACKING = ".unpacking"  # what a study is unpacked in; one that was killed leaves it
+PACKING = ".packing"  # likewise, what it is packed in
 CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP)  # some network file systems flush no folders
 MAX_JSON_BYTES = 2**24  # eighty times the largest record of the published studies; in memory it may take twenty times as much
 MAX_JSON_DEPTH = 32

@@ -13,6 +13,7 @@ import pandas as pd
 from wobbliness.study.bounded_tables import Budget, packed_rows, packed_texts
 from wobbliness.study.cell_plan import plan
 from wobbliness.study.files import (
+    PACKING,
     UNPACKING,
     CannotWrite,
     check_study_folder,
@@ -37,6 +38,8 @@ _PART = re.compile(rf"(?:{'|'.join(KINDS.values())})-[0-9]{{3,6}}\.parquet")
 def pack_study(out: Path, folder: Path) -> None:
     """Writes the records of a study folder, without networks and perturbations, to a few files of well under 1 MB.
 
+    They are written beside their places and renamed: where the disk is full, a packed study that was there is still whole.
+
     Args:
         out: the study's folder.
         folder: new or empty, or a packed study, which is replaced.
@@ -51,15 +54,13 @@ def pack_study(out: Path, folder: Path) -> None:
     texts = [json.dumps(read_content(out / "records", name)) for name in names]
     parts = dict(_packed_parts(out, names))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in _part_files(folder):
-            old.unlink()
+        with _packing(folder) as beside:
+            write_bytes(beside / METADATA, _bytes(pd.DataFrame({"cell": names, "record": texts})))
+            for name, part in parts.items():
+                write_bytes(beside / name, _bytes(part))
+            write_json(beside / STUDY_FILE, read_json(out / STUDY_FILE))
     except OSError as error:
         raise CannotWrite(f"cannot write {folder}: {error.strerror or error}") from error
-    write_bytes(folder / METADATA, _bytes(pd.DataFrame({"cell": names, "record": texts})))
-    for name, part in parts.items():
-        write_bytes(folder / name, _bytes(part))
-    write_json(folder / STUDY_FILE, read_json(out / STUDY_FILE))
 
 
 def unpack_study(folder: Path, out: Path) -> None:
@@ -85,6 +86,7 @@ def unpack_study(folder: Path, out: Path) -> None:
             for cell, table, content in _unpacked(folder, known, tables):
                 write_bytes(beside / "records" / f"{cell}.parquet", table)
                 write_json(beside / "records" / f"{cell}.json", content)
+                read_record(beside / "records", cell)  # a report would refuse it, and the folder would be taken
             write_json(beside / STUDY_FILE, read_json(folder / STUDY_FILE))
     except OSError as error:
         raise CannotWrite(f"cannot write {out}: {error.strerror or error}") from error
@@ -93,7 +95,10 @@ def unpack_study(folder: Path, out: Path) -> None:
 def _check_target(folder: Path) -> None:
     """ValueError where packing would write over something other than a packed study, or follow a link in one."""
     check_study_folder(folder)
-    if (folder / "records").exists() or (folder.exists() and any(folder.iterdir()) and not (folder / STUDY_FILE).is_file()):
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    is_begun = PACKING in names and all(name in (PACKING, METADATA, LOCKS) or _PART.fullmatch(name) for name in names)
+    is_other = bool(names) and not is_begun and not (folder / STUDY_FILE).is_file()
+    if (folder / "records").exists() or is_other or (folder.exists() and not folder.is_dir()):
         raise ValueError(f"expected a new or empty folder, or a packed study, got {folder}")
 
 
@@ -108,6 +113,39 @@ def _packed_parts(out: Path, names: list[str]) -> Iterator[tuple[str, pd.DataFra
 def _part_files(folder: Path) -> list[Path]:
     """The tables that packing writes, and no others that someone keeps beside them."""
     return sorted(path for path in folder.iterdir() if path.name == METADATA or _PART.fullmatch(path.name))
+
+
+@contextmanager
+def _packing(folder: Path) -> Iterator[Path]:
+    """A new folder inside of another, whose files take the places of the packed study there; nothing is left where that fails."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    beside = folder / PACKING
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        yield beside
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        with suppress(OSError):
+            for place in made:
+                place.rmdir()
+        raise
+    names = {path.name for path in beside.iterdir()}
+    for old in _part_files(folder):
+        if old.name not in names:
+            old.unlink()
+    for new in sorted(beside.iterdir(), key=lambda path: path.name == STUDY_FILE):  # the study's file last
+        _move(new, folder / new.name)
+    beside.rmdir()
+
+
+def _move(new: Path, path: Path) -> None:
+    """Renames a file to its place; one that was there hands on its permissions."""
+    if path.is_file():
+        with suppress(OSError):  # a file system without modes
+            new.chmod(path.stat().st_mode & 0o777)
+    new.replace(path)
 
 
 @contextmanager
