@@ -40,6 +40,19 @@ def test_columns_are_found_by_type_or_named(tmp_path):
     assert (read.labels.tolist(), read.class_names) == ([0, 1], ("no", "yes"))
 
 
+def test_a_table_of_two_columns_of_one_name_or_of_no_rows_is_refused(tmp_path):
+    pictures = pa.array([png(GREY)] * 2)
+    for columns, names, said in (
+        ([pictures, pictures], ["image", "image"], "^expected columns of different names, got image, image$"),
+        ([pictures[:0]], ["image"], "^expected at least one picture, got none in"),
+    ):
+        pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "table.parquet")
+        with pytest.raises(ValueError, match=said):
+            read_images(tmp_path / "table.parquet")
+    pq.write_table(pa.Table.from_arrays([pictures, pictures], ["image", "other"]), tmp_path / "table.parquet")
+    assert len(read_images(tmp_path / "table.parquet")) == 2
+
+
 def test_a_path_in_a_table_is_never_opened(tmp_path):
     secret = save(tmp_path / "secret.png", png(GREY))
     with pytest.raises(ValueError, match="^expected the bytes of a picture in each row"):

@@ -22,6 +22,7 @@ from wobbliness.input_files import check_regular
 
 SPLIT_OF_SHARD = re.compile(r"(?P<split>.*?)-\d+-of-\d+.*\.parquet", re.IGNORECASE)
 MAX_NAME_LENGTH = 4096
+MAX_SHOWN = 200  # characters of names in a message
 
 _BATCH_ROWS, _BATCH_BYTES = 64, 64 * 2**20
 _LARGEST_VALUE = 8  # bytes that a number of a list takes at most while it is read
@@ -122,7 +123,13 @@ def read_rows(
 
 
 def column_types(schema: Any) -> Features:
-    """Types of the columns: those that the hub's libraries wrote into the file, else by the Arrow types."""
+    """Types of the columns: those that the hub's libraries wrote into the file, else by the Arrow types.
+
+    Raises:
+        ValueError: two columns have one name.
+    """
+    if len(set(schema.names)) < len(schema.names):
+        raise ValueError(f"expected columns of different names, got {', '.join(sorted(schema.names))[:MAX_SHOWN]}")
     features: dict[str, Any] = {field.name: _feature(field.type) for field in schema}
     try:
         written = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
@@ -153,6 +160,8 @@ class ParquetTable:
         """ValueError where a column is missing, or unpacks to far more than it stores."""
         check_columns(self.schema, columns, self._path)
         metadata = self._file.metadata
+        if metadata.num_rows < 1:  # then a column need not have pages either
+            raise ValueError(f"expected at least one picture, got none in {self._path}")
         groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
         chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
         with self._path.open("rb") as stream:
