@@ -5,8 +5,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from wobbliness.study.drawing import BLUE, GREEN, ORANGE, draw_boxes, label_boxes, side_by_side
+from wobbliness.study.recipes import PAPER_TRIGGERS
 from wobbliness.study.tables import Tables, parameter_sigma, points_of
-from wobbliness.triggers import TRIGGER_NAMES, trigger
+from wobbliness.triggers import trigger
 
 
 def draw_noise_ball(tables: Tables) -> Figure:
@@ -56,7 +57,7 @@ def draw_sigma(tables: Tables) -> Figure:
 def draw_triggers(tables: Tables) -> Figure:  # noqa: ARG001 - every figure is drawn from the tables; this one needs none
     """Fig. 3: the six triggers."""
     figure = Figure(figsize=(6.4, 1.5), layout="constrained")
-    for axis, name in zip(np.ravel(figure.subplots(1, len(TRIGGER_NAMES))), TRIGGER_NAMES, strict=True):
+    for axis, name in zip(np.ravel(figure.subplots(1, len(PAPER_TRIGGERS))), PAPER_TRIGGERS, strict=True):
         picture = trigger(name).apply(np.full((1, 1, 8, 8), 0.4, np.float32))[0, 0]
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
         axis.set(xticks=[], yticks=[], title=name)

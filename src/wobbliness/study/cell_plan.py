@@ -4,9 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from wobbliness.study.recipes import Recipe
+from wobbliness.study.recipes import PAPER_TRIGGERS, Recipe
 from wobbliness.study.specs import Cell, CleanseSpec, MeasureSpec, NetworkSpec, ResponseSpec, Spec, UniversalSpec, needed_specs
-from wobbliness.triggers import TRIGGER_NAMES
 
 CLEAN_BATCHES = 3  # to choose sigma on, to compare with, and to compare clean with clean
 FORMS = ("first", "smallest")
@@ -94,7 +93,7 @@ def _detection_specs(study: Recipe) -> Iterator[tuple[str, Spec]]:
         crafted = {"C8": list(_universal_suspects(recipe, network)), "C9": list(_cleanse_suspects(recipe, network))}
         if crafted["C9"] and network.trigger is not None:  # implanted triggers, to tell the candidates from
             crafted["C9"].append(_suspect(recipe, network, recipe.detection_points, trigger=network.trigger))
-        triggered = [_suspect(recipe, network, recipe.detection_points, trigger=name) for name in TRIGGER_NAMES]
+        triggered = [_suspect(recipe, network, recipe.detection_points, trigger=name) for name in PAPER_TRIGGERS]
         for claim, suspects in {"C7": triggered, **crafted}.items():
             for suspect in suspects:
                 yield claim, _clean(recipe, network, recipe.detection_points)

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from wobbliness.statistics import is_outlier
+from wobbliness.study.recipes import PAPER_TRIGGERS
 from wobbliness.study.tables import Tables
-from wobbliness.triggers import TRIGGER_NAMES, trigger
+from wobbliness.triggers import trigger
 
 GREY = 0.4
 SIDES = {"digits": 8}  # pixels of a stand-in where the records hold no picture; 28 for any other data set
@@ -25,7 +26,7 @@ def explorer(tables: Tables) -> dict[str, Any] | None:
     return {
         "sigmas": sigmas,
         "first_sigma": len(sigmas) // 2,
-        "standins": {name: _pixels(name, side) for name in ("", *TRIGGER_NAMES)},
+        "standins": {name: _pixels(name, side) for name in ("", *PAPER_TRIGGERS)},
         "standin_shape": {"height": side, "width": side, "channels": 1},
         "shape": tables.pictures[["height", "width", "channels"]].iloc[0].to_dict() if len(tables.pictures) else None,
         "networks": [_network(tables, str(name), of_network) for name, of_network in rows.groupby("network", sort=False)],

@@ -22,11 +22,13 @@ from wobbliness.study.files import (
     write_bytes,
     write_json,
 )
+from wobbliness.study.identity import required_fields
 from wobbliness.study.limits import shown
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.record_checks import check_record
 from wobbliness.study.specs import (
     KINDS,
+    READ_SCHEMAS,
     SCHEMA_VERSION,
     Cell,
     Spec,
@@ -35,6 +37,7 @@ from wobbliness.study.specs import (
 from wobbliness.study.typed_json import from_json
 
 STUDY_FILE = "study.json"
+_READ = " or ".join(map(str, READ_SCHEMAS))
 _KIND_TYPES: dict[str, Any] = {kind: made for made, kind in KINDS.items()}
 RECORDED_LIBRARIES = ("wobbliness", "torch", "numpy", "scipy", "scikit-learn", "datasets")
 
@@ -123,10 +126,8 @@ def read_content(folder: Path, name: str) -> dict[str, Any]:
         ValueError: it is missing, damaged, or of another schema.
     """
     content = read_json(folder / f"{name}.json")
-    if content.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(
-            f"expected a record of schema {SCHEMA_VERSION}, got {shown(content.get('schema_version'))} in {name}.json"
-        )
+    if content.get("schema_version") not in READ_SCHEMAS:
+        raise ValueError(f"expected a record of schema {_READ}, got {shown(content.get('schema_version'))} in {name}.json")
     if not is_intact(content) or (SEAL in content) != ("files" in content):
         raise ValueError(f"expected the content that was written in {name}.json, got another checksum")
     return content
@@ -162,14 +163,14 @@ def read_recipe(out: Path) -> Recipe:
     """
     check_study_folder(out)
     content = read_json(out / STUDY_FILE)
-    if content.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(f"expected a study of schema {SCHEMA_VERSION}, got {shown(content.get('schema_version'))} in {out}")
+    if content.get("schema_version") not in READ_SCHEMAS:
+        raise ValueError(f"expected a study of schema {_READ}, got {shown(content.get('schema_version'))} in {out}")
     if not is_intact(content):
         raise ValueError(f"expected the content that was written in {out / STUDY_FILE}, got another checksum")
-    missing = [name for name in Recipe.__dataclass_fields__ if name not in content]
+    missing = [name for name in required_fields(Recipe) if name not in content]
     if missing:
         raise ValueError(f"expected a whole study in {out / STUDY_FILE}, got no {', '.join(missing)}")
     try:
-        return from_json(Recipe, {name: content[name] for name in Recipe.__dataclass_fields__})
+        return from_json(Recipe, {name: content[name] for name in Recipe.__dataclass_fields__ if name in content})
     except ValueError as error:
         raise ValueError(f"expected a whole study in {out / STUDY_FILE}, got {cause_of(error)}") from error

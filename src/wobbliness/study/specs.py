@@ -3,13 +3,15 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
+from wobbliness.study.identity import IDENTITY_SCHEMA, identity
 from wobbliness.study.limits import MAX_SEED, check_choice, check_names, check_ranges
 from wobbliness.study.poisoning import ThreatModel
 from wobbliness.triggers import TRIGGER_NAMES
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+READ_SCHEMAS = (3, 4)  # of files; 4 may leave out fields that 3 did not have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +152,6 @@ def network_of(spec: Spec) -> NetworkSpec:
 
 
 def cell_name(spec: Spec) -> str:
-    """Kind and hash of a spec: equal for equal specs, in any process."""
-    text = json.dumps({"schema": SCHEMA_VERSION, **asdict(spec)}, sort_keys=True)
+    """Returns the kind and a hash of the identity of a spec: equal for equal specs, in any process."""
+    text = json.dumps({"schema": IDENTITY_SCHEMA, **identity(spec)}, sort_keys=True)
     return f"{KINDS[type(spec)]}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"

@@ -1,0 +1,84 @@
+"""What an object is known by in records: values that outlive fields added later.
+
+The identity of a frozen dataclass is the plain values of its fields, without those that were added after schema 3 and have
+their default. So a field that is added with a default renames no cell, and a record without it reads as the default.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Any
+
+IDENTITY_SCHEMA = 3
+"""Part of every name; the schema of the files may grow, this may not."""
+
+NAMED_AT_DEFAULT: Mapping[str, frozenset[str]] = {
+    "MeasureSpec": frozenset({"crafted", "form", "per_class"}),
+    "Universal": frozenset({"target_class", "fooling_rate", "num_images"}),
+    "Cleanse": frozenset({"num_images", "restarts", "max_steps", "num_points"}),
+    "Recipe": frozenset(
+        {
+            "parameter_networks",
+            "parameter_points",
+            "draws_grid",
+            "draws_sigmas",
+            "parameter_sigmas",
+            "effect_networks",
+            "effect_points",
+            "inactive_trigger",
+            "strength_networks",
+            "class_networks",
+            "class_points",
+            "detection_networks",
+            "detection_points",
+            "universals",
+            "cleanse",
+            "response_levels",
+            "draws",
+            "own_points",
+            "control_pairs",
+            "control_points",
+        }
+    ),
+}
+"""Fields of schema 3 that have a default and count nonetheless, by class; frozen: a new field is never added here."""
+
+
+def identity(made: Any) -> dict[str, Any]:
+    """Returns the plain values that a dataclass is known by, those of dataclasses inside it likewise.
+
+    Args:
+        made: an instance of a frozen dataclass, which may hold others, and tuples of them.
+    """
+    kept = _named_at_default(type(made))
+    return {
+        field.name: _plain(value)
+        for field in fields(made)
+        if not _is_default(field, value := getattr(made, field.name)) or field.name in kept
+    }
+
+
+def required_fields(kind: type) -> tuple[str, ...]:
+    """Returns the fields without which a written object is not whole; one that is missing else has its default."""
+    kept = _named_at_default(kind)
+    return tuple(field.name for field in fields(kind) if field.name in kept or not _has_default(field))
+
+
+def _named_at_default(kind: type) -> frozenset[str]:
+    return frozenset().union(*(NAMED_AT_DEFAULT.get(base.__name__, frozenset()) for base in kind.__mro__))
+
+
+def _has_default(field: Field[Any]) -> bool:
+    return field.default is not MISSING or field.default_factory is not MISSING
+
+
+def _is_default(field: Field[Any], value: Any) -> bool:
+    if not _has_default(field):
+        return False
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    return bool(default == value)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return identity(value)
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
