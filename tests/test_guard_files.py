@@ -284,6 +284,17 @@ def test_a_guard_that_is_fitted_anew_forgets_its_file(fitted, folder, digits):
     assert opened_again("model.onnx", folder / "anew") == []
 
 
+def test_a_path_is_opened_to_compare_and_what_does_not_open_is_left(fitted, folder):
+    kept = fitted(mean=0.5)
+    with pytest.warns(UserWarning, match="mean 0.5, std 1, and is used with pixels as it is"):
+        wobbliness.load_guard(kept, str(folder / "model.onnx"))
+    change_settings(kept, model=..., model_digest=...)
+    assert wobbliness.load_guard(kept, None).classifier is None
+    guard = wobbliness.SmoothnessGuard(str(folder / "model.onnx"), **SETTINGS).fit(np.load("clean.npy"))
+    wobbliness.save_guard(guard, folder / "of a path")
+    assert opened_again("model.onnx", folder / "of a path") == []
+
+
 def test_names_in_a_guard_cannot_steer_a_terminal(fitted, folder):
     change_settings(fitted(), model="\x1b[2J", model_digest="onnx:0")
     (line,) = opened_again("model.onnx", folder / "guard")

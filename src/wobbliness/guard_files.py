@@ -132,7 +132,10 @@ def preprocessing_mismatch(guard: SmoothnessGuard, *, resized: bool | None = Non
     fitted: dict[str, str] | None = getattr(guard, "preprocessing_", None)
     if fitted is None or _is_of_another_kind(guard):
         return None
-    given = _preprocessing(guard, resized)
+    try:
+        given = _preprocessing(guard, resized)
+    except ValueError:  # no classifier, or none that opens: said once it is to judge
+        return None
     kinds = sorted(kind for kind in {*fitted, *given} if fitted.get(kind) != given.get(kind))
     if resized is None or RESIZE not in fitted:
         kinds = [kind for kind in kinds if kind != RESIZE]
