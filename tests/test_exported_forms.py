@@ -135,6 +135,13 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("num_best", [2, 3])
+def test_the_best_few_values_are_no_scores(num_best, tmp_path):
+    path = save_program(Form(lambda made: made.logits.topk(num_best).values), tmp_path / "m.pt2", PICTURES)
+    with pytest.raises(ValueError, match="^expected scores of the classes, got values sorted in descending order"):
+        wobbliness.measure(path, IMAGES, SIGMA, draws=DRAWS)
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_could_not_be_meant_is_refused(case, tmp_path):
     answer, options, message = REFUSED[case]

@@ -42,11 +42,15 @@ def larger():
     return build_network("small_cnn", (1, 8, 8), 11, seed=0).eval()
 
 
+def exported(network, images):
+    return compiled._graph(network, images, compiled.PLAIN).SerializeToString()
+
+
 def declared(seed):
     """A network of a structure that is declared, and its graph."""
     network = small(seed)
     compiled.declare_structure(network, networks.structure(network))
-    return network, compiled._export(network, SMALL)
+    return network, exported(network, SMALL)
 
 
 def another_process(monkeypatch, folder=None):
@@ -62,22 +66,22 @@ def another_process(monkeypatch, folder=None):
 def test_one_export_serves_modules_of_one_structure(architecture, shape, exports, num_exports):
     images = np.random.default_rng(0).uniform(size=(4, *shape)).astype(np.float32)
     pair = [build_network(architecture, shape, 10, seed=seed).eval() for seed in (0, 1)]
-    own = [compiled._export(network, images) for network in pair]
+    own = [exported(network, images) for network in pair]
     assert num_exports() == 2
     for network in pair:
         compiled.declare_structure(network, architecture)
-    assert [compiled._export(network, images) for network in pair] == own
+    assert [exported(network, images) for network in pair] == own
     assert num_exports() == 2 + exports  # normalisation folded into the weights of a convolution: each is exported by itself
 
 
 def test_an_export_serves_the_processes_to_come(num_exports, monkeypatch, tmp_path):
     first, content = declared(seed=0)
     another_process(monkeypatch)
-    assert compiled._export(first, SMALL) == content
+    assert exported(first, SMALL) == content
     second, from_kept = declared(seed=1)
     assert num_exports() == 1
     another_process(monkeypatch, tmp_path / "empty")
-    assert compiled._export(second, SMALL) == from_kept
+    assert exported(second, SMALL) == from_kept
     assert num_exports() == 2
     assert len(list((tmp_path / "kept" / "graphs").iterdir())) == 1
 
@@ -100,7 +104,7 @@ def test_a_damaged_export_is_made_again(damage, num_exports, monkeypatch, tmp_pa
     else:
         path.write_bytes({"cut": whole[:-9], "flipped": whole[:-1] + bytes([whole[-1] ^ 1]), "emptied": b""}[damage])
     another_process(monkeypatch)
-    assert compiled._export(network, SMALL) == content
+    assert exported(network, SMALL) == content
     assert num_exports() == 2
     assert [file.name for file in path.parent.iterdir()] == [path.name]  # nothing unfinished
     assert path.is_dir() or path.read_bytes() == whole
@@ -111,7 +115,7 @@ def test_a_kept_graph_of_other_shapes_is_made_again(num_exports, monkeypatch):
     for other in (b"no graph", compiled.template_of(compiled._exported(larger(), SMALL), larger().state_dict()).content):
         another_process(monkeypatch)
         monkeypatch.setattr(compiled, "recall", lambda _, kept=other: kept)
-        assert compiled._export(network, SMALL) == content
+        assert exported(network, SMALL) == content
     assert num_exports() == 4
 
 

@@ -127,6 +127,65 @@ def test_numbers_of_the_best_classes_are_no_scores(name, compiled, few):
         wobbliness.measure(lambda batch: of_function(torch.from_numpy(batch)).numpy(), few, **SETTINGS)
 
 
+def in_sorted_order(logits):
+    return logits.gather(1, logits.argsort(1, descending=True))
+
+
+SORTED = {
+    "the best three": lambda _, logits: logits.topk(3).values.softmax(1),
+    "all in descending order": lambda _, logits: in_sorted_order(logits),
+    "all in ascending order": lambda _, logits: logits.T.msort().T,
+}
+
+
+def as_arrays(module):
+    def call(batch):
+        with torch.no_grad():
+            return module(torch.from_numpy(batch)).numpy()
+
+    return call
+
+
+@pytest.mark.parametrize("compiled", [True, False, None])
+@pytest.mark.parametrize("name", SORTED)
+def test_sorted_values_are_no_scores(name, compiled, few):
+    module = giving(SORTED[name], 5)
+    classifier = as_arrays(module) if compiled is None else wobbliness.open_classifier(module, compiled=compiled)
+    with pytest.raises(ValueError, match="^expected scores of the classes, got values sorted in (de|a)scending order") as refusal:
+        wobbliness.measure(classifier, few, **SETTINGS)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_better_of_two_values_is_no_class(few):
+    with pytest.raises(ValueError, match="got values sorted in descending order"):
+        wobbliness.measure(giving(lambda _, logits: logits.topk(2).values), few, **SETTINGS)
+
+
+def test_cumulative_probabilities_are_no_scores(few):
+    module = as_arrays(giving(lambda _, logits: logits.sigmoid().cumprod(1), 4))
+    for block_size in (1, 20, None):
+        with pytest.raises(ValueError, match="got values sorted in descending order"):
+            wobbliness.measure(module, few, block_size=block_size, **SETTINGS)
+
+
+IN_ORDER_BY_CHANCE = {
+    "images of one class": lambda _, logits: logits * 0.1 + torch.tensor([2.0, 1.0, 0.0]),
+    "two classes": lambda _, logits: logits[:, :2] * 0.1 + torch.tensor([9.0, 0.0]),
+    "certain": lambda _, logits: torch.nn.functional.one_hot((logits * 0).argmax(1), 3).float(),
+    "the same for all images": lambda _, logits: logits * 0 + torch.tensor([2.0, 1.0, 0.0]),
+    "sorted features in it": lambda hidden, logits: logits + hidden.sort(1).values[:, :3],
+    "the largest of each channel": lambda hidden, _: hidden.unflatten(1, (4, -1)).sort(2).values[:, :, -1:].squeeze(2),
+}
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("name", IN_ORDER_BY_CHANCE)
+def test_scores_that_are_in_order_by_chance_are_scores(name, compiled, few):
+    module = giving(IN_ORDER_BY_CHANCE[name]).eval()
+    votes = wobbliness.measure(wobbliness.open_classifier(module, compiled=compiled), few, 0.1, draws=20)
+    assert np.array_equal(votes.counts.sum(axis=1), [20] * len(few))
+
+
 @pytest.mark.parametrize("kind", [np.int64, np.uint32])
 def test_votes_and_integers_with_a_sign_are_scores(kind, few):
     weights = np.random.default_rng(0).normal(size=(7, 64, 3))

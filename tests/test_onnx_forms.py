@@ -349,6 +349,18 @@ REFUSED = {
         {},
         "expected scores of classes in their own order, got values: .* sorted by TopK",
     ),
+    "scores in the order of their places": (
+        {
+            "after": [
+                ("TopK", ["s", "all"], ["best", "places"], {}),
+                ("GatherElements", ["s", "places"], ["scores"], {"axis": 1}),
+            ],
+            "outputs": [("scores", FLOAT, [None, NUM_CLASSES])],
+            "constants": [("all", np.array([NUM_CLASSES]))],
+        },
+        {},
+        "expected scores of classes in their own order, got scores: .* sorted by TopK",
+    ),
     "a threshold that is none": ({}, {"threshold": float("nan")}, "expected a finite threshold"),
 }  # fmt: skip
 

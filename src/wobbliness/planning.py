@@ -20,6 +20,7 @@ from wobbliness.probing import (
     BlockWatch,
     CompanyError,
     NotRepeatableError,
+    OrderWatch,
     in_whole_blocks,
     probe,
     require_alone,
@@ -96,7 +97,7 @@ class Plan:
 
     def _probed(self, execution: Execution, examples: np.ndarray, own_size: int | None) -> "Prepared":
         """One copy at a time where the company of an image has a say in its answer."""
-        answers, is_on_device = self._answers, isinstance(self.classifier, DeviceCounter)
+        answers, is_on_device = OrderWatch(self._answers), isinstance(self.classifier, DeviceCounter)
         size, num_copies = execution.block_size or 1, 0 if is_on_device else len(self.images) * len(self.span)
         has_one_size = own_size is not None and not is_on_device
         try:
@@ -106,6 +107,7 @@ class Plan:
         except Exception:  # of any kind, from a classifier that takes no blocks of other sizes
             has_one_size = True
             seen = probe(in_whole_blocks(answers, size), examples, block_size=size, num_copies=num_copies)
+        answers.require_unsorted(examples, size)
         if seen is None:
             watched = self.classifier if has_one_size else BlockWatch(self.classifier, len(self.sigmas))
             return Prepared(execution=execution, classify=watched.classify)

@@ -24,6 +24,11 @@ SAME_CALL = 8  # units in the last place, of the largest score, by which an answ
 SCORE_TOLERANCE = 1e-4  # of the largest score or of 1, by which a score may depend on the size of the block
 HALF_TOLERANCES = {"bfloat16": 2.0**-5, "float16": 2.0**-8}  # for scores that are all of such a type
 
+LEAST_SORTED = 3  # different scores of an image, whose order tells something; such answers for which more are asked
+ENOUGH_SORTED = 16  # different answers, all sorted, that are no chance
+LARGE_NOISE = np.float32(100)  # standard deviation, pixel units of [0, 1]
+NUM_STRANGE = 16  # images of each kind that are asked where all answers were sorted
+
 Answers: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
 
 
@@ -126,6 +131,86 @@ def _probe_in_company(answers: Answers, images: Float32[np.ndarray, "E ..."], ot
         if not _are_close(together, answer).all():
             return _difference(together, answer, circumstance)
     return None
+
+
+class OrderWatch:
+    """Answers of a classifier, and whether all of them were sorted, as those of top-k and sort are."""
+
+    def __init__(self, answers: Answers) -> None:
+        """Begins to watch.
+
+        Args:
+            answers: gives scores or labels for images, in blocks of a size.
+        """
+        self._answers, self._orders, self._kinds = answers, set[str | None](), set[bytes]()
+
+    def __call__(self, images: np.ndarray, block_size: int) -> np.ndarray:
+        """Asks for answers and looks at their order."""
+        answer = self._answers(images, block_size)
+        self._orders.add(order_of(answer))
+        if len(self._kinds) < ENOUGH_SORTED and len(self._orders) == 1 and self.order:
+            self._kinds.update(row.tobytes() for row in answer if len(np.unique(row)) >= LEAST_SORTED)
+        return answer
+
+    @property
+    def order(self) -> str | None:
+        """The order of all answers so far, in a word; None where one had another order or none."""
+        return next(iter(self._orders)) if len(self._orders) == 1 else None
+
+    def require_unsorted(self, examples: Float32[np.ndarray, "E ..."], block_size: int) -> None:
+        """Asks for more images where all answers were sorted, which are unlike any that a network was trained on.
+
+        A network that sees one class only may well rank the others alike. It does not on all of
+        these, and least on those of large values, where its biases do not count.
+
+        Args:
+            examples: as they were classified.
+            block_size: of the measurement.
+
+        Raises:
+            ValueError: all are sorted, and enough of them differ from each other.
+        """
+        if len(self._kinds) < LEAST_SORTED:
+            return
+        taken = [self.order is not None and self._takes(images, block_size) for images in _strange(examples)]
+        if any(taken) and self.order is not None and len(self._kinds) >= ENOUGH_SORTED:
+            raise ValueError(sorted_scores(self.order))
+
+    def _takes(self, images: np.ndarray, block_size: int) -> bool:
+        try:
+            in_whole_blocks(self, block_size)(images, block_size)
+        except Exception:  # of any kind; a classifier need not take such images
+            return False
+        return True
+
+
+def order_of(scores: Shaped[np.ndarray, "B ..."]) -> str | None:
+    """Returns the order that the scores of every image have, `descending` or `ascending`; None for another, and for labels."""
+    rows = scores.reshape(len(scores), -1)
+    if rows.shape[1] < 2 or rows.dtype.kind not in "iuf":
+        return None
+    left, right = rows[:, :-1], rows[:, 1:]
+    if (left >= right).all():
+        return "descending"
+    return "ascending" if (left <= right).all() else None
+
+
+def sorted_scores(order: str) -> str:
+    """Returns what to say of scores that are sorted."""
+    return (
+        f"expected scores of the classes, got values sorted in {order} order, as of topk or sort, whose places are no classes; "
+        "give the scores before they are sorted, or labels"
+    )
+
+
+def _strange(examples: Float32[np.ndarray, "E ..."]) -> list[Float32[np.ndarray, "S ..."]]:
+    """Returns images in [0, 1], which are negatives, pixels in disorder and noise, and noise of large values."""
+    rng = np.random.default_rng(0)
+    some = examples[_spread(len(examples), NUM_STRANGE)].clip(0, 1)
+    mixed = rng.permuted(some.reshape(len(some), -1), axis=1).reshape(some.shape)
+    noise = rng.random(some.shape, dtype=np.float32)
+    large = LARGE_NOISE * rng.standard_normal(some.shape, dtype=np.float32)
+    return [np.concatenate([1 - some, mixed, noise]), large]
 
 
 def in_whole_blocks(answers: Answers, block_size: int) -> Answers:

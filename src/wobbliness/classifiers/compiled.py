@@ -20,6 +20,7 @@ from wobbliness.classifiers.kept_exports import keep, recall
 from wobbliness.classifiers.module_digest import ModuleDigest, module_digest
 from wobbliness.classifiers.module_outputs import OneOutput, Reading
 from wobbliness.classifiers.onnx_graph import OnnxGraph, over_blocks
+from wobbliness.classifiers.onnx_sorted import sorts_scores
 from wobbliness.errors import cause_of
 from wobbliness.process_state import borrowed_state, quiet_thread
 
@@ -36,12 +37,17 @@ EXPORTERS = ("torch", "onnx", "onnxscript", "onnx_ir")  # packages that log whil
 class Compilation:
     """A module's graph, or the reason why there is none.
 
-    `digest` is that of the module and the input's shape it was made from.
+    Attributes:
+        digest: of the module and the input's shape it was made from.
+        graph: None where there is none.
+        reason: why there is none.
+        sorts: whether the graph's steps sort its scores.
     """
 
     digest: ModuleDigest
     graph: OnnxGraph | None
     reason: str | None
+    sorts: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +94,12 @@ def compile_module(module: torch.nn.Module, examples: Float32[np.ndarray, "B ...
 
 def _compilation(digest: ModuleDigest, module: torch.nn.Module, examples: np.ndarray, reading: Reading) -> Compilation:
     try:
-        graph = OnnxGraph(_export(module, examples, reading), takes_blocks=True)
+        model = _graph(module, examples, reading)
+        graph = OnnxGraph(over_blocks(model).SerializeToString(), takes_blocks=True)
     except Exception as error:  # the exporter raises whatever the module or the tracer does
         return Compilation(digest=digest, graph=None, reason=f"no ONNX export: {_first_cause(error)}")
-    return Compilation(digest=digest, graph=graph, reason=None)
+    sorts = sorts_scores(model.graph, model.graph.output[0].name)
+    return Compilation(digest=digest, graph=graph, reason=None, sorts=sorts)
 
 
 def disagreement(graph: OnnxGraph, examples: Float32[np.ndarray, "B ..."], scores: Shaped[np.ndarray, "B ..."]) -> str | None:
@@ -115,11 +123,6 @@ def disagreement(graph: OnnxGraph, examples: Float32[np.ndarray, "B ..."], score
     if not difference <= tolerance:
         return f"scores of the graph differ by {difference:.2g} from the module's, more than {tolerance:.2g}"
     return None
-
-
-def _export(module: torch.nn.Module, examples: np.ndarray, reading: Reading = PLAIN) -> bytes:
-    content: bytes = over_blocks(_graph(module, examples, reading)).SerializeToString()
-    return content
 
 
 def _graph(module: torch.nn.Module, examples: np.ndarray, reading: Reading) -> onnx.ModelProto:
@@ -239,6 +242,9 @@ def _structure_of(module: torch.nn.Module) -> str | None:
 
 
 def _first_cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
+    """Returns what the error that led to all others says; causes may lead back in a circle."""
+    seen = {id(error)}
+    while error.__cause__ is not None and id(error.__cause__) not in seen:
         error = error.__cause__
+        seen.add(id(error))
     return cause_of(error)

@@ -5,7 +5,7 @@ import math
 import onnx
 from onnx import numpy_helper
 
-RESHAPING = {"Reshape", "Squeeze", "Unsqueeze", "Flatten"}
+RESHAPING = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"}
 ORDER_KEEPING = {"Identity", "Cast", "Softmax", "LogSoftmax", "Sigmoid", "Exp", "Log", "Neg", "Clip", "Relu", "Sqrt", "Tanh"}
 ORDER_KEEPING |= {"Slice", "QuantizeLinear", "DequantizeLinear", *RESHAPING}
 OF_TWO = {"Add", "Sub", "Mul", "Div", "Pow"}
@@ -22,25 +22,32 @@ def check_unsorted(graph: onnx.GraphProto, name: str, width: int | None) -> None
     Raises:
         ValueError: TopK sorted the scores; steps that leave each value at its place are looked through.
     """
+    if sorts_scores(graph, name, width):
+        raise ValueError(f"expected scores of classes in their own order, got {name}: scores that are sorted by TopK")
+
+
+def sorts_scores(graph: onnx.GraphProto, name: str, width: int | None = None) -> bool:
+    """Returns whether TopK, which every sort becomes, orders the values of an output."""
     made_by = {made: node for node in graph.node for made in node.output}
     num_sorted = None if width == 1 else _num_sorted(graph, made_by, name)
-    if num_sorted is not None and num_sorted >= (width or 2) > 1:
-        raise ValueError(f"expected scores of classes in their own order, got {name}: scores that are sorted by TopK")
+    return num_sorted is not None and num_sorted >= (width or 2) > 1
 
 
 def _num_sorted(graph: onnx.GraphProto, made_by: dict[str, onnx.NodeProto], name: str) -> float | None:
     """How many values TopK sorted that an output is made of; None where it did not."""
-    seen: set[str] = set()
+    seen, place = set[str](), 0  # TopK gives values first, then their places
     while name in made_by and name not in seen:
         seen.add(name)
         node = made_by[name]
         if node.op_type == "TopK":
-            return _number(graph, made_by, node)
+            return _number(graph, made_by, node) if name == node.output[place] else None
         if node.op_type in OF_TWO:
             left, right = node.input
             name = left if left in made_by and made_by[left].op_type != "Constant" else right
         elif node.op_type in ORDER_KEEPING:
             name = node.input[0]
+        elif node.op_type == "GatherElements":  # in the order of places that TopK gave
+            name, place = node.input[1], 1
         else:
             return None
     return None

@@ -16,6 +16,7 @@ from wobbliness.classifiers.onnx_graph import OnnxGraph
 from wobbliness.classifiers.wrapped_module import described_steps
 from wobbliness.errors import reason_of
 from wobbliness.execution import Execution
+from wobbliness.probing import order_of, sorted_scores
 from wobbliness.process_state import borrowed_state, is_forked
 
 EAGER_THREADS = "one calling thread, with torch's own threads inside"
@@ -194,6 +195,8 @@ class TorchClassifier(ScoredClassifier):
         compilation = compile_module(self.module, examples, self._reading or Reading())
         if compilation.graph is None:
             return None, compilation.reason
+        if compilation.sorts and (order := order_of(scores)):
+            raise ValueError(sorted_scores(order))
         reason = disagreement(compilation.graph, examples, scores)
         return (compilation.graph, None) if reason is None else (None, reason)
 
