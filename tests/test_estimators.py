@@ -52,6 +52,7 @@ def check_votes(estimator, images, handed=lambda copy: copy.reshape(1, -1), **op
             counts[row, classes.index(np.ravel(estimator.predict(handed(image + noise * np.float32(SIGMA))))[0])] += 1
     votes = wobbliness.measure(wobbliness.open_classifier(estimator, **options), images, SIGMA, draws=DRAWS)
     assert np.array_equal(votes.counts, counts)
+    assert votes.execution.company is None
     assert votes.wobbliness.max() > 0.1, "control: there is something to agree on"
 
 

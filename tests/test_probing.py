@@ -255,8 +255,69 @@ def test_the_probe_asks_little(few):
     wobbliness.measure(count, few[:1], 0.0, draws=1)
     assert sum(asked) <= 7
     asked.clear()
-    wobbliness.measure(count, np.resize(few, (100, *few.shape[1:])), 0.1, draws=250)
-    assert sum(asked) - 25_000 <= 0.01 * 25_000
+    for answer in (count, lambda batch: count(batch).argmax(axis=1)):
+        asked.clear()
+        wobbliness.measure(answer, np.resize(few, (100, *few.shape[1:])), 0.1, draws=250, num_classes=3)
+        assert sum(asked) - 25_000 <= 0.01 * 25_000
+
+
+def linear_labels(rows):
+    weights = np.random.default_rng(1).normal(size=(64, 5))
+    return ((rows - 0.3) @ weights).argmax(axis=1)
+
+
+def quarter_of_the_last(rows):
+    return 0.75 * rows + 0.25 * np.roll(rows, 1, axis=0)
+
+
+BY_THE_BLOCK = {
+    "less the mean": lambda rows: rows - rows.mean(axis=0) if len(rows) > 1 else rows,
+    "from least to largest": lambda rows: (rows - rows.min()) / (rows.max() - rows.min()),
+    "by the largest": lambda rows: rows / np.abs(rows).max(),
+    "standardised": lambda rows: (rows - rows.mean()) / rows.std(),
+    "mixed with the last": quarter_of_the_last,
+    "in larger blocks alone": lambda rows: rows - rows.mean(axis=0) if len(rows) > 8 else rows,
+}
+
+
+def labels_of(arrange):
+    return lambda batch: linear_labels(arrange(np.asarray(batch).reshape(len(batch), -1)))
+
+
+@pytest.mark.parametrize("draws", [10, 150])
+@pytest.mark.parametrize("name", BY_THE_BLOCK)
+def test_labels_that_depend_on_their_company_are_classified_alone(name, draws, few):
+    classifier = labels_of(BY_THE_BLOCK[name])
+    settings = {"draws": draws, "num_classes": 5}
+    votes = wobbliness.measure(classifier, few, 0.3, **settings)
+    assert votes.execution.company == ALONE
+    assert np.array_equal(votes.counts, wobbliness.measure(classifier, few, 0.3, block_size=1, **settings).counts)
+    assert wobbliness.measure(labels_of(lambda rows: rows), few, 0.3, **settings).execution.company is None, "control"
+
+
+def test_classifiers_that_refuse_unusual_images_are_probed_with_others(few):
+    def call(batch):
+        if np.asarray(batch).reshape(len(batch), -1).mean(axis=1).max() > 0.39:
+            raise LookupError
+        return labels_of(lambda rows: rows)(batch)
+
+    dark = few * np.float32(0.5)
+    votes = wobbliness.measure(call, dark, 0.1, draws=20, num_classes=5)
+    assert np.array_equal(votes.counts.sum(axis=1), [20] * len(few))
+    assert (votes.execution.block_size, votes.execution.company) == (20, None)
+
+
+@pytest.mark.parametrize("block_size", [2, 7, None])
+def test_labels_are_probed_in_blocks_that_a_measurement_may_have(block_size, few):
+    sizes = []
+
+    def call(batch):
+        sizes.append(len(batch))
+        return labels_of(lambda rows: rows)(batch)
+
+    votes = wobbliness.measure(call, few, 0.3, draws=40, num_classes=5, block_size=block_size)
+    assert votes.execution.company is None
+    assert max(sizes) <= (block_size or 40)
 
 
 def otherwise_in_large_blocks(size):

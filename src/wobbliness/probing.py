@@ -17,13 +17,16 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int, Shaped
 
 COMPANY = 8  # images of a small block
+MORE_COMPANY = 32  # images that are compared at most where answers are labels, which tell less than scores
 FEW = 3  # images that are asked twice where each is alone anyway
 MOST_COMPANY = 128  # of the large one
 COPIES_FOR_ONE = 250  # copies of a measurement for which the large block may have one
+BRIGHT, DARK_SHARE = 6, 0.1  # images as unlike the others as can be; share of their dark pixels
 SAME_CALL = 8  # units in the last place, of the largest score, by which an answer may differ from itself
 SCORE_TOLERANCE = 1e-4  # of the largest score or of 1, by which a score may depend on the size of the block
 HALF_TOLERANCES = {"bfloat16": 2.0**-5, "float16": 2.0**-8}  # for scores that are all of such a type
 
+CONTRAST = np.float32(0.53)  # of faint images; no share that keeps distances equal which are equal
 LEAST_SORTED = 3  # different scores of an image, whose order tells something; such answers for which more are asked
 ENOUGH_SORTED = 16  # different answers, all sorted, that are no chance
 LARGE_NOISE = np.float32(100)  # standard deviation, pixel units of [0, 1]
@@ -67,10 +70,10 @@ class BlockWatch:
             return np.asarray(classifier.classify(images, block_size))
         has_answers = hasattr(classifier, "answers")
         ask: Answers = classifier.answers if has_answers else classifier.classify
-        rows = watched_rows(num_rows)
-        again = images[rows]  # a copy, taken first: a module may change its batch in place
+        before = images[:num_rows].copy()  # a module may change its batch in place
         given = ask(images, block_size)
-        require_close(given[rows], ask(again, COMPANY))
+        rows = _spread(num_rows, MORE_COMPANY) if _are_coarse(given) else watched_rows(num_rows)
+        require_close(given[rows], ask(before[rows], COMPANY))
         return np.asarray(classifier.labels_of(given, len(images)) if has_answers else given)
 
     def _is_watched(self, num_rows: int) -> bool:
@@ -116,21 +119,66 @@ def probe(answers: Answers, examples: Float32[np.ndarray, "E ..."], *, block_siz
         require_alone(answers, examples)
         return None
     size = min(block_size, MOST_COMPANY, max(COMPANY, num_copies // COPIES_FOR_ONE))
-    return _probe_in_company(answers, images, np.resize(examples[::-1], (size, *examples.shape[1:])))
+    others = np.resize(examples[::-1], (size, *examples.shape[1:]))
+    faint = _faint(examples, min(MORE_COMPANY, max(COMPANY, size - BRIGHT)))
+
+    def ask(some: np.ndarray, num_rows: int) -> np.ndarray:
+        return answers(some, min(num_rows, block_size))
+
+    return _probe_in_company(ask, images, np.concatenate([_bright(examples), others]), faint)
 
 
-def _probe_in_company(answers: Answers, images: Float32[np.ndarray, "E ..."], others: Float32[np.ndarray, "C ..."]) -> str | None:
-    """Answers to two images: in a small block, alone, at the end of a large block, and in the small block again."""
+def _probe_in_company(
+    answers: Answers,
+    images: Float32[np.ndarray, "E ..."],
+    others: Float32[np.ndarray, "C ..."],
+    faint: Float32[np.ndarray, "F ..."],
+) -> str | None:
+    """Answers to two images: in a small block, alone, at the end of a large block, and in the small block again.
+
+    Labels tell of their company only where it changes the class. So faint images are compared then, too: among themselves, and
+    at the end of the large block, whose others differ from them in mean, spread and largest values.
+    """
     pair = images[[0, -1]]
     first = answers(images.copy(), len(images))  # of copies: a module may change its batch in place
     alone = np.concatenate([answers(image[None].copy(), 1) for image in pair])
-    elsewhere = answers(np.concatenate([others[2:], pair[::-1]]), max(len(others), 2))[-2:][::-1]
+    asked, company, together = pair, others[BRIGHT + len(pair) :], first[[0, -1]]
+    said = [_taken(answers, some) for some in (faint, others[:BRIGHT])] if _are_coarse(first) else [None]
+    if said[0] is not None and said[-1] is not None:
+        asked = np.concatenate([pair, faint])
+        company = others[: max(BRIGHT, len(others) - BRIGHT - len(asked))]
+        together = np.concatenate([together, said[0]])
+    block = np.concatenate([company, asked[::-1]])
+    elsewhere = answers(block, len(block))[-len(asked) :][::-1]
     _require_same(first, answers(images.copy(), len(images)))
-    together = first[[0, -1]]
     for answer, circumstance in ((alone, "alone"), (elsewhere, "beside others")):
-        if not _are_close(together, answer).all():
-            return _difference(together, answer, circumstance)
+        if not _are_close(together[: len(answer)], answer).all():
+            return _difference(together[: len(answer)], answer, circumstance)
     return None
+
+
+def _taken(answers: Answers, images: Float32[np.ndarray, "B ..."]) -> np.ndarray | None:
+    """Returns answers to images that a classifier need not take; None where it does not."""
+    try:
+        return answers(images.copy(), len(images))
+    except Exception:  # of any kind
+        return None
+
+
+def _faint(examples: Float32[np.ndarray, "E ..."], num_images: int) -> Float32[np.ndarray, "F ..."]:
+    """Returns images of little contrast."""
+    return np.float32(0.5) + CONTRAST * (examples[_spread(len(examples), num_images)] - np.float32(0.5))
+
+
+def _bright(examples: Float32[np.ndarray, "E ..."]) -> Float32[np.ndarray, "C ..."]:
+    """Returns images whose pixels have the largest value of all examples, and here and there the least."""
+    is_low = np.random.default_rng(0).random((BRIGHT, *examples.shape[1:])) < DARK_SHARE
+    return np.where(is_low, examples.min(), examples.max()).astype(np.float32)
+
+
+def _are_coarse(answers: np.ndarray) -> bool:
+    """Returns whether answers are labels, or whole numbers such as votes."""
+    return not np.issubdtype(answers.dtype, np.floating) or bool((answers == np.rint(answers)).all())
 
 
 class OrderWatch:
