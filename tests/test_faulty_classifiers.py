@@ -54,13 +54,13 @@ def test_nan_scores_of_a_compiled_module_are_refused(images):
         wobbliness.measure(NanForSome(), images[:4], sigma=0.3, draws=250)
 
 
-@pytest.mark.parametrize("first_change", [2, 4, 5])
+@pytest.mark.parametrize("first_change", [2, 4, 5, 7])
 def test_a_classifier_that_changes_its_answers_at_once_is_refused(images, first_change):
     with pytest.raises(ValueError, match="gives the same answer to the same images, got other labels the second time; put the"):
         measure(Changing(first_change), images)
 
 
-@pytest.mark.parametrize("first_change", [8, 9, 15])
+@pytest.mark.parametrize("first_change", [13, 14, 20])
 def test_a_classifier_that_changes_its_answers_is_found_on_request(images, first_change):
     with pytest.raises(
         ValueError,
@@ -134,7 +134,7 @@ def test_rounding_of_few_labels_passes(images, as_labels):
 def test_labels_that_depend_on_the_size_of_a_block_are_found_on_request(images):
     settings = {"sigma": 0.2, "draws": 250, "num_classes": 2}
     with pytest.raises(ValueError, match=r"it depends on the size of a block \(250 and 125\)$"):
-        wobbliness.measure(Rounding(2e-4, as_labels=True), images, check_repeatable=True, **settings)
+        wobbliness.measure(Rounding(5e-5, as_labels=True), images, check_repeatable=True, **settings)
 
 
 def test_a_steady_classifier_passes_with_the_same_votes_and_twice_the_steps(images, half_space):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import wobbliness
+from wobbliness.classifiers.accelerated import AcceleratedClassifier
 from wobbliness.noise import NormalStream
 
 SETTINGS = {"sigma": 0.3, "draws": 30}
@@ -229,6 +230,101 @@ def test_tensors_of_unusual_kinds_give_the_votes_of_plain_ones(name, few):
 def test_tensors_that_are_no_real_scores_are_refused(answer_of, few):
     with pytest.raises(ValueError, match="^expected a tensor of real scores of one shape, got"):
         wobbliness.measure(giving(answer_of), few, **SETTINGS)
+
+
+class OneAtATime(Network):
+    """Takes one image, whatever it does about more."""
+
+    def __init__(self, refuse):
+        super().__init__()
+        self.refuse = refuse
+
+    def forward(self, batch):
+        return super().forward(batch) if len(batch) == 1 else self.refuse(batch)
+
+
+def refusing(kind):
+    def refuse(batch):
+        raise kind(f"got {len(batch)} at once")
+
+    return refuse
+
+
+ONE_IMAGE = {
+    "its own error": refusing(ValueError),
+    "an error of a lookup": refusing(KeyError),
+    "another shape": lambda batch: batch.reshape(1, -1),
+}
+
+
+@pytest.mark.parametrize("block_size", [None, 7])
+@pytest.mark.parametrize("kind", ["module", "callable"])
+@pytest.mark.parametrize("name", ONE_IMAGE)
+@pytest.mark.filterwarnings("ignore")
+def test_what_takes_one_image_is_measured_one_at_a_time(name, kind, block_size, few):
+    module = OneAtATime(ONE_IMAGE[name]).eval()
+    classifier = module if kind == "module" else as_arrays(module)
+    votes = wobbliness.measure(classifier, few, block_size=block_size, **SETTINGS)
+    assert np.array_equal(votes.counts, slow_counts(Network().eval(), few, 3))
+    assert votes.execution.block_size == 1
+    assert (
+        votes.execution.company
+        == f"one copy at a time: the {'module' if kind == 'module' and not block_size else 'classifier'} takes no more at once"
+    )
+    assert "one copy at a time" in votes.execution.remarks[-1]
+
+
+def test_on_a_device_the_way_to_go_is_said(few):
+    classifier = AcceleratedClassifier(OneAtATime(refusing(ValueError)).eval(), device=torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"got 12 at once; it takes one image at a time, which the cpu does: device='cpu'$"):
+        wobbliness.measure(classifier, few, **SETTINGS)
+
+
+@pytest.mark.parametrize("answer", [*RANKS.values(), SORTED["the best three"], lambda _, logits: logits.argmax(1).float()])
+@pytest.mark.filterwarnings("ignore")
+def test_one_image_at_a_time_is_checked_too(answer, few):
+    module = giving(answer, 5)
+
+    def call(batch):
+        if len(batch) > 1:
+            raise LookupError
+        return as_arrays(module)(batch)
+
+    for classifier, block_size in ((call, None), (as_arrays(module), 1)):
+        opened = wobbliness.open_classifier(classifier, threshold=None)
+        with pytest.raises(ValueError, match="numbers of the best|sorted in descending|whole numbers|give the threshold"):
+            wobbliness.measure(opened, few, 3.0, draws=100, block_size=block_size)
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyError])
+def test_what_takes_no_image_says_so_itself(kind, few):
+    def refuse(batch):
+        raise kind(f"got {len(batch)} at once")
+
+    with pytest.raises(kind, match="at once"):
+        wobbliness.measure(refuse, few, **SETTINGS)
+
+
+@pytest.mark.parametrize("column", [False, True])
+@pytest.mark.parametrize("threshold", [None, 0.5])
+@pytest.mark.parametrize("kind", ["compiled", "eager", "callable"])
+def test_labels_as_floats_are_no_scores(kind, threshold, column, few):
+    module = giving(lambda _, logits: logits.argmax(1, keepdim=column).float(), 5)
+    bright = (few * 0 + np.linspace(0, 1, len(few)).reshape(-1, 1, 1, 1)).astype(np.float32)
+    classifier = as_arrays(module) if kind == "callable" else module
+    options = {} if kind == "callable" else {"compiled": kind == "compiled"}
+    with pytest.raises(
+        ValueError, match="^expected integer labels .* whole numbers from 0 to [2-4]; .* convert them to integers"
+    ):
+        wobbliness.measure(wobbliness.open_classifier(classifier, threshold=threshold, **options), bright, 5.0, draws=20)
+
+
+def test_one_score_may_be_a_whole_number(few):
+    def votes_for_one(batch):
+        return (np.asarray(batch).reshape(len(batch), 64)[:, 20:25] > 0.5).sum(axis=1).astype(np.float32) - 2
+
+    opened = wobbliness.open_classifier(votes_for_one, threshold=0)
+    assert np.array_equal(wobbliness.measure(opened, few, **SETTINGS).counts.sum(axis=1), [SETTINGS["draws"]] * len(few))
 
 
 def test_one_score_for_two_classes(few):

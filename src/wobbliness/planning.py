@@ -11,11 +11,12 @@ from jaxtyping import Float32, UInt64
 from numpy.typing import ArrayLike
 
 from wobbliness.classifiers import Classifier, open_classifier
-from wobbliness.classifiers.base import DeviceCounter, ScoredClassifier, as_array
+from wobbliness.classifiers.base import DeviceCounter, NoClassesError, ScoredClassifier, as_array
 from wobbliness.errors import reason_of
 from wobbliness.execution import Execution, default_block_size
 from wobbliness.noise import NormalStream, image_keys
 from wobbliness.probing import (
+    COPIES_FOR_ONE,
     Answers,
     BlockWatch,
     CompanyError,
@@ -24,11 +25,14 @@ from wobbliness.probing import (
     in_whole_blocks,
     probe,
     require_alone,
+    watched_rows,
 )
 from wobbliness.workers import default_workers
 
 NOISE_VALUES = 2**18  # drawn at once: few calls, and still within the cache
 EXAMPLES = 16  # images that a classifier is prepared with, each also with noise, and with noise and a patch
+UNLIKE_BLOCKS = (NotRepeatableError, NoClassesError)  # what is wrong with a classifier in blocks of any size
+ALONE_ONLY = "one copy at a time: the classifier takes no more at once"
 ALONE = "one copy at a time: the answer to an image depends on the others of its block"
 PATCH_SHARE = 4  # a patch has this part of each side
 PICTURE_CHANNELS = (1, 3, 4)
@@ -85,10 +89,29 @@ class Plan:
                 return work(prepared)
             return work(self._alone(prepared.execution, examples))
 
-    def _alone(self, execution: Execution, examples: np.ndarray) -> "Prepared":
+    def _alone(self, execution: Execution, examples: np.ndarray, company: str = ALONE) -> "Prepared":
         """Prepares for one copy at a time."""
         require_alone(self._answers, examples)
-        return Prepared(execution=replace(execution, block_size=1, company=ALONE), classify=self.classifier.classify)
+        return Prepared(execution=replace(execution, block_size=1, company=company), classify=self.classifier.classify)
+
+    def _alone_only(self, execution: Execution, examples: np.ndarray, answers: OrderWatch, error: Exception) -> "Prepared":
+        """Prepares for one copy at a time where the classifier takes no blocks; where it does not take that, the error stands."""
+        try:
+            prepared = self._alone(execution, examples, ALONE_ONLY)
+        except UNLIKE_BLOCKS:
+            raise
+        except Exception:  # of any kind
+            raise error from None
+        self._check_alone(answers, examples)
+        return prepared
+
+    def _check_alone(self, answers: OrderWatch, examples: np.ndarray) -> None:
+        """Looks at answers to several images, asked one at a time, together: one row alone does not tell what it holds."""
+        rows = watched_rows(len(examples))
+        given = answers(examples[rows], 1)
+        if isinstance(self.classifier, ScoredClassifier):
+            self.classifier.labels_of(given, len(rows))
+        answers.require_unsorted(examples, 1)
 
     @property
     def _answers(self) -> Answers:
@@ -102,11 +125,18 @@ class Plan:
         has_one_size = own_size is not None and not is_on_device
         try:
             seen = probe(answers, examples, block_size=size, num_copies=num_copies)
-        except NotRepeatableError:
+        except UNLIKE_BLOCKS:
             raise
         except Exception:  # of any kind, from a classifier that takes no blocks of other sizes
             has_one_size = True
-            seen = probe(in_whole_blocks(answers, size), examples, block_size=size, num_copies=num_copies)
+            try:
+                seen = probe(in_whole_blocks(answers, size), examples, block_size=size, num_copies=num_copies)
+            except UNLIKE_BLOCKS:
+                raise
+            except Exception as error:
+                return self._alone_only(execution, examples, answers, error)
+        if size == 1 and num_copies >= COPIES_FOR_ONE:
+            self._check_alone(answers, examples)
         answers.require_unsorted(examples, size)
         if seen is None:
             watched = self.classifier if has_one_size else BlockWatch(self.classifier, len(self.sigmas))

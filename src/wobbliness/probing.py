@@ -167,13 +167,14 @@ def _taken(answers: Answers, images: Float32[np.ndarray, "B ..."]) -> np.ndarray
 
 def _faint(examples: Float32[np.ndarray, "E ..."], num_images: int) -> Float32[np.ndarray, "F ..."]:
     """Returns images of little contrast."""
-    return np.float32(0.5) + CONTRAST * (examples[_spread(len(examples), num_images)] - np.float32(0.5))
+    some = examples[_spread(len(examples), num_images)]
+    return np.asarray(np.float32(0.5) + CONTRAST * (some - np.float32(0.5)))
 
 
 def _bright(examples: Float32[np.ndarray, "E ..."]) -> Float32[np.ndarray, "C ..."]:
     """Returns images whose pixels have the largest value of all examples, and here and there the least."""
     is_low = np.random.default_rng(0).random((BRIGHT, *examples.shape[1:])) < DARK_SHARE
-    return np.where(is_low, examples.min(), examples.max()).astype(np.float32)
+    return np.asarray(np.where(is_low, examples.min(), examples.max()), dtype=np.float32)
 
 
 def _are_coarse(answers: np.ndarray) -> bool:

@@ -112,7 +112,7 @@ class AcceleratedClassifier(ScoredClassifier):
         """Learns the size of a block. The module is held only while it runs, for one caller at a time."""
         self.changed_labels, self._is_watched = None, True
         with self._made_ready(), largest_step(self.module) as values:
-            self._host_scores(examples)
+            self._first_scores(examples)
         values_per_image = (values[0] // len(examples)) or None
         yield Execution(
             backend="torch",
@@ -120,6 +120,18 @@ class AcceleratedClassifier(ScoredClassifier):
             values_per_image=values_per_image,
             block_size=device_block_size(self._device, values_per_image or 2 * examples[0].size),
         )
+
+    def _first_scores(self, examples: Float32[np.ndarray, "B ..."]) -> None:
+        """ValueError where the module does not take a block."""
+        try:
+            self._host_scores(examples)
+        except ValueError as error:
+            self._reading = None
+            try:
+                self._host_scores(examples[:1])
+            except Exception:  # of any kind
+                raise error from None
+            raise ValueError(f"{error}; it takes one image at a time, which the cpu does: device='cpu'") from error
 
     @contextmanager
     def _made_ready(self) -> Iterator[None]:

@@ -10,12 +10,22 @@ from jaxtyping import Float32, Int, Shaped
 from wobbliness.execution import Execution
 from wobbliness.workers import check_stopped
 
+FEW_LABELS, LARGE_LABEL = 8, 128  # of a batch, from which whole numbers are labels; the least of them is smaller
 MAX_UNDECLARED_CLASSES = 100_000  # a label beyond it is taken for a mistake, not for a class
 ONE_SCORE = (
     "expected integer labels or scores (B, K), got one float for each image; where it is a label, give an integer; "
     "where it is a score for two classes, give the "
     "threshold above which it says class 1 (threshold=, --threshold: 0.5 for probabilities, 0 for logits)"
 )
+
+FLOAT_LABELS = (
+    "expected integer labels or scores (B, K), got one float for each image, all whole numbers from 0 to {}; where these are "
+    "labels, convert them to integers (.astype(int), .long())"
+)
+
+
+class NoClassesError(ValueError):
+    """Answers that are no labels and no scores, whatever the block; the message says what they look like."""
 
 
 @runtime_checkable
@@ -95,6 +105,17 @@ def _are_ranks(scores: np.ndarray) -> bool:
     return bool((sums != sums[0]).any() or (ordered == np.arange(scores.shape[1])).all())
 
 
+def check_no_labels(scores: Shaped[np.ndarray, " B"]) -> None:
+    """NoClassesError where one score for each image is a label: a threshold would make two classes of all.
+
+    Labels are told by many: one score may be a whole number by chance, and all large ones of 16 bits are.
+    """
+    if len(scores) < FEW_LABELS or not 0 <= scores.min() < LARGE_LABEL or scores.max() < 2:
+        return
+    if (scores == np.rint(scores)).all():
+        raise NoClassesError(FLOAT_LABELS.format(f"{scores.max():g}"))
+
+
 def in_blocks(function: Callable[[np.ndarray], Any], images: Shaped[np.ndarray, "B ..."], block_size: int) -> Any:
     """What a function answers for each block of images, joined."""
     if len(images) <= block_size:
@@ -167,7 +188,7 @@ class ScoredClassifier:
         if not np.issubdtype(scores.dtype, np.number) or np.iscomplexobj(scores) or np.isnan(scores).any():
             raise ValueError(f"expected scores that are numbers, got NaN or {scores.dtype}")
         if _are_ranks(scores):
-            raise ValueError(
+            raise NoClassesError(
                 f"expected labels or scores, got integers of {scores.shape[1]} columns that look like the numbers of the best "
                 "classes; give the first column where they are, or scores as floats"
             )
@@ -177,8 +198,9 @@ class ScoredClassifier:
 
     def _labels_of_one_score(self, scores: np.ndarray) -> Int[np.ndarray, " B"]:
         threshold = self.told_threshold if self.threshold is None else self.threshold
+        check_no_labels(scores)
         if threshold is None:
-            raise ValueError(ONE_SCORE)
+            raise NoClassesError(ONE_SCORE)
         if self.num_classes not in (None, 2):
             raise ValueError(f"expected scores of {self.num_classes} classes, got one for each image")
         if np.isnan(scores).any():

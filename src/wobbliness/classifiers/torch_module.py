@@ -9,16 +9,17 @@ import torch
 from jaxtyping import Float32, Int, Shaped
 from torch._subclasses.fake_tensor import FakeTensor
 
-from wobbliness.classifiers.base import ScoredClassifier, in_blocks
+from wobbliness.classifiers.base import ScoredClassifier, check_no_labels, in_blocks
 from wobbliness.classifiers.compiled import compile_module, disagreement
 from wobbliness.classifiers.module_outputs import OneOutput, Reading
 from wobbliness.classifiers.onnx_graph import OnnxGraph
-from wobbliness.classifiers.wrapped_module import described_steps
+from wobbliness.classifiers.wrapped_module import TwoClasses, described_steps
 from wobbliness.errors import reason_of
 from wobbliness.execution import Execution
 from wobbliness.probing import order_of, sorted_scores
 from wobbliness.process_state import borrowed_state, is_forked
 
+ONE_AT_A_TIME = "one copy at a time: the module takes no more at once"
 EAGER_THREADS = "one calling thread, with torch's own threads inside"
 
 
@@ -168,18 +169,34 @@ class TorchClassifier(ScoredClassifier):
         """The compiled graph where it agrees with the module in evaluation mode. The module itself is not held meanwhile."""
         with self._made_ready():
             with largest_step(self.module) as values:
-                scores = self._first_scores(examples.copy())  # a module may change its batch in place
+                scores, size = self._scores_of_examples(examples)
+            if isinstance(self.module, TwoClasses):
+                check_no_labels(scores[:, 1] + self.module.threshold)
             graph, reason = self._compiled(examples, scores)
         self._graph, self.thread_safe = graph, graph is not None
         try:
             yield Execution(
                 backend="torch" if graph is None else "onnxruntime",
                 reason=reason,
-                values_per_image=(values[0] // len(examples)) or None,
+                values_per_image=(values[0] // (size or len(examples))) or None,
+                block_size=size if graph is None else None,
+                company=ONE_AT_A_TIME if size and graph is None else None,
                 threads=EAGER_THREADS if graph is None else None,
             )
         finally:
             self._graph, self.thread_safe = None, False
+
+    def _scores_of_examples(self, examples: Float32[np.ndarray, "B ..."]) -> tuple[Shaped[np.ndarray, "B ..."], int | None]:
+        """Returns scores, and the size of a block where the module takes one image at a time only."""
+        try:
+            return self._first_scores(examples.copy()), None  # a module may change its batch in place
+        except Exception as error:  # of any kind: a module may check its batch itself
+            try:
+                self._reading = None
+                self._first_scores(examples[:1].copy())
+                return np.concatenate([self._eager_scores(image[None].copy()) for image in examples]), 1
+            except Exception:
+                raise error from None
 
     @contextmanager
     def _made_ready(self) -> Iterator[None]:
