@@ -373,6 +373,20 @@ def test_what_could_not_be_meant_is_refused(case, tmp_path):
     assert "\n" not in str(refusal.value)
 
 
+def test_channels_like_a_side_of_a_picture_are_channels_where_declared(tmp_path):
+    images = np.random.default_rng(0).uniform(size=(4, 12, 3, 3)).astype(np.float32)
+    path = linear(tmp_path / "m.onnx", shape=(None, 12, 3, 3))
+    votes = wobbliness.measure(wobbliness.open_classifier(path, layout="nchw"), images, SIGMA, draws=DRAWS)
+    assert np.array_equal(votes.counts.sum(axis=1), [DRAWS] * 4)
+    with pytest.raises(ValueError, match="expected pictures channels first"):
+        wobbliness.measure(lambda batch: batch[:, :3, 0, 0], images, SIGMA, draws=DRAWS)
+
+
+def test_a_graph_whose_sizes_are_all_free_takes_pictures(tmp_path):
+    free = linear(tmp_path / "free.onnx", shape=(None, None, None, None))
+    check_votes(free, lambda run, copy: best(run(copy[None])["s"]), layout="nchw")
+
+
 def test_an_output_may_be_chosen(tmp_path):
     settings, *_ = REFUSED["two that could be meant"]
     path = linear(tmp_path / "m.onnx", **settings)

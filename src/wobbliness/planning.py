@@ -181,9 +181,11 @@ def make_plan(
     Raises:
         ValueError: as `measure` does.
     """
-    array = checked_images(images)
+    array = checked_images(images, with_channels_first=False)
     is_tensor = hasattr(images, "detach")
     opened = open_classifier(classifier, num_classes=num_classes, as_tensor=is_tensor, device=device)
+    if getattr(opened, "image_shape", None) != array.shape[1:]:
+        _check_channels_first(array)
     return Plan(
         opened=opened,
         classifier=copy(opened) if isinstance(opened, ScoredClassifier) else opened,
@@ -218,19 +220,24 @@ def _patched(images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B ...
     return patched
 
 
-def checked_images(images: Any) -> np.ndarray:
+def checked_images(images: Any, *, with_channels_first: bool = True) -> np.ndarray:
     """Images as an array without a copy: floating point, finite, in [0, 1], at least one, channels first."""
     array = _as_array(images)
     if array.ndim < 2 or 0 in array.shape:
         raise ValueError(f"expected images of shape (N, ...), at least one and none empty, got shape {array.shape}")
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"expected images as floats in [0, 1], got {array.dtype}; divide 8-bit pixels by 255")
-    if array.ndim == 4 and array.shape[1] not in PICTURE_CHANNELS and array.shape[3] in PICTURE_CHANNELS:
-        raise ValueError(f"expected pictures channels first (N, C, H, W), got shape {array.shape}")
+    if with_channels_first:
+        _check_channels_first(array)
     lowest, highest = array.min(), array.max()
     if not (lowest >= 0 and highest <= 1):
         raise ValueError(f"expected images in [0, 1], got values from {lowest} to {highest}")
     return array
+
+
+def _check_channels_first(images: np.ndarray) -> None:
+    if images.ndim == 4 and images.shape[1] not in PICTURE_CHANNELS and images.shape[3] in PICTURE_CHANNELS:
+        raise ValueError(f"expected pictures channels first (N, C, H, W), got shape {images.shape}")
 
 
 def _as_array(images: Any) -> np.ndarray:

@@ -8,6 +8,7 @@ import onnx.inliner
 
 from wobbliness.errors import reason_of
 
+FREE_CHANNELS = 3  # taken for the first of them where all of a picture's are free
 FREE_SIZE = 224  # taken for axes of an image, but not of the batch, that the graph leaves free
 LARGE_TENSOR = 1024  # values; shapes are never computed from tensors as large as that
 
@@ -100,9 +101,11 @@ def _declare_tensors(graph: onnx.GraphProto) -> None:
 def _fix_free_sizes(graph: onnx.GraphProto) -> None:
     """Gives the free sizes of an image a number, all axes but the first."""
     for value in graph.input:
+        sizes = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+        is_free = len(sizes) == 4 and not any(sizes[1:])
         for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
             if axis and not dimension.dim_value:
-                dimension.dim_value = FREE_SIZE
+                dimension.dim_value = FREE_CHANNELS if axis == 1 and is_free else FREE_SIZE
 
 
 def _drop_large_tensors(graph: onnx.GraphProto) -> None:
