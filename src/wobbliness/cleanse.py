@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float32
 from torch import nn
 
+from wobbliness.adam import Adam
 from wobbliness.candidates import Candidate, Candidates, anomaly_index
 from wobbliness.classifiers.differentiable import (
     DifferentiableNetwork,
@@ -154,7 +155,7 @@ class _Attempts:
         device = forward.device
         self._targets = torch.tensor([target for target, _ in starts], device=device)
         self._parameters = [_random_start(seed, start, (1 + channels, height, width), device) for start in starts]
-        self._optimiser = torch.optim.Adam(self._parameters, lr=learning_rate, betas=ADAM_BETAS)
+        self._optimiser = Adam(self._parameters, learning_rate=learning_rate, betas=ADAM_BETAS)
 
     def step(
         self, is_open: Bool[np.ndarray, " n"], costs: Float[np.ndarray, " n"], batches: list[torch.Tensor]
