@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 KILLS ?= 100
+TEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test lint bench chaos docs wheel-check results clean
+.PHONY: demo test test-all lint bench chaos docs wheel-check results clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -17,8 +18,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## run the study on the embedded digits; ends with the table of claims and the page's path
 	$(BIN)/wobbliness study run digits --out runs/digits
 
-test: $(INSTALLED)  ## the tests, a file at a time on each core
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+test: $(INSTALLED)  ## the tests, a file at a time on each core; without those that repeat at length what others assert
+	$(TEST) -m "not scale"
+
+test-all: $(INSTALLED)  ## all tests
+	$(TEST)
 
 lint: $(INSTALLED)  ## format, lint, types, and the floors
 	$(BIN)/ruff format --check .

@@ -1,8 +1,13 @@
 """Shapes and types are checked at run time while the tests run; the package itself does not pay for it."""
 
+import functools
+import hashlib
 import os
 import secrets
+import shutil
+import subprocess
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,16 +64,33 @@ with install_import_hook("wobbliness", "beartype.beartype"):
 
 
 SLOWEST = ("documented", "ray", "results", "study", "forms", "tutorials", "page", "locks", "fuzz", "faults")
+SHARED = "WOBBLINESS_SHARED_BY_TESTS"
 TURNS = {f"test_{name}": turn for turn, name in enumerate(SLOWEST)}
 
 
 def pytest_configure(config):
-    """Exported graphs are kept for all processes of this run, and for none after it."""
+    """Exported graphs, and what `made_once` makes, are kept for all processes of this run, and for none after it."""
     if hasattr(config, "workerinput"):  # it has the environment of the process that began it
         return
-    kept = tempfile.TemporaryDirectory(prefix="wobbliness-")
-    os.environ["WOBBLINESS_CACHE"] = kept.name
-    config.add_cleanup(kept.cleanup)
+    for variable in ("WOBBLINESS_CACHE", SHARED):
+        kept = tempfile.TemporaryDirectory(prefix="wobbliness-")
+        os.environ[variable] = kept.name
+        config.add_cleanup(kept.cleanup)
+
+
+def made_once(name, make):
+    """A folder that `make` fills for the first process of this run that asks, and that all of them read."""
+    from filelock import FileLock
+
+    folder = Path(os.environ[SHARED]) / name
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            beside = folder.with_suffix(".unfinished")
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir()
+            make(beside)
+            beside.rename(folder)
+    return folder
 
 
 def pytest_collection_modifyitems(items):
@@ -110,3 +132,57 @@ def digits():
 @pytest.fixture(scope="session")
 def images(digits):
     return digits.test.images[:40]
+
+
+@pytest.fixture(scope="session")
+def trained(digits):
+    """Gives a network of the digits by its spec, trained once in the whole run; every call gives one of its own."""
+    import torch
+
+    from wobbliness.progress import ignore_progress
+    from wobbliness.study.training import train_network
+
+    def train(spec, folder):
+        torch.save(train_network(spec, digits, progress=ignore_progress).network, folder / "network.pt")
+
+    def network(spec):
+        name = f"network-{hashlib.sha256(repr(spec).encode()).hexdigest()[:16]}"
+        return torch.load(made_once(name, functools.partial(train, spec)) / "network.pt", weights_only=False)
+
+    return network
+
+
+@pytest.fixture(scope="session")
+def undisturbed():
+    """The folder of `small_study.small()` done by one process, to be copied and never written to, and its tables."""
+    from small_study import small, tables_of
+
+    from wobbliness.study.runner import run_study
+
+    def make(folder):
+        run_study(small(), folder / "study", workers=1)
+        tables_of(folder / "study")
+
+    out = made_once("undisturbed", make) / "study"
+    return out, {path.name: path.read_bytes() for path in sorted((out / "tables").iterdir())}
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Mounts a new file system of a size (`512k`) under `tmp_path`; it is gone after the test."""
+    folders = []
+
+    def mount(size):
+        folder = tmp_path / "disk"
+        folder.mkdir()
+        done = shutil.which("mount") and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
+        )
+        if not done or done.returncode:
+            pytest.skip("file systems can be mounted by the superuser alone")
+        folders.append(folder)
+        return folder
+
+    yield mount
+    for folder in folders:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -70,11 +70,26 @@ def unfinished_files(out):
     return [path.name for path in Path(out).rglob(".*") if path.is_file()]
 
 
+RUN = """
+from wobbliness.cli import main
+from wobbliness.study import report
+
+def draw_one(tables, folder):
+    from wobbliness.study import figures
+
+    figures.FIGURES = figures.FIGURES[:1]
+    return figures.draw_figures(tables, folder)
+
+report.draw_figures = draw_one
+main()
+"""
+
+
 def start_runner(out, *options, recipe="small"):
-    """`wobbliness study run` of this file's recipe in a process group of its own."""
+    """`wobbliness study run` of this file's recipe in a process group of its own; it draws one figure, for they take seconds."""
     arguments = ["study", "run", f"{__file__}:{recipe}", "--out", str(out), *map(str, options)]
     return subprocess.Popen(
-        [sys.executable, "-c", "from wobbliness.cli import main; main()", *arguments],
+        [sys.executable, "-c", RUN, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -125,12 +140,17 @@ FAULTY = cell_name(small().effect_networks[0])
 
 def do_with_fault(fault):
     """`run_cell` with a fault in one training: what a worker process is handed."""
-    return functools.partial(_do_with_fault, fault)
+    return do_with_faults({FAULTY: fault})
 
 
-def _do_with_fault(fault, out, cell, recipe, progress, notice):
-    if cell.name == FAULTY:
-        FAULTS[fault]()
+def do_with_faults(faults):
+    """`run_cell` with the faults of some cells by their names."""
+    return functools.partial(_do_with_faults, faults)
+
+
+def _do_with_faults(faults, out, cell, recipe, progress, notice):
+    if cell.name in faults:
+        FAULTS[faults[cell.name]]()
     run_cell(out, cell, recipe, progress, notice)
 
 

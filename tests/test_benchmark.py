@@ -1,15 +1,26 @@
 """The benchmark command: every contender runs, and the ratios follow from the rates. Nothing here asserts a speed."""
 
+import functools
 import importlib.util
 import json
 
 import pytest
 from test_cli import run
 
+from wobbliness import benchmark
 from wobbliness.benchmark import NetworkResult, Rate, run_benchmark
 
 
 def test_the_command_gives_every_contender_and_consistent_ratios(monkeypatch, capsys):
+    measured = []
+
+    def once(*arguments, **settings):
+        """The second command shows what the first one measured."""
+        measured.append((arguments, settings))
+        return kept(repr(measured[-1]))
+
+    kept = functools.cache(lambda _: run_benchmark(*measured[-1][0], **measured[-1][1]))
+    monkeypatch.setattr(benchmark, "run_benchmark", once)
     arguments = ["bench", "--network", "small_cnn", "--repeats", 2, "--scale", 0.01]
     code, out, _ = run(monkeypatch, capsys, *arguments, "--json")
     assert code == 0
@@ -25,6 +36,8 @@ def test_the_command_gives_every_contender_and_consistent_ratios(monkeypatch, ca
     assert code == 0
     assert "ours / loop" in out
     assert "times fewer" in out
+    assert len(measured) == 2
+    assert kept.cache_info().misses == 1
 
 
 def test_ratios_are_of_the_same_repeat_and_the_best_setting():

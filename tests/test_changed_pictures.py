@@ -10,7 +10,6 @@ import wobbliness
 from wobbliness.batches import SMOOTHER
 from wobbliness.study.poisoning import t1
 from wobbliness.study.specs import NetworkSpec
-from wobbliness.study.training import train_network
 
 SIGMA, DRAWS, TARGET = 0.15, 60, 1
 
@@ -41,7 +40,7 @@ CHANGES = {
 
 
 @pytest.fixture(scope="module")
-def verdict_on(digits):
+def verdict_on(trained, digits):
     """The verdict on other digits than those it compares with, after some change to them."""
     spec = NetworkSpec(
         dataset="digits",
@@ -53,7 +52,7 @@ def verdict_on(digits):
         trigger="checkerboard",
         seed=0,
     )
-    network = train_network(spec, digits).network
+    network = trained(spec)
     images = digits.test.images[digits.test.labels != TARGET]
     clean = wobbliness.measure(network, images[:250], SIGMA, draws=DRAWS).wobbliness
 

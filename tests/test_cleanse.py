@@ -15,7 +15,6 @@ from wobbliness.cleanse import craft_candidates
 from wobbliness.cost_schedule import CostSchedule
 from wobbliness.progress import ignore_progress
 from wobbliness.study.recipes import digits as digits_recipe
-from wobbliness.study.training import train_network
 from wobbliness.universal import craft_universal_perturbation
 
 THRESHOLD, TARGET = 0.99, 5
@@ -80,8 +79,8 @@ def clean_images(digits):
 
 
 @pytest.fixture(scope="module")
-def backdoored(digits):
-    return train_network(digits_recipe().effect_networks[0], digits, progress=ignore_progress).network
+def backdoored(trained):
+    return trained(digits_recipe().effect_networks[0])
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +89,8 @@ def found(backdoored, clean_images):
 
 
 @pytest.fixture(scope="module")
-def found_on_clean(digits, clean_images):
-    network = train_network(digits_recipe().parameter_networks[0], digits, progress=ignore_progress).network
+def found_on_clean(trained, clean_images):
+    network = trained(digits_recipe().parameter_networks[0])
     return craft_candidates(network, clean_images, num_classes=10, restarts=2, max_steps=50, progress=ignore_progress)
 
 

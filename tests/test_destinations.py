@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 
 import numpy as np
@@ -30,17 +29,9 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def small_disk(folder):
+def small_disk(mounted):
     """A file system of 40 kB."""
-    disk = folder / "disk"
-    disk.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if not mounted or mounted.returncode:
-        pytest.skip("file systems can be mounted by the superuser alone")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    return mounted("40k")
 
 
 LONG = "x" * 252

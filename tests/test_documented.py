@@ -17,10 +17,8 @@ from safetensors.torch import save_file
 
 import wobbliness
 from wobbliness import cli
-from wobbliness.progress import ignore_progress
 from wobbliness.scan_pictures import pattern_png
-from wobbliness.study import recipes
-from wobbliness.study.training import train_network
+from wobbliness.study import figures, recipes
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/index.md", "docs/guide.md")
@@ -38,7 +36,7 @@ ELSEWHERE = {
     "make test": "runs this file",
     "pip install .": "make wheel-check",
 }
-IN_SHORT = {"wobbliness bench": ["--repeats", "2", "--scale", "0.01"], "wobbliness scan": ["--steps", "4", "--draws", "20"]}
+IN_SHORT = {"wobbliness bench": ["--repeats", "1", "--scale", "0.01"], "wobbliness scan": ["--steps", "4", "--draws", "20"]}
 EXIT_CODES = {"--fail-on-trigger": cli.EXIT_TRIGGER}
 SAID = {
     "wobbliness test": "verdict: smoother (",
@@ -80,8 +78,8 @@ def digits_split(digits):
 
 
 @pytest.fixture(scope="module")
-def backdoored(digits):
-    return train_network(recipes.digits().effect_networks[0], digits, progress=ignore_progress).network.eval()
+def backdoored(trained):
+    return trained(recipes.digits().effect_networks[0]).eval()
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +131,7 @@ def short_studies(monkeypatch):
         """Some seconds."""
         return dataclasses.replace(small_study.small(seed), name="digits")
 
+    monkeypatch.setattr(figures, "FIGURES", figures.FIGURES[:1])  # each takes half a second in each of five reports
     monkeypatch.setattr(recipes, "digits", digits)
     monkeypatch.setitem(recipes.RECIPES, "digits", digits)
 

@@ -1,7 +1,6 @@
 """Cells that fail in every way, Ctrl-C, full and read-only disks: one clear line each, and the rest goes on."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 from small_study import (
     FAULTY,
     do_with_fault,
+    do_with_faults,
     finish_times,
     hear_interrupts,
     needs,
@@ -33,31 +33,52 @@ from wobbliness.study.status import study_status
 CELLS = plan(small())
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    out = tmp_path_factory.mktemp("undisturbed") / "study"
-    run_study(small(), out, workers=1)
-    return out, tables_of(out)
+LIMIT = 30
+MESSAGES = {
+    "raises": "RuntimeError: the classifier lost its mind",
+    "no memory": "MemoryError:",
+    "killed": "its process was killed (SIGKILL), as it happens where memory runs out",
+    "exits": "its process ended with exit code 3",
+    "hangs": f"took longer than the limit of {LIMIT} seconds for a cell",
+}
+MEASUREMENTS = [cell.name for cell in CELLS if cell.kind == "measure" and FAULTY not in needs(cell)]
+
+
+def test_every_fault_costs_its_cell_alone(tmp_path):
+    """All faults that end at once, in one study, of cells that no other one needs."""
+    out, faults = tmp_path / "study", dict(zip(MEASUREMENTS, ("raises", "no memory", "killed", "exits"), strict=False))
+    with pytest.raises(StudyFailed, match=f"^{len(faults)} of {len(CELLS)} cells failed"):
+        run_study(small(), out, workers=2, do=do_with_faults(faults))
+    assert set(cells_left(out, CELLS)) == set(faults)
+    for name, fault in faults.items():
+        failed = read_failure(out, name)
+        assert failed.message == MESSAGES[fault]
+        assert ("Traceback" in failed.details) == (fault in ("raises", "no memory"))
+    assert {failed.cell for failed in study_status(small(), out).failed} == set(faults)
+    assert unfinished_files(out) == []
+
+
+def test_a_cell_that_hangs_is_stopped_after_its_limit(tmp_path):
+    with pytest.raises(StudyFailed, match="took longer than the limit of 5 seconds for a cell"):
+        run_study(small(), tmp_path / "study", only=["C3"], workers=2, do=do_with_fault("hangs"), cell_timeout=5)
+    left = cells_left(tmp_path / "study", plan(small(), ["C3"]))
+    assert left.keys() == {cell.name for cell in plan(small(), ["C3"])}
+    assert study_status(small(), tmp_path / "study").failed == (read_failure(tmp_path / "study", FAULTY),)
+    assert unfinished_files(tmp_path / "study") == []
 
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [
-        ("raises", "RuntimeError: the classifier lost its mind"),
-        ("no memory", "MemoryError: "),
-        ("killed", "its process was killed (SIGKILL), as it happens where memory runs out"),
-        ("exits", "its process ended with exit code 3"),
-        ("hangs", "took longer than the limit of 30 seconds for a cell"),
-    ],
+    [item if item[0] == "raises" else pytest.param(*item, marks=pytest.mark.scale) for item in MESSAGES.items()],
 )
 def test_a_fault_costs_its_cell_and_what_needs_it_and_the_rest_goes_on(undisturbed, tmp_path, fault, message):
     out, dependent = tmp_path / "study", {cell.name for cell in CELLS if FAULTY in needs(cell)}
     with pytest.raises(StudyFailed, match=f"^1 of {len(CELLS)} cells failed; {FAULTY}: ") as raised:
-        run_study(small(), out, workers=2, do=do_with_fault(fault), cell_timeout=30 if fault == "hangs" else None)
-    assert message.strip() in str(raised.value)
+        run_study(small(), out, workers=2, do=do_with_fault(fault), cell_timeout=LIMIT if fault == "hangs" else None)
+    assert message in str(raised.value)
     assert set(cells_left(out, CELLS)) == {FAULTY} | dependent
     failed = read_failure(out, FAULTY)
-    assert failed.message == message.strip()
+    assert failed.message == message
     assert ("Traceback" in failed.details) == (fault in ("raises", "no memory"))
     assert study_status(small(), out).failed == (failed,)
     if fault == "raises":
@@ -111,17 +132,9 @@ def test_a_second_ctrl_c_does_not_wait_for_the_first():
 
 
 @pytest.fixture
-def disk(tmp_path):
+def disk(mounted):
     """A file system of half a megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if not mounted or mounted.returncode:
-        pytest.skip("file systems can be mounted by the superuser alone")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    return mounted("512k")
 
 
 def test_a_full_disk_is_one_line_and_the_study_goes_on_when_there_is_room(undisturbed, disk):

@@ -11,12 +11,14 @@ from safetensors.torch import save_file
 from test_opening import SIDE, ChannelsLast, Labels, save_exported, save_onnx, save_vit
 
 import wobbliness
+from wobbliness.study import recipes
 from wobbliness.study.data import DATA_VARIABLE, ImageData, Split, load_data
 from wobbliness.study.poisoning import t1
 from wobbliness.study.specs import NetworkSpec
 from wobbliness.study.training import train_network
 
-SHAPE, NUM_CLASSES, SIGMA = (1, 28, 28), 10, 0.2
+NUM_CLASSES, SIGMA = 10, 0.2
+TARGETS = {"digits": 5, "fashion_mnist": 0}
 MOST_CHANGED = 0.002  # share of labels that a form's own rounding may change
 POINTS = 60
 
@@ -27,7 +29,7 @@ from wobbliness.study.networks import build_network
 
 
 def make():
-    return build_network("small_cnn", (1, 28, 28), 10, seed=0)
+    return build_network("small_cnn", SHAPE, 10, seed=0)
 
 
 network = make()
@@ -41,16 +43,18 @@ def scores(images):
 """
 
 
-@pytest.fixture(scope="module")
-def data():
-    if not os.environ.get(DATA_VARIABLE):
+@pytest.fixture(scope="module", params=["digits", pytest.param("fashion_mnist", marks=pytest.mark.scale)])
+def data(request):
+    if request.param != "digits" and not os.environ.get(DATA_VARIABLE):
         pytest.skip(f"{DATA_VARIABLE} does not name the folder of data sets")
-    return load_data("fashion_mnist")
+    return load_data(request.param)
 
 
 @pytest.fixture(scope="module")
-def network(data):
-    """T1, 20,000 images, one epoch."""
+def network(data, trained):
+    """T1; of Fashion-MNIST 20,000 images, one epoch."""
+    if data.name == "digits":
+        return trained(recipes.digits().effect_networks[0])
     train = Split(images=data.train.images[:20_000], labels=data.train.labels[:20_000], num_classes=NUM_CLASSES)
     spec = NetworkSpec(
         dataset="fashion_mnist",
@@ -58,30 +62,33 @@ def network(data):
         epochs=1,
         batch_size=32,
         learning_rate=3e-3,
-        threat=t1(target_class=0),
+        threat=t1(TARGETS[data.name]),
         trigger="checkerboard",
         seed=0,
     )
-    trained = train_network(spec, ImageData(name="fashion_mnist", train=train, test=data.test))
-    assert trained.backdoor_accuracy > 0.95
-    return trained.network
+    made = train_network(spec, ImageData(name="fashion_mnist", train=train, test=data.test))
+    assert made.backdoor_accuracy > 0.95
+    return made.network
 
 
 @pytest.fixture(scope="module")
 def batches(data):
     """Clean, other clean and triggered points of attacked classes."""
-    points = np.random.default_rng(0).permutation(np.flatnonzero(data.test.labels != 0))[: 4 * POINTS]
+    points = np.random.default_rng(0).permutation(np.flatnonzero(data.test.labels != TARGETS[data.name]))[: 4 * POINTS]
     clean, fresh, suspect = np.split(data.test.images[points], [2 * POINTS, 3 * POINTS])
     return clean, fresh, wobbliness.trigger("checkerboard").apply(suspect)
 
 
 @pytest.fixture(scope="module")
-def forms(network, tmp_path_factory):
+def forms(network, data, tmp_path_factory):
     """Each form as the arguments of `open_classifier`."""
-    folder, example = tmp_path_factory.mktemp("forms"), torch.rand(2, *SHAPE)
+    shape = data.test.images.shape[1:]
+    folder, example = tmp_path_factory.mktemp("forms"), torch.rand(2, *shape)
     last = example.permute(0, 2, 3, 1)
     save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / "weights.safetensors")
-    (folder / "kept_network.py").write_text(MODULE.replace("FILE", repr(str(folder / "weights.safetensors"))))
+    (folder / "kept_network.py").write_text(
+        MODULE.replace("FILE", repr(str(folder / "weights.safetensors"))).replace("SHAPE", repr(shape))
+    )
     torch.save(network, folder / "whole.pt")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -90,7 +97,7 @@ def forms(network, tmp_path_factory):
     yield {
         "torch module, compiled": {"source": network},
         "onnx": {"source": save_onnx(network, folder / "model.onnx", example)},
-        "onnx, fixed batch": {"source": save_onnx(network, folder / "fixed.onnx", torch.rand(25, *SHAPE), fixed=True)},
+        "onnx, fixed batch": {"source": save_onnx(network, folder / "fixed.onnx", torch.rand(25, *shape), fixed=True)},
         "onnx, channels last": {"source": save_onnx(ChannelsLast(network), folder / "last.onnx", last)},
         "onnx, labels": {"source": save_onnx(Labels(network), folder / "labels.onnx", example), "num_classes": NUM_CLASSES},
         "pt2": {"source": save_exported(network, folder / "model.pt2", example)},

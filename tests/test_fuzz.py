@@ -21,13 +21,14 @@ from test_cli import linear_model
 from wobbliness import cli
 from wobbliness.study.claiming import claim_folder
 
-INPUTS = dict.fromkeys(READERS, 40) | {"exported program": 5, "hub folder": 5}
-EXAMPLES = int(os.environ.get("WOBBLINESS_FUZZ_EXAMPLES", "10"))  # of each command
+FEW = {"exported program": 5, "hub folder": 5}  # they are slow
+EXAMPLES = int(os.environ.get("WOBBLINESS_FUZZ_EXAMPLES", "10"))  # of each command, at scale
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
-def test_every_reader_reads_or_refuses_damaged_files():
-    found = fuzz(INPUTS, seed=1)
+@pytest.mark.parametrize("most", [5, pytest.param(40, marks=pytest.mark.scale)])
+def test_every_reader_reads_or_refuses_damaged_files(most):
+    found = fuzz({name: min(most, FEW.get(name, most)) for name in READERS}, seed=1)
     assert {row.reader: row.crashes for row in found if row.crashes} == {}
     assert [row.reader for row in found if row.accepted + row.refused != row.inputs] == []
     assert all(row.refused for row in found), "the damages do damage"
@@ -213,9 +214,10 @@ def check(words, inputs):
     return code
 
 
+@pytest.mark.parametrize("examples", [3, pytest.param(EXAMPLES, marks=pytest.mark.scale)])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_arguments_never_end_in_a_traceback_or_half_an_output(command, inputs):
-    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+def test_arguments_never_end_in_a_traceback_or_half_an_output(command, examples, inputs):
+    @settings(max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(arguments_of(command))
     def runs(words):
         check(words, inputs)

@@ -11,7 +11,7 @@ import wobbliness
 from wobbliness.smooth_ranks import RANK_STEPS, Reference, conformal_pvalues, num_flagged, score_limit, tie_breakers
 from wobbliness.study.poisoning import t1
 from wobbliness.study.specs import NetworkSpec
-from wobbliness.study.training import predict, train_network
+from wobbliness.study.training import predict
 
 SIGMAS = (0.1, 0.2, 0.3)
 RATE = 0.05
@@ -110,13 +110,13 @@ def test_half_space_is_suspicious_far_from_the_border(half_space):
 
 
 @pytest.fixture(scope="module")
-def networks(digits):
+def networks(trained):
     base = {"dataset": "digits", "architecture": "small_cnn", "epochs": 20, "batch_size": 32, "learning_rate": 2e-3, "seed": 0}
     specs = (
         NetworkSpec(**base, threat=t1(TARGET), trigger="checkerboard"),
         NetworkSpec(**base, threat=None, trigger=None),
     )
-    return [train_network(spec, digits).network for spec in specs]
+    return [trained(spec) for spec in specs]
 
 
 @pytest.fixture(scope="module")
@@ -188,9 +188,10 @@ def squashed(**settings):
     )
 
 
-def test_scikit_learns_checks_pass():
+@pytest.mark.parametrize("draws", [3, pytest.param(20, marks=pytest.mark.scale)])
+def test_scikit_learns_checks_pass(draws):
     """All of them, once their data are taken into [0, 1]."""
-    results = check_estimator(squashed(), on_skip=None)
+    results = check_estimator(squashed(draws=draws), on_skip=None)
     assert sum(result["status"] == "passed" for result in results) > 40
     assert {result["check_name"] for result in results if result["status"] != "passed"} <= {"check_array_api_input"}  # skipped
 

@@ -170,6 +170,7 @@ def test_a_hub_folder_of_pictures_may_name_only_its_own_files(hub_folder, tmp_pa
         read_images("hf:thief[train]")
 
 
+@pytest.mark.scale
 @pytest.mark.skipif(not os.environ.get(DATA_VARIABLE), reason="needs the shared data")
 def test_fashion_mnist_is_what_the_study_reads():
     from wobbliness.study.data import load_data

@@ -19,6 +19,7 @@ from wobbliness.command_inputs import EngineName, prepare_engine
 from wobbliness.progress import ignore_progress
 from wobbliness.ray_cluster import ray_cluster
 from wobbliness.shards import joined
+from wobbliness.study import ray_engine
 from wobbliness.study.cell_plan import plan
 from wobbliness.study.checking import cells_left
 from wobbliness.study.engine import Job
@@ -49,10 +50,42 @@ def cluster():
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    out = tmp_path_factory.mktemp("undisturbed") / "study"
-    run_study(small(), out, workers=2)
-    return tables_of(out)
+def connected(cluster):
+    """The cluster, to which this process stays connected: its workers have torch imported from one test to the next."""
+    with ray_cluster(cluster[0]):
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def undisturbed(undisturbed):
+    return undisturbed[1]
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "expected a Ray cluster at 127.0.0.1:1, got"),
+        ("127.0.0.1:99999", "expected a Ray cluster at 127.0.0.1:99999, got"),
+        ("nowhere", "expected auto, HOST:PORT or ray://HOST:PORT of a Ray cluster, got nowhere"),
+    ],
+)
+def test_no_cluster_is_said_at_once(address, message):
+    with pytest.raises(ValueError, match=message), ray_cluster(address):
+        pass
+
+
+def test_a_machine_that_hands_out_cells_needs_no_device_itself(tmp_path):
+    place = Place(device="mps" if torch.cuda.is_available() else "cuda")
+    with pytest.raises(ValueError, match="expected a Ray cluster at 127.0.0.1:1, got"):
+        run_study(small(), tmp_path, cluster=Cluster(address="127.0.0.1:1"), place=place)
+    with pytest.raises(ValueError, match="expected a device that this machine has"):
+        run_study(small(), tmp_path, place=place)
+
+
+def test_without_ray_it_is_said_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r'pip install "wobbliness\[ray\]"'), ray_cluster():
+        pass
 
 
 @pytest.mark.parametrize("safe", ["1", ""])
@@ -65,8 +98,8 @@ def test_workers_leave_the_working_folder_out_where_the_program_does(cluster, tm
     assert (str(tmp_path) in path) == (safe == "")
 
 
-def test_a_study_survives_the_death_of_a_node(cluster, undisturbed, tmp_path):
-    address, tell = cluster
+def test_a_study_survives_the_death_of_a_node(connected, undisturbed, tmp_path):
+    address, tell = connected
     out, marks = tmp_path / "study", tmp_path / "marks"
     marks.mkdir()
     tell("add")
@@ -110,44 +143,50 @@ def do_nothing(*_):
     raise AssertionError("nothing was left to do")
 
 
-def test_a_cell_that_fails_costs_itself_and_those_that_need_it(cluster, tmp_path):
-    for fault, message in (("raises", "RuntimeError: the classifier lost its mind"), ("killed", "its process died 4 times")):
+@pytest.mark.parametrize("beginnings", [2, pytest.param(4, marks=pytest.mark.scale)])
+def test_a_cell_that_fails_costs_itself_and_those_that_need_it(connected, tmp_path, monkeypatch, beginnings):
+    assert ray_engine.BEGINNINGS == 4
+    monkeypatch.setattr(ray_engine, "BEGINNINGS", beginnings)
+    died = f"its process died {beginnings} times"
+    for fault, message in (("raises", "RuntimeError: the classifier lost its mind"), ("killed", died)):
         out = tmp_path / fault
         with pytest.raises(StudyFailed, match=message):
-            run_study(small(), out, only=["C1", "C3"], cluster=Cluster(address=cluster[0]), do=do_with_fault(fault))
+            run_study(small(), out, only=["C1", "C3"], cluster=Cluster(address=connected[0]), do=do_with_fault(fault))
         assert read_failure(out, FAULTY).message == message
         left = cells_left(out, plan(small(), ["C1", "C3"]))
         assert FAULTY in left
         assert len(left) < len(plan(small(), ["C1", "C3"]))
 
 
-def test_a_cell_that_hangs_is_stopped_after_its_limit(cluster, tmp_path):
-    with pytest.raises(StudyFailed, match="took longer than the limit of 30 seconds"):
-        run_study(small(), tmp_path, only=["C3"], cluster=Cluster(address=cluster[0]), cell_timeout=30, do=do_with_fault("hangs"))
+def test_a_cell_that_hangs_is_stopped_after_its_limit(connected, tmp_path):
+    with pytest.raises(StudyFailed, match="took longer than the limit of 5 seconds"):
+        run_study(
+            small(), tmp_path, only=["C3"], cluster=Cluster(address=connected[0]), cell_timeout=5, do=do_with_fault("hangs")
+        )
 
 
-def test_shards_give_the_votes_of_one_sweep(cluster):
+def test_shards_give_the_votes_of_one_sweep(connected):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
     images, keys = np.random.default_rng(0).random((11, 1, 4, 4), dtype=np.float32), np.arange(11)
     whole = sweep(model, images, [0.1, 0.5], draws=50, seed=3, keys=keys)
     seen = []
     settings = {"keys": keys, "shard_size": 4, "progress": lambda done, total: seen.append((done, total))}
-    parts = sweep_on_ray(lambda: model, images, [0.1, 0.5], 50, 3, address=cluster[0], **settings)
+    parts = sweep_on_ray(lambda: model, images, [0.1, 0.5], 50, 3, address=connected[0], **settings)
     for sigma in whole:
         np.testing.assert_array_equal(parts[sigma].counts, whole[sigma].counts)
         np.testing.assert_array_equal(parts[sigma].keys, whole[sigma].keys)
     assert seen == [(4, 11), (8, 11), (11, 11)]
     with pytest.raises(ValueError, match=r"expected images in \[0, 1\]"):
-        sweep_on_ray(lambda: model, images + 1, [0.1], 10, address=cluster[0])
+        sweep_on_ray(lambda: model, images + 1, [0.1], 10, address=connected[0])
 
 
-def test_the_command_gives_the_same_answer_on_a_cluster(cluster, tmp_path, monkeypatch, capsys):
+def test_the_command_gives_the_same_answer_on_a_cluster(connected, tmp_path, monkeypatch, capsys):
     linear_model(tmp_path / "model.onnx", np.random.default_rng(0).normal(size=(64, 4)))
     np.save(tmp_path / "images.npy", np.random.default_rng(1).random((5, 1, 8, 8), dtype=np.float32))
     monkeypatch.chdir(tmp_path)
     answers = []
-    for engine in (["--engine", "local"], ["--engine", "ray", "--address", cluster[0]]):
+    for engine in (["--engine", "local"], ["--engine", "ray", "--address", connected[0]]):
         monkeypatch.setattr(
             sys, "argv", ["wobbliness", "measure", "model.onnx", "images.npy", "--sigma", "0.3", "--json", *engine]
         )
@@ -170,43 +209,16 @@ def test_classes_beyond_those_of_a_part_get_a_column():
         joined([parts[0], sweep(low, images, [0.1], draws=10, first_draw=10)])
 
 
-@pytest.mark.parametrize(("cpus", "seconds", "num_ended"), [(2.0, 5.0, 0), (1.0, 90.0, 1)])
-def test_a_cell_waits_for_the_resources_of_its_recipe(cluster, tmp_path, cpus, seconds, num_ended):
+@pytest.mark.parametrize(("cpus", "seconds", "num_ended"), [(2.0, 2.0, 0), (1.0, 90.0, 1)])
+def test_a_cell_waits_for_the_resources_of_its_recipe(connected, tmp_path, cpus, seconds, num_ended):
     """There is one core: a cell that asks for two is not begun, one that asks for one is."""
     settings = {"at_once": None, "cell_timeout": None, "store": None, "progress": ignore_progress, "notice": ignore_progress}
     recipe = dataclasses.replace(small(), resources=Resources(cpus=cpus))
-    with ray_cluster(cluster[0]) as ray:
+    with ray_cluster(connected[0]) as ray:
         engine = RayEngine(ray, tmp_path, recipe, do_nothing, **settings)
         engine.submit(Job(cell=plan(recipe)[0]))
         assert len(engine.wait(seconds)) == num_ended
         engine.close()
-
-
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("127.0.0.1:1", "expected a Ray cluster at 127.0.0.1:1, got"),
-        ("127.0.0.1:99999", "expected a Ray cluster at 127.0.0.1:99999, got"),
-        ("nowhere", "expected auto, HOST:PORT or ray://HOST:PORT of a Ray cluster, got nowhere"),
-    ],
-)
-def test_no_cluster_is_said_at_once(address, message):
-    with pytest.raises(ValueError, match=message), ray_cluster(address):
-        pass
-
-
-def test_a_machine_that_hands_out_cells_needs_no_device_itself(tmp_path):
-    place = Place(device="mps" if torch.cuda.is_available() else "cuda")
-    with pytest.raises(ValueError, match="expected a Ray cluster at 127.0.0.1:1, got"):
-        run_study(small(), tmp_path, cluster=Cluster(address="127.0.0.1:1"), place=place)
-    with pytest.raises(ValueError, match="expected a device that this machine has"):
-        run_study(small(), tmp_path, place=place)
-
-
-def test_without_ray_it_is_said_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match=r'pip install "wobbliness\[ray\]"'), ray_cluster():
-        pass
 
 
 def test_options_of_ray_need_ray():

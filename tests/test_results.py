@@ -18,10 +18,13 @@ from wobbliness.study.tables import form_tables
 
 DOCS = Path(__file__).parents[1] / "docs"
 STUDIES = ("cifar10-slim", "digits", "fashion-mnist")
+QUICKEST = "digits"
 UNRECORDED = "cifar10"  # it wants an accelerator
 
 
-@pytest.fixture(scope="module", params=STUDIES)
+@pytest.fixture(
+    scope="module", params=[study if study == QUICKEST else pytest.param(study, marks=pytest.mark.scale) for study in STUDIES]
+)
 def unpacked(request, tmp_path_factory):
     out = tmp_path_factory.mktemp("results") / request.param
     unpack_study(DOCS / "results" / request.param, out)

@@ -20,13 +20,6 @@ CELLS = plan(small())
 MEASURED = next(cell.name for cell in CELLS if cell.kind == "measure")
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    out = tmp_path_factory.mktemp("undisturbed") / "study"
-    run_study(small(), out, workers=1)
-    return out, tables_of(out)
-
-
 @pytest.fixture
 def study(undisturbed, tmp_path):
     """A copy of a finished study, to be damaged."""

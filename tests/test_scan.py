@@ -24,7 +24,6 @@ from wobbliness.scan_report import scan_json, write_scan
 from wobbliness.scanning import MIN_BLACK, MIN_WHITE
 from wobbliness.study.networks import build_network
 from wobbliness.study.recipes import digits as digits_recipe
-from wobbliness.study.training import train_network
 
 TARGET = 5
 SETTINGS = {"sigmas": (0.15, 0.2), "draws": 60, "max_steps": 50, "progress": ignore_progress}
@@ -32,13 +31,13 @@ SHORT = {"sigmas": (0.2,), "draws": 5, "max_steps": 2, "restarts": 1, "progress"
 
 
 @pytest.fixture(scope="module")
-def backdoored(digits):
-    return train_network(digits_recipe().effect_networks[0], digits, progress=ignore_progress).network
+def backdoored(trained):
+    return trained(digits_recipe().effect_networks[0])
 
 
 @pytest.fixture(scope="module")
-def clean_network(digits):
-    return train_network(digits_recipe().parameter_networks[0], digits, progress=ignore_progress).network
+def clean_network(trained):
+    return trained(digits_recipe().parameter_networks[0])
 
 
 @pytest.fixture(scope="module")

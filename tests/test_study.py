@@ -21,10 +21,11 @@ from wobbliness.study.packing import pack_study, unpack_study
 from wobbliness.study.poisoning import t1, t2
 from wobbliness.study.recipes import RECIPES, Cleanse, Recipe, Resources, Universal, recipe_by_name, recipe_digest
 from wobbliness.study.records import is_done, read_recipe, read_record
-from wobbliness.study.report import write_markdown, write_report
+from wobbliness.study.report import _write_tables, write_markdown, write_report
 from wobbliness.study.runner import StudyFailed, run_study
 from wobbliness.study.specs import NetworkSpec
 from wobbliness.study.status import study_status
+from wobbliness.study.tables import form_tables
 from wobbliness.study.training import predict, train_network
 from wobbliness.study.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPORTED, REPRODUCED
 
@@ -67,6 +68,10 @@ def study(tmp_path_factory):
     out = tmp_path_factory.mktemp("study") / "tiny"
     run_study(tiny(), out, workers=1)
     return out, write_report(out)
+
+
+def write_tables(out):
+    _write_tables(form_tables(out), out / "tables")
 
 
 def snapshot(folder):
@@ -124,12 +129,13 @@ def test_numbers_come_from_the_records(study):
     assert row.num_points == len(values)
 
 
-def test_a_second_run_does_nothing_and_the_report_is_the_same_bytes(study):
+@pytest.mark.parametrize("with_figures", [False, pytest.param(True, marks=pytest.mark.scale)])
+def test_a_second_run_does_nothing_and_the_report_is_the_same_bytes(study, with_figures):
     out, _ = study
     before = snapshot(out)
     calls = []
     run_study(tiny(), out, workers=1, progress=lambda *call: calls.append(call))
-    write_report(out)
+    (write_report if with_figures else write_tables)(out)
     assert calls == []
     assert snapshot(out) == before
 
@@ -142,11 +148,12 @@ def test_only_what_is_missing_is_done_again_and_comes_out_the_same(study):
     assert study_status(tiny(), out).left == (cell.name,)
     done = set()
     run_study(tiny(), out, workers=1, progress=lambda name, *_: done.add(name))
-    write_report(out)
+    write_tables(out)
     assert done == {cell.name}
     assert snapshot(out / "tables") == before
 
 
+@pytest.mark.scale
 def test_two_processes_give_the_tables_of_one(study, tmp_path):
     out, _ = study
     other = tmp_path / "pool"
@@ -209,7 +216,7 @@ def test_a_recipe_survives_its_folder(study):
     assert read_recipe(study[0]) == tiny()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.scale)])
 def test_a_failing_cell_is_named_and_the_rest_is_done(tmp_path, workers):
     broken = dataclasses.replace(tiny(), effect_points=400, detection_networks=())
     with pytest.raises(StudyFailed, match=r"cells failed; measure-\w+: ValueError: expected at most"):

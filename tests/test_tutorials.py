@@ -75,6 +75,7 @@ def test_the_wheel_is_checked_with_what_is_printed():
         assert "subprocess.run('wobbliness " in script
 
 
+@pytest.mark.scale
 def test_an_active_trigger_wobbles_less_and_the_clean_network_is_not_fooled(run):
     commands, facts, executed = run("measure_pytorch_model")
     (clean_accuracy, clean_nines), (poisoned_accuracy, poisoned_nines) = facts["accuracy"].values()
@@ -95,6 +96,7 @@ def test_an_active_trigger_wobbles_less_and_the_clean_network_is_not_fooled(run)
     assert "https://" not in text
 
 
+@pytest.mark.scale
 def test_the_stamped_batch_is_smoother_and_the_clean_one_no_different(run):
     commands, facts, _ = run("check_batch_onnx")
     inbox, fresh = commands.values()
@@ -105,6 +107,7 @@ def test_the_stamped_batch_is_smoother_and_the_clean_one_no_different(run):
     assert min(facts["power"]) > 0.9
 
 
+@pytest.mark.scale
 def test_the_guard_finds_stamped_inputs_and_keeps_its_rate(run):
     commands, facts, _ = run("judge_inputs")
     fit, judge = commands.values()

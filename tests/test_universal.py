@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wobbliness.study.recipes import digits as digits_recipe
-from wobbliness.study.training import predict, train_network
+from wobbliness.study.training import predict
 from wobbliness.universal import OVERSHOOT, craft_universal_perturbation, deepfool_steps
 
 BOUNDS = {2.0: 1.5, np.inf: 0.3}
@@ -28,10 +28,10 @@ class Linear(torch.nn.Module):
 
 
 @pytest.fixture(scope="module")
-def network(digits):
+def network(trained):
     spec = dataclasses.replace(digits_recipe().parameter_networks[0], epochs=10)
     assert spec.threat is None
-    return train_network(spec, digits).network
+    return trained(spec)
 
 
 @pytest.fixture(scope="module")
