@@ -38,19 +38,24 @@ def flagged_share(rng, rate, *, num_clean=119, num_fresh=20, ties=True, smoothne
     return conformal_pvalues(scores, calibration) <= rate, len(calibration)
 
 
+RUNS = pytest.mark.parametrize("runs", [300, pytest.param(1000, marks=pytest.mark.scale)])
+
+
+@RUNS
 @pytest.mark.parametrize("rate", [0.05, 0.2, 0.37])
-def test_the_false_positive_rate_is_the_stated_one(rate):
+def test_the_false_positive_rate_is_the_stated_one(rate, runs):
     """One fresh input for each calibration, so that the trials are independent: the rate is floor(a (C + 1)) / (C + 1)."""
-    rng, runs = np.random.default_rng(1), 1000
+    rng = np.random.default_rng(1)
     flagged, size = zip(*(flagged_share(rng, rate, num_fresh=1) for _ in range(runs)), strict=True)
     expected = num_flagged(size[0], rate) / (size[0] + 1)
     assert expected > rate - 1 / size[0]
     assert stats.binomtest(int(np.sum(flagged)), runs, expected).pvalue > 0.001
 
 
-def test_without_tie_breakers_the_rate_is_missed():
+@RUNS
+def test_without_tie_breakers_the_rate_is_missed(runs):
     """Control: the same check sees that ties at W = 0 would leave the rate short."""
-    rng, runs = np.random.default_rng(1), 1000
+    rng = np.random.default_rng(1)
     flagged = [flagged_share(rng, 0.37, num_fresh=1, ties=False)[0] for _ in range(runs)]
     assert stats.binomtest(int(np.sum(flagged)), runs, 0.37).pvalue < 0.001
     assert np.mean(flagged) < 0.37
