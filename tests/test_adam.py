@@ -25,12 +25,14 @@ SCRIPT = """
 import sys
 import torch
 from wobbliness.adam import Adam
-made = {ours} if len(sys.argv) > 1 else {theirs}
-made.zero_grad()
-made.step()
-print("torch._dynamo" in sys.modules)
+weight = torch.ones(1, requires_grad=True)
+for make in (lambda: Adam([weight], learning_rate=0.1), lambda: torch.optim.Adam([weight])):
+    optimiser = make()
+    optimiser.zero_grad()
+    (weight**2).sum().backward()
+    optimiser.step()
+    print("torch._dynamo" in sys.modules)
 """
-ONE = "torch.ones(1, requires_grad=True)"
 
 
 def loss_of(parameters, seed):
@@ -65,7 +67,7 @@ def test_the_descent_is_that_of_torch_along_its_cosine():
     def trained(steps_of):
         network = build_network("small_cnn", (1, 8, 8), 10, seed=0)
         rates = steps_of(network)
-        return [tensor for tensor in network.state_dict().values()], rates
+        return list(network.state_dict().values()), rates
 
     images, labels = torch.rand(18, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(18) % 10
 
@@ -95,9 +97,7 @@ def test_the_descent_is_that_of_torch_along_its_cosine():
     assert all(torch.equal(*pair) for pair in zip(weights, others, strict=True))
 
 
-@pytest.mark.parametrize(("arguments", "imported"), [(["ours"], "False\n"), ([], "True\n")])
-def test_a_step_does_not_import_the_compiler(arguments, imported):
+def test_a_step_does_not_import_the_compiler():
     """The control is torch's own."""
-    script = SCRIPT.format(ours=f"Adam([{ONE}], learning_rate=0.1)", theirs=f"torch.optim.Adam([{ONE}])")
-    ran = subprocess.run([sys.executable, "-c", script, *arguments], check=True, capture_output=True, text=True)
-    assert ran.stdout == imported
+    ran = subprocess.run([sys.executable, "-c", SCRIPT], check=True, capture_output=True, text=True)
+    assert ran.stdout == "False\nTrue\n"

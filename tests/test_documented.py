@@ -36,7 +36,11 @@ ELSEWHERE = {
     "make test": "runs this file",
     "pip install .": "make wheel-check",
 }
-IN_SHORT = {"wobbliness bench": ["--repeats", "1", "--scale", "0.01"], "wobbliness scan": ["--steps", "4", "--draws", "20"]}
+IN_SHORT = {
+    "wobbliness bench": ["--repeats", "1", "--scale", "0.01"],
+    "wobbliness scan": ["--steps", "4", "--draws", "20"],
+    "wobbliness study run": ["--workers", "1"],  # a worker takes longer to start than a short study to end
+}
 EXIT_CODES = {"--fail-on-trigger": cli.EXIT_TRIGGER}
 SAID = {
     "wobbliness test": "verdict: smoother (",
