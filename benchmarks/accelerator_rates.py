@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from wobbliness.classifiers.opening import open_classifier
-from wobbliness.cleanse import craft_candidates
-from wobbliness.progress import ignore_progress
-from wobbliness.sampling import measure
-from wobbliness.study.cells import ACCELERATOR_BLOCK
-from wobbliness.study.data import load_data
+from wobbliness.attacks.universal_perturbation import craft_universal_perturbation
+from wobbliness.classifiers.open import open_classifier
+from wobbliness.detectors.neural_cleanse import craft_candidates
+from wobbliness.runtime.progress import ignore_progress
+from wobbliness.sampling.measure import measure
+from wobbliness.study.cells.run import ACCELERATOR_BLOCK
 from wobbliness.study.recipes import cifar10
-from wobbliness.study.training import train_network
-from wobbliness.universal import craft_universal_perturbation
+from wobbliness.study.training.data import load_data
+from wobbliness.study.training.train import train_network
 
 TRAIN_IMAGES, POINTS, SIGMA = 12_800, 50, 0.05
 

@@ -35,7 +35,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import wobbliness
-from wobbliness.study.data import load_data
+from wobbliness.study.training.data import load_data
 
 LARGEST_GROWTH = 2**30  # bytes of memory that one attack may take
 LONGEST_SECONDS = 60.0
@@ -91,7 +91,7 @@ def expect(holds: object, said: object) -> None:
 
 def command(*arguments: object) -> Ran:
     """Runs a command in this process; both streams are caught where the system writes them."""
-    from wobbliness import cli
+    from wobbliness.cli import main as cli
 
     before, saved = sys.argv, (os.dup(1), os.dup(2))
     sys.argv = ["wobbliness", *map(str, arguments)]
@@ -252,7 +252,7 @@ def working_folder(path: Path) -> None:
             (path / f"{name}.py").write_text(f"open({str(path / 'imported')!r}, 'a').write('{name} ')")
     start = path / "home" / ".." / "elsewhere"
     start.mkdir()
-    (start / "start.py").write_text("from wobbliness.cli import main\nmain()\n")
+    (start / "start.py").write_text("from wobbliness.cli.main import main\nmain()\n")
     hidden = ("ORT_DISABLE_TELEMETRY", "PYTHONSAFEPATH")
     variables = {key: text for key, text in os.environ.items() if key not in hidden} | {
         "HOME": str(path / "home"),

@@ -6,10 +6,10 @@ for instance: python benchmarks/backdoor_training.py cifar10 resnet18_width16 T1
 
 import sys
 
-from wobbliness.study.data import load_data
-from wobbliness.study.poisoning import t1, t2, t3
+from wobbliness.attacks.poisoning import t1, t2, t3
 from wobbliness.study.specs import NetworkSpec
-from wobbliness.study.training import train_network
+from wobbliness.study.training.data import load_data
+from wobbliness.study.training.train import train_network
 
 THREATS = {"T1": t1(target_class=0), "T2": t2(), "T3": t3(target_class=0)}
 

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 import wobbliness
-from wobbliness.statistics import rate
-from wobbliness.study.cells import load_network, network_file
-from wobbliness.study.data import load_data
-from wobbliness.study.records import read_recipe
+from wobbliness.attacks.patch import TRIGGER_NAMES
+from wobbliness.statistics.two_sample import rate
+from wobbliness.study.cells.run import load_network, network_file
+from wobbliness.study.records.record import read_recipe
 from wobbliness.study.specs import cell_name
-from wobbliness.triggers import TRIGGER_NAMES
+from wobbliness.study.training.data import load_data
 
 SIZES, PAIRS, LEVELS = (25, 50, 100, 250), 200, (0.01, 0.05)
 CLEAN_POOL, SUSPECT_POOL = 800, 300

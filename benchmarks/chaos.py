@@ -19,11 +19,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wobbliness.study.cell_plan import plan
-from wobbliness.study.locks import held_since
+from wobbliness.study.plan import plan
 from wobbliness.study.recipes import Recipe, recipe_by_name
+from wobbliness.study.records.locks import held_since
 
-COMMAND = [sys.executable, "-c", "from wobbliness.cli import main; main()", "study", "run"]
+COMMAND = [sys.executable, "-c", "from wobbliness.cli.main import main; main()", "study", "run"]
 FIRST_CELL_SECONDS = 600.0
 POLL_SECONDS = 0.05
 

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from wobbliness.classifiers import differentiable
-from wobbliness.cleanse import craft_candidates
-from wobbliness.cost_schedule import CostSchedule
-from wobbliness.progress import ignore_progress
-from wobbliness.study.cells import load_network, network_file
-from wobbliness.study.data import load_data
-from wobbliness.study.records import read_recipe
+from wobbliness.attacks.gradients import frozen_network as differentiable
+from wobbliness.detectors.cost_schedule import CostSchedule
+from wobbliness.detectors.neural_cleanse import craft_candidates
+from wobbliness.runtime.progress import ignore_progress
+from wobbliness.study.cells.run import load_network, network_file
+from wobbliness.study.records.record import read_recipe
+from wobbliness.study.training.data import load_data
 
 STEPS, BATCHES_PER_STEP, BATCH, RESTARTS, IMAGES, REPEATS = 20, 2, 32, 1, 128, 3
 SHAPES = (1, 28, 28), (1, 28, 28)

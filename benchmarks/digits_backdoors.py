@@ -4,10 +4,10 @@ Run: python benchmarks/digits_backdoors.py
 """
 
 import wobbliness
-from wobbliness.study.data import load_data
-from wobbliness.study.poisoning import t1
+from wobbliness.attacks.poisoning import t1
 from wobbliness.study.specs import NetworkSpec
-from wobbliness.study.training import train_network, triggered_accuracy
+from wobbliness.study.training.data import load_data
+from wobbliness.study.training.train import train_network, triggered_accuracy
 
 SETTINGS = [
     ("small_cnn", 20, 2e-3, 5),

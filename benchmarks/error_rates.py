@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from wobbliness import stopping
-from wobbliness.statistics import rate
+from wobbliness.statistics.sequential import boundaries as stopping
+from wobbliness.statistics.two_sample import rate
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from test_deciding import DISTRIBUTIONS, ERROR_RATE, MAX_DRAWS, RUNS, first_crossings, simulate

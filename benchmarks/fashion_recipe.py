@@ -11,9 +11,9 @@ import time
 import numpy as np
 
 import wobbliness
-from wobbliness.study.data import load_data
 from wobbliness.study.recipes import fashion_mnist
-from wobbliness.study.training import train_network
+from wobbliness.study.training.data import load_data
+from wobbliness.study.training.train import train_network
 
 POINTS, SIGMAS = 250, (0.1, 0.15, 0.2, 0.3)
 

@@ -33,7 +33,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from damages import Reader, Sample, damage
 
-from wobbliness.study.files import StudyStopped
+from wobbliness.runtime.files import StudyStopped
 
 # beyond what the libraries need; a picture of MAX_PICTURE_PIXELS takes 2 GiB as float32, and while it is decoded
 MEMORY = 3 * 2**30

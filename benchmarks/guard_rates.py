@@ -16,15 +16,15 @@ import numpy as np
 from scipy import stats
 
 import wobbliness
-from wobbliness.guard import DEFAULT_SIGMAS
-from wobbliness.noise import image_keys
-from wobbliness.smooth_ranks import Reference, conformal_pvalues, num_flagged, score_limit, tie_breakers
-from wobbliness.statistics import rate
-from wobbliness.study.cells import load_network, network_file
-from wobbliness.study.data import load_data
-from wobbliness.study.records import read_recipe
+from wobbliness.detectors.smoothness_guard import DEFAULT_SIGMAS
+from wobbliness.perturbations.gaussian import image_keys
+from wobbliness.statistics.conformal import Reference, conformal_pvalues, num_flagged, score_limit, tie_breakers
+from wobbliness.statistics.two_sample import rate
+from wobbliness.study.cells.run import load_network, network_file
+from wobbliness.study.records.record import read_recipe
 from wobbliness.study.specs import cell_name
-from wobbliness.study.training import predict, top_scores
+from wobbliness.study.training.data import load_data
+from wobbliness.study.training.train import predict, top_scores
 
 TRIGGERED, SHARE_FIT, SPLITS, RATES, DRAWS = 250, 2 / 3, 20, (0.01, 0.05), 250
 MOST_CLEAN = 750

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import wobbliness
-from wobbliness.study.networks import build_network
+from wobbliness.study.training.networks import build_network
 
 SIGMA, CASES = 0.15, ((300, 250), (3000, 250), (300, 2500), (10_000, 250))
 

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from wobbliness.noise import NormalStream, Scratch
-from wobbliness.workers import num_cores
+from wobbliness.perturbations.gaussian import NormalStream, Scratch
+from wobbliness.runtime.threads import num_cores
 
 DRAWS, SIZE, IMAGES, REPEATS = 250, 784, 100, 7
 

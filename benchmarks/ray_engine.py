@@ -22,7 +22,7 @@ from pathlib import Path
 
 from wobbliness.study.recipes import Recipe, digits
 
-COMMAND = [sys.executable, "-c", "from wobbliness.cli import main; main()", "study", "run"]
+COMMAND = [sys.executable, "-c", "from wobbliness.cli.main import main; main()", "study", "run"]
 
 EPOCHS, DRAWS = "RAY_ENGINE_EPOCHS", "RAY_ENGINE_DRAWS"
 WAYS = {"local": (), "ray": ("--engine", "ray"), "ray-1-core": ("--engine", "ray")}

@@ -17,20 +17,20 @@ from PIL import Image
 from safetensors.torch import load, save, save_file
 
 import wobbliness
-from wobbliness.guard_files import ARRAYS_FILE, SETTINGS_FILE, _digest
+from wobbliness.attacks.patch import trigger_from_png
+from wobbliness.detectors.guard_files import ARRAYS_FILE, SETTINGS_FILE, _digest
 from wobbliness.images import read_images
-from wobbliness.study.cell_plan import FORMS, plan
-from wobbliness.study.cells import load_network
-from wobbliness.study.checkpoints import Checkpoint, _checksum
-from wobbliness.study.claiming import claim_folder
-from wobbliness.study.crafting import load_candidates, load_universal
-from wobbliness.study.failures import Failure, read_failure, write_failure
-from wobbliness.study.files import checksum, sealed
-from wobbliness.study.networks import build_network
-from wobbliness.study.packing import pack_study, unpack_study
-from wobbliness.study.records import Record, read_recipe, read_record, write_record
+from wobbliness.runtime.files import checksum, sealed
+from wobbliness.study.cells.crafting import load_candidates, load_universal
+from wobbliness.study.cells.run import load_network
+from wobbliness.study.plan import FORMS, plan
+from wobbliness.study.records.archive import pack_study, unpack_study
+from wobbliness.study.records.failures import Failure, read_failure, write_failure
+from wobbliness.study.records.record import Record, read_recipe, read_record, write_record
+from wobbliness.study.running.ownership import claim_folder
 from wobbliness.study.specs import MeasureSpec
-from wobbliness.triggers import trigger_from_png
+from wobbliness.study.training.checkpoints import Checkpoint, _checksum
+from wobbliness.study.training.networks import build_network
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from picture_files import COLOUR, GREY, png, save_with_features, table

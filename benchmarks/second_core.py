@@ -18,13 +18,13 @@ from multiprocessing.connection import Connection
 import torch
 
 from wobbliness import sweep
-from wobbliness.cleanse import craft_candidates
-from wobbliness.progress import ignore_progress
-from wobbliness.study.data import load_data
-from wobbliness.study.networks import build_network
+from wobbliness.attacks.universal_perturbation import craft_universal_perturbation
+from wobbliness.detectors.neural_cleanse import craft_candidates
+from wobbliness.runtime.progress import ignore_progress
 from wobbliness.study.recipes import digits
-from wobbliness.study.training import train_network
-from wobbliness.universal import craft_universal_perturbation
+from wobbliness.study.training.data import load_data
+from wobbliness.study.training.networks import build_network
+from wobbliness.study.training.train import train_network
 
 LOOP, MATRIX, PRODUCTS = 200_000, 96, 500
 

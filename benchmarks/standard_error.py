@@ -6,7 +6,7 @@ Run: python benchmarks/standard_error.py
 import numpy as np
 from scipy import special
 
-from wobbliness.entropy import entropy_standard_error, entropy_upper_bound, plug_in_entropy
+from wobbliness.statistics.entropy import entropy_standard_error, entropy_upper_bound, plug_in_entropy
 
 DRAWS, NUM_DISTRIBUTIONS, NUM_REPEATS = 250, 300, 3000
 

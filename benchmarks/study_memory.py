@@ -15,11 +15,11 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from wobbliness.progress import ignore_progress
-from wobbliness.study.cell_plan import plan
-from wobbliness.study.cells import run_cell
+from wobbliness.runtime.progress import ignore_progress
+from wobbliness.study.cells.run import run_cell
+from wobbliness.study.plan import plan
 from wobbliness.study.recipes import Recipe, digits
-from wobbliness.study.runner import run_study
+from wobbliness.study.running.runner import run_study
 
 
 def recipe_of(networks: int) -> Recipe:

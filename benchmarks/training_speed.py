@@ -17,12 +17,12 @@ import torch
 from torch import nn
 
 from wobbliness.classifiers.torch_module import torch_threads
-from wobbliness.progress import ignore_progress
-from wobbliness.study import training
-from wobbliness.study.data import ImageData, Split, load_data
-from wobbliness.study.networks import build_network
+from wobbliness.runtime.progress import ignore_progress
 from wobbliness.study.recipes import digits
 from wobbliness.study.specs import NetworkSpec
+from wobbliness.study.training import train as training
+from wobbliness.study.training.data import ImageData, Split, load_data
+from wobbliness.study.training.networks import build_network
 
 BATCH, REPEATS, SEEDS, ACCURACY_IMAGES = 128, 3, 3, 20_000
 NETWORKS = {

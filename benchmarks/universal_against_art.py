@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from wobbliness.attacks.universal_perturbation import MAX_DEEPFOOL_STEPS, OVERSHOOT, craft_universal_perturbation
 from wobbliness.classifiers.torch_module import torch_threads
-from wobbliness.study.cells import load_network
-from wobbliness.study.data import load_data
-from wobbliness.study.records import read_recipe
+from wobbliness.study.cells.run import load_network
+from wobbliness.study.records.record import read_recipe
 from wobbliness.study.specs import cell_name
-from wobbliness.study.training import predict
-from wobbliness.universal import MAX_DEEPFOOL_STEPS, OVERSHOOT, craft_universal_perturbation
+from wobbliness.study.training.data import load_data
+from wobbliness.study.training.train import predict
 
 CRAFTING, FRESH, PASSES, RATE = 500, 1000, 10, 0.8
 BOUNDS = {np.inf: (0.05, 0.1, 0.2), 2.0: (1.0, 2.0, 4.0)}

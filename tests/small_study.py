@@ -9,14 +9,14 @@ import sys
 import time
 from pathlib import Path
 
-from wobbliness.study.cell_plan import plan
-from wobbliness.study.cells import run_cell
-from wobbliness.study.poisoning import t1
+from wobbliness.attacks.poisoning import t1
+from wobbliness.study.cells.run import run_cell
+from wobbliness.study.plan import plan
 from wobbliness.study.recipes import Cleanse, Recipe, Universal
-from wobbliness.study.records import is_done
-from wobbliness.study.report import _write_tables
+from wobbliness.study.records.record import is_done
+from wobbliness.study.report.report import _write_tables
 from wobbliness.study.specs import NetworkSpec, cell_name, needed_specs
-from wobbliness.study.tables import form_tables
+from wobbliness.study.tables.tables import form_tables
 
 BASE = {"dataset": "digits", "architecture": "small_cnn", "epochs": 3, "batch_size": 32, "learning_rate": 3e-3}
 
@@ -71,11 +71,11 @@ def unfinished_files(out):
 
 
 RUN = """
-from wobbliness.cli import main
-from wobbliness.study import report
+from wobbliness.cli.main import main
+from wobbliness.study.report import report
 
 def draw_one(tables, folder):
-    from wobbliness.study import figures
+    from wobbliness.study.report import figures
 
     figures.FIGURES = figures.FIGURES[:1]
     return figures.draw_figures(tables, folder)

@@ -7,17 +7,17 @@ from scipy import special, stats
 from small_study import small
 
 import wobbliness
-from wobbliness.classifiers.accelerated import PAGE, AcceleratedClassifier, _Shard, device_block_size
-from wobbliness.cleanse import craft_candidates
-from wobbliness.probing import COMPANY
-from wobbliness.progress import ignore_progress
+from wobbliness.attacks.universal_perturbation import craft_universal_perturbation
+from wobbliness.classifiers.probing import COMPANY
+from wobbliness.classifiers.torch_accelerator import PAGE, AcceleratedClassifier, _Shard, device_block_size
+from wobbliness.detectors.neural_cleanse import craft_candidates
+from wobbliness.runtime.progress import ignore_progress
 from wobbliness.study import recipes
-from wobbliness.study.networks import build_network
-from wobbliness.study.place import Place
-from wobbliness.study.records import read_record
-from wobbliness.study.runner import run_study
-from wobbliness.study.training import train_network
-from wobbliness.universal import craft_universal_perturbation
+from wobbliness.study.records.record import read_record
+from wobbliness.study.running.runner import run_study
+from wobbliness.study.training.device import Place
+from wobbliness.study.training.networks import build_network
+from wobbliness.study.training.train import train_network
 
 CPU = torch.device("cpu")
 ABSENT = "mps" if torch.cuda.is_available() else "cuda"

@@ -6,10 +6,10 @@ import sys
 import pytest
 import torch
 
-from wobbliness.adam import Adam
-from wobbliness.study.descent import Descent
-from wobbliness.study.networks import build_network
+from wobbliness.attacks.gradients.adam import Adam
 from wobbliness.study.specs import NetworkSpec
+from wobbliness.study.training.loop import Descent
+from wobbliness.study.training.networks import build_network
 
 SPEC = NetworkSpec(
     dataset="digits",
@@ -24,7 +24,7 @@ SPEC = NetworkSpec(
 SCRIPT = """
 import sys
 import torch
-from wobbliness.adam import Adam
+from wobbliness.attacks.gradients.adam import Adam
 weight = torch.ones(1, requires_grad=True)
 for make in (lambda: Adam([weight], learning_rate=0.1), lambda: torch.optim.Adam([weight])):
     optimiser = make()

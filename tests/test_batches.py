@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import wobbliness
-from wobbliness.batches import MIN_POINTS, NO_DIFFERENCE, SMOOTHER, WOBBLIER
+from wobbliness.detectors.batch_test import MIN_POINTS, NO_DIFFERENCE, SMOOTHER, WOBBLIER
 
 SIGMAS = (0.05, 0.1, 0.2)
 
@@ -22,8 +22,8 @@ def pool(rng, size, scale=1.0):
 
 
 def test_false_positives_hold_the_level(monkeypatch):
-    monkeypatch.setattr("wobbliness.detection.NUM_BATCHES", 10)  # the level holds however roughly sigma is chosen
-    monkeypatch.setattr("wobbliness.batches.NUM_DRAWN", 1)
+    monkeypatch.setattr("wobbliness.detectors.noise_level.NUM_BATCHES", 10)  # the level holds however roughly sigma is chosen
+    monkeypatch.setattr("wobbliness.detectors.batch_test.NUM_DRAWN", 1)
     level, trials = 0.05, 250
     rng = np.random.default_rng(0)
     verdicts = []

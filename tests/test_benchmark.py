@@ -7,8 +7,8 @@ import json
 import pytest
 from test_cli import run
 
-from wobbliness import benchmark
-from wobbliness.benchmark import NetworkResult, Rate, run_benchmark
+from wobbliness.bench import benchmark
+from wobbliness.bench.benchmark import NetworkResult, Rate, run_benchmark
 
 
 def test_the_command_gives_every_contender_and_consistent_ratios(monkeypatch, capsys):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from wobbliness.bootstrap import auc_bootstrap, kendall_bootstrap, pearson_bootstrap
+from wobbliness.statistics.bootstrap import auc_bootstrap, kendall_bootstrap, pearson_bootstrap
 
 
 def test_intervals_agree_with_scipys_bootstrap():

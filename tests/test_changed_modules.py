@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import wobbliness
-from wobbliness.classifiers import compiled
-from wobbliness.classifiers.module_digest import module_digest
+from wobbliness.classifiers.compile import export as compiled
+from wobbliness.classifiers.compile.module_digest import module_digest
 
 SWAPPED = False
 

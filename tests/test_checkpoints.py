@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from wobbliness.study import checkpoints
-from wobbliness.study.checking import remove_stale_checkpoints
-from wobbliness.study.checkpoints import Checkpoint, _checksum
-from wobbliness.study.data import ImageData, Split
+from wobbliness.study.records.integrity import remove_stale_checkpoints
 from wobbliness.study.specs import NetworkSpec
-from wobbliness.study.training import train_network
+from wobbliness.study.training import checkpoints
+from wobbliness.study.training.checkpoints import Checkpoint, _checksum
+from wobbliness.study.training.data import ImageData, Split
+from wobbliness.study.training.train import train_network
 
 SPEC = NetworkSpec(
     dataset="digits",

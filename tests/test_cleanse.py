@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from wobbliness.candidates import Candidates, anomaly_index
-from wobbliness.classifiers.differentiable import NoGradients
-from wobbliness.cleanse import craft_candidates
-from wobbliness.cost_schedule import CostSchedule
-from wobbliness.progress import ignore_progress
+from wobbliness.attacks.gradients.frozen_network import NoGradients
+from wobbliness.attacks.universal_perturbation import craft_universal_perturbation
+from wobbliness.detectors.candidates import Candidates, anomaly_index
+from wobbliness.detectors.cost_schedule import CostSchedule
+from wobbliness.detectors.neural_cleanse import craft_candidates
+from wobbliness.runtime.progress import ignore_progress
 from wobbliness.study.recipes import digits as digits_recipe
-from wobbliness.universal import craft_universal_perturbation
 
 THRESHOLD, TARGET = 0.99, 5
 SHORT = {"num_classes": 10, "restarts": 1, "max_steps": 12, "progress": ignore_progress}

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 import wobbliness
-from wobbliness import cli
-from wobbliness.study import figures
+from wobbliness.cli import main as cli
+from wobbliness.study.report import figures
 
 HELP_MAY_IMPORT = {"wobbliness", "lazy_loader", "packaging", "typer", "rich", "pygments", "markdown_it", "mdurl", "shellingham"}
 HELP_MAY_IMPORT |= {
@@ -132,7 +132,7 @@ def test_test_gives_the_librarys_verdict_and_exit_code(monkeypatch, capsys, batc
 
 
 def test_measure_names_the_pictures_of_a_folder_and_fits_them(monkeypatch, capsys, folder):
-    from wobbliness.classifiers.onnx_file import OnnxClassifier
+    from wobbliness.classifiers.onnx import OnnxClassifier
 
     monkeypatch.setattr(OnnxClassifier, "image_shape", (1, 8, 8), raising=False)
     for index, size in enumerate((8, 12)):
@@ -257,7 +257,7 @@ def imported_packages(code):
 
 def command(*arguments):
     """Code that runs a command to its good end."""
-    call = f"sys.argv = {['wobbliness', *arguments]}\nfrom wobbliness.cli import main"
+    call = f"sys.argv = {['wobbliness', *arguments]}\nfrom wobbliness.cli.main import main"
     return f"{call}\ntry:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code"
 
 
@@ -271,11 +271,12 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 def test_reading_a_study_imports_no_torch():
-    assert "torch" not in imported_packages("import wobbliness.study.report")
+    assert "torch" not in imported_packages("import wobbliness.study.report.report")
 
 
 def test_a_runner_imports_no_torch_but_who_is_handed_its_cells_does():
-    sent = "import pickle\nfrom wobbliness.study.runner import _CellsAt, ON_THE_CPU\nsent = pickle.dumps(_CellsAt(ON_THE_CPU))"
+    imports = "import pickle\nfrom wobbliness.study.running.runner import _CellsAt, ON_THE_CPU"
+    sent = f"{imports}\nsent = pickle.dumps(_CellsAt(ON_THE_CPU))"
     assert "torch" not in imported_packages(sent)
     assert "torch" in imported_packages(f"{sent}\npickle.loads(sent)")
 
@@ -289,7 +290,7 @@ def test_a_command_ends_without_a_last_look_at_all_objects():
     code = (
         "import atexit, gc\n"
         "atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 0))\n"  # the last one to be called
-        "from wobbliness.cli import main\n"
+        "from wobbliness.cli.main import main\n"
         "main()"
     )
     ran = subprocess.run([sys.executable, "-c", code, "study", "list"], check=True, capture_output=True, text=True)

@@ -7,12 +7,12 @@ import torch
 from scipy import special, stats
 
 import wobbliness
-from wobbliness.classifiers import compiled
-from wobbliness.classifiers.onnx_graph import OnnxGraph, over_blocks
-from wobbliness.execution import MAX_BLOCK, MIN_BLOCK, Execution, default_block_size
-from wobbliness.process_state import quiet_thread
-from wobbliness.study.networks import build_network
-from wobbliness.workers import default_workers, for_each, num_cores
+from wobbliness.classifiers.compile import export as compiled
+from wobbliness.classifiers.compile.graph import OnnxGraph, over_blocks
+from wobbliness.classifiers.execution import MAX_BLOCK, MIN_BLOCK, Execution, default_block_size
+from wobbliness.runtime.process_state import quiet_thread
+from wobbliness.runtime.threads import default_workers, for_each, num_cores
+from wobbliness.study.training.networks import build_network
 
 
 class HalfSpaceModule(torch.nn.Module):

@@ -5,9 +5,10 @@ import pytest
 from scipy import stats
 
 import wobbliness
-from wobbliness import stopping, strays
-from wobbliness.entropy import plug_in_entropy
-from wobbliness.study.networks import build_network
+from wobbliness.statistics.entropy import plug_in_entropy
+from wobbliness.statistics.sequential import boundaries as stopping
+from wobbliness.statistics.sequential import disagreement as strays
+from wobbliness.study.training.networks import build_network
 
 RUNS, MAX_DRAWS, ERROR_RATE = 10_000, 250, 0.05
 DISTRIBUTIONS = {

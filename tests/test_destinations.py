@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from test_cli import linear_model, run
 
-from wobbliness import scan_report
-from wobbliness.destinations import check_file, check_folder
-from wobbliness.study.files import CannotWrite
+from wobbliness.reports import model_scan as scan_report
+from wobbliness.runtime.destinations import check_file, check_folder
+from wobbliness.runtime.files import CannotWrite
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from wobbliness.study import data
+from wobbliness.study.training import data
 
 
 @pytest.mark.parametrize("is_laid_out_otherwise", [False, True])
@@ -32,5 +32,8 @@ class Elsewhere:
 
 
 def test_reading_them_does_without_scipys_statistics():
-    read = "import sys; from wobbliness.study.data import load_data; load_data('digits'); print('scipy.stats' in sys.modules)"
+    read = (
+        "import sys; from wobbliness.study.training.data import load_data; load_data('digits'); "
+        "print('scipy.stats' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", read], check=True, capture_output=True, text=True).stdout == "False\n"

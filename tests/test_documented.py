@@ -16,16 +16,17 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import wobbliness
-from wobbliness import cli
-from wobbliness.scan_pictures import pattern_png
-from wobbliness.study import figures, recipes
+from wobbliness.cli import main as cli
+from wobbliness.reports.scan_pictures import pattern_png
+from wobbliness.study import recipes
+from wobbliness.study.report import figures
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/index.md", "docs/guide.md")
 REVERSED = PAGES[::-1]  # the guide's study is whole; to watch the part that the README asks for would never end
 BLOCKS = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FACTORY = """
-from wobbliness.study.networks import build_network
+from wobbliness.study.training.networks import build_network
 
 
 def build():

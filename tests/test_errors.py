@@ -16,8 +16,8 @@ from test_cli import run
 from test_hostile import edit_program, graph_file, nodes_of, rewritten
 from test_opening import save_exported
 
-from wobbliness.errors import MAX_CHARACTERS, cause_of, condensed, reason_of
-from wobbliness.quiet_libraries import logs_of, quiet_libraries
+from wobbliness.runtime.errors import MAX_CHARACTERS, cause_of, condensed, reason_of
+from wobbliness.runtime.quiet_libraries import logs_of, quiet_libraries
 
 HELPER = "/onnxruntime_src/onnxruntime/core/providers/cpu/tensor/reshape_helper.h:84"
 SAID = {
@@ -170,7 +170,7 @@ def warns(batch):
 def test_a_users_own_code_gets_one_line_each(tmp_path, attribute, code, line):
     (tmp_path / "mine.py").write_text(USER_CODE)
     np.save(tmp_path / "x.npy", np.zeros((2, 1, 8, 8), np.float32))
-    script = "from wobbliness.cli import main\nmain()"
+    script = "from wobbliness.cli.main import main\nmain()"
     command = ["measure", f"mine:{attribute}", "x.npy", "--sigma", "0.1", "--draws", "5", "--num-classes", "2"]
     ran = subprocess.run([sys.executable, "-c", script, *command], cwd=tmp_path, capture_output=True, text=True)
     assert (ran.returncode, ran.stderr.splitlines()) == (code, [line])

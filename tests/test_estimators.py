@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import wobbliness
-from wobbliness.noise import NormalStream, image_keys
+from wobbliness.perturbations.gaussian import NormalStream, image_keys
 
 pytest.importorskip("sklearn")
 

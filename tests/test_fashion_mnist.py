@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from wobbliness.study.data import DATA_VARIABLE, load_data
+from wobbliness.study.training.data import DATA_VARIABLE, load_data
 
 needs_data = pytest.mark.skipif(
     not os.environ.get(DATA_VARIABLE), reason=f"{DATA_VARIABLE} does not name the folder of data sets"

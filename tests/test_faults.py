@@ -23,12 +23,12 @@ from small_study import (
     workers_of,
 )
 
-from wobbliness.study.cell_plan import plan
-from wobbliness.study.checking import cells_left, condition
-from wobbliness.study.failures import read_failure
-from wobbliness.study.files import CannotWrite
-from wobbliness.study.runner import StudyFailed, run_study
-from wobbliness.study.status import study_status
+from wobbliness.runtime.files import CannotWrite
+from wobbliness.study.plan import plan
+from wobbliness.study.records.failures import read_failure
+from wobbliness.study.records.integrity import cells_left, condition
+from wobbliness.study.running.runner import StudyFailed, run_study
+from wobbliness.study.running.status import study_status
 
 CELLS = plan(small())
 
@@ -112,7 +112,7 @@ def test_ctrl_c_stops_at_once_with_one_line(tmp_path, workers):
 
 def test_a_second_ctrl_c_does_not_wait_for_the_first():
     script = (
-        "import time\nfrom wobbliness.interrupts import clean_interrupts\n"
+        "import time\nfrom wobbliness.runtime.interrupts import clean_interrupts\n"
         "with clean_interrupts():\n    try:\n        print('ready', flush=True); time.sleep(60)\n    finally:\n"
         "        print('cleaning', flush=True); time.sleep(60)\n"
     )
@@ -155,7 +155,7 @@ def test_a_full_disk_is_one_line_and_the_study_goes_on_when_there_is_room(undist
 
 
 def test_a_read_only_folder_is_one_line(disk, monkeypatch, capsys):
-    from wobbliness import cli
+    from wobbliness.cli import main as cli
 
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     monkeypatch.setattr(sys, "argv", ["wobbliness", "study", "run", "digits", "--out", str(disk / "study"), "--only", "C2"])

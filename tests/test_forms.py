@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from test_opening import SIDE, ChannelsLast, Labels, save_exported, save_onnx, save_vit
 
 import wobbliness
+from wobbliness.attacks.poisoning import t1
 from wobbliness.study import recipes
-from wobbliness.study.data import DATA_VARIABLE, ImageData, Split, load_data
-from wobbliness.study.poisoning import t1
 from wobbliness.study.specs import NetworkSpec
-from wobbliness.study.training import train_network
+from wobbliness.study.training.data import DATA_VARIABLE, ImageData, Split, load_data
+from wobbliness.study.training.train import train_network
 
 NUM_CLASSES, SIGMA = 10, 0.2
 TARGETS = {"digits": 5, "fashion_mnist": 0}
@@ -25,7 +25,7 @@ POINTS = 60
 MODULE = """
 import torch
 from safetensors.torch import load_file
-from wobbliness.study.networks import build_network
+from wobbliness.study.training.networks import build_network
 
 
 def make():

@@ -18,8 +18,8 @@ from readers import READERS
 from small_study import small
 from test_cli import linear_model
 
-from wobbliness import cli
-from wobbliness.study.claiming import claim_folder
+from wobbliness.cli import main as cli
+from wobbliness.study.running.ownership import claim_folder
 
 FEW = {"exported program": 5, "hub folder": 5}  # they are slow
 EXAMPLES = int(os.environ.get("WOBBLINESS_FUZZ_EXAMPLES", "10"))  # of each command, at scale

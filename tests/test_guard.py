@@ -8,10 +8,10 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import check_estimator
 
 import wobbliness
-from wobbliness.smooth_ranks import RANK_STEPS, Reference, conformal_pvalues, num_flagged, score_limit, tie_breakers
-from wobbliness.study.poisoning import t1
+from wobbliness.attacks.poisoning import t1
+from wobbliness.statistics.conformal import RANK_STEPS, Reference, conformal_pvalues, num_flagged, score_limit, tie_breakers
 from wobbliness.study.specs import NetworkSpec
-from wobbliness.study.training import predict
+from wobbliness.study.training.train import predict
 
 SIGMAS = (0.1, 0.2, 0.3)
 RATE = 0.05

@@ -17,10 +17,10 @@ from test_cli import linear_model, run
 from test_opening import save_exported
 
 import wobbliness
-from wobbliness import guard_cli
-from wobbliness.classifiers.fingerprint import fingerprint
-from wobbliness.guard import DEFAULT_SIGMAS
-from wobbliness.guard_files import ARRAYS_FILE, SETTINGS_FILE, _digest
+from wobbliness.classifiers.untrusted.fingerprint import fingerprint
+from wobbliness.cli import guard as guard_cli
+from wobbliness.detectors.guard_files import ARRAYS_FILE, SETTINGS_FILE, _digest
+from wobbliness.detectors.smoothness_guard import DEFAULT_SIGMAS
 
 SETTINGS = {"sigmas": (0.1, 0.3), "draws": 50, "false_positive_rate": 0.1, "seed": 3}
 

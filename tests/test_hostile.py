@@ -20,11 +20,12 @@ from safetensors.torch import save_file
 from test_opening import save_exported, save_vit
 
 import wobbliness
-from wobbliness import cli
-from wobbliness.classifiers import model_file, onnx_checks
-from wobbliness.classifiers.model_file import file_kind
-from wobbliness.study.cells import load_network
-from wobbliness.study.crafting import load_candidates, load_universal
+from wobbliness.classifiers.untrusted import file_kind as model_file
+from wobbliness.classifiers.untrusted import onnx_content as onnx_checks
+from wobbliness.classifiers.untrusted.file_kind import file_kind
+from wobbliness.cli import main as cli
+from wobbliness.study.cells.crafting import load_candidates, load_universal
+from wobbliness.study.cells.run import load_network
 
 OPSETS = [helper.make_opsetid("", 17)]
 MEMORY = 512 * 2**20  # bytes that opening a hostile file may take beyond what the process has
@@ -588,7 +589,7 @@ def test_a_graph_is_refused_under_a_memory_limit(tmp_path):
     nodes, tensors = BOMBS["ConstantOfShape"]
     path = graph_file(tmp_path / "m.onnx", [*nodes, helper.make_node("Flatten", ["x"], ["y"])], tensors)
     script = (
-        "import resource, sys, wobbliness, wobbliness.classifiers.onnx_file\n"
+        "import resource, sys, wobbliness, wobbliness.classifiers.onnx\n"
         "pages = int(open('/proc/self/statm').read().split()[0])\n"
         "limit = pages * resource.getpagesize() + 2**30\n"
         "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"

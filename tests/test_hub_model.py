@@ -14,7 +14,7 @@ from PIL import Image
 
 import wobbliness
 from wobbliness import read_images
-from wobbliness.classifiers.hub_preparation import MAX_SIDE
+from wobbliness.classifiers.signature.hugging_face import MAX_SIDE
 
 transformers = pytest.importorskip("transformers")
 
@@ -144,7 +144,7 @@ def test_pictures_of_any_size_are_seen_as_by_the_models_own_pipeline(tmp_path, p
 def test_the_command_gives_the_pipelines_labels(tmp_path, pictures):
     import pandas as pd
 
-    from wobbliness.commands import app
+    from wobbliness.cli.app import app
 
     folder = save_model(tmp_path / "model", "ResNet")
     command = ["measure", str(folder), str(pictures), "--sigma", "0.000001", "--draws", "2", "--out", str(tmp_path / "v.csv")]

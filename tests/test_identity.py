@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import pytest
 from made_studies import CLEAN, edit_study_file, make_study, recipe
 
-from wobbliness import triggers
+from wobbliness.attacks import patch as triggers
+from wobbliness.runtime.files import sealed
 from wobbliness.study import specs
-from wobbliness.study.cell_plan import plan
-from wobbliness.study.files import sealed
 from wobbliness.study.identity import identity
+from wobbliness.study.plan import plan
 from wobbliness.study.recipes import (
     PAPER_TRIGGERS,
     RECIPES,
@@ -20,7 +20,7 @@ from wobbliness.study.recipes import (
     recipe_by_name,
     recipe_digest,
 )
-from wobbliness.study.records import read_recipe, read_record
+from wobbliness.study.records.record import read_recipe, read_record
 from wobbliness.study.specs import KINDS, NetworkSpec, cell_name, needed_specs
 
 

@@ -12,7 +12,7 @@ from picture_files import GREY, MEBIBYTE, RNG, png, save, save_with_features, ta
 
 from wobbliness import read_images
 from wobbliness.images.parquet_pages import unpacked_size
-from wobbliness.study.data import DATA_VARIABLE
+from wobbliness.study.training.data import DATA_VARIABLE
 
 
 def test_columns_are_found_by_type_or_named(tmp_path):
@@ -173,7 +173,7 @@ def test_a_hub_folder_of_pictures_may_name_only_its_own_files(hub_folder, tmp_pa
 @pytest.mark.scale
 @pytest.mark.skipif(not os.environ.get(DATA_VARIABLE), reason="needs the shared data")
 def test_fashion_mnist_is_what_the_study_reads():
-    from wobbliness.study.data import load_data
+    from wobbliness.study.training.data import load_data
 
     path = Path(os.environ[DATA_VARIABLE]) / "fashion_mnist" / "test-00000-of-00001.parquet"
     if not path.is_file():

@@ -10,7 +10,7 @@ from picture_files import GREY, png, save
 from test_opening import CHANNELS, SIDE, make_network, save_onnx
 
 import wobbliness
-from wobbliness.cli import main
+from wobbliness.cli.main import main
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from small_study import hear_interrupts
 from test_cli import linear_model
 
-from wobbliness.interrupts import clean_interrupts
+from wobbliness.runtime.interrupts import clean_interrupts
 
 SLACK_SECONDS = 2.0  # for a busy machine, beside the two seconds that are stated
 
@@ -24,12 +24,12 @@ class Interrupting:
         if name == {name!r}:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Interrupting)
-from wobbliness.cli import main
+from wobbliness.cli.main import main
 main()
 """
 IN_A_CALLBACK = """
 import gc, os, signal, sys, time, weakref
-from wobbliness.interrupts import clean_interrupts
+from wobbliness.runtime.interrupts import clean_interrupts
 class Thing:
     pass
 with clean_interrupts():
@@ -42,7 +42,7 @@ AT_EXIT = """
 import atexit, os, signal, sys
 sys.argv = ["wobbliness", "study", "list"]
 atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
-from wobbliness.cli import main
+from wobbliness.cli.main import main
 main()
 """
 SLOW = """
@@ -99,7 +99,7 @@ def folder(tmp_path, images):
 
 
 def started(folder, *arguments):
-    call = "from wobbliness.cli import main; main()"
+    call = "from wobbliness.cli.main import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", call, *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -110,7 +110,7 @@ def started(folder, *arguments):
     )
 
 
-@pytest.mark.parametrize("name", ["lazy_loader", "typer", "wobbliness.commands", "wobbliness.interrupts", "rich.console"])
+@pytest.mark.parametrize("name", ["lazy_loader", "typer", "wobbliness.cli.app", "wobbliness.runtime.interrupts", "rich.console"])
 def test_while_the_command_is_loaded(name):
     ran = subprocess.run([sys.executable, "-c", AT_IMPORT.format(name=name)], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (130, "interrupted\n")

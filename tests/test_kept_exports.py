@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from wobbliness.classifiers import compiled, kept_exports
-from wobbliness.classifiers.kept_exports import FOLDER
-from wobbliness.study import networks
-from wobbliness.study.networks import build_network
+from wobbliness.classifiers.compile import cache as kept_exports
+from wobbliness.classifiers.compile import export as compiled
+from wobbliness.classifiers.compile.cache import FOLDER
+from wobbliness.study.training import networks
+from wobbliness.study.training.networks import build_network
 
 _made = {}
 

@@ -67,7 +67,7 @@ def test_a_local_data_set_asks_nobody(tmp_path):
 
 def test_the_studies_data_asks_nobody_either(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
-    from wobbliness.study import data
+    from wobbliness.study.training import data
 
     def refuse(*_, **__):
         raise AssertionError("a local folder is read by its files")

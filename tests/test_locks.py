@@ -21,15 +21,16 @@ from small_study import (
     workers_of,
 )
 
-from wobbliness import cli, study_progress
-from wobbliness.study.cell_plan import plan
-from wobbliness.study.checking import cells_left
-from wobbliness.study.engine import Job, Outcome, Result
-from wobbliness.study.failures import failure, write_failure
-from wobbliness.study.locks import held_since, lock, num_runners
-from wobbliness.study.runner import run_study
-from wobbliness.study.schedule import Schedule
-from wobbliness.study.status import study_status
+from wobbliness.cli import main as cli
+from wobbliness.cli import study_progress
+from wobbliness.study.plan import plan
+from wobbliness.study.records.failures import failure, write_failure
+from wobbliness.study.records.integrity import cells_left
+from wobbliness.study.records.locks import held_since, lock, num_runners
+from wobbliness.study.running.engine import Job, Outcome, Result
+from wobbliness.study.running.runner import run_study
+from wobbliness.study.running.schedule import Schedule
+from wobbliness.study.running.status import study_status
 
 CELLS = plan(small())
 
@@ -99,7 +100,7 @@ def test_kills_at_random_moments_change_nothing(undisturbed, tmp_path, kills):
 
 
 def test_a_busy_cell_is_asked_for_again_and_a_failed_one_takes_what_needs_it_along(monkeypatch):
-    monkeypatch.setattr("wobbliness.study.schedule.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("wobbliness.study.running.schedule.BUSY_SECONDS", 0.05)
     first, second = CELLS[0], CELLS[1]
     assert second.needs == first.name
     schedule = Schedule([Job(cell=first), Job(cell=second)], {})

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import special
 
 import wobbliness
-from wobbliness.study.networks import build_network
+from wobbliness.study.training.networks import build_network
 
 
 def entropy(probabilities):

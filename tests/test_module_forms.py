@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import wobbliness
-from wobbliness.classifiers.accelerated import AcceleratedClassifier
-from wobbliness.noise import NormalStream
+from wobbliness.classifiers.torch_accelerator import AcceleratedClassifier
+from wobbliness.perturbations.gaussian import NormalStream
 
 SETTINGS = {"sigma": 0.3, "draws": 30}
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from wobbliness.noise import NormalStream, image_keys
+from wobbliness.perturbations.gaussian import NormalStream, image_keys
 
 
 def draws(seed, key, num_draws, *, first=0, shape=(8,), sizes=None):

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import wobbliness
-from wobbliness import cli
-from wobbliness.noise import NormalStream, image_keys
+from wobbliness.cli import main as cli
+from wobbliness.perturbations.gaussian import NormalStream, image_keys
 
 SIDE, CHANNELS, NUM_CLASSES, SIGMA, DRAWS = 6, 3, 5, 0.2, 30
 FLAT = CHANNELS * SIDE * SIDE

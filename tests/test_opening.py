@@ -13,11 +13,11 @@ from onnx import TensorProto, helper
 from safetensors.torch import save_file
 
 import wobbliness
-from wobbliness import cli
-from wobbliness.classifiers import compiled
-from wobbliness.classifiers.layouts import find_layout
-from wobbliness.process_state import quiet_thread
-from wobbliness.study.networks import build_network
+from wobbliness.classifiers.compile import export as compiled
+from wobbliness.classifiers.signature.layouts import find_layout
+from wobbliness.cli import main as cli
+from wobbliness.runtime.process_state import quiet_thread
+from wobbliness.study.training.networks import build_network
 
 CHANNELS, SIDE, NUM_CLASSES = 3, 16, 5
 
@@ -151,7 +151,7 @@ def test_another_network_gives_other_votes(pictures, reference):
 @pytest.fixture
 def user_code(tmp_path, monkeypatch):
     (tmp_path / "user_code.py").write_text(
-        "from wobbliness.study.networks import build_network\n\n\n"
+        "from wobbliness.study.training.networks import build_network\n\n\n"
         f"def make():\n    return build_network('small_cnn', ({CHANNELS}, {SIDE}, {SIDE}), {NUM_CLASSES}, seed=0)\n\n\n"
         f"def other():\n    return build_network('small_cnn', (1, {SIDE}, {SIDE}), {NUM_CLASSES}, seed=0)\n\n\n"
         "def broken():\n    raise KeyError('x')\n\n\nnothing = len\n"
@@ -369,7 +369,7 @@ PROCESSORS = {
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_preparations_do_what_the_processors_do(name):
     transformers = pytest.importorskip("transformers")
-    from wobbliness.classifiers.hub_preparation import Preparation, check_preparation
+    from wobbliness.classifiers.signature.hugging_face import Preparation, check_preparation
 
     kind, settings = PROCESSORS[name]
     processor = getattr(transformers, kind)(**settings)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wobbliness.classifiers.outputs import Output, choose_output
+from wobbliness.classifiers.signature.outputs import Output, choose_output
 
 FLOATS, INTEGERS = "tensor(float)", "tensor(int64)"
 

@@ -12,20 +12,20 @@ import pytest
 from PIL import Image
 from small_study import small
 
-from wobbliness.batches import compare_batches
-from wobbliness.comparison_report import write_comparison
-from wobbliness.pages import number
-from wobbliness.progress import ignore_progress
-from wobbliness.scan_report import write_scan
-from wobbliness.scanning import scan_model
-from wobbliness.study.cell_plan import plan
-from wobbliness.study.curves import input_areas
-from wobbliness.study.explorer import explorer
-from wobbliness.study.networks import build_network
-from wobbliness.study.picture_strips import pictures_of, strip
-from wobbliness.study.report import write_report
-from wobbliness.study.tables import form_tables
-from wobbliness.triggers import trigger
+from wobbliness.attacks.patch import trigger
+from wobbliness.detectors.batch_test import compare_batches
+from wobbliness.detectors.model_scan.scan import scan_model
+from wobbliness.reports.batch_test import write_comparison
+from wobbliness.reports.html import number
+from wobbliness.reports.model_scan import write_scan
+from wobbliness.runtime.progress import ignore_progress
+from wobbliness.study.plan import plan
+from wobbliness.study.records.picture_strips import pictures_of, strip
+from wobbliness.study.report.point_browser import explorer
+from wobbliness.study.report.report import write_report
+from wobbliness.study.tables.curves import input_areas
+from wobbliness.study.tables.tables import form_tables
+from wobbliness.study.training.networks import build_network
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

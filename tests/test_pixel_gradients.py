@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from wobbliness.classifiers.pixel_gradients import PixelGradients
+from wobbliness.attacks.gradients.first_convolution import PixelGradients
 
 
 def gradients_of(convolution, images, weights_of_outputs):

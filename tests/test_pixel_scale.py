@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import wobbliness
-from wobbliness.classifiers.pixel_scale import PixelScale, read_pixel_scale
+from wobbliness.classifiers.signature.pixel_scale import PixelScale, read_pixel_scale
 
 SIGMA, DRAWS = 0.2, 30
 IMAGES = np.random.default_rng(0).uniform(size=(6, 3, 4, 6)).astype(np.float32)

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from scipy import stats
 from test_cli import run
 
-from wobbliness.plausibility import implausible_answers
+from wobbliness.statistics.plausibility import implausible_answers
 
 
 def answers(num_right, num_images, num_classes):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wobbliness
-from wobbliness.study.poisoning import backdoor_accuracy, poison, t1, t2, t3
+from wobbliness.attacks.poisoning import backdoor_accuracy, poison, t1, t2, t3
 
 THREATS = {"T1": t1(3), "T2": t2(), "T3": t3(3, count=17)}
 

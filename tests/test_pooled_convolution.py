@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from wobbliness.classifiers import pooled_convolution
-from wobbliness.classifiers.differentiable import differentiable, frozen
-from wobbliness.classifiers.pooled_convolution import pooled_convolutions
+from wobbliness.attacks.gradients import fused_pooling as pooled_convolution
+from wobbliness.attacks.gradients.frozen_network import differentiable, frozen
+from wobbliness.attacks.gradients.fused_pooling import pooled_convolutions
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ from onnx import TensorProto, helper
 from torch import nn
 
 import wobbliness
-from wobbliness.classifiers.accelerated import AcceleratedClassifier
-from wobbliness.noise import NormalStream
-from wobbliness.study.networks import build_network
+from wobbliness.classifiers.torch_accelerator import AcceleratedClassifier
+from wobbliness.perturbations.gaussian import NormalStream
+from wobbliness.study.training.networks import build_network
 
 SETTINGS = {"sigma": 0.3, "draws": 40}
 ALONE = "one copy at a time: the answer to an image depends on the others of its block"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import wobbliness
-from wobbliness import progress
+from wobbliness.runtime import progress
 
 
 class Terminal(io.StringIO):

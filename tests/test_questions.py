@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wobbliness.statistics import kendall, pearson
-from wobbliness.study.comparisons import CHOSEN_COLUMNS, PVALUE_COLUMNS
-from wobbliness.study.correlations import correlations, strengths
-from wobbliness.study.curves import (
+from wobbliness.statistics.two_sample import kendall, pearson
+from wobbliness.study.tables.comparisons import CHOSEN_COLUMNS, PVALUE_COLUMNS
+from wobbliness.study.tables.correlations import correlations, strengths
+from wobbliness.study.tables.curves import (
     ACTIVE,
     CANDIDATES,
     IMPLANTED_FIRST,

@@ -10,7 +10,7 @@ from test_hostile import constant, refuse
 from test_onnx_sizes import branch, graph_of, node, save
 
 import wobbliness
-from wobbliness.classifiers.onnx_randomness import check_randomness
+from wobbliness.classifiers.untrusted.onnx_randomness import check_randomness
 
 SIDE = 8
 LAST = node("Flatten", ["z"], ["y"])

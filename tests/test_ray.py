@@ -14,20 +14,21 @@ import torch
 from small_study import FAULTY, do_on_a_node, do_with_fault, small, start_runner, tables_of, unfinished_files, wait_until
 from test_cli import linear_model
 
-from wobbliness import cli, sweep, sweep_on_ray
-from wobbliness.command_inputs import EngineName, prepare_engine
-from wobbliness.progress import ignore_progress
-from wobbliness.ray_cluster import ray_cluster
-from wobbliness.shards import joined
-from wobbliness.study import ray_engine
-from wobbliness.study.cell_plan import plan
-from wobbliness.study.checking import cells_left
-from wobbliness.study.engine import Job
-from wobbliness.study.failures import read_failure
-from wobbliness.study.place import Place
-from wobbliness.study.ray_engine import RayEngine
+from wobbliness import sweep, sweep_on_ray
+from wobbliness.cli import main as cli
+from wobbliness.cli.options import EngineName, prepare_engine
+from wobbliness.runtime.progress import ignore_progress
+from wobbliness.runtime.ray import ray_cluster
+from wobbliness.sampling.ray import joined
+from wobbliness.study.plan import plan
 from wobbliness.study.recipes import Resources
-from wobbliness.study.runner import Cluster, StudyFailed, run_study
+from wobbliness.study.records.failures import read_failure
+from wobbliness.study.records.integrity import cells_left
+from wobbliness.study.running import ray as ray_engine
+from wobbliness.study.running.engine import Job
+from wobbliness.study.running.ray import RayEngine
+from wobbliness.study.running.runner import Cluster, StudyFailed, run_study
+from wobbliness.study.training.device import Place
 
 pytest.importorskip("ray")
 

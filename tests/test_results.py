@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from golden_values import GOLDEN, table_digests
 
-from wobbliness.pages import number
-from wobbliness.study.claims import findings
-from wobbliness.study.packing import unpack_study
-from wobbliness.study.records import read_record
-from wobbliness.study.report import Report
-from wobbliness.study.tables import form_tables
+from wobbliness.reports.html import number
+from wobbliness.study.claims.claims import findings
+from wobbliness.study.records.archive import unpack_study
+from wobbliness.study.records.record import read_record
+from wobbliness.study.report.report import Report
+from wobbliness.study.tables.tables import form_tables
 
 DOCS = Path(__file__).parents[1] / "docs"
 STUDIES = ("cifar10-slim", "digits", "fashion-mnist")

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from small_study import finish_times, needs, small, tables_of
 
-from wobbliness.study.cell_plan import plan
-from wobbliness.study.checking import weights_file
-from wobbliness.study.files import CannotWrite, sealed, set_aside, write_bytes
-from wobbliness.study.packing import pack_study, unpack_study
-from wobbliness.study.records import read_recipe, read_record
-from wobbliness.study.runner import run_study
+from wobbliness.runtime.files import CannotWrite, sealed, set_aside, write_bytes
+from wobbliness.study.plan import plan
+from wobbliness.study.records.archive import pack_study, unpack_study
+from wobbliness.study.records.integrity import weights_file
+from wobbliness.study.records.record import read_recipe, read_record
+from wobbliness.study.running.runner import run_study
 
 CELLS = plan(small())
 MEASURED = next(cell.name for cell in CELLS if cell.kind == "measure")

@@ -14,16 +14,16 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import wobbliness
-from wobbliness import cli
-from wobbliness.classifiers.differentiable import NoGradients
+from wobbliness.attacks.gradients.frozen_network import NoGradients
 from wobbliness.classifiers.torch_module import torch_threads
-from wobbliness.pages import number
-from wobbliness.progress import ignore_progress
-from wobbliness.scan_pictures import pattern_png, picture_png
-from wobbliness.scan_report import scan_json, write_scan
-from wobbliness.scanning import MIN_BLACK, MIN_WHITE
-from wobbliness.study.networks import build_network
+from wobbliness.cli import main as cli
+from wobbliness.detectors.model_scan.scan import MIN_BLACK, MIN_WHITE
+from wobbliness.reports.html import number
+from wobbliness.reports.model_scan import scan_json, write_scan
+from wobbliness.reports.scan_pictures import pattern_png, picture_png
+from wobbliness.runtime.progress import ignore_progress
 from wobbliness.study.recipes import digits as digits_recipe
+from wobbliness.study.training.networks import build_network
 
 TARGET = 5
 SETTINGS = {"sigmas": (0.15, 0.2), "draws": 60, "max_steps": 50, "progress": ignore_progress}

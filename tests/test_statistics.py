@@ -9,9 +9,9 @@ from scipy import stats
 from sklearn import metrics
 
 import wobbliness
-from wobbliness.detection import choose_sigma, levene_pvalues
-from wobbliness.row_tests import levene_rows, mann_whitney_rows
-from wobbliness.statistics import auc_interval, is_outlier, rate
+from wobbliness.detectors.noise_level import choose_sigma, levene_pvalues
+from wobbliness.statistics.row_tests import levene_rows, mann_whitney_rows
+from wobbliness.statistics.two_sample import auc_interval, is_outlier, rate
 
 BATCH = arrays(np.float64, st.integers(3, 40), elements=st.sampled_from([0.0, 0.0, 0.0, 0.1, 0.2, 0.35, 0.8, 1.7]))
 REAL = arrays(np.float64, st.integers(3, 40), elements=st.floats(0, 2.3))

@@ -8,26 +8,26 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wobbliness.pages import number
-from wobbliness.printing import print_report
-from wobbliness.study.cell_plan import plan
-from wobbliness.study.cells import load_network
-from wobbliness.study.claims import CLAIMS
-from wobbliness.study.crafting import load_candidates, load_universal
-from wobbliness.study.data import NUM_DIGITS_FOR_TEST
-from wobbliness.study.files import write_beside
-from wobbliness.study.naming import network_label
-from wobbliness.study.packing import pack_study, unpack_study
-from wobbliness.study.poisoning import t1, t2
+from wobbliness.attacks.poisoning import t1, t2
+from wobbliness.cli.output import print_report
+from wobbliness.reports.html import number
+from wobbliness.runtime.files import write_beside
+from wobbliness.study.cells.crafting import load_candidates, load_universal
+from wobbliness.study.cells.run import load_network
+from wobbliness.study.claims.claims import CLAIMS
+from wobbliness.study.claims.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPORTED, REPRODUCED
+from wobbliness.study.plan import plan
 from wobbliness.study.recipes import RECIPES, Cleanse, Recipe, Resources, Universal, recipe_by_name, recipe_digest
-from wobbliness.study.records import is_done, read_recipe, read_record
-from wobbliness.study.report import _write_tables, write_markdown, write_report
-from wobbliness.study.runner import StudyFailed, run_study
+from wobbliness.study.records.archive import pack_study, unpack_study
+from wobbliness.study.records.record import is_done, read_recipe, read_record
+from wobbliness.study.report.report import _write_tables, write_markdown, write_report
+from wobbliness.study.running.runner import StudyFailed, run_study
+from wobbliness.study.running.status import study_status
 from wobbliness.study.specs import NetworkSpec
-from wobbliness.study.status import study_status
-from wobbliness.study.tables import form_tables
-from wobbliness.study.training import predict, train_network
-from wobbliness.study.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPORTED, REPRODUCED
+from wobbliness.study.tables.labels import network_label
+from wobbliness.study.tables.tables import form_tables
+from wobbliness.study.training.data import NUM_DIGITS_FOR_TEST
+from wobbliness.study.training.train import predict, train_network
 
 BASE = {"dataset": "digits", "architecture": "small_cnn", "epochs": 8, "batch_size": 32, "learning_rate": 3e-3}
 

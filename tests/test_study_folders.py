@@ -14,9 +14,8 @@ import pytest
 from made_studies import edit_study_file, make_study, recipe, snapshot
 from test_cli import run
 
-from wobbliness.destinations import check_file
-from wobbliness.study.checking import remove_unfinished_of
-from wobbliness.study.files import (
+from wobbliness.runtime.destinations import check_file
+from wobbliness.runtime.files import (
     CannotWrite,
     read_regular,
     remove_unfinished,
@@ -24,13 +23,14 @@ from wobbliness.study.files import (
     write_beside,
     write_named,
 )
-from wobbliness.study.packing import pack_study, unpack_study
 from wobbliness.study.recipes import RECIPES, recipe_by_name
-from wobbliness.study.records import read_recipe
-from wobbliness.study.runner import run_study
+from wobbliness.study.records.archive import pack_study, unpack_study
+from wobbliness.study.records.integrity import remove_unfinished_of
+from wobbliness.study.records.record import read_recipe
+from wobbliness.study.running.runner import run_study
+from wobbliness.study.running.status import study_status
+from wobbliness.study.running.store import Store
 from wobbliness.study.specs import cell_name
-from wobbliness.study.status import study_status
-from wobbliness.study.store import Store
 
 LINKED = ("tables", "figures", "records", "damaged", "checkpoints", "networks", "failed", "locks", "perturbations")
 FILES = ("report.html", "study.json", "tables/claims.csv", "figures/fig4.png", "locks/report.lock", ".7-report.html")
@@ -430,7 +430,7 @@ def test_an_unpacking_that_fails_leaves_nothing(monkeypatch, study, tmp_path):
     def fail(*_):
         raise CannotWrite("cannot write: no space left")
 
-    monkeypatch.setattr("wobbliness.study.packing.write_json", fail)
+    monkeypatch.setattr("wobbliness.study.records.archive.write_json", fail)
     (tmp_path / "empty").mkdir()
     for out in (tmp_path / "empty", tmp_path / "a" / "b"):
         with pytest.raises(CannotWrite):
@@ -459,7 +459,7 @@ def test_a_packing_that_fails_leaves_what_was_there(monkeypatch, study, tmp_path
         raise CannotWrite("cannot write: no space left")
 
     with monkeypatch.context() as patched:
-        patched.setattr(f"wobbliness.study.packing.{failing}", fail)
+        patched.setattr(f"wobbliness.study.records.archive.{failing}", fail)
         for folder in (tmp_path / "packed", tmp_path / "new" / "packed"):
             with pytest.raises(CannotWrite):
                 pack_study(study, folder)

@@ -17,21 +17,21 @@ from made_studies import CLEAN, edit_record, edit_study_file, make_study, recipe
 from PIL import Image
 from test_cli import run
 
-from wobbliness.pages import markdown_cell
-from wobbliness.study import bounded_tables
-from wobbliness.study.bounded_tables import Budget, packed_rows, packed_texts, table_of
-from wobbliness.study.claims import findings
-from wobbliness.study.failures import Failure, read_failure, write_failure
-from wobbliness.study.files import read_json, sealed
-from wobbliness.study.limits import shown
-from wobbliness.study.packing import pack_study, unpack_study
-from wobbliness.study.picture_strips import pictures_of, strip
-from wobbliness.study.poisoning import t1
+from wobbliness.attacks.poisoning import t1
+from wobbliness.reports.html import markdown_cell
+from wobbliness.runtime.field_limits import shown
+from wobbliness.runtime.files import read_json, sealed
+from wobbliness.study.claims.claims import findings
 from wobbliness.study.recipes import RECIPES, Cleanse, Universal, recipe_by_name
-from wobbliness.study.records import read_recipe, read_record
-from wobbliness.study.report import form_report, write_markdown, write_pages, write_report
-from wobbliness.study.status import study_status
-from wobbliness.study.tables import form_tables
+from wobbliness.study.records import bounded_tables
+from wobbliness.study.records.archive import pack_study, unpack_study
+from wobbliness.study.records.bounded_tables import Budget, packed_rows, packed_texts, table_of
+from wobbliness.study.records.failures import Failure, read_failure, write_failure
+from wobbliness.study.records.picture_strips import pictures_of, strip
+from wobbliness.study.records.record import read_recipe, read_record
+from wobbliness.study.report.report import form_report, write_markdown, write_pages, write_report
+from wobbliness.study.running.status import study_status
+from wobbliness.study.tables.tables import form_tables
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_a_packed_bomb_takes_no_memory(study, tmp_path):
     del big
     assert (tmp_path / "packed" / "measure-000.parquet").stat().st_size < 400_000
     code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom wobbliness.study.packing import unpack_study\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom wobbliness.study.records.archive import unpack_study\n"
         "import pyarrow.parquet, pandas\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n    unpack_study(Path(sys.argv[1]), Path(sys.argv[2]))\n"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_cli import linear_model
 
-from wobbliness.telemetry import SWITCHED_OFF, switch_off_telemetry
+from wobbliness.runtime.telemetry import SWITCHED_OFF, switch_off_telemetry
 
 CI_VARIABLES = {
     "CI",
@@ -45,7 +45,7 @@ time.sleep({more})
 """
 MEASURE = """
 import sys
-from wobbliness.cli import main
+from wobbliness.cli.main import main
 sys.argv = ["wobbliness", "measure", "model.onnx", "images.npy", "--sigma", "0.1", "--draws", "5"]
 try:
     main()

@@ -18,9 +18,9 @@ from PIL import Image
 from test_cli import linear_model, run
 
 import wobbliness
-from wobbliness import terminal
-from wobbliness.progress import print_notice, progress_bar
-from wobbliness.table_files import cell_text, write_csv, write_parquet
+from wobbliness.reports.tables import cell_text, write_csv, write_parquet
+from wobbliness.runtime import terminal
+from wobbliness.runtime.progress import print_notice, progress_bar
 
 HOSTILE = "\x1b[2J\x07\x9b31m\u202ename\u200b\u2028\x7f\udce9[/bold]"
 SHOWN = r"\x1b[2J\x07\x9b31m\u202ename\u200b\u2028\x7f\xe9[/bold]"
@@ -51,8 +51,8 @@ def test_only_one_module_prints():
             ):
                 found.add((path.name, called))
     assert found == {
-        ("quick_exit.py", "os.write"),  # constant lines where Python may print no more
-        ("compiled.py", "print"),  # torch's own prints of other threads, handed on to where they went
+        ("exit.py", "os.write"),  # constant lines where Python may print no more
+        ("export.py", "print"),  # torch's own prints of other threads, handed on to where they went
     }
 
 
@@ -72,7 +72,7 @@ def test_lines_json_notices_warnings_logs_and_bars(monkeypatch, capsys):
     shown_and_joined = SHOWN.replace(r"\u2028", " ") + " second line"
     assert err.splitlines()[:2] == [f"note: {SHOWN}", f"warning: {shown_and_joined}"]
     assert not steers(out + err)
-    monkeypatch.setattr("wobbliness.progress.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("wobbliness.runtime.progress.PATIENCE_SECONDS", 0.0)
     stream = io.StringIO()
     stream.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", stream)
@@ -264,7 +264,7 @@ def test_a_model_whose_path_is_no_utf8_is_measured(monkeypatch, capsys, folder):
 
 @pytest.mark.parametrize("name", [r"$\frac{x$", "\x1b[2J[bold]", "\udce9", "<script>alert(1)</script>", "=1+1", "東京"])
 def test_a_scan_with_a_trigger_of_any_name_leaves_everything(folder, name):
-    from wobbliness.scan_report import write_scan
+    from wobbliness.reports.model_scan import write_scan
 
     trigger_file = folder / f"{name.replace('/', '|')}.png"
     Image.fromarray(np.full((2, 2), 255, np.uint8)).save(trigger_file)

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 import wobbliness
-from wobbliness.process_state import borrowed_state, quiet_thread
-from wobbliness.study.networks import build_network
+from wobbliness.runtime.process_state import borrowed_state, quiet_thread
+from wobbliness.study.training.networks import build_network
 
 SETTINGS = {"sigma": 0.3, "draws": 60}
 

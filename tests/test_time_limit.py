@@ -9,7 +9,7 @@ import pytest
 from test_cli import linear_model, run
 from test_interrupts import endless_steps
 
-from wobbliness.time_limit import time_limit
+from wobbliness.cli.time_limit import time_limit
 
 LIMIT, SLACK = 3, 6  # seconds; the second for a busy machine
 LINE = "error: expected to be done within the time limit of 3 s, and was not: ended\n"
@@ -48,7 +48,7 @@ def ended(folder, *arguments):
     """Exit code, output and seconds of a command with a limit of three seconds."""
     before = time.monotonic()
     ran = subprocess.run(
-        [sys.executable, "-c", "from wobbliness.cli import main; main()", *arguments, "--time-limit", str(LIMIT)],
+        [sys.executable, "-c", "from wobbliness.cli.main import main; main()", *arguments, "--time-limit", str(LIMIT)],
         capture_output=True,
         text=True,
         cwd=folder,

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from wobbliness.classifiers.torch_module import torch_threads
-from wobbliness.study import training
-from wobbliness.study.data import ImageData, Split
-from wobbliness.study.networks import build_network
 from wobbliness.study.specs import NetworkSpec
-from wobbliness.study.training import train_network
+from wobbliness.study.training import train as training
+from wobbliness.study.training.data import ImageData, Split
+from wobbliness.study.training.networks import build_network
+from wobbliness.study.training.train import train_network
 
 SPEC = NetworkSpec(
     dataset="digits",

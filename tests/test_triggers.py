@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import wobbliness
-from wobbliness.triggers import TRIGGER_NAMES
+from wobbliness.attacks.patch import TRIGGER_NAMES
 
 
 @pytest.mark.parametrize("name", TRIGGER_NAMES)

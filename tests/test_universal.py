@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from wobbliness.attacks.universal_perturbation import OVERSHOOT, craft_universal_perturbation, deepfool_steps
 from wobbliness.study.recipes import digits as digits_recipe
-from wobbliness.study.training import predict
-from wobbliness.universal import OVERSHOOT, craft_universal_perturbation, deepfool_steps
+from wobbliness.study.training.train import predict
 
 BOUNDS = {2.0: 1.5, np.inf: 0.3}
 TARGET = 8

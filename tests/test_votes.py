@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import special, stats
 
-from wobbliness import entropy
-from wobbliness.votes import DrawSpan, Votes
+from wobbliness.sampling.votes import DrawSpan, Votes
+from wobbliness.statistics import entropy
 
 COUNTS = arrays(np.int64, st.tuples(st.integers(1, 6), st.integers(2, 12)), elements=st.integers(0, 500)).filter(
     lambda counts: (counts.sum(axis=1) > 0).all()

@@ -9,9 +9,9 @@ import pytest
 
 import wobbliness
 from wobbliness.classifiers.base import in_blocks
-from wobbliness.execution import Execution
-from wobbliness.progress import ignore_progress
-from wobbliness.workers import check_stopped, for_each
+from wobbliness.classifiers.execution import Execution
+from wobbliness.runtime.progress import ignore_progress
+from wobbliness.runtime.threads import check_stopped, for_each
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from test_cli import linear_model
 from test_opening import save_exported, save_vit
 
-from wobbliness.study.networks import build_network
-from wobbliness.working_folder import import_from_working_folder, leave_out_working_folder
+from wobbliness.cli.working_folder import import_from_working_folder, leave_out_working_folder
+from wobbliness.study.training.networks import build_network
 
 OPTIONAL = ("accelerate", "cupy", "flash_attn", "jax", "kernels", "peft", "sitecustomize", "tensorflow", "torchvision", "triton")
-START = "import sys\nfrom wobbliness.cli import main\n"
+START = "import sys\nfrom wobbliness.cli.main import main\n"
 RUN_ALL = """
 import json
 failed = []

@@ -10,14 +10,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from wobbliness import image_keys, measure
-from wobbliness.noise import NormalStream
-from wobbliness.progress import ignore_progress
-from wobbliness.study.data import load_data
-from wobbliness.study.drawing import BLUE, FIGURE_STYLE, GREEN, ORANGE, RESOLUTION
+from wobbliness.attacks.patch import trigger
+from wobbliness.perturbations.gaussian import NormalStream
+from wobbliness.reports.plot_style import BLUE, FIGURE_STYLE, GREEN, ORANGE, RESOLUTION
+from wobbliness.runtime.progress import ignore_progress
+from wobbliness.sampling.votes import Votes
 from wobbliness.study.recipes import digits
-from wobbliness.study.training import predict, train_network
-from wobbliness.triggers import trigger
-from wobbliness.votes import Votes
+from wobbliness.study.training.data import load_data
+from wobbliness.study.training.train import predict, train_network
 
 PICTURE = Path(__file__).parents[1] / "docs" / "figures" / "start.png"
 SIGMA, NUM_POINTS, NUM_COPIES = 0.2, 100, 5

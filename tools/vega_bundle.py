@@ -1,4 +1,4 @@
-"""Makes `src/wobbliness/templates/vega.js.gz`, the drawing library that every report holds.
+"""Makes `src/wobbliness/reports/templates/vega.js.gz`, the drawing library that every report holds.
 
 Run it again to move to another version. It is kept ready-made because making it takes seconds and a package of 80 MB, which no
 reader of a study should need.
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import vl_convert
 
-BUNDLE = Path(__file__).parents[1] / "src" / "wobbliness" / "templates" / "vega.js.gz"
+BUNDLE = Path(__file__).parents[1] / "src" / "wobbliness" / "reports" / "templates" / "vega.js.gz"
 
 
 def main() -> None:

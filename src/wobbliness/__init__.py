@@ -3,13 +3,13 @@
 import sys
 
 if sys.argv[:1] and sys.argv[0].endswith(("/wobbliness", "\\wobbliness", "\\wobbliness.exe")):
-    from wobbliness.quick_exit import answer_at_once
+    from wobbliness.runtime.exit import answer_at_once
 
     answer_at_once()  # this process is the command: Ctrl-C is answered while the rest is still being loaded
 
 import lazy_loader
 
-from wobbliness.telemetry import switch_off_telemetry
+from wobbliness.runtime.telemetry import switch_off_telemetry
 
 switch_off_telemetry()
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,6 @@
 """The command line as `python -m wobbliness`."""
 
-from wobbliness.cli import main
+from wobbliness.cli.main import main
 
 if __name__ == "__main__":
     main()

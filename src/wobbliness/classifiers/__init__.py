@@ -1,6 +1,6 @@
 """Classifiers: anything that names a class for each image of a batch."""
 
 from wobbliness.classifiers.base import Classifier
-from wobbliness.classifiers.opening import open_classifier
+from wobbliness.classifiers.open import open_classifier
 
 __all__ = ["Classifier", "open_classifier"]

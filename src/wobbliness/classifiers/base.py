@@ -7,8 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Int, Shaped
 
-from wobbliness.execution import Execution
-from wobbliness.workers import check_stopped
+from wobbliness.classifiers.execution import Execution
+from wobbliness.runtime.threads import check_stopped
 
 FEW_LABELS, LARGE_LABEL = 8, 128  # of a batch, from which whole numbers are labels; the least of them is smaller
 MAX_UNDECLARED_CLASSES = 100_000  # a label beyond it is taken for a mistake, not for a class

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from wobbliness.classifiers.base import ScoredClassifier, in_blocks
-from wobbliness.classifiers.layouts import Layout
-from wobbliness.classifiers.pixel_scale import PixelScale, described_scale
-from wobbliness.errors import reason_of
-from wobbliness.execution import Execution
+from wobbliness.classifiers.execution import Execution
+from wobbliness.classifiers.signature.layouts import Layout
+from wobbliness.classifiers.signature.pixel_scale import PixelScale, described_scale
+from wobbliness.runtime.errors import reason_of
 
 Arrangement = Callable[[np.ndarray], np.ndarray]
 

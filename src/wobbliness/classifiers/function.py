@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from wobbliness.classifiers.base import ScoredClassifier, as_array, in_blocks
-from wobbliness.classifiers.pixel_scale import PixelScale, described_scale
-from wobbliness.execution import Execution
+from wobbliness.classifiers.execution import Execution
+from wobbliness.classifiers.signature.pixel_scale import PixelScale, described_scale
 
 CALLING_THREAD = "one calling thread"
 

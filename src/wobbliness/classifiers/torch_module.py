@@ -10,14 +10,14 @@ from jaxtyping import Float32, Int, Shaped
 from torch._subclasses.fake_tensor import FakeTensor
 
 from wobbliness.classifiers.base import ScoredClassifier, check_no_labels, in_blocks
-from wobbliness.classifiers.compiled import compile_module, disagreement
-from wobbliness.classifiers.module_outputs import OneOutput, Reading
-from wobbliness.classifiers.onnx_graph import OnnxGraph
-from wobbliness.classifiers.wrapped_module import TwoClasses, described_steps
-from wobbliness.errors import reason_of
-from wobbliness.execution import Execution
-from wobbliness.probing import order_of, sorted_scores
-from wobbliness.process_state import borrowed_state, is_forked
+from wobbliness.classifiers.compile.export import compile_module, disagreement
+from wobbliness.classifiers.compile.graph import OnnxGraph
+from wobbliness.classifiers.execution import Execution
+from wobbliness.classifiers.probing import order_of, sorted_scores
+from wobbliness.classifiers.signature.module_outputs import OneOutput, Reading
+from wobbliness.classifiers.signature.wrapped_module import TwoClasses, described_steps
+from wobbliness.runtime.errors import reason_of
+from wobbliness.runtime.process_state import borrowed_state, is_forked
 
 ONE_AT_A_TIME = "one copy at a time: the module takes no more at once"
 EAGER_THREADS = "one calling thread, with torch's own threads inside"

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from wobbliness.errors import reason_of
 from wobbliness.images.array_axes import image_set_of
 from wobbliness.images.fitting import Target
 from wobbliness.images.image_set import ImageSet, check_expansion, check_set_size
-from wobbliness.input_files import check_regular
+from wobbliness.runtime.errors import reason_of
+from wobbliness.runtime.input_files import check_regular
 
 LABELS = "labels"
 

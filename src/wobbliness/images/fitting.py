@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from wobbliness.errors import reason_of
 from wobbliness.images.image_set import check_set_size
 from wobbliness.images.values import check_range, unit_values
+from wobbliness.runtime.errors import reason_of
 
 ImageShape = Sequence[int | None] | None
 """Shape of one image, `(C, H, W)` for pictures; None inside: any size; None: not declared."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wobbliness.errors import cause_of
 from wobbliness.images.columns import Columns, find_columns, labels_from
 from wobbliness.images.fitting import Target
 from wobbliness.images.image_set import ImageSet
 from wobbliness.images.local_sets import read_local
 from wobbliness.images.stacking import Encoded, stack_pictures
 from wobbliness.images.tables import column_types, picture_cell
+from wobbliness.runtime.errors import cause_of
 
 DATA_VARIABLE = "WOBBLINESS_DATA"
 HUB_PREFIX = "hf:"

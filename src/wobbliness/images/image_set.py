@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int
 
-from wobbliness.terminal import well_formed
+from wobbliness.runtime.terminal import well_formed
 
 MAX_SET_BYTES = 8 * 2**30
 """A set that takes more memory than this, as float32, is refused before memory is taken."""

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from wobbliness.errors import reason_of
 from wobbliness.images.fitting import Target
 from wobbliness.images.folders import read_picture_folder
 from wobbliness.images.image_set import ImageSet
 from wobbliness.images.saved_tables import is_saved, saved_splits, saved_tables
 from wobbliness.images.tables import SPLIT_OF_SHARD, ParquetTable, RowRange, parquet_files, read_rows
+from wobbliness.runtime.errors import reason_of
 
 SPLIT_WORDS = {
     "train": ("train", "training"),

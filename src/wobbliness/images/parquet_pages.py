@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from wobbliness.errors import cause_of
+from wobbliness.runtime.errors import cause_of
 
 _UNPACKED, _STORED = 2, 3  # fields of the format's PageHeader
 _ENCODINGS = {5: 2, 7: 2, 8: 4}  # its fields for each kind of page, and in each the field of the encoding

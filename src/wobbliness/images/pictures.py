@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32, UInt8, UInt16
 
-from wobbliness.errors import reason_of
-from wobbliness.input_files import POINTER_START, read_bounded
+from wobbliness.runtime.errors import reason_of
+from wobbliness.runtime.input_files import POINTER_START, read_bounded
 
 if TYPE_CHECKING:
     from PIL import Image

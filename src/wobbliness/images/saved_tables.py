@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wobbliness.errors import reason_of
 from wobbliness.images.columns import Columns
 from wobbliness.images.tables import check_columns, reading_table
-from wobbliness.input_files import check_regular, read_bounded
+from wobbliness.runtime.errors import reason_of
+from wobbliness.runtime.input_files import check_regular, read_bounded
 
 MAX_JSON_BYTES = 16 * 2**20
 

@@ -10,7 +10,7 @@ from wobbliness.images.fitting import Target, with_channels
 from wobbliness.images.image_set import check_set_size
 from wobbliness.images.pictures import decode_picture
 from wobbliness.images.values import unit_values
-from wobbliness.progress import progress_bar
+from wobbliness.runtime.progress import progress_bar
 
 Encoded = tuple[str, Path | bytes]
 """A picture's name, and its file or content."""

@@ -11,14 +11,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from wobbliness.errors import reason_of
 from wobbliness.images.array_axes import image_set_of
 from wobbliness.images.columns import ARRAY, Columns, Features, find_columns, labels_from
 from wobbliness.images.fitting import Target
 from wobbliness.images.image_set import ImageSet, check_expansion, check_set_size
 from wobbliness.images.parquet_pages import pages
 from wobbliness.images.stacking import Encoded, stack_pictures
-from wobbliness.input_files import check_regular
+from wobbliness.runtime.errors import reason_of
+from wobbliness.runtime.input_files import check_regular
 
 SPLIT_OF_SHARD = re.compile(r"(?P<split>.*?)-\d+-of-\d+.*\.parquet", re.IGNORECASE)
 MAX_NAME_LENGTH = 4096

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wobbliness.errors import cause_of
-from wobbliness.study.identity import identity
-from wobbliness.study.limits import (
+from wobbliness.attacks.patch import TRIGGER_NAMES
+from wobbliness.attacks.poisoning import ThreatModel, t1, t2, t3
+from wobbliness.runtime.errors import cause_of
+from wobbliness.runtime.field_limits import (
     MAX_CELLS,
     MAX_CLASSES,
     MAX_CONTROL_PAIRS,
@@ -26,10 +27,9 @@ from wobbliness.study.limits import (
     check_ranges,
     shown,
 )
-from wobbliness.study.poisoning import ThreatModel, t1, t2, t3
+from wobbliness.study.identity import identity
 from wobbliness.study.specs import NetworkSpec
 from wobbliness.study.typed_json import from_json
-from wobbliness.triggers import TRIGGER_NAMES
 
 NORMS = ("l2", "linf")
 
@@ -134,7 +134,7 @@ class Recipe:
         resources: granted to each cell on a cluster.
 
     Raises:
-        ValueError: a name or a number is beyond `wobbliness.study.limits`, the cells are too many, or a grid is empty or
+        ValueError: a name or a number is beyond `wobbliness.runtime.field_limits`, the cells are too many, or a grid is empty or
             in no order.
     """
 

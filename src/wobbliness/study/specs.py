@@ -5,10 +5,10 @@ import json
 import re
 from dataclasses import dataclass
 
+from wobbliness.attacks.patch import TRIGGER_NAMES
+from wobbliness.attacks.poisoning import ThreatModel
+from wobbliness.runtime.field_limits import MAX_SEED, check_choice, check_names, check_ranges
 from wobbliness.study.identity import IDENTITY_SCHEMA, identity
-from wobbliness.study.limits import MAX_SEED, check_choice, check_names, check_ranges
-from wobbliness.study.poisoning import ThreatModel
-from wobbliness.triggers import TRIGGER_NAMES
 
 SCHEMA_VERSION = 4
 READ_SCHEMAS = (3, 4)  # of files; 4 may leave out fields that 3 did not have
@@ -19,7 +19,7 @@ class NetworkSpec:
     """All that determines a trained network.
 
     Raises:
-        ValueError: a name or a number is beyond `wobbliness.study.limits`.
+        ValueError: a name or a number is beyond `wobbliness.runtime.field_limits`.
     """
 
     dataset: str

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from wobbliness.study.limits import shown
+from wobbliness.runtime.field_limits import shown
 
 Made = TypeVar("Made")
 MAX_NUMBER = 2.0**63

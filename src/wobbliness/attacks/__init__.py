@@ -1,0 +1,1 @@
+"""What an adversary does: patterns on inputs, and poisoned training data."""

@@ -1,0 +1,1 @@
+"""Gradients of frozen networks with respect to the pixels."""

@@ -1,0 +1,159 @@
+"""A torch network as a function of its images that is differentiated many times, on one thread or an accelerator."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from wobbliness.attacks.gradients.first_convolution import PixelGradients
+from wobbliness.attacks.gradients.fused_pooling import pooled_convolutions
+from wobbliness.classifiers.torch_module import device_of, evaluation_mode, has_fast_bfloat16, torch_threads
+from wobbliness.runtime.errors import reason_of
+from wobbliness.runtime.process_state import borrowed_state
+
+LOOKED_AT = 32  # images at a time, to see whether a network has gradients
+
+
+class NoGradients(ValueError):
+    """A network whose loss no image can change: its answers say nothing to a search that follows gradients."""
+
+
+@contextmanager
+def differentiable(network: nn.Module, examples: torch.Tensor, num_classes: int) -> Iterator["DifferentiableNetwork"]:
+    """The network in evaluation mode, without gradients of its weights; all set back afterwards.
+
+    Args:
+        network: gives logits `(B, K)`.
+        examples: `(B, C, H, W)`, a few images to try it on, where the network is.
+        num_classes: K.
+
+    Raises:
+        ValueError: the network refuses the images or gives no logits `(B, K)` for them.
+    """
+    _keep_freed_memory()
+    with frozen(network), torch.enable_grad():
+        forward = DifferentiableNetwork(network, examples, num_classes)
+        with pooled_convolutions(network):
+            yield forward
+
+
+class DifferentiableNetwork:
+    """The network in the memory format that it takes: channels-last, or contiguous where it flattens by `view`.
+
+    Attributes:
+        device: where its parameters are, and where it takes images.
+    """
+
+    def __init__(self, network: nn.Module, examples: torch.Tensor, num_classes: int) -> None:
+        self._network, self._format = network, torch.channels_last
+        self.device = device_of(network)
+        try:
+            logits = self._tried(examples)
+        except ValueError:
+            self._format = torch.contiguous_format
+            logits = self._tried(examples)
+        if not isinstance(logits, torch.Tensor) or logits.shape != (len(examples), num_classes):
+            got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise ValueError(f"expected the network to give logits ({len(examples)}, {num_classes}), got {got}")
+
+    def __call__(self, images: torch.Tensor, *, fast: bool) -> torch.Tensor:
+        """Logits `(B, K)` in float32; `fast` ones were computed in bfloat16 where its device has instructions for it."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast and has_fast_bfloat16(self.device)):
+            logits: torch.Tensor = self._network(images.contiguous(memory_format=self._format))
+        return logits.float()
+
+    def _tried(self, examples: torch.Tensor) -> object:
+        try:
+            with torch.no_grad():
+                return self._network(examples.contiguous(memory_format=self._format))
+        except (RuntimeError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"expected images that the network accepts, got {tuple(examples.shape[1:])} each: {reason_of(error)}"
+            ) from error
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode, one thread for a fixed order of sums, no gradients of the weights; all set back afterwards."""
+    with borrowed_state():
+        learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        try:
+            for parameter in learned:
+                parameter.requires_grad_(False)
+            with evaluation_mode(network), torch_threads(1), PixelGradients():
+                yield
+        finally:
+            for parameter in learned:
+                parameter.requires_grad_(True)
+
+
+def check_gradients(scores: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, classes: Iterable[int]) -> None:
+    """Looks for one image and one class for which the loss changes with the image.
+
+    Args:
+        scores: of a batch, `(B, K)`, with gradients enabled.
+        images: `(N, C, H, W)`.
+        classes: to look for, by the cross entropy of each.
+
+    Raises:
+        NoGradients: there is none: the network stops the gradients, cannot be differentiated, or has zeros throughout; or
+            those of an image before it are NaN or infinite.
+    """
+    targets = list(classes)
+    why = "they are zero for all images and classes"
+    for batch in torch.split(images, LOOKED_AT):
+        points = batch.detach().clone().requires_grad_()
+        try:
+            logits = scores(points)
+            if logits.requires_grad and any(_has_gradient(logits, points, target) for target in targets):
+                return
+            why = why if logits.requires_grad else "it cuts them off (torch.no_grad, detach or numpy)"
+        except (RuntimeError, TypeError) as error:
+            why = f"it cannot be differentiated: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+    raise _no_gradients(why)
+
+
+def check_finite(gradients: Iterable[torch.Tensor]) -> None:
+    """Raises NoGradients where one of these gradients has NaN or infinite numbers: a step along it leads nowhere."""
+    found = torch.nn.utils.get_total_norm(list(gradients), norm_type=torch.inf)
+    if not found.isfinite():
+        raise _no_gradients("some are not finite (NaN or infinite)")
+
+
+def _no_gradients(why: str) -> NoGradients:
+    return NoGradients(f"expected a network with gradients for its images, got one without: {why}; nothing can be crafted")
+
+
+def _has_gradient(logits: torch.Tensor, points: torch.Tensor, target: int) -> bool:
+    labels = torch.full((len(logits),), target, device=logits.device)
+    loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
+    gradients: torch.Tensor | None
+    (gradients,) = torch.autograd.grad(loss, points, retain_graph=True, allow_unused=True)
+    if gradients is None:
+        return False
+    check_finite([gradients])
+    return bool((gradients != 0).any())
+
+
+def in_float32(network: nn.Module) -> nn.Module:
+    """The network, or a copy of it in float32 where it has numbers of another precision."""
+    tensors = (*network.parameters(), *network.buffers())
+    if all(tensor.dtype == torch.float32 for tensor in tensors if tensor.is_floating_point()):
+        return network
+    return copy.deepcopy(network).float()
+
+
+def check_images(images: np.ndarray) -> None:
+    """Images to craft on: ValueError unless float32 `(N, C, H, W)` in [0, 1], at least one."""
+    if images.ndim != 4 or len(images) == 0 or images.dtype != np.float32:
+        raise ValueError(f"expected float32 images (N, C, H, W), at least one, got {images.dtype} of shape {images.shape}")
+    if not (images.min() >= 0 and images.max() <= 1):
+        raise ValueError(f"expected images in [0, 1], got [{images.min()}, {images.max()}]")
+
+
+def _keep_freed_memory() -> None:
+    """Has glibc's allocator reuse blocks of up to 32 MB: given back after each layer, their page faults can double the time."""
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)

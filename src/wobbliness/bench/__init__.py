@@ -1,0 +1,1 @@
+"""`wobbliness bench`: passes a second compared with the bare model."""

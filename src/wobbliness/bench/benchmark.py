@@ -1,0 +1,236 @@
+"""`wobbliness bench`: how fast W is measured, beside what others do, always as a ratio of both sides in one run."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from wobbliness.attacks.patch import trigger
+from wobbliness.bench import contenders
+from wobbliness.bench.contenders import Contender
+from wobbliness.runtime.progress import Progress, progress_bar
+from wobbliness.sampling.measure import measure
+from wobbliness.sampling.sequential_test import decide, decide_as_measured
+from wobbliness.study.recipes import digits
+from wobbliness.study.training.data import load_data
+from wobbliness.study.training.networks import build_network
+from wobbliness.study.training.train import train_network
+
+NUM_CLASSES, DRAWS = 10, 250
+SGEMM_SIZE = 2048
+NETWORKS: dict[str, tuple[tuple[int, int, int], int]] = {  # image shape; images of one repeat of ours
+    "small_cnn": ((1, 28, 28), 320),
+    "large_cnn": ((1, 28, 28), 96),
+    "resnet18_width16": ((3, 32, 32), 32),
+    "resnet18": ((3, 32, 32), 4),
+}
+SLOWER = {"loop": 16, "ART": 16, "bare": 2}  # these get so many times fewer images
+DECISION_SIGMA = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """Forward passes per second of one contender on one network.
+
+    Attributes:
+        contender: its name.
+        per_second: of each repeat.
+        peak_bytes: most memory above that of the process before; None where the system does not tell.
+    """
+
+    contender: str
+    per_second: tuple[float, ...]
+    peak_bytes: int | None
+
+    @property
+    def median(self) -> float:
+        """Median of the repeats."""
+        return statistics.median(self.per_second)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkResult:
+    """All contenders on one network, in turn in every repeat.
+
+    Attributes:
+        network: name of the architecture.
+        flops: floating-point operations of one forward pass.
+        rates: of the contenders; ours first.
+        sgemm: floating-point operations per second of a large matrix product, in each repeat.
+    """
+
+    network: str
+    flops: float
+    rates: tuple[Rate, ...]
+    sgemm: tuple[float, ...]
+
+    def ratio(self, contender: str) -> float | None:
+        """Median over the repeats of ours / the contender's best setting; None where it was not run."""
+        others = [rate for rate in self.rates if rate.contender.startswith(contender)]
+        if not others:
+            return None
+        best = max(others, key=lambda rate: rate.median)
+        return statistics.median(a / b for a, b in zip(self.rates[0].per_second, best.per_second, strict=True))
+
+    @property
+    def sgemm_share(self) -> float:
+        """Share of the matrix product's rate that ours reaches, end to end."""
+        return statistics.median(a * self.flops / b for a, b in zip(self.rates[0].per_second, self.sgemm, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionResult:
+    """What sequential decisions save on the digits: half clean points, half with the active trigger.
+
+    Attributes:
+        question: `true W` or `all draws`.
+        threshold: nats, midway between the halves' medians.
+        mean_draws: against the fixed 250.
+        undecided: share of points.
+        equal: share of the decided points whose decision is that of the 250 draws.
+    """
+
+    question: str
+    threshold: float
+    mean_draws: float
+    undecided: float
+    equal: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """Everything that was measured, with the settings."""
+
+    draws: int
+    repeats: int
+    device: str
+    networks: tuple[NetworkResult, ...]
+    decisions: tuple[DecisionResult, ...] = field(default=())
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return asdict(self)
+
+
+def run_benchmark(
+    networks: tuple[str, ...] = tuple(NETWORKS),
+    *,
+    repeats: int = 5,
+    device: str = "cpu",
+    scale: float = 1.0,
+    progress: Progress | None = None,
+) -> Benchmark:
+    """Times all contenders on each network, and counts the draws of sequential decisions.
+
+    Args:
+        networks: names of architectures.
+        repeats: of each timing.
+        device: where ours, the loop and the bare forward run.
+        scale: of the number of images; below 1 for a quick look.
+        progress: called with (steps done, steps in all), in place of a bar on the terminal.
+
+    Raises:
+        ValueError: an unknown network, or a number of repeats below 1.
+    """
+    unknown = set(networks) - set(NETWORKS)
+    if unknown or not networks:
+        raise ValueError(f"expected networks out of {', '.join(NETWORKS)}, got {', '.join(sorted(unknown)) or 'none'}")
+    if repeats < 1:
+        raise ValueError(f"expected at least 1 repeat, got {repeats}")
+    with progress_bar("benchmark", len(networks) * repeats, report=progress) as advance:
+        results = tuple(_time_network(name, repeats, device, scale, advance) for name in networks)
+    return Benchmark(draws=DRAWS, repeats=repeats, device=device, networks=results, decisions=tuple(_decisions(scale)))
+
+
+def _time_network(name: str, repeats: int, device: str, scale: float, advance: Callable[[int], None]) -> NetworkResult:
+    shape, num_images = NETWORKS[name]
+    network = build_network(name, shape, NUM_CLASSES, seed=0).eval()
+    images = np.random.default_rng(0).random((max(2, round(num_images * scale)), *shape), dtype=np.float32)
+    sides = dict(_contenders(network, device))
+    batches = {side: images[: max(2, len(images) // SLOWER.get(side.split()[0], 1))] for side in sides}
+    peaks = {side: _peak_bytes(partial(run, batches[side])) for side, run in sides.items()}  # also warms up
+    product = contenders.sgemm(SGEMM_SIZE, device=device)
+    rates: dict[str, list[float]] = {side: [] for side in sides}
+    products = []
+    for _ in range(repeats):
+        for side, run in sides.items():
+            rates[side].append(len(batches[side]) * DRAWS / _seconds(partial(run, batches[side])))
+        products.append(2.0 * SGEMM_SIZE**3 / _seconds(product))
+        advance(1)
+    return NetworkResult(
+        network=name,
+        flops=_flops(network, images[:1]),
+        rates=tuple(Rate(contender=side, per_second=tuple(found), peak_bytes=peaks[side]) for side, found in rates.items()),
+        sgemm=tuple(products),
+    )
+
+
+def _contenders(network: torch.nn.Module, device: str) -> Iterator[tuple[str, Contender]]:
+    yield "ours", contenders.ours(network, DRAWS, device=device)
+    yield "loop", contenders.smoothing_loop(network, DRAWS, device=device)
+    for batch_size in contenders.ART_BATCHES:
+        try:
+            yield f"ART {batch_size}", contenders.art(network, DRAWS, batch_size=batch_size, device=device)
+        except ImportError:
+            break
+    for block_size in contenders.BARE_BLOCKS if device == "cpu" else (250, 1000, 4000, 16000):
+        yield f"bare {block_size}", contenders.bare_forward(network, DRAWS, block_size=block_size, device=device)
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def _peak_bytes(function: Callable[[], object]) -> int | None:
+    """Memory at its highest while a function runs, above what the process held before; Linux alone tells."""
+    function()  # what is loaded or compiled once does not count
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        function()
+        return None
+    before = _status("VmRSS")
+    function()
+    return max(0, _status("VmHWM") - before)
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def _flops(network: torch.nn.Module, image: np.ndarray) -> float:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.from_numpy(image))
+    return float(counter.get_total_flops())
+
+
+def _decisions(scale: float) -> Iterator[DecisionResult]:
+    spec, data = digits().effect_networks[0], load_data("digits")
+    if spec.threat is None or spec.trigger is None:
+        raise AssertionError("the digits recipe poisons its effect networks")
+    network = train_network(spec, data, progress=lambda *_: None).network
+    images = data.test.images[spec.threat.is_attacked(data.test.labels)][: max(20, round(400 * scale))]
+    half = len(images) // 2
+    images = np.concatenate([images[:half], trigger(spec.trigger).apply(images[half:])])
+    w = measure(network, images, DECISION_SIGMA, draws=DRAWS).wobbliness
+    threshold = float((np.median(w[:half]) + np.median(w[half:])) / 2)
+    for question, answer in (("true W", decide), ("all draws", decide_as_measured)):
+        found = answer(network, images, DECISION_SIGMA, threshold, max_draws=DRAWS)
+        same = found.is_below == (w < threshold)
+        yield DecisionResult(
+            question=question,
+            threshold=threshold,
+            mean_draws=float(found.draws.mean()),
+            undecided=float(1 - found.is_decided.mean()),
+            equal=float(same[found.is_decided].mean()),
+        )

@@ -1,0 +1,1 @@
+"""Torch modules as ONNX graphs, and the sessions that run them."""

@@ -1,0 +1,250 @@
+"""A torch module as a compiled ONNX graph, checked against the module itself."""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from copy import copy
+from dataclasses import dataclass
+from importlib.metadata import version
+from threading import get_ident
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import onnx
+import torch
+from jaxtyping import Float32, Shaped
+
+from wobbliness.classifiers.compile.cache import keep, recall
+from wobbliness.classifiers.compile.graph import OnnxGraph, over_blocks
+from wobbliness.classifiers.compile.module_digest import ModuleDigest, module_digest
+from wobbliness.classifiers.compile.template import GraphTemplate, template_of
+from wobbliness.classifiers.signature.module_outputs import OneOutput, Reading
+from wobbliness.classifiers.untrusted.onnx_sorted import sorts_scores
+from wobbliness.runtime.errors import cause_of
+from wobbliness.runtime.process_state import borrowed_state, quiet_thread
+
+SCORE_TOLERANCE = 1e-4  # largest difference of scores, as a share of the largest score in the batch or of 1
+Structure: TypeAlias = tuple[str, tuple[int, ...]]  # its name, and the shape of an input
+EXPORT_ROWS = 2  # an axis of length 1 would be taken for a constant
+PLAIN = Reading()
+MOST_REFERENCES = 10_000  # longer lists are data
+TABLES = ("_parameters", "_buffers", "_modules")  # of a module, that an exporter changes
+EXPORTERS = ("torch", "onnx", "onnxscript", "onnx_ir")  # packages that log while a module is exported
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compilation:
+    """A module's graph, or the reason why there is none.
+
+    Attributes:
+        digest: of the module and the input's shape it was made from.
+        graph: None where there is none.
+        reason: why there is none.
+        sorts: whether the graph's steps sort its scores.
+    """
+
+    digest: ModuleDigest
+    graph: OnnxGraph | None
+    reason: str | None
+    sorts: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What was said of a module: the name of its structure, and the digest of all but its numbers at that time."""
+
+    name: str
+    digest: ModuleDigest
+
+
+_compilations: WeakKeyDictionary[torch.nn.Module, Compilation] = WeakKeyDictionary()
+_structures: WeakKeyDictionary[torch.nn.Module, Declared] = WeakKeyDictionary()
+_templates: dict[Structure, GraphTemplate | None] = {}
+
+
+def declare_structure(module: torch.nn.Module, structure: str) -> None:
+    """Says that all modules declared by this name compute the same, but for their numbers: one export then serves them all.
+
+    It is kept on disk for the processes to come, so the name must change with the code of the modules.
+
+    For modules that the caller has built himself. Nothing here could tell of a stranger's module that its code is another one's,
+    and scores on a few real inputs would not show a difference that is hidden for rare ones.
+    """
+    _structures[module] = Declared(name=structure, digest=module_digest(module, with_tensors=False))
+
+
+def compile_module(module: torch.nn.Module, examples: Float32[np.ndarray, "B ..."], reading: Reading = PLAIN) -> Compilation:
+    """The module as an ONNX graph (`torch.onnx`, dynamo exporter); kept for as long as its digest stays the same.
+
+    A graph is not kept where the digest cannot tell all that the module computes with.
+
+    Args:
+        module: in evaluation mode, on the CPU.
+        examples: real inputs; their shape but for the first axis becomes the graph's.
+        reading: how scores are read from the module's answers.
+    """
+    with borrowed_state():
+        digest = _digest(module, examples.shape[1:], reading)
+        known = _compilations.get(module)
+        if known is None or known.digest != digest or not (digest.is_certain or known.graph is None):
+            known = _compilations[module] = _compilation(digest, module, examples, reading)
+        return known
+
+
+def _compilation(digest: ModuleDigest, module: torch.nn.Module, examples: np.ndarray, reading: Reading) -> Compilation:
+    try:
+        model = _graph(module, examples, reading)
+        graph = OnnxGraph(over_blocks(model).SerializeToString(), takes_blocks=True)
+    except Exception as error:  # the exporter raises whatever the module or the tracer does
+        return Compilation(digest=digest, graph=None, reason=f"no ONNX export: {_first_cause(error)}")
+    sorts = sorts_scores(model.graph, model.graph.output[0].name)
+    return Compilation(digest=digest, graph=graph, reason=None, sorts=sorts)
+
+
+def disagreement(graph: OnnxGraph, examples: Float32[np.ndarray, "B ..."], scores: Shaped[np.ndarray, "B ..."]) -> str | None:
+    """How the graph's answer differs from the module's own scores; None where it does not.
+
+    Scores may differ by SCORE_TOLERANCE of the largest one (at least of 1), labels only where two scores lie as close as that.
+
+    Args:
+        graph: of the module.
+        examples: real inputs.
+        scores: what the module gives for them.
+    """
+    try:
+        compiled = graph.run(examples, len(examples))
+    except ValueError as error:
+        return str(error)
+    if compiled.shape != scores.shape or not np.isfinite(scores).all():
+        return f"the graph gives scores {compiled.shape} and the module {scores.shape}, or some are infinite"
+    tolerance = SCORE_TOLERANCE * max(1.0, float(np.abs(scores).max()))
+    difference = float(np.abs(compiled - scores).max())
+    if not difference <= tolerance:
+        return f"scores of the graph differ by {difference:.2g} from the module's, more than {tolerance:.2g}"
+    return None
+
+
+def _graph(module: torch.nn.Module, examples: np.ndarray, reading: Reading) -> onnx.ModelProto:
+    """Of a module of known structure from the export of the first one, where that is possible; any other is exported itself."""
+    structure = _structure_of(module) if reading.is_plain else None
+    if structure is None:
+        return _exported(module if reading.is_plain else OneOutput(module, reading), examples)
+    key, tensors = (structure, examples.shape[1:]), module.state_dict()
+    if key in _templates:
+        template = _templates[key]
+        return _exported(module, examples) if template is None else template.filled(tensors)
+    return _kept(key, tensors) or _first_of_its_structure(key, module, examples)
+
+
+def _kept(key: Structure, tensors: Mapping[str, torch.Tensor]) -> onnx.ModelProto | None:
+    """From the export of another process."""
+    content = recall(_name_on_disk(key))
+    if content is None:
+        return None
+    template = GraphTemplate(content=content)
+    try:
+        model = template.filled(tensors)
+    except ValueError:
+        return None
+    _templates[key] = template
+    return model
+
+
+def _first_of_its_structure(key: Structure, module: torch.nn.Module, examples: np.ndarray) -> onnx.ModelProto:
+    model = _exported(module, examples)
+    template = _templates[key] = template_of(model, module.state_dict())
+    if template is not None:
+        keep(_name_on_disk(key), template.content)
+    return model
+
+
+def _name_on_disk(key: Structure) -> str:
+    """With all that has a say in an export."""
+    return repr((*key, EXPORT_ROWS, torch.__version__, onnx.__version__, version("onnxscript")))
+
+
+def _exported(module: torch.nn.Module, examples: np.ndarray) -> onnx.ModelProto:
+    rows = np.resize(examples, (EXPORT_ROWS, *examples.shape[1:]))
+    batch = torch.export.Dim("batch")
+    _load_exporter()
+    with quiet_thread(*EXPORTERS), _without_graphs():  # the absence of torchvision and deprecations are no user's concern
+        program = torch.onnx.export(
+            _twin(module), (torch.from_numpy(rows),), dynamo=True, dynamic_shapes=({0: batch},), verbose=False
+        )
+    if program is None:
+        raise ValueError("the exporter gave nothing")
+    return program.model_proto
+
+
+def _load_exporter() -> None:
+    """So that its loggers are known before they are kept quiet."""
+    for name in ("torch.onnx._internal.exporter._core", "torch._export.non_strict_utils", "onnxscript", "onnx_ir"):
+        with suppress(ImportError), quiet_thread(*EXPORTERS):
+            importlib.import_module(name)
+
+
+@contextmanager
+def _without_graphs() -> Iterator[None]:
+    """Without the graph that torch prints on standard error where it gives up; what other threads have it print comes through."""
+    tracer, thread = importlib.import_module("torch.export._trace"), get_ident()
+
+    def say(*values: object, **options: Any) -> None:
+        if get_ident() != thread:
+            print(*values, **options)
+
+    with borrowed_state():
+        vars(tracer)["print"] = say
+        try:
+            yield
+        finally:
+            vars(tracer).pop("print", None)
+
+
+def _twin(module: torch.nn.Module) -> torch.nn.Module:
+    """Another module of the same parts and tensors, for the exporter: it puts symbols in the place of tensors while it traces.
+
+    The module itself stays usable by other threads. It is its own twin where its parts refer to each other in other ways than as
+    parts, which a twin's would not.
+    """
+    parts = list(module.modules())
+    if any(isinstance(part, torch.jit.ScriptModule) or _refers_to_others(part) for part in parts):
+        return module
+    twins = {part: object.__new__(type(part)) for part in parts}
+    for part, twin in twins.items():
+        twin.__dict__ |= {name: copy(value) if name in TABLES else value for name, value in vars(part).items()}
+        twin.__dict__["_modules"] |= {name: twins[own] for name, own in part._modules.items() if own is not None}
+    return twins[module]
+
+
+def _refers_to_others(part: torch.nn.Module) -> bool:
+    return any(_refers_to_a_part(value) for name, value in vars(part).items() if name not in TABLES)
+
+
+def _refers_to_a_part(value: object) -> bool:
+    """Whether an attribute is a module, one of its methods, or a list or the like with one inside."""
+    if isinstance(value, list | tuple | set | dict) and len(value) <= MOST_REFERENCES:
+        inside = value.values() if isinstance(value, dict) else value
+        return any(isinstance(getattr(one, "__self__", one), torch.nn.Module) for one in inside)
+    return isinstance(getattr(value, "__self__", value), torch.nn.Module)
+
+
+def _digest(module: torch.nn.Module, shape: tuple[int, ...], reading: Reading = PLAIN) -> ModuleDigest:
+    return module_digest(module, shape, reading.name, reading.is_plain)
+
+
+def _structure_of(module: torch.nn.Module) -> str | None:
+    """The structure that a module was declared to have, as long as nothing but its numbers was changed since."""
+    declared = _structures.get(module)
+    if declared is None or declared.digest != module_digest(module, with_tensors=False):
+        return None
+    return declared.name
+
+
+def _first_cause(error: BaseException) -> str:
+    """Returns what the error that led to all others says; causes may lead back in a circle."""
+    seen = {id(error)}
+    while error.__cause__ is not None and id(error.__cause__) not in seen:
+        error = error.__cause__
+        seen.add(id(error))
+    return cause_of(error)

@@ -1,0 +1,193 @@
+"""An ONNX graph in ONNX Runtime, on one core for each calling thread."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from jaxtyping import Float32
+
+from wobbliness.classifiers.base import in_blocks
+from wobbliness.classifiers.compile.session import open_session
+from wobbliness.classifiers.signature.layouts import ImageShape, Layout
+from wobbliness.classifiers.signature.onnx_answers import classes_of, declared_outputs, is_without_batch, threshold_of
+from wobbliness.classifiers.signature.onnx_input import OnnxInput
+from wobbliness.classifiers.signature.outputs import choose_output
+from wobbliness.classifiers.signature.pixel_scale import PixelScale
+from wobbliness.classifiers.untrusted.onnx_claims import written_out
+from wobbliness.classifiers.untrusted.onnx_content import read_checked
+from wobbliness.classifiers.untrusted.onnx_randomness import block_dependent_operator, check_randomness
+from wobbliness.classifiers.untrusted.onnx_sizes import GraphSizes, check_sizes
+from wobbliness.classifiers.untrusted.onnx_sorted import check_unsorted
+from wobbliness.runtime.errors import reason_of
+
+BLOCKS, BLOCKS_OF_SCORES = "blocks", "blocks_of_scores"
+MAX_BLOCK_VALUES = 2**29  # held at one time by a block of a graph of a free batch, 2 GiB as float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphOptions:
+    """What a user says of a graph beyond what it declares.
+
+    Attributes:
+        layout: where the channels are.
+        output: name or number of the output to read.
+        scale: the pixel values that it wants.
+        num_classes: K.
+    """
+
+    layout: Layout | None = None
+    output: str | int | None = None
+    scale: PixelScale | None = None
+    num_classes: int | None = None
+
+
+class OnnxGraph:
+    """One output of a graph with one input `(B, ...)`.
+
+    A graph holds operators and numbers only: opening one runs no code of its author's.
+
+    Attributes:
+        batch_size: B where the graph fixes it, 1 where an image's answer depends on the rest of a
+            block; blocks then have that size, and what a last one lacks is filled up and dropped.
+        image_shape: of one image, channels first; None inside where any size goes, None where images are flat.
+        classes: that the graph lists for its labels; None where it lists none, or gives scores.
+        threshold: where class 1 begins in one score for two classes; None where the graph does not tell.
+        rounding: what is done to noisy copies for a graph of whole numbers; None for one of floats.
+    """
+
+    batch_size: int | None = None
+    image_shape: ImageShape | None = None
+    classes: np.ndarray | None = None
+    threshold: float | None = None
+    rounding: str | None = None
+
+    def __init__(self, source: Path | bytes, *, takes_blocks: bool = False, options: GraphOptions | None = None) -> None:
+        """Opens a graph.
+
+        Args:
+            source: an ONNX file, checked first for what a stranger's may not hold; or the content of a graph of our own.
+            takes_blocks: whether the graph takes several blocks at once, `(T, B, ...)`, as `over_blocks` makes it.
+            options: of the user, for a file.
+
+        Raises:
+            ValueError: it cannot be read, may not be opened, has not one input of images or no output of classes, or the
+                options contradict it.
+        """
+        self._takes_blocks = takes_blocks
+        self._prepare: OnnxInput | None = None
+        self._sizes: GraphSizes | None = None
+        if isinstance(source, Path):
+            self._open_file(source, options or GraphOptions())
+        else:
+            self._session = open_session(source, "the graph", None)
+            self._input, self._output = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
+
+    def _open_file(self, path: Path, options: GraphOptions) -> None:
+        checked = read_checked(path)
+        model = checked.model
+        self._sizes = _checked_sizes(model, str(path))
+        self._session = open_session(checked.content, str(path), checked.folder)
+        inputs = self._session.get_inputs()
+        self._prepare = OnnxInput(inputs, model, layout=options.layout, scale=options.scale, source=str(path))
+        self._input, self.rounding = self._prepare.name, self._prepare.rounding
+        self.batch_size, self.image_shape = self._prepare.batch_size, self._prepare.image_shape
+        if operator := block_dependent_operator(model):
+            self.batch_size = _alone(self.batch_size, operator, str(path))
+        outputs = declared_outputs(self._session.get_outputs(), model.graph, self._prepare.batch_size)
+        chosen = outputs[choose_output(outputs, options.output, num_classes=options.num_classes, source=str(path))]
+        self._output = chosen.name
+        if chosen.is_float:
+            check_unsorted(model.graph, chosen.name, chosen.width)
+        self.classes = None if chosen.is_float else classes_of(model.graph, chosen.name)
+        self.threshold = threshold_of(model.graph, chosen.name, has_one_score=chosen.width == 1)
+
+    def preprocessing(self) -> dict[str, str]:
+        """Describes pixel values, layout and the output that is read, for comparisons."""
+        return {} if self._prepare is None else self._prepare.preprocessing() | {"output": self._output}
+
+    def run(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
+        """The output for a batch, made in blocks of `block_size`, or of the size that the graph fixes, and a rest.
+
+        Raises:
+            ValueError: the graph declares another shape of input, or refuses this one.
+        """
+        if self._takes_blocks:
+            return self._run_all_blocks(images, block_size)
+        images, size = images if self._prepare is None else self._prepare(images), self.batch_size or self._few(block_size)
+        return np.asarray(in_blocks(self._run_block, images, size))
+
+    def _few(self, block_size: int) -> int:
+        """A block of as many images, or of fewer where those would take more than MAX_BLOCK_VALUES at a time."""
+        held = self._sizes.held_per_image if self._sizes is not None else 0
+        return min(block_size, max(1, MAX_BLOCK_VALUES // max(1, held)))
+
+    def _run_block(self, images: np.ndarray) -> np.ndarray:
+        """One pass; a block shorter than the graph's own size is filled up with images that it already holds."""
+        if self.batch_size == 1:
+            answer = self._run(images)
+            return answer[None] if is_without_batch(answer.shape) else answer
+        if self.batch_size is None or len(images) == self.batch_size:
+            return self._run(images)
+        return self._run(np.resize(images, (self.batch_size, *images.shape[1:])))[: len(images)]
+
+    def _run_all_blocks(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
+        """One call for all whole blocks and one for the rest."""
+        num_whole = len(images) // block_size * block_size
+        parts = [images[:num_whole].reshape(-1, block_size, *images.shape[1:])] if num_whole else []
+        if num_whole < len(images):
+            parts.append(images[None, num_whole:])
+        outputs = [self._run(part) for part in parts]
+        return np.concatenate([output.reshape(-1, *output.shape[2:]) for output in outputs])
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        try:
+            output: np.ndarray = self._session.run([self._output], {self._input: images})[0]
+        except Exception as error:  # ONNX Runtime raises classes of its own that share no base but Exception
+            refused = f"expected images that the graph accepts, got {images.shape} at once"
+            raise ValueError(f"{refused}: {reason_of(error)}") from error
+        return output
+
+    def values_per_image(self) -> int | None:
+        """Values in the input and output of the largest step for one image; None where the graph does not tell its shapes."""
+        return None if self._sizes is None else self._sizes.values_per_image
+
+
+def _checked_sizes(model: onnx.ModelProto, name: str) -> GraphSizes:
+    """What the graph makes for one image, once it is checked; its claims and larger tensors are dropped."""
+    try:
+        whole = written_out(model)
+        check_randomness(whole)
+        return check_sizes(whole)
+    except ValueError as error:
+        raise ValueError(f"{error}, in {name}") from error
+
+
+def _alone(batch_size: int | None, operator: str, name: str) -> int:
+    """The block of one image for a graph whose answers depend on the rest of a block."""
+    if batch_size not in (None, 1):
+        raise ValueError(
+            f"expected a graph that answers alike in any company, got {operator} for {batch_size} images together in {name}"
+        )
+    return 1
+
+
+def over_blocks(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph of one input and one output, `(B, ...)` to `(B, K)`, put into a loop over blocks, `(T, B, ...)` to `(T, B, K)`.
+
+    The blocks of one image then take one call, and a thread has to wait for Python's lock once instead of once a block.
+    """
+    if {model.graph.input[0].name, model.graph.output[0].name} & {BLOCKS, BLOCKS_OF_SCORES}:
+        raise ValueError(f"expected a graph with other names than those of the loop, {BLOCKS} and {BLOCKS_OF_SCORES}")
+    loop = onnx.helper.make_node("Scan", [BLOCKS], [BLOCKS_OF_SCORES], num_scan_inputs=1, body=model.graph)
+    images, scores = _with_blocks(model.graph.input[0], BLOCKS), _with_blocks(model.graph.output[0], BLOCKS_OF_SCORES)
+    outer = onnx.helper.make_graph([loop], "over_blocks", [images], [scores])
+    return onnx.helper.make_model(
+        outer, opset_imports=model.opset_import, ir_version=model.ir_version, functions=list(model.functions)
+    )
+
+
+def _with_blocks(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
+    tensor = value.type.tensor_type
+    sizes = [axis.dim_value or None for axis in tensor.shape.dim]
+    return onnx.helper.make_tensor_value_info(name, tensor.elem_type, [None, *sizes])

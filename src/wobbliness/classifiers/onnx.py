@@ -1,0 +1,79 @@
+"""An ONNX file as a classifier."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from wobbliness.classifiers.base import MAX_UNDECLARED_CLASSES, ScoredClassifier
+from wobbliness.classifiers.compile.graph import GraphOptions, OnnxGraph
+from wobbliness.classifiers.execution import Execution
+from wobbliness.classifiers.signature.onnx_answers import label_numbers
+
+
+class OnnxClassifier(ScoredClassifier):
+    """An output of an ONNX graph: scores `(B, K)`, one score for two classes, or labels `(B,)` or `(B, 1)`.
+
+    Opening the file runs no code of its author's. Images are handed over channels first whatever the graph's own layout; a graph
+    of flat features `(B, F)` gets them flattened. Each call runs on one core, in blocks of the size that the graph fixes, if any.
+    """
+
+    thread_safe = True
+
+    def __init__(
+        self, path: str | Path, *, num_classes: int | None = None, threshold: float | None = None, **options: Any
+    ) -> None:
+        """Opens a file.
+
+        Args:
+            path: of the file.
+            num_classes: K, to be checked against the scores.
+            threshold: where class 1 begins in one score for two classes.
+            **options: fields of GraphOptions.
+
+        Raises:
+            ValueError: as for OnnxGraph.
+        """
+        self.num_classes = num_classes
+        self.source = Path(path)
+        self._graph = OnnxGraph(self.source, options=GraphOptions(num_classes=num_classes, **options))
+        self.threshold, self.told_threshold = threshold, self._graph.threshold
+        self.image_shape = self._graph.image_shape
+
+    def preprocessing(self) -> dict[str, str]:
+        """Also pixel values, layout and output, as the file or the user says."""
+        return super().preprocessing() | self._graph.preprocessing()
+
+    def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
+        """The class of each image.
+
+        Raises:
+            ValueError: the graph declares another shape of input, or answers neither labels nor scores.
+        """
+        return self.labels_of(self.answers(images, block_size), len(images))
+
+    def answers(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
+        """What it gives for each image before a class is chosen; labels as numbers.
+
+        Raises:
+            ValueError: the graph declares another shape of input.
+        """
+        answer, classes = self._graph.run(images, block_size), self._graph.classes
+        return answer if classes is None else self._numbers(answer, classes)
+
+    def _numbers(self, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """Labels as numbers of classes; K is that of the list where they are places in it."""
+        numbers = label_numbers(labels, classes, self.num_classes or MAX_UNDECLARED_CLASSES)
+        if numbers is not labels:
+            self.num_classes = self.num_classes or len(classes)
+        return numbers
+
+    @contextmanager
+    def session(self, examples: Float32[np.ndarray, "B ..."]) -> Iterator[Execution]:  # noqa: ARG002
+        """Nothing to prepare."""
+        graph = self._graph
+        values = graph.values_per_image()
+        yield Execution(backend="onnxruntime", reason=graph.rounding, values_per_image=values, block_size=graph.batch_size)

@@ -1,0 +1,100 @@
+"""What a torch module gives for a batch, and the one tensor of it that says the classes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import torch
+
+from wobbliness.classifiers.signature.outputs import Output, choose_output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How scores are read from a module's answers.
+
+    Attributes:
+        name: of the output that says the classes; None where an answer is one tensor.
+        is_plain: whether an answer is the scores as they are.
+    """
+
+    name: str | None = None
+    is_plain: bool = True
+
+    @classmethod
+    def of(cls, answer: object, num_images: int, *, wanted: str | int | None, num_classes: int | None) -> "Reading":
+        """Of an answer, by the rule of `choose_output`.
+
+        Args:
+            answer: a tensor, or a tuple, dict, dataclass or `ModelOutput` of tensors.
+            num_images: B, of the batch.
+            wanted: name or number of an output, as the user chose.
+            num_classes: K where it is known.
+
+        Raises:
+            ValueError: no tensor of the answer can hold labels or scores, more than one could be meant, or one is wanted of one.
+        """
+        if isinstance(answer, torch.Tensor):
+            if wanted is not None:
+                raise ValueError(f"expected no output to be chosen of a module that gives one tensor, got {wanted!r}")
+            return cls(is_plain=answer.ndim <= 2 and answer.layout == torch.strided and answer.dtype != torch.bool)
+        outputs = [
+            Output(name=name, dtype=str(tensor.dtype), shape=(None, *tensor.shape[1:]))
+            for name, tensor in _named(answer).items()
+            if tensor.ndim and len(tensor) == num_images
+        ]
+        if not outputs:
+            raise ValueError(f"expected the module to give a tensor of logits ({num_images}, K), got {type(answer).__name__}")
+        chosen = choose_output(outputs, wanted, num_classes=num_classes, source="the module's answer")
+        return cls(name=outputs[chosen].name, is_plain=False)
+
+    def scores(self, answer: object) -> torch.Tensor:
+        """Scores `(B, K)`, or one score or label for each image `(B,)`; axes of length 1 beyond these are dropped.
+
+        Raises:
+            ValueError: the answer has no such output, or it is nested or complex.
+        """
+        scores = answer if self.name is None else _named(answer).get(self.name)
+        if not isinstance(scores, torch.Tensor):
+            raise ValueError(f"expected the module to give a tensor of logits, got {type(answer).__name__}")
+        if scores.is_nested or scores.is_complex():
+            raise ValueError(
+                f"expected a tensor of real scores of one shape, got {'a nested one' if scores.is_nested else scores.dtype}"
+            )
+        scores = scores if scores.layout == torch.strided else scores.to_dense()
+        scores = scores.to(torch.uint8) if scores.dtype == torch.bool else scores
+        if scores.ndim <= 2:
+            return scores
+        return scores.squeeze(tuple(axis for axis in range(1, scores.ndim) if scores.shape[axis] == 1))
+
+
+class OneOutput(torch.nn.Module):
+    """A module with one output, the scores."""
+
+    def __init__(self, module: torch.nn.Module, reading: Reading) -> None:
+        super().__init__()
+        self._module, self._reading = module, reading
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Scores `(B, K)`."""
+        return self._reading.scores(self._module(images))
+
+
+def _named(answer: object) -> dict[str, torch.Tensor]:
+    """The tensors of an answer under their names, or their numbers where they have none."""
+    items = _items(answer)
+    if len(items) == 1 and not isinstance(only := next(iter(items.values())), torch.Tensor):
+        return _named(only)
+    return {name: value for name, value in items.items() if isinstance(value, torch.Tensor)}
+
+
+def _items(answer: Any) -> dict[str, object]:
+    if isinstance(answer, Mapping):
+        return {str(name): value for name, value in answer.items()}
+    if is_dataclass(answer) and not isinstance(answer, type):
+        return {field.name: getattr(answer, field.name) for field in fields(answer)}
+    if isinstance(answer, tuple) and hasattr(answer, "_fields"):
+        return dict(zip(answer._fields, answer, strict=True))
+    if isinstance(answer, tuple | list):
+        return {str(number): value for number, value in enumerate(answer)}
+    return {}

@@ -1,0 +1,130 @@
+"""The images of a measurement as the input that an ONNX graph declares."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+from jaxtyping import Float32
+
+from wobbliness.classifiers.compile.session import layout_hint
+from wobbliness.classifiers.signature.layouts import Layout, described_layout, find_layout, image_shape
+from wobbliness.classifiers.signature.onnx_metadata import PictureRules, picture_rules
+from wobbliness.classifiers.signature.pixel_scale import BYTE, PixelScale, described_scale
+
+FLOAT_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
+INTEGER_TYPES = {f"tensor({kind.__name__})": kind for kind in (np.uint8, np.int8, np.uint16, np.int16, np.int32, np.int64)}
+
+
+class OnnxInput:
+    """What is done to images in [0, 1], channels first, before a graph gets them.
+
+    Pixel values are scaled where the user, the graph's metadata or its type says so. A graph of whole numbers gets them rounded
+    and cut off at the ends of their range: noise is smaller or clipped then, and W is that of the rounded copies.
+
+    Attributes:
+        name: of the input.
+        batch_size: B where the graph fixes it.
+        image_shape: of one image, channels first; None inside where any size goes, None where images are flat.
+    """
+
+    def __init__(
+        self, inputs: list[Any], model: onnx.ModelProto, *, layout: Layout | None, scale: PixelScale | None, source: str
+    ) -> None:
+        """Reads what a graph declares.
+
+        Args:
+            inputs: of ONNX Runtime's session.
+            model: the graph.
+            layout: where the user says the channels are.
+            scale: the user's pixel values.
+            source: of the graph, for errors.
+
+        Raises:
+            ValueError: there is not one input of images, or the user's options contradict it.
+        """
+        if len(inputs) != 1 or inputs[0].type not in {**FLOAT_TYPES, **INTEGER_TYPES} or len(inputs[0].shape) < 2:
+            found = ", ".join(f"{node.name}: {node.type} {node.shape}" for node in inputs)
+            raise ValueError(f"expected a graph with one float input (B, ...), got {found or 'none'} in {source}")
+        self.name, self._declared = inputs[0].name, inputs[0].shape
+        self._dtype = {**FLOAT_TYPES, **INTEGER_TYPES}[inputs[0].type]
+        images = next((value for value in model.graph.input if value.name == self.name), None)
+        rules = picture_rules(model, images, scale)
+        sizes = [size if isinstance(size, int) else None for size in self._declared]
+        self.batch_size = sizes[0]
+        self._layout = _found_layout(sizes, layout, rules, model.graph)
+        self.image_shape = image_shape(sizes, self._layout)
+        self._scale = _scale_of_type(rules.scale, inputs[0].type, source)
+        self._is_blue_first = rules.is_blue_first
+        channels = self.image_shape[0] if self.image_shape is not None and len(self.image_shape) == 3 else None
+        if self._scale is not None and self._scale.num_channels is not None and len(sizes) == 4 and channels is not None:
+            self._scale.check_channels((1, *(self.image_shape or ())))
+
+    @property
+    def rounding(self) -> str | None:
+        """What is done to noisy copies beyond a change of units; None for graphs of floats."""
+        if self._scale is None or self._dtype in FLOAT_TYPES.values():
+            return None
+        low, high = self._scale.low, self._scale.high
+        return f"noisy copies are rounded and clipped to {low:g} ... {high:g}, since the graph takes {self._dtype.__name__}"
+
+    def preprocessing(self) -> dict[str, str]:
+        """Describes pixel values and layout, for comparisons."""
+        sizes = [size if isinstance(size, int) else None for size in self._declared]
+        return described_scale(self._scale) | described_layout(sizes, self._layout)
+
+    def __call__(self, images: Float32[np.ndarray, "B ..."]) -> np.ndarray:
+        """Images as the graph wants them.
+
+        Raises:
+            ValueError: their shape is not what it declares.
+        """
+        values = images if not self._is_blue_first else _blue_first(images)
+        arranged = self._arranged(values if self._scale is None else self._scale.apply(values))
+        if self._scale is not None and self._dtype in INTEGER_TYPES.values():
+            arranged = np.clip(np.rint(arranged), self._scale.low, self._scale.high)
+        return arranged.astype(self._dtype, order="C", copy=False)
+
+    def _arranged(self, images: np.ndarray) -> np.ndarray:
+        declared = self._declared
+        given = images.transpose(0, 2, 3, 1) if self._layout == "nhwc" and images.ndim == 4 else images
+        if len(declared) == 2:
+            given = given.reshape(len(given), -1)
+        elif len(declared) == 3 and given.ndim == 4 and given.shape[1] == 1:
+            given = given[:, 0]
+        fits = len(declared) == given.ndim and all(
+            not isinstance(size, int) or size == got for size, got in zip(declared[1:], given.shape[1:], strict=True)
+        )
+        if not fits:
+            raise ValueError(f"expected images of shape {declared}, as the graph declares, got {given.shape}")
+        return given
+
+
+def _found_layout(sizes: list[int | None], layout: Layout | None, rules: PictureRules, graph: onnx.GraphProto) -> Layout:
+    if layout is not None and rules.layout is not None and layout != rules.layout:
+        raise ValueError(f"expected layout {rules.layout}, as the graph denotes its axes, got {layout}")
+    return find_layout(sizes, layout or rules.layout, layout_hint(graph))
+
+
+def _scale_of_type(scale: PixelScale | None, dtype: str, source: str) -> PixelScale | None:
+    """The scale of a graph: 8 bits are 0 to 255, and of other whole numbers the user has to say what they mean."""
+    if dtype in FLOAT_TYPES:
+        return scale
+    if dtype == "tensor(uint8)":
+        scale = BYTE if scale is None else scale
+        scale = scale if scale.has_range else replace(scale, low=0.0, high=255.0, has_range=True)
+    if scale is None or not scale.has_range:
+        raise ValueError(
+            f"expected a graph with one float input (B, ...), got {dtype} in {source}; "
+            "say what 0 and 1 become (input_range, --input-range)"
+        )
+    kind = np.iinfo(INTEGER_TYPES[dtype])
+    if scale.mean != (0.0,) or scale.std != (1.0,) or scale.low < kind.min or scale.high > kind.max or scale.high - scale.low < 2:
+        raise ValueError(f"expected a range of whole numbers without mean and std for {dtype} in {source}, got {scale}")
+    return scale
+
+
+def _blue_first(images: np.ndarray) -> np.ndarray:
+    if images.ndim != 4 or images.shape[1] < 3:
+        raise ValueError(f"expected coloured pictures (N, 3, H, W) for a graph of blue, green and red, got {images.shape}")
+    return images[:, [2, 1, 0, *range(3, images.shape[1])]]

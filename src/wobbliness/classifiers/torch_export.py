@@ -1,0 +1,235 @@
+"""A `torch.export` archive as a torch module."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export.graph_signature import InputKind
+from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_unflatten
+
+from wobbliness.classifiers.base import ONE_SCORE
+from wobbliness.classifiers.signature.layouts import ImageShape, Layout, described_layout, find_layout, image_shape
+from wobbliness.classifiers.signature.outputs import Output, choose_output, threshold_by_name
+from wobbliness.classifiers.signature.pixel_scale import BYTE, PixelScale
+from wobbliness.classifiers.signature.wrapped_module import DescribedModule, ScaledPixels, TwoClasses
+from wobbliness.classifiers.untrusted.file_kind import warn_of_code
+from wobbliness.classifiers.untrusted.torch_export_archive import checked_archive
+from wobbliness.classifiers.untrusted.torch_export_steps import check_repeatable, check_steps
+from wobbliness.runtime.errors import reason_of
+from wobbliness.runtime.quiet_libraries import logs_of
+
+RESHAPING = (
+    "aten.squeeze",
+    "aten.view",
+    "aten.reshape",
+    "aten.flatten",
+    "aten.unsqueeze",
+    "aten.select",
+    "aten.slice",
+    "aten._to_copy",
+    "aten.to",
+)
+LARGE_STEP, MAX_BLOCK_VALUES = 2**23, 2**28  # values of a step for one image from which blocks are cut; for a piece
+FREE_SIZE = 224  # taken for axes of an image that the program leaves free
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramOptions:
+    """What a user says of a program beyond what it declares.
+
+    Attributes:
+        layout: where the channels are.
+        output: name or number of the output to read.
+        num_classes: K.
+        threshold: where class 1 begins in one score for two classes.
+        scale: the pixel values that it wants.
+    """
+
+    layout: Layout | None = None
+    output: str | int | None = None
+    num_classes: int | None = None
+    threshold: float | None = None
+    scale: PixelScale | None = None
+
+
+class ExportedModule(DescribedModule):
+    """An exported program that gives scores `(B, K)` or labels `(B,)` for images channels first and for batches of any size.
+
+    It stays in the mode it was exported in.
+
+    Attributes:
+        batch_size: B where the program fixes it; a block is then cut into pieces of that size, and what the last one lacks is
+            filled up and dropped.
+        image_shape: of one image, channels first.
+        threshold: where class 1 begins, where the program gives one score for two classes and tells.
+        has_one_score: whether it declares one score for each image.
+    """
+
+    def __init__(self, program: torch.export.ExportedProgram, options: ProgramOptions) -> None:
+        """Wraps a program.
+
+        Raises:
+            ValueError: it takes anything but one tensor of images, has no output of scores, was exported in training mode, or
+                makes too large tensors.
+        """
+        super().__init__()
+        images = _image_input(program)
+        sizes = [size if isinstance(size, int) else None for size in images.shape]
+        self._sizes, self._wanted = sizes, options.output
+        self._layout = find_layout(sizes, options.layout)
+        self.batch_size: int | None = sizes[0]
+        self.image_shape: ImageShape | None = image_shape(sizes, self._layout)
+        self._rank, self._dtype = len(sizes), images.dtype
+        self._output, self.has_one_score, self.threshold = _scores_of(program, options)
+        check_repeatable(program)
+        self._program = program.module(check_guards=False)
+        values = check_steps(self._program, [sizes[0], *(size or FREE_SIZE for size in sizes[1:])], images.dtype)
+        is_large = self.batch_size is None and values > LARGE_STEP
+        self._most_images = max(1, MAX_BLOCK_VALUES // values) if is_large else None
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether the program takes whole numbers of 8 bits."""
+        return bool(self._dtype == torch.uint8)
+
+    def preprocessing(self) -> dict[str, str]:
+        """Describes the layout, and the output where one was asked for, for comparisons."""
+        return described_layout(self._sizes, self._layout) | ({} if self._wanted is None else {"output": str(self._wanted)})
+
+    def train(self, mode: bool = True) -> "ExportedModule":
+        """Changes nothing but the flag: an exported program has no modes."""
+        self.training = mode
+        return self
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Scores."""
+        images = self._arranged(images)
+        if self._most_images is not None:
+            return torch.cat([self._run(piece) for piece in torch.split(images, self._most_images)])
+        if self.batch_size is None:
+            return self._run(images)
+        return torch.cat([self._run_piece(piece) for piece in torch.split(images, self.batch_size)])
+
+    def _arranged(self, images: torch.Tensor) -> torch.Tensor:
+        """Images in the program's own layout and type; whole numbers are rounded and clipped to those of 8 bits."""
+        if self._layout == "nhwc" and images.ndim == 4:
+            images = images.permute(0, 2, 3, 1).contiguous()
+        if self._rank == 2:
+            images = images.flatten(1)
+        elif self._rank == 3 and images.ndim == 4:
+            images = images.squeeze(1)
+        return images.round().clamp(0, 255).to(self._dtype) if self.takes_bytes else images.to(self._dtype)
+
+    def _run_piece(self, images: torch.Tensor) -> torch.Tensor:
+        missing = (self.batch_size or 0) - len(images)
+        if missing <= 0:
+            return self._run(images)
+        return self._run(torch.cat([images, images[:1].expand(missing, *images.shape[1:])]))[: len(images)]
+
+    def _run(self, images: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = tree_leaves(self._program(images))[self._output]
+        if scores.ndim > 2:
+            scores = scores.squeeze([axis for axis in range(1, scores.ndim) if scores.shape[axis] == 1])
+        is_column = scores.ndim == 2 and scores.shape[1] == 1
+        if not scores.is_floating_point():
+            return scores[:, 0] if is_column else scores  # labels
+        return scores[:, None] if scores.ndim == 1 else scores
+
+
+def load_exported(path: Path, *, trust_pickle: bool = False, **options: Any) -> torch.nn.Module:
+    """A module from an archive of `torch.export.save`.
+
+    Args:
+        path: of the archive.
+        trust_pickle: load the file as torch does, which runs what code it holds.
+        **options: fields of ProgramOptions.
+
+    Raises:
+        ValueError: it cannot be read, or holds what may not be loaded.
+    """
+    if trust_pickle:
+        warn_of_code(path)
+    source = str(path) if trust_pickle else checked_archive(path)
+    try:
+        return _with_steps(ExportedModule(_loaded(source), ProgramOptions(**options)), ProgramOptions(**options))
+    except ValueError as error:
+        reason = reason_of(error)
+        raise ValueError(reason if str(path) in reason else f"{reason}, in {path}") from error
+    except Exception as error:  # what a damaged program raises is not documented
+        raise ValueError(f"expected a readable archive of torch.export.save, got {path}: {reason_of(error)}") from error
+
+
+def _loaded(source: Any) -> torch.export.ExportedProgram:
+    with logs_of("torch.export") as records:  # torch logs why it cannot load a program, and then raises another error
+        try:
+            return torch.export.load(source)
+        except Exception as error:
+            causes = [record.exc_info[1] for record in records if record.exc_info and record.exc_info[1]]
+            raise (causes or [error])[0] from error
+
+
+def _with_steps(module: ExportedModule, options: ProgramOptions) -> torch.nn.Module:
+    """The module for images in [0, 1] and with two scores at least."""
+    scale, threshold = options.scale, module.threshold if options.threshold is None else options.threshold
+    if not module.has_one_score and options.threshold is not None:
+        raise ValueError(f"expected one score for each image with threshold {options.threshold}, got more")
+    if module.takes_bytes:
+        scale = BYTE if scale is None or (scale == PixelScale()) else scale
+        if scale != BYTE:
+            raise ValueError(f"expected an input range of 0,255 without mean and std for a program of uint8, got {scale}")
+    if module.has_one_score and threshold is None:
+        raise ValueError(ONE_SCORE)
+    with_pixels = module if scale is None else ScaledPixels(module, scale)
+    return with_pixels if threshold is None or not module.has_one_score else TwoClasses(with_pixels, threshold)
+
+
+def _image_input(program: torch.export.ExportedProgram) -> Any:
+    """What the program says of its one input."""
+    names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind == InputKind.USER_INPUT]
+    values = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    if len(values) != 1 or not isinstance(values[0], torch.Tensor) or values[0].ndim < 2 or not _is_of_pixels(values[0]):
+        raise ValueError(f"expected a program of one float input (B, ...), got {len(values)} inputs {values}")
+    return values[0]
+
+
+def _is_of_pixels(value: torch.Tensor) -> bool:
+    return value.is_floating_point() or value.dtype == torch.uint8
+
+
+def _scores_of(program: torch.export.ExportedProgram, options: ProgramOptions) -> tuple[int, bool, float | None]:
+    """The number of the output to read, whether it is one score, and where class 1 begins in that."""
+    nodes = list(next(node for node in program.graph.nodes if node.op == "output").args[0])
+    nodes = nodes[len(nodes) - len(program.graph_signature.user_outputs) :]
+    outputs = [_declared(name, node) for name, node in zip(_names(program), nodes, strict=True)]
+    has_scores = options.output is None and any(output.is_float and output.may_hold_classes for output in outputs)
+    index = choose_output(outputs, options.output, num_classes=options.num_classes, source="the program", wants_scores=has_scores)
+    chosen = outputs[index]
+    if not chosen.is_float:
+        return index, False, None
+    return index, chosen.width == 1, _threshold_of(nodes[index], chosen)
+
+
+def _names(program: torch.export.ExportedProgram) -> list[str]:
+    """Names of the outputs: keys of a dict, numbers in a tuple."""
+    spec = program.call_spec.out_spec
+    assert spec is not None
+    paths, _ = tree_flatten_with_path(tree_unflatten(range(spec.num_leaves), spec))
+    names = [".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path) for path, _ in paths]
+    return [name or "0" for name in names]
+
+
+def _declared(name: str, node: Any) -> Output:
+    value = node.meta.get("val") if isinstance(node, torch.fx.Node) else None
+    if not isinstance(value, torch.Tensor):  # a constant, such as a loss of None
+        return Output(name=name, dtype=type(value).__name__, shape=())
+    sizes: list[Any] = list(value.shape)  # some are symbols
+    shape = tuple(size if isinstance(size, int) else None for size in sizes)
+    return Output(name=name, dtype=str(value.dtype), shape=shape)
+
+
+def _threshold_of(node: torch.fx.Node, output: Output) -> float | None:
+    """At 0.5 where the last step is a sigmoid; else by name, 0 for logits and 0.5 for probabilities."""
+    while node.op == "call_function" and str(node.target).startswith(RESHAPING):
+        (node, *_) = node.all_input_nodes
+    return 0.5 if str(node.target).startswith("aten.sigmoid") else threshold_by_name(output)

@@ -1,0 +1,1 @@
+"""Checks before a stranger's model file is opened."""

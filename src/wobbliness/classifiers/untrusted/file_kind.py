@@ -1,0 +1,89 @@
+"""What kind of model a file holds, told from its first bytes and the names in it; nothing of it is run."""
+
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+from wobbliness.runtime.errors import reason_of
+from wobbliness.runtime.input_files import open_regular
+
+FileKind = Literal["onnx", "exported program", "safetensors", "TorchScript", "pickle"]
+
+MAX_FILE_BYTES = 4 * 2**30  # of a model's file, together with the files it points to
+MODEL_SUFFIXES = (".onnx", ".pt2", ".safetensors")
+PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill")
+HDF5 = b"\x89HDF"
+
+
+def file_kind(path: Path) -> FileKind:
+    """The kind of a model's file. A pickle is told as one whatever its name.
+
+    Raises:
+        ValueError: it does not exist, is larger than MAX_FILE_BYTES, or is of a kind that cannot be opened.
+    """
+    if not path.is_file():
+        raise ValueError(f"expected a model file, got {path}, which does not exist")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"expected a model file of at most {MAX_FILE_BYTES} bytes, got {path} of {path.stat().st_size}")
+    with open_regular(path) as file:
+        head = file.read(9)
+    if path.suffix.lower() == ".safetensors" and head[8:9] == b"{":  # its first eight bytes, a length, may look like a pickle's
+        return "safetensors"
+    if head.startswith(b"PK"):
+        return _zip_kind(path)
+    if _is_pickled(head, path.suffix):
+        return "pickle"
+    return _kind_by_suffix(path, head)
+
+
+def refusal(path: Path, kind: FileKind) -> str:
+    """Why a pickle or TorchScript file is not opened, and what to do instead."""
+    ways = {
+        "pickle": "save its weights with safetensors.torch.save_file and give a factory, or export it with torch.onnx.export, "
+        "torch.export.save or, for scikit-learn, skl2onnx",
+        "TorchScript": "export the module it was made from with torch.onnx.export or torch.export.save",
+    }
+    return (
+        f"expected a model that runs no code of its author's, got {path}: a {kind} file can run any code when it is opened; "
+        f"where you trust it, {ways[kind]}, or open it with trust_pickle=True (--trust-pickle)"
+    )
+
+
+def warn_of_code(path: Path) -> None:
+    """A UserWarning that a file is opened whose code runs."""
+    warnings.warn(f"opening {path} runs whatever code it holds, as asked by trust_pickle", UserWarning, stacklevel=1)
+
+
+def _is_pickled(head: bytes, suffix: str) -> bool:
+    """By the opcode that pickles of protocol 2 and later begin with, or by name: joblib's may be compressed."""
+    return (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")) or suffix.lower() in PICKLE_SUFFIXES
+
+
+def _kind_by_suffix(path: Path, head: bytes) -> FileKind:
+    if head.startswith(HDF5):
+        raise ValueError(f"expected a model that needs no Keras, got {path}; convert it with tf2onnx to FILE.onnx")
+    if path.suffix.lower() == ".onnx":
+        return "onnx"
+    if path.suffix.lower() == ".safetensors":
+        return "safetensors"
+    if path.suffix.lower() == ".pt2":
+        raise ValueError(f"expected an archive of torch.export.save, got {path}, which is no zip file")
+    raise ValueError(f"expected a model as FILE.onnx, .pt2 or .safetensors, got {path}")
+
+
+def _zip_kind(path: Path) -> FileKind:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise ValueError(f"expected a readable archive, got {path}: {reason_of(error)}") from error
+    if any(name.split("/")[-1] == "archive_format" for name in names):
+        return "exported program"
+    if "serialized_exported_program.json" in names:
+        raise ValueError(f"expected an archive of torch.export.save of torch 2.8 or later, got {path}; save it anew")
+    if any("/code/" in name for name in names):
+        return "TorchScript"
+    if any(name.endswith("data.pkl") for name in names) or path.suffix.lower() in PICKLE_SUFFIXES:
+        return "pickle"
+    raise ValueError(f"expected a model as FILE.onnx, .pt2 or .safetensors, got {path}, another kind of zip file")

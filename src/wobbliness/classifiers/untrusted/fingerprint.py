@@ -1,0 +1,95 @@
+"""Which model a classifier is: a name for people and a digest of what it holds, to tell it from another."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PIECE = 2**24  # bytes of a file that are read at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """A model's name and digest.
+
+    Attributes:
+        name: of its file or folder, else of its type.
+        digest: its kind, a colon and a hexadecimal number; None for callables and others that hold nothing to read.
+    """
+
+    name: str
+    digest: str | None
+
+
+def fingerprint(classifier: Any) -> Fingerprint:
+    """The name and digest of a model in any form that is measured.
+
+    An ONNX file is told by its content and that of its external data; a torch module, in whatever form it came, by the values
+    of its parameters and buffers; an estimator of scikit-learn by its arrays and numbers. Nothing is pickled.
+
+    Args:
+        classifier: opened, or an object; a path is named and read only where it is an ONNX file.
+    """
+    source = getattr(classifier, "source", None)
+    if isinstance(classifier, str | Path):
+        source = Path(classifier) if Path(classifier).suffix.lower() == ".onnx" and Path(classifier).is_file() else None
+    module = getattr(classifier, "module", classifier)
+    if isinstance(source, Path) and source.is_file():
+        return Fingerprint(name=source.name, digest=f"onnx:{_of_graph(source)}")
+    name = Path(classifier).name if isinstance(classifier, str | Path) else type(module).__name__
+    if callable(getattr(module, "state_dict", None)):
+        return Fingerprint(name=name, digest=f"torch:{_of_parts(_tensors(module))}")
+    estimator = getattr(classifier, "_estimator", classifier)
+    if hasattr(estimator, "get_params") and hasattr(estimator, "predict"):
+        return Fingerprint(name=type(estimator).__name__, digest=f"scikit-learn:{_of_parts(_attributes(estimator))}")
+    return Fingerprint(name=name, digest=None)
+
+
+def _of_graph(path: Path) -> str:
+    """Of the file and of those that hold its external data."""
+    from wobbliness.classifiers.untrusted.onnx_content import external_files
+
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (path, *external_files(path)):
+        with part.open("rb") as file:
+            while piece := file.read(PIECE):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def _of_parts(parts: Iterator[tuple[str, bytes]]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, content in parts:
+        digest.update(f"{len(name)} {name} {len(content)} ".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _tensors(module: Any) -> Iterator[tuple[str, bytes]]:
+    """The values of all tensors, whatever their names and order, which differ from form to form; counters left out."""
+    import torch
+
+    found = []
+    for value in module.state_dict().values():
+        is_plain = isinstance(value, torch.Tensor) and not value.is_quantized and value.layout == torch.strided
+        if is_plain and (value.ndim or value.is_floating_point()):
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            content = hashlib.blake2b(flat.view(torch.uint8).numpy(), digest_size=16).digest()
+            found.append((f"{value.dtype} {tuple(value.shape)}", content))
+    yield from sorted(found)
+
+
+def _attributes(estimator: Any) -> Iterator[tuple[str, bytes]]:
+    """What fitting left in an estimator, in itself and in the estimators it holds."""
+    for name, value in sorted(getattr(estimator, "__dict__", {}).items()):
+        for part in value if isinstance(value, list | tuple) and len(value) < 10_000 else [value]:
+            held = part[-1] if isinstance(part, tuple) and part else part
+            if isinstance(held, np.ndarray) and held.dtype != object:
+                yield f"{name} {held.dtype} {held.shape}", np.ascontiguousarray(held).tobytes()
+            elif isinstance(held, int | float | str | bool):
+                yield name, repr(held).encode()
+            elif hasattr(held, "get_params"):
+                yield from ((f"{name}.{inner}", content) for inner, content in _attributes(held))

@@ -1,0 +1,125 @@
+"""An ONNX graph without what it says of its own sizes: an author may declare any, and shape inference believes them."""
+
+import math
+from collections.abc import Iterator
+
+import onnx
+import onnx.inliner
+
+from wobbliness.runtime.errors import reason_of
+
+FREE_CHANNELS = 3  # taken for the first of them where all of a picture's are free
+FREE_SIZE = 224  # taken for axes of an image, but not of the batch, that the graph leaves free
+LARGE_TENSOR = 1024  # values; shapes are never computed from tensors as large as that
+
+
+def drop_claims(model: onnx.ModelProto) -> None:
+    """Deletes every declared size but that of the graph's own inputs, also inside functions and inner graphs.
+
+    The free sizes of an image are fixed.
+
+    Args:
+        model: changed in place.
+    """
+    for graph in all_graphs(model):
+        del graph.value_info[:]
+        inner_inputs = [] if graph is model.graph else list(graph.input)
+        for value in (*graph.output, *inner_inputs):
+            _drop_shape(value.type)
+    for function in model.functions:
+        del function.value_info[:]
+    _fix_free_sizes(model.graph)
+
+
+def written_out(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph for inference: without claims, its functions written out.
+
+    Args:
+        model: its larger tensors are dropped from it, the rest is copied.
+
+    Raises:
+        ValueError: the functions cannot be written out.
+    """
+    _declare_tensors(model.graph)
+    _drop_large_tensors(model.graph)
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    drop_claims(whole)
+    if not model.functions:
+        return whole
+    try:
+        whole = onnx.inliner.inline_local_functions(whole)
+    except Exception as error:  # the checker's own classes share no base but Exception
+        reason = reason_of(error)
+        raise ValueError(f"expected functions that can be written out, got {reason}") from error
+    for graph in all_graphs(whole):
+        del graph.value_info[:]
+    return whole
+
+
+def all_nodes(nodes: Iterator[onnx.NodeProto] | list[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yields nodes, and those of the graphs in them."""
+    for node in nodes:
+        yield node
+        for graph in inner_graphs(node):
+            yield from all_nodes(list(graph.node))
+
+
+def all_graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """Yields the main graph and all that lie in steps of it, of each other and of functions."""
+    yield model.graph
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        for node in all_nodes(list(nodes)):
+            yield from inner_graphs(node)
+
+
+def inner_graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """The graphs that a step holds: branches, bodies of loops."""
+    return [
+        graph
+        for attribute in node.attribute
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs)
+    ]
+
+
+def _drop_shape(kind: onnx.TypeProto) -> None:
+    held = kind.WhichOneof("value")
+    if held in ("tensor_type", "sparse_tensor_type"):
+        getattr(kind, held).ClearField("shape")
+    elif held in ("sequence_type", "optional_type"):
+        _drop_shape(getattr(kind, held).elem_type)
+
+
+def _declare_tensors(graph: onnx.GraphProto) -> None:
+    """Gives inputs that are tensors of the file the sizes of those."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for value in graph.input:
+        if value.name in tensors:
+            value.CopyFrom(_declared(tensors[value.name]))
+
+
+def _fix_free_sizes(graph: onnx.GraphProto) -> None:
+    """Gives the free sizes of an image a number, all axes but the first."""
+    for value in graph.input:
+        sizes = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+        is_free = len(sizes) == 4 and not any(sizes[1:])
+        for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
+            if axis and not dimension.dim_value:
+                dimension.dim_value = FREE_CHANNELS if axis == 1 and is_free else FREE_SIZE
+
+
+def _drop_large_tensors(graph: onnx.GraphProto) -> None:
+    """Makes inputs of a graph's larger tensors: inference works on a copy of all it is given."""
+    kept = []
+    given = {value.name for value in graph.input}
+    for tensor in graph.initializer:
+        if math.prod(tensor.dims) <= LARGE_TENSOR and tensor.data_location != onnx.TensorProto.EXTERNAL:
+            kept.append(tensor)
+        elif tensor.name not in given:
+            graph.input.append(_declared(tensor))
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _declared(tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))

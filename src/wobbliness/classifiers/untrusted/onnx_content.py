@@ -1,0 +1,232 @@
+"""What an ONNX file may not hold: refused before a runtime sees it, in memory of a few times the file's size.
+
+A graph is operators and numbers, and no code of its author's. But a runtime reads the files that a graph points to, loads the
+operators that it asks for and makes the constants that it describes.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from wobbliness.classifiers.untrusted.file_kind import MAX_FILE_BYTES
+from wobbliness.classifiers.untrusted.onnx_claims import all_graphs, all_nodes
+from wobbliness.runtime.errors import reason_of
+
+TRUSTED_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # operators that come with ONNX Runtime
+REFUSED_OPERATORS = {"EPContext", "PyOp", "PythonOp", "ATen", "Snpe"}  # of com.microsoft: they point to files or code of others
+MAX_NAME = 2000  # characters of a value's or step's name; functions that are written out repeat them
+MAX_WRITTEN_BYTES = 2**28  # of functions, when each call is written out
+MAX_STEPS = 10**6  # nodes, when functions that call functions are written out
+BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}  # of types that share bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedGraph:
+    """An ONNX file that a runtime may open.
+
+    Attributes:
+        content: of the file.
+        model: what it says, without its external data.
+        folder: where its external data is looked for.
+    """
+
+    content: bytes
+    model: onnx.ModelProto
+    folder: Path
+
+
+def read_checked(path: Path) -> CheckedGraph:
+    """Reads an ONNX file.
+
+    External data is a file in the graph's own folder. Where the graph is a link as the hub's cache
+    has them, it may be a link into the same cache, too.
+
+    Raises:
+        ValueError: it cannot be read; a tensor is larger than the file's numbers; external data lies outside the file's folder;
+            operators do not come with the runtime; functions call each other in circles or explode when written out.
+    """
+    content = path.read_bytes()
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise ValueError(f"expected a readable ONNX file, got {path}: {reason_of(error)}") from error
+    try:
+        _check_operators(model)
+        _check_functions(model)
+        cache = _hub_cache(path)
+        is_moved = _check_tensors(model, path.parent, cache)
+    except ValueError as error:
+        raise ValueError(f"{error}, in {path}") from error
+    if cache is not None and is_moved:
+        return CheckedGraph(content=model.SerializeToString(), model=model, folder=cache)
+    return CheckedGraph(content=content, model=model, folder=path.parent)
+
+
+def external_files(path: Path) -> list[Path]:
+    """The files that hold external data of an ONNX file that was checked, by name."""
+    tensors = _tensors(onnx.load_model_from_string(path.read_bytes()))
+    outside = [tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    return sorted({_external_file(tensor, path.parent, _hub_cache(path)) for tensor in outside})
+
+
+def _hub_cache(path: Path) -> Path | None:
+    """The folder of a model in the hub's cache, where the file is one of its links: `snapshots/.../name` into `blobs`."""
+    cache = path.resolve().parent.parent
+    is_of_hub = path.is_symlink() and path.resolve().parent == cache / "blobs"
+    return cache if is_of_hub and path.parent.resolve().is_relative_to(cache / "snapshots") else None
+
+
+def _everywhere(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    yield from all_nodes(list(model.graph.node))
+    for function in model.functions:
+        yield from all_nodes(list(function.node))
+
+
+def _check_operators(model: onnx.ModelProto) -> None:
+    own = {(function.domain, function.name) for function in model.functions}
+    for node in _everywhere(model):
+        if max(map(len, (node.name, node.op_type, node.domain, *node.input, *node.output))) > MAX_NAME:
+            raise ValueError(f"expected names of at most {MAX_NAME} characters, got a longer one at {node.op_type[:80]!r}")
+        name = f"{node.domain}::{node.op_type}"
+        if (node.domain, node.op_type) in own:
+            continue
+        if node.domain not in TRUSTED_DOMAINS or (node.domain and node.op_type in REFUSED_OPERATORS):
+            raise ValueError(f"expected operators that come with ONNX Runtime, got the custom operator {name}")
+
+
+def _check_functions(model: onnx.ModelProto) -> None:
+    """Counts what there is after all functions are written out: MAX_STEPS steps at most, and MAX_WRITTEN_BYTES of functions.
+
+    None may call itself, or take the place of an operator that comes with the runtime.
+    """
+    functions = {(function.domain, function.name, function.overload): function for function in model.functions}
+    taken = next((name for domain, name, _ in functions if domain in TRUSTED_DOMAINS), None)
+    if taken is not None:
+        raise ValueError(f"expected functions in domains of their own, got {taken[:80]!r} among the operators of ONNX Runtime")
+    found: dict[tuple[str, str, str], tuple[int, int]] = {}
+
+    def count(nodes: list[onnx.NodeProto], callers: frozenset[tuple[str, str, str]]) -> tuple[int, int]:
+        parts = [count_call(node, callers) for node in all_nodes(nodes)]
+        return sum(steps for steps, _ in parts), sum(size for _, size in parts)
+
+    def count_call(node: onnx.NodeProto, callers: frozenset[tuple[str, str, str]]) -> tuple[int, int]:
+        name = (node.domain, node.op_type, node.overload)
+        if name in callers or len(callers) > 100:
+            raise ValueError(f"expected functions that do not call themselves, got {'::'.join(name[:2])[:80]}")
+        if name in functions and name not in found:
+            steps, size = count(list(functions[name].node), callers | {name})
+            found[name] = steps, size + functions[name].ByteSize()
+        return found.get(name, (1, 0))
+
+    steps, size = count(list(model.graph.node), frozenset())
+    if steps > MAX_STEPS:
+        raise ValueError(f"expected a graph of at most {MAX_STEPS} steps, got {steps} when its functions are written out")
+    if size > MAX_WRITTEN_BYTES:
+        raise ValueError(f"expected functions of at most {MAX_WRITTEN_BYTES} bytes when they are written out, got {size}")
+
+
+def _check_tensors(model: onnx.ModelProto, folder: Path, cache: Path | None) -> bool:
+    """Checks every tensor; whether there is external data, which is then named as seen from the hub's cache, if any."""
+    sizes: dict[Path, int] = {}
+    for tensor in _tensors(model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            path = _external_file(tensor, folder, cache)
+            _check_external(tensor, path, sizes)
+            if cache is not None:
+                _rename_external(tensor, path.relative_to(cache).as_posix())
+        else:
+            _check_stored(tensor)
+    if sum(sizes.values()) > MAX_FILE_BYTES:
+        raise ValueError(f"expected external data of at most {MAX_FILE_BYTES} bytes, got {sum(sizes.values())}")
+    return bool(sizes)
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    for graph in all_graphs(model):
+        if graph.sparse_initializer:
+            raise ValueError(f"expected dense tensors, got a sparse one in {graph.name[:80]!r}")
+        yield from graph.initializer
+    for node in _everywhere(model):
+        for attribute in node.attribute:
+            yield from attribute.tensors
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+                raise ValueError(f"expected dense constants, got a sparse one in {node.op_type}")
+
+
+def _num_values(tensor: onnx.TensorProto) -> int:
+    if any(size < 0 for size in tensor.dims):
+        raise ValueError(f"expected a tensor of a known size, got {list(tensor.dims)} for {tensor.name!r}")
+    return math.prod(tensor.dims)
+
+
+def _check_stored(tensor: onnx.TensorProto) -> None:
+    declared, fields = (
+        _num_values(tensor),
+        ("float_data", "double_data", "int32_data", "int64_data", "uint64_data", "string_data"),
+    )
+    if tensor.HasField("raw_data"):
+        stored = 8 * len(tensor.raw_data) // _bits(tensor.data_type)
+    else:
+        stored = sum(len(getattr(tensor, field)) for field in fields) * 8 // min(8, _bits(tensor.data_type))
+    if declared > stored:
+        raise ValueError(f"expected a tensor as large as it declares, got {stored} of {declared} values for {tensor.name!r}")
+
+
+def _external_file(tensor: onnx.TensorProto, folder: Path, cache: Path | None) -> Path:
+    """The file of external data, links followed; ValueError where it lies elsewhere or does not exist."""
+    location = _entries(tensor).get("location", "")
+    named = folder / location
+    path = named.resolve()
+    is_inside = path.is_relative_to(folder.resolve()) or (
+        cache is not None and path.parent == cache / "blobs" and _is_within(named, folder)
+    )
+    if not location or Path(location).is_absolute() or not is_inside:
+        raise ValueError(f"expected external data in a file of the graph's own folder, got {location[:200]!r}")
+    if not path.exists():
+        raise ValueError(
+            f"expected external data in a file of the graph's own folder, got {location[:200]!r}, which does not exist; "
+            "the weights are in that file: put it beside the graph"
+        )
+    if not path.is_file():
+        raise ValueError(f"expected external data in a file of the graph's own folder, got {location[:200]!r}, which is none")
+    return path
+
+
+def _entries(tensor: onnx.TensorProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in tensor.external_data}
+
+
+def _is_within(named: Path, folder: Path) -> bool:
+    """Whether a name leads into the folder before its last link is followed."""
+    return named.parent.resolve().is_relative_to(folder.resolve())
+
+
+def _rename_external(tensor: onnx.TensorProto, location: str) -> None:
+    for entry in tensor.external_data:
+        if entry.key == "location":
+            entry.value = location
+
+
+def _check_external(tensor: onnx.TensorProto, path: Path, sizes: dict[Path, int]) -> None:
+    """The file is as long as it has to be."""
+    entries = _entries(tensor)
+    location = entries["location"]
+    sizes[path] = path.stat().st_size
+    offset, needed = int(entries.get("offset") or 0), -(-_num_values(tensor) * _bits(tensor.data_type) // 8)
+    length = int(entries.get("length") or sizes[path] - offset)
+    if offset < 0 or needed > length or offset + length > sizes[path]:
+        raise ValueError(f"expected {needed} bytes of external data at {offset}, got {sizes[path]} in all in {location!r}")
+
+
+def _bits(data_type: int) -> int:
+    try:
+        name = onnx.TensorProto.DataType.Name(data_type)
+        return BITS.get(name) or (8 if name == "STRING" else 8 * onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize)
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"expected tensors of a known type, got type {data_type}") from None

@@ -1,0 +1,72 @@
+"""The small numbers that an ONNX graph computes its shapes from, worked out once the shape of its input is fixed."""
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx.reference import ReferenceEvaluator
+
+from wobbliness.classifiers.untrusted.onnx_contrib import shape_of
+
+SMALL = 1024  # values; shapes are never computed from more
+FOLDED = {"Shape", "Size", "Constant", "Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Concat", "Slice"}
+FOLDED |= {"Gather", "Add", "Sub", "Mul", "Div", "Mod", "Floor", "Ceil", "Neg", "Abs", "Min", "Max", "Where", "Equal", "Not"}
+FOLDED |= {"And", "Or", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "ReduceProd", "ReduceSum", "Transpose", "Split"}
+FOLDED |= {"Range", "ConstantOfShape", "Expand", "Tile"}  # where inference says that the result is small
+
+
+def fold_small_values(model: onnx.ModelProto) -> bool:
+    """Puts numbers in place of the steps that can be computed, for the next inference of shapes; whether there were any.
+
+    Only steps whose inputs and results are of at most SMALL values are computed.
+
+    Args:
+        model: with inferred shapes.
+    """
+    graph = model.graph
+    shapes = {value.name: shape_of(value) for value in (*graph.input, *graph.value_info)}
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer if math.prod(tensor.dims) <= SMALL}
+    opsets = {opset.domain: opset.version for opset in model.opset_import}
+    outputs, kept = {value.name for value in graph.output}, []
+    for node in graph.node:
+        result = None if set(node.output) & outputs else _result(node, values, shapes, opsets)
+        if result is None:
+            kept.append(node)
+            continue
+        values[node.output[0]] = result
+        graph.initializer.append(onnx.numpy_helper.from_array(result, node.output[0]))
+    has_folded = len(kept) < len(graph.node)
+    del graph.node[:]
+    graph.node.extend(kept)
+    return has_folded
+
+
+def _result(
+    node: onnx.NodeProto, values: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...] | None], opsets: dict[str, int]
+) -> np.ndarray | None:
+    """What a step gives, if that is a small number of values that can be told."""
+    if node.op_type not in FOLDED or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
+        return None
+    shape = shapes.get(node.output[0])
+    if shape is None or math.prod(shape) > SMALL:
+        return None
+    given = {name: _operand(name, node.op_type, values, shapes) for name in node.input if name}
+    if any(value is None for value in given.values()):
+        return None
+    try:
+        answers: Any = ReferenceEvaluator(node, opsets=opsets).run(None, given)
+        result = np.asarray(answers[0])
+    except Exception:  # what cannot be computed stays a step
+        return None
+    return result if result.size <= SMALL and result.dtype.kind in "iufb" else None
+
+
+def _operand(
+    name: str, op_type: str, values: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...] | None]
+) -> np.ndarray | None:
+    """A step's operand; where the step asks for its shape only, any values of that shape, which take no memory."""
+    shape = shapes.get(name)
+    if op_type in ("Shape", "Size") and name not in values and shape is not None:
+        return np.broadcast_to(np.float32(0), shape)
+    return values.get(name)

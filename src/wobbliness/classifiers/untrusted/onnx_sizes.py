@@ -1,0 +1,315 @@
+"""How many values the steps of an ONNX graph make, told from the graph alone."""
+
+import copy
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+import onnx
+
+from wobbliness.classifiers.untrusted.onnx_bounds import full_name, upper_bound, workspace
+from wobbliness.classifiers.untrusted.onnx_claims import all_graphs, all_nodes, inner_graphs
+from wobbliness.classifiers.untrusted.onnx_contrib import Shape, put_standard_operators, shape_of, turn_products
+from wobbliness.classifiers.untrusted.onnx_folding import fold_small_values
+from wobbliness.runtime.errors import reason_of
+
+MAX_STEP_VALUES = 2**28  # made by one step for one image, 1 GiB as float32
+MAX_LIVE_VALUES = 2**28  # held at one time for one image: what a step takes, what it makes, what later steps still need
+MAX_CREATED_VALUES = 2**27  # made out of nothing: by all steps that enlarge, or that need no image
+MANY = 128  # images of the larger of two blocks that a graph of a free batch is looked at with, the other one of one image
+SLACK = 2  # a graph may make that many times as much for each of many images as for one
+MAX_ROUNDS = 60  # of inference; each tells the shapes that are computed from those of the last
+MAX_PRODUCTS = 200  # rounds beside those: each tells the shape of the next product of turned matrices
+TEXT_OVERHEAD = 32  # bytes of a string beside its characters
+ENLARGING = {"ConstantOfShape", "Expand", "Tile", "Range", "EyeLike", "OneHot", "Pad", "Resize", "Upsample"}
+ENLARGING |= {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "CenterCropPad", "Col2Im"}
+ENLARGING |= {"AffineGrid", "GridSample", "MaxUnpool", "RoiAlign", "MaxRoiPool", "TfIdfVectorizer", "MelWeightMatrix"}
+ENLARGING |= {"HannWindow", "HammingWindow", "BlackmanWindow", "DFT", "STFT"}
+GROWING = {"Loop", "SequenceMap", "StringConcat", "StringSplit", "ImageDecoder"}  # as large as a number or a text says
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphSizes:
+    """What a graph makes for one image.
+
+    Attributes:
+        values_per_image: that the largest step takes and makes; None where no step takes the image.
+        held_per_image: held at one time, at most.
+    """
+
+    values_per_image: int | None
+    held_per_image: int
+
+
+def check_sizes(model: onnx.ModelProto) -> GraphSizes:
+    """Adds up what a graph makes for one image; what the file declares of its own sizes is not believed.
+
+    The sizes come from ONNX's shape inference, and where that does not tell one, from a bound on what the operator makes of its
+    inputs (`onnx_bounds`). An operator whose size neither tells is refused.
+
+    Args:
+        model: as `written_out` gives it; its operators are changed.
+
+    Raises:
+        ValueError: a step makes more than MAX_STEP_VALUES, all together hold more than MAX_LIVE_VALUES at a time or make more
+            than MAX_CREATED_VALUES of their own, or a size cannot be told.
+    """
+    replaced = put_standard_operators(model)
+    batch, text = _batch(model.graph), -(-(_longest_text(model) + TEXT_OVERHEAD) // 4)
+    few = _Sizes(values_per_text=text, replaced=replaced)
+    try:
+        few.check(_inferred(_with_batch(model, batch or 1)).graph, _Known())
+    except ValueError:
+        _check_fits(_with_batch(model, batch or 1), batch)
+        raise
+    if not batch:
+        allowed = {
+            "most_step": max(MAX_STEP_VALUES, SLACK * MANY * few.step),
+            "most_live": max(MAX_LIVE_VALUES, SLACK * MANY * few.live),
+            "most_created": max(MAX_CREATED_VALUES, SLACK * MANY * few.created),
+        }
+        many = _Sizes(values_per_text=text, replaced=replaced, **allowed)
+        many.check(_inferred(_with_batch(model, MANY)).graph, _Known())
+    step, held = (-(-values // (batch or 1)) for values in (few.largest, few.live))
+    return GraphSizes(values_per_image=step or None, held_per_image=held)
+
+
+def _batch(graph: onnx.GraphProto) -> int:
+    """The number of images that a graph takes at once; 0 where any."""
+    tensors = _tensor_names(graph)
+    images = next((value for value in graph.input if value.name not in tensors), None)
+    sizes = images.type.tensor_type.shape.dim if images is not None else []
+    return int(sizes[0].dim_value) if sizes else 1
+
+
+def _with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+    """A copy that takes a number of images at once."""
+    model = copy.deepcopy(model)
+    for value in model.graph.input:
+        for dimension in value.type.tensor_type.shape.dim[:1]:
+            dimension.dim_value = dimension.dim_value or batch
+    return model
+
+
+def _check_fits(model: onnx.ModelProto, batch: int) -> None:
+    """ValueError where steps do not fit each other, as where an exporter took the number of images for a constant."""
+    try:
+        onnx.shape_inference.infer_shapes(_inferred(model), strict_mode=True)
+    except Exception as error:  # the checker's own classes share no base but Exception
+        wanted = f"{batch} images at once" if batch else "any number of images at once"
+        raise ValueError(
+            f"expected a graph whose steps fit {wanted}, as it declares, got {reason_of(error)}; where its exporter took the "
+            "number of images for a constant (len(images) for images.shape[0]), export it for one image or anew"
+        ) from error
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with the shapes of its steps, for one image.
+
+    ONNX could propagate values itself (`data_prop`). It makes an object for each value of a row then, before any size is known:
+    rows that are joined again and again fill the memory. So values are worked out here alone, where they are few.
+    """
+    try:
+        rounds, products = MAX_ROUNDS, MAX_PRODUCTS
+        while rounds and products:
+            model = onnx.shape_inference.infer_shapes(model)
+            has_turned, has_folded = turn_products(model), fold_small_values(model)
+            rounds, products = rounds - (not has_turned), products - has_turned
+            if not has_turned and not has_folded:
+                break
+        return onnx.shape_inference.infer_shapes(model)
+    except Exception as error:  # the checker's own classes share no base but Exception
+        reason = reason_of(error)
+        raise ValueError(f"expected a graph whose sizes can be told, got {reason}") from error
+
+
+def _tensor_names(graph: onnx.GraphProto) -> set[str]:
+    return {tensor.name for tensor in graph.initializer}
+
+
+def _longest_text(model: onnx.ModelProto) -> int:
+    """Bytes of the longest string in a file: no step that is let through makes a longer one."""
+    longest = 0
+    for graph in all_graphs(model):
+        for tensor in graph.initializer:
+            longest = max(longest, *map(len, tensor.string_data), 0)
+    for node in all_nodes(list(model.graph.node)):
+        for attribute in node.attribute:
+            texts = (attribute.s, *attribute.strings, *attribute.t.string_data)
+            longest = max(longest, *map(len, texts))
+    return longest
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """What is known of the values of a graph and of those around it.
+
+    Attributes:
+        shapes: by name, None where not told.
+        sizes: by name, upper bounds on the number of values.
+        constants: names of values that need no image.
+        texts: names of values that hold strings.
+    """
+
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    constants: set[str] = field(default_factory=set)
+    texts: set[str] = field(default_factory=set)
+
+    def within(self, graph: onnx.GraphProto) -> "_Known":
+        """The same with the values that a graph declares, or that were inferred for it."""
+        values = (*graph.value_info, *graph.output, *graph.input)
+        shapes = {value.name: shape_of(value) for value in values}
+        shapes |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+        sizes = {name: math.prod(shape) for name, shape in shapes.items() if shape is not None}
+        own = {value.name for value in (*graph.input, *graph.value_info, *graph.output)}
+        return _Known(
+            shapes={**self.shapes, **shapes},
+            sizes={**{name: size for name, size in self.sizes.items() if name not in own}, **sizes},
+            constants=self.constants | _tensor_names(graph),
+            texts=self.texts | {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.STRING},
+        )
+
+
+@dataclass(kw_only=True)
+class _Sizes:
+    """Running sums over the steps of a graph and of those in it.
+
+    Attributes:
+        values_per_text: room of a string, in values of four bytes.
+        replaced: steps that others stand for, by their first output.
+        most_step: allowed of one step.
+        most_live: allowed at a time.
+        most_created: allowed to be made out of nothing.
+        created: values made out of nothing so far.
+        largest: values of the largest step that takes the image: its first input and its outputs.
+        step: values of the largest output so far.
+        live: the most values that were held at a time so far.
+    """
+
+    values_per_text: int
+    replaced: dict[str, onnx.NodeProto]
+    most_step: int = MAX_STEP_VALUES
+    most_live: int = MAX_LIVE_VALUES
+    most_created: int = MAX_CREATED_VALUES
+    created: int = 0
+    largest: int = 0
+    step: int = 0
+    live: int = 0
+
+    def check(self, graph: onnx.GraphProto, outer: _Known, held: int = 0, times: int = 1) -> list[int | None]:
+        """Goes through a graph; upper bounds on its outputs.
+
+        Args:
+            graph: with inferred shapes.
+            outer: what is known around it.
+            held: values that are held around it.
+            times: how often it is run, for what is made of nothing.
+        """
+        known, live = outer.within(graph), _Live(graph, held)
+        for node in graph.node:
+            made = self._make(node, known, live.total, times)
+            self._add(node, made, known, times)
+            original = self.replaced.get(next(iter(made), ""), node)
+            now = live.step(node, made, workspace(original, *_given(original, known)))
+            if now > self.most_live:
+                told = f"at most {self.most_live} values at a time, got {now} at {node.op_type}"
+                raise ValueError(f"expected steps that hold {told}")
+            self.live = max(self.live, now)
+        return [known.sizes.get(value.name) for value in graph.output]
+
+    def _make(self, node: onnx.NodeProto, known: _Known, held: int, times: int) -> dict[str, int]:
+        """The sizes of a step's outputs, which are known from then on."""
+        if node.op_type in GROWING:
+            raise _unknown(node)
+        bound = _bound(node, known)
+        if inner := inner_graphs(node):
+            found = [self.check(graph, known, held, times * _num_runs(node, known)) for graph in inner]
+            bound = _largest(found) if node.op_type == "If" else None
+        made = {}
+        for name in filter(None, node.output):
+            told = known.shapes.get(name)
+            size = bound if told is None else math.prod(told)
+            if size is None:
+                raise _unknown(node)
+            made[name] = size * (self.values_per_text if name in known.texts else 1)
+        known.sizes.update(made)
+        return made
+
+    def _add(self, node: onnx.NodeProto, made: dict[str, int], known: _Known, times: int) -> None:
+        most = max(made.values(), default=0)
+        if most > self.most_step:
+            raise ValueError(f"expected steps of at most {self.most_step} values, got {most} by {node.op_type}")
+        self.step = max(self.step, most)
+        is_constant = all(name in known.constants for name in _needed(node))
+        if is_constant:
+            known.constants.update(made)
+        else:
+            self.largest = max(self.largest, known.sizes.get(next(iter(node.input), ""), 0) + sum(made.values()))
+        if is_constant or node.op_type in ENLARGING:
+            self.created += sum(made.values()) * times
+        if self.created > self.most_created:
+            made_of_nothing = f"at most {self.most_created} values of its own, got {self.created} by {node.op_type}"
+            raise ValueError(f"expected a graph that makes {made_of_nothing}")
+
+
+class _Live:
+    """The values that are held while a graph runs in the order of its steps.
+
+    Attributes:
+        total: as many now, with those held around the graph.
+    """
+
+    def __init__(self, graph: onnx.GraphProto, held: int) -> None:
+        self.total = held
+        self._sizes: dict[str, int] = {}
+        self._uses = Counter(name for node in graph.node for name in _needed(node))
+        self._uses.update(value.name for value in graph.output)
+
+    def step(self, node: onnx.NodeProto, made: dict[str, int], extra: int) -> int:
+        """Adds what a step makes, and drops what no later one needs; the values held while it works."""
+        most = self.total + sum(made.values()) + extra
+        kept = {name: size for name, size in made.items() if self._uses[name]}
+        self._sizes |= kept
+        self.total += sum(kept.values())
+        for name in _needed(node):
+            self._uses[name] -= 1
+            if not self._uses[name]:
+                self.total -= self._sizes.pop(name, 0)
+        return most
+
+
+def _needed(node: onnx.NodeProto) -> list[str]:
+    """Names that a step takes: its inputs, and what the graphs in it take."""
+    names = list(filter(None, node.input))
+    for graph in inner_graphs(node):
+        names += [name for inner in graph.node for name in _needed(inner)] + [value.name for value in graph.output]
+    return names
+
+
+def _given(node: onnx.NodeProto, known: _Known) -> tuple[list[Shape], Shape]:
+    """The shapes of a step's inputs and of its first output."""
+    return [known.shapes.get(name) for name in node.input], known.shapes.get(node.output[0]) if node.output else None
+
+
+def _bound(node: onnx.NodeProto, known: _Known) -> int | None:
+    sizes = [known.sizes.get(name) if name else 0 for name in node.input]
+    told = [size for size in sizes if size is not None]
+    return upper_bound(node, told, _given(node, known)[0]) if len(told) == len(sizes) else None
+
+
+def _largest(found: list[list[int | None]]) -> int | None:
+    """The largest output of several branches."""
+    told = [size for sizes in found for size in sizes if size is not None]
+    return max(told, default=0) if len(told) == sum(map(len, found)) else None
+
+
+def _num_runs(node: onnx.NodeProto, known: _Known) -> int:
+    """At most how often the graph in a step is run: once for each row of the longest input of a Scan."""
+    if node.op_type != "Scan":
+        return 1
+    return max((size for shape in _given(node, known)[0] for size in shape or ()), default=1)
+
+
+def _unknown(node: onnx.NodeProto) -> ValueError:
+    return ValueError(f"expected sizes that the graph tells, got {full_name(node)} of unknown size; export with fixed sizes")

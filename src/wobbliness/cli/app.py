@@ -1,0 +1,177 @@
+"""The commands: parse, call, print. Heavy imports are inside of them."""
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wobbliness.cli.guard import guard_app
+from wobbliness.cli.options import (
+    IMAGES,
+    Address,
+    Column,
+    Commands,
+    Draws,
+    Engine,
+    EngineName,
+    Images,
+    Json,
+    LabelColumn,
+    Model,
+    ModelOptions,
+    Out,
+    Resize,
+    Seed,
+    Size,
+    check_table,
+    failure_of,
+    open_model,
+    open_trigger,
+    prepare_engine,
+    raise_later,
+    read_images_for,
+    say_implausible,
+    with_model_options,
+)
+from wobbliness.cli.scan import scan
+from wobbliness.cli.study import study_app
+from wobbliness.runtime.destinations import check_file
+from wobbliness.runtime.exit import EXIT_TRIGGER
+
+app = Commands(
+    name="wobbliness",
+    help="How smooth is a classifier's decision around an input? Measures W, the wobbliness, and studies backdoors by it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(study_app, name="study")
+app.add_typer(guard_app, name="guard")
+app.command("scan")(scan)
+
+
+@app.command()
+@with_model_options
+def measure(
+    model: Model,
+    options: ModelOptions,
+    images: Images,
+    sigma: Annotated[list[float], typer.Option(help="Standard deviation of the noise; may be repeated.")],
+    draws: Draws = 250,
+    seed: Seed = 0,
+    column: Column = None,
+    label_column: LabelColumn = None,
+    resize: Resize = False,
+    size: Size = None,
+    trigger: Annotated[str | None, typer.Option(help="Put a trigger on the images first: a name or a picture.")] = None,
+    out: Out = None,
+    check_repeatable: Annotated[
+        bool, typer.Option("--check-repeatable", help="Measure twice, to find a model that does not always answer alike.")
+    ] = False,
+    engine: Engine = EngineName.LOCAL,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Measure W around each image.
+
+    Example: wobbliness measure model.onnx images.npy --sigma 0.1 --sigma 0.15 --out votes.parquet
+    """
+    from wobbliness.cli.output import print_sweep, write_votes
+    from wobbliness.sampling.measure import sweep
+    from wobbliness.sampling.ray import sweep_on_ray
+
+    check_table(out)
+    prepare_engine(engine, address=address)
+    path = (
+        str(Path(model).absolute()) if Path(model).exists() else model
+    )  # wherever a node of a cluster has its working directory
+    opened = partial(open_model, path, options)
+    classifier = opened()
+    image_set = read_images_for(classifier, images, column=column, label_column=label_column, resize=resize, size=size)
+    warned = say_implausible(classifier, image_set, options, as_json=as_json)
+    pixels = image_set.images if trigger is None else open_trigger(trigger).apply(image_set.images)
+    settings: dict[str, Any] = {
+        "draws": draws,
+        "seed": seed,
+        "check_repeatable": check_repeatable,
+        "num_classes": options.num_classes,
+    }
+    if engine is EngineName.RAY:
+        result = sweep_on_ray(opened, pixels, sigma, address=address, **settings)
+    else:
+        result = sweep(classifier, pixels, sigma, **settings)
+    failure = failure_of(lambda path: write_votes(result, path, image_set), out)
+    print_sweep(result, warned, as_json=as_json)
+    raise_later(failure)
+
+
+@app.command("test")
+@with_model_options
+def compare(
+    model: Model,
+    options: ModelOptions,
+    clean: Annotated[str, typer.Option(help=f"Images known to be clean. {IMAGES}")],
+    suspect: Annotated[str, typer.Option(help="Images in question, of the same classes.")],
+    sigma: Annotated[
+        list[float] | None, typer.Option(help="Noise; one is taken as it is, of several clean images choose.")
+    ] = None,
+    draws: Draws = 250,
+    column: Column = None,
+    resize: Resize = False,
+    size: Size = None,
+    level: Annotated[float, typer.Option(help="False-positive rate of the verdict on batches of clean images.")] = 0.01,
+    seed: Seed = 0,
+    report: Annotated[Path | None, typer.Option(help="Also a page of the result; .html.")] = None,
+    fail_on_trigger: Annotated[bool, typer.Option("--fail-on-trigger", help="Exit code 3 if the suspect is smoother.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Test whether a batch of images carries an active trigger: is the model smoother around them than around clean ones?
+
+    Example: wobbliness test model.onnx --clean clean.npy --suspect inbox.npy
+    """
+    from wobbliness.cli.output import print_comparison
+    from wobbliness.detectors.batch_test import DEFAULT_SIGMAS, SMOOTHER, compare_batches
+    from wobbliness.reports.batch_test import checked_page, write_comparison
+
+    if report is not None:
+        check_file(checked_page(report))
+    classifier = open_model(model, options)
+    batches = [read_images_for(classifier, source, column=column, resize=resize, size=size) for source in (clean, suspect)]
+    warned = say_implausible(classifier, batches[0], options, as_json=as_json)
+    found = compare_batches(
+        classifier,
+        *(batch.images for batch in batches),
+        sigmas=sigma or DEFAULT_SIGMAS,
+        draws=draws,
+        level=level,
+        seed=seed,
+        num_classes=options.num_classes,
+    )
+    failure = failure_of(
+        lambda path: write_comparison(found, path, model=model, clean=clean, suspect=suspect, warnings=warned), report
+    )
+    print_comparison(found, warned, as_json=as_json)
+    raise_later(failure)
+    if fail_on_trigger and found.verdict == SMOOTHER:
+        sys.exit(EXIT_TRIGGER)
+
+
+@app.command()
+def bench(
+    network: Annotated[list[str] | None, typer.Option(help="Architecture; may be repeated. All by default.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats of each timing.")] = 5,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    scale: Annotated[float, typer.Option(min=0.001, help="Share of the images, below 1 for a quick look.")] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Time the measurement beside the loops that others use; ratios of both sides in one run.
+
+    Example: wobbliness bench --network small_cnn --repeats 3
+    """
+    from wobbliness.bench.benchmark import NETWORKS, run_benchmark
+    from wobbliness.cli.output import print_benchmark
+
+    result = run_benchmark(tuple(network or NETWORKS), repeats=repeats, device=device, scale=scale)
+    print_benchmark(result, as_json=as_json)

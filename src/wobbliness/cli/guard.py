@@ -1,0 +1,116 @@
+"""`wobbliness guard`: fit a guard on clean inputs, judge inputs one by one. Heavy imports are inside the commands."""
+
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wobbliness.cli.options import (
+    Column,
+    Commands,
+    Draws,
+    Images,
+    Json,
+    Model,
+    ModelOptions,
+    Out,
+    Resize,
+    Seed,
+    Size,
+    check_table,
+    failure_of,
+    open_model,
+    raise_later,
+    read_images_for,
+    say_implausible,
+    with_model_options,
+)
+from wobbliness.runtime.destinations import check_folder
+from wobbliness.runtime.terminal import say
+
+DEFAULT_SIGMAS = [0.05, 0.1, 0.15, 0.2, 0.3]  # as SmoothnessGuard; a test compares them
+
+guard_app = Commands(help="Judge single inputs: is the model suspiciously smooth around them?", no_args_is_help=True)
+
+
+@guard_app.command("fit")
+@with_model_options
+def fit(
+    model: Model,
+    options: ModelOptions,
+    clean: Annotated[str, typer.Argument(help="Clean images, as for measure; half of them calibrate.")],
+    out: Annotated[Path, typer.Option(help="Folder for the guard; new, empty, or of a guard.")],
+    sigma: Annotated[list[float], typer.Option(help="Standard deviation of the noise; may be repeated.")] = DEFAULT_SIGMAS,
+    draws: Draws = 250,
+    false_positive_rate: Annotated[float, typer.Option(help="Share of clean inputs to be called suspicious.")] = 0.05,
+    seed: Seed = 0,
+    column: Column = None,
+    resize: Resize = False,
+    size: Size = None,
+    as_json: Json = False,
+) -> None:
+    """Fit a guard on clean inputs.
+
+    Example: wobbliness guard fit model.onnx clean.npy --out guard --false-positive-rate 0.01
+    """
+    from wobbliness.cli.output import print_guard
+    from wobbliness.detectors.guard_files import checked_folder, save_guard
+    from wobbliness.detectors.smoothness_guard import SmoothnessGuard
+
+    check_folder(out)
+    checked_folder(out)
+    settings: dict[str, Any] = {"draws": draws, "false_positive_rate": false_positive_rate, "seed": seed}
+    classifier = open_model(model, options)
+    guard = SmoothnessGuard(classifier, sigmas=tuple(sigma), num_classes=options.num_classes, **settings)
+    image_set = read_images_for(classifier, clean, column=column, resize=resize, size=size)
+    warned = say_implausible(classifier, image_set, options, as_json=as_json)
+    guard.fit(image_set.images)
+    save_guard(guard, out, model=Path(model).name, resized=_resizes(resize, size))
+    print_guard(guard, out, warned, as_json=as_json)
+
+
+@guard_app.command("judge")
+@with_model_options
+def judge(
+    guard: Annotated[Path, typer.Argument(help="A guard's folder.")],
+    model: Model,
+    options: ModelOptions,
+    images: Images,
+    out: Out = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Verdicts alone, with as few draws as settle them.")] = False,
+    column: Column = None,
+    resize: Resize = False,
+    size: Size = None,
+    as_json: Json = False,
+) -> None:
+    """Judge inputs one by one: W at each sigma, labels, p-value, verdict.
+
+    Example: wobbliness guard judge guard model.onnx images.npy --out verdicts.parquet
+    """
+    from wobbliness.cli.output import print_judgement, print_quick_verdicts, write_table
+    from wobbliness.detectors.detection_results import Judgement
+    from wobbliness.detectors.guard_files import load_guard, model_mismatch, preprocessing_mismatch
+
+    check_table(out)
+    classifier = open_model(model, options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="this guard was fitted ")  # said below, in the command's own form
+        fitted = load_guard(guard, classifier, model=Path(model).name)
+    line = model_mismatch(fitted, Path(model).name) or preprocessing_mismatch(fitted, resized=_resizes(resize, size))
+    mismatch = [] if line is None else [line]
+    for line in mismatch:
+        say(f"warning: {line}", error=True)
+    inputs = read_images_for(classifier, images, column=column, resize=resize, size=size)
+    warned = mismatch + say_implausible(classifier, inputs, options, as_json=as_json, with_labels_only=True)
+    found = fitted.judge_quickly(inputs.images) if quick else fitted.judge(inputs.images)
+    failure = failure_of(lambda path: write_table(found.frame(inputs.names), path), out)
+    if isinstance(found, Judgement):
+        print_judgement(found, inputs.names, warned, as_json=as_json)
+    else:
+        print_quick_verdicts(found, inputs.names, warned, as_json=as_json)
+    raise_later(failure)
+
+
+def _resizes(resize: bool, size: str | None) -> bool:
+    return resize or size is not None

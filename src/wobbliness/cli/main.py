@@ -1,0 +1,77 @@
+"""The command line's entry: Ctrl-C is heard before anything else is loaded, and every end is an exit code and one line."""
+
+import atexit
+import sys
+
+from wobbliness.cli.working_folder import leave_out_working_folder
+from wobbliness.runtime.exit import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_TRIGGER,
+    answer_at_once,
+    end_quickly,
+    note_answered,
+)
+
+__all__ = ["EXIT_BAD_INPUT", "EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_TRIGGER", "main"]
+
+MAX_CHARACTERS = 1000  # of a refusal
+
+
+def main() -> None:
+    """Runs the command line: exit code 0 done, 2 wrong use or bad input (one line says what), 1 failed, 130 stopped by Ctrl-C."""
+    put_back = answer_at_once()
+    end_quickly()
+    leave_out_working_folder()
+    from wobbliness.cli.app import app
+    from wobbliness.runtime.interrupts import clean_interrupts
+    from wobbliness.runtime.quiet_libraries import quiet_libraries
+    from wobbliness.runtime.terminal import one_line_notices, write_any_character
+
+    write_any_character()
+    try:
+        with clean_interrupts(), one_line_notices(), quiet_libraries():
+            code = app(standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:
+        _fail(error)
+    finally:
+        atexit.register(answer_at_once)
+        put_back()
+    if code == EXIT_INTERRUPTED:
+        _stop("")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(error: BaseException) -> None:
+    from typer.exceptions import TyperException
+
+    from wobbliness.runtime.errors import cause_of, reason_of
+    from wobbliness.runtime.files import StudyStopped
+    from wobbliness.runtime.interrupts import Interrupted, is_interrupted
+
+    if isinstance(error, Interrupted | KeyboardInterrupt) or is_interrupted():
+        _stop(str(error) if isinstance(error, Interrupted) else "")
+    if isinstance(error, TyperException):
+        _end(error.format_message(), error.exit_code)
+    if isinstance(error, ValueError):
+        _end(reason_of(error, MAX_CHARACTERS), EXIT_BAD_INPUT)
+    if isinstance(error, StudyStopped):
+        _end(str(error), EXIT_FAILED)
+    _end(cause_of(error), EXIT_FAILED)  # a model's own error, a full disk: one line, not a page
+
+
+def _end(message: str, code: int) -> None:
+    from wobbliness.runtime.terminal import say
+
+    if message:  # there is none where a bare command printed its help
+        say("error: " + " ".join(message.split()), error=True)
+    sys.exit(code)
+
+
+def _stop(message: str) -> None:
+    from wobbliness.runtime.terminal import say
+
+    note_answered()
+    say(message or "interrupted", error=True)
+    sys.exit(EXIT_INTERRUPTED)

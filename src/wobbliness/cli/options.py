@@ -1,0 +1,274 @@
+"""What several commands take: a model, images, and how to open them. Heavy imports are inside the functions."""
+
+import inspect
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import Enum
+from functools import wraps
+from inspect import Parameter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+
+import typer
+import typer.core
+
+from wobbliness.cli.time_limit import time_limit
+from wobbliness.cli.working_folder import import_from_working_folder
+from wobbliness.runtime.destinations import check_file
+from wobbliness.runtime.files import CannotWrite
+from wobbliness.runtime.terminal import reserved_output, say
+
+if TYPE_CHECKING:
+    from wobbliness.attacks.patch import Trigger
+    from wobbliness.images import ImageSet
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class Command(typer.core.TyperCommand):
+    """A command whose standard output holds what it says, and nothing that a library or a model prints."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; help and usage are printed before, by Typer."""
+        with reserved_output():
+            return super().invoke(ctx)
+
+
+class Commands(typer.Typer):
+    """A group of such commands."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[_Function], _Function]:
+        """Registers a function as a command, as `typer.Typer.command` does."""
+        return super().command(name, cls=Command, **settings)
+
+
+class EngineName(Enum):
+    """What does the work."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+HUB_PREFIX = "hf:"
+NAMED_MODULE = "found also in the working folder, after all that is installed"
+
+TABLES = (".parquet", ".csv")
+
+IMAGES = "Picture, folder of pictures, FILE.npy, .npz or .parquet (also FILE.npz:NAME), or data set hf:NAME[SPLIT]."
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="FILE.onnx, .pt2 or .safetensors, a folder or hf:name of Hugging Face, or package.module:attribute, which is "
+        f"{NAMED_MODULE}."
+    ),
+]
+Factory = Annotated[
+    str | None,
+    typer.Option(help=f"package.module:function that makes the module of .safetensors weights; {NAMED_MODULE}."),
+]
+Layout = Annotated[
+    str | None,
+    typer.Option(help="nchw or nhwc, for models that do not tell or take flat pictures; images are always channels first."),
+]
+TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Open a pickle or TorchScript file: runs any code in it.")]
+Device = Annotated[str | None, typer.Option(help="Where a torch model runs, cpu or cuda; cuda draws other noise.")]
+NumClasses = Annotated[int | None, typer.Option(help="Number of classes, for models that give labels.")]
+Output = Annotated[str | None, typer.Option(help="Output to read, by name or number, where several could be meant.")]
+InputRange = Annotated[
+    str | None,
+    typer.Option(metavar="LOW,HIGH", help="What pixels of 0 and 1 become for the model, such as 0,255; noise stays in [0, 1]."),
+]
+Mean = Annotated[
+    str | None, typer.Option(help="Taken off then, in units of that range: a number, or one a channel: 0.5,0.4,0.3.")
+]
+Std = Annotated[str | None, typer.Option(help="Divided by then, likewise.")]
+Threshold = Annotated[
+    float | None, typer.Option(help="Where class 1 begins, for models of one score: 0.5 for probabilities, 0 for logits.")
+]
+Images = Annotated[str, typer.Argument(help=IMAGES)]
+Column = Annotated[str | None, typer.Option(help="Array of an .npz, or column of a table.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Likewise of the labels.")]
+Resize = Annotated[bool, typer.Option("--resize", help="Scale pictures to the size that the model declares.")]
+Size = Annotated[
+    str | None,
+    typer.Option(help="HEIGHTxWIDTH to scale pictures to, for a model that declares no size."),
+]
+Draws = Annotated[int, typer.Option(help="Noisy copies of each image.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Engine = Annotated[EngineName, typer.Option(help="ray spreads the work over a Ray cluster (extra `ray`).")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="HOST:PORT, ray://HOST:PORT or auto of a Ray cluster; without it, a Ray of this machine alone."),
+]
+Out = Annotated[Path | None, typer.Option(help="Write a row for each image: FILE.parquet or .csv.")]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(help="Seconds after which the command is ended with exit code 1, whatever the model does. No limit by default."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """How a command opens its MODEL: a field is an option of every such command, an argument of `open_classifier`."""
+
+    num_classes: NumClasses = None
+    factory: Factory = None
+    layout: Layout = None
+    trust_pickle: TrustPickle = False
+    device: Device = None
+    output: Output = None
+    input_range: InputRange = None
+    mean: Mean = None
+    std: Std = None
+    threshold: Threshold = None
+
+
+def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command, in place of its parameter `options`, one option for each field of ModelOptions, and a time limit."""
+    kinds = get_type_hints(ModelOptions, include_extras=True)
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        options = ModelOptions(**{name: given.pop(name) for name in kinds})
+        with time_limit(given.pop("time_limit")):
+            command(**given, options=options)
+
+    spread = [
+        Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=kinds[field.name])
+        for field in fields(ModelOptions)
+    ]
+    signature = inspect.signature(command)
+    own = [
+        parameter.replace(kind=Parameter.KEYWORD_ONLY) for name, parameter in signature.parameters.items() if name != "options"
+    ]
+    limit = Parameter("time_limit", Parameter.KEYWORD_ONLY, default=None, annotation=TimeLimit)
+    with_options.__signature__ = signature.replace(parameters=[*own, *spread, limit])  # type: ignore[attr-defined]  # read by typer
+    return with_options
+
+
+def open_model(name: str, options: ModelOptions) -> Any:
+    """The classifier that a command's MODEL names; a pickle's code is warned of each time."""
+    from wobbliness.classifiers import open_classifier
+
+    source: Any = name
+    if name.lower().endswith(".safetensors") and options.factory is None:
+        from wobbliness.study.cells.run import load_network
+
+        source = load_network(Path(name))
+    for named in _named_modules(name, options.factory):
+        import_from_working_folder(named)
+    with warnings.catch_warnings():
+        # of a pickle's code: said each time, also where Python was told to hide or raise warnings
+        warnings.filterwarnings("always", message="opening ")
+        return open_classifier(source, **vars(options))
+
+
+def _named_modules(model: str, factory: str | None) -> list[str]:
+    """Modules that the user names: MODEL, where it is no file, folder or name on the hub, and the factory's."""
+    of_model = "" if Path(model).exists() or model.startswith(HUB_PREFIX) else model
+    return [name.partition(":")[0] for name in (of_model, factory or "") if ":" in name]
+
+
+def read_images_for(
+    classifier: Any,
+    source: str,
+    *,
+    column: str | None = None,
+    label_column: str | None = None,
+    resize: bool = False,
+    size: str | None = None,
+) -> "ImageSet":
+    """A command's images, fitted to what the classifier declares."""
+    from wobbliness.images import read_images
+
+    image_shape = getattr(classifier, "image_shape", None)
+    scaling: dict[str, Any] = {"resize": resize, "size": None if size is None else _height_and_width(size)}
+    return read_images(source, column=column, label_column=label_column, image_shape=image_shape, **scaling)
+
+
+def _height_and_width(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().replace(",", "x").partition("x")
+    if not (height.strip().isdecimal() and width.strip().isdecimal()):
+        raise ValueError(f"expected a size as HEIGHTxWIDTH, such as 32x48, got {text!r}")
+    return int(height), int(width)
+
+
+def open_trigger(name: str) -> "Trigger":
+    """A trigger by its name or from a picture's file."""
+    from wobbliness.attacks import patch as triggers
+    from wobbliness.images.pictures import PICTURE_ENDINGS
+
+    if Path(name).suffix.lower() in PICTURE_ENDINGS or Path(name).exists():
+        return triggers.trigger_from_png(name)
+    return triggers.trigger(name)
+
+
+def prepare_engine(engine: EngineName, *, address: str | None, store: str | None = None) -> None:
+    """Has a Ray of this command alone keep to this machine; ValueError for an option that the engine has no use for."""
+    from wobbliness.runtime.ray import keep_to_this_machine
+
+    useless = [name for name, value in {"--address": address, "--store": store}.items() if value is not None]
+    if engine is not EngineName.RAY and useless:
+        raise ValueError(f"expected --engine ray with {' and '.join(useless)}, got --engine {engine.value}")
+    if engine is EngineName.RAY and address is None:
+        keep_to_this_machine()
+
+
+def check_table(out: Path | None) -> None:
+    """ValueError where a table cannot be written there, found before the work."""
+    if out is None:
+        return
+    if out.suffix not in TABLES:
+        raise ValueError(f"expected an output FILE.parquet or FILE.csv in an existing folder, got {out}")
+    check_file(out)
+
+
+def failure_of(write: Callable[[Path], object], path: Path | None) -> CannotWrite | None:
+    """Writes, where there is a path to write to; gives what went wrong, to be raised once the result is printed."""
+    if path is None:
+        return None
+    try:
+        write(path)
+    except CannotWrite as error:
+        return error
+    except Exception as error:  # whatever a writer of tables or pages raises: the result is there, and is to be seen
+        return CannotWrite(f"cannot write {path}: {type(error).__name__}: {error}")
+    return None
+
+
+def raise_later(failure: CannotWrite | None) -> None:
+    """Raises what `failure_of` gave."""
+    if failure is not None:
+        raise failure
+
+
+def say_implausible(
+    classifier: Any, image_set: "ImageSet", options: ModelOptions, *, as_json: bool, with_labels_only: bool = False
+) -> list[str]:
+    """Warns, before anything else is said, of a model that answers these clean images as one that is shown them wrongly.
+
+    One pass without noise tells. The warnings go to standard output, or where that holds JSON to standard error.
+
+    Args:
+        classifier: opened.
+        image_set: clean images.
+        options: of the model.
+        as_json: whether JSON follows.
+        with_labels_only: whether to be silent about images without labels, which may all be of one class for a reason.
+
+    Returns:
+        The warnings, for the JSON.
+    """
+    from wobbliness.sampling.measure import measure
+    from wobbliness.statistics.plausibility import implausible_answers
+
+    if with_labels_only and image_set.labels is None:
+        return []
+    votes = measure(classifier, image_set.images, 0.0, draws=1, num_classes=options.num_classes)
+    found = implausible_answers(votes.label, image_set.labels, votes.counts.shape[1])
+    for line in found:
+        say(f"warning: {line}", error=as_json)
+    return found

@@ -1,0 +1,263 @@
+"""What the command line prints, as text for people or JSON for machines."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from wobbliness.images import ImageSet
+from wobbliness.reports.tables import write_csv, write_parquet
+from wobbliness.runtime.files import write_named
+from wobbliness.runtime.terminal import console, say, say_json
+from wobbliness.sampling.votes import Sweep
+
+if TYPE_CHECKING:
+    from wobbliness.bench.benchmark import Benchmark
+    from wobbliness.detectors.batch_test import BatchComparison
+    from wobbliness.detectors.detection_results import Judgement, QuickVerdicts
+    from wobbliness.detectors.model_scan.results import Scan
+    from wobbliness.detectors.smoothness_guard import SmoothnessGuard
+    from wobbliness.study.report.report import Report
+
+WIDE = 120  # characters from which on a terminal holds the paper's figures beside ours
+
+
+def write_votes(sweep: Sweep, out: Path, image_set: ImageSet) -> None:
+    """Writes votes and W, one row per image and sigma, as Parquet or CSV by the file's ending.
+
+    `label` is the class named most often, `given_label` the one that the images' source states, where it states one.
+    """
+    write_table(pd.concat([_votes_frame(sweep, sigma, image_set) for sigma in sweep.sigmas], ignore_index=True), out)
+
+
+def write_table(frame: pd.DataFrame, out: Path) -> None:
+    """Writes rows as Parquet or CSV by the file's ending."""
+    write = write_parquet if out.suffix == ".parquet" else write_csv
+    write_named(out, lambda beside: write(frame, beside))
+
+
+def _votes_frame(sweep: Sweep, sigma: float, image_set: ImageSet) -> pd.DataFrame:
+    votes = sweep[sigma]
+    counts = {f"votes_{index}": votes.counts[:, index] for index in range(votes.counts.shape[1])}
+    given = {} if image_set.labels is None else {"given_label": image_set.labels}
+    return pd.DataFrame(
+        {
+            "image": range(len(votes)),
+            "name": image_set.names,
+            **given,
+            "sigma": sigma,
+            "draws": votes.draws,
+            "label": votes.label,
+            "wobbliness": votes.wobbliness,
+            "standard_error": votes.standard_error,
+            "certified_radius": votes.certified_radius(),
+            **counts,
+        }
+    )
+
+
+def print_sweep(sweep: Sweep, warnings: Sequence[str] = (), *, as_json: bool) -> None:
+    """A line for each sigma, or JSON with the votes of each image."""
+    if as_json:
+        say_json({"measurements": [_votes_json(sweep, sigma) for sigma in sweep.sigmas], "warnings": list(warnings)})
+        return
+    say(f"{'sigma':>8} {'images':>8} {'draws':>6} {'mean W':>8} {'q25':>7} {'median':>7} {'q75':>7} {'W = 0':>7}")
+    for sigma in sweep.sigmas:
+        w = sweep[sigma].wobbliness
+        q25, median, q75 = _quartiles(w)
+        say(
+            f"{sigma:>8g} {len(w):>8} {sweep[sigma].draws:>6} {w.mean():>8.4f} {q25:>7.4f} {median:>7.4f} {q75:>7.4f} "
+            f"{(w == 0).mean():>7.1%}"
+        )
+    for execution in {execution for votes in sweep.votes for execution in votes.executions}:
+        what = "" if execution.backend == "onnxruntime" else "not compiled: "
+        why = f"; {what}{execution.reason}" if execution.reason else ""
+        say(f"run by {execution.backend} on {execution.device}, {execution.block_size} copies at once{why}")
+
+
+def _votes_json(sweep: Sweep, sigma: float) -> dict[str, Any]:
+    votes = sweep[sigma]
+    return {
+        "sigma": sigma,
+        "draws": votes.draws,
+        "seed": votes.seed,
+        "label": votes.label.tolist(),
+        "wobbliness": votes.wobbliness.tolist(),
+        "standard_error": votes.standard_error.tolist(),
+        "counts": votes.counts.tolist(),
+        "executions": [vars(execution) for execution in votes.executions],
+    }
+
+
+def print_comparison(found: "BatchComparison", warnings: Sequence[str] = (), *, as_json: bool) -> None:
+    """A line for each sigma, the paper's test, and the verdict in words; or JSON with all of it."""
+    if as_json:
+        said = {"verdict": found.verdict, "explanation": found.explanation(), "is_powerful": found.is_powerful}
+        say_json(said | asdict(found) | {"warnings": list(warnings)})
+        return
+    say(f"{'sigma':>8} {'clean W':>8} {'suspect':>8} {'p smoother':>11} {'lower in':>9} {'p wobblier':>11} {'p Levene':>9}")
+    for row in found.at:
+        stars = "*" * (row.sigma == found.sigma) + "L" * (row.sigma == found.levene_sigma)
+        say(
+            f"{stars + format(row.sigma, 'g'):>8} {row.clean_mean:>8.4f} {row.suspect_mean:>8.4f} {row.smoother.pvalue:>11.2g} "
+            f"{row.smoother.effect_size:>9.0%} {row.wobblier.pvalue:>11.2g} {row.levene.pvalue:>9.2g}"
+        )
+    if found.num_for_sigma:
+        say(f"* sigma of the verdict, L of Levene's test, both chosen on {found.num_for_sigma} clean images")
+    say(f"verdict: {found.verdict} (level {found.level:g}, power {found.power:.2f})")
+    say(found.explanation())
+
+
+def print_scan(scan: "Scan", page: Path | None, warnings: Sequence[str] = (), *, as_json: bool) -> None:
+    """A line for each pattern, what to look at, and what that does not say; or JSON."""
+    if as_json:
+        from wobbliness.reports.model_scan import scan_json  # with matplotlib
+
+        say_json(scan_json(scan) | {"report": None if page is None else str(page), "warnings": list(warnings)})
+        return
+    heads = ("mask L1", "anomaly", "sent", "mean W", "clean W", "p smoother")
+    say(f"{'pattern':<20} {'class':>5} " + " ".join(f"{head:>{len(head) + 1}}" for head in heads) + "  W beside clean")
+    frame = scan.frame()
+    for row in frame[frame.is_chosen.fillna(True).astype(bool)].itertuples():
+        target = "-" if pd.isna(row.target_class) else str(row.target_class)
+        if pd.isna(row.sigma):
+            say(f"{row.pattern:<20} {target:>5} none found")
+            continue
+        numbers = [
+            f"{_or_dash(row.mask_l1, '.1f'):>8} {_or_dash(row.anomaly_index, '.1f'):>8} {_or_dash(row.sent_share, '.0%'):>5}"
+        ]
+        numbers += [f"{row.suspect_mean:>7.4f} {row.clean_mean:>8.4f} {row.pvalue_smoother:>11.2g}"]
+        flag = ", likely target" if row.is_flagged is True else ""
+        say(f"{row.pattern:<20} {target:>5} {' '.join(numbers)}  {row.verdict}{flag}")
+    for line in ([f"no candidates: {scan.why_no_candidates}"] if scan.why_no_candidates else []) + [*scan.to_look_at()]:
+        say(line)
+    for line in scan.limits():
+        say(f"note: {line}")
+    if page is not None:
+        say(f"report: {page}")
+
+
+def _or_dash(value: float, form: str) -> str:
+    return "-" if pd.isna(value) else format(value, form)
+
+
+def print_benchmark(benchmark: "Benchmark", *, as_json: bool) -> None:
+    """Tables of ratios, rates and draws, or JSON."""
+    if as_json:
+        say_json(benchmark.as_json())
+        return
+    say(f"forward passes per second, {benchmark.draws} for each image; medians of {benchmark.repeats}; {benchmark.device}")
+    for result in benchmark.networks:
+        say()
+        say(f"{result.network}: {result.flops / 1e6:.1f} MFLOP a pass, {result.sgemm_share:.0%} of SGEMM's rate end to end")
+        for rate in result.rates:
+            memory = "" if rate.peak_bytes is None else f"   peak {rate.peak_bytes / 2**20:6.0f} MiB"
+            say(f"  {rate.contender:<10} {rate.median:>12,.0f}{memory}")
+        ratios = [(name, result.ratio(name)) for name in ("loop", "ART", "bare")]
+        say("  ours / " + ", ".join(f"{name} {'not installed' if ratio is None else f'{ratio:.2f}'}" for name, ratio in ratios))
+    for decision in benchmark.decisions:
+        say()
+        say(
+            f"decide, {decision.question}: {decision.mean_draws:.0f} draws on average against {benchmark.draws} "
+            f"({benchmark.draws / decision.mean_draws:.1f} times fewer), {decision.undecided:.1%} undecided, "
+            f"{decision.equal:.1%} of the decided as all draws say (digits, threshold {decision.threshold:.3f})"
+        )
+
+
+def _quartiles(values: np.ndarray) -> tuple[float, float, float]:
+    q25, median, q75 = np.quantile(values, [0.25, 0.5, 0.75])
+    return float(q25), float(median), float(q75)
+
+
+def print_report(report: "Report", *, as_json: bool, is_written: bool = True) -> None:
+    """The table of claims, and the path of the page where it could be written."""
+    from wobbliness.study.report.report import PAGE  # with matplotlib and scipy.stats
+
+    page = str(report.folder / PAGE) if is_written else None
+    if as_json:
+        claims = [vars(finding) | vars(finding.claim) for finding in report.findings]
+        say_json({"claims": claims, "report": page})  # one line for each study
+        return
+    terminal = console()
+    terminal.print(_claims_table(report, is_narrow=terminal.width < WIDE))
+    if page is not None:
+        say(f"report: {page}")
+
+
+def _claims_table(report: "Report", *, is_narrow: bool) -> Table:
+    """Everything in a row; on a narrow terminal without the paper's side and with the first of our figures alone."""
+    table = Table(title=f"{report.tables.recipe.name}, seed {report.tables.recipe.seed}", show_lines=True)
+    table.add_column("id")
+    table.add_column("claim", ratio=3)
+    if not is_narrow:
+        table.add_column("paper", ratio=2)
+    table.add_column("ours", ratio=4 if is_narrow else 5)
+    table.add_column("verdict", no_wrap=True)
+    for finding in report.findings:
+        shown = [finding.ours.partition(";")[0]] if is_narrow else [finding.claim.paper, finding.ours]
+        table.add_row(finding.claim.id, finding.claim.claim, *shown, finding.verdict)
+    return table
+
+
+def print_guard(guard: "SmoothnessGuard", folder: Path, warnings: Sequence[str] = (), *, as_json: bool) -> None:
+    """How a guard was fitted, and at which labels it can see nothing."""
+    num_calibration, rate = len(guard.calibration_), guard.false_positive_rate
+    spread = float(np.sqrt(rate * (1 - rate) / num_calibration))
+    blind = [int(label) for label in np.flatnonzero(guard.smooth_pvalues_ > rate)]
+    facts = {"num_reference": len(guard.reference_.label), "num_calibration": num_calibration, "false_positive_rate": rate}
+    if as_json:
+        pvalues = guard.smooth_pvalues_.tolist()
+        said = {"rate_spread": spread, "smooth_pvalues": pvalues, "blind_labels": blind, "warnings": list(warnings)}
+        say_json({"guard": str(folder), **facts, **said})
+        return
+    say(f"guard in {folder}: {facts['num_reference']} clean inputs for reference, {num_calibration} for calibration")
+    say(f"false-positive rate {rate:g}, give or take {spread:.2g} for these calibration inputs")
+    if blind:
+        say(f"sees no trigger where the model names class {', '.join(map(str, blind))}: clean inputs are as smooth there")
+
+
+def print_judgement(judgement: "Judgement", names: Sequence[str], warnings: Sequence[str] = (), *, as_json: bool) -> None:
+    """A line for each suspicious input and a summary, or JSON with all inputs."""
+    if as_json:
+        facts = {"sigmas": list(judgement.votes.sigmas), "draws": judgement.votes.votes[0].draws}
+        rate, at_sigmas = judgement.false_positive_rate, ("wobbliness", "smoothed_label", "agrees")
+        frame = judgement.frame(names)[["input", "is_suspicious", "pvalue", "score", "undisturbed_label", "name"]]
+        rows = [
+            row | {name: getattr(judgement, name)[index].tolist() for name in at_sigmas}
+            for index, row in enumerate(frame.to_dict("records"))
+        ]
+        say_json({"false_positive_rate": rate, **facts, "inputs": rows, "warnings": list(warnings)})
+        return
+    columns = "".join(f"{f'W {sigma:g}':>9}" for sigma in judgement.votes.sigmas)
+    say(f"{'input':>8} {'label':>6} {'p-value':>8}{columns}   smoothed label   name")
+    for index in map(int, np.flatnonzero(judgement.is_suspicious)):
+        w = "".join(f"{value:>9.3f}" for value in judgement.wobbliness[index])
+        agrees = "the same" if judgement.agrees[index].all() else ", ".join(map(str, judgement.smoothed_label[index]))
+        start = f"{index:>8} {judgement.undisturbed_label[index]:>6} {judgement.pvalue[index]:>8.4f}"
+        say(f"{start}{w}   {agrees:<14}   {names[index]}")
+    _print_num_suspicious(judgement.is_suspicious, f"{judgement.false_positive_rate:.1%} expected of clean inputs")
+
+
+def print_quick_verdicts(verdicts: "QuickVerdicts", names: Sequence[str], warnings: Sequence[str] = (), *, as_json: bool) -> None:
+    """The suspicious inputs and the draws it took, or JSON."""
+    if as_json:
+        rows, mean_draws = verdicts.frame(names).to_dict("records"), float(verdicts.draws.mean())
+        said = {"most_draws": verdicts.most_draws, "mean_draws": mean_draws, "inputs": rows, "warnings": list(warnings)}
+        say_json(said)
+        return
+    suspicious = [
+        f"{index} ({names[index]})" if names[index] != str(index) else str(index)
+        for index in map(int, np.flatnonzero(verdicts.is_suspicious))
+    ]
+    say("suspicious inputs: " + (", ".join(suspicious) or "none"))
+    _print_num_suspicious(
+        verdicts.is_suspicious, f"{verdicts.draws.mean():.0f} draws for each on average, of {verdicts.most_draws}"
+    )
+
+
+def _print_num_suspicious(is_suspicious: np.ndarray, remark: str) -> None:
+    say(f"{is_suspicious.sum()} of {len(is_suspicious)} inputs are suspiciously smooth ({is_suspicious.mean():.1%}; {remark})")

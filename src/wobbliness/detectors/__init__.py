@@ -1,0 +1,1 @@
+"""Who raises the alarm: tests of batches, guards of single inputs, scans of models."""

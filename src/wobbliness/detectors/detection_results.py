@@ -1,0 +1,105 @@
+"""What a guard says of its inputs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from wobbliness.runtime.terminal import well_formed
+from wobbliness.sampling.votes import Sweep
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judgement:
+    """What a guard says of each input, from all its draws.
+
+    Attributes:
+        votes: the votes at each sigma.
+        undisturbed_label: `(N,)` the classifier's answer without noise.
+        score: `(N,)` in [0, 1); low where the input is smooth for its label at every sigma.
+        pvalue: `(N,)` in (0, 1]; split-conformal.
+        is_suspicious: `(N,)` the p-value is at most the false-positive rate.
+        false_positive_rate: share of clean inputs that are called suspicious.
+    """
+
+    votes: Sweep
+    undisturbed_label: Int[np.ndarray, " N"]
+    score: Float[np.ndarray, " N"]
+    pvalue: Float[np.ndarray, " N"]
+    is_suspicious: Bool[np.ndarray, " N"]
+    false_positive_rate: float
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    @property
+    def wobbliness(self) -> Float[np.ndarray, "N S"]:
+        """`(N, S)` nats: W at each sigma."""
+        return np.stack([votes.wobbliness for votes in self.votes.votes], axis=1)
+
+    @property
+    def smoothed_label(self) -> Int[np.ndarray, "N S"]:
+        """`(N, S)` the class named most often at each sigma."""
+        return np.stack([votes.label for votes in self.votes.votes], axis=1)
+
+    @property
+    def agrees(self) -> Bool[np.ndarray, "N S"]:
+        """`(N, S)` whether the smoothed label is the undisturbed one."""
+        return np.asarray(self.smoothed_label == self.undisturbed_label[:, None])
+
+    def frame(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """A row for each input; W, smoothed label and agreement in a column for each sigma.
+
+        Args:
+            names: of the inputs, for a column `name` at the end, such as `ImageSet.names`.
+        """
+        frame = pd.DataFrame(
+            {
+                "input": range(len(self)),
+                "is_suspicious": self.is_suspicious,
+                "pvalue": self.pvalue,
+                "score": self.score,
+                "undisturbed_label": self.undisturbed_label,
+            }
+        )
+        for name in ("wobbliness", "smoothed_label", "agrees"):
+            for column, sigma in enumerate(self.votes.sigmas):
+                frame[f"{name}_{sigma:g}"] = getattr(self, name)[:, column]
+        return _with_names(frame, names)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QuickVerdicts:
+    """What a guard says of each input, from as few draws as settle it.
+
+    Attributes:
+        is_suspicious: `(N,)` the verdict.
+        draws: `(N,)` noisy copies that were classified, at all sigmas together.
+        most_draws: what a judgement classifies for each input.
+    """
+
+    is_suspicious: Bool[np.ndarray, " N"]
+    draws: Int[np.ndarray, " N"]
+    most_draws: int
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def frame(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """A row for each input.
+
+        Args:
+            names: of the inputs, for a column `name` at the end, such as `ImageSet.names`.
+        """
+        frame = pd.DataFrame({"input": range(len(self)), "is_suspicious": self.is_suspicious, "draws": self.draws})
+        return _with_names(frame, names)
+
+
+def _with_names(frame: pd.DataFrame, names: Sequence[str] | None) -> pd.DataFrame:
+    if names is None:
+        return frame
+    if len(names) != len(frame):
+        raise ValueError(f"expected {len(frame)} names, one for each input, got {len(names)}")
+    return frame.assign(name=[well_formed(name) for name in names])

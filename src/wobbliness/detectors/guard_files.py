@@ -1,0 +1,307 @@
+"""A fitted guard as two files: `guard.json` says how it was fitted, `guard.safetensors` holds what it learnt."""
+
+import hashlib
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+from sklearn.utils.validation import check_is_fitted
+
+from wobbliness.classifiers.base import MAX_UNDECLARED_CLASSES, ScoredClassifier
+from wobbliness.classifiers.open import open_classifier
+from wobbliness.classifiers.untrusted.fingerprint import Fingerprint, fingerprint
+from wobbliness.detectors.smoothness_guard import SmoothnessGuard, check_rates
+from wobbliness.runtime.errors import cause_of
+from wobbliness.runtime.files import unfinished_name, write_beside, write_json
+from wobbliness.runtime.terminal import visible
+from wobbliness.statistics.conformal import ROUNDING, Reference, score_limit
+
+KIND, SCHEMA_VERSION = "wobbliness guard", 1
+SETTINGS_FILE, ARRAYS_FILE = "guard.json", "guard.safetensors"
+SETTINGS = ("sigmas", "draws", "false_positive_rate", "error_rate", "seed", "num_classes")
+MAX_BYTES = 2**30  # a guard of a million inputs and a hundred sigmas; a larger file is none
+MAX_SETTINGS_BYTES = 2**20
+MAX_SIGMAS, MAX_DRAWS, MAX_SEED = 1000, 10**6, 2**128
+MAX_VALUES = 2**28  # of one input
+MAX_SIGMA = 1e6  # pixel units
+MAX_NAME = 200  # characters of a model's name
+MAX_KINDS = 16  # of preprocessing
+RESIZE = "resize"
+_SHAPES = {"reference_wobbliness": 2, "reference_label": 1, "calibration": 1, "smooth_pvalues": 1}
+
+
+def save_guard(guard: SmoothnessGuard, folder: str | Path, *, model: str | None = None, resized: bool | None = None) -> None:
+    """Writes a fitted guard, without its classifier, into a folder; of that a name, a digest and its preprocessing are kept.
+
+    Args:
+        guard: fitted.
+        folder: new, or empty, or of a guard, which is replaced.
+        model: what the classifier is called; by default its file's name or its type's.
+        resized: whether pictures were scaled to the classifier's size, where that is known; kept, to be compared.
+
+    Raises:
+        ValueError: the folder holds something else.
+        sklearn.exceptions.NotFittedError: the guard is not fitted.
+    """
+    check_is_fitted(guard)
+    folder = checked_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = save(
+        {
+            "reference_wobbliness": np.ascontiguousarray(guard.reference_.wobbliness),
+            "reference_label": guard.reference_.label.astype(np.int64),
+            "calibration": guard.calibration_,
+            "smooth_pvalues": guard.smooth_pvalues_,
+        }
+    )
+    settings = {name: getattr(guard, name) for name in SETTINGS}
+    known = getattr(guard, "model_", None) or fingerprint(guard.classifier)
+    content = {
+        "kind": KIND,
+        "schema_version": SCHEMA_VERSION,
+        **settings,
+        "sigmas": [float(sigma) for sigma in guard.sigmas],
+        "image_shape": list(guard.image_shape_),
+        "arrays": _digest(arrays),
+        "model": (model or known.name)[:MAX_NAME],
+        "model_digest": known.digest,
+        "preprocessing": _kept_preprocessing(guard, resized),
+    }
+    write_beside(folder / ARRAYS_FILE, lambda beside: beside.write_bytes(arrays))
+    write_json(folder / SETTINGS_FILE, content)
+
+
+def load_guard(folder: str | Path, classifier: Any, *, model: str | None = None) -> SmoothnessGuard:
+    """A fitted guard from its folder; its verdicts are those of the guard that was saved. Runs no code of the files'.
+
+    With another classifier than it was fitted on, or one that is given other pixel values, the false-positive rate is unknown:
+    a UserWarning names both where what was kept tells them apart (see `model_mismatch` and `preprocessing_mismatch`).
+
+    Args:
+        folder: what `save_guard` wrote.
+        classifier: the one it was fitted on, in whatever form.
+        model: what that is called; by default its file's name or its type's.
+
+    Raises:
+        ValueError: a file is missing, damaged, or of something else, or asks for more than a guard can.
+    """
+    guard = _loaded(Path(folder), classifier)
+    if (line := model_mismatch(guard, model) or preprocessing_mismatch(guard)) is not None:
+        warnings.warn(line, stacklevel=2)
+    return guard
+
+
+def model_mismatch(guard: SmoothnessGuard, model: str | None = None) -> str | None:
+    """Says that a loaded guard's classifier is not the one it was fitted on, as far as the digest tells; None where it is.
+
+    Nothing is said of guards without a digest: those of functions, and those that were saved before digests were kept.
+
+    Args:
+        guard: loaded.
+        model: what its classifier is called; by default its file's name or its type's.
+    """
+    fitted: Fingerprint | None = getattr(guard, "model_", None)
+    if fitted is None or fitted.digest is None:
+        return None
+    given = fingerprint(guard.classifier)
+    if given.digest == fitted.digest:
+        return None
+    name = model or given.name
+    if given.digest is None or given.digest.split(":")[0] != fitted.digest.split(":")[0]:
+        return visible(
+            f"this guard was fitted on the model {fitted.name}; whether {name}, of another form, is that model cannot be told"
+        )
+    return visible(f"this guard was fitted on the model {fitted.name}, and {name} is another: its false-positive rate is unknown")
+
+
+def preprocessing_mismatch(guard: SmoothnessGuard, *, resized: bool | None = None) -> str | None:
+    """Says that a loaded guard's classifier is given other images, or read otherwise, than when it was fitted; None where not.
+
+    Compared are pixel values (input range, mean, std), layout, output and threshold, and resizing where both are known. Nothing
+    is said of guards that were saved before these were kept. Where `model_mismatch` says something, this need not be asked.
+
+    Args:
+        guard: loaded.
+        resized: whether pictures are scaled to the classifier's size.
+    """
+    fitted: dict[str, str] | None = getattr(guard, "preprocessing_", None)
+    if fitted is None or _is_of_another_kind(guard):
+        return None
+    try:
+        given = _preprocessing(guard, resized)
+    except ValueError:  # no classifier, or none that opens: said once it is to judge
+        return None
+    kinds = sorted(kind for kind in {*fitted, *given} if fitted.get(kind) != given.get(kind))
+    if resized is None or RESIZE not in fitted:
+        kinds = [kind for kind in kinds if kind != RESIZE]
+    if not kinds:
+        return None
+    before, now = (", ".join(f"{kind} {values.get(kind, 'as it is')}" for kind in kinds) for values in (fitted, given))
+    return visible(f"this guard was fitted with {before}, and is used with {now}: its false-positive rate is unknown")
+
+
+def _is_of_another_kind(guard: SmoothnessGuard) -> bool:
+    """Whether a guard of a function, of which no digest was kept, is used with what has one."""
+    known: Fingerprint | None = getattr(guard, "model_", None)
+    return known is not None and known.digest is None and fingerprint(guard.classifier).digest is not None
+
+
+def _kept_preprocessing(guard: SmoothnessGuard, resized: bool | None) -> dict[str, str] | None:
+    """That of the file a guard came from, None for one that had none; else that of its classifier."""
+    if hasattr(guard, "preprocessing_"):
+        kept: dict[str, str] | None = guard.preprocessing_
+        return kept
+    return _preprocessing(guard, resized)
+
+
+def _preprocessing(guard: SmoothnessGuard, resized: bool | None) -> dict[str, str]:
+    """What is done to images and answers besides what the classifier does; a threshold only where there are two classes."""
+    opened = open_classifier(guard.classifier, num_classes=guard.num_classes)
+    found: dict[str, str] = opened.preprocessing() if isinstance(opened, ScoredClassifier) else {}
+    if len(guard.smooth_pvalues_) != 2:
+        found.pop("threshold", None)
+    if resized is not None:
+        found[RESIZE] = "yes" if resized else "no"
+    return {kind: text[:MAX_NAME] for kind, text in found.items()}
+
+
+def _loaded(folder: Path, classifier: Any) -> SmoothnessGuard:
+    content, arrays = _read_settings(folder / SETTINGS_FILE), _read(folder / ARRAYS_FILE, MAX_BYTES)
+    if _digest(arrays) != content.get("arrays"):
+        raise ValueError(f"expected the arrays that belong to {folder / SETTINGS_FILE}, got others in {ARRAYS_FILE}")
+    try:
+        image_shape = _checked_settings(content)
+        guard = SmoothnessGuard(classifier, **{name: content[name] for name in SETTINGS})
+        guard.sigmas = tuple(map(float, guard.sigmas))
+        _put(guard, _checked(load(arrays), len(guard.sigmas), content["num_classes"]), image_shape)
+        if content.get("model") is not None:
+            guard.model_ = _fingerprint(content)
+        guard.preprocessing_ = _checked_preprocessing(content.get("preprocessing"))
+    except (LookupError, TypeError, ValueError, ArithmeticError, SafetensorError) as error:
+        raise ValueError(f"expected a whole guard in {folder}, got {cause_of(error)}") from error
+    return guard
+
+
+def _fingerprint(content: dict[str, Any]) -> Fingerprint:
+    name, digest = content["model"], content.get("model_digest")
+    if not isinstance(name, str) or len(name) > MAX_NAME or not isinstance(digest, str | None) or len(digest or "") > MAX_NAME:
+        raise ValueError("a model's name or digest that is none")
+    return Fingerprint(name=name, digest=digest)
+
+
+def _checked_preprocessing(given: Any) -> dict[str, str] | None:
+    if given is None:
+        return None
+    if not isinstance(given, dict) or len(given) > MAX_KINDS:
+        raise ValueError(f"preprocessing that is no table of at most {MAX_KINDS} kinds")
+    if not all(isinstance(text, str) and len(text) <= MAX_NAME for text in (*given, *given.values())):
+        raise ValueError(f"preprocessing that is no text of at most {MAX_NAME} characters")
+    return given
+
+
+def _checked_settings(content: dict[str, Any]) -> tuple[int, ...]:
+    """The shape of one input; ValueError where a setting is not one that a guard may have."""
+    sigmas, shape, num_classes = content["sigmas"], content["image_shape"], content["num_classes"]
+    if not isinstance(sigmas, list) or not 1 <= len(sigmas) <= MAX_SIGMAS or len(set(sigmas)) < len(sigmas):
+        raise ValueError(f"other than 1 to {MAX_SIGMAS} different sigmas")
+    if not all(isinstance(sigma, int | float) and 0 <= sigma <= MAX_SIGMA for sigma in sigmas):
+        raise ValueError(f"sigmas that are no numbers from 0 to {MAX_SIGMA:g}")
+    _check_integer("draws", content["draws"], 1, MAX_DRAWS)
+    _check_integer("seed", content["seed"], 0, MAX_SEED)
+    if num_classes is not None:
+        _check_integer("num_classes", num_classes, 2, MAX_UNDECLARED_CLASSES)
+    if not isinstance(shape, list) or not 1 <= len(shape) <= 4:
+        raise ValueError("an image_shape of other than 1 to 4 sizes")
+    for size in shape:
+        _check_integer("image_shape", size, 1, MAX_VALUES)
+    if math.prod(shape) > MAX_VALUES:
+        raise ValueError(f"inputs of more than {MAX_VALUES} values")
+    return tuple(shape)
+
+
+def _check_integer(name: str, value: Any, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{name} that is no whole number from {least} to {most}")
+
+
+def checked_folder(folder: str | Path) -> Path:
+    """The folder, or ValueError where it is a file or holds something else than a guard."""
+    path = Path(folder)
+    if path.exists() and (not path.is_dir() or not ((path / SETTINGS_FILE).is_file() or _holds_parts_only(path))):
+        raise ValueError(f"expected a new or empty folder, or one of a guard, got {path}")
+    return path
+
+
+def _holds_parts_only(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a guard leaves that was never finished: the disk was full, or it was ended."""
+    names = {unfinished_name(path.name) or path.name for path in folder.iterdir()}
+    return names <= {SETTINGS_FILE, ARRAYS_FILE}
+
+
+def _put(guard: SmoothnessGuard, arrays: dict[str, np.ndarray], image_shape: tuple[int, ...]) -> None:
+    guard.image_shape_, guard.n_features_in_ = image_shape, image_shape[0]
+    guard.reference_ = Reference(wobbliness=arrays["reference_wobbliness"], label=arrays["reference_label"])
+    guard.calibration_, guard.smooth_pvalues_ = arrays["calibration"], arrays["smooth_pvalues"]
+    check_rates(guard.false_positive_rate, guard.error_rate, len(guard.reference_.label) + len(guard.calibration_))
+    guard.offset_ = score_limit(guard.calibration_, guard.false_positive_rate)
+
+
+def _checked(arrays: dict[str, np.ndarray], num_sigmas: int, num_classes: int | None) -> dict[str, np.ndarray]:
+    ranks = {name: array.ndim for name, array in arrays.items()}
+    if ranks != _SHAPES:
+        raise ValueError(f"expected arrays {_SHAPES} by rank, got {ranks}")
+    w, label, scores = arrays["reference_wobbliness"], arrays["reference_label"], arrays["calibration"]
+    pvalues = arrays["smooth_pvalues"]
+    if w.shape != (num_sigmas, len(label)) or not np.isfinite(w).all() or w.dtype != np.float64 or label.dtype != np.int64:
+        raise ValueError(f"expected finite W of shape {(num_sigmas, len(label))}, got {w.dtype} of shape {w.shape}")
+    if scores.dtype != np.float64 or not ((scores >= 0) & (scores < 1)).all() or (np.diff(scores) < 0).any() or len(scores) < 1:
+        raise ValueError("expected ascending calibration scores in [0, 1), got others")
+    if len(pvalues) != (num_classes or len(pvalues)) or not 1 <= len(pvalues) <= MAX_UNDECLARED_CLASSES:
+        raise ValueError(f"expected p-values of {num_classes or f'1 to {MAX_UNDECLARED_CLASSES}'} classes, got {len(pvalues)}")
+    if pvalues.dtype != np.float64 or not ((pvalues > 0) & (pvalues <= 1)).all():
+        raise ValueError("expected p-values in (0, 1], got others")
+    _check_reference(w, label, len(pvalues))
+    return arrays
+
+
+def _check_reference(w: np.ndarray, label: np.ndarray, num_classes: int) -> None:
+    if len(label) < 1 or label.min() < 0 or label.max() >= num_classes:
+        raise ValueError(f"expected labels from 0 to {num_classes - 1}, got others")
+    if w.min() < -ROUNDING or w.max() > np.log(num_classes) + ROUNDING:
+        raise ValueError(f"expected W of {num_classes} classes in nats, got {w.min()} to {w.max()}")
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    text = _read(path, MAX_SETTINGS_BYTES)
+    try:
+        content = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected strict JSON in {path}, got {error}") from error
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        raise ValueError(f"expected a guard in {path}, got something else")
+    if content.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError(f"expected a guard of schema {SCHEMA_VERSION}, got {content.get('schema_version')} in {path}")
+    return content
+
+
+def _read(path: Path, most: int) -> bytes:
+    if not path.is_file():
+        found = "got a folder, device or pipe" if path.exists() else "which does not exist"
+        raise ValueError(f"expected a guard's file {path}, {found}")
+    if not 0 < path.stat().st_size <= most:  # what a device or the kernel makes up has no size
+        raise ValueError(f"expected 1 to {most} bytes in {path}, got {path.stat().st_size}")
+    with path.open("rb") as file:
+        return file.read(most)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name}, which is no JSON")
+
+
+def _digest(arrays: bytes) -> str:
+    return hashlib.blake2b(arrays, digest_size=16).hexdigest()

@@ -1,0 +1,88 @@
+"""Detectors that read W: at which sigma to look."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from wobbliness.statistics.row_tests import levene_rows, mann_whitney_rows
+
+NUM_BATCHES = 100  # drawn to estimate a power
+
+BatchTest = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Gives the p-values `(B,)` of many pairs of batches, from the W of clean ones `(B, N)` and of suspect ones `(B, M)`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigmaChoice:
+    """A sigma chosen on clean data alone.
+
+    Attributes:
+        sigma: standard deviation of the noise, pixel units of [0, 1].
+        power: probability that the test would tell a clean batch from an ideally smooth one at this sigma.
+        reached: whether that power reaches the wanted one; otherwise this is the sigma of the highest power.
+    """
+
+    sigma: float
+    power: float
+    reached: bool
+
+
+def directional_pvalues(clean_w: np.ndarray, suspect_w: np.ndarray) -> np.ndarray:
+    """p-values of the directional test (Mann-Whitney, is W lower?), a pair of batches in each row."""
+    return mann_whitney_rows(clean_w, suspect_w).pvalue
+
+
+def levene_pvalues(clean_w: np.ndarray, suspect_w: np.ndarray) -> np.ndarray:
+    """p-values of the paper's Levene test, outliers removed."""
+    return levene_rows(clean_w, suspect_w).pvalue
+
+
+def levene_pvalues_all_points(clean_w: np.ndarray, suspect_w: np.ndarray) -> np.ndarray:
+    """p-values of Levene's test on all points."""
+    return levene_rows(clean_w, suspect_w).pvalue_all_points
+
+
+def choose_sigma(
+    clean_w: Mapping[float, ArrayLike],
+    *,
+    batch_size: int,
+    test: BatchTest = directional_pvalues,
+    power: float = 0.99,
+    pvalue: float = 1e-6,
+    seed: int = 0,
+) -> SigmaChoice:
+    """The smallest sigma at which a test would tell a fully smooth batch from a clean one.
+
+    Fully smooth means W = 0 at every point. The power is the share of clean batches, drawn with replacement from the clean points
+    given here, that the test tells from such a batch. The paper gives no rule; this one sees no trigger, and prefers small
+    sigmas, where backdoor smoothing is clearest (section 3.2.2).
+
+    Args:
+        clean_w: W of clean points at each sigma, each `(N,)` nats.
+        batch_size: number of points of each batch that will be compared.
+        test: gives the p-values `(B,)` of pairs of batches, from their W `(B, N)` and `(B, M)`.
+        power: wanted probability of detection, in (0, 1).
+        pvalue: threshold of the test.
+        seed: of the drawn batches.
+
+    Returns:
+        The smallest sigma that reaches the power; where none does, the one of the highest power.
+
+    Raises:
+        ValueError: no sigma is given, or a batch has fewer than 2 points.
+    """
+    if not clean_w:
+        raise ValueError("expected clean W at one sigma at least, got none")
+    if batch_size < 2:
+        raise ValueError(f"expected batches of at least 2 points, got {batch_size}")
+    smooth, choices = np.zeros((NUM_BATCHES, batch_size)), []
+    for sigma in sorted(clean_w):
+        rng = np.random.default_rng(np.random.SeedSequence(seed))
+        batches = rng.choice(np.asarray(clean_w[sigma], dtype=np.float64), size=(NUM_BATCHES, batch_size))
+        reached = float(np.mean(test(batches, smooth) <= pvalue))
+        choices.append(SigmaChoice(sigma=sigma, power=reached, reached=reached >= power))
+        if choices[-1].reached:
+            return choices[-1]
+    return max(choices, key=lambda choice: choice.power)

@@ -1,0 +1,1 @@
+"""Self-contained pages, the style of plots, tables as files."""

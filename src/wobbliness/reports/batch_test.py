@@ -1,0 +1,56 @@
+"""What a test of a batch leaves for people: one self-contained page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wobbliness.detectors.batch_test import BatchComparison
+from wobbliness.reports.html import number, page_environment
+from wobbliness.runtime.files import write_named
+
+
+def write_comparison(
+    found: BatchComparison,
+    path: str | Path,
+    *,
+    model: str,
+    clean: str,
+    suspect: str,
+    warnings: Sequence[str] = (),
+) -> None:
+    """Writes the page of a comparison, which asks no one for anything; the same comparison gives the same bytes.
+
+    Args:
+        found: the comparison.
+        path: of the page, ending in `.html`.
+        model: what was tested, for people.
+        clean: where the clean images are from.
+        suspect: where the suspect images are from.
+        warnings: what is said before the verdict.
+
+    Raises:
+        ValueError: the path does not end in `.html`.
+    """
+    file = checked_page(path)
+    largest = max(max(row.clean_mean, row.suspect_mean) for row in found.at) or 1.0
+    page = (
+        page_environment()
+        .get_template("comparison.html")
+        .render(
+            found=found,
+            here=found[found.sigma],
+            largest=largest,
+            model=model,
+            clean=clean,
+            suspect=suspect,
+            warnings=warnings,
+            number=number,
+        )
+    )
+    write_named(file, lambda beside: beside.write_text(page, encoding="utf-8"))
+
+
+def checked_page(path: str | Path) -> Path:
+    """The path of a page, or ValueError where it is named like something else."""
+    if Path(path).suffix != ".html":
+        raise ValueError(f"expected a page ending in .html, got {path}")
+    return Path(path)

@@ -1,0 +1,66 @@
+"""What the pages share: their templates, how they write numbers, and pictures inside a page."""
+
+import base64
+import re
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from wobbliness.runtime.terminal import visible
+
+MOST_BELOW_ONE = 0.9999
+_MARKDOWN = re.compile(r"[<&|`\\]|\](?=[(\[:])")  # HTML, cells and code, and the brackets of links; intervals stay as they are
+
+
+def page_environment() -> Environment:
+    """Templates of the pages; a name that is missing is an error, not a gap."""
+    return Environment(
+        loader=PackageLoader("wobbliness.reports"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_harmless,
+    )
+
+
+def _harmless(value: Any) -> Any:
+    """Text as every page can hold it: what is a control character, or not Unicode, is an escape; markup of ours is left alone."""
+    if type(value) is not str or value.isprintable():
+        return value
+    return "\n".join(visible(line) for line in value.split("\n"))
+
+
+def number(value: object) -> str:
+    """A table's value as people read it: three decimals, p-values in powers of ten, nothing for an absent one.
+
+    What is not 1 never reads as 1: a share just below it keeps a fourth decimal.
+    """
+    if isinstance(value, bool) or not isinstance(value, float):
+        return "" if value is None else str(value)
+    if value != value:
+        return ""
+    if value == 0 or 0.001 <= abs(value) < 10_000:
+        text = f"{value:.3f}".rstrip("0").rstrip(".")
+        return f"{min(value, MOST_BELOW_ONE):.4f}" if text == "1" and value < 1 else text
+    return f"{value:.1e}"
+
+
+def markdown_cell(text: str) -> str:
+    """Text for a cell of a Markdown table, or a line of it, in which nothing is markup.
+
+    >>> print(markdown_cell("a|b <script> [x](http://y) [0.1, 0.2]"))
+    a&#124;b &#60;script> [x&#93;(http://y) [0.1, 0.2]
+    """
+    return _MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", " ".join(text.split()))
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """A picture as an address that holds it: the page asks no one for anything.
+
+    Args:
+        content: of the file.
+        kind: its media type, such as `image/png`.
+    """
+    return f"data:{kind};base64," + base64.b64encode(content).decode("ascii")

@@ -1,0 +1,186 @@
+"""What a scan leaves for people and machines: a self-contained page, pictures, JSON and a table."""
+
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wobbliness.detectors.model_scan.results import CandidateFinding, PatternEffect, Scan
+from wobbliness.reports.html import data_uri, number, page_environment
+from wobbliness.reports.scan_pictures import name_of, pattern_png, picture_png, w_png, w_svg
+from wobbliness.reports.tables import write_csv
+from wobbliness.runtime.files import CannotWrite, write_beside, write_json
+
+PAGE, JSON_FILE, TABLE, PICTURES = "report.html", "scan.json", "scan.csv", "pictures"
+MOST_CARDS = 40  # candidates whose pictures are on the page; those with the smallest masks, where there are more
+KIND, SCHEMA_VERSION = "wobbliness scan", 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A pattern and its pictures.
+
+    Attributes:
+        name: for people.
+        file: beginning of the names of its files.
+        effect: what the pattern does.
+        finding: of the class, where the pattern is a candidate.
+        pictures: PNG files by the end of their names: the pattern, an image without it and with it.
+    """
+
+    name: str
+    file: str
+    effect: PatternEffect
+    finding: CandidateFinding | None
+    pictures: dict[str, bytes]
+
+
+def write_scan(scan: Scan, folder: str | Path, *, warnings: Sequence[str] = ()) -> Path:
+    """Writes `report.html`, `scan.json`, `scan.csv` and pictures into a folder; the same scan gives the same bytes.
+
+    The picture of a pattern holds its mask as alpha and can be a suspected trigger of another scan (`trigger_from_png`).
+    All is written to a folder beside it first, so that what is not finished is in nobody's way.
+
+    Args:
+        scan: what was found.
+        folder: new, or empty, or of a scan, which is replaced.
+        warnings: what the page says first.
+
+    Returns:
+        The path of the page, which asks no one for anything.
+
+    Raises:
+        ValueError: the folder holds something else.
+        CannotWrite: the disk is full, or the folder cannot be written to.
+    """
+    folder = checked_scan_folder(folder)
+    beside = folder.resolve().with_name(f".{os.getpid()}-scan")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        (beside / PICTURES).mkdir(parents=True)
+        _write_all(scan, beside, warnings)
+        _move(beside, folder)
+    except OSError as error:
+        raise CannotWrite(f"cannot write {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder / PAGE
+
+
+def _write_all(scan: Scan, folder: Path, warnings: Sequence[str]) -> None:
+    cards = _cards(scan)
+    _write_pictures(scan, cards, folder / PICTURES)
+    write_beside(folder / TABLE, lambda beside: write_csv(scan.frame(), beside))
+    page = _page(scan, cards, warnings)
+    write_beside(folder / PAGE, lambda beside: beside.write_text(page, encoding="utf-8"))
+    write_json(folder / JSON_FILE, scan_json(scan))
+
+
+def _move(beside: Path, folder: Path) -> None:
+    """Puts a whole scan where an earlier one, or nothing, was; what an earlier one left is removed, what is not its own stays."""
+    if not folder.exists() or not any(folder.iterdir()):
+        os.replace(beside, folder.resolve())
+        return
+    pictures = folder / PICTURES
+    pictures.mkdir(exist_ok=True)
+    for left in (*pictures.glob("candidate-*.png"), *pictures.glob("trigger-*.png"), *pictures.glob("w.*")):
+        left.unlink()
+    for file in sorted(beside.rglob("*.*"), key=lambda path: path.name == JSON_FILE):  # a folder with it is known as a scan's
+        os.replace(file, folder / file.relative_to(beside))
+
+
+def checked_scan_folder(folder: str | Path) -> Path:
+    """The folder, or ValueError where it is a file or holds something else than a scan."""
+    path = Path(folder)
+    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / JSON_FILE).is_file())):
+        raise ValueError(f"expected a new or empty folder, or one of a scan, got {path}")
+    if (path / PICTURES).is_symlink():  # what is removed from there would be removed elsewhere
+        raise ValueError(f"expected a folder of pictures in {path}, got a link: {path / PICTURES}")
+    return path
+
+
+def scan_json(scan: Scan) -> dict[str, Any]:
+    """A scan for machines, in strict JSON; what is absent is null, an infinite anomaly index too (`is_flagged` tells)."""
+    found = scan.comparison
+    return {
+        "kind": KIND,
+        "schema_version": SCHEMA_VERSION,
+        "model": scan.model,
+        "to_look_at": list(scan.to_look_at()),
+        "limits": list(scan.limits()),
+        "why_no_candidates": scan.why_no_candidates,
+        "failed_classes": [finding.target_class for finding in scan.candidates if finding.candidate is None],
+        "flagged_classes": [finding.target_class for finding in scan.candidates if finding.is_flagged],
+        "level": scan.level,
+        "level_each": None if found is None else found.level,
+        "sigma": None if found is None else found.sigma,
+        "power": None if found is None else found.power,
+        "draws": scan.draws,
+        "seed": scan.seed,
+        "num_crafted_on": scan.num_crafted_on,
+        "num_clean": scan.num_clean,
+        "num_suspect": scan.num_suspect,
+        "patterns": [
+            {name: _strict(value) for name, value in row.items()} for row in scan.frame().astype(object).to_dict("records")
+        ],
+    }
+
+
+def _strict(value: Any) -> Any:
+    """Null for what JSON has no word for."""
+    if value is None or value != value or str(value) == "<NA>" or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value
+
+
+def _cards(scan: Scan) -> list[Card]:
+    candidates = [
+        _card(finding.effect, f"candidate-{finding.target_class}", finding)
+        for finding in scan.candidates
+        if finding.effect is not None
+    ]
+    return candidates + [_card(effect, f"trigger-{index}", None) for index, effect in enumerate(scan.triggers, start=1)]
+
+
+def _card(effect: PatternEffect, file: str, finding: CandidateFinding | None) -> Card:
+    channels, height, width = effect.clean.shape
+    pictures = {
+        "": pattern_png(effect.trigger, (channels, height, width)),
+        "-clean": picture_png(effect.clean),
+        "-triggered": picture_png(effect.stamped),
+    }
+    name = name_of(effect, is_candidate=finding is not None)
+    return Card(name=name, file=file, effect=effect, finding=finding, pictures=pictures)
+
+
+def _write_pictures(scan: Scan, cards: Sequence[Card], folder: Path) -> None:
+    for card in cards:
+        for ending, content in card.pictures.items():
+            (folder / f"{card.file}{ending}.png").write_bytes(content)
+    if cards:
+        (folder / "w.png").write_bytes(w_png(scan))
+        (folder / "w.svg").write_bytes(w_svg(scan))
+
+
+def _page(scan: Scan, cards: Sequence[Card], warnings: Sequence[str]) -> str:
+    candidates = [card for card in cards if card.finding is not None]
+    shown = sorted(candidates, key=lambda card: card.finding.candidate.mask_l1 if card.finding and card.finding.candidate else 0)
+    return (
+        page_environment()
+        .get_template("scan.html")
+        .render(
+            scan=scan,
+            warnings=warnings,
+            found=scan.comparison,
+            cards=shown[:MOST_CARDS] + [card for card in cards if card.finding is None],
+            num_left_out=max(0, len(candidates) - MOST_CARDS),
+            sigmas=sorted(scan.clean_w),
+            figure=data_uri(w_svg(scan), "image/svg+xml") if cards else None,
+            png=lambda content: data_uri(content, "image/png"),
+            number=number,
+            name_of=name_of,
+        )
+    )

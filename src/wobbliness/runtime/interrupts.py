@@ -1,0 +1,93 @@
+"""Ctrl-C: answered by one line within two seconds, whatever runs; a second one at the next instruction.
+
+A model's code may take minutes for a step in which Python runs no handler, or never return. So a thread of its own hears of
+the signal, and ends the process where the command has not ended by itself.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from wobbliness.runtime.exit import end_interrupted
+
+PATIENCE_SECONDS = 1.5  # for a command to stop by itself
+
+
+class Interrupted(Exception):
+    """Work was stopped by Ctrl-C; the message says in one line what is kept."""
+
+
+class _State:
+    """What happened in this process."""
+
+    is_heard = False
+    is_unhurried = False
+
+
+@contextmanager
+def clean_interrupts() -> Iterator[None]:
+    """The first Ctrl-C raises KeyboardInterrupt in here; the process ends two seconds later, or at once at the next one."""
+    before = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or before not in (signal.default_int_handler, end_interrupted):
+        yield
+        return
+    signal.signal(signal.SIGINT, _first)
+    stop_watching = _watch()
+    try:
+        yield
+    finally:
+        if not _State.is_heard:  # else the end is near, and what is left of the command has to keep to it
+            stop_watching()
+            signal.signal(signal.SIGINT, before)
+
+
+def take_time() -> None:
+    """Lets this command take as long as it needs to stop: it has work to keep, and stops workers of its own."""
+    _State.is_unhurried = True
+
+
+def is_interrupted() -> bool:
+    """Whether Ctrl-C was pressed in a command of this process: what failed since then failed of that."""
+    return _State.is_heard
+
+
+def _first(_number: int, _frame: FrameType | None) -> None:
+    _State.is_heard = True
+    signal.signal(signal.SIGINT, end_interrupted)
+    sys.unraisablehook = _say_nothing  # where a callback is interrupted, as while a module is loaded, nobody can catch it
+    raise KeyboardInterrupt
+
+
+def _say_nothing(_: "sys.UnraisableHookArgs") -> None:
+    """One line is said of an interruption, not a traceback for what it broke off."""
+
+
+def _watch() -> Callable[[], None]:
+    """Starts the thread that hears of Ctrl-C even while the main thread is inside of a call that does not return.
+
+    Returns:
+        What stops it.
+    """
+    heard, hear = os.pipe()
+    os.set_blocking(hear, False)
+    before, is_over = signal.set_wakeup_fd(hear, warn_on_full_buffer=False), threading.Event()
+
+    def wait() -> None:
+        while (number := os.read(heard, 1)) and number[0] != signal.SIGINT:
+            pass
+        if number and not is_over.wait(PATIENCE_SECONDS) and not _State.is_unhurried:
+            end_interrupted()
+        os.close(heard)
+
+    def stop() -> None:
+        is_over.set()
+        signal.set_wakeup_fd(before)
+        os.close(hear)
+
+    threading.Thread(target=wait, name="interrupts", daemon=True).start()
+    return stop

@@ -1,0 +1,70 @@
+"""Progress bars that appear when work takes longer than two seconds and a person is watching."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from wobbliness.runtime.terminal import console, say, visible
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+PATIENCE_SECONDS = 2.0
+
+Advance = Callable[[int], None]
+"""Called with the number of steps just done."""
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
+
+Notice = Callable[[str], None]
+"""Called with one line about something odd that was dealt with."""
+
+
+def print_notice(line: str) -> None:
+    """A Notice that a person reads on standard error."""
+    say(f"note: {line}", error=True)
+
+
+def ignore_progress(*_: object) -> None:
+    """A Progress that nobody watches."""
+
+
+@contextmanager
+def progress_bar(description: str, total: int, *, report: Progress | None = None) -> Iterator[Advance]:
+    """Gives a function that takes steps done; draws a bar on the terminal once two seconds have passed, or calls `report`."""
+    bar: RichProgress | None = None
+    started, done = time.monotonic(), 0
+
+    def advance(steps: int) -> None:
+        nonlocal bar, done
+        done += steps
+        if report is not None:
+            report(done, total)
+        elif bar is None and sys.stderr.isatty() and time.monotonic() - started > PATIENCE_SECONDS:
+            bar = open_progress()
+            bar.add_task(visible(description), total=total)
+            bar.start()
+        if bar is not None:
+            bar.update(bar.task_ids[0], completed=done)
+
+    try:
+        yield advance
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def open_progress() -> "RichProgress":
+    """A rich progress display on standard error with time left, not yet started."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console(error=True),
+    )

@@ -1,0 +1,1 @@
+"""Perturb each input n times, let the classifier predict, count the votes."""

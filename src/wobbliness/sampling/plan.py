@@ -1,0 +1,307 @@
+"""What a measurement is about, checked once, for all who draw noise and count votes."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float32, UInt64
+from numpy.typing import ArrayLike
+
+from wobbliness.classifiers import Classifier, open_classifier
+from wobbliness.classifiers.base import DeviceCounter, NoClassesError, ScoredClassifier, as_array
+from wobbliness.classifiers.execution import Execution, default_block_size
+from wobbliness.classifiers.probing import (
+    COPIES_FOR_ONE,
+    Answers,
+    BlockWatch,
+    CompanyError,
+    NotRepeatableError,
+    OrderWatch,
+    in_whole_blocks,
+    probe,
+    require_alone,
+    watched_rows,
+)
+from wobbliness.perturbations.gaussian import NormalStream, image_keys
+from wobbliness.runtime.errors import reason_of
+from wobbliness.runtime.threads import default_workers
+
+NOISE_VALUES = 2**18  # drawn at once: few calls, and still within the cache
+EXAMPLES = 16  # images that a classifier is prepared with, each also with noise, and with noise and a patch
+UNLIKE_BLOCKS = (NotRepeatableError, NoClassesError)  # what is wrong with a classifier in blocks of any size
+ALONE_ONLY = "one copy at a time: the classifier takes no more at once"
+ALONE = "one copy at a time: the answer to an image depends on the others of its block"
+PATCH_SHARE = 4  # a patch has this part of each side
+PICTURE_CHANNELS = (1, 3, 4)
+WAY_TO_AN_ARRAY = (
+    "stack them, torch.stack(list) or np.stack(list), pictures channels first and divided by 255, or use read_images"
+)
+MAX_SIGMA = 1e30  # beyond it noise overflows float32
+MAX_COUNT = 2**40  # of draws, of what is classified at once, of threads: more is a slip, and overflows further in
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """Everything that determines the votes, checked."""
+
+    opened: Classifier
+    classifier: Classifier  # one of this measurement's own: what it learns and holds meanwhile is no other thread's
+    images: np.ndarray
+    keys: UInt64[np.ndarray, " N"]
+    sigmas: tuple[float, ...]
+    seed: int
+    span: range
+    block_size: int | None
+    workers: int | None
+
+    @property
+    def num_workers(self) -> int:
+        """Threads to work with: as asked, else the default; few for few images, and one where no more may be."""
+        return min(self.workers or default_workers(), max(2, len(self.images))) if self.classifier.thread_safe else 1
+
+    def run(self, work: Callable[["Prepared"], Result]) -> Result:
+        """Makes the classifier ready, probes it and works with it.
+
+        Args:
+            work: called a second time, with one copy at a time, where it meets a CompanyError: the answer to an image depends
+                on the others of its block, as the probe did not see.
+
+        Raises:
+            ValueError: the classifier's answer to an image is no function of the image, and running one copy at a time does not
+                help or cannot be done.
+        """
+        result = self._work(work, _examples(self))
+        if self.opened.num_classes is None:
+            self.opened.num_classes = self.classifier.num_classes
+        return result
+
+    def _work(self, work: Callable[["Prepared"], Result], examples: np.ndarray) -> Result:
+        with self.classifier.session(examples) as execution:
+            values = execution.values_per_image or 2 * self.images[0].size
+            by_rule = execution.block_size or default_block_size(len(self.span), values)
+            prepared = self._probed(replace(execution, block_size=self.block_size or by_rule), examples, execution.block_size)
+            with suppress(CompanyError):
+                return work(prepared)
+            return work(self._alone(prepared.execution, examples))
+
+    def _alone(self, execution: Execution, examples: np.ndarray, company: str = ALONE) -> "Prepared":
+        """Prepares for one copy at a time."""
+        require_alone(self._answers, examples)
+        return Prepared(execution=replace(execution, block_size=1, company=company), classify=self.classifier.classify)
+
+    def _alone_only(self, execution: Execution, examples: np.ndarray, answers: OrderWatch, error: Exception) -> "Prepared":
+        """Prepares for one copy at a time where the classifier takes no blocks; where it does not take that, the error stands."""
+        try:
+            prepared = self._alone(execution, examples, ALONE_ONLY)
+        except UNLIKE_BLOCKS:
+            raise
+        except Exception:  # of any kind
+            raise error from None
+        self._check_alone(answers, examples)
+        return prepared
+
+    def _check_alone(self, answers: OrderWatch, examples: np.ndarray) -> None:
+        """Looks at answers to several images, asked one at a time, together: one row alone does not tell what it holds."""
+        rows = watched_rows(len(examples))
+        given = answers(examples[rows], 1)
+        if isinstance(self.classifier, ScoredClassifier):
+            self.classifier.labels_of(given, len(rows))
+        answers.require_unsorted(examples, 1)
+
+    @property
+    def _answers(self) -> Answers:
+        answers: Answers = getattr(self.classifier, "answers", self.classifier.classify)
+        return answers
+
+    def _probed(self, execution: Execution, examples: np.ndarray, own_size: int | None) -> "Prepared":
+        """One copy at a time where the company of an image has a say in its answer."""
+        answers, is_on_device = OrderWatch(self._answers), isinstance(self.classifier, DeviceCounter)
+        size, num_copies = execution.block_size or 1, 0 if is_on_device else len(self.images) * len(self.span)
+        has_one_size = own_size is not None and not is_on_device
+        try:
+            seen = probe(answers, examples, block_size=size, num_copies=num_copies)
+        except UNLIKE_BLOCKS:
+            raise
+        except Exception:  # of any kind, from a classifier that takes no blocks of other sizes
+            has_one_size = True
+            try:
+                seen = probe(in_whole_blocks(answers, size), examples, block_size=size, num_copies=num_copies)
+            except UNLIKE_BLOCKS:
+                raise
+            except Exception as error:
+                return self._alone_only(execution, examples, answers, error)
+        if size == 1 and num_copies >= COPIES_FOR_ONE:
+            self._check_alone(answers, examples)
+        answers.require_unsorted(examples, size)
+        if seen is None:
+            watched = self.classifier if has_one_size else BlockWatch(self.classifier, len(self.sigmas))
+            return Prepared(execution=execution, classify=watched.classify)
+        if has_one_size:
+            raise ValueError(
+                f"expected a classifier whose answer to an image does not depend on the others of its block, got {seen}; "
+                f"one image at a time would do, but it takes blocks of {own_size or size}"
+            )
+        return self._alone(execution, examples)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A classifier that was made ready and probed.
+
+    Attributes:
+        execution: how it will run, with the size of the blocks.
+        classify: the class of each image; may raise CompanyError.
+    """
+
+    execution: Execution
+    classify: Callable[[np.ndarray, int], np.ndarray]
+
+
+def make_plan(
+    classifier: Any,
+    images: Any,
+    sigmas: Iterable[float],
+    *,
+    draws: Any,
+    seed: Any,
+    keys: ArrayLike | None = None,
+    first_draw: Any = 0,
+    block_size: Any = None,
+    workers: Any = None,
+    num_classes: int | None = None,
+    device: str | None = None,
+) -> Plan:
+    """Checks the arguments of `measure` and opens the classifier.
+
+    Raises:
+        ValueError: as `measure` does.
+    """
+    array = checked_images(images, with_channels_first=False)
+    is_tensor = hasattr(images, "detach")
+    opened = open_classifier(classifier, num_classes=num_classes, as_tensor=is_tensor, device=device)
+    if getattr(opened, "image_shape", None) != array.shape[1:]:
+        _check_channels_first(array)
+    return Plan(
+        opened=opened,
+        classifier=copy(opened) if isinstance(opened, ScoredClassifier) else opened,
+        images=array,
+        keys=_checked_keys(keys, array),
+        sigmas=_checked_sigmas(sigmas),
+        seed=checked_integer(seed, "a seed", at_least=0),
+        span=_checked_span(first_draw, draws),
+        block_size=None if block_size is None else checked_integer(block_size, "a block size", at_least=1, at_most=MAX_COUNT),
+        workers=None if workers is None else checked_integer(workers, "workers", at_least=1, at_most=MAX_COUNT),
+    )
+
+
+def _examples(plan: Plan) -> Float32[np.ndarray, "B ..."]:
+    """Some of the images, spread over all: as they are, with noise of the largest sigma, and with that and a patch."""
+    chosen = np.unique(np.linspace(0, len(plan.images) - 1, EXAMPLES).round().astype(np.int64))
+    images = np.stack([np.asarray(plan.images[index], dtype=np.float32) for index in chosen])
+    draws = [NormalStream(plan.seed, int(plan.keys[index]), images.shape[1:]).take(1) for index in chosen]
+    noise = np.concatenate(draws) * np.float32(max(plan.sigmas))
+    return np.concatenate([images, images + noise, _patched(images) + noise])
+
+
+def _patched(images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B ..."]:
+    """Copies with a patch at a random place, by turns bright, dark and random: what a hidden branch may wait for."""
+    patched, rng = images.copy(), np.random.default_rng(0)
+    for number, image in enumerate(patched):
+        axes = image.shape[-2:] if image.ndim > 1 else image.shape
+        sizes = [max(1, size // PATCH_SHARE) for size in axes]
+        starts = [int(rng.integers(size - part + 1)) for size, part in zip(axes, sizes, strict=True)]
+        place = (..., *(slice(start, start + part) for start, part in zip(starts, sizes, strict=True)))
+        image[place] = (1.0, 0.0, rng.random(image[place].shape, dtype=np.float32))[number % 3]
+    return patched
+
+
+def checked_images(images: Any, *, with_channels_first: bool = True) -> np.ndarray:
+    """Images as an array without a copy: floating point, finite, in [0, 1], at least one, channels first."""
+    array = _as_array(images)
+    if array.ndim < 2 or 0 in array.shape:
+        raise ValueError(f"expected images of shape (N, ...), at least one and none empty, got shape {array.shape}")
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"expected images as floats in [0, 1], got {array.dtype}; divide 8-bit pixels by 255")
+    if with_channels_first:
+        _check_channels_first(array)
+    lowest, highest = array.min(), array.max()
+    if not (lowest >= 0 and highest <= 1):
+        raise ValueError(f"expected images in [0, 1], got values from {lowest} to {highest}")
+    return array
+
+
+def _check_channels_first(images: np.ndarray) -> None:
+    if images.ndim == 4 and images.shape[1] not in PICTURE_CHANNELS and images.shape[3] in PICTURE_CHANNELS:
+        raise ValueError(f"expected pictures channels first (N, C, H, W), got shape {images.shape}")
+
+
+def _as_array(images: Any) -> np.ndarray:
+    """An array, a tensor, or a list of equal ones as an array; ValueError for what only leads to images."""
+    if hasattr(images, "detach"):
+        return _of_tensor(images)
+    if isinstance(images, list | tuple) and not any(isinstance(image, list | tuple) for image in images):
+        return _stacked(images)
+    if not hasattr(images, "__array__") and not isinstance(images, list | tuple):
+        raise ValueError(
+            f"expected images as one array or tensor (N, ...) of floats in [0, 1], got {type(images).__name__}; {WAY_TO_AN_ARRAY}"
+        )
+    return np.asarray(images)
+
+
+def _of_tensor(images: Any) -> np.ndarray:
+    """Numbers of a tensor; those of a type that arrays do not know, such as bfloat16, as float32."""
+    try:
+        return as_array(images)
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        kind = f"a tensor of {images.dtype} on {images.device}"
+        raise ValueError(f"expected images as plain numbers, got {kind}: {reason_of(error)}") from error
+
+
+def _stacked(images: Sequence[Any]) -> np.ndarray:
+    """One array of a list of arrays or tensors."""
+    arrays = [_of_tensor(image) if hasattr(image, "detach") else image for image in images]
+    strange = [image for image in arrays if not isinstance(image, np.ndarray)]
+    if strange:
+        raise ValueError(f"expected arrays or tensors of images, got a list with {type(strange[0]).__name__}; {WAY_TO_AN_ARRAY}")
+    shapes = sorted({image.shape for image in arrays})
+    if len(shapes) > 1:
+        raise ValueError(f"expected images of one shape, got {shapes[0]} and {shapes[1]} in a list")
+    return np.stack(arrays) if arrays else np.empty(0)
+
+
+def _checked_keys(keys: ArrayLike | None, images: np.ndarray) -> UInt64[np.ndarray, " N"]:
+    if keys is None:
+        return image_keys(images)
+    array = np.asarray(keys)
+    if array.shape != (len(images),) or not np.issubdtype(array.dtype, np.integer) or array.min() < 0:
+        raise ValueError(f"expected {len(images)} non-negative integer keys, got {array.dtype} of shape {array.shape}")
+    return array.astype(np.uint64)
+
+
+def _checked_sigmas(sigmas: Iterable[float]) -> tuple[float, ...]:
+    values: Sequence[float] = [float(sigma) for sigma in sigmas]
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"expected distinct sigmas, at least one, got {values}")
+    for sigma in values:
+        if not 0 <= sigma <= MAX_SIGMA:
+            raise ValueError(f"expected a finite sigma from 0 to {MAX_SIGMA:g}, got {sigma}")
+    return tuple(values)
+
+
+def checked_integer(value: Any, name: str, *, at_least: int, at_most: int | None = None) -> int:
+    """The integer, or ValueError where it is none, too small or too large."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"expected {name} as an integer of at least {at_least}, got {value!r}")
+    if at_most is not None and value > at_most:
+        raise ValueError(f"expected {name} as an integer of at most {at_most}, got {value!r}")
+    return int(value)
+
+
+def _checked_span(first_draw: Any, draws: Any) -> range:
+    first = checked_integer(first_draw, "a first draw", at_least=0, at_most=MAX_COUNT)
+    return range(first, first + checked_integer(draws, "draws", at_least=1, at_most=MAX_COUNT))

@@ -1,0 +1,134 @@
+"""sweep() over a large set of images, in shards on a Ray cluster."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from wobbliness.runtime.progress import Progress, progress_bar
+from wobbliness.runtime.ray import num_cpus, ray_cluster
+from wobbliness.sampling.measure import sweep
+from wobbliness.sampling.votes import Sweep, Votes
+
+SHARDS_FOR_EACH_CPU = 4  # so that a slow node does not keep all others waiting at the end
+LARGEST_SHARD = 1024
+RETRIES = 3
+
+
+def sweep_on_ray(
+    open_model: Callable[[], Any],
+    images: Any,
+    sigmas: Iterable[float],
+    draws: int = 250,
+    seed: int = 0,
+    *,
+    keys: ArrayLike | None = None,
+    address: str | None = None,
+    shard_size: int | None = None,
+    cpus_per_shard: float = 1.0,
+    gpus_per_shard: float = 0.0,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Sweep:
+    """`sweep` with the images shared out over a Ray cluster; the votes are the same.
+
+    An image's votes depend on the image and not on its neighbours, so that it does not matter where it is measured. Twice as many
+    shards as there are cores are on their way at any time: `images` may be larger than the memory, for instance a memory-mapped
+    file.
+
+    Args:
+        open_model: called without arguments for each shard, where that is measured; gives what `sweep` takes as its classifier.
+        images: `(N, ...)` float array or tensor in [0, 1], or what gives such parts when sliced.
+        sigmas: distinct standard deviations of the noise, pixel units of [0, 1].
+        draws: noisy copies of each image.
+        seed: non-negative integer; another seed, other noise.
+        keys: `(N,)` non-negative integers that key the noise instead of the images' own values.
+        address: of the cluster (see `wobbliness.runtime.ray`); None for a Ray of this machine alone.
+        shard_size: images in a shard; by default four shards for each core of the cluster, of at most 1024 images.
+        cpus_per_shard: cores, and threads, granted to a shard.
+        gpus_per_shard: accelerators granted to a shard; pass `device="cuda"` too.
+        progress: called with (images done, images in all), in place of a bar on the terminal.
+        **settings: further arguments of `sweep`: `num_classes`, `device`, `block_size`, `first_draw`, `check_repeatable`.
+
+    Raises:
+        ValueError: as for `sweep`; Ray is not installed, or there is no cluster at the address.
+    """
+    values = tuple(sigmas)
+    with ray_cluster(address) as ray, progress_bar("measuring", len(images), report=progress) as advance:
+        size = shard_size or _shard_size(len(images), num_cpus(ray))
+        granted = {"num_cpus": cpus_per_shard, "num_gpus": gpus_per_shard, "max_retries": RETRIES}
+        measure = ray.remote(**granted)(_measure_shard)
+        common = ray.put(_Common(open_model, values, draws, seed, settings))
+        shards = (slice(first, first + size) for first in range(0, max(1, len(images)), size))
+        own_keys = None if keys is None else np.asarray(keys)
+        tasks = (measure.remote(common, images[shard], None if own_keys is None else own_keys[shard]) for shard in shards)
+        parts = []
+        for part in _in_order(ray, tasks, at_once=2 * num_cpus(ray)):
+            parts.append(part)
+            advance(len(part.votes[0]))
+    return joined(parts)
+
+
+def joined(parts: Sequence[Sweep]) -> Sweep:
+    """Votes of several sets of images, one after another, as those of one.
+
+    Args:
+        parts: at the same sigmas, with the same draws.
+
+    Raises:
+        ValueError: there is none, or their sigmas or draws differ.
+    """
+    if len({(part.sigmas, part.votes[0].spans) for part in parts}) != 1:
+        raise ValueError(f"expected votes at the same sigmas, of the same draws, got {len(parts)} parts that do not go together")
+    return Sweep(tuple(_joined_votes([part.votes[index] for part in parts]) for index in range(len(parts[0]))))
+
+
+@dataclass(frozen=True)
+class _Common:
+    """What all shards have in common; kept in Ray's memory once a node."""
+
+    open_model: Callable[[], Any]
+    sigmas: tuple[float, ...]
+    draws: int
+    seed: int
+    settings: dict[str, Any]
+
+
+def _measure_shard(common: _Common, images: Any, keys: np.ndarray | None) -> Sweep:
+    return sweep(common.open_model(), images, common.sigmas, draws=common.draws, seed=common.seed, keys=keys, **common.settings)
+
+
+def _shard_size(num_images: int, cores: int) -> int:
+    return max(1, min(LARGEST_SHARD, -(-num_images // (SHARDS_FOR_EACH_CPU * cores))))
+
+
+def _in_order(ray: Any, tasks: Iterator[Any], *, at_once: int) -> Iterator[Any]:
+    """Results in the order of the tasks, of which so many at most are begun or wait to be taken."""
+    begun: list[Any] = []
+    for task in tasks:
+        begun.append(task)
+        if len(begun) == at_once:
+            yield _result(ray, begun.pop(0))
+    for task in begun:
+        yield _result(ray, task)
+
+
+def _result(ray: Any, task: Any) -> Any:
+    try:
+        return ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+
+
+def _joined_votes(parts: Sequence[Votes]) -> Votes:
+    num_classes = max(part.counts.shape[1] for part in parts)
+    counts = [np.pad(part.counts, ((0, 0), (0, num_classes - part.counts.shape[1]))) for part in parts]
+    return Votes(
+        counts=np.concatenate(counts),
+        sigma=parts[0].sigma,
+        keys=np.concatenate([part.keys for part in parts]),
+        spans=parts[0].spans,
+        executions=tuple(dict.fromkeys(execution for part in parts for execution in part.executions)),
+    )

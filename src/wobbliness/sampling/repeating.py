@@ -1,0 +1,76 @@
+"""The check of a whole measurement by a second one: the same votes in another order and in blocks of another size.
+
+Rounding at another block size may change a label, and always changes the same one. Chance, or a count of calls, changes others
+each time. So images whose votes differ are measured again, as the first time and as the second.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Int
+
+from wobbliness.classifiers.base import DeviceCounter
+from wobbliness.sampling.plan import Plan
+
+MOST_CHANGED = 1e-4  # share of labels that rounding may change at another block size; one label always may
+
+CountVotes: TypeAlias = Callable[[Plan], np.ndarray]
+
+
+def require_repeated(plan: Plan, block_size: int, counts: Int[np.ndarray, "N S K"], count_votes: CountVotes) -> None:
+    """Measures a second time and compares.
+
+    Args:
+        plan: of the first time.
+        block_size: copies that were classified at once then.
+        counts: the votes of then.
+        count_votes: measures a plan.
+
+    Raises:
+        ValueError: other votes than rounding explains.
+    """
+    order = np.arange(len(plan.images))[::-1]
+    other_size = max(1, block_size // 2)
+    again = _in_order(count_votes(_part(plan, order, other_size)), order)
+    differs = _rows_that_differ(counts, again)
+    if not differs.size:
+        return
+    rows = order[::-1] if isinstance(plan.classifier, DeviceCounter) else differs  # there blocks hold several images
+    first, second = (count_votes(_part(plan, rows, size)) for size in (block_size, other_size))
+    is_repeated = not _rows_that_differ(first, counts[rows]).size and not _rows_that_differ(second, again[rows]).size
+    changed, most = _num_changed(counts, again), max(1.0, MOST_CHANGED * int(counts.sum()))
+    if is_repeated and changed <= most:
+        return
+    why = f"; it depends on the size of a block ({block_size} and {other_size})" if is_repeated else ""
+    raise ValueError(
+        "expected a classifier that gives the same answers to the same images, got other votes the second time for "
+        f"{len(differs)} of {len(counts)} images{why}"
+    )
+
+
+def _part(plan: Plan, rows: np.ndarray, block_size: int) -> Plan:
+    return replace(plan, images=plan.images[rows], keys=plan.keys[rows], block_size=block_size)
+
+
+def _in_order(counts: np.ndarray, order: np.ndarray) -> np.ndarray:
+    sorted_counts = np.empty_like(counts)
+    sorted_counts[order] = counts
+    return sorted_counts
+
+
+def _rows_that_differ(counts: Int[np.ndarray, "N S K"], again: Int[np.ndarray, "N S L"]) -> Int[np.ndarray, " D"]:
+    return np.flatnonzero((np.subtract(*_as_wide(counts, again)) != 0).any(axis=(1, 2)))
+
+
+def _num_changed(counts: Int[np.ndarray, "N S K"], again: Int[np.ndarray, "N S L"]) -> int:
+    """Labels that must have changed at least."""
+    return int(np.abs(np.subtract(*_as_wide(counts, again))).sum()) // 2
+
+
+def _as_wide(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both with a column for each class that one of them has."""
+    wide = max(one.shape[-1], other.shape[-1])
+    first, second = (np.pad(counts, [(0, 0), (0, 0), (0, wide - counts.shape[-1])]) for counts in (one, other))
+    return first, second

@@ -1,0 +1,211 @@
+"""How images are settled: the next draws of all open ones in full blocks, a look at the votes, and again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+
+from wobbliness.classifiers.base import DeviceCounter
+from wobbliness.perturbations.gaussian import NormalStream, Scratch
+from wobbliness.runtime.progress import Advance
+from wobbliness.runtime.threads import Items, check_stopped, share_items
+from wobbliness.sampling.plan import NOISE_VALUES, Plan, Prepared
+from wobbliness.statistics.sequential.boundaries import Boundaries
+
+STEP = 5  # draws of an image between two looks
+TABLES = ("most_beyond", "least_strays")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rules:
+    """The boundaries of each threshold, and which of them an image has."""
+
+    most_beyond: Int[np.ndarray, "T D B"]
+    least_strays: Int[np.ndarray, "T D C"]
+    index: Int[np.ndarray, " N"]
+
+    @classmethod
+    def of(
+        cls, boundaries: Callable[[float], Boundaries], threshold: float | Float[np.ndarray, " N"], num_images: int
+    ) -> "Rules":
+        """Of the threshold of all images, or of each; those of several thresholds must not split strays."""
+        values, index = np.unique(np.broadcast_to(threshold, num_images), return_inverse=True)
+        rules = [boundaries(float(value)) for value in values]
+        most_beyond, least_strays = (np.stack([getattr(rule, name) for rule in rules]) for name in TABLES)
+        return cls(most_beyond=most_beyond, least_strays=least_strays, index=index)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tally:
+    """What is known of each image; every row is written by the one thread that has the image."""
+
+    counts: Int[np.ndarray, "N K"]
+    draws: Int[np.ndarray, " N"]
+    first: Int[np.ndarray, " N"]  # class of draw 1
+    second: Int[np.ndarray, " N"]  # class of the first draw that named another one; -1 before it
+    verdict: Int[np.ndarray, " N"]  # 1 below, 0 not below, -1 open
+
+    @classmethod
+    def of(cls, num_images: int, num_classes: int) -> "Tally":
+        """Before the first draw."""
+        zeros = np.zeros(num_images, dtype=np.int64)
+        counts = np.zeros((num_images, num_classes), np.int64)
+        return cls(counts=counts, draws=zeros, first=zeros.copy(), second=zeros - 1, verdict=zeros - 1)
+
+    def judge(self, images: Int[np.ndarray, " M"], rules: Rules) -> None:
+        """Settles what the votes of these images settle."""
+        draws, counts, rule = self.draws[images], self.counts[images], rules.index[images]
+        rows = np.arange(len(images))
+        strays_of_first = draws - counts[rows, self.first[images]]
+        of_second = np.where(self.second[images] < 0, 0, counts[rows, self.second[images]])
+        column = np.minimum(of_second, rules.most_beyond.shape[2] - 1)
+        is_below = strays_of_first - column <= rules.most_beyond[rule, draws, column]
+        two_leaders = np.partition(counts, -2, axis=1)[:, -2:]
+        column = np.minimum(draws - two_leaders.sum(axis=1), rules.least_strays.shape[2] - 1)
+        is_above = draws - two_leaders[:, 1] >= rules.least_strays[rule, draws, column]
+        self.verdict[images] = np.where(is_below, 1, np.where(is_above, 0, -1))
+
+    def is_over(self, images: Int[np.ndarray, " M"], max_draws: int) -> Bool[np.ndarray, " M"]:
+        """Whether images are settled or have no draws left."""
+        return np.asarray((self.verdict[images] >= 0) | (self.draws[images] == max_draws))
+
+
+def settle(plan: Plan, prepared: Prepared, rules: Rules, advance: Advance) -> Tally:
+    """Draws until every image is settled or has no draws left.
+
+    Args:
+        plan: what is drawn.
+        prepared: the plan's classifier, which knows how many classes there are.
+        rules: when an image is settled.
+        advance: called with the number of images just settled.
+
+    Raises:
+        CompanyError: as for `BlockWatch`.
+    """
+    tally = Tally.of(len(plan.images), plan.classifier.num_classes or 1)
+    if isinstance(plan.classifier, DeviceCounter):
+        _settle_on_device(plan, plan.classifier, rules, tally, prepared.execution.block_size or 1, advance)
+        return tally
+    share_items(
+        lambda items: _Pool(plan, prepared, rules, tally).work(items),
+        len(plan.images),
+        workers=plan.num_workers,
+        advance=advance,
+    )
+    return tally
+
+
+def _settle_on_device(
+    plan: Plan, classifier: DeviceCounter, rules: Rules, tally: Tally, block_size: int, advance: Advance
+) -> None:
+    """All open images in step, with the draws that `measure` makes there."""
+    open_images, max_draws = np.arange(len(plan.images)), len(plan.span)
+    for start, stop in _looks(max_draws):
+        counts = classifier.count_votes(
+            plan.images[open_images],
+            plan.keys[open_images],
+            plan.sigmas,
+            seed=plan.seed,
+            draws=range(plan.span.start + start, plan.span.start + stop),
+            block_size=block_size,
+            advance=lambda _: None,
+        )[:, 0]
+        if start == 0:
+            tally.first[open_images] = counts.argmax(axis=1)
+        tally.second[open_images] = _drawn_seconds(plan, tally, open_images, counts)
+        tally.counts[open_images] += counts
+        tally.draws[open_images] = stop
+        if stop % STEP and stop < max_draws:
+            continue
+        tally.judge(open_images, rules)
+        is_over = tally.is_over(open_images, max_draws)
+        advance(int(is_over.sum()))
+        open_images = open_images[~is_over]
+        if not open_images.size:
+            return
+
+
+def _drawn_seconds(
+    plan: Plan, tally: Tally, images: Int[np.ndarray, " M"], counts: Int[np.ndarray, "M K"]
+) -> Int[np.ndarray, " M"]:
+    """Classes of the first strays. The device tells no order of draws, and all are as likely: one of the strays is drawn."""
+    second, strays = np.array(tally.second[images]), counts.copy()
+    strays[np.arange(len(images)), tally.first[images]] = 0
+    for row in np.flatnonzero((second < 0) & strays.any(axis=1)):
+        rng = np.random.default_rng(np.random.SeedSequence([plan.seed, int(plan.keys[images[row]])]))
+        second[row] = rng.choice(strays.shape[1], p=strays[row] / strays[row].sum())
+    return second
+
+
+def _looks(max_draws: int) -> list[tuple[int, int]]:
+    """The first draw by itself, which names the class that strays are told from, then up to each look."""
+    ends = sorted({1, *range(STEP, max_draws, STEP), max_draws})
+    return list(zip([0, *ends], ends, strict=False))
+
+
+@dataclass(eq=False)
+class _Pool:
+    """The open images of one thread, whose next draws are packed into full blocks."""
+
+    plan: Plan
+    prepared: Prepared
+    rules: Rules
+    tally: Tally
+    scratch: Scratch = field(default_factory=Scratch)
+
+    def __post_init__(self) -> None:
+        self.block_size = self.prepared.execution.block_size or 1
+        rows = max(self.block_size, NOISE_VALUES // self.plan.images[0].size // self.block_size * self.block_size)
+        self._num_rows = min(rows, STEP * self.block_size)
+        self._capacity = max(1, self._num_rows // STEP)
+
+    def work(self, items: Items) -> None:
+        """Settles images until there are no more."""
+        streams: dict[int, NormalStream] = {}
+        while True:
+            check_stopped()
+            while len(streams) < self._capacity and (index := items.take()) is not None:
+                streams[index] = self._stream(index)
+            if not streams:
+                return
+            settled = self._look(streams)
+            for index in settled:
+                del streams[index]
+            items.finish(len(settled))
+
+    def _stream(self, index: int) -> NormalStream:
+        shape = self.plan.images[index].shape
+        return NormalStream(self.plan.seed, int(self.plan.keys[index]), shape, scratch=self.scratch)
+
+    def _look(self, streams: dict[int, NormalStream]) -> list[int]:
+        """Makes the next draws of every open image; the images that are settled by them or have no draws left."""
+        tally, open_images = self.tally, np.fromiter(streams, dtype=np.int64)
+        before = tally.draws[open_images]
+        steps = np.minimum(STEP, len(self.plan.span) - before)
+        labels = self.prepared.classify(self._noisy(streams, steps), self.block_size)[: steps.sum()]
+        starts = np.cumsum(steps) - steps
+        is_new = before == 0
+        tally.first[open_images[is_new]] = labels[starts[is_new]]
+        owners = np.repeat(open_images, steps)
+        is_first_stray = (labels != tally.first[owners]) & (tally.second[owners] < 0)
+        with_strays, where = np.unique(owners[is_first_stray], return_index=True)
+        tally.second[with_strays] = labels[is_first_stray][where]
+        np.add.at(tally.counts, (owners, labels), 1)
+        tally.draws[open_images] += steps
+        tally.judge(open_images, self.rules)
+        return [int(index) for index in open_images[tally.is_over(open_images, len(self.plan.span))]]
+
+    def _noisy(self, streams: dict[int, NormalStream], steps: np.ndarray) -> Float32[np.ndarray, "R ..."]:
+        """The perturbed copies, image after image; filled up to whole blocks, so that all blocks have one shape."""
+        shape = self.plan.images[0].shape
+        num_rows = -(-int(steps.sum()) // self.block_size) * self.block_size
+        rows = self.scratch.array("rows", (num_rows, *shape))
+        first = 0
+        for (index, stream), step in zip(streams.items(), steps, strict=True):
+            own = rows[first : first + step]
+            np.multiply(stream.take(int(step)), np.float32(self.plan.sigmas[0]), out=own)
+            own += np.asarray(self.plan.images[index], dtype=np.float32)
+            first += int(step)
+        rows[first:] = 0
+        return rows

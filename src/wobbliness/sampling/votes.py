@@ -1,0 +1,187 @@
+"""Votes: what a measurement leaves, and what can be read off it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, UInt64
+from scipy import special
+
+from wobbliness.classifiers.execution import Execution
+from wobbliness.statistics import entropy
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class DrawSpan:
+    """The draws `first` up to but not including `stop` of the noise of one seed."""
+
+    seed: int
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Votes:
+    """How often each class was named around each image, for noise of one standard deviation.
+
+    Attributes:
+        counts: `(N, K)` votes; each row sums to the number of draws.
+        sigma: standard deviation of the noise, in pixel units of [0, 1].
+        keys: `(N,)` noise keys of the images.
+        spans: which draws were made, by seed.
+        executions: how the forward passes were run; several where votes of different runs were added.
+    """
+
+    counts: Int[np.ndarray, "N K"]
+    sigma: float
+    keys: UInt64[np.ndarray, " N"]
+    spans: tuple[DrawSpan, ...]
+    executions: tuple[Execution, ...] = ()
+
+    def __post_init__(self) -> None:
+        for array in (self.counts, self.keys):
+            array.setflags(write=False)
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @property
+    def draws(self) -> int:
+        """Number of noisy copies of each image."""
+        return sum(span.stop - span.first for span in self.spans)
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the noise; None where votes of several seeds were added."""
+        seeds = {span.seed for span in self.spans}
+        return seeds.pop() if len(seeds) == 1 else None
+
+    @property
+    def execution(self) -> Execution | None:
+        """How the forward passes were run; None where that differs among votes that were added, or is not known."""
+        return self.executions[0] if len(self.executions) == 1 else None
+
+    @property
+    def probabilities(self) -> Float[np.ndarray, "N K"]:
+        """`(N, K)` shares of the votes: the estimate of p_k (Eq. 2)."""
+        return np.asarray(self.counts / self.draws)
+
+    @property
+    def wobbliness(self) -> Float[np.ndarray, " N"]:
+        """`(N,)` nats: the paper's W (Eq. 3), the plug-in entropy of the votes, from 0 (smooth) to log K."""
+        return entropy.plug_in_entropy(self.counts)
+
+    @property
+    def miller_madow(self) -> Float[np.ndarray, " N"]:
+        """`(N,)` nats: W with the Miller-Madow bias correction, for comparing different numbers of draws."""
+        return entropy.miller_madow_entropy(self.counts)
+
+    @property
+    def standard_error(self) -> Float[np.ndarray, " N"]:
+        """`(N,)` nats: standard error of W; for unanimous votes the 95 % upper bound of W, never a false 0."""
+        return entropy.entropy_standard_error(self.counts)
+
+    @property
+    def label(self) -> Int[np.ndarray, " N"]:
+        """`(N,)` the class named most often: the smoothed classifier's answer. The lowest class wins a tie."""
+        return np.asarray(self.counts.argmax(axis=1))
+
+    def upper_bound(self, confidence: float = 0.95) -> Float[np.ndarray, " N"]:
+        """`(N,)` nats: one-sided upper confidence bound of W."""
+        return entropy.entropy_upper_bound(self.counts, confidence=confidence)
+
+    def interval(self, confidence: float = 0.95) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
+        """Lower and upper ends, each `(N,)` nats, of a two-sided confidence interval of W."""
+        one_sided = (1 + entropy.checked_confidence(confidence)) / 2
+        return (
+            entropy.entropy_lower_bound(self.counts, confidence=one_sided),
+            entropy.entropy_upper_bound(self.counts, confidence=one_sided),
+        )
+
+    def certified_radius(
+        self, confidence: float = 0.999, *, label: Int[np.ndarray, " N"] | None = None
+    ) -> Float[np.ndarray, " N"]:
+        """L2 radius within which the smoothed classifier's answer cannot change (Cohen et al. 2019, Theorem 1).
+
+        R = sigma * Phi^-1(lower bound of p), with the one-sided Clopper-Pearson bound of the class's probability. Cohen et al.
+        choose the class from draws of its own; pass such a choice as `label` for their procedure. Without it the class is chosen
+        from the same votes, and the error is halved to pay for the choice: at most two classes can compete for a majority.
+
+        Args:
+            confidence: in (0, 1), of the certificate of each single image.
+            label: `(N,)` class of each image, chosen without these votes.
+
+        Returns:
+            `(N,)` distances in pixel units of [0, 1]; 0 where no class is certified (the smoothed classifier abstains).
+        """
+        error = 1 - entropy.checked_confidence(confidence)
+        chosen, error = (self.label, error / 2) if label is None else (np.asarray(label), error)
+        votes = np.take_along_axis(self.counts, chosen[:, None], axis=1)[:, 0]
+        lower = np.where(votes > 0, special.betaincinv(np.maximum(votes, 1), self.draws - votes + 1, error), 0.0)
+        return self.sigma * special.ndtri(np.maximum(lower, 0.5))
+
+    def __add__(self, other: "Votes") -> "Votes":
+        """Votes of more draws of the same images at the same sigma.
+
+        Raises:
+            ValueError: the images' keys or sigma differ, or some draws would count twice.
+        """
+        if not isinstance(other, Votes):
+            return NotImplemented
+        if self.sigma != other.sigma or not np.array_equal(self.keys, other.keys):
+            raise ValueError(f"expected votes of the same images at sigma {self.sigma}, got others at {other.sigma}")
+        num_classes = max(self.counts.shape[1], other.counts.shape[1])
+        mine, others = (np.pad(votes.counts, ((0, 0), (0, num_classes - votes.counts.shape[1]))) for votes in (self, other))
+        return Votes(
+            counts=mine + others,
+            sigma=self.sigma,
+            keys=self.keys,
+            spans=_merged(self.spans + other.spans),
+            executions=tuple(dict.fromkeys(self.executions + other.executions)),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep(Mapping[float, Votes]):
+    """Votes at several sigmas, from the same standard-normal draws: `sweep[0.1]` is the Votes at sigma 0.1."""
+
+    votes: tuple[Votes, ...]
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """The standard deviations, in the order they were asked for."""
+        return tuple(votes.sigma for votes in self.votes)
+
+    @property
+    def wobbliness(self) -> dict[float, Float[np.ndarray, " N"]]:
+        """W at each sigma, `(N,)` nats each."""
+        return {votes.sigma: votes.wobbliness for votes in self.votes}
+
+    def __getitem__(self, sigma: float) -> Votes:
+        for votes in self.votes:
+            if votes.sigma == sigma:
+                return votes
+        raise KeyError(f"expected one of the measured sigmas {self.sigmas}, got {sigma}")
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self.sigmas)
+
+    def __len__(self) -> int:
+        return len(self.votes)
+
+
+def _merged(spans: tuple[DrawSpan, ...]) -> tuple[DrawSpan, ...]:
+    """Sorted, with neighbours joined."""
+    merged: list[DrawSpan] = []
+    for span in sorted(spans):
+        last = merged[-1] if merged and merged[-1].seed == span.seed else None
+        if last and span.first < last.stop:
+            raise ValueError(
+                f"expected draws that were not counted before, got draws {span.first} to {min(span.stop, last.stop) - 1} "
+                f"of seed {span.seed} twice; measure with another seed or first_draw"
+            )
+        if last and span.first == last.stop:
+            merged[-1] = DrawSpan(seed=span.seed, first=last.first, stop=span.stop)
+        else:
+            merged.append(span)
+    return tuple(merged)

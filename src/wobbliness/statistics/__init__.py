@@ -1,0 +1,1 @@
+"""Entropy, tests, curves and sequential tests; numpy and scipy only."""

@@ -1,0 +1,1 @@
+"""Sequential tests that decide with the fewest draws."""

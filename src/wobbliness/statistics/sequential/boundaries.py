@@ -1,0 +1,261 @@
+"""When enough draws were made: boundaries for sequential decisions about W.
+
+All rests on strays, the votes for other classes than a given one (see `wobbliness.statistics.sequential.disagreement`). A
+decision rejects "W is at least the threshold", or "W is below it", where the likelihood of the strays seen under a mixture of
+shares is large beside their largest likelihood under what is to be rejected. How large follows from the largest number of draws:
+the evidence asked for is lowered until the exact probability of a wrong decision, in the hardest case, is the error rate.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import special
+
+from wobbliness.statistics.sequential import runner_up as split_strays
+from wobbliness.statistics.sequential.disagreement import (
+    FEW_STRAYS,
+    MANY_STRAYS,
+    UNANIMOUS_WEIGHT,
+    log_likelihood_at_least,
+    log_likelihood_at_most,
+    log_mixture,
+    share_of_largest_entropy,
+    share_of_smallest_entropy,
+    smallest_entropy,
+)
+
+CALIBRATION_STEPS = 12
+ABOVE_SHARE = 0.4
+FEW_STRAYS_PATIENT, UNANIMOUS_WEIGHT_PATIENT = ((0.49, 4.0, 160.0), (0.49, 2.0, 30.0)), 0.02
+"""The mixture for the true W: it keeps error rate for the last draws, so that fewer images stay undecided."""
+
+StrayChance = Callable[[int, Int[np.ndarray, " S"]], Float[np.ndarray, " S"]]
+"""Gives the probability that the next draw is a stray after n draws with so many strays, in the hardest case to be rejected."""
+
+LogLikelihood = Callable[[Int[np.ndarray, "..."], Int[np.ndarray, "..."]], Float[np.ndarray, "..."]]
+"""Gives the largest log-likelihood of (draws, strays) in order, under what is to be rejected."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Boundaries:
+    """At which numbers of strays an image is settled.
+
+    Strays of an image may be split in two, those of one class and those beyond it; tables with a single column do not split them.
+    The last column of a table stands for all larger numbers.
+
+    Attributes:
+        most_beyond: `(max_draws + 1, B)` after n draws, b of which named the first stray's class, W is called below the threshold
+            where at most this many others named another class than draw 1; -1 where no number suffices.
+        least_strays: `(max_draws + 1, C)` after n draws, c of which named neither of the two classes named most often, W is
+            called not below where the leading class lacks at least so many.
+    """
+
+    most_beyond: Int[np.ndarray, "D B"]
+    least_strays: Int[np.ndarray, "D C"]
+
+
+@lru_cache
+def true_boundaries(threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1) -> Boundaries:
+    """Boundaries for the true W, that of infinitely many draws; strays are split where that can be done (`split_strays`).
+
+    The guarantee and the arguments are those of `plain_boundaries`. The tables take a second to work out.
+    """
+    if not split_strays.can_split(threshold, num_classes=num_classes, max_draws=max_draws):
+        return plain_boundaries(
+            threshold, num_classes=num_classes, error_rate=error_rate, max_draws=max_draws, look_every=look_every
+        )
+    limits: dict[str, Any] = {"num_classes": num_classes, "error_rate": error_rate, "max_draws": max_draws}
+    return Boundaries(
+        most_beyond=split_strays.most_beyond(threshold, **limits, look_every=look_every),
+        least_strays=split_strays.least_strays(threshold, **limits, look_every=look_every),
+    )
+
+
+@lru_cache(maxsize=1024)
+def plain_boundaries(threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1) -> Boundaries:
+    """Boundaries for the true W that do not split strays: quickly made, for many thresholds.
+
+    For an image with W at or above the threshold the probability of ever being called below is at most `error_rate`, and the
+    other way round. Each is a one-sided statement that spends all of `error_rate`, since only one of the two can be wrong.
+
+    Args:
+        threshold: nats, above 0 and below log K.
+        num_classes: K.
+        error_rate: in (0, 1), of each image.
+        max_draws: the most draws of an image.
+        look_every: draws between two looks; boundaries hold at looks only, and at the last draw.
+    """
+    least_share = share_of_largest_entropy(np.asarray(threshold), num_classes)
+    most_share = share_of_smallest_entropy(np.asarray(threshold), num_classes)
+    return _boundaries(
+        lambda draws, strays: log_likelihood_at_least(draws, strays, least_share),
+        lambda draws, strays: log_likelihood_at_most(draws, strays, most_share),
+        lambda _, strays: np.full(strays.shape, least_share),
+        lambda _, strays: np.full(strays.shape, most_share),
+        few_strays=FEW_STRAYS_PATIENT,
+        unanimous_weight=UNANIMOUS_WEIGHT_PATIENT,
+        error_rate=error_rate,
+        max_draws=max_draws,
+        look_every=look_every,
+    )
+
+
+def curtailed_boundaries(
+    threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1
+) -> Boundaries:
+    """Boundaries for the plug-in W that all `max_draws` draws together would give.
+
+    The draws of an image come in random order, so the first n are a sample without replacement of all. Whatever those are, the
+    probability of a decision that differs from theirs is at most `error_rate`.
+
+    Args:
+        threshold: nats, above 0.
+        num_classes: K.
+        error_rate: in (0, 1), of each image.
+        max_draws: the number of draws that the threshold is meant for.
+        look_every: as for `true_boundaries`.
+    """
+    strays = np.arange(max_draws + 1)
+    reachable = _largest_plug_in(strays, max_draws, num_classes) >= threshold
+    certain = smallest_entropy(strays / max_draws) >= threshold
+    fewest = int(np.argmax(reachable)) if reachable.any() else max_draws + 1
+    most = int(np.argmax(certain)) - 1 if certain.any() else max_draws
+    return _curtailed_boundaries(fewest, most, error_rate=error_rate, max_draws=max_draws, look_every=look_every)
+
+
+@lru_cache(maxsize=1024)
+def _curtailed_boundaries(fewest: int, most: int, *, error_rate: float, max_draws: int, look_every: int) -> Boundaries:
+    """For W that is below the threshold only with less than `fewest` strays of the first class, and with `most` at most.
+
+    Many thresholds share these numbers, so each pair is worked out once. Of the error rate "not below" may use ABOVE_SHARE: such
+    images take few draws anyway, and most of the wrong decisions on real ones would be theirs.
+    """
+    return _boundaries(
+        lambda n, s: _log_hypergeometric(n, s, max_draws - 1, at_least=fewest),
+        lambda n, s: _log_hypergeometric(n, s, max_draws, at_most=most),
+        lambda n, s: _chance_without_replacement(n, s, max_draws - 1, fewest),
+        lambda n, s: _chance_without_replacement(n, s, max_draws, most),
+        few_strays=FEW_STRAYS,
+        unanimous_weight=UNANIMOUS_WEIGHT,
+        error_rate=error_rate,
+        above_share=ABOVE_SHARE,
+        max_draws=max_draws,
+        look_every=look_every,
+    )
+
+
+def _chance_without_replacement(num_draws: int, strays: Int[np.ndarray, " S"], population: int, total: int) -> np.ndarray:
+    """Probability that the next draw is one of `total` strays of a population, after so many."""
+    return np.clip((min(total, population) - strays) / (population - num_draws), 0.0, 1.0)
+
+
+def _boundaries(
+    rejected_below: LogLikelihood,
+    rejected_above: LogLikelihood,
+    stray_below: StrayChance,
+    stray_above: StrayChance,
+    *,
+    few_strays: tuple[tuple[float, float, float], ...],
+    unanimous_weight: float,
+    error_rate: float,
+    max_draws: int,
+    look_every: int,
+    above_share: float = 1.0,
+) -> Boundaries:
+    draws = np.arange(max_draws + 1)
+    after_first, is_look = np.maximum(draws - 1, 0), (draws % look_every == 0) | (draws == max_draws)
+
+    def most_below(needed: float) -> Int[np.ndarray, " D"]:
+        def holds(strays: np.ndarray) -> np.ndarray:
+            evidence = log_mixture(after_first, strays, few_strays, unanimous_weight) - rejected_below(after_first, strays)
+            return np.asarray((evidence >= needed) & (strays <= after_first))
+
+        first_kept = np.where(holds(np.zeros_like(draws)), _search(holds, np.zeros_like(draws), draws + 1), -1)
+        return np.where(is_look & (draws > 0), first_kept, -1)
+
+    def least_above(needed: float) -> Int[np.ndarray, " D"]:
+        def holds(strays: np.ndarray) -> np.ndarray:
+            return np.asarray(log_mixture(draws, strays, MANY_STRAYS, 0.0) - rejected_above(draws, strays) >= needed)
+
+        last_kept = np.where(holds(draws), _search(holds, draws, np.full_like(draws, -1)), max_draws + 1)
+        return np.where(is_look & (draws > 0), last_kept, max_draws + 1)
+
+    def chance_below(needed: float) -> float:
+        boundary = most_below(needed)
+        return _chance_to_cross(lambda n, strays: strays <= boundary[n + 1], max_draws - 1, stray_below)
+
+    def chance_above(needed: float) -> float:
+        boundary = least_above(needed)
+        return _chance_to_cross(lambda n, strays: strays >= boundary[n], max_draws, stray_above)
+
+    return Boundaries(
+        most_beyond=most_below(_smallest_evidence(chance_below, error_rate))[:, None],
+        least_strays=least_above(_smallest_evidence(chance_above, above_share * error_rate))[:, None],
+    )
+
+
+def _smallest_evidence(chance: Callable[[float], float], error_rate: float) -> float:
+    """The least log-evidence to ask for, so that a wrong decision has at most the chance `error_rate` within all draws.
+
+    Ville's inequality asks for log(1 / error_rate), which is right for any number of draws and too much for a known one.
+    """
+    enough, too_little = -np.log(error_rate), 0.0
+    for _ in range(CALIBRATION_STEPS):
+        middle = (enough + too_little) / 2
+        enough, too_little = (middle, too_little) if chance(middle) <= error_rate else (enough, middle)
+    return float(enough)
+
+
+def _chance_to_cross(is_crossed: Callable[[int, np.ndarray], np.ndarray], num_draws: int, stray: StrayChance) -> float:
+    """Exact probability that the strays of a sequence of draws ever cross a boundary."""
+    strays = np.arange(num_draws + 1)
+    inside, crossed = np.zeros(num_draws + 1), 0.0
+    inside[0] = 1.0
+    for n in range(num_draws + 1):
+        out = is_crossed(n, strays) & (strays <= n)
+        crossed += float(inside[out].sum())
+        inside[out] = 0.0
+        if n < num_draws:
+            one_more = inside * stray(n, strays)
+            inside -= one_more
+            inside[1:] += one_more[:-1]
+    return crossed
+
+
+def _search(holds: Callable[[np.ndarray], np.ndarray], yes: np.ndarray, no: np.ndarray) -> np.ndarray:
+    """The integer next to `no` for which a monotone statement still holds, between `yes`, where it does, and `no`, where not."""
+    while (np.abs(yes - no) > 1).any():
+        middle = (yes + no) // 2
+        holding = holds(np.clip(middle, 0, None)) & (np.abs(yes - no) > 1)
+        yes, no = np.where(holding, middle, yes), np.where(holding | (np.abs(yes - no) <= 1), no, middle)
+    return yes
+
+
+def _log_hypergeometric(
+    draws: np.ndarray, strays: np.ndarray, population: int, *, at_least: int = 0, at_most: int | None = None
+) -> Float[np.ndarray, "..."]:
+    """Largest log-probability of the draws in order, without replacement, with the strays of the population within limits."""
+    limit = population if at_most is None else min(at_most, population)
+    likeliest = np.floor(strays * (population + 1) / np.maximum(draws, 1))
+    total = np.clip(likeliest, min(at_least, population), limit)
+    left, strays_left = population - draws, total - strays
+    possible = (strays_left >= 0) & (strays_left <= left) & (at_least <= population)
+    with np.errstate(invalid="ignore"):
+        value = _log_choose(left, np.clip(strays_left, 0, np.maximum(left, 0))) - _log_choose(population, total)
+    return np.where(possible, value, -np.inf)
+
+
+def _log_choose(total: np.ndarray | int, chosen: np.ndarray) -> Float[np.ndarray, "..."]:
+    return np.asarray(special.gammaln(np.asarray(total) + 1) - special.gammaln(chosen + 1) - special.gammaln(total - chosen + 1))
+
+
+def _largest_plug_in(strays: np.ndarray, draws: int, num_classes: int) -> Float[np.ndarray, "..."]:
+    """Largest plug-in entropy of `draws` votes of which a class lacks `strays`: those spread evenly over the others."""
+    others = num_classes - 1
+    low, more = strays // others, strays % others
+    spread = (others - more) * special.entr(low / draws) + more * special.entr((low + 1) / draws)
+    return np.asarray(spread + special.entr(1 - strays / draws))

@@ -1,0 +1,1 @@
+"""What a study does for each kind of cell."""

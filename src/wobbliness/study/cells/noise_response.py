@@ -1,0 +1,35 @@
+"""How a network answers to images of noise alone (Erichson et al., SDM 2021, arXiv 2008.00123)."""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from wobbliness.statistics.entropy import plug_in_entropy
+from wobbliness.study.specs import ResponseSpec
+from wobbliness.study.training.train import logits_of
+
+CONFIDENT = 0.95  # top softmax score from which an answer to pure noise counts as confident
+
+
+def noise_response(network: nn.Module, image_shape: tuple[int, ...], spec: ResponseSpec) -> pd.DataFrame:
+    """One row per noise level: share of confident answers, mean top softmax score, entropy of the named classes in nats.
+
+    The share of confident answers over the level is Erichson et al.'s titration curve.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence(spec.seed))
+    noise = rng.standard_normal((spec.num_images, *image_shape), dtype=np.float32)
+    rows = []
+    for level in spec.levels:
+        scores = torch.softmax(logits_of(network, noise * np.float32(level)), dim=1).numpy()
+        votes = np.bincount(scores.argmax(axis=1), minlength=scores.shape[1])
+        top = scores.max(axis=1)
+        rows.append(
+            {
+                "level": level,
+                "confident_share": float((top >= CONFIDENT).mean()),
+                "mean_top_score": float(top.mean()),
+                "entropy_of_classes": float(plug_in_entropy(votes[None])[0]),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,76 @@
+"""What a claim and a finding are, and the words and thresholds of the verdicts."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from wobbliness.study.tables.comparisons import CHOSEN_COLUMNS, full_batches
+from wobbliness.study.tables.tables import Tables
+
+REPRODUCED, NOT_REPRODUCED, NOT_MEASURED, REPORTED = "reproduced", "not reproduced", "not measured", "reported"
+"""`reported` stands where the paper claims nothing and we measured all the same."""
+
+SAME = 0.05  # relative change below which a mean or spread counts as stable (C1)
+NO_SPREAD = 0.02  # nats: a standard deviation of W below it counts as none (C2)
+FAR_LOWER = 5.0  # factor between mean W of clean and active-trigger points (C3)
+SIGNIFICANT = 0.001  # p-value of the directional test (C3, C9)
+NOT_LOWER = 0.05  # p-value of the directional test above which a batch does not count as smoother (C4)
+CORRELATED, CORRELATED_PVALUE = -0.4, 0.01  # both coefficients at most, and both p-values below (C5, C6)
+TELLS_APART = 0.95  # area under the ROC curve (C7)
+TOLD_APART = 0.8  # area from which universal perturbations count as told apart (C8)
+NEARLY_ALL = 0.95  # share of Neural Cleanse candidates, and of their success on training data (C9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A claim of the paper.
+
+    Attributes:
+        id: C1 to C9; X1 to X3 are questions beside them.
+        topic: the claim in a few words.
+        claim: what is claimed, in a sentence.
+        paper: where, and with which figure.
+        rule: when we call it reproduced.
+    """
+
+    id: str
+    topic: str
+    claim: str
+    paper: str
+    rule: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a study found of a claim."""
+
+    claim: Claim
+    ours: str
+    verdict: str
+    settings: str
+
+
+def batches_of(tables: Tables, claim: str) -> pd.DataFrame:
+    """Rows of the table of batches that belong to a claim."""
+    return tables.batches[tables.batches.claims.str.contains(claim)]
+
+
+def chosen_tests(tables: Tables, claim: str, kind: str, test: str) -> pd.DataFrame:
+    """The rows of whole batches at the sigma chosen for a test."""
+    rows = tables.tests[tables.tests.claims.str.contains(claim) & (tables.tests.kind == kind)]
+    return full_batches(rows[rows[CHOSEN_COLUMNS[test]]])
+
+
+def settings_of(tables: Tables, text: str) -> str:
+    """The settings of a finding, with the recipe and its seed."""
+    return f"recipe {tables.recipe.name}, seed {tables.recipe.seed}: {text}"
+
+
+def verdict(holds: bool) -> str:
+    """Reproduced or not."""
+    return REPRODUCED if holds else NOT_REPRODUCED
+
+
+def either(holds: bool, yes: str, no: str) -> str:
+    """One of two words."""
+    return yes if holds else no

@@ -1,0 +1,56 @@
+"""Pictures of a few measured points in a record: one below the other, as one PNG in base64."""
+
+import base64
+import io
+
+import numpy as np
+
+from wobbliness.runtime.errors import cause_of
+
+MOST_BYTES = 16_000  # pixels of a strip: a study's records stay small for version control
+MAX_PICTURE_BYTES = 2**20  # pixels of a single picture that is larger; the page holds dozens of them
+
+
+def strip(images: np.ndarray) -> str | None:
+    """The first of `(N, C, H, W)` images in [0, 1] as 8-bit PNG; None where they are neither grey nor colour, or very large."""
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or images[0].size > MAX_PICTURE_BYTES:
+        return None
+    pixels = _pixels(images[: max(1, MOST_BYTES // images[0].size)])
+    return base64.b64encode(_png(pixels.reshape(-1, *pixels.shape[2:]))).decode("ascii")
+
+
+def side_by_side(images: np.ndarray) -> bytes:
+    """`(N, C, H, W)` grey or colour images in [0, 1] in a row, as 8-bit PNG."""
+    return _png(np.concatenate(_pixels(images), axis=1))
+
+
+def pictures_of(text: str, height: int) -> np.ndarray:
+    """The `(N, C, H, W)` 8-bit pictures of a strip.
+
+    Raises:
+        ValueError: it is no PNG of grey or colour pictures of that height, or a very large one.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as picture:
+            if picture.mode not in ("L", "RGB") or picture.width * picture.height > MAX_PICTURE_BYTES or picture.height % height:
+                raise ValueError(f"{picture.width} x {picture.height} pixels of {picture.mode}")
+            pixels = np.asarray(picture)
+    except Exception as error:  # Pillow raises classes of its own
+        raise ValueError(f"expected a PNG of grey or colour pictures, got {cause_of(error)}") from error
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    return np.moveaxis(pixels.reshape(-1, height, *pixels.shape[1:]), -1, 1)
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    """`(N, H, W, C)` 8-bit values."""
+    return np.moveaxis(np.round(255 * np.clip(images, 0, 1)).astype(np.uint8), 1, -1)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(content, "PNG")
+    return content.getvalue()

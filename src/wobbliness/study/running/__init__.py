@@ -1,0 +1,1 @@
+"""Who does the cells: processes, Ray, locks, status."""

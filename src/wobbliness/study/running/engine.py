@@ -1,0 +1,64 @@
+"""What the runner asks of an engine: the thing that does cells, in this process, in others, or on other machines."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from wobbliness.study.specs import Cell
+
+CellProgress = Callable[[str, int, int], None]
+"""Called with (cell name, steps done, steps in all)."""
+
+
+class Result(Enum):
+    """How an attempt at a cell ended."""
+
+    DONE = "done"  # by this attempt, or by another runner before it
+    BUSY = "busy"  # another runner has it in work
+    FAILED = "failed"
+    CANNOT_WRITE = "cannot write"  # no fault of the cell's: no other cell would fare better
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A cell to be done.
+
+    Attributes:
+        cell: which one.
+        needs_weights: whether a record without its weights will not do.
+        known_failure: the attempt that failed before this run and is to be repeated; a later one, of another runner, is not.
+    """
+
+    cell: Cell
+    needs_weights: bool = False
+    known_failure: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a job."""
+
+    cell: str
+    result: Result
+    message: str = ""
+
+
+class Engine(Protocol):
+    """Does jobs, each under the lock of its cell (`wobbliness.study.running.run_cell.attempt`)."""
+
+    def has_room(self) -> bool:
+        """Whether a job can be taken now."""
+        ...
+
+    def submit(self, job: Job) -> None:
+        """Takes a job; only where there is room."""
+        ...
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """What has ended since, after waiting for the first of it for at most about so long."""
+        ...
+
+    def close(self) -> None:
+        """Stops whatever is in work, at once."""
+        ...

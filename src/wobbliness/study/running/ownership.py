@@ -1,0 +1,82 @@
+"""Whose study a folder is."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from wobbliness.runtime.field_limits import named
+from wobbliness.runtime.files import (
+    DAMAGED,
+    UNPACKING,
+    check_study_folder,
+    is_intact,
+    make_folder,
+    read_json,
+    remove_unfinished,
+    sealed,
+    set_aside,
+    unfinished_name,
+    write_json,
+)
+from wobbliness.runtime.progress import Notice, print_notice
+from wobbliness.study.recipes import Recipe, recipe_digest
+from wobbliness.study.records.locks import LOCKS, lock
+from wobbliness.study.records.record import STUDY_FILE
+from wobbliness.study.specs import SCHEMA_VERSION
+
+OWN_NAMES = {STUDY_FILE, LOCKS, DAMAGED, "records", "networks", "perturbations", "checkpoints", "failed"}
+OWN_NAMES |= {"tables", "figures", "report.html", UNPACKING}
+
+
+def claim_folder(out: Path, recipe: Recipe, *, notice: Notice = print_notice) -> None:
+    """Makes the output folder the recipe's own. May be called by several processes at once.
+
+    Raises:
+        ValueError: the folder holds another study, files that are no study at all, or a link.
+        CannotWrite: the folder cannot be written to.
+    """
+    check_study_folder(out)
+    if not _is_claimed(out, recipe):
+        if out.exists() and not (out.is_dir() and _is_unclaimed(out)):
+            raise ValueError(f"expected a new or empty output folder, or one of this study, got {out}")
+        make_folder(out)
+        with lock(out, "study", wait=True):
+            if not _is_claimed(out, recipe):
+                _write_study_file(out, recipe, notice)
+    for folder in ("records", "networks", "perturbations"):
+        make_folder(out / folder)
+
+
+def _is_claimed(out: Path, recipe: Recipe) -> bool:
+    """Whether the folder is the recipe's; not so where no one's name is on it, or none that can be read."""
+    try:
+        found = read_json(out / STUDY_FILE)
+    except ValueError:
+        return False
+    if not is_intact(found):
+        return False
+    if any(found.get(key) != value for key, value in _identity(recipe).items()):
+        raise ValueError(
+            f"expected a folder of recipe {recipe.name} with seed {recipe.seed}, got {out}, which belongs to "
+            f"{named(found.get('recipe'))} with seed {named(found.get('seed'))}"
+        )
+    return True
+
+
+def _is_unclaimed(out: Path) -> bool:
+    """Whether there is nothing, or only what a runner leaves that was stopped while it claimed the folder."""
+    names = {path.name for path in out.iterdir() if unfinished_name(path.name) != STUDY_FILE}
+    return not names or (names <= OWN_NAMES and bool(names & {LOCKS, STUDY_FILE}))
+
+
+def _identity(recipe: Recipe) -> dict[str, Any]:
+    return {"recipe": recipe.name, "seed": recipe.seed, "digest": recipe_digest(recipe)}
+
+
+def _write_study_file(out: Path, recipe: Recipe, notice: Notice) -> None:
+    if (out / STUDY_FILE).exists():
+        set_aside(out, out / STUDY_FILE)
+        notice(f"{STUDY_FILE} was damaged: set aside in {DAMAGED}/ and written anew")
+    remove_unfinished(out, [STUDY_FILE])
+    content = {"schema_version": SCHEMA_VERSION, **_identity(recipe), **asdict(recipe), "recipe": recipe.name}
+    write_json(out / STUDY_FILE, sealed(content))

@@ -1,0 +1,119 @@
+"""The engine that does cells in processes of this machine. A process that dies or hangs costs its cell and no other."""
+
+import time
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from wobbliness.runtime.progress import Notice
+from wobbliness.study.recipes import Recipe
+from wobbliness.study.records.integrity import remove_unfinished_of
+from wobbliness.study.running.engine import CellProgress, Job, Outcome
+from wobbliness.study.running.run_cell import Do, lose
+from wobbliness.study.running.worker_process import BEGUN, WorkerProcess
+
+
+class WorkerPool:
+    """Processes, started when they are first needed.
+
+    Args:
+        out: the study's folder.
+        recipe: the study.
+        do: does one cell.
+        num_workers: processes at most.
+        cell_timeout: seconds after which the process of a cell is killed; None for no limit.
+        progress: called with (cell name, steps done, steps in all).
+        notice: called with lines about oddities.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        recipe: Recipe,
+        do: Do,
+        *,
+        num_workers: int,
+        cell_timeout: float | None,
+        progress: CellProgress,
+        notice: Notice,
+    ) -> None:
+        self._out, self._recipe, self._do = out, recipe, do
+        self._num_workers, self._cell_timeout = num_workers, cell_timeout
+        self._progress, self._notice = progress, notice
+        self._idle: list[WorkerProcess] = []
+        self._busy: dict[WorkerProcess, float] = {}  # with the time at which each began its job
+
+    def has_room(self) -> bool:
+        """Whether fewer cells are in work than there may be processes."""
+        return len(self._busy) < self._num_workers
+
+    def submit(self, job: Job) -> None:
+        """Hands a job to an idle process or to a new one."""
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.send(job):
+                break
+            worker.kill()
+        else:
+            worker = WorkerProcess(self._out, self._recipe, self._do)
+            worker.send(job)
+            worker.job = job  # a process that died on its start is found out when it is waited for
+        self._busy[worker] = time.monotonic()
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """Outcomes of the processes that are ready, that died, or that took too long."""
+        if not self._busy:
+            time.sleep(seconds)
+            return []
+        by_connection = {worker.connection: worker for worker in self._busy}
+        ready = [by_connection[connection] for connection in wait(list(by_connection), seconds)]  # type: ignore[index]
+        outcomes = [outcome for worker in ready if (outcome := self._read(worker)) is not None]
+        return outcomes + [self._stop_late(worker) for worker in self._late()]
+
+    def close(self) -> None:
+        """Ends all processes; what those in work had begun to write is removed."""
+        for worker in self._busy:
+            self._kill(worker)
+        for worker in self._idle:
+            worker.dismiss()
+        for worker in self._idle:
+            worker.await_end()
+        self._idle, self._busy = [], {}
+
+    def _read(self, worker: WorkerProcess) -> Outcome | None:
+        """Passes on one message; an outcome frees the process."""
+        job, message = worker.job, worker.receive()
+        if job is None:
+            return None
+        if message is None:
+            return self._lose(worker, job, worker.cause_of_death())
+        if isinstance(message, Outcome):
+            del self._busy[worker]
+            self._idle.append(worker)
+            return message
+        if message == BEGUN:
+            self._busy[worker] = time.monotonic()
+        elif isinstance(message, str):
+            self._notice(message)
+        else:
+            self._progress(job.cell.name, *message)
+        return None
+
+    def _late(self) -> list[WorkerProcess]:
+        if self._cell_timeout is None:
+            return []
+        now = time.monotonic()
+        return [worker for worker, began in self._busy.items() if now - began > self._cell_timeout]
+
+    def _stop_late(self, worker: WorkerProcess) -> Outcome:
+        assert worker.job is not None
+        return self._lose(worker, worker.job, f"took longer than the limit of {self._cell_timeout:g} seconds for a cell")
+
+    def _lose(self, worker: WorkerProcess, job: Job, cause: str) -> Outcome:
+        """Takes the process out of the pool and keeps why; a fresh one takes its place when there is work."""
+        del self._busy[worker]
+        self._kill(worker)
+        return lose(self._out, job, cause)
+
+    def _kill(self, worker: WorkerProcess) -> None:
+        worker.kill()
+        remove_unfinished_of(self._out, worker.pid)

@@ -1,0 +1,127 @@
+"""A process that does one cell at a time for a runner and ends when the runner does."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from wobbliness.runtime.exit import end_quickly
+from wobbliness.runtime.quiet_libraries import quiet_libraries
+from wobbliness.study.recipes import Recipe
+from wobbliness.study.running.engine import Job, Outcome
+from wobbliness.study.running.run_cell import Do, attempt
+
+GRACE_SECONDS = 5.0
+PROGRESS_MESSAGES = 20  # of each cell
+BEGUN = ()  # the first message of a job: a process that is new has imported everything
+
+
+class WorkerProcess:
+    """The runner's end of a worker."""
+
+    def __init__(self, out: Path, recipe: Recipe, do: Do) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, out, recipe, do), daemon=True)
+        with _interrupts_held_back():
+            self._process.start()
+        theirs.close()
+        self.job: Job | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid or 0
+
+    def send(self, job: Job) -> bool:
+        """Hands over a job; False where the process is dead."""
+        try:
+            self.connection.send(job)
+        except OSError:
+            return False
+        self.job = job
+        return True
+
+    def receive(self) -> Any:
+        """The next message, BEGUN, `(done, total)`, a line or an Outcome; None where the process is dead."""
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError):
+            return None
+
+    def cause_of_death(self) -> str:
+        """Why the process ended, in one line."""
+        self._process.join()
+        code = self._process.exitcode or 0
+        if code == -signal.SIGKILL:
+            return "its process was killed (SIGKILL), as it happens where memory runs out"
+        if code < 0:
+            return f"its process was ended by {signal.Signals(-code).name}"
+        return f"its process ended with exit code {code}"
+
+    def dismiss(self) -> None:
+        """Has an idle process end by itself, so that it clears away what it made; `await_end` sees to it that it does."""
+        self.connection.close()
+
+    def await_end(self) -> None:
+        """Waits for a process that was dismissed, and ends it where that takes too long."""
+        self._process.join(GRACE_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """Ends the process at once."""
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """A process started in here never sees Ctrl-C, from its first instruction on; ours arrives afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(connection: "Connection[Any, Any]", out: Path, recipe: Recipe, do: Do) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides when to stop
+    threading.Thread(target=_end_with_runner, daemon=True).start()
+    end_quickly()
+    with quiet_libraries():
+        _do_jobs(connection, out, recipe, do)
+
+
+def _do_jobs(connection: "Connection[Any, Any]", out: Path, recipe: Recipe, do: Do) -> None:
+    while True:
+        try:
+            job: Job = connection.recv()
+            connection.send(_do_job(connection, out, job, recipe, do))
+        except (EOFError, OSError):
+            return
+
+
+def _do_job(connection: "Connection[Any, Any]", out: Path, job: Job, recipe: Recipe, do: Do) -> Outcome:
+    def report(done: int, total: int) -> None:
+        if done == total or done % max(1, total // PROGRESS_MESSAGES) == 0:
+            connection.send((done, total))
+
+    connection.send(BEGUN)
+    return attempt(out, job, recipe, do, report, connection.send)
+
+
+def _end_with_runner() -> None:
+    """Without its runner a worker would go on with a cell that the next runner waits for."""
+    runner = multiprocessing.parent_process()
+    if runner is not None:
+        wait([runner.sentinel])
+        os._exit(1)

@@ -1,0 +1,1 @@
+"""Tables of a study, formed from its records."""

@@ -1,0 +1,171 @@
+"""Comparisons of batches, from the table of points: sigma chosen on clean ones, batch tests, ROC curves, negative controls."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from wobbliness.detectors.noise_level import (
+    BatchTest,
+    choose_sigma,
+    directional_pvalues,
+    levene_pvalues,
+    levene_pvalues_all_points,
+)
+from wobbliness.statistics.row_tests import levene_rows, mann_whitney_rows
+from wobbliness.statistics.two_sample import rate
+from wobbliness.study.recipes import Recipe
+
+Pair = tuple[np.ndarray, np.ndarray]
+"""W of a clean batch and of a suspect one."""
+
+PAPER_BATCH = 25  # points of each batch in the paper's Fig. 4
+LEVEL = 0.05  # of the negative controls
+
+TESTS: dict[str, BatchTest] = {
+    "levene": levene_pvalues,
+    "levene, all points": levene_pvalues_all_points,
+    "directional": directional_pvalues,
+}
+"""The three tests by the name they bear in tables and figures. Each is judged at the sigma chosen for it on clean points."""
+
+PVALUE_COLUMNS = {
+    "levene": "levene_pvalue",
+    "levene, all points": "levene_pvalue_all_points",
+    "directional": "directional_pvalue",
+}
+CHOSEN_COLUMNS = {test: f"{column}_chosen" for test, column in PVALUE_COLUMNS.items()}
+"""Columns of the table of tests: p-value, and whether its row's sigma is the one chosen for that test on that network."""
+
+WORKS = 0.5  # share of attacker's labels from which a trigger counts as working, trained on or not
+
+CONTROL_KINDS = (
+    "clean against clean",
+    "clean network, trigger",
+    "poisoned network, other trigger",
+    "poisoned network, other trigger that works",
+)
+
+SIGMA_KEYS = ["claims", "network", "batch_size"]
+
+
+def choose_sigmas(points: pd.DataFrame) -> pd.DataFrame:
+    """Chosen on the calibration batch of each network, for each test."""
+    rows: list[dict[str, object]] = []
+    calibration = points[points.batch == "calibration"] if len(points) else points
+    if calibration.empty:
+        return pd.DataFrame(columns=[*SIGMA_KEYS, "test", "sigma", "power", "reached"])
+    for keys, group in calibration.groupby(SIGMA_KEYS, sort=False):
+        clean_w = {sigma: rows.wobbliness.to_numpy() for sigma, rows in group.groupby("sigma")}
+        for name, test in TESTS.items():
+            choice = choose_sigma(clean_w, batch_size=keys[-1], test=test)
+            rows.append(dict(zip(SIGMA_KEYS, keys, strict=True)) | {"test": name, **vars(choice)})
+    return pd.DataFrame(rows)
+
+
+def batch_tests(points: pd.DataFrame, sigma: pd.DataFrame) -> pd.DataFrame:
+    """Each suspect batch, and the second clean one, against the clean batch of its network, where both are recorded."""
+    rows: list[dict[str, object]] = []
+    pairs: list[Pair] = []
+    if points.empty:
+        return points
+    for (network, batch_size, at), group in points.groupby(["network", "batch_size", "sigma"], sort=False):
+        clean = group[group.batch == "clean"].wobbliness.to_numpy()
+        if clean.size == 0:
+            continue
+        chosen = sigma[(sigma.network == network) & (sigma.batch_size == batch_size)].set_index("test").sigma
+        keys = {"network": network, "batch_size": batch_size, "sigma": at}
+        keys |= {column: bool(chosen[test] == at) for test, column in CHOSEN_COLUMNS.items()}
+        for row, pair in _suspect_pairs(clean, group):
+            rows.append(keys | row)
+            pairs.append(pair)
+    return pd.concat([pd.DataFrame(rows), _tests(pairs)], axis=1)
+
+
+def _suspect_pairs(clean: np.ndarray, group: pd.DataFrame) -> Iterator[tuple[dict[str, object], Pair]]:
+    suspects = group[group.batch.isin(["suspect", "second clean"])]
+    names = ["claims", "batch", "trigger", "kind", "is_other_class"]
+    for keys, suspect in suspects.groupby(names, sort=False):
+        limit = min(len(clean), len(suspect))
+        for size in sorted({min(PAPER_BATCH, limit), limit}):
+            success = {"attack_success": suspect.accuracy_on_attacker_labels.iloc[0]}
+            row = dict(zip(names, keys, strict=True)) | success | {"is_full": size == limit}
+            yield row, (clean[:size], suspect.wobbliness.to_numpy()[:size])
+
+
+def _tests(pairs: Sequence[Pair]) -> pd.DataFrame:
+    """All tests of each pair of batches, in their order."""
+    frames = []
+    for places, clean, suspect in _stacks(pairs):
+        levene, directional = levene_rows(clean, suspect), mann_whitney_rows(clean, suspect)
+        columns = {
+            "num_points": clean.shape[1],
+            "clean_mean": clean.mean(axis=1),
+            "suspect_mean": suspect.mean(axis=1),
+            "levene_pvalue": levene.pvalue,
+            "num_removed_clean": levene.num_removed_clean,
+            "num_removed_suspect": levene.num_removed_suspect,
+            "levene_pvalue_all_points": levene.pvalue_all_points,
+            "directional_pvalue": directional.pvalue,
+            "effect_size": directional.statistic / (clean.shape[1] * suspect.shape[1]),
+        }
+        frames.append(pd.DataFrame(columns, index=places))
+    return pd.concat(frames).sort_index() if frames else pd.DataFrame()
+
+
+def _stacks(pairs: Iterable[Pair]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+    """The pairs of each size, as rows, after their places among all."""
+    of_size: defaultdict[tuple[int, int], list[tuple[int, Pair]]] = defaultdict(list)
+    for place, (clean, suspect) in enumerate(pairs):
+        of_size[clean.size, suspect.size].append((place, (clean, suspect)))
+    for group in of_size.values():
+        clean_rows, suspect_rows = (np.stack([pair[side] for _, pair in group]) for side in (0, 1))
+        yield [place for place, _ in group], clean_rows, suspect_rows
+
+
+def full_batches(tests: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the table of tests that compare whole batches, not the paper's smaller ones."""
+    return tests[tests.is_full]
+
+
+def negative_controls(points: pd.DataFrame, sigma: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+    """Random pairs of batches without an active trigger, at the sigma chosen for each test: how often is p below the level?"""
+    rows = []
+    for name, test in TESTS.items():
+        pools = _control_pools(points, sigma[sigma.test == name]) if len(points) else []
+        for kind in dict.fromkeys(kind for kind, _, _ in pools):
+            pairs = _random_pairs([(clean, suspect) for of_kind, clean, suspect in pools if of_kind == kind], recipe)
+            num_below = sum(int(np.sum(test(clean, suspect) <= LEVEL)) for _, clean, suspect in _stacks(pairs))
+            below = rate(num_below, recipe.control_pairs)
+            rows.append({"pairs": kind, "test": name, "level": LEVEL, "batch_size": recipe.control_points, **vars(below)})
+    return pd.DataFrame(rows)
+
+
+def _control_pools(points: pd.DataFrame, sigma: pd.DataFrame) -> list[tuple[str, np.ndarray, np.ndarray | None]]:
+    """(kind of pair, W of clean points, W of triggered points or None for clean against clean) of each network and trigger."""
+    pools: list[tuple[str, np.ndarray, np.ndarray | None]] = []
+    for row in sigma.itertuples():
+        here = points[(points.network == row.network) & (points.batch_size == row.batch_size) & (points.sigma == row.sigma)]
+        clean = here[here.kind == "clean"].wobbliness.to_numpy()
+        pools.append(("clean against clean", clean, None))
+        for _, group in here[here.kind == "inactive"].groupby("trigger", sort=False):
+            pools.append((_inactive_kind(group), clean, group.wobbliness.to_numpy()))
+    return sorted(pools, key=lambda pool: CONTROL_KINDS.index(pool[0]))
+
+
+def _inactive_kind(batch: pd.DataFrame) -> str:
+    """Some patterns set off a backdoor that was planted with another one: they are untrained, but hardly inactive."""
+    success = batch.accuracy_on_attacker_labels.iloc[0]
+    if success is None or np.isnan(success):
+        return CONTROL_KINDS[1]
+    return CONTROL_KINDS[3] if success >= WORKS else CONTROL_KINDS[2]
+
+
+def _random_pairs(pools: list[tuple[np.ndarray, np.ndarray | None]], recipe: Recipe) -> Iterator[Pair]:
+    rng = np.random.default_rng(np.random.SeedSequence(recipe.seed))
+    for index in range(recipe.control_pairs):
+        clean, suspect = pools[index % len(pools)]
+        size = min(recipe.control_points, len(clean) // 2 if suspect is None else min(len(clean), len(suspect)))
+        drawn = rng.permutation(clean)
+        yield drawn[:size], drawn[size : 2 * size] if suspect is None else rng.permutation(suspect)[:size]

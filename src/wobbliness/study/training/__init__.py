@@ -1,0 +1,1 @@
+"""Networks, data and the training of what a study measures."""

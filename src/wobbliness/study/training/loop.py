@@ -1,0 +1,95 @@
+"""Adam along a half cosine, one step at a time, stopped and gone on with at any of them."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from wobbliness.attacks.gradients.adam import Adam
+from wobbliness.classifiers.torch_module import device_of
+from wobbliness.study.specs import NetworkSpec
+from wobbliness.study.training.checkpoints import TrainingState
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+class Descent:
+    """The steps of one training: their order, the optimiser, the learning rate, and the loss of each.
+
+    Args:
+        network: what is trained, on any device.
+        spec: epochs, batch size, learning rate and seed.
+        num_images: in the training set.
+
+    Attributes:
+        losses: `(E, S)` of each epoch and step, on the network's device; 0 where it is still to come.
+        steps_done: over all epochs.
+    """
+
+    def __init__(self, network: nn.Module, spec: NetworkSpec, *, num_images: int) -> None:
+        self._network, self._spec, self._num_images = network, spec, num_images
+        self._steps_per_epoch = -(-num_images // spec.batch_size)
+        self._optimiser = Adam(list(network.parameters()), learning_rate=spec.learning_rate, fused=True)
+        self._order_rng = torch.Generator().manual_seed(spec.seed)
+        self._rng_at_epoch = self._order_rng.get_state()
+        self.losses = torch.zeros((spec.epochs, self._steps_per_epoch), dtype=torch.float64, device=device_of(network))
+        self.steps_done = 0
+
+    @property
+    def num_steps(self) -> int:
+        """Over all epochs."""
+        return self._steps_per_epoch * self._spec.epochs
+
+    def batches(self) -> Iterator[torch.Tensor]:
+        """Indices of the images of each step that is still to come."""
+        while self.steps_done < self.num_steps:
+            self._rng_at_epoch = self._order_rng.get_state()
+            order = torch.randperm(self._num_images, generator=self._order_rng).to(self.losses.device)
+            yield from torch.split(order, self._spec.batch_size)[self.steps_done % self._steps_per_epoch :]
+
+    def step(self, loss: torch.Tensor) -> None:
+        """One step downhill."""
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self._optimiser.step()
+        self.losses.view(-1)[self.steps_done] = loss.detach()  # no number is asked for: an accelerator need not be waited for
+        self.steps_done += 1
+        self._optimiser.learning_rate *= self._height(self.steps_done) / self._height(self.steps_done - 1)
+
+    def state(self) -> TrainingState:
+        """All that the steps to come depend on, after a step."""
+        tensors = {f"network.{name}": tensor for name, tensor in self._network.state_dict().items()}
+        for index, moments in self._optimiser.state.items():
+            tensors |= {f"optimiser.{index}.{name}": moments[name] for name in MOMENTS}
+        tensors |= {"rng_at_epoch": self._next_rng(), "losses": self.losses}
+        return TrainingState(
+            tensors=tensors,
+            facts={
+                "steps_done": self.steps_done,
+                "learning_rate": self._optimiser.learning_rate,
+            },
+        )
+
+    def restore(self, state: TrainingState) -> None:
+        """Puts everything back; each moment in the layout of its weight, for the fused step reads both in the order of memory."""
+        weights = {name.removeprefix("network."): tensor for name, tensor in state.tensors.items() if name.startswith("network.")}
+        self._network.load_state_dict(weights)
+        for index, weight in enumerate(self._optimiser.parameters):
+            moments = {name: state.tensors[f"optimiser.{index}.{name}"] for name in MOMENTS}
+            like = {"step": moments["step"].to(weight.device, copy=True)}
+            like |= {name: torch.empty_like(weight.detach()).copy_(moments[name]) for name in MOMENTS[1:]}
+            self._optimiser.state[index] = like
+        self._optimiser.learning_rate = state.facts["learning_rate"]
+        self._order_rng.set_state(state.tensors["rng_at_epoch"])
+        self.losses.copy_(state.tensors["losses"])
+        self.steps_done = state.facts["steps_done"]
+
+    def _height(self, step: int) -> float:
+        """Twice the height of the half cosine after a step."""
+        return 1 + math.cos(math.pi * step / self.num_steps)
+
+    def _next_rng(self) -> torch.Tensor:
+        """The generator's state from which the order of the next step's epoch is drawn."""
+        is_epochs_end = self.steps_done % self._steps_per_epoch == 0
+        return self._order_rng.get_state() if is_epochs_end else self._rng_at_epoch
