@@ -8,7 +8,7 @@ import pytest
 SCRIPT = """
 import ctypes
 from pathlib import Path
-from wobbliness.runtime.freed_memory import give_back_freed_memory
+from wobbliness.runtime.exit import give_back_freed_memory
 
 def resident():
     return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from wobbliness.runtime.exit import give_back_freed_memory
 from wobbliness.runtime.files import CannotWrite
-from wobbliness.runtime.freed_memory import give_back_freed_memory
 from wobbliness.runtime.progress import Notice, Progress
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.failures import failure, failure_of, forget_failure, read_failure, write_failure
