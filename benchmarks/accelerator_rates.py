@@ -1,6 +1,7 @@
 """How fast ResNet18 trains, is measured and is crafted on at an accelerator, and whether training it twice gives the same bits.
 
-python benchmarks/accelerator_rates.py           # wants WOBBLINESS_DATA with cifar10, or the hub, and a CUDA device
+python benchmarks/accelerator_rates.py           # wants WOBBLINESS_DATA with cifar10, or the hub,
+and a CUDA device
 """
 
 import time
@@ -36,11 +37,18 @@ def main() -> None:
     """Prints one line for each kind of work; the first training pays for the start of the device."""
     device, data = torch.device("cuda"), load_data("cifar10")
     spec, train = cifar10(0).strength_networks[0], data.train
-    few = replace(data, train=replace(train, images=train.images[:TRAIN_IMAGES], labels=train.labels[:TRAIN_IMAGES]))
+    few = replace(
+        data,
+        train=replace(
+            train, images=train.images[:TRAIN_IMAGES], labels=train.labels[:TRAIN_IMAGES]
+        ),
+    )
     print(torch.cuda.get_device_name(device), "torch", torch.__version__)
     trained = []
     for _ in range(2):
-        found, seconds = timed(lambda: train_network(spec, few, device=device, progress=ignore_progress))
+        found, seconds = timed(
+            lambda: train_network(spec, few, device=device, progress=ignore_progress)
+        )
         trained.append(found.network)
         steps = f"{TRAIN_IMAGES // spec.batch_size} steps of {spec.batch_size} images"
         print(f"{steps} in {found.precision}, and accuracies: {seconds:.1f} s")
@@ -51,15 +59,29 @@ def main() -> None:
         classifier = open_classifier(trained[0], autocast=autocast)
         measured: dict[str, Any] = {"block_size": ACCELERATOR_BLOCK, "progress": ignore_progress}
         measure(classifier, points[:10], SIGMA, **measured)
-        votes, seconds = timed(lambda classifier=classifier, measured=measured: measure(classifier, points, SIGMA, **measured))
+        votes, seconds = timed(
+            lambda classifier=classifier, measured=measured: measure(
+                classifier, points, SIGMA, **measured
+            )
+        )
         rate, changed = POINTS * votes.draws / seconds, votes.execution.changed_labels
-        print(f"{'bfloat16' if autocast else 'float32'}: {rate:,.0f} copies a second, labels changed by autocast: {changed}")
+        print(
+            f"{'bfloat16' if autocast else 'float32'}: {rate:,.0f} copies a second, labels changed by autocast: {changed}"
+        )
     found, seconds = timed(
-        lambda: craft_universal_perturbation(trained[0], train.images[:500], norm=2.0, bound=1.0, progress=ignore_progress)
+        lambda: craft_universal_perturbation(
+            trained[0], train.images[:500], norm=2.0, bound=1.0, progress=ignore_progress
+        )
     )
     print(f"universal perturbation, {found.num_passes} passes over 500 images: {seconds:.1f} s")
     found, seconds = timed(
-        lambda: craft_candidates(trained[0], data.test.images[:512], num_classes=10, max_steps=30, progress=ignore_progress)
+        lambda: craft_candidates(
+            trained[0],
+            data.test.images[:512],
+            num_classes=10,
+            max_steps=30,
+            progress=ignore_progress,
+        )
     )
     print(f"Neural Cleanse, 30 steps of 10 classes with 2 starts: {seconds:.1f} s")
 

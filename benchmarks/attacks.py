@@ -2,9 +2,10 @@
 
     python benchmarks/attacks.py [WORD ...]
 
-Prints a table of all attacks, or of those whose name holds one of the words; the exit code is 1 if any of them succeeds. Each
-runs a command, or calls the library, in a folder of its own. Whatever the command, its output may hold no terminal escapes, a
-refusal is one line, nothing is looked up on a network, and no code of the folder's author is run.
+Prints a table of all attacks, or of those whose name holds one of the words; the exit code is 1 if
+any of them succeeds. Each runs a command, or calls the library, in a folder of its own. Whatever
+the command, its output may hold no terminal escapes, a refusal is one line, nothing is looked up on
+a network, and no code of the folder's author is run.
 """
 
 import contextlib
@@ -99,7 +100,10 @@ def command(*arguments: object) -> Ran:
         _flush()
         os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
         streams = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
+        sys.stdout, sys.stderr = (
+            open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+            for number in (1, 2)
+        )
         try:
             cli.main()
             code: object = 0
@@ -112,9 +116,15 @@ def command(*arguments: object) -> Ran:
                 os.dup2(saved[number - 1], number)
                 os.close(saved[number - 1])
             sys.argv = before
-        texts = [(file.seek(0), file.read().decode("utf-8", "backslashreplace"))[1] for file in (out, err)]
+        texts = [
+            (file.seek(0), file.read().decode("utf-8", "backslashreplace"))[1]
+            for file in (out, err)
+        ]
     ran = Ran(code=int(str(code)), out=texts[0], err=texts[1])
-    expect(not [junk for junk in JUNK if junk in ran.out + ran.err], f"the output holds what it may not: {ran.out + ran.err!r}")
+    expect(
+        not [junk for junk in JUNK if junk in ran.out + ran.err],
+        f"the output holds what it may not: {ran.out + ran.err!r}",
+    )
     return ran
 
 
@@ -125,7 +135,10 @@ def _flush() -> None:
 
 def refused(ran: Ran, *words: str, codes: Sequence[int] = (2,)) -> Ran:
     """One line on stderr that says these words, and nothing else."""
-    expect(ran.code in codes and (ran.out, ran.err.count("\n")) == ("", 1), f"code {ran.code}: {ran.err or ran.out}")
+    expect(
+        ran.code in codes and (ran.out, ran.err.count("\n")) == ("", 1),
+        f"code {ran.code}: {ran.err or ran.out}",
+    )
     missing = [word for word in words if word.lower() not in ran.err.lower()]
     expect(not missing, f"no {missing} in: {ran.err}")
     return ran
@@ -184,7 +197,9 @@ def value(name: str, shape: Sequence[Any] | None, kind: int = TensorProto.FLOAT)
 
 def constant(name: str, values: Any) -> Any:
     array = np.asarray(values)
-    return onnx.numpy_helper.from_array(array if array.dtype.kind == "i" else array.astype(np.float32), name)
+    return onnx.numpy_helper.from_array(
+        array if array.dtype.kind == "i" else array.astype(np.float32), name
+    )
 
 
 def graph(
@@ -208,23 +223,37 @@ def graph(
         value_info=list(claims),
     )
     opsets = [helper.make_opsetid("", 17), *(helper.make_opsetid(domain, 1) for domain in domains)]
-    path.write_bytes(helper.make_model(made, opset_imports=opsets, ir_version=8).SerializeToString())
+    path.write_bytes(
+        helper.make_model(made, opset_imports=opsets, ir_version=8).SerializeToString()
+    )
     return path
 
 
 def linear(path: Path, *, num_classes: int = 3, name: str = "m.onnx") -> Path:
     """An honest model of 8 x 8 pixels."""
     weights = np.random.default_rng(0).normal(size=(64, num_classes))
-    return graph(path / name, [node("Flatten", ["x"], ["f"]), node("MatMul", ["f", "w"], ["y"])], [constant("w", weights)])
+    return graph(
+        path / name,
+        [node("Flatten", ["x"], ["f"]), node("MatMul", ["f", "w"], ["y"])],
+        [constant("w", weights)],
+    )
 
 
-def pictures(path: Path, num: int = 4, shape: Sequence[int] = (1, 8, 8), name: str = "x.npy") -> Path:
+def pictures(
+    path: Path, num: int = 4, shape: Sequence[int] = (1, 8, 8), name: str = "x.npy"
+) -> Path:
     np.save(path / name, np.random.default_rng(1).random((num, *shape)).astype(np.float32))
     return path / name
 
 
 def measure(path: Path, model: object, *options: object) -> Ran:
-    return command("measure", model, path / "x.npy" if (path / "x.npy").exists() else pictures(path), *QUICK, *options)
+    return command(
+        "measure",
+        model,
+        path / "x.npy" if (path / "x.npy").exists() else pictures(path),
+        *QUICK,
+        *options,
+    )
 
 
 class Proof:
@@ -240,16 +269,27 @@ class Proof:
 # --- breaches
 
 
-@attack("files onnx.py, PIL.py, numpy.py ... beside a model", "none is imported; nothing is left in the home folder")
+@attack(
+    "files onnx.py, PIL.py, numpy.py ... beside a model",
+    "none is imported; nothing is left in the home folder",
+)
 def working_folder(path: Path) -> None:
     import importlib.metadata
 
     linear(path), pictures(path)
     (path / "home").mkdir()
-    names = {*importlib.metadata.packages_distributions(), *sys.stdlib_module_names, "torchvision", "tensorflow", "cupy"}
+    names = {
+        *importlib.metadata.packages_distributions(),
+        *sys.stdlib_module_names,
+        "torchvision",
+        "tensorflow",
+        "cupy",
+    }
     for name in names - {"wobbliness"}:
         if name.isidentifier():
-            (path / f"{name}.py").write_text(f"open({str(path / 'imported')!r}, 'a').write('{name} ')")
+            (path / f"{name}.py").write_text(
+                f"open({str(path / 'imported')!r}, 'a').write('{name} ')"
+            )
     start = path / "home" / ".." / "elsewhere"
     start.mkdir()
     (start / "start.py").write_text("from wobbliness.cli.main import main\nmain()\n")
@@ -260,11 +300,16 @@ def working_folder(path: Path) -> None:
     }
     arguments = ["measure", "m.onnx", "x.npy", *QUICK]
     ran = subprocess.run(
-        [sys.executable, start / "start.py", *arguments], cwd=path, env=variables, capture_output=True, text=True
+        [sys.executable, start / "start.py", *arguments],
+        cwd=path,
+        env=variables,
+        capture_output=True,
+        text=True,
     )
     expect(ran.returncode == 0, ran.stderr)
     expect(
-        not (path / "imported").exists(), f"imported {(path / 'imported').read_text() if (path / 'imported').exists() else ''}"
+        not (path / "imported").exists(),
+        f"imported {(path / 'imported').read_text() if (path / 'imported').exists() else ''}",
     )
     expect(not list((path / "home").iterdir()), f"left {list((path / 'home').rglob('*'))}")
 
@@ -287,7 +332,11 @@ def pickled_images(path: Path) -> None:
 @attack("a Hugging Face folder whose config names a backbone", "refused, the hub is not asked")
 def backbone(path: Path) -> None:
     (path / "m").mkdir()
-    config = {"model_type": "upernet", "backbone": "microsoft/resnet-50", "use_pretrained_backbone": True}
+    config = {
+        "model_type": "upernet",
+        "backbone": "microsoft/resnet-50",
+        "use_pretrained_backbone": True,
+    }
     (path / "m" / "config.json").write_text(json.dumps(config))
     save_file({"w": torch.zeros(4)}, path / "m" / "model.safetensors")
     refused(measure(path, path / "m"), "expected an image classifier")
@@ -297,7 +346,10 @@ def backbone(path: Path) -> None:
 def remote_code(path: Path) -> None:
     (path / "m").mkdir()
     (path / "m" / "evil.py").write_text(f"open({str(path / 'run')!r}, 'w')")
-    config = {"model_type": "vit", "auto_map": {"AutoModelForImageClassification": "evil.Model", "AutoConfig": "evil.Config"}}
+    config = {
+        "model_type": "vit",
+        "auto_map": {"AutoModelForImageClassification": "evil.Model", "AutoConfig": "evil.Config"},
+    }
     (path / "m" / "config.json").write_text(json.dumps(config))
     save_file({"w": torch.zeros(4)}, path / "m" / "model.safetensors")
     refused(measure(path, path / "m"), "expected")
@@ -307,7 +359,9 @@ def remote_code(path: Path) -> None:
 @attack("a data set whose README names files on the web", "refused, the web is not asked")
 def data_files(path: Path) -> None:
     (path / "set").mkdir()
-    readme = "---\nconfigs:\n- config_name: default\n  data_files: http://127.0.0.1:9/x.parquet\n---\n"
+    readme = (
+        "---\nconfigs:\n- config_name: default\n  data_files: http://127.0.0.1:9/x.parquet\n---\n"
+    )
     (path / "set" / "README.md").write_text(readme)
     refused(command("measure", linear(path), f"hf:{path / 'set'}", *QUICK), "expected")
 
@@ -319,7 +373,10 @@ def study_folder(path: Path) -> Path:
     return out
 
 
-@attack("a study folder whose tables are a link to another folder", "refused, nothing is written or deleted there")
+@attack(
+    "a study folder whose tables are a link to another folder",
+    "refused, nothing is written or deleted there",
+)
 def linked_tables(path: Path) -> None:
     out, victim = path / "study", path / "victim"
     victim.mkdir()
@@ -340,14 +397,26 @@ def escaping_recipe(path: Path) -> None:
         "import dataclasses\nfrom wobbliness.study.recipes import digits\n\n\n"
         "def recipe(seed):\n    return dataclasses.replace(digits(seed), name='../../x')\n"
     )
-    refused(command("study", "run", f"{path / 'mine.py'}:recipe", "--out", path / "a" / "b", "--only", "C2"), "expected")
+    refused(
+        command(
+            "study", "run", f"{path / 'mine.py'}:recipe", "--out", path / "a" / "b", "--only", "C2"
+        ),
+        "expected",
+    )
     expect(not list(path.rglob("x*")), "written outside")
 
 
-@attack("escapes in the name of an operator, of files and of a member", "printed as visible characters")
+@attack(
+    "escapes in the name of an operator, of files and of a member", "printed as visible characters"
+)
 def escapes(path: Path) -> None:
     evil = "ev\x1b[2J\x07il"
-    refused(measure(path, graph(path / "m.onnx", [node("Run", ["x"], ["y"], domain=evil)], domains=[evil])), "custom operator")
+    refused(
+        measure(
+            path, graph(path / "m.onnx", [node("Run", ["x"], ["y"], domain=evil)], domains=[evil])
+        ),
+        "custom operator",
+    )
     refused(measure(path, path / f"{evil}.onnx"), "expected")
     np.savez(path / "two.npz", **{evil: np.zeros((1, 1, 8, 8)), "b": np.zeros((1, 1, 8, 8))})
     refused(command("measure", linear(path), path / "two.npz", *QUICK))
@@ -367,7 +436,10 @@ def formulas(path: Path) -> None:
 # --- wrong answers
 
 
-@attack("three threads that each measure a module of their own", "the streams are as before, the votes those of one thread")
+@attack(
+    "three threads that each measure a module of their own",
+    "the streams are as before, the votes those of one thread",
+)
 def threads(path: Path) -> None:
     torch.manual_seed(0)
     modules, images = (
@@ -386,17 +458,26 @@ def threads(path: Path) -> None:
     for worker in workers:
         worker.join()
     expect((sys.stdout, sys.stderr) == before, "the streams are redirected for good")
-    alone = [wobbliness.measure(module, images, 0.2, draws=10, workers=1).counts for module in modules]
-    expect(len(found) == 3 and all(np.array_equal(found[index], alone[index]) for index in range(3)), "other votes")
+    alone = [
+        wobbliness.measure(module, images, 0.2, draws=10, workers=1).counts for module in modules
+    ]
+    expect(
+        len(found) == 3 and all(np.array_equal(found[index], alone[index]) for index in range(3)),
+        "other votes",
+    )
 
 
-@attack("a module that keeps features on itself, run eagerly by two workers", "the votes of one worker")
+@attack(
+    "a module that keeps features on itself, run eagerly by two workers", "the votes of one worker"
+)
 def shared_state(path: Path) -> None:
     class Keeping(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.first, self.last = torch.nn.Linear(64, 32), torch.nn.Linear(32, 3)
-            self.first.register_forward_hook(lambda module, _, answer: setattr(module, "kept", answer))
+            self.first.register_forward_hook(
+                lambda module, _, answer: setattr(module, "kept", answer)
+            )
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             self.first(images.flatten(1))
@@ -405,11 +486,17 @@ def shared_state(path: Path) -> None:
 
     torch.manual_seed(0)
     module, images = Keeping().eval(), np.load(pictures(path, 8))
-    found = [wobbliness.measure(module, images, 0.2, draws=20, workers=workers).counts for workers in (1, 2)]
+    found = [
+        wobbliness.measure(module, images, 0.2, draws=20, workers=workers).counts
+        for workers in (1, 2)
+    ]
     expect(np.array_equal(*found), "other votes with two workers")
 
 
-@attack("a module whose flag is changed after it was measured", "the new answer, not that of a kept graph")
+@attack(
+    "a module whose flag is changed after it was measured",
+    "the new answer, not that of a kept graph",
+)
 def changed_module(path: Path) -> None:
     class Switched(torch.nn.Module):
         def __init__(self) -> None:
@@ -427,17 +514,25 @@ def changed_module(path: Path) -> None:
     after = wobbliness.measure(module, images, 1e-7, draws=2).label
     with torch.no_grad():
         wanted = module(torch.from_numpy(images)).argmax(dim=1).numpy()
-    expect(np.array_equal(after, wanted) and not np.array_equal(before, after), "the old graph answered")
+    expect(
+        np.array_equal(after, wanted) and not np.array_equal(before, after),
+        "the old graph answered",
+    )
 
 
 @attack("a module that depends on the rest of its block", "refused, or run one image at a time")
 def block_dependent(path: Path) -> None:
     torch.manual_seed(0)
     norm = torch.nn.BatchNorm2d(4, track_running_stats=False)
-    module = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), norm, torch.nn.Flatten(), torch.nn.Linear(144, 3)).eval()
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), norm, torch.nn.Flatten(), torch.nn.Linear(144, 3)
+    ).eval()
     images = np.load(pictures(path, 8))
     try:
-        found = [wobbliness.measure(module, images, 0.2, draws=20, block_size=size).counts for size in (None, 4)]
+        found = [
+            wobbliness.measure(module, images, 0.2, draws=20, block_size=size).counts
+            for size in (None, 4)
+        ]
     except ValueError:
         return
     expect(np.array_equal(*found), "votes depend on the block")
@@ -461,7 +556,11 @@ def features_first(path: Path) -> None:
     weights = np.random.default_rng(0).normal(size=(64, 10))
     nodes = [node("Flatten", ["x"], ["features"]), node("MatMul", ["features", "w"], ["logits"])]
     outputs = [value("features", [None, 64]), value("logits", [None, 10])]
-    found = measured(measure(path, graph(path / "m.onnx", nodes, [constant("w", weights)], outputs=outputs), "--json"))
+    found = measured(
+        measure(
+            path, graph(path / "m.onnx", nodes, [constant("w", weights)], outputs=outputs), "--json"
+        )
+    )
     expect(len(found["counts"][0]) == 10, f"{len(found['counts'][0])} classes")
 
 
@@ -472,12 +571,21 @@ def two_outputs(path: Path) -> None:
     refused(measure(path, graph(path / "m.onnx", nodes, outputs=outputs)), "first", "second")
 
 
-@attack("a graph with Dropout in training mode, and RandomNormalLike", "refused, and the operator is named")
+@attack(
+    "a graph with Dropout in training mode, and RandomNormalLike",
+    "refused, and the operator is named",
+)
 def random_graphs(path: Path) -> None:
     flag = onnx.numpy_helper.from_array(np.array(True), "yes")
     dropout = [node("Flatten", ["x"], ["f"]), node("Dropout", ["f", "half", "yes"], ["y"])]
-    refused(measure(path, graph(path / "d.onnx", dropout, [constant("half", 0.5), flag])), "Dropout")
-    noise = [node("Flatten", ["x"], ["f"]), node("RandomNormalLike", ["f"], ["n"]), node("Add", ["f", "n"], ["y"])]
+    refused(
+        measure(path, graph(path / "d.onnx", dropout, [constant("half", 0.5), flag])), "Dropout"
+    )
+    noise = [
+        node("Flatten", ["x"], ["f"]),
+        node("RandomNormalLike", ["f"], ["n"]),
+        node("Add", ["f", "n"], ["y"]),
+    ]
     refused(measure(path, graph(path / "n.onnx", noise)), "RandomNormalLike")
 
 
@@ -496,7 +604,9 @@ def svc(path: Path) -> None:
     expect(wrong == 0, f"{wrong} of 40 differ from predict in {path.name}")
 
 
-@attack("one picture (1, 8, 8) in an .npy", "one picture, not eight and not a refusal without advice")
+@attack(
+    "one picture (1, 8, 8) in an .npy", "one picture, not eight and not a refusal without advice"
+)
 def one_picture(path: Path) -> None:
     np.save(path / "x.npy", np.random.default_rng(0).random((1, 8, 8)).astype(np.float32))
     ran = measure(path, linear(path), "--json")
@@ -506,10 +616,16 @@ def one_picture(path: Path) -> None:
 @attack("a 16-bit grey PNG as a trigger", "its grey levels")
 def grey_trigger(path: Path) -> None:
     Image.fromarray(np.full((3, 3), 2**14, np.uint16)).save(path / "t.png")
-    expect(np.allclose(wobbliness.trigger_from_png(path / "t.png").pattern, 0.25, atol=0.01), "not a quarter")
+    expect(
+        np.allclose(wobbliness.trigger_from_png(path / "t.png").pattern, 0.25, atol=0.01),
+        "not a quarter",
+    )
 
 
-@attack("a zip from a Mac: __MACOSX beside the class folders", "no class, and the labels are not shifted")
+@attack(
+    "a zip from a Mac: __MACOSX beside the class folders",
+    "no class, and the labels are not shifted",
+)
 def stray_folders(path: Path) -> None:
     for folder in ("__MACOSX", "@eaDir", ".ipynb_checkpoints", "cats", "dogs", "empty"):
         (path / "in" / folder).mkdir(parents=True)
@@ -524,21 +640,41 @@ def stray_folders(path: Path) -> None:
 
 @attack("an Expand to 10^9 values that the file declares as [1]", "refused")
 def false_claim(path: Path) -> None:
-    nodes = [node("Expand", ["one", "size"], ["big"]), node("ReduceSum", ["big"], ["s"]), node("Flatten", ["x"], ["f"])]
+    nodes = [
+        node("Expand", ["one", "size"], ["big"]),
+        node("ReduceSum", ["big"], ["s"]),
+        node("Flatten", ["x"], ["f"]),
+    ]
     nodes.append(node("Add", ["f", "s"], ["y"]))
     tensors = [constant("one", [1.0]), constant("size", np.array([10**9]))]
-    refused(measure(path, graph(path / "m.onnx", nodes, tensors, claims=[value("big", [1])])), "expected")
+    refused(
+        measure(path, graph(path / "m.onnx", nodes, tensors, claims=[value("big", [1])])),
+        "expected",
+    )
 
 
 @attack("windows, ranges and spectra of sizes that the graph computes", "refused")
 def computed_sizes(path: Path) -> None:
     first = [node("Flatten", ["x"], ["f"])]
-    window = [node("HannWindow", ["n"], ["w"]), node("ReduceMax", ["w"], ["m"]), node("Add", ["f", "m"], ["y"])]
-    refused(measure(path, graph(path / "h.onnx", first + window, [constant("n", np.array(2**33))])), "expected")
+    window = [
+        node("HannWindow", ["n"], ["w"]),
+        node("ReduceMax", ["w"], ["m"]),
+        node("Add", ["f", "m"], ["y"]),
+    ]
+    refused(
+        measure(path, graph(path / "h.onnx", first + window, [constant("n", np.array(2**33))])),
+        "expected",
+    )
     far = [constant(name, np.array(number)) for name, number in (("a", 0), ("b", 2**34), ("c", 1))]
-    ranged = [node("Range", ["a", "b", "c"], ["r"], domain="com.microsoft"), node("ReduceMax", ["r"], ["m"])]
+    ranged = [
+        node("Range", ["a", "b", "c"], ["r"], domain="com.microsoft"),
+        node("ReduceMax", ["r"], ["m"]),
+    ]
     ranged += [node("Cast", ["m"], ["k"], to=1), node("Add", ["f", "k"], ["y"])]
-    refused(measure(path, graph(path / "r.onnx", first + ranged, far, domains=["com.microsoft"])), "expected")
+    refused(
+        measure(path, graph(path / "r.onnx", first + ranged, far, domains=["com.microsoft"])),
+        "expected",
+    )
 
 
 @attack("a trigger, images and a guard that are pipes or devices", "refused at once")
@@ -580,7 +716,11 @@ def odd_name(path: Path) -> None:
 def unwritable(path: Path) -> None:
     refused(measure(path, linear(path), "--out", "/proc/x.csv"), "/proc/x.csv", codes=(1, 2))
     refused(measure(path, linear(path), "--out", path / ("x" * 300 + ".csv")), codes=(1, 2))
-    refused(command("guard", "fit", linear(path), path / "x.npy", "--out", "/proc/guard", *QUICK), "/proc/guard", codes=(1, 2))
+    refused(
+        command("guard", "fit", linear(path), path / "x.npy", "--out", "/proc/guard", *QUICK),
+        "/proc/guard",
+        codes=(1, 2),
+    )
 
 
 # --- one line, and words that lead on
@@ -588,16 +728,33 @@ def unwritable(path: Path) -> None:
 
 @attack("graphs that fail while they run", "one line, without the runtime's log")
 def failing_graphs(path: Path) -> None:
-    bad = [node("Shape", ["x"], ["s"]), node("Mul", ["s", "n"], ["t"]), node("Reshape", ["x", "t"], ["r"])]
-    refused(measure(path, graph(path / "m.onnx", [*bad, node("Flatten", ["r"], ["y"])], [constant("n", np.array([7]))])))
+    bad = [
+        node("Shape", ["x"], ["s"]),
+        node("Mul", ["s", "n"], ["t"]),
+        node("Reshape", ["x", "t"], ["r"]),
+    ]
+    refused(
+        measure(
+            path,
+            graph(
+                path / "m.onnx",
+                [*bad, node("Flatten", ["r"], ["y"])],
+                [constant("n", np.array([7]))],
+            ),
+        )
+    )
     gather = [node("Flatten", ["x"], ["f"]), node("Gather", ["f", "n"], ["y"], axis=1)]
-    refused(measure(path, graph(path / "g.onnx", gather, [constant("n", np.array([999]))])), "expected")
+    refused(
+        measure(path, graph(path / "g.onnx", gather, [constant("n", np.array([999]))])), "expected"
+    )
 
 
 @attack("operators, versions and domains that do not exist", "one line")
 def unknown_operators(path: Path) -> None:
     refused(measure(path, graph(path / "m.onnx", [node("Frobnicate", ["x"], ["y"])])), "Frobnicate")
-    refused(measure(path, graph(path / "m.onnx", [node("MatMul", ["x", "nowhere"], ["y"])])), "expected")
+    refused(
+        measure(path, graph(path / "m.onnx", [node("MatMul", ["x", "nowhere"], ["y"])])), "expected"
+    )
 
 
 @attack("an exported program with an operator of no library", "one line that names it")
@@ -606,13 +763,24 @@ def unknown_program(path: Path) -> None:
         warnings.simplefilter("ignore")
         module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
         torch.export.save(torch.export.export(module, (torch.rand(2, 1, 8, 8),)), path / "good.pt2")
-    with zipfile.ZipFile(path / "good.pt2") as source, zipfile.ZipFile(path / "bad.pt2", "w") as copy:
+    with (
+        zipfile.ZipFile(path / "good.pt2") as source,
+        zipfile.ZipFile(path / "bad.pt2", "w") as copy,
+    ):
         for name in source.namelist():
-            copy.writestr(name, source.read(name).replace(b"torch.ops.aten.linear.default", b"torch.ops.aten.frobnicate.default"))
+            copy.writestr(
+                name,
+                source.read(name).replace(
+                    b"torch.ops.aten.linear.default", b"torch.ops.aten.frobnicate.default"
+                ),
+            )
     refused(measure(path, path / "bad.pt2"), "expected")
 
 
-@attack("empty files, HTML and pointers of git-lfs under every name", "one line; of a pointer, how to get the file")
+@attack(
+    "empty files, HTML and pointers of git-lfs under every name",
+    "one line; of a pointer, how to get the file",
+)
 def no_models(path: Path) -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n"
     for name in ("m.onnx", "m.pt2", "m.safetensors"):
@@ -650,7 +818,9 @@ def rows(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def same_labels(model: Path, images: np.ndarray, expected: np.ndarray, **options: Any) -> None:
     """The labels of the images themselves: their noise is below what a float tells apart."""
-    found = wobbliness.measure(wobbliness.open_classifier(model, **options), images.reshape(-1, 1, 8, 8), 1e-7, draws=2).label
+    found = wobbliness.measure(
+        wobbliness.open_classifier(model, **options), images.reshape(-1, 1, 8, 8), 1e-7, draws=2
+    ).label
     expect(np.array_equal(found, expected), f"{int((found != expected).sum())} labels differ")
 
 
@@ -658,7 +828,11 @@ def same_labels(model: Path, images: np.ndarray, expected: np.ndarray, **options
 def one_score(path: Path) -> None:
     flat, weights = rows(path)
     weights = weights[:, :1] - weights[:, :1].mean()
-    nodes = [node("Flatten", ["x"], ["f"]), node("MatMul", ["f", "w"], ["s"]), node("Sigmoid", ["s"], ["y"])]
+    nodes = [
+        node("Flatten", ["x"], ["f"]),
+        node("MatMul", ["f", "w"], ["s"]),
+        node("Sigmoid", ["s"], ["y"]),
+    ]
     made = graph(path / "m.onnx", nodes, [constant("w", weights)], outputs=[value("y", [None, 1])])
     same_labels(made, flat, (flat @ weights > 0).ravel().astype(int))
 
@@ -669,20 +843,34 @@ def odd_ranks(path: Path) -> None:
     product = [node("Flatten", ["x"], ["f"]), node("MatMul", ["f", "w"], ["s"])]
     tensors = [constant("w", weights), constant("four", np.array([0, 3, 1, 1]))]
     made = graph(
-        path / "a.onnx", [*product, node("Reshape", ["s", "four"], ["y"])], tensors, outputs=[value("y", [None, 3, 1, 1])]
+        path / "a.onnx",
+        [*product, node("Reshape", ["s", "four"], ["y"])],
+        tensors,
+        outputs=[value("y", [None, 3, 1, 1])],
     )
     same_labels(made, flat, (flat @ weights).argmax(axis=1))
     product[1] = node("MatMul", ["f", "w"], ["y"])
-    made = graph(path / "b.onnx", product, tensors[:1], shape=(None, 8, 8), outputs=[value("y", [None, 3])])
+    made = graph(
+        path / "b.onnx", product, tensors[:1], shape=(None, 8, 8), outputs=[value("y", [None, 3])]
+    )
     same_labels(made, flat, (flat @ weights).argmax(axis=1))
 
 
 @attack("a graph that wants [0, 255]", "--input-range 0,255 gives its labels")
 def pixel_range(path: Path) -> None:
     flat, weights = rows(path)
-    nodes = [node("Flatten", ["x"], ["f"]), node("MatMul", ["f", "w"], ["s"]), node("Add", ["s", "b"], ["y"])]
+    nodes = [
+        node("Flatten", ["x"], ["f"]),
+        node("MatMul", ["f", "w"], ["s"]),
+        node("Add", ["s", "b"], ["y"]),
+    ]
     bias = np.array([0, 300, -300], np.float32)
-    made = graph(path / "m.onnx", nodes, [constant("w", weights), constant("b", bias)], outputs=[value("y", [None, 3])])
+    made = graph(
+        path / "m.onnx",
+        nodes,
+        [constant("w", weights), constant("b", bias)],
+        outputs=[value("y", [None, 3])],
+    )
     done(measure(path, made, "--input-range", "0,255"))
     same_labels(made, flat, (flat * 255 @ weights + bias).argmax(axis=1), input_range=(0, 255))
 
@@ -715,7 +903,9 @@ def main(words: Sequence[str]) -> int:
             except Exception as error:  # an attack that ends in another error succeeded, too
                 num_failed += 1
                 answer = f"FAILED: {type(error).__name__}: {error}"
-        print(f"{answer if answer == 'held' else 'FAILED':<7} {time.perf_counter() - begun:6.1f} s  {one.name}: {one.expected}")
+        print(
+            f"{answer if answer == 'held' else 'FAILED':<7} {time.perf_counter() - begun:6.1f} s  {one.name}: {one.expected}"
+        )
         if answer != "held":
             print(f"        {answer[8:]}")
     print(f"{len(chosen) - num_failed} of {len(chosen)} attacks held")

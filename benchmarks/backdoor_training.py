@@ -1,7 +1,8 @@
 """Does a recipe learn its backdoor? Accuracy on clean test points, backdoor accuracy and training loss of one network.
 
-Run: python benchmarks/backdoor_training.py DATASET ARCHITECTURE THREAT TRIGGER EPOCHS BATCH_SIZE LEARNING_RATE SEED...
-for instance: python benchmarks/backdoor_training.py cifar10 resnet18_width16 T1 dot 1 64 0.003 0 1 2
+Run: python benchmarks/backdoor_training.py DATASET ARCHITECTURE THREAT TRIGGER EPOCHS BATCH_SIZE
+LEARNING_RATE SEED... for instance: python benchmarks/backdoor_training.py cifar10 resnet18_width16
+T1 dot 1 64 0.003 0 1 2
 """
 
 import sys

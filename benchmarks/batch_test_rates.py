@@ -1,9 +1,10 @@
 """How often `compare_batches` calls a batch smoother or wobblier: power on active triggers, false positives on the rest.
 
-For the networks of a study, poisoned under T1 (those of C3) and T3 (those of C7), and clean ones: pools of test points are
-measured once, then 200 random pairs for each size of batch and kind of suspect are compared, the clean batch twice as large,
-since half of it chooses sigma. Rates with exact 95 % intervals.
-Run: python benchmarks/batch_test_rates.py runs/fashion-mnist [FOLDER_TO_KEEP_MEASUREMENTS_IN]
+For the networks of a study, poisoned under T1 (those of C3) and T3 (those of C7), and clean ones:
+pools of test points are measured once, then 200 random pairs for each size of batch and kind of
+suspect are compared, the clean batch twice as large, since half of it chooses sigma. Rates with
+exact 95 % intervals. Run: python benchmarks/batch_test_rates.py runs/fashion-mnist
+[FOLDER_TO_KEEP_MEASUREMENTS_IN]
 """
 
 import sys
@@ -31,7 +32,9 @@ def pools(folder, spec, sigmas):
     """W at each sigma of clean points and of points with each pattern, all different points of attacked classes."""
     data = load_data(spec.dataset)
     labels, threat = data.test.labels, spec.threat
-    eligible = np.arange(len(labels)) if threat is None else np.flatnonzero(threat.is_attacked(labels))
+    eligible = (
+        np.arange(len(labels)) if threat is None else np.flatnonzero(threat.is_attacked(labels))
+    )
     points = np.random.default_rng(1).permutation(eligible)
     untrained = next(name for name in UNTRAINED if name != spec.trigger)
     patterns = {"clean": None, "active": spec.trigger, "inactive": untrained}
@@ -42,7 +45,9 @@ def pools(folder, spec, sigmas):
         stop = start + (CLEAN_POOL if kind == "clean" else SUSPECT_POOL)
         images = data.test.images[points[start:stop]]
         stamped = images if name is None else wobbliness.trigger(name).apply(images)
-        measured[kind] = wobbliness.sweep(load_network(network_file(folder, spec)), stamped, sigmas).wobbliness
+        measured[kind] = wobbliness.sweep(
+            load_network(network_file(folder, spec)), stamped, sigmas
+        ).wobbliness
         start = stop
     return measured
 
@@ -54,10 +59,17 @@ def kept_pools(folder, spec, sigmas, keep):
         measured = pools(folder, spec, sigmas)
         if path is None:
             return measured
-        rows = [(kind, sigma, w.tolist()) for kind, by_sigma in measured.items() for sigma, w in by_sigma.items()]
+        rows = [
+            (kind, sigma, w.tolist())
+            for kind, by_sigma in measured.items()
+            for sigma, w in by_sigma.items()
+        ]
         pd.DataFrame(rows, columns=["kind", "sigma", "w"]).to_parquet(path)
     table = pd.read_parquet(path)
-    return {kind: {row.sigma: np.asarray(row.w) for row in rows.itertuples()} for kind, rows in table.groupby("kind", sort=False)}
+    return {
+        kind: {row.sigma: np.asarray(row.w) for row in rows.itertuples()}
+        for kind, rows in table.groupby("kind", sort=False)
+    }
 
 
 def comparisons(measured, size, num_pairs, seed) -> Iterator[tuple[str, dict[float, float]]]:
@@ -67,9 +79,15 @@ def comparisons(measured, size, num_pairs, seed) -> Iterator[tuple[str, dict[flo
     for kind, suspect_pool in measured.items():
         for pair in range(num_pairs):
             order = rng.permutation(num_clean)
-            chosen = rng.permutation(len(next(iter(suspect_pool.values()))))[:size] if kind != "clean" else order[-size:]
+            chosen = (
+                rng.permutation(len(next(iter(suspect_pool.values()))))[:size]
+                if kind != "clean"
+                else order[-size:]
+            )
             clean = {sigma: w[order[: 2 * size]] for sigma, w in measured["clean"].items()}
-            found = wobbliness.compare_w(clean, {sigma: w[chosen] for sigma, w in suspect_pool.items()}, seed=pair)
+            found = wobbliness.compare_w(
+                clean, {sigma: w[chosen] for sigma, w in suspect_pool.items()}, seed=pair
+            )
             here, paper = found[found.sigma], found[found.levene_sigma].levene
             yield (
                 kind,
@@ -98,19 +116,28 @@ def shown(pvalues, level) -> str:
 if __name__ == "__main__":
     folder, keep = Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None
     recipe = read_recipe(folder)
-    specs = [*recipe.effect_networks, *(spec for spec in recipe.detection_networks if spec.trigger in (None, TRIGGER_NAMES[0]))]
+    specs = [
+        *recipe.effect_networks,
+        *(spec for spec in recipe.detection_networks if spec.trigger in (None, TRIGGER_NAMES[0])),
+    ]
     jobs = []
     for spec in specs:
         threat = "clean" if spec.threat is None else spec.threat.name
-        num_pairs = -(-PAIRS // sum(getattr(other.threat, "name", "clean") == threat for other in specs))
+        num_pairs = -(
+            -PAIRS // sum(getattr(other.threat, "name", "clean") == threat for other in specs)
+        )
         measured = kept_pools(folder, spec, recipe.sigmas, keep)
         jobs += [(threat, measured, size, num_pairs, spec.seed) for size in SIZES]
     with ProcessPoolExecutor() as executor:
         table = pd.DataFrame([row for found in executor.map(rows, jobs) for row in found])
     print(
-        "| network, suspect | points | " + " | ".join(f"{test}, p <= {lv}" for lv in LEVELS for test in table.columns[3:]) + " |"
+        "| network, suspect | points | "
+        + " | ".join(f"{test}, p <= {lv}" for lv in LEVELS for test in table.columns[3:])
+        + " |"
     )
     print("|---|---|" + "---|" * (len(LEVELS) * len(table.columns[3:])))
-    for (network, suspect, size), group in table.groupby(["network", "suspect", "size"], sort=False):
+    for (network, suspect, size), group in table.groupby(
+        ["network", "suspect", "size"], sort=False
+    ):
         cells = [shown(group[test], level) for level in LEVELS for test in table.columns[3:]]
         print(f"| {network}, {suspect} | {size} | " + " | ".join(cells) + " |")

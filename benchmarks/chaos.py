@@ -1,7 +1,8 @@
 """Kills a study at random moments, runs it again each time, and compares its tables with those of an undisturbed run.
 
-Each kill is SIGKILL to the runner, to one of its workers, or to all of them, after a random time. At the end the tables have to
-be equal byte for byte, no finished cell may have been done twice, and no unfinished file may be left.
+Each kill is SIGKILL to the runner, to one of its workers, or to all of them, after a random time.
+At the end the tables have to be equal byte for byte, no finished cell may have been done twice, and
+no unfinished file may be left.
 
     python benchmarks/chaos.py                     # 100 kills of the digits study
     python benchmarks/chaos.py --kills 5 --recipe my_study.py:recipe --seed 1
@@ -45,7 +46,9 @@ class Chaos:
         return not (self.done_twice or self.differing_tables or self.unfinished_files)
 
 
-def kill_at_random(name: str, recipe: Recipe, out: Path, undisturbed: Path, *, kills: int, seed: int, pause: float) -> Chaos:
+def kill_at_random(
+    name: str, recipe: Recipe, out: Path, undisturbed: Path, *, kills: int, seed: int, pause: float
+) -> Chaos:
     """Disturbs a study `kills` times and lets it end.
 
     Args:
@@ -66,18 +69,35 @@ def kill_at_random(name: str, recipe: Recipe, out: Path, undisturbed: Path, *, k
         else:  # it has ended: what there is left to disturb is the making of its last cells
             _forget_some(out, recipe, rng, chaos)
         _take_stock(out, recipe, chaos)
-    while _start(name, recipe, out, chaos).wait() != 0:  # a killed worker's cell has failed, and is tried again
+    # a killed worker's cell has failed, and is tried again
+    while _start(name, recipe, out, chaos).wait() != 0:
         _take_stock(out, recipe, chaos)
     _take_stock(out, recipe, chaos)
-    chaos.differing_tables = [path.name for path in _tables(undisturbed) if not _is_equal(path, out / "tables" / path.name)]
+    chaos.differing_tables = [
+        path.name
+        for path in _tables(undisturbed)
+        if not _is_equal(path, out / "tables" / path.name)
+    ]
     chaos.unfinished_files = [str(path) for path in out.rglob(".*") if path.is_file()]
     return chaos
 
 
 def _start(name: str, recipe: Recipe, out: Path, chaos: Chaos) -> subprocess.Popen[bytes]:
     chaos.num_starts += 1
-    command = [*COMMAND, name, "--out", str(out), "--seed", str(recipe.seed), "--workers", "2", "--json"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    command = [
+        *COMMAND,
+        name,
+        "--out",
+        str(out),
+        "--seed",
+        str(recipe.seed),
+        "--workers",
+        "2",
+        "--json",
+    ]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
 
 
 def _wait_for_work(process: subprocess.Popen[bytes], recipe: Recipe, out: Path) -> bool:
@@ -96,7 +116,11 @@ def _kill(process: subprocess.Popen[bytes], victim: str, rng: random.Random, cha
     """Kills. A runner that lost a worker goes on for a moment, so that it deals with that, and is killed then."""
     workers = _workers(process)
     chaos.num_kills[victim] += 1
-    chosen = {"runner": [process.pid], "worker": [rng.choice(workers)] if workers else [], "all": [process.pid, *workers]}[victim]
+    chosen = {
+        "runner": [process.pid],
+        "worker": [rng.choice(workers)] if workers else [],
+        "all": [process.pid, *workers],
+    }[victim]
     for pid in chosen:
         _signal(pid)
     if victim == "worker":
@@ -108,7 +132,11 @@ def _kill(process: subprocess.Popen[bytes], victim: str, rng: random.Random, cha
 def _workers(process: subprocess.Popen[bytes]) -> list[int]:
     try:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [
+            int(pid)
+            for pid in children
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
     except OSError:
         return []
 
@@ -135,7 +163,9 @@ def _take_stock(out: Path, recipe: Recipe, chaos: Chaos) -> None:
 
 def _forget_some(out: Path, recipe: Recipe, rng: random.Random, chaos: Chaos) -> None:
     """Removes a third of the records of a finished study, so that there is something to be killed at."""
-    recorded = [cell.name for cell in plan(recipe) if (out / "records" / f"{cell.name}.json").exists()]
+    recorded = [
+        cell.name for cell in plan(recipe) if (out / "records" / f"{cell.name}.json").exists()
+    ]
     for name in rng.sample(recorded, -(-len(recorded) // 3)):
         (out / "records" / f"{name}.json").unlink()
         chaos.finished.pop(name, None)
@@ -150,21 +180,43 @@ def _is_equal(path: Path, other: Path) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--recipe", default="digits")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and victims")
-    parser.add_argument("--pause", type=float, default=15.0, help="seconds at most from the first cell in work to the kill")
+    parser.add_argument(
+        "--pause",
+        type=float,
+        default=15.0,
+        help="seconds at most from the first cell in work to the kill",
+    )
     arguments = parser.parse_args()
     recipe = recipe_by_name(arguments.recipe, 0)
     with tempfile.TemporaryDirectory() as folder:
         undisturbed, out = Path(folder) / "undisturbed", Path(folder) / "disturbed"
         _start(arguments.recipe, recipe, undisturbed, Chaos()).wait()
         chaos = kill_at_random(
-            arguments.recipe, recipe, out, undisturbed, kills=arguments.kills, seed=arguments.seed, pause=arguments.pause
+            arguments.recipe,
+            recipe,
+            out,
+            undisturbed,
+            kills=arguments.kills,
+            seed=arguments.seed,
+            pause=arguments.pause,
         )
     summary = {name: value for name, value in vars(chaos).items() if name != "finished"}
-    print(json.dumps(summary | {"cells": len(plan(recipe)), "done_twice": len(chaos.done_twice), "harmless": chaos.is_harmless}))
+    print(
+        json.dumps(
+            summary
+            | {
+                "cells": len(plan(recipe)),
+                "done_twice": len(chaos.done_twice),
+                "harmless": chaos.is_harmless,
+            }
+        )
+    )
     sys.exit(not chaos.is_harmless)
 
 

@@ -1,11 +1,13 @@
 """Processor seconds of crafting candidates for every class of one network: the plain loop as published, and the product's own.
 
-The plain loop takes one class and one restart after the other: float32, contiguous, the weights' gradients computed and thrown
-away, memory as the allocator gives it. The second plain loop reuses freed memory as ours does, which is no part of the published
-code. All have the same schedule of the cost, images, batches and number of steps, too few to stop early. Ours includes measuring
-its candidates in float32, on so few images that its share is about twice that of a full run on 512. Each run has a process of
-its own and one thread, and has imported and loaded everything before the clock starts. Needs a study with a large CNN.
-Run: python benchmarks/cleanse_speed.py runs/fashion-mnist
+The plain loop takes one class and one restart after the other: float32, contiguous, the weights'
+gradients computed and thrown away, memory as the allocator gives it. The second plain loop reuses
+freed memory as ours does, which is no part of the published code. All have the same schedule of the
+cost, images, batches and number of steps, too few to stop early. Ours includes measuring its
+candidates in float32, on so few images that its share is about twice that of a full run on 512.
+Each run has a process of its own and one thread, and has imported and loaded everything before the
+clock starts. Needs a study with a large CNN. Run: python benchmarks/cleanse_speed.py
+runs/fashion-mnist
 """
 
 import multiprocessing
@@ -33,7 +35,9 @@ SHAPES = (1, 28, 28), (1, 28, 28)
 def plain_candidate(network, images, target, seed):
     """One class as published; the smallest mask of a step at the threshold is kept."""
     torch.manual_seed(seed)
-    mask_tanh, pattern_tanh = (torch.atanh(1.998 * torch.rand(shape) - 0.999).requires_grad_() for shape in SHAPES)
+    mask_tanh, pattern_tanh = (
+        torch.atanh(1.998 * torch.rand(shape) - 0.999).requires_grad_() for shape in SHAPES
+    )
     optimiser = torch.optim.Adam([mask_tanh, pattern_tanh], lr=0.1, betas=(0.5, 0.9))
     schedule = CostSchedule(1, initial_cost=1e-3, success_threshold=0.99, patience=5)
     best, best_mask = np.inf, None
@@ -44,13 +48,18 @@ def plain_candidate(network, images, target, seed):
             batch = images[torch.randperm(len(images))[:BATCH]]
             mask, pattern = (mask_tanh.tanh() + 1) / 2, (pattern_tanh.tanh() + 1) / 2
             logits = network((1 - mask) * batch + mask * pattern)
-            loss = nn.functional.cross_entropy(logits, labels) + float(schedule.costs[0]) * mask.sum()
+            loss = (
+                nn.functional.cross_entropy(logits, labels) + float(schedule.costs[0]) * mask.sum()
+            )
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             successes.append((logits.argmax(dim=1) == labels).float().mean().item())
             norms.append(mask.sum().item())
-        if schedule.update(np.mean(successes, keepdims=True), np.mean(norms, keepdims=True)) and norms[-1] < best:
+        if (
+            schedule.update(np.mean(successes, keepdims=True), np.mean(norms, keepdims=True))
+            and norms[-1] < best
+        ):
             best, best_mask = norms[-1], mask.detach().clone()
     return best_mask
 
@@ -73,8 +82,14 @@ def plain_that_keeps_memory(path, dataset):
 
 def ours(path, dataset):
     network, images = prepared(path, dataset)
-    counts = {"restarts": RESTARTS, "batch_size": BATCH, "batches_per_step": BATCHES_PER_STEP, "progress": ignore_progress}
-    craft_candidates(network, images, num_classes=10, max_steps=1, **counts)  # loads what is compiled
+    counts = {
+        "restarts": RESTARTS,
+        "batch_size": BATCH,
+        "batches_per_step": BATCHES_PER_STEP,
+        "progress": ignore_progress,
+    }
+    # loads what is compiled
+    craft_candidates(network, images, num_classes=10, max_steps=1, **counts)
     started = time.process_time()
     craft_candidates(network, images, num_classes=10, max_steps=STEPS, **counts)
     return time.process_time() - started
@@ -97,16 +112,28 @@ def in_own_process(side, *arguments):
 
 def main():
     folder = Path(sys.argv[1])
-    spec = next(spec for spec in read_recipe(folder).effect_networks if spec.architecture == "large_cnn")
+    spec = next(
+        spec for spec in read_recipe(folder).effect_networks if spec.architecture == "large_cnn"
+    )
     path = network_file(folder, spec)
-    print(f"large CNN, {spec.dataset}: 10 classes, {RESTARTS} restart, {STEPS} steps of {BATCHES_PER_STEP} batches of {BATCH}")
+    print(
+        f"large CNN, {spec.dataset}: 10 classes, {RESTARTS} restart, {STEPS} steps of {BATCHES_PER_STEP} batches of {BATCH}"
+    )
     sides = (plain, plain_that_keeps_memory, ours)
     rounds = []
     for _ in range(REPEATS):
         rounds.append([in_own_process(side, path, spec.dataset) for side in sides])
-        print("  ".join(f"{side.__name__} {seconds:.1f} s" for side, seconds in zip(sides, rounds[-1], strict=True)), flush=True)
+        print(
+            "  ".join(
+                f"{side.__name__} {seconds:.1f} s"
+                for side, seconds in zip(sides, rounds[-1], strict=True)
+            ),
+            flush=True,
+        )
     for side, *times in zip(sides, *rounds, strict=True):
-        ratio = statistics.median(seconds / run[-1] for seconds, run in zip(times, rounds, strict=True))
+        ratio = statistics.median(
+            seconds / run[-1] for seconds, run in zip(times, rounds, strict=True)
+        )
         print(f"{side.__name__:<26}{statistics.median(times):>7.1f} s{ratio:>7.2f}", flush=True)
 
 

@@ -1,6 +1,7 @@
 """Damages to files, each determined by a generator: to bytes, and to what JSON, archives, safetensors and ONNX files say.
 
-Damages to meaning leave a file that is well formed otherwise, so that readers get further than to its first bytes.
+Damages to meaning leave a file that is well formed otherwise, so that readers get further than to
+its first bytes.
 """
 
 import io
@@ -22,10 +23,59 @@ Sample = dict[str, bytes]
 MOST_DAMAGES = 4  # of one file
 DEEP = "@deep"  # stands for a value that is nested deeper than Python's own stack
 VALUES = (
-    *(None, True, False, 0, 1, -1, 7, 2**31, 2**40, 2**63, -(2**63), 10**400, 10**5000, 0.5, 1e308, float("nan"), float("inf")),
-    *("", "x", "1", "../../x", "a\0b", "\ud800", "é" * 300, "nan", [], {}, [[]], [1, "x"], {"x": 1}, [None] * 3, DEEP),
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        7,
+        2**31,
+        2**40,
+        2**63,
+        -(2**63),
+        10**400,
+        10**5000,
+        0.5,
+        1e308,
+        float("nan"),
+        float("inf"),
+    ),
+    *(
+        "",
+        "x",
+        "1",
+        "../../x",
+        "a\0b",
+        "\ud800",
+        "é" * 300,
+        "nan",
+        [],
+        {},
+        [[]],
+        [1, "x"],
+        {"x": 1},
+        [None] * 3,
+        DEEP,
+    ),
 )
-NUMBERS = (0, 1, -1, 2**7, 2**15, 2**16, 2**31 - 1, -(2**31), 2**31, 2**32 - 1, 2**40, 2**62, 2**63 - 1, -(2**63))
+NUMBERS = (
+    0,
+    1,
+    -1,
+    2**7,
+    2**15,
+    2**16,
+    2**31 - 1,
+    -(2**31),
+    2**31,
+    2**32 - 1,
+    2**40,
+    2**62,
+    2**63 - 1,
+    -(2**63),
+)
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
@@ -48,7 +98,9 @@ class Reader:
 
 def damage(rng: random.Random, name: str, content: bytes, other: bytes) -> bytes:
     """The content with one or several damages; `other` is another file of the same kind, to be spliced in."""
-    by_meaning = next((change for ending, change in BY_MEANING.items() if name.endswith(ending)), None)
+    by_meaning = next(
+        (change for ending, change in BY_MEANING.items() if name.endswith(ending)), None
+    )
     for _ in range(rng.randint(1, MOST_DAMAGES)):
         if by_meaning is not None and rng.random() < 0.6:
             try:
@@ -97,7 +149,9 @@ def with_png_checksums(content: bytes) -> bytes:
         return content
     parts, position = [PNG_START], len(PNG_START)
     while position + 12 <= len(content):
-        length = min(int.from_bytes(content[position : position + 4], "big"), len(content) - position - 12)
+        length = min(
+            int.from_bytes(content[position : position + 4], "big"), len(content) - position - 12
+        )
         body = content[position + 4 : position + 8 + length]
         parts += [content[position : position + 4], body, zlib.crc32(body).to_bytes(4, "big")]
         position += 12 + length
@@ -106,7 +160,13 @@ def with_png_checksums(content: bytes) -> bytes:
 
 def _places(content: Any) -> Iterator[tuple[Any, Any]]:
     """Every container in a document, with each key in it."""
-    keys = list(content) if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
+    keys = (
+        list(content)
+        if isinstance(content, dict)
+        else range(len(content))
+        if isinstance(content, list)
+        else ()
+    )
     for key in keys:
         yield content, key
         yield from _places(content[key])
@@ -115,7 +175,10 @@ def _places(content: Any) -> Iterator[tuple[Any, Any]]:
 def _place(rng: random.Random, content: bytes) -> int:
     """A position; headers and footers are hit more often."""
     near = rng.randrange(64)
-    return min(max(0, rng.choice((near, len(content) - 1 - near, rng.randrange(len(content) + 1)))), len(content))
+    return min(
+        max(0, rng.choice((near, len(content) - 1 - near, rng.randrange(len(content) + 1)))),
+        len(content),
+    )
 
 
 def _flip_bits(rng: random.Random, content: bytes, _: bytes) -> bytes:
@@ -138,7 +201,11 @@ def _remove(rng: random.Random, content: bytes, _: bytes) -> bytes:
 
 def _repeat(rng: random.Random, content: bytes, _: bytes) -> bytes:
     start, length = _place(rng, content), rng.choice((1, 4, 8, 100))
-    return content[:start] + content[start : start + length] * rng.randint(2, 20) + content[start + length :]
+    return (
+        content[:start]
+        + content[start : start + length] * rng.randint(2, 20)
+        + content[start + length :]
+    )
 
 
 def _insert(rng: random.Random, content: bytes, _: bytes) -> bytes:
@@ -159,7 +226,11 @@ def _number(rng: random.Random, content: bytes, _: bytes) -> bytes:
     start, form = _place(rng, content), rng.choice("hiq")
     bits = 8 * struct.calcsize(form)
     number = (rng.choice(NUMBERS) + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
-    return content[:start] + struct.pack(rng.choice("<>") + form, number) + content[start + bits // 8 :]
+    return (
+        content[:start]
+        + struct.pack(rng.choice("<>") + form, number)
+        + content[start + bits // 8 :]
+    )
 
 
 def _change_text(rng: random.Random, content: bytes) -> bytes:
@@ -179,7 +250,9 @@ def _change_member(rng: random.Random, content: bytes) -> bytes:
         chosen = rng.choice(archive.infolist())
         for info in archive.infolist():
             member = archive.read(info)
-            copy.writestr(info, damage(rng, info.filename, member, member) if info is chosen else member)
+            copy.writestr(
+                info, damage(rng, info.filename, member, member) if info is chosen else member
+            )
     return changed.getvalue()
 
 
@@ -193,8 +266,18 @@ def _change_graph(rng: random.Random, content: bytes) -> bytes:
         if field.type == field.TYPE_MESSAGE and hasattr(value, "extend"):
             value.extend(list(value) * rng.randint(1, 3))
     else:
-        new = rng.choice(("", "x", "y", "../x", "Loop")) if field.type == field.TYPE_STRING else rng.choice(NUMBERS)
-        new = new % 50 if field.type == field.TYPE_ENUM else new if isinstance(new, str) else _as_signed(new, field)
+        new = (
+            rng.choice(("", "x", "y", "../x", "Loop"))
+            if field.type == field.TYPE_STRING
+            else rng.choice(NUMBERS)
+        )
+        new = (
+            new % 50
+            if field.type == field.TYPE_ENUM
+            else new
+            if isinstance(new, str)
+            else _as_signed(new, field)
+        )
         if hasattr(value, "extend"):
             value[rng.randrange(len(value))] = new
         else:

@@ -1,8 +1,9 @@
 """Draws that sequential decisions need on the networks of a study, against the fixed 250.
 
-For every poisoned network and sigma: 250 clean points and 250 others with the active trigger, the threshold midway between the
-medians of their W. A star marks the sigma that the clean-only rule picks for batches of the paper's 25 points (directional test).
-Run: python benchmarks/decisions.py runs/fashion-mnist [0.15 0.2 ...]
+For every poisoned network and sigma: 250 clean points and 250 others with the active trigger, the
+threshold midway between the medians of their W. A star marks the sigma that the clean-only rule
+picks for batches of the paper's 25 points (directional test). Run: python benchmarks/decisions.py
+runs/fashion-mnist [0.15 0.2 ...]
 """
 
 import sys
@@ -40,7 +41,9 @@ def two_sided_reference(labels, num_classes, threshold):
     for n in range(5, DRAWS + 1, 5):
         strays = n - counts[:, n - 1].max(axis=1)
         evidence = special.betaln(0.5 + strays, 0.5 + n - strays) - special.betaln(0.5, 0.5)
-        likelihood = special.xlogy(strays[:, None], grid) + special.xlog1py(n - strays[:, None], -grid)
+        likelihood = special.xlogy(strays[:, None], grid) + special.xlog1py(
+            n - strays[:, None], -grid
+        )
         kept = evidence[:, None] - likelihood < np.log(1 / ERROR_RATE)
         upper = np.where(kept, highest, -np.inf).max(axis=1)
         lower = np.where(kept, np.where(grid <= 0.5, lowest, np.log(2)), np.inf).min(axis=1)
@@ -63,7 +66,9 @@ def curtailed(network, images, half, sigma, error_rate):
         decisions = wobbliness.decide_as_measured(
             network, images, sigma, threshold, error_rate=error_rate, max_draws=DRAWS, seed=seed
         )
-        found.append((DRAWS / decisions.draws.mean(), (decisions.is_below != (w < threshold)).mean()))
+        found.append(
+            (DRAWS / decisions.draws.mean(), (decisions.is_below != (w < threshold)).mean())
+        )
     fewer, differ = np.mean(found, axis=0)
     return f"{fewer:.2f}, {differ:.2%}"
 
@@ -73,7 +78,9 @@ if __name__ == "__main__":
     recipe = read_recipe(folder)
     sigmas = tuple(map(float, sys.argv[2:])) or recipe.sigmas
     print(f"{'network':<34}{'sigma':>6}{'medians clean / active':>24}{'threshold':>10}", end=" | ")
-    print(f"true W: times fewer, undecided, (two-sided) | all draws, error rates {CURTAILED_RATES}: times fewer, disagree")
+    print(
+        f"true W: times fewer, undecided, (two-sided) | all draws, error rates {CURTAILED_RATES}: times fewer, disagree"
+    )
     for spec in recipe.effect_networks:
         network = load_network(folder / "networks" / f"{cell_name(spec)}.safetensors")
         images, half = halves(spec)
@@ -90,10 +97,16 @@ if __name__ == "__main__":
             if threshold == 0:
                 print(line + " | no threshold")
                 continue
-            true = wobbliness.decide(network, images, sigma, threshold, error_rate=ERROR_RATE, max_draws=DRAWS)
-            plain = two_sided_reference(random_order(votes.counts), votes.counts.shape[1], threshold)
+            true = wobbliness.decide(
+                network, images, sigma, threshold, error_rate=ERROR_RATE, max_draws=DRAWS
+            )
+            plain = two_sided_reference(
+                random_order(votes.counts), votes.counts.shape[1], threshold
+            )
             print(
                 f"{line} | {DRAWS / true.draws.mean():.2f}, {1 - true.is_decided.mean():.1%} ({plain[0]:.2f}, {plain[1]:.1%}) | ",
-                "; ".join(curtailed(network, images, half, sigma, rate) for rate in CURTAILED_RATES),
+                "; ".join(
+                    curtailed(network, images, half, sigma, rate) for rate in CURTAILED_RATES
+                ),
                 flush=True,
             )

@@ -23,13 +23,17 @@ SIGMAS, DRAWS, SEEDS = (0.1, 0.15, 0.2), 50, (0, 1, 2)
 def ratios(network, data, target_class):
     points = data.test.images[data.test.labels != target_class]
     clean = wobbliness.sweep(network, points, SIGMAS, draws=DRAWS)
-    active = wobbliness.sweep(network, wobbliness.trigger("checkerboard").apply(points), SIGMAS, draws=DRAWS)
+    active = wobbliness.sweep(
+        network, wobbliness.trigger("checkerboard").apply(points), SIGMAS, draws=DRAWS
+    )
     return [clean[sigma].wobbliness.mean() / active[sigma].wobbliness.mean() for sigma in SIGMAS]
 
 
 def main():
     data = load_data("digits")
-    print(f"{'network':<10} epochs target seed   clean / active at {SIGMAS}   cross works   square works")
+    print(
+        f"{'network':<10} epochs target seed   clean / active at {SIGMAS}   cross works   square works"
+    )
     for architecture, epochs, learning_rate, target_class in SETTINGS:
         for seed in SEEDS:
             spec = NetworkSpec(
@@ -43,7 +47,10 @@ def main():
                 seed=seed,
             )
             network = train_network(spec, data).network
-            others = [triggered_accuracy(network, spec, data, wobbliness.trigger(name)) for name in ("cross", "square")]
+            others = [
+                triggered_accuracy(network, spec, data, wobbliness.trigger(name))
+                for name in ("cross", "square")
+            ]
             listed = ", ".join(f"{ratio:.1f}" for ratio in ratios(network, data, target_class))
             print(
                 f"{architecture:<10} {epochs:>6} {target_class:>6} {seed:>4}   {listed:<24} {others[0]:>14.0%} {others[1]:>14.0%}"

@@ -1,7 +1,8 @@
 """How often sequential decisions about the true W are wrong: simulated images of known probabilities, 10,000 runs each.
 
-The threshold lies just beside the true W, on either side, which is the hardest place; exact 95 % intervals. The distributions and
-the simulation are those of tests/test_deciding.py. Run: python benchmarks/error_rates.py
+The threshold lies just beside the true W, on either side, which is the hardest place; exact 95 %
+intervals. The distributions and the simulation are those of tests/test_deciding.py. Run: python
+benchmarks/error_rates.py
 """
 
 import sys
@@ -21,11 +22,18 @@ if __name__ == "__main__":
     for name, shares in DISTRIBUTIONS.items():
         p = np.array(shares)
         votes = simulate(p)
-        for side, wrong in ((0.999, 1), (1.001, 0)):  # threshold as a part of W; the verdict that is wrong there
+        for side, wrong in (
+            (0.999, 1),
+            (1.001, 0),
+        ):  # threshold as a part of W; the verdict that is wrong there
             threshold = float(stats.entropy(p) * side)
             if threshold >= np.log(len(p)):
                 continue
-            rule = stopping.true_boundaries(threshold, num_classes=len(p), error_rate=ERROR_RATE, max_draws=MAX_DRAWS)
+            rule = stopping.true_boundaries(
+                threshold, num_classes=len(p), error_rate=ERROR_RATE, max_draws=MAX_DRAWS
+            )
             found = rate(int((first_crossings(*votes, rule)[0] == wrong).sum()), RUNS)
             said = "called below" if wrong else "called not below"
-            print(f"{name:<26} W {stats.entropy(p):.3f}: {said:<17} {found.estimate:.4f} [{found.lower:.4f}, {found.upper:.4f}]")
+            print(
+                f"{name:<26} W {stats.entropy(p):.3f}: {said:<17} {found.estimate:.4f} [{found.lower:.4f}, {found.upper:.4f}]"
+            )

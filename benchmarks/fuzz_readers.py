@@ -1,12 +1,14 @@
 """Damages valid files at random and has every reader read them: each is read, or refused as documented, with nothing left behind.
 
-A reader may raise ValueError, or what stops a study; anything else is a crash, and so is a process that dies, memory beyond the
-limit, an answer that takes minutes, and a file that a refusal leaves. The files are read in a process of its own, which is
-started again after it died. Damage `index` of a reader is the same whenever the seed is.
+A reader may raise ValueError, or what stops a study; anything else is a crash, and so is a process
+that dies, memory beyond the limit, an answer that takes minutes, and a file that a refusal leaves.
+The files are read in a process of its own, which is started again after it died. Damage `index` of
+a reader is the same whenever the seed is.
 
-    python benchmarks/fuzz_readers.py                               # 10,000 damaged files for each reader
-    python benchmarks/fuzz_readers.py --reader png --inputs 500 --seed 1
-    python benchmarks/fuzz_readers.py --reader png --index 137 --keep damaged/   # one of them, to be looked at
+    python benchmarks/fuzz_readers.py                               # 10,000 damaged files for each
+    reader python benchmarks/fuzz_readers.py --reader png --inputs 500 --seed 1
+    python benchmarks/fuzz_readers.py --reader png --index 137 --keep damaged/   # one of them, to
+    be looked at
 """
 
 import argparse
@@ -35,7 +37,8 @@ from damages import Reader, Sample, damage
 
 from wobbliness.runtime.files import StudyStopped
 
-# beyond what the libraries need; a picture of MAX_PICTURE_PIXELS takes 2 GiB as float32, and while it is decoded
+# beyond what the libraries need; a picture of MAX_PICTURE_PIXELS takes 2 GiB as float32, and while
+# it is decoded
 MEMORY = 3 * 2**30
 SECONDS = 120  # that one file may take
 REPAIRED = 0.6  # share of the damaged files whose checksums are made right again
@@ -49,7 +52,8 @@ class Found:
 
     Attributes:
         crashes: what was raised, with the indices of the files.
-        growth_mib: how much more memory the process ever took than after it had read the valid files.
+        growth_mib: how much more memory the process ever took than after it had read the valid
+            files.
     """
 
     reader: str
@@ -70,7 +74,8 @@ def fuzz(inputs: Mapping[str, int], *, seed: int) -> list[Found]:
     """Has readers read damaged files, one reader after the other in one process.
 
     Args:
-        inputs: how many damaged files each reader gets, by its name in READERS, or `package.module:attribute` of another Reader.
+        inputs: how many damaged files each reader gets, by its name in READERS, or
+            `package.module:attribute` of another Reader.
         seed: of the damages.
 
     Raises:
@@ -86,16 +91,25 @@ def fuzz(inputs: Mapping[str, int], *, seed: int) -> list[Found]:
             current = int(np.argmin(state[:, IS_DONE]))
             before = int(state[current, NEXT])
             reading = subprocess.run(
-                [sys.executable, __file__, "--child", folder, "--seed", str(seed)], capture_output=True, check=False
+                [sys.executable, __file__, "--child", folder, "--seed", str(seed)],
+                capture_output=True,
+                check=False,
             )
             if reading.returncode == 0:
                 continue
             current = int(np.argmin(state[:, IS_DONE]))
             if reading.returncode > 0 or (state[current, NEXT] == before and before > 0):
                 raise RuntimeError(reading.stderr.decode(errors="replace")[-3000:])
-            _note(crashes, names[current], int(state[current, NEXT]) - 1, signal.Signals(-reading.returncode).name)
+            _note(
+                crashes,
+                names[current],
+                int(state[current, NEXT]) - 1,
+                signal.Signals(-reading.returncode).name,
+            )
         rows = [json.loads(line) for line in crashes.read_text().splitlines()]
-        return [_found(name, inputs[name], state[number], rows) for number, name in enumerate(names)]
+        return [
+            _found(name, inputs[name], state[number], rows) for number, name in enumerate(names)
+        ]
 
 
 def _found(name: str, inputs: int, state: Any, rows: list[dict[str, Any]]) -> Found:
@@ -138,7 +152,9 @@ def _read_all(folder: Path, row: Any, name: str, num_inputs: int, seed: int) -> 
         for index in range(int(row[NEXT]), num_inputs):
             row[NEXT] = index + 1
             started = time.monotonic()
-            column, error = _outcome(reader, damaged(reader, samples, name, index, seed), folder / "work")
+            column, error = _outcome(
+                reader, damaged(reader, samples, name, index, seed), folder / "work"
+            )
             if error:
                 _note(folder / "crashes", name, index, error)
             else:
@@ -156,7 +172,13 @@ def _prepared(name: str, folder: Path) -> tuple[Reader, list[Sample]]:
         made = folder / "work" / "input"
         made.mkdir(parents=True)
         reader.make(made, number)
-        samples.append({str(path.relative_to(made)): path.read_bytes() for path in made.rglob("*") if path.is_file()})
+        samples.append(
+            {
+                str(path.relative_to(made)): path.read_bytes()
+                for path in made.rglob("*")
+                if path.is_file()
+            }
+        )
         reader.read(made)
         shutil.rmtree(folder / "work")
     return reader, samples
@@ -201,19 +223,25 @@ def _outcome(reader: Reader, sample: Sample, work: Path) -> tuple[int, str]:
         reader.read(work / "input")
         column, error = ACCEPTED, ""
     except (ValueError, StudyStopped) as refusal:
-        column, error = REFUSED, "MemoryError, reported as a ValueError" if _is_of_memory(refusal) else ""
+        column, error = (
+            REFUSED,
+            "MemoryError, reported as a ValueError" if _is_of_memory(refusal) else "",
+        )
     except BaseException as crash:
         column, error = REFUSED, f"{type(crash).__name__}: {' '.join(str(crash).split())[:150]}"
     finally:
         signal.alarm(0)
-    left = {path for path in work.rglob("*") if path.is_file()} - {work / "input" / name for name in sample}
+    left = {path for path in work.rglob("*") if path.is_file()} - {
+        work / "input" / name for name in sample
+    }
     shutil.rmtree(work)
     return column, error or (f"left {min(left).name}" if left else "")
 
 
 def _is_of_memory(error: BaseException | None) -> bool:
     seen: list[BaseException] = []
-    while error is not None and error not in seen:  # what was raised from its own context leads in circles
+    # what was raised from its own context leads in circles
+    while error is not None and error not in seen:
         if isinstance(error, MemoryError):
             return True
         seen.append(error)
@@ -262,11 +290,17 @@ def _keep(name: str, index: int, seed: int, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--inputs", type=int, default=10_000, help="damaged files for each reader")
     parser.add_argument("--seed", type=int, default=0, help="of the damages")
-    parser.add_argument("--reader", action="append", help="name of a reader; may be repeated; all by default")
-    parser.add_argument("--index", type=int, help="of one damaged file, to be kept and read with its traceback")
+    parser.add_argument(
+        "--reader", action="append", help="name of a reader; may be repeated; all by default"
+    )
+    parser.add_argument(
+        "--index", type=int, help="of one damaged file, to be kept and read with its traceback"
+    )
     parser.add_argument("--keep", type=Path, help="folder for it")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -1,11 +1,13 @@
 """The guard's false-positive and detection rates on the networks of a study, beside those of the top softmax score.
 
-On every network one pool of test points is measured once: clean ones of all classes, and others with the trigger (on a clean
-network: the checkerboard, as a control). Over 20 splits of the clean ones the guard is fitted on two thirds and meets the rest.
-Detection counts triggered points that get the attacker's label. The top score is calibrated by the same p-values, on all points
-that the guard is fitted on; a high score is suspicious. Inside: splits whose false positives lie in the central 95 % of what a
-guard of exactly the stated rate would give, binomial, and beta-binomial, which also allows for the calibration set's own luck.
-Run: python benchmarks/guard_rates.py runs/fashion-mnist [FOLDER_TO_KEEP_MEASUREMENTS_IN [NUM_NETWORKS_OF_A_KIND]]
+On every network one pool of test points is measured once: clean ones of all classes, and others
+with the trigger (on a clean network: the checkerboard, as a control). Over 20 splits of the clean
+ones the guard is fitted on two thirds and meets the rest. Detection counts triggered points that
+get the attacker's label. The top score is calibrated by the same p-values, on all points that the
+guard is fitted on; a high score is suspicious. Inside: splits whose false positives lie in the
+central 95 % of what a guard of exactly the stated rate would give, binomial, and beta-binomial,
+which also allows for the calibration set's own luck. Run: python benchmarks/guard_rates.py
+runs/fashion-mnist [FOLDER_TO_KEEP_MEASUREMENTS_IN [NUM_NETWORKS_OF_A_KIND]]
 """
 
 import sys
@@ -18,7 +20,13 @@ from scipy import stats
 import wobbliness
 from wobbliness.detectors.smoothness_guard import DEFAULT_SIGMAS
 from wobbliness.perturbations.gaussian import image_keys
-from wobbliness.statistics.conformal import Reference, conformal_pvalues, num_flagged, score_limit, tie_breakers
+from wobbliness.statistics.conformal import (
+    Reference,
+    conformal_pvalues,
+    num_flagged,
+    score_limit,
+    tie_breakers,
+)
 from wobbliness.statistics.two_sample import rate
 from wobbliness.study.cells.run import load_network, network_file
 from wobbliness.study.records.record import read_recipe
@@ -50,7 +58,11 @@ def pool(spec):
     clean, rest = order[: min(MOST_CLEAN, len(order) - num_triggered)], order[-num_triggered:]
     if spec.threat is not None:
         rest = rest[spec.threat.is_attacked(test.labels[rest])]
-    wanted = None if spec.threat is None else spec.threat.attacked_labels(test.labels[rest], test.num_classes)
+    wanted = (
+        None
+        if spec.threat is None
+        else spec.threat.attacked_labels(test.labels[rest], test.num_classes)
+    )
     stamped = wobbliness.trigger(spec.trigger or "checkerboard").apply(test.images[rest])
     return test.images[clean], stamped, wanted
 
@@ -108,7 +120,11 @@ def report(found, num_clean, works, num_fit):
             detected = np.array([(pair[index] <= stated).mean() for pair in active])
             size = num_calibration if index == 0 else num_fit
             flagged = num_flagged(size, stated)
-            law = stats.betabinom(num_fresh, flagged, size + 1 - flagged) if flagged else stats.binom(num_fresh, 0.0)
+            law = (
+                stats.betabinom(num_fresh, flagged, size + 1 - flagged)
+                if flagged
+                else stats.binom(num_fresh, 0.0)
+            )
             pooled = rate(sum(counts), num_fresh * SPLITS)
             print(
                 f"  stated {stated:.0%} {name:<9} false positives {pooled.estimate:6.2%} [{pooled.lower:.2%}, {pooled.upper:.2%}]"
@@ -125,7 +141,10 @@ def report_draws(network, found, images, num_clean, num_fit):
     guard.image_shape_, guard.n_features_in_ = images.shape[1:], images.shape[1]
     guard.reference_, guard.calibration_ = fitted(found, order[:num_fit])
     guard.offset_ = score_limit(guard.calibration_, guard.false_positive_rate)
-    for name, points in (("clean", order[num_fit:]), ("triggered", np.arange(num_clean, len(images)))):
+    for name, points in (
+        ("clean", order[num_fit:]),
+        ("triggered", np.arange(num_clean, len(images))),
+    ):
         quick, new = guard.judge_quickly(images[points]), part(found, points)
         full = guard.reference_.scores(new["w"], new["label"], new["tie"]) < guard.offset_
         print(
@@ -141,7 +160,11 @@ def main(folder, keep=None, most=99):
         clean, stamped, wanted = pool(spec)
         images = np.concatenate([clean, stamped])
         found = measured(network, images, keep and keep / f"guard-{cell_name(spec)}.npz")
-        works = np.ones(len(stamped), bool) if wanted is None else found["label"][len(clean) :] == wanted
+        works = (
+            np.ones(len(stamped), bool)
+            if wanted is None
+            else found["label"][len(clean) :] == wanted
+        )
         num_fit = round(SHARE_FIT * len(clean))
         threat = "clean network" if spec.threat is None else f"{spec.threat.name} {spec.trigger}"
         print(

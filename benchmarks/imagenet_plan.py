@@ -2,7 +2,8 @@
 
     python benchmarks/imagenet_plan.py --cores 2
 
-ResNet-50 (transformers, random weights: they change no timing) on random images of 3 x 224 x 224, through `sweep`.
+ResNet-50 (transformers, random weights: they change no timing) on random images of 3 x 224 x 224,
+through `sweep`.
 """
 
 import argparse
@@ -32,17 +33,28 @@ class ResNet50(torch.nn.Module):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cores", type=int, default=2, help="threads of the measurement")
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--draws", type=int, default=50)
     arguments = parser.parse_args()
-    model, images = ResNet50().eval(), np.random.default_rng(0).random((arguments.images, 3, 224, 224), dtype=np.float32)
+    model, images = (
+        ResNet50().eval(),
+        np.random.default_rng(0).random((arguments.images, 3, 224, 224), dtype=np.float32),
+    )
     settings = {"workers": arguments.cores, "num_classes": 1000}
     wobbliness.sweep(model, images[:1], SIGMAS, draws=2, **settings)
     began = time.perf_counter()
     votes = wobbliness.sweep(model, images, SIGMAS, draws=arguments.draws, **settings).votes[0]
-    rate = arguments.images * arguments.draws * len(SIGMAS) / (time.perf_counter() - began) / arguments.cores
+    rate = (
+        arguments.images
+        * arguments.draws
+        * len(SIGMAS)
+        / (time.perf_counter() - began)
+        / arguments.cores
+    )
     core_hours = IMAGES * DRAWS * len(SIGMAS) / rate / 3600
     few = {"images": 10_000, "sigmas": 1, "core_hours": round(10_000 * DRAWS / rate / 3600)}
     print(

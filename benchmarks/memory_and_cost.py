@@ -30,4 +30,7 @@ if __name__ == "__main__":
         wobbliness.measure(network, images[:num_images], SIGMA, draws=draws)
         seconds = time.perf_counter() - started
         peak = max(0.0, memory("VmHWM") - before)
-        print(f"{num_images:>8}{draws:>8}{peak:>11.0f}{seconds:>9.2f}{seconds / num_images / draws * 1e6:>11.2f}", flush=True)
+        print(
+            f"{num_images:>8}{draws:>8}{peak:>11.0f}{seconds:>9.2f}{seconds / num_images / draws * 1e6:>11.2f}",
+            flush=True,
+        )

@@ -1,6 +1,7 @@
 """Miller-Madow at 50 draws against the plug-in at 250, on the networks of a study.
 
-The reference is the Miller-Madow W of 5,000 other draws. Run: python benchmarks/miller_madow.py runs/fashion-mnist
+The reference is the Miller-Madow W of 5,000 other draws. Run: python benchmarks/miller_madow.py
+runs/fashion-mnist
 """
 
 import sys
@@ -26,8 +27,14 @@ if __name__ == "__main__":
         images = load_data(spec.dataset).test.images[:POINTS]
         sigmas = [sigma for sigma in recipe.sigmas if 0.1 <= sigma <= 0.3]
         reference = wobbliness.sweep(network, images, sigmas, draws=REFERENCE_DRAWS, seed=0)
-        few = [wobbliness.sweep(network, images, sigmas, draws=50, seed=1 + seed) for seed in range(SEEDS)]
-        many = [wobbliness.sweep(network, images, sigmas, draws=250, seed=100 + seed) for seed in range(SEEDS)]
+        few = [
+            wobbliness.sweep(network, images, sigmas, draws=50, seed=1 + seed)
+            for seed in range(SEEDS)
+        ]
+        many = [
+            wobbliness.sweep(network, images, sigmas, draws=250, seed=100 + seed)
+            for seed in range(SEEDS)
+        ]
         for sigma in sigmas:
             exact = reference[sigma].miller_madow
             errors = (
@@ -35,7 +42,9 @@ if __name__ == "__main__":
                 np.stack([one[sigma].wobbliness - exact for one in few]),
                 np.stack([one[sigma].wobbliness - exact for one in many]),
             )
-            found = "; ".join(f"{error.mean():+.4f}, {np.sqrt((error**2).mean()):.4f}" for error in errors)
+            found = "; ".join(
+                f"{error.mean():+.4f}, {np.sqrt((error**2).mean()):.4f}" for error in errors
+            )
             print(
                 f"{f'{spec.architecture} {spec.trigger} seed {spec.seed}':<34}{sigma:>6}{exact.mean():>9.3f} | {found}",
                 flush=True,

@@ -34,7 +34,9 @@ def numpy_box_muller():
         bits = generator.integers(0, 2**64 - 1, half, dtype=np.uint64, endpoint=True)
         np.copyto(radius, bits >> np.uint64(32), casting="same_kind")
         np.copyto(angle, bits.view(np.int32)[:, ::2], casting="same_kind")
-        np.sqrt(np.float32(-2) * np.log((radius + np.float32(0.5)) * np.float32(2.0**-32)), out=radius)
+        np.sqrt(
+            np.float32(-2) * np.log((radius + np.float32(0.5)) * np.float32(2.0**-32)), out=radius
+        )
         np.multiply(angle, np.float32(np.pi / 2**31), out=angle)
         np.multiply(np.cos(angle), radius, out=draws[:, : SIZE // 2])
         np.multiply(np.sin(angle), radius, out=draws[:, SIZE // 2 :])
@@ -68,4 +70,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     print(f"{'ns per value':<20}{'1 thread':>10}{f'{num_cores()} threads':>12}")
     for make in (numpy_ziggurat, torch_normal, numpy_box_muller, ours):
-        print(f"{make.__name__:<20}{nanoseconds(make, 1):>10.2f}{nanoseconds(make, num_cores()):>12.2f}")
+        print(
+            f"{make.__name__:<20}{nanoseconds(make, 1):>10.2f}{nanoseconds(make, num_cores()):>12.2f}"
+        )

@@ -25,13 +25,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=11)
     arguments = parser.parse_args()
     with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        paints, steps = zip(*(one_visit(browser, arguments.page) for _ in range(arguments.repeats)), strict=True)
+        browser = started.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        paints, steps = zip(
+            *(one_visit(browser, arguments.page) for _ in range(arguments.repeats)), strict=True
+        )
         browser.close()
     all_steps = [step for of_visit in steps for step in of_visit]
     print(f"page: {arguments.page.stat().st_size / 1e6:.2f} MB")
-    for name, times in (("first contentful paint", paints), ("slider step, to the next frame", all_steps)):
-        print(f"{name}: median {statistics.median(times):.0f} ms of {len(times)}, slowest {max(times):.0f} ms")
+    for name, times in (
+        ("first contentful paint", paints),
+        ("slider step, to the next frame", all_steps),
+    ):
+        print(
+            f"{name}: median {statistics.median(times):.0f} ms of {len(times)}, slowest {max(times):.0f} ms"
+        )
 
 
 def one_visit(browser: Browser, path: Path) -> tuple[float, list[float]]:

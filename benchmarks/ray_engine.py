@@ -1,12 +1,16 @@
 """What the Ray engine costs beside the local one at equal cores, and what a second core brings; all in one run.
 
-    python benchmarks/ray_engine.py                # the digits with longer trainings, on 2 cores and on 1
-    python benchmarks/ray_engine.py --epochs 75 --ways local ray    # the cost alone, on a longer study
-    python benchmarks/ray_engine.py --epochs 20 --draws 1000        # the digits with more draws instead
+    python benchmarks/ray_engine.py                # the digits with longer trainings, on 2 cores
+    and on 1
+    python benchmarks/ray_engine.py --epochs 75 --ways local ray    # the cost alone, on a longer
+    study
+    python benchmarks/ray_engine.py --epochs 20 --draws 1000        # the digits with more draws
+    instead
 
-The same study is run by each engine in a new folder, in turns; whole commands are timed, from a cold start of Python and Ray to
-the finished report. Tables are compared byte by byte. The command on one core is bound to one, with all its processes: else
-Ray's own ones, the runner and the report would have the other core to themselves.
+The same study is run by each engine in a new folder, in turns; whole commands are timed, from a
+cold start of Python and Ray to the finished report. Tables are compared byte by byte. The command
+on one core is bound to one, with all its processes: else Ray's own ones, the runner and the report
+would have the other core to themselves.
 """
 
 import argparse
@@ -33,9 +37,14 @@ def longer(seed: int) -> Recipe:
     recipe = digits(seed)
     names = ("effect_networks", "strength_networks", "class_networks", "detection_networks")
     networks = {
-        name: tuple(replace(network, epochs=int(os.environ[EPOCHS])) for network in getattr(recipe, name)) for name in names
+        name: tuple(
+            replace(network, epochs=int(os.environ[EPOCHS])) for network in getattr(recipe, name)
+        )
+        for name in names
     }
-    return replace(recipe, name="longer", draws=int(os.environ[DRAWS]), parameter_networks=(), **networks)
+    return replace(
+        recipe, name="longer", draws=int(os.environ[DRAWS]), parameter_networks=(), **networks
+    )
 
 
 def timed(out: Path, cores: int, *options: str) -> float:
@@ -56,7 +65,9 @@ def tables(out: Path) -> dict[str, bytes]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=60, help="of each training")
@@ -77,7 +88,11 @@ def main() -> None:
             print(way, round(seconds[way][-1], 1), file=sys.stderr, flush=True)
     best = {way: min(values) for way, values in seconds.items()}
     ratios = {"ray / local": ("ray", "local"), f"1 core / {cores} cores": ("ray-1-core", "ray")}
-    facts = {name: round(best[one] / best[other], 3) for name, (one, other) in ratios.items() if {one, other} <= best.keys()}
+    facts = {
+        name: round(best[one] / best[other], 3)
+        for name, (one, other) in ratios.items()
+        if {one, other} <= best.keys()
+    }
     rounded = {way: [round(value, 1) for value in values] for way, values in seconds.items()}
     print(json.dumps({"seconds": rounded, **facts, "tables are equal": len(found) == 1}))
 

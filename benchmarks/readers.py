@@ -66,11 +66,18 @@ def _make_npy(folder: Path, number: int) -> None:
 
 
 def _make_npz(folder: Path, number: int) -> None:
-    (np.savez, np.savez_compressed)[number](folder / "x.npz", images=GREY[None], labels=np.zeros(1, np.int64))
+    (np.savez, np.savez_compressed)[number](
+        folder / "x.npz", images=GREY[None], labels=np.zeros(1, np.int64)
+    )
 
 
 def _make_png(folder: Path, number: int) -> None:
-    content = (png(GREY), png(COLOUR), png(COLOUR, "P"), png(Image.fromarray(COLOUR).convert("RGBA")))[number]
+    content = (
+        png(GREY),
+        png(COLOUR),
+        png(COLOUR, "P"),
+        png(Image.fromarray(COLOUR).convert("RGBA")),
+    )[number]
     (folder / "x.png").write_bytes(content)
 
 
@@ -97,27 +104,46 @@ def _make_onnx(folder: Path, number: int) -> None:
         helper.make_node("GlobalAveragePool", ["b"], ["c"]),
         helper.make_node("Flatten", ["c"], ["y"]),
     ]
-    values = [helper.make_tensor_value_info(name, 1, shape) for name, shape in (("x", [None, 1, 8, 8]), ("y", [None, 2]))]
-    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [onnx.numpy_helper.from_array(weights, "w")])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "x.onnx")
+    values = [
+        helper.make_tensor_value_info(name, 1, shape)
+        for name, shape in (("x", [None, 1, 8, 8]), ("y", [None, 2]))
+    ]
+    graph = helper.make_graph(
+        nodes, "g", values[:1], values[1:], [onnx.numpy_helper.from_array(weights, "w")]
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        folder / "x.onnx",
+    )
 
 
 def _make_exported(folder: Path, number: int) -> None:
     parts = [torch.nn.Flatten(), torch.nn.Linear(64, 3)]
     if number:
-        parts = [torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(72, 3)]
+        parts = [
+            torch.nn.Conv2d(1, 2, 3),
+            torch.nn.ReLU(),
+            torch.nn.Flatten(),
+            torch.nn.Linear(72, 3),
+        ]
     save_exported(torch.nn.Sequential(*parts).eval(), folder / "x.pt2", torch.rand(2, 1, 8, 8))
 
 
 def _make_network(folder: Path, number: int) -> None:
     network = build_network(("small_cnn", "resnet18_width16")[number], (1, 8, 8), 3, seed=0)
-    header = {"architecture": ("small_cnn", "resnet18_width16")[number], "image_shape": "[1, 8, 8]", "num_classes": "3"}
+    header = {
+        "architecture": ("small_cnn", "resnet18_width16")[number],
+        "image_shape": "[1, 8, 8]",
+        "num_classes": "3",
+    }
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     save_file(state, folder / "x.safetensors", header)
 
 
 def _make_guard(folder: Path, number: int) -> None:
-    guard = wobbliness.SmoothnessGuard(_brightness, sigmas=(0.1, 0.3)[: 2 - number], draws=10, false_positive_rate=0.1)
+    guard = wobbliness.SmoothnessGuard(
+        _brightness, sigmas=(0.1, 0.3)[: 2 - number], draws=10, false_positive_rate=0.1
+    )
     wobbliness.save_guard(guard.fit(_random(60, 1, 4, 4)), folder)
 
 
@@ -126,7 +152,9 @@ def _brightness(images: Any) -> Any:
 
 
 def _repaired_guard(sample: Sample) -> Sample:
-    return sample | {SETTINGS_FILE: _with_values(sample[SETTINGS_FILE], arrays=_digest(sample[ARRAYS_FILE]))}
+    return sample | {
+        SETTINGS_FILE: _with_values(sample[SETTINGS_FILE], arrays=_digest(sample[ARRAYS_FILE]))
+    }
 
 
 def _with_values(content: bytes, **values: Any) -> bytes:
@@ -145,33 +173,58 @@ def _resealed(content: bytes) -> bytes:
 
 def _repaired_record(sample: Sample) -> Sample:
     files = {"table": checksum(sample[f"{MEASURED}.parquet"]), "weights": None}
-    return sample | {f"{MEASURED}.json": _resealed(_with_values(sample[f"{MEASURED}.json"], files=files))}
+    return sample | {
+        f"{MEASURED}.json": _resealed(_with_values(sample[f"{MEASURED}.json"], files=files))
+    }
 
 
 def _resealed_all(sample: Sample) -> Sample:
-    return {name: _resealed(content) if name.endswith(".json") else content for name, content in sample.items()}
+    return {
+        name: _resealed(content) if name.endswith(".json") else content
+        for name, content in sample.items()
+    }
 
 
 def _trained() -> tuple[dict[str, Any], pd.DataFrame]:
-    return {"losses": [0.5], "num_poisoned": 0, "clean_accuracy": 0.9, "backdoor_accuracy": None}, pd.DataFrame()
+    return {
+        "losses": [0.5],
+        "num_poisoned": 0,
+        "clean_accuracy": 0.9,
+        "backdoor_accuracy": None,
+    }, pd.DataFrame()
 
 
 def _measured(spec: MeasureSpec, number: int) -> tuple[dict[str, Any], pd.DataFrame]:
     rows = [
-        {"point": point, "label": 0, "sigma": sigma, "draws": draws, "top_score": 0.5, "candidate": -1}
+        {
+            "point": point,
+            "label": 0,
+            "sigma": sigma,
+            "draws": draws,
+            "top_score": 0.5,
+            "candidate": -1,
+        }
         | {"votes_0": draws - number, "votes_1": number}
         for draws in spec.draws
         for sigma in spec.sigmas
         for point in range(spec.num_points)
     ]
-    accuracies = {"accuracy_on_attacker_labels": None, "accuracy_on_clean_labels": 0.9, "attacker_labels_by_class": None}
+    accuracies = {
+        "accuracy_on_attacker_labels": None,
+        "accuracy_on_clean_labels": 0.9,
+        "attacker_labels_by_class": None,
+    }
     return accuracies, pd.DataFrame(rows)
 
 
 def _write_records(folder: Path, number: int, kinds: tuple[str, ...]) -> None:
     for cell in (CELLS[kind] for kind in kinds):
-        results, rows = _measured(cell.spec, number) if isinstance(cell.spec, MeasureSpec) else _trained()
-        record = Record(spec=cell.spec, results=results, provenance={"duration_seconds": 1.0}, table=rows)
+        results, rows = (
+            _measured(cell.spec, number) if isinstance(cell.spec, MeasureSpec) else _trained()
+        )
+        record = Record(
+            spec=cell.spec, results=results, provenance={"duration_seconds": 1.0}, table=rows
+        )
         write_record(folder, cell, record, recipe=small(), weights="0" * 64 if number else None)
 
 
@@ -184,7 +237,11 @@ def _make_study(folder: Path, number: int) -> None:
 def _make_packed(folder: Path, number: int) -> None:
     with tempfile.TemporaryDirectory() as made:
         claim_folder(Path(made) / "study", small(number))
-        _write_records(Path(made) / "study" / "records", number, ("train", "measure") if number == 0 else ("measure",))
+        _write_records(
+            Path(made) / "study" / "records",
+            number,
+            ("train", "measure") if number == 0 else ("measure",),
+        )
         pack_study(Path(made) / "study", folder)
 
 
@@ -195,13 +252,17 @@ def _unpack(folder: Path) -> None:
 
 
 def _make_failure(folder: Path, number: int) -> None:
-    write_failure(folder, Failure(cell="train-0", message=f"RuntimeError: {number}", details="", attempt="0"))
+    write_failure(
+        folder, Failure(cell="train-0", message=f"RuntimeError: {number}", details="", attempt="0")
+    )
 
 
 def _make_checkpoint(folder: Path, number: int) -> None:
     tensors = {"weights": torch.ones(4, 3), "order": torch.zeros(16, dtype=torch.uint8)}
     facts = json.dumps({"epoch": number, "identity": IDENTITY, "seconds": 3.5})
-    (folder / "x.safetensors").write_bytes(save(tensors, {"facts": facts, "checksum": _checksum(tensors, facts)}))
+    (folder / "x.safetensors").write_bytes(
+        save(tensors, {"facts": facts, "checksum": _checksum(tensors, facts)})
+    )
 
 
 def _repaired_checkpoint(sample: Sample) -> Sample:
@@ -209,7 +270,9 @@ def _repaired_checkpoint(sample: Sample) -> Sample:
     try:
         length = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + length])
-        header["__metadata__"]["checksum"] = _checksum(load(content), header["__metadata__"]["facts"])
+        header["__metadata__"]["checksum"] = _checksum(
+            load(content), header["__metadata__"]["facts"]
+        )
     except Exception:  # damaged beyond repair
         return sample
     text = json.dumps(header).encode()
@@ -228,9 +291,20 @@ def _read_failure(folder: Path) -> None:
 
 
 def _make_universal(folder: Path, number: int) -> None:
-    facts = {"norm": 2.0, "bound": 1.5, "num_fooled": 8, "num_images": 10, "num_passes": 2, "reached": True}
+    facts = {
+        "norm": 2.0,
+        "bound": 1.5,
+        "num_fooled": 8,
+        "num_images": 10,
+        "num_passes": 2,
+        "reached": True,
+    }
     facts |= {"target_class": (None, 1)[number]}
-    save_file({"values": torch.from_numpy(_random(1, 4, 4))}, folder / "x.safetensors", {"facts": json.dumps(facts)})
+    save_file(
+        {"values": torch.from_numpy(_random(1, 4, 4))},
+        folder / "x.safetensors",
+        {"facts": json.dumps(facts)},
+    )
 
 
 def _make_candidates(folder: Path, number: int) -> None:
@@ -247,33 +321,55 @@ READERS = {
     "npy": Reader(make=_make_npy, read=lambda folder: read_images(_only(folder))),
     "npz": Reader(make=_make_npz, read=lambda folder: read_images(_only(folder))),
     "png": Reader(
-        make=_make_png, read=lambda folder: read_images(_only(folder)), num_samples=4, repaired=_with_checksums_of_pngs
+        make=_make_png,
+        read=lambda folder: read_images(_only(folder)),
+        num_samples=4,
+        repaired=_with_checksums_of_pngs,
     ),
     "jpeg": Reader(make=_make_picture("jpg"), read=lambda folder: read_images(_only(folder))),
     "webp": Reader(make=_make_picture("webp"), read=lambda folder: read_images(_only(folder))),
     "parquet table": Reader(make=_make_table, read=lambda folder: read_images(_only(folder))),
     "trigger png": Reader(
-        make=_make_png, read=lambda folder: trigger_from_png(_only(folder)), num_samples=4, repaired=_with_checksums_of_pngs
+        make=_make_png,
+        read=lambda folder: trigger_from_png(_only(folder)),
+        num_samples=4,
+        repaired=_with_checksums_of_pngs,
     ),
     "onnx": Reader(make=_make_onnx, read=lambda folder: wobbliness.open_classifier(_only(folder))),
-    "exported program": Reader(make=_make_exported, read=lambda folder: wobbliness.open_classifier(_only(folder))),
+    "exported program": Reader(
+        make=_make_exported, read=lambda folder: wobbliness.open_classifier(_only(folder))
+    ),
     "safetensors weights": Reader(
         make=lambda folder, _: save_file(make_module().state_dict(), folder / "x.safetensors"),
         read=lambda folder: wobbliness.open_classifier(_only(folder), factory=FACTORY),
         num_samples=1,
     ),
-    "hub folder": Reader(make=lambda folder, _: save_vit(folder), read=wobbliness.open_classifier, num_samples=1),
+    "hub folder": Reader(
+        make=lambda folder, _: save_vit(folder), read=wobbliness.open_classifier, num_samples=1
+    ),
     "study network": Reader(make=_make_network, read=lambda folder: load_network(_only(folder))),
-    "guard": Reader(make=_make_guard, read=lambda folder: wobbliness.load_guard(folder, _brightness), repaired=_repaired_guard),
+    "guard": Reader(
+        make=_make_guard,
+        read=lambda folder: wobbliness.load_guard(folder, _brightness),
+        repaired=_repaired_guard,
+    ),
     "record": Reader(
         make=lambda folder, number: _write_records(folder, number, ("measure",)),
         read=lambda folder: read_record(folder, MEASURED),
         repaired=_repaired_record,
     ),
-    "study file": Reader(make=_make_study, read=lambda folder: plan(read_recipe(folder)), repaired=_resealed_all),
+    "study file": Reader(
+        make=_make_study, read=lambda folder: plan(read_recipe(folder)), repaired=_resealed_all
+    ),
     "packed study": Reader(make=_make_packed, read=_unpack, repaired=_resealed_all),
     "failure": Reader(make=_make_failure, read=_read_failure, repaired=_resealed_all),
-    "checkpoint": Reader(make=_make_checkpoint, read=_read_checkpoint, repaired=_repaired_checkpoint),
-    "universal perturbation": Reader(make=_make_universal, read=lambda folder: load_universal(_only(folder))),
-    "candidates": Reader(make=_make_candidates, read=lambda folder: load_candidates(_only(folder), FORMS[0])),
+    "checkpoint": Reader(
+        make=_make_checkpoint, read=_read_checkpoint, repaired=_repaired_checkpoint
+    ),
+    "universal perturbation": Reader(
+        make=_make_universal, read=lambda folder: load_universal(_only(folder))
+    ),
+    "candidates": Reader(
+        make=_make_candidates, read=lambda folder: load_candidates(_only(folder), FORMS[0])
+    ),
 }

@@ -1,10 +1,10 @@
 """What a second core of this machine brings to the work of a study's cells, without an engine, a schedule or a file.
 
-Two processes are started and warmed up once. In each round one of them works for some seconds while the other sleeps, then both
-work at once, so that other guests of the machine meet both alike; the ratio of a round is what both did over what the one did.
-A loop of plain Python and a product of matrices that fit the cache say how much is the machine's own. The median of the rounds
-bounds what any engine can reach here.
-Run: python benchmarks/second_core.py [--rounds 5] [--seconds 6]
+Two processes are started and warmed up once. In each round one of them works for some seconds while
+the other sleeps, then both work at once, so that other guests of the machine meet both alike; the
+ratio of a round is what both did over what the one did. A loop of plain Python and a product of
+matrices that fit the cache say how much is the machine's own. The median of the rounds bounds what
+any engine can reach here. Run: python benchmarks/second_core.py [--rounds 5] [--seconds 6]
 """
 
 import argparse
@@ -32,7 +32,9 @@ LOOP, MATRIX, PRODUCTS = 200_000, 96, 500
 def works() -> dict[str, Callable[[], object]]:
     """One short piece of each kind of cell of the digits, and two controls."""
     data = load_data("digits")
-    network = build_network("small_cnn", data.test.images.shape[1:], data.test.num_classes, seed=0).eval()
+    network = build_network(
+        "small_cnn", data.test.images.shape[1:], data.test.num_classes, seed=0
+    ).eval()
     spec, quiet = replace(digits(0).effect_networks[0], epochs=1), {"progress": ignore_progress}
     matrix = torch.rand(MATRIX, MATRIX)
     return {
@@ -43,7 +45,9 @@ def works() -> dict[str, Callable[[], object]]:
         "universal": lambda: craft_universal_perturbation(
             network, data.train.images[:50], norm=2.0, bound=0.1, max_passes=1, **quiet
         ),
-        "cleanse": lambda: craft_candidates(network, data.test.images[:64], num_classes=10, restarts=1, max_steps=2, **quiet),
+        "cleanse": lambda: craft_candidates(
+            network, data.test.images[:64], num_classes=10, restarts=1, max_steps=2, **quiet
+        ),
     }
 
 
@@ -70,9 +74,13 @@ def rate(pipes: list[Connection], kind: str, seconds: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=6.0, help="that each side of a round works")
+    parser.add_argument(
+        "--seconds", type=float, default=6.0, help="that each side of a round works"
+    )
     arguments = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     pipes = []
@@ -87,7 +95,10 @@ def main() -> None:
             alone = rate(pipes[:1], kind, arguments.seconds)
             found.append(rate(pipes, kind, arguments.seconds) / alone)
     for kind, found in ratios.items():
-        print(f"{kind:<24}{statistics.median(found):>6.2f}   [{min(found):.2f}, {max(found):.2f}]", flush=True)
+        print(
+            f"{kind:<24}{statistics.median(found):>6.2f}   [{min(found):.2f}, {max(found):.2f}]",
+            flush=True,
+        )
     for pipe in pipes:
         pipe.send(None)
 

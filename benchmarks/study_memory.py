@@ -3,7 +3,8 @@
     python benchmarks/study_memory.py              # the digits
     python benchmarks/study_memory.py --networks 2 # with twice as many networks of each kind
 
-Cells are done in one process, as with `--workers 1`, so that whatever one cell leaves behind would add up.
+Cells are done in one process, as with `--workers 1`, so that whatever one cell leaves behind would
+add up.
 """
 
 import argparse
@@ -25,7 +26,11 @@ from wobbliness.study.running.runner import run_study
 def recipe_of(networks: int) -> Recipe:
     """The digits with each detection network so many times, of other seeds."""
     recipe = digits(0)
-    more = tuple(replace(network, seed=network.seed + 100 * k) for k in range(networks) for network in recipe.detection_networks)
+    more = tuple(
+        replace(network, seed=network.seed + 100 * k)
+        for k in range(networks)
+        for network in recipe.detection_networks
+    )
     return replace(recipe, name=f"digits-{networks}", detection_networks=more)
 
 
@@ -40,18 +45,33 @@ def peak_of(recipe: Recipe, out: Path, cell: str | None) -> float:
     if cell is None:
         run_study(recipe, out, workers=1)
     else:
-        run_cell(out, next(other for other in plan(recipe) if other.name == cell), recipe, ignore_progress)
+        run_cell(
+            out,
+            next(other for other in plan(recipe) if other.name == cell),
+            recipe,
+            ignore_progress,
+        )
     return memory("VmHWM")
 
 
 def peak_in_a_process(networks: int, out: Path, cell: str | None) -> float:
-    arguments = [sys.executable, __file__, "--networks", str(networks), "--out", str(out), *(["--cell", cell] if cell else [])]
+    arguments = [
+        sys.executable,
+        __file__,
+        "--networks",
+        str(networks),
+        "--out",
+        str(out),
+        *(["--cell", cell] if cell else []),
+    ]
     done = subprocess.run([*arguments, "--child"], check=True, stdout=subprocess.PIPE, text=True)
     return float(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--networks", type=int, default=1)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--cell", help=argparse.SUPPRESS)
@@ -63,10 +83,20 @@ def main() -> None:
         return
     folder = Path(tempfile.mkdtemp())
     whole = peak_in_a_process(arguments.networks, folder / "study", None)
-    largest = {cell.kind: cell.name for cell in sorted(plan(recipe), key=lambda cell: getattr(cell.spec, "num_points", 0))}
-    cells = {kind: round(peak_in_a_process(arguments.networks, folder / "study", name)) for kind, name in largest.items()}
+    largest = {
+        cell.kind: cell.name
+        for cell in sorted(plan(recipe), key=lambda cell: getattr(cell.spec, "num_points", 0))
+    }
+    cells = {
+        kind: round(peak_in_a_process(arguments.networks, folder / "study", name))
+        for kind, name in largest.items()
+    }
     shutil.rmtree(folder)
-    print(json.dumps({"cells": len(plan(recipe)), "MiB, whole study": round(whole), "MiB, one cell": cells}))
+    print(
+        json.dumps(
+            {"cells": len(plan(recipe)), "MiB, whole study": round(whole), "MiB, one cell": cells}
+        )
+    )
 
 
 if __name__ == "__main__":

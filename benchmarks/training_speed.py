@@ -1,9 +1,10 @@
 """Samples per second of training on one thread: the plain loop, and the product's own.
 
-The plain loop is eager, contiguous and float32, with Adam as it comes; both take random batches of 128 synthetic images. Each
-round times one after the other, and the ratio is the median of the rounds' ratios, so that other work on the machine meets both.
-With --accuracy, the clean accuracy of both precisions on real images instead, three seeds each (minutes; needs Fashion-MNIST).
-Run: python benchmarks/training_speed.py [--accuracy]
+The plain loop is eager, contiguous and float32, with Adam as it comes; both take random batches of
+128 synthetic images. Each round times one after the other, and the ratio is the median of the
+rounds' ratios, so that other work on the machine meets both. With --accuracy, the clean accuracy of
+both precisions on real images instead, three seeds each (minutes; needs Fashion-MNIST). Run: python
+benchmarks/training_speed.py [--accuracy]
 """
 
 import statistics
@@ -34,7 +35,14 @@ NETWORKS = {
 
 
 def spec_of(architecture, dataset):
-    common = {"epochs": 1, "batch_size": BATCH, "learning_rate": 1e-3, "threat": None, "trigger": None, "seed": 0}
+    common = {
+        "epochs": 1,
+        "batch_size": BATCH,
+        "learning_rate": 1e-3,
+        "threat": None,
+        "trigger": None,
+        "seed": 0,
+    }
     return NetworkSpec(dataset=dataset, architecture=architecture, **common)
 
 
@@ -67,7 +75,8 @@ def compare(architecture):
         (training._fit, ours, images, labels, spec_of(architecture, "synthetic"), ignore_progress),
     )
     with torch_threads(training.THREADS):
-        _, *rounds = [[seconds(*side) for side in sides] for _ in range(1 + REPEATS)]  # the first warms up
+        # the first warms up
+        _, *rounds = [[seconds(*side) for side in sides] for _ in range(1 + REPEATS)]
     rates = [len(images) / statistics.median(times) for times in zip(*rounds, strict=True)]
     ratio = statistics.median(first / second for first, second in rounds)
     print(f"{architecture:<18}{rates[0]:>10,.0f}{rates[1]:>10,.0f}{ratio:>7.2f}", flush=True)
@@ -76,16 +85,28 @@ def compare(architecture):
 def accuracies(spec, data):
     for precision in ("float32", "bfloat16"):
         with mock.patch.object(training, "training_precision", return_value=precision):
-            runs = [training.train_network(replace(spec, seed=seed), data, progress=ignore_progress) for seed in range(SEEDS)]
+            runs = [
+                training.train_network(replace(spec, seed=seed), data, progress=ignore_progress)
+                for seed in range(SEEDS)
+            ]
         values = np.array([run.clean_accuracy for run in runs])
-        print(f"{spec.dataset} {spec.architecture} {precision}: {values.round(4).tolist()}, mean {values.mean():.4f}", flush=True)
+        print(
+            f"{spec.dataset} {spec.architecture} {precision}: {values.round(4).tolist()}, mean {values.mean():.4f}",
+            flush=True,
+        )
 
 
 def compare_accuracies():
     accuracies(digits().parameter_networks[0], load_data("digits"))
     whole = load_data("fashion_mnist")
-    train = Split(images=whole.train.images[:ACCURACY_IMAGES], labels=whole.train.labels[:ACCURACY_IMAGES], num_classes=10)
-    accuracies(spec_of("large_cnn", whole.name), ImageData(name=whole.name, train=train, test=whole.test))
+    train = Split(
+        images=whole.train.images[:ACCURACY_IMAGES],
+        labels=whole.train.labels[:ACCURACY_IMAGES],
+        num_classes=10,
+    )
+    accuracies(
+        spec_of("large_cnn", whole.name), ImageData(name=whole.name, train=train, test=whole.test)
+    )
 
 
 def compare_speeds():

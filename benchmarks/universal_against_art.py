@@ -1,8 +1,9 @@
 """Universal perturbations of ours and of the Adversarial Robustness Toolbox (ART): share of images fooled, and seconds.
 
-Crafted on 500 training images of a study's first poisoned network, counted on these and on 1000 test images, undisturbed by the
-trigger. ART goes image by image and takes minutes for a pass, so it makes one pass at the last bound of each norm alone; more
-bounds with `all`. Run: python benchmarks/universal_against_art.py runs/fashion-mnist [all]
+Crafted on 500 training images of a study's first poisoned network, counted on these and on 1000
+test images, undisturbed by the trigger. ART goes image by image and takes minutes for a pass, so it
+makes one pass at the last bound of each norm alone; more bounds with `all`. Run: python
+benchmarks/universal_against_art.py runs/fashion-mnist [all]
 """
 
 import logging
@@ -14,7 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wobbliness.attacks.universal_perturbation import MAX_DEEPFOOL_STEPS, OVERSHOOT, craft_universal_perturbation
+from wobbliness.attacks.universal_perturbation import (
+    MAX_DEEPFOOL_STEPS,
+    OVERSHOOT,
+    craft_universal_perturbation,
+)
 from wobbliness.classifiers.torch_module import torch_threads
 from wobbliness.study.cells.run import load_network
 from wobbliness.study.records.record import read_recipe
@@ -35,7 +40,9 @@ def share_fooled(network, images, values):
 
 
 def ours(network, images, norm, bound):
-    crafted = craft_universal_perturbation(network, images, norm=norm, bound=bound, fooling_rate=RATE, max_passes=PASSES)
+    crafted = craft_universal_perturbation(
+        network, images, norm=norm, bound=bound, fooling_rate=RATE, max_passes=PASSES
+    )
     return crafted.values, crafted.num_passes
 
 
@@ -45,7 +52,9 @@ def art(network, images, norm, bound):
 
     loss, shape = torch.nn.CrossEntropyLoss(), images.shape[1:]
     num_classes = network[-1].out_features
-    estimator = PyTorchClassifier(network, loss, shape, num_classes, clip_values=(0.0, 1.0), device_type="cpu")
+    estimator = PyTorchClassifier(
+        network, loss, shape, num_classes, clip_values=(0.0, 1.0), device_type="cpu"
+    )
     deepfool = {"max_iter": MAX_DEEPFOOL_STEPS, "epsilon": OVERSHOOT, "verbose": False}
     options = {"delta": 1 - RATE, "max_iter": 1, "eps": bound, "norm": norm, "verbose": False}
     attack = UniversalPerturbation(estimator, attacker_params=deepfool, **options)

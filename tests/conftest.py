@@ -16,13 +16,25 @@ from jaxtyping import install_import_hook
 from wobbliness.runtime.ray import keep_to_this_machine
 
 keep_to_this_machine()
-os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}  # read once, when anything imports Ray
+# read once, when anything imports Ray
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
 
 with install_import_hook("wobbliness", "beartype.beartype"):
     pass
 
 
-SLOWEST = ("documented", "ray", "results", "study", "forms", "tutorials", "page", "locks", "fuzz", "faults")
+SLOWEST = (
+    "documented",
+    "ray",
+    "results",
+    "study",
+    "forms",
+    "tutorials",
+    "page",
+    "locks",
+    "fuzz",
+    "faults",
+)
 SHARED = "WOBBLINESS_SHARED_BY_TESTS"
 TURNS = {f"test_{name}": turn for turn, name in enumerate(SLOWEST)}
 
@@ -72,7 +84,9 @@ class HalfSpace:
         """Exact probability of class 1: Phi(margin / (sigma ||w||))."""
         from scipy import stats
 
-        margin = (np.asarray(images, dtype=np.float64).reshape(len(images), -1) * self.normal).sum(axis=1) - self.offset
+        margin = (np.asarray(images, dtype=np.float64).reshape(len(images), -1) * self.normal).sum(
+            axis=1
+        ) - self.offset
         return stats.norm.cdf(margin / (sigma * np.linalg.norm(self.normal)))
 
 
@@ -102,11 +116,15 @@ def trained(digits):
     from wobbliness.study.training.train import train_network
 
     def train(spec, folder):
-        torch.save(train_network(spec, digits, progress=ignore_progress).network, folder / "network.pt")
+        torch.save(
+            train_network(spec, digits, progress=ignore_progress).network, folder / "network.pt"
+        )
 
     def network(spec):
         name = f"network-{hashlib.sha256(repr(spec).encode()).hexdigest()[:16]}"
-        return torch.load(made_once(name, functools.partial(train, spec)) / "network.pt", weights_only=False)
+        return torch.load(
+            made_once(name, functools.partial(train, spec)) / "network.pt", weights_only=False
+        )
 
     return network
 
@@ -135,7 +153,9 @@ def mounted(tmp_path):
         folder = tmp_path / "disk"
         folder.mkdir()
         done = shutil.which("mount") and subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
+            capture_output=True,
+            check=False,
         )
         if not done or done.returncode:
             pytest.skip("file systems can be mounted by the superuser alone")

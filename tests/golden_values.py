@@ -1,6 +1,7 @@
 """What no change of the code's layout may change: cell names, noise, counts, tables, names and options.
 
-`python tests/golden_values.py` writes the files in `tests/golden`; `test_golden.py` compares with them.
+`python tests/golden_values.py` writes the files in `tests/golden`; `test_golden.py` compares with
+them.
 """
 
 import hashlib
@@ -43,7 +44,9 @@ def noise():
     from wobbliness.perturbations.gaussian import NormalStream
 
     num_draws = NUM_VALUES // int(np.prod(SHAPE))
-    return np.stack([NormalStream(7, key, SHAPE).take(num_draws).reshape(-1).copy() for key in KEYS])
+    return np.stack(
+        [NormalStream(7, key, SHAPE).take(num_draws).reshape(-1).copy() for key in KEYS]
+    )
 
 
 def counts(folder):
@@ -66,7 +69,9 @@ def counts(folder):
     header = {"architecture": "small_cnn", "image_shape": "[1, 8, 8]", "num_classes": "10"}
     save_file(weights, folder / "network.safetensors", header)
     images = load_data("digits").test.images[:20]
-    result = wobbliness.sweep(load_network(folder / "network.safetensors"), images, [0.1, 0.5], draws=100, seed=3)
+    result = wobbliness.sweep(
+        load_network(folder / "network.safetensors"), images, [0.1, 0.5], draws=100, seed=3
+    )
     return {str(sigma): result[sigma].counts.tolist() for sigma in result}
 
 
@@ -104,11 +109,19 @@ def _commands(command, names):
 
 
 def _type_name(annotation):
-    return annotation.__name__ if type(annotation) is not GenericAlias and hasattr(annotation, "__name__") else str(annotation)
+    return (
+        annotation.__name__
+        if type(annotation) is not GenericAlias and hasattr(annotation, "__name__")
+        else str(annotation)
+    )
 
 
 def _digest(frame: pd.DataFrame) -> str:
-    rounded = {name: frame[name].map("{:.9g}".format) for name in frame.columns if ROUNDED in name and "pvalue" in name}
+    rounded = {
+        name: frame[name].map("{:.9g}".format)
+        for name in frame.columns
+        if ROUNDED in name and "pvalue" in name
+    }
     chosen = {name: column for name, column in rounded.items() if frame[name].dtype == np.float64}
     return hashlib.sha256(frame.assign(**chosen).to_csv(index=False).encode()).hexdigest()
 
@@ -135,7 +148,9 @@ def write():
 
 
 def _write(name, content):
-    (GOLDEN / f"{name}.json").write_text(json.dumps(content, indent=None if name == "counts" else 1, sort_keys=True) + "\n")
+    (GOLDEN / f"{name}.json").write_text(
+        json.dumps(content, indent=None if name == "counts" else 1, sort_keys=True) + "\n"
+    )
 
 
 if __name__ == "__main__":

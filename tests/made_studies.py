@@ -26,8 +26,19 @@ CLEAN = NetworkSpec(
 
 def recipe(**fields):
     """One clean network and the two measurements of C1 and C2."""
-    settings = {"draws_grid": (10, 250), "draws_sigmas": (0.1, 0.3), "parameter_sigmas": (0.1, 0.3), "sigmas": (0.1,)}
-    return Recipe(**({"name": "made", "seed": 0, "parameter_networks": (CLEAN,), "parameter_points": 4} | settings | fields))
+    settings = {
+        "draws_grid": (10, 250),
+        "draws_sigmas": (0.1, 0.3),
+        "parameter_sigmas": (0.1, 0.3),
+        "sigmas": (0.1,),
+    }
+    return Recipe(
+        **(
+            {"name": "made", "seed": 0, "parameter_networks": (CLEAN,), "parameter_points": 4}
+            | settings
+            | fields
+        )
+    )
 
 
 def make_study(out, **fields):
@@ -45,7 +56,9 @@ def edit_study_file(out, **fields):
     """Writes fields into a study's file as a stranger would, checksum and all; a field of ... is left out."""
     path = out / "study.json"
     content = json.loads(path.read_text()) | fields
-    path.write_text(json.dumps(sealed({name: value for name, value in content.items() if value is not ...})))
+    path.write_text(
+        json.dumps(sealed({name: value for name, value in content.items() if value is not ...}))
+    )
 
 
 def edit_record(out, kind, **fields):
@@ -60,7 +73,9 @@ def edit_record(out, kind, **fields):
 def snapshot(*folders):
     """Every file below some folders, with its content and time; links as what they say."""
     return {
-        str(path): path.readlink() if path.is_symlink() else (path.read_bytes(), path.stat().st_mtime_ns)
+        str(path): path.readlink()
+        if path.is_symlink()
+        else (path.read_bytes(), path.stat().st_mtime_ns)
         for folder in folders
         for path in sorted(folder.rglob("*"))
         if path.is_symlink() or path.is_file()
@@ -69,17 +84,35 @@ def snapshot(*folders):
 
 def _trained():
     losses = {"losses": [2.0, 1.0, 0.5]}
-    return losses | {"num_poisoned": 0, "clean_accuracy": 0.9, "backdoor_accuracy": None}, pd.DataFrame()
+    return losses | {
+        "num_poisoned": 0,
+        "clean_accuracy": 0.9,
+        "backdoor_accuracy": None,
+    }, pd.DataFrame()
 
 
 def _measured(spec):
     rng = np.random.default_rng(0)
     rows = [
-        {"point": point, "label": point % 3, "sigma": sigma, "draws": draws, "top_score": 0.5, "candidate": -1}
-        | {f"votes_{index}": count for index, count in enumerate(rng.multinomial(draws, [0.2, 0.3, 0.5]))}
+        {
+            "point": point,
+            "label": point % 3,
+            "sigma": sigma,
+            "draws": draws,
+            "top_score": 0.5,
+            "candidate": -1,
+        }
+        | {
+            f"votes_{index}": count
+            for index, count in enumerate(rng.multinomial(draws, [0.2, 0.3, 0.5]))
+        }
         for draws in spec.draws
         for sigma in spec.sigmas
         for point in range(spec.num_points)
     ]
-    accuracies = {"accuracy_on_attacker_labels": None, "accuracy_on_clean_labels": 0.9, "attacker_labels_by_class": None}
+    accuracies = {
+        "accuracy_on_attacker_labels": None,
+        "accuracy_on_clean_labels": 0.9,
+        "attacker_labels_by_class": None,
+    }
     return accuracies, pd.DataFrame(rows)

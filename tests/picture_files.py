@@ -41,7 +41,9 @@ def unit(pixels):
 
 
 def save_with_features(path, cells, **labels):
-    features = {"image": {"_type": "Image"}} | {name: {"_type": "ClassLabel", "names": ["no", "yes"]} for name in labels}
+    features = {"image": {"_type": "Image"}} | {
+        name: {"_type": "ClassLabel", "names": ["no", "yes"]} for name in labels
+    }
     images = pa.array(cells, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     pq.write_table(pa.table({"image": images, **labels}).replace_schema_metadata(metadata), path)

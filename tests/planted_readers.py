@@ -38,5 +38,6 @@ def _leave(folder):
 
 
 GOOD, CRASHING, DYING, ALLOCATING, LEAVING = (
-    Reader(make=_make, read=read, num_samples=1) for read in (_check, _crash, _die, _allocate, _leave)
+    Reader(make=_make, read=read, num_samples=1)
+    for read in (_check, _crash, _die, _allocate, _leave)
 )

@@ -18,7 +18,13 @@ from wobbliness.study.report.report import _write_tables
 from wobbliness.study.specs import NetworkSpec, cell_name, needed_specs
 from wobbliness.study.tables.tables import form_tables
 
-BASE = {"dataset": "digits", "architecture": "small_cnn", "epochs": 3, "batch_size": 32, "learning_rate": 3e-3}
+BASE = {
+    "dataset": "digits",
+    "architecture": "small_cnn",
+    "epochs": 3,
+    "batch_size": 32,
+    "learning_rate": 3e-3,
+}
 
 
 def small(seed=0):
@@ -57,7 +63,11 @@ def tables_of(out):
 
 def finish_times(out, recipe):
     """When the record of each finished cell was written."""
-    records = {cell.name: out / "records" / f"{cell.name}.json" for cell in plan(recipe) if is_done(out / "records", cell.name)}
+    records = {
+        cell.name: out / "records" / f"{cell.name}.json"
+        for cell in plan(recipe)
+        if is_done(out / "records", cell.name)
+    }
     return {name: path.stat().st_mtime_ns for name, path in records.items()}
 
 
@@ -107,7 +117,11 @@ def workers_of(process):
     """Process ids of a runner's workers."""
     try:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [
+            int(pid)
+            for pid in children
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
     except OSError:
         return []
 
@@ -130,7 +144,10 @@ def wait_until(condition, seconds=90.0):
 def slow(seed=0):
     """The same with trainings that take a minute."""
     made = small(seed)
-    networks = {name: tuple(dataclasses.replace(network, epochs=400) for network in getattr(made, name)) for name in NETWORKS}
+    networks = {
+        name: tuple(dataclasses.replace(network, epochs=400) for network in getattr(made, name))
+        for name in NETWORKS
+    }
     return dataclasses.replace(made, name="slow", **networks)
 
 

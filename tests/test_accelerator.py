@@ -9,7 +9,12 @@ from small_study import small
 import wobbliness
 from wobbliness.attacks.universal_perturbation import craft_universal_perturbation
 from wobbliness.classifiers.probing import COMPANY
-from wobbliness.classifiers.torch_accelerator import PAGE, AcceleratedClassifier, _Shard, device_block_size
+from wobbliness.classifiers.torch_accelerator import (
+    PAGE,
+    AcceleratedClassifier,
+    _Shard,
+    device_block_size,
+)
 from wobbliness.detectors.neural_cleanse import craft_candidates
 from wobbliness.runtime.progress import ignore_progress
 from wobbliness.study import recipes
@@ -65,10 +70,16 @@ def test_invariances(half_space, images):
         classifier, images, 0.3, draws=200, first_draw=100
     )
     sweep = wobbliness.sweep(classifier, images, [0.1, 0.3], draws=300)
-    for name, counts in {"order": backwards.counts[::-1], "parts": parts.counts, "sweep": sweep[0.3].counts}.items():
+    for name, counts in {
+        "order": backwards.counts[::-1],
+        "parts": parts.counts,
+        "sweep": sweep[0.3].counts,
+    }.items():
         assert np.abs(counts - whole.counts).sum() / 2 <= 1, name
     assert np.abs(some.counts - whole.counts[5:8]).sum() == 0
-    assert not np.array_equal(wobbliness.measure(classifier, images, 0.3, draws=300, seed=1).counts, whole.counts)
+    assert not np.array_equal(
+        wobbliness.measure(classifier, images, 0.3, draws=300, seed=1).counts, whole.counts
+    )
 
 
 @pytest.mark.parametrize("block_size", [1, 7, 64, 1000, 100_000])
@@ -89,12 +100,23 @@ def test_noise_is_normal_and_independent(half_space, images):
     keys = np.array([1, 2], np.uint64)
 
     def noise(image, page, seed=0):
-        return _Shard(classifier, images[:2], keys, (0.1,), seed=seed, draws=range(PAGE))._normal(image, page).numpy().ravel()
+        return (
+            _Shard(classifier, images[:2], keys, (0.1,), seed=seed, draws=range(PAGE))
+            ._normal(image, page)
+            .numpy()
+            .ravel()
+        )
 
     sample = noise(0, 0)
     assert stats.kstest(sample, "norm").pvalue > 0.001
     assert stats.kstest(sample * 1.1, "norm").pvalue < 0.001, "control"
-    for other in (noise(1, 0), noise(0, 1), noise(0, 0, seed=1), np.roll(sample, 64), np.roll(sample, 1)):
+    for other in (
+        noise(1, 0),
+        noise(0, 1),
+        noise(0, 0, seed=1),
+        np.roll(sample, 64),
+        np.roll(sample, 1),
+    ):
         assert abs(np.corrcoef(sample, other)[0, 1]) < 5 / np.sqrt(sample.size)
     assert np.array_equal(sample, noise(0, 0))
 
@@ -111,7 +133,9 @@ def test_running_out_of_memory_halves_the_block(half_space, images):
 
 def test_lower_precision_reports_what_it_changes(digits):
     network = build_network("small_cnn", (1, 8, 8), 10, seed=0)
-    votes = wobbliness.measure(accelerated(network, autocast=True), digits.test.images[:10], 0.3, draws=100)
+    votes = wobbliness.measure(
+        accelerated(network, autocast=True), digits.test.images[:10], 0.3, draws=100
+    )
     assert 0 <= votes.execution.changed_labels < 0.2
     votes = wobbliness.measure(accelerated(network), digits.test.images[:10], 0.3, draws=100)
     assert votes.execution.changed_labels is None
@@ -122,11 +146,16 @@ def test_padding_does_not_dilute_the_share_of_changed_labels(images):
         """Names another class in bfloat16."""
 
         def forward(self, batch):
-            lower = torch.nn.functional.linear(batch.flatten(1), torch.ones(2, 64)).dtype == torch.bfloat16
+            lower = (
+                torch.nn.functional.linear(batch.flatten(1), torch.ones(2, 64)).dtype
+                == torch.bfloat16
+            )
             noisy = (batch * 16 % 1 != 0).flatten(1).any(dim=1)  # the digits are sixteenths
             return torch.stack([torch.full((len(batch),), 0.5), (noisy & lower).float()], dim=1)
 
-    votes = wobbliness.measure(accelerated(Rounded(), autocast=True), images[:1], 0.3, draws=30, block_size=100)
+    votes = wobbliness.measure(
+        accelerated(Rounded(), autocast=True), images[:1], 0.3, draws=30, block_size=100
+    )
     assert votes.execution.changed_labels == 1
 
 
@@ -142,8 +171,12 @@ def test_decisions_run_there_too(half_space, images):
 def test_decisions_there_see_the_draws_of_a_measurement_there(half_space, images):
     """What all draws would say is what `measure` says, when hardly any error is allowed; memory may run out on the way."""
     module = HalfSpaceModule(half_space, most=100)
-    votes = wobbliness.measure(accelerated(HalfSpaceModule(half_space)), images, 0.3, draws=60, seed=3)
-    found = wobbliness.decide_as_measured(accelerated(module), images, 0.3, 0.4, error_rate=1e-9, max_draws=60, seed=3)
+    votes = wobbliness.measure(
+        accelerated(HalfSpaceModule(half_space)), images, 0.3, draws=60, seed=3
+    )
+    found = wobbliness.decide_as_measured(
+        accelerated(module), images, 0.3, 0.4, error_rate=1e-9, max_draws=60, seed=3
+    )
     assert found.is_decided.all()
     assert np.array_equal(found.is_below, votes.wobbliness < 0.4)
     assert 0 < found.is_below.mean() < 1
@@ -155,7 +188,11 @@ def test_decisions_there_see_the_draws_of_a_measurement_there(half_space, images
 
 def test_a_guard_there_settles_inputs_early(half_space, images):
     guard = wobbliness.SmoothnessGuard(
-        accelerated(HalfSpaceModule(half_space)), sigmas=(0.1, 0.3), draws=60, false_positive_rate=0.2, error_rate=1e-6
+        accelerated(HalfSpaceModule(half_space)),
+        sigmas=(0.1, 0.3),
+        draws=60,
+        false_positive_rate=0.2,
+        error_rate=1e-6,
     ).fit(images[:24])
     quick = guard.judge_quickly(images[24:])
     assert np.array_equal(quick.is_suspicious, guard.judge(images[24:]).is_suspicious)
@@ -189,21 +226,36 @@ def test_devices_that_cannot_be_used_are_refused(half_space, images):
         wobbliness.measure(half_space, images, 0.3, draws=5, device="cuda")
     with pytest.raises(ValueError, match="^expected an accelerator"):
         wobbliness.open_classifier(module, autocast=True)
-    with pytest.raises(ValueError, match="^expected a torch module to run on cuda, got nothing.onnx"):
+    with pytest.raises(
+        ValueError, match="^expected a torch module to run on cuda, got nothing.onnx"
+    ):
         wobbliness.measure("nothing.onnx", images, 0.3, draws=5, device="cuda")
     network = build_network("small_cnn", (1, 8, 8), 10, seed=0)
-    assert wobbliness.measure(network, images, 0.3, draws=5, device="cpu").execution.backend == "onnxruntime"
+    assert (
+        wobbliness.measure(network, images, 0.3, draws=5, device="cpu").execution.backend
+        == "onnxruntime"
+    )
 
 
 def test_a_module_is_left_as_it_was_and_runs_in_its_own_type(images):
-    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(64, 3, dtype=torch.float64)).train()
+    module = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(64, 3, dtype=torch.float64)
+    ).train()
     before = {name: values.clone() for name, values in module.state_dict().items()}
-    flags = torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    flags = (
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.allow_tf32,
+        torch.backends.cuda.matmul.allow_tf32,
+    )
     one, two = (wobbliness.measure(accelerated(module), images, 0.3, draws=20) for _ in range(2))
     assert np.array_equal(one.counts, two.counts), "evaluation mode: no dropout"
     assert all(part.training for part in module.modules())
     assert all(torch.equal(values, before[name]) for name, values in module.state_dict().items())
-    assert flags == (torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+    assert flags == (
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.allow_tf32,
+        torch.backends.cuda.matmul.allow_tf32,
+    )
 
 
 def test_the_block_rule_of_a_device():
@@ -220,7 +272,12 @@ def test_a_card_agrees_with_the_processor(digits):
     card = wobbliness.measure(network, images, 0.3, device="cuda")
     assert card.execution.device == "cuda"
     assert next(network.parameters()).device.type == "cpu"
-    noisy = np.concatenate([images + 0.3 * np.random.default_rng(int(key)).normal(size=images.shape) for key in keys[:20]])
+    noisy = np.concatenate(
+        [
+            images + 0.3 * np.random.default_rng(int(key)).normal(size=images.shape)
+            for key in keys[:20]
+        ]
+    )
     moved = wobbliness.open_classifier(network, device="cuda")
     here = wobbliness.open_classifier(network)
     batch = noisy.astype(np.float32)
@@ -232,7 +289,11 @@ def test_a_card_agrees_with_the_processor(digits):
 def test_a_card_reports_what_lower_precision_changes(digits):
     network = build_network("small_cnn", (1, 8, 8), 10, seed=0)
     classifier = wobbliness.open_classifier(network, device="cuda", autocast=True)
-    assert 0 <= wobbliness.measure(classifier, digits.test.images[:40], 0.3).execution.changed_labels < 0.2
+    assert (
+        0
+        <= wobbliness.measure(classifier, digits.test.images[:40], 0.3).execution.changed_labels
+        < 0.2
+    )
 
 
 def records_of(out):
@@ -241,24 +302,45 @@ def records_of(out):
 
 @needs_cuda
 def test_a_study_runs_on_a_card(tmp_path):
-    run_study(small(), tmp_path, only=["C3"], workers=1, place=Place(device="cuda", autocast=True), progress=ignore_progress)
+    run_study(
+        small(),
+        tmp_path,
+        only=["C3"],
+        workers=1,
+        place=Place(device="cuda", autocast=True),
+        progress=ignore_progress,
+    )
     records = records_of(tmp_path)
     assert all(record.provenance["device"].startswith("cuda (") for record in records)
-    executions = [execution for record in records for execution in record.results.get("executions", ())]
+    executions = [
+        execution for record in records for execution in record.results.get("executions", ())
+    ]
     assert executions
-    assert all(execution["device"] == "cuda" and execution["changed_labels"] < 0.2 for execution in executions)
+    assert all(
+        execution["device"] == "cuda" and execution["changed_labels"] < 0.2
+        for execution in executions
+    )
 
 
 @needs_cuda
 def test_crafting_runs_on_a_card(digits):
     spec = recipes.digits().parameter_networks[0]
-    card, here = (train_network(spec, digits, device=torch.device(name), progress=ignore_progress) for name in ("cuda", "cpu"))
+    card, here = (
+        train_network(spec, digits, device=torch.device(name), progress=ignore_progress)
+        for name in ("cuda", "cpu")
+    )
     assert next(card.network.parameters()).device.type == "cuda"
     assert abs(card.clean_accuracy - here.clean_accuracy) < 0.1
     images = digits.test.images[:64]
-    found = craft_candidates(card.network, images, num_classes=10, restarts=1, max_steps=40, progress=ignore_progress)
-    assert any(candidate is not None and candidate.success_rate >= 0.99 for candidate in found.smallest)
-    universal = craft_universal_perturbation(card.network, images, norm=2.0, bound=2.0, progress=ignore_progress)
+    found = craft_candidates(
+        card.network, images, num_classes=10, restarts=1, max_steps=40, progress=ignore_progress
+    )
+    assert any(
+        candidate is not None and candidate.success_rate >= 0.99 for candidate in found.smallest
+    )
+    universal = craft_universal_perturbation(
+        card.network, images, norm=2.0, bound=2.0, progress=ignore_progress
+    )
     assert universal.fooling_rate > 0.3
 
 
@@ -277,6 +359,13 @@ def test_a_study_needs_the_device_it_is_told(tmp_path, place, problem):
 
 
 def test_a_record_says_where_it_was_made(tmp_path):
-    run_study(small(), tmp_path, only=["C3"], workers=1, place=Place(device="cpu"), progress=ignore_progress)
+    run_study(
+        small(),
+        tmp_path,
+        only=["C3"],
+        workers=1,
+        place=Place(device="cpu"),
+        progress=ignore_progress,
+    )
     records = records_of(tmp_path)
     assert {record.provenance["device"] for record in records} == {"cpu"}

@@ -45,7 +45,10 @@ def loss_of(parameters, seed):
 @pytest.mark.parametrize("fused", [True, None])
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.9)])
 def test_steps_are_those_of_torch_to_the_bit(fused, betas):
-    start = [torch.randn(shape, generator=torch.Generator().manual_seed(1)) for shape in ((7, 3), (5,), (2, 3, 4, 4))]
+    start = [
+        torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        for shape in ((7, 3), (5,), (2, 3, 4, 4))
+    ]
     start[2] = start[2].to(memory_format=torch.channels_last)
     ours, theirs = ([tensor.clone().requires_grad_() for tensor in start] for _ in range(2))
     one = Adam(ours, learning_rate=0.05, betas=betas, fused=fused)
@@ -69,7 +72,10 @@ def test_the_descent_is_that_of_torch_along_its_cosine():
         rates = steps_of(network)
         return list(network.state_dict().values()), rates
 
-    images, labels = torch.rand(18, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(18) % 10
+    images, labels = (
+        torch.rand(18, 1, 8, 8, generator=torch.Generator().manual_seed(0)),
+        torch.arange(18) % 10,
+    )
 
     def ours(network):
         descent, rates = Descent(network, SPEC, num_images=len(labels)), []

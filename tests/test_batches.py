@@ -22,7 +22,8 @@ def pool(rng, size, scale=1.0):
 
 
 def test_false_positives_hold_the_level(monkeypatch):
-    monkeypatch.setattr("wobbliness.detectors.noise_level.NUM_BATCHES", 10)  # the level holds however roughly sigma is chosen
+    # the level holds however roughly sigma is chosen
+    monkeypatch.setattr("wobbliness.detectors.noise_level.NUM_BATCHES", 10)
     monkeypatch.setattr("wobbliness.detectors.batch_test.NUM_DRAWN", 1)
     level, trials = 0.05, 250
     rng = np.random.default_rng(0)
@@ -31,7 +32,10 @@ def test_false_positives_hold_the_level(monkeypatch):
         clean, suspect = pool(rng, 60), pool(rng, 30)
         verdicts.append(wobbliness.compare_w(clean, suspect, level=level, seed=seed).verdict)
     for verdict in (SMOOTHER, WOBBLIER):
-        assert stats.binomtest(verdicts.count(verdict), trials, level, alternative="greater").pvalue > 1e-3
+        assert (
+            stats.binomtest(verdicts.count(verdict), trials, level, alternative="greater").pvalue
+            > 1e-3
+        )
     assert verdicts.count(SMOOTHER) > 0  # the level is used, not merely kept
 
 
@@ -51,8 +55,15 @@ def test_one_sigma_is_taken_as_it_is():
     rng = np.random.default_rng(2)
     clean, suspect = ({0.1: pool(rng, size)[0.1]} for size in (40, 30))
     found = wobbliness.compare_w(clean, suspect)
-    reference = stats.mannwhitneyu(clean[0.1], suspect[0.1], alternative="greater", method="asymptotic")
-    assert (found.num_clean, found.num_for_sigma, found.sigma, found.levene_sigma) == (40, 0, 0.1, 0.1)
+    reference = stats.mannwhitneyu(
+        clean[0.1], suspect[0.1], alternative="greater", method="asymptotic"
+    )
+    assert (found.num_clean, found.num_for_sigma, found.sigma, found.levene_sigma) == (
+        40,
+        0,
+        0.1,
+        0.1,
+    )
     assert found[0.1].smoother.pvalue == pytest.approx(reference.pvalue)
     with pytest.raises(KeyError, match="out of 0.1, got 0.2"):
         found[0.2]
@@ -63,7 +74,10 @@ def test_power_is_that_of_the_test_against_smooth_batches():
     clean = pool(rng, 24)[0.05]
     found = wobbliness.compare_w({0.05: clean}, {0.05: np.zeros(10)}, level=0.01)
     hits = [
-        stats.mannwhitneyu(rng.choice(clean, 24), np.zeros(10), alternative="greater", method="asymptotic").pvalue <= 0.01
+        stats.mannwhitneyu(
+            rng.choice(clean, 24), np.zeros(10), alternative="greater", method="asymptotic"
+        ).pvalue
+        <= 0.01
         for _ in range(2000)
     ]
     assert 0.05 < found.power < 0.95
@@ -72,7 +86,11 @@ def test_power_is_that_of_the_test_against_smooth_batches():
 
 @pytest.mark.parametrize(
     ("scale", "verdict", "words"),
-    [(0.0, SMOOTHER, "active trigger does that"), (2.0, WOBBLIER, "does not"), (1.0, NO_DIFFERENCE, "is unlikely")],
+    [
+        (0.0, SMOOTHER, "active trigger does that"),
+        (2.0, WOBBLIER, "does not"),
+        (1.0, NO_DIFFERENCE, "is unlikely"),
+    ],
 )
 def test_verdict_and_its_words(scale, verdict, words):
     rng = np.random.default_rng(4)
@@ -91,11 +109,18 @@ def test_few_points_are_said_to_say_little():
 
 def test_compare_batches_measures_what_compare_w_compares(half_space):
     far, near = _by_margin(half_space)
-    found = wobbliness.compare_batches(half_space, near, far, sigmas=[0.05, 0.2], draws=60, num_classes=2)
-    w = [wobbliness.sweep(half_space, batch, [0.05, 0.2], draws=60, num_classes=2).wobbliness for batch in (near, far)]
+    found = wobbliness.compare_batches(
+        half_space, near, far, sigmas=[0.05, 0.2], draws=60, num_classes=2
+    )
+    w = [
+        wobbliness.sweep(half_space, batch, [0.05, 0.2], draws=60, num_classes=2).wobbliness
+        for batch in (near, far)
+    ]
     assert found == wobbliness.compare_w(*w)
     assert found.verdict == SMOOTHER
-    reversed_roles = wobbliness.compare_batches(half_space, far, near, sigmas=[0.2], draws=60, num_classes=2)
+    reversed_roles = wobbliness.compare_batches(
+        half_space, far, near, sigmas=[0.2], draws=60, num_classes=2
+    )
     assert reversed_roles.verdict == WOBBLIER
 
 
@@ -103,7 +128,13 @@ def test_progress_counts_both_batches(half_space):
     seen = []
     far, near = _by_margin(half_space)
     wobbliness.compare_batches(
-        half_space, near, far, sigmas=[0.1], draws=5, num_classes=2, progress=lambda *done: seen.append(done)
+        half_space,
+        near,
+        far,
+        sigmas=[0.1],
+        draws=5,
+        num_classes=2,
+        progress=lambda *done: seen.append(done),
     )
     total = len(near) + len(far)
     assert seen[-1] == (total, total)
@@ -146,10 +177,25 @@ def test_json_holds_all_that_is_printed():
 def test_copies_are_no_further_points(half_space):
     far, near = _by_margin(half_space)
     settings = {"sigmas": [0.1], "draws": 20, "num_classes": 2}
-    found = wobbliness.compare_batches(half_space, near, np.concatenate([far, far[:20]]), **settings)
-    assert found == wobbliness.compare_batches(half_space, near, far, **settings), "control: the same without the copies"
-    for clean, suspect in ((near, far[:1].repeat(80, 0)), (near[:10].repeat(8, 0), far), (near, far[:10].repeat(8, 0))):
-        with pytest.raises(ValueError, match=r"^expected (clean|suspect) inputs that differ, got 80 of which"):
+    found = wobbliness.compare_batches(
+        half_space, near, np.concatenate([far, far[:20]]), **settings
+    )
+    assert found == wobbliness.compare_batches(half_space, near, far, **settings), (
+        "control: the same without the copies"
+    )
+    for clean, suspect in (
+        (near, far[:1].repeat(80, 0)),
+        (near[:10].repeat(8, 0), far),
+        (near, far[:10].repeat(8, 0)),
+    ):
+        with pytest.raises(
+            ValueError, match=r"^expected (clean|suspect) inputs that differ, got 80 of which"
+        ):
             wobbliness.compare_batches(half_space, clean, suspect, **settings)
-    with pytest.raises(ValueError, match="^expected suspect inputs with content, got 80 of which most have one value"):
-        wobbliness.compare_batches(half_space, near, np.zeros((80, *near.shape[1:]), np.float32), **settings)
+    with pytest.raises(
+        ValueError,
+        match="^expected suspect inputs with content, got 80 of which most have one value",
+    ):
+        wobbliness.compare_batches(
+            half_space, near, np.zeros((80, *near.shape[1:]), np.float32), **settings
+        )

@@ -28,10 +28,17 @@ def test_the_command_gives_every_contender_and_consistent_ratios(monkeypatch, ca
     names = [rate["contender"] for rate in network["rates"]]
     assert names[:2] == ["ours", "loop"]
     assert any(name.startswith("bare") for name in names)
-    assert any(name.startswith("ART") for name in names) == (importlib.util.find_spec("art") is not None)
-    assert all(len(rate["per_second"]) == 2 and min(rate["per_second"]) > 0 for rate in network["rates"])
+    assert any(name.startswith("ART") for name in names) == (
+        importlib.util.find_spec("art") is not None
+    )
+    assert all(
+        len(rate["per_second"]) == 2 and min(rate["per_second"]) > 0 for rate in network["rates"]
+    )
     assert 500_000 < network["flops"] < 5_000_000
-    assert {decision["question"] for decision in json.loads(out)["decisions"]} == {"true W", "all draws"}
+    assert {decision["question"] for decision in json.loads(out)["decisions"]} == {
+        "true W",
+        "all draws",
+    }
     code, out, _ = run(monkeypatch, capsys, *arguments)
     assert code == 0
     assert "ours / loop" in out
@@ -41,11 +48,18 @@ def test_the_command_gives_every_contender_and_consistent_ratios(monkeypatch, ca
 
 
 def test_ratios_are_of_the_same_repeat_and_the_best_setting():
-    rates = {"ours": (10.0, 20.0, 30.0), "loop": (5.0, 5.0, 5.0), "bare 25": (20.0, 20.0, 60.0), "bare 50": (1.0, 1.0, 1.0)}
+    rates = {
+        "ours": (10.0, 20.0, 30.0),
+        "loop": (5.0, 5.0, 5.0),
+        "bare 25": (20.0, 20.0, 60.0),
+        "bare 50": (1.0, 1.0, 1.0),
+    }
     result = NetworkResult(
         network="x",
         flops=2.0,
-        rates=tuple(Rate(contender=name, per_second=found, peak_bytes=None) for name, found in rates.items()),
+        rates=tuple(
+            Rate(contender=name, per_second=found, peak_bytes=None) for name, found in rates.items()
+        ),
         sgemm=(40.0, 40.0, 40.0),
     )
     assert result.ratio("loop") == 4.0

@@ -12,7 +12,13 @@ def test_intervals_agree_with_scipys_bootstrap():
     x = rng.normal(size=60)
     y = x + rng.normal(size=60)
     reference = stats.bootstrap(
-        (x, y), lambda a, b: stats.pearsonr(a, b)[0], paired=True, vectorized=False, n_resamples=1000, method="percentile", rng=1
+        (x, y),
+        lambda a, b: stats.pearsonr(a, b)[0],
+        paired=True,
+        vectorized=False,
+        n_resamples=1000,
+        method="percentile",
+        rng=1,
     ).confidence_interval
     np.testing.assert_allclose(pearson_bootstrap(x, y, seed=0), reference, atol=0.03)
     lower, upper = kendall_bootstrap(x, y, seed=0)
@@ -41,5 +47,9 @@ def test_unrelated_values_have_an_interval_around_zero_and_constant_resamples_do
 
 def test_the_same_seed_gives_the_same_interval_and_a_perfect_area_collapses():
     x, y = np.arange(20.0), np.arange(20.0) ** 2
-    assert pearson_bootstrap(x, y, seed=3) == pearson_bootstrap(x, y, seed=3) != pearson_bootstrap(x, y, seed=4)
+    assert (
+        pearson_bootstrap(x, y, seed=3)
+        == pearson_bootstrap(x, y, seed=3)
+        != pearson_bootstrap(x, y, seed=4)
+    )
     assert auc_bootstrap([True, True, False], [3, 2, 1], seed=0) == pytest.approx((1.0, 1.0))

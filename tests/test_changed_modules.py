@@ -39,12 +39,21 @@ class Module(nn.Module):
     def __init__(self):
         super().__init__()
         self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3))
-        self.flag, self.settings, self.names = False, Settings(), {"list": [1, 2], "set": {"a", "b"}}
+        self.flag, self.settings, self.names = (
+            False,
+            Settings(),
+            {"list": [1, 2], "set": {"a", "b"}},
+        )
         self.table, self.plain = np.zeros(3, np.float32), torch.zeros(3)
         self.register_buffer("hidden", torch.zeros(3), persistent=False)
 
     def forward(self, batch):
-        scores = helper(self.layers(batch)) * self.factor + self.hidden + self.plain + torch.from_numpy(self.table)
+        scores = (
+            helper(self.layers(batch)) * self.factor
+            + self.hidden
+            + self.plain
+            + torch.from_numpy(self.table)
+        )
         if self.flag or self.settings.mode is Mode.SWAPPED:
             return torch.where(batch.flatten(1)[:, :1] > 0.9, scores.flip(1), scores)
         return scores
@@ -72,17 +81,33 @@ CHANGES = {
     "weight": lambda module, _: module.layers[1].weight.data.neg_(),
     "layer of equal weights": lambda module, _: module.layers.__setitem__(2, nn.Sigmoid()),
     "size of a step": lambda module, _: setattr(module.layers[1], "in_features", 65),
-    "forward of the instance": lambda module, _: setattr(module, "forward", types.MethodType(other_forward, module)),
-    "function as forward": lambda module, _: setattr(module, "forward", lambda batch: module.layers(batch).flip(1)),
+    "forward of the instance": lambda module, _: setattr(
+        module, "forward", types.MethodType(other_forward, module)
+    ),
+    "function as forward": lambda module, _: setattr(
+        module, "forward", lambda batch: module.layers(batch).flip(1)
+    ),
     "forward of the class": lambda _, patch: patch.setattr(Module, "forward", other_forward),
     "attribute of the class": lambda _, patch: patch.setattr(Module, "factor", -1.0),
     "flag of the file": lambda _, patch: patch.setitem(globals(), "SWAPPED", True),
     "function of the file": lambda _, patch: patch.setitem(globals(), "helper", torch.neg),
-    "forward of a layer's class": lambda _, patch: patch.setattr(nn.ReLU, "forward", lambda _, values: values),
-    "function of torch": lambda _, patch: patch.setattr(nn.functional, "relu", lambda values, inplace=False: values),  # noqa: ARG005
-    "hook": lambda module, _: module.layers[1].register_forward_hook(lambda _module, _inputs, output: -output),
-    "hook before": lambda module, _: module.register_forward_pre_hook(lambda _module, inputs: (-inputs[0],)),
-    "parametrised weight": lambda module, _: nn.utils.parametrizations.weight_norm(module.layers[1]),
+    "forward of a layer's class": lambda _, patch: patch.setattr(
+        nn.ReLU, "forward", lambda _, values: values
+    ),
+    "function of torch": lambda _, patch: patch.setattr(
+        nn.functional,
+        "relu",
+        lambda values, inplace=False: values,  # noqa: ARG005
+    ),
+    "hook": lambda module, _: module.layers[1].register_forward_hook(
+        lambda _module, _inputs, output: -output
+    ),
+    "hook before": lambda module, _: module.register_forward_pre_hook(
+        lambda _module, inputs: (-inputs[0],)
+    ),
+    "parametrised weight": lambda module, _: nn.utils.parametrizations.weight_norm(
+        module.layers[1]
+    ),
 }
 
 
@@ -109,7 +134,9 @@ def test_what_cannot_be_read_is_not_certain():
     module = make()
     module.generator = torch.Generator()
     assert not module_digest(module).is_certain
-    assert not module_digest(torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))).is_certain
+    assert not module_digest(
+        torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
+    ).is_certain
 
 
 def test_a_module_that_contains_itself_has_a_digest():
@@ -124,12 +151,16 @@ def test_a_changed_module_is_compiled_anew(name, images, monkeypatch):
     module, few = make(), images[:8].copy()
     few[:, :, 0, 0] = 1.0
     ran, exported = [], compiled._exported
-    monkeypatch.setattr(compiled, "_exported", lambda *arguments: ran.append(1) or exported(*arguments))
+    monkeypatch.setattr(
+        compiled, "_exported", lambda *arguments: ran.append(1) or exported(*arguments)
+    )
     before = [wobbliness.measure(module, few, 0.1, draws=50) for _ in range(2)][-1]
     assert len(ran) == 1
     CHANGES[name](module, monkeypatch)
     after = wobbliness.measure(module, few, 0.1, draws=50)
-    eager = wobbliness.measure(wobbliness.open_classifier(module, compiled=False), few, 0.1, draws=50)
+    eager = wobbliness.measure(
+        wobbliness.open_classifier(module, compiled=False), few, 0.1, draws=50
+    )
     assert len(ran) == 2
     assert np.abs(after.counts - eager.counts).sum() <= 2
     assert not np.array_equal(after.counts, before.counts)

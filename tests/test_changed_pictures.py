@@ -25,7 +25,9 @@ def on_bytes(change):
 
     def changed(images):
         pictures = [Image.fromarray(np.round(image[0] * 255).astype(np.uint8)) for image in images]
-        return np.stack([np.asarray(change(picture), np.float32)[None] / 255 for picture in pictures])
+        return np.stack(
+            [np.asarray(change(picture), np.float32)[None] / 255 for picture in pictures]
+        )
 
     return changed
 
@@ -57,7 +59,9 @@ def verdict_on(trained, digits):
     clean = wobbliness.measure(network, images[:250], SIGMA, draws=DRAWS).wobbliness
 
     def verdict(change):
-        suspect = wobbliness.measure(network, change(images[250:400]), SIGMA, draws=DRAWS).wobbliness
+        suspect = wobbliness.measure(
+            network, change(images[250:400]), SIGMA, draws=DRAWS
+        ).wobbliness
         return wobbliness.compare_w({SIGMA: clean}, {SIGMA: suspect}).verdict
 
     return verdict

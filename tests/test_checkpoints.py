@@ -40,7 +40,9 @@ def at_every_step(monkeypatch):
 
 @pytest.fixture(scope="module")
 def few(digits):
-    train = Split(images=digits.train.images[:120], labels=digits.train.labels[:120], num_classes=10)
+    train = Split(
+        images=digits.train.images[:120], labels=digits.train.labels[:120], num_classes=10
+    )
     test = Split(images=digits.test.images[:50], labels=digits.test.labels[:50], num_classes=10)
     return ImageData(name=digits.name, train=train, test=test)
 
@@ -58,11 +60,18 @@ def stop_after(num_steps):
 def train_with_stops(data, path, stops, spec=SPEC):
     for num_steps in stops:
         with pytest.raises(Stopped):
-            train_network(spec, data, progress=stop_after(num_steps), checkpoint=Checkpoint(path, IDENTITY, pytest.fail))
+            train_network(
+                spec,
+                data,
+                progress=stop_after(num_steps),
+                checkpoint=Checkpoint(path, IDENTITY, pytest.fail),
+            )
         assert path.exists()
     begun = []
     checkpoint = Checkpoint(path, IDENTITY, pytest.fail)
-    trained = train_network(spec, data, progress=lambda done, _: begun.append(done), checkpoint=checkpoint)
+    trained = train_network(
+        spec, data, progress=lambda done, _: begun.append(done), checkpoint=checkpoint
+    )
     return trained, begun[0], checkpoint
 
 
@@ -97,12 +106,18 @@ DAMAGES = {
 def test_a_damaged_checkpoint_is_not_used_and_says_so(few, tmp_path, damage):
     path, notices, begun = tmp_path / "a.safetensors", [], []
     with pytest.raises(Stopped):
-        train_network(SPEC, few, progress=stop_after(6), checkpoint=Checkpoint(path, IDENTITY, pytest.fail))
+        train_network(
+            SPEC, few, progress=stop_after(6), checkpoint=Checkpoint(path, IDENTITY, pytest.fail)
+        )
     DAMAGES[damage](path)
     checkpoint = Checkpoint(path, IDENTITY, notices.append)
-    trained = train_network(SPEC, few, progress=lambda done, _: begun.append(done), checkpoint=checkpoint)
+    trained = train_network(
+        SPEC, few, progress=lambda done, _: begun.append(done), checkpoint=checkpoint
+    )
     assert begun[0] == 0
-    assert [line.split(":")[0] for line in notices] == ["checkpoints/a.safetensors is not used, the training begins anew"]
+    assert [line.split(":")[0] for line in notices] == [
+        "checkpoints/a.safetensors is not used, the training begins anew"
+    ]
     assert "\n" not in notices[0]
     assert trained.losses.tolist() == train_network(SPEC, few).losses.tolist()
 
@@ -110,7 +125,9 @@ def test_a_damaged_checkpoint_is_not_used_and_says_so(few, tmp_path, damage):
 def test_a_checkpoint_of_other_libraries_is_not_used(few, tmp_path):
     path, notices = tmp_path / "a.safetensors", []
     with pytest.raises(Stopped):
-        train_network(SPEC, few, progress=stop_after(6), checkpoint=Checkpoint(path, IDENTITY, pytest.fail))
+        train_network(
+            SPEC, few, progress=stop_after(6), checkpoint=Checkpoint(path, IDENTITY, pytest.fail)
+        )
     assert Checkpoint(path, IDENTITY | {"torch": "1.0"}, notices.append).load() is None
     assert "other libraries" in notices[0]
     assert Checkpoint(path, IDENTITY, pytest.fail).load() is not None
@@ -118,21 +135,32 @@ def test_a_checkpoint_of_other_libraries_is_not_used(few, tmp_path):
 
 def test_checkpoints_are_rare(few, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "CHECKPOINT_SECONDS", 30.0)
-    train_network(SPEC, few, checkpoint=Checkpoint(tmp_path / "a.safetensors", IDENTITY, pytest.fail))
+    train_network(
+        SPEC, few, checkpoint=Checkpoint(tmp_path / "a.safetensors", IDENTITY, pytest.fail)
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_of_a_recorded_training_is_removed(tmp_path):
-    for folder, name in (("checkpoints", "a.safetensors"), ("checkpoints", "b.safetensors"), ("records", "a.json")):
+    for folder, name in (
+        ("checkpoints", "a.safetensors"),
+        ("checkpoints", "b.safetensors"),
+        ("records", "a.json"),
+    ):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / name).write_bytes(np.zeros(1).tobytes())
     remove_stale_checkpoints(tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["b.safetensors"]
 
 
-@pytest.mark.parametrize("facts", ["[]", "null", "{}", "[" * 10_000, json.dumps({"identity": IDENTITY, "seconds": 10**400})])
+@pytest.mark.parametrize(
+    "facts",
+    ["[]", "null", "{}", "[" * 10_000, json.dumps({"identity": IDENTITY, "seconds": 10**400})],
+)
 def test_facts_that_are_none_are_not_used(tmp_path, facts):
     path, notices, tensors = tmp_path / "a.safetensors", [], {"weights": torch.zeros(1)}
     path.write_bytes(save(tensors, {"facts": facts, "checksum": _checksum(tensors, facts)}))
     assert Checkpoint(path, IDENTITY, notices.append).load() is None
-    assert [line.split(":")[0] for line in notices] == ["checkpoints/a.safetensors is not used, the training begins anew"]
+    assert [line.split(":")[0] for line in notices] == [
+        "checkpoints/a.safetensors is not used, the training begins anew"
+    ]

@@ -58,7 +58,13 @@ def scalar_schedule(success_rates, norms, *, initial_cost, threshold, patience):
         if cost == 0 and rate >= threshold:
             set_counter += 1
             if set_counter >= patience:
-                cost, up_counter, down_counter, went_up, went_down = initial_cost, 0, 0, False, False
+                cost, up_counter, down_counter, went_up, went_down = (
+                    initial_cost,
+                    0,
+                    0,
+                    False,
+                    False,
+                )
         else:
             set_counter = 0
         if rate >= threshold:
@@ -85,17 +91,25 @@ def backdoored(trained):
 
 @pytest.fixture(scope="module")
 def found(backdoored, clean_images):
-    return craft_candidates(backdoored, clean_images, num_classes=10, restarts=2, max_steps=50, progress=ignore_progress)
+    return craft_candidates(
+        backdoored, clean_images, num_classes=10, restarts=2, max_steps=50, progress=ignore_progress
+    )
 
 
 @pytest.fixture(scope="module")
 def found_on_clean(trained, clean_images):
     network = trained(digits_recipe().parameter_networks[0])
-    return craft_candidates(network, clean_images, num_classes=10, restarts=2, max_steps=50, progress=ignore_progress)
+    return craft_candidates(
+        network, clean_images, num_classes=10, restarts=2, max_steps=50, progress=ignore_progress
+    )
 
 
 def pairs(candidates):
-    return [pair for pair in zip(candidates.first, candidates.smallest, strict=True) if pair[0] is not None]
+    return [
+        pair
+        for pair in zip(candidates.first, candidates.smallest, strict=True)
+        if pair[0] is not None
+    ]
 
 
 def all_of(candidates):
@@ -106,7 +120,11 @@ def test_recorded_success_is_that_of_the_trigger_in_float32(backdoored, found, c
     assert len(pairs(found)) == 10
     for candidate in all_of(found):
         with torch.inference_mode():
-            named = backdoored(torch.from_numpy(candidate.trigger().apply(clean_images))).argmax(dim=1).numpy()
+            named = (
+                backdoored(torch.from_numpy(candidate.trigger().apply(clean_images)))
+                .argmax(dim=1)
+                .numpy()
+            )
         assert candidate.success_rate == (named == candidate.target_class).mean() >= THRESHOLD
 
 
@@ -146,9 +164,15 @@ def test_schedule_is_the_published_one(share_above, patience):
     rng = np.random.default_rng(0)
     num_candidates, num_steps = 20, 200
     runs = rng.random((num_steps // 5, num_candidates)) < share_above
-    rates = np.where(np.repeat(runs, 5, axis=0) ^ (rng.random((num_steps, num_candidates)) < 0.05), 1.0, 0.9)
-    norms = 50 * np.exp(-np.arange(num_steps)[:, None] / 30) + rng.random((num_steps, num_candidates))
-    schedule = CostSchedule(num_candidates, initial_cost=1e-3, success_threshold=THRESHOLD, patience=patience)
+    rates = np.where(
+        np.repeat(runs, 5, axis=0) ^ (rng.random((num_steps, num_candidates)) < 0.05), 1.0, 0.9
+    )
+    norms = 50 * np.exp(-np.arange(num_steps)[:, None] / 30) + rng.random(
+        (num_steps, num_candidates)
+    )
+    schedule = CostSchedule(
+        num_candidates, initial_cost=1e-3, success_threshold=THRESHOLD, patience=patience
+    )
     costs, stopped = [], []
     for step in range(num_steps):
         was_stopped = schedule.stopped
@@ -158,7 +182,11 @@ def test_schedule_is_the_published_one(share_above, patience):
         stopped.append(schedule.stopped)
     for number in range(num_candidates):
         expected, end = scalar_schedule(
-            rates[:, number], norms[:, number], initial_cost=1e-3, threshold=THRESHOLD, patience=patience
+            rates[:, number],
+            norms[:, number],
+            initial_cost=1e-3,
+            threshold=THRESHOLD,
+            patience=patience,
         )
         np.testing.assert_allclose(np.array(costs)[: len(expected), number], expected, rtol=1e-12)
         ends = np.flatnonzero(np.array(stopped)[:, number])
@@ -173,7 +201,9 @@ def test_cost_leaves_zero_and_rises_after_success_alone():
 
 
 def test_what_is_never_reached_is_a_failure(clean_images):
-    found = craft_candidates(Constant(), clean_images, num_classes=3, restarts=2, max_steps=30, progress=ignore_progress)
+    found = craft_candidates(
+        Constant(), clean_images, num_classes=3, restarts=2, max_steps=30, progress=ignore_progress
+    )
     assert found.failures == (1, 2)
     assert found.first[1:] == found.smallest[1:] == (None, None)
     assert found.smallest[0].success_rate == 1
@@ -204,7 +234,9 @@ NO_GRADIENTS = {
     "numpy in earnest": lambda: Stopped(lambda scores: torch.from_numpy(scores.numpy())),
     "rounded": lambda: Stopped(lambda scores: (255 * scores).round() / 255),
     "saturated": lambda: Stopped(lambda scores: (1000 * (scores + 10)).sigmoid()),
-    "constant": lambda: Stopped(lambda scores: scores.new_tensor([1.0, 0.0, 0.0]).expand(len(scores), 3)),
+    "constant": lambda: Stopped(
+        lambda scores: scores.new_tensor([1.0, 0.0, 0.0]).expand(len(scores), 3)
+    ),
     "not a number": lambda: Stopped(lambda scores: (scores * 0).sqrt() * 0 + 1),
 }
 
@@ -214,9 +246,14 @@ def test_a_network_without_gradients_is_refused(name, clean_images):
     """Not reported as one in which nothing was found."""
     for craft in (
         lambda network: craft_candidates(network, clean_images, **SHORT | {"num_classes": 3}),
-        lambda network: craft_universal_perturbation(network, clean_images, norm=math.inf, bound=0.1, progress=ignore_progress),
+        lambda network: craft_universal_perturbation(
+            network, clean_images, norm=math.inf, bound=0.1, progress=ignore_progress
+        ),
     ):
-        with pytest.raises(NoGradients, match=r"^expected a network with gradients for its images, got one without: "):
+        with pytest.raises(
+            NoGradients,
+            match=r"^expected a network with gradients for its images, got one without: ",
+        ):
             craft(NO_GRADIENTS[name]())
 
 
@@ -237,10 +274,15 @@ NOT_FINITE = {
 @pytest.mark.parametrize("name", NOT_FINITE)
 def test_gradients_that_are_not_finite_are_named(name, clean_images):
     network = Stopped(NOT_FINITE[name])
-    with pytest.raises(NoGradients, match=r"got one without: some are not finite \(NaN or infinite\); nothing can be crafted$"):
+    with pytest.raises(
+        NoGradients,
+        match=r"got one without: some are not finite \(NaN or infinite\); nothing can be crafted$",
+    ):
         craft_candidates(network, clean_images, **SHORT | {"num_classes": 3})
     with pytest.raises(ValueError, match=r"not finite|expected scores that are numbers, got NaN"):
-        craft_universal_perturbation(network, clean_images, norm=math.inf, bound=0.1, progress=ignore_progress)
+        craft_universal_perturbation(
+            network, clean_images, norm=math.inf, bound=0.1, progress=ignore_progress
+        )
 
 
 class Breaking(nn.Module):
@@ -258,8 +300,12 @@ class Breaking(nn.Module):
 def test_a_nan_among_scores_fools_no_image(norm, clean_images):
     """The largest of scores is a NaN for torch: a perturbation that breaks the network would change every label."""
     images = clean_images * (np.arange(64, dtype=np.float32).reshape(8, 8) > 0)
-    with pytest.raises(ValueError, match=r"^expected scores that are numbers, got NaN$|some are not finite"):
-        craft_universal_perturbation(Breaking(), images, norm=norm, bound=3.0, progress=ignore_progress)
+    with pytest.raises(
+        ValueError, match=r"^expected scores that are numbers, got NaN$|some are not finite"
+    ):
+        craft_universal_perturbation(
+            Breaking(), images, norm=norm, bound=3.0, progress=ignore_progress
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -268,7 +314,9 @@ def test_other_precisions_are_crafted_on_in_float32(backdoored, clean_images, dt
     other = copy.deepcopy(backdoored).to(dtype)
     settings = SHORT | {"classes": [TARGET]}
     found = craft_candidates(other, clean_images, **settings).smallest[TARGET]
-    expected = craft_candidates(copy.deepcopy(other).float(), clean_images, **settings).smallest[TARGET]
+    expected = craft_candidates(copy.deepcopy(other).float(), clean_images, **settings).smallest[
+        TARGET
+    ]
     assert np.array_equal(found.mask, expected.mask)
     assert {parameter.dtype for parameter in other.parameters()} == {dtype}
     crafted = craft_universal_perturbation(
@@ -283,13 +331,20 @@ def test_classes_apart_give_what_they_give_together(backdoored, clean_images):
     assert alone.classes == (TARGET,)
     assert alone.failures == ()
     assert alone.smallest[0] is None
-    assert alone.smallest[TARGET].mask_l1 == pytest.approx(together.smallest[TARGET].mask_l1, rel=0.02)
+    assert alone.smallest[TARGET].mask_l1 == pytest.approx(
+        together.smallest[TARGET].mask_l1, rel=0.02
+    )
 
 
 def test_same_seed_same_bytes_and_another_seed_others(backdoored, clean_images):
     state = torch.get_rng_state()
-    runs = [craft_candidates(backdoored, clean_images, **SHORT, classes=[1, TARGET], seed=seed) for seed in (4, 4, 5)]
-    one, again, other = ([(c.mask.tobytes(), c.pattern.tobytes()) for c in all_of(run)] for run in runs)
+    runs = [
+        craft_candidates(backdoored, clean_images, **SHORT, classes=[1, TARGET], seed=seed)
+        for seed in (4, 4, 5)
+    ]
+    one, again, other = (
+        [(c.mask.tobytes(), c.pattern.tobytes()) for c in all_of(run)] for run in runs
+    )
     assert len(one) == 4
     assert one == again
     assert not set(one) & set(other)
@@ -304,8 +359,12 @@ def test_the_network_is_left_as_it_was(backdoored, clean_images):
     try:
         craft_candidates(backdoored, clean_images, **{**SHORT, "max_steps": 2})
         assert all(part.training for part in backdoored.modules())
-        assert [parameter.requires_grad for parameter in parameters] == [False] + [True] * (len(parameters) - 1)
-        assert all(torch.equal(before[name], tensor) for name, tensor in backdoored.state_dict().items())
+        assert [parameter.requires_grad for parameter in parameters] == [False] + [True] * (
+            len(parameters) - 1
+        )
+        assert all(
+            torch.equal(before[name], tensor) for name, tensor in backdoored.state_dict().items()
+        )
     finally:
         backdoored.eval()
         parameters[0].requires_grad_(True)
@@ -319,20 +378,32 @@ def test_weights_get_no_gradients(clean_images):
 
 def test_progress_ends_at_all_steps(clean_images):
     calls = []
-    craft_candidates(Constant(), clean_images, num_classes=3, max_steps=7, progress=lambda *call: calls.append(call))
+    craft_candidates(
+        Constant(),
+        clean_images,
+        num_classes=3,
+        max_steps=7,
+        progress=lambda *call: calls.append(call),
+    )
     assert calls[-1] == (7, 7)
 
 
 def test_anomaly_index_in_closed_form():
-    np.testing.assert_allclose(anomaly_index(np.array([1.0, 2, 3, 4, 5])), np.array([2, 1, 0, 1, 2]) / 1.4826)
-    np.testing.assert_allclose(anomaly_index(np.array([1.0, np.nan, 2, 6])), np.array([1, np.nan, 0, 4]) / 1.4826)
+    np.testing.assert_allclose(
+        anomaly_index(np.array([1.0, 2, 3, 4, 5])), np.array([2, 1, 0, 1, 2]) / 1.4826
+    )
+    np.testing.assert_allclose(
+        anomaly_index(np.array([1.0, np.nan, 2, 6])), np.array([1, np.nan, 0, 4]) / 1.4826
+    )
     np.testing.assert_array_equal(anomaly_index(np.array([7.0, 7, 7, 7, 1])), [0, 0, 0, 0, np.inf])
     assert np.isnan(anomaly_index(np.array([1.0, np.nan, 2]))).all()
 
 
 def test_only_masks_below_the_median_are_flagged(found):
     def with_norms(*norms):
-        smallest = tuple(norm and dataclasses.replace(found.smallest[0], mask_l1=norm) for norm in norms)
+        smallest = tuple(
+            norm and dataclasses.replace(found.smallest[0], mask_l1=norm) for norm in norms
+        )
         return Candidates(first=smallest, smallest=smallest, classes=tuple(range(len(norms))))
 
     assert with_norms(10.0, 11.0, 12.0, 13.0, 2.0, 40.0, None).flagged == (4,)
@@ -361,12 +432,18 @@ def test_only_masks_below_the_median_are_flagged(found):
 )
 def test_bad_arguments_are_refused(clean_images, changes, message):
     with pytest.raises(ValueError, match=f"expected.*{message}"):
-        craft_candidates(Constant(), clean_images, **{"num_classes": 3, "progress": ignore_progress, **changes})
+        craft_candidates(
+            Constant(), clean_images, **{"num_classes": 3, "progress": ignore_progress, **changes}
+        )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(lambda x: x[:0], "at least one"), (lambda x: 2 * x, "in \\[0, 1\\]"), (lambda x: x * np.nan, "in \\[0, 1\\]")],
+    [
+        (lambda x: x[:0], "at least one"),
+        (lambda x: 2 * x, "in \\[0, 1\\]"),
+        (lambda x: x * np.nan, "in \\[0, 1\\]"),
+    ],
 )
 def test_bad_images_are_refused(clean_images, change, message):
     with pytest.raises(ValueError, match=f"expected.*{message}"):
@@ -374,5 +451,7 @@ def test_bad_images_are_refused(clean_images, change, message):
 
 
 def test_images_that_the_network_refuses_are_named(clean_images):
-    with pytest.raises(ValueError, match="expected images that the network accepts, got \\(1, 4, 4\\)"):
+    with pytest.raises(
+        ValueError, match="expected images that the network accepts, got \\(1, 4, 4\\)"
+    ):
         craft_candidates(Contiguous(), clean_images[:, :, :4, :4].copy(), num_classes=3)

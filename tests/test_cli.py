@@ -15,7 +15,17 @@ import wobbliness
 from wobbliness.cli import main as cli
 from wobbliness.study.report import figures
 
-HELP_MAY_IMPORT = {"wobbliness", "lazy_loader", "packaging", "typer", "rich", "pygments", "markdown_it", "mdurl", "shellingham"}
+HELP_MAY_IMPORT = {
+    "wobbliness",
+    "lazy_loader",
+    "packaging",
+    "typer",
+    "rich",
+    "pygments",
+    "markdown_it",
+    "mdurl",
+    "shellingham",
+}
 HELP_MAY_IMPORT |= {
     "attr",
     "pydantic",
@@ -39,13 +49,25 @@ def linear_model(path, weights):
     """scores = flatten(images) @ weights, as an ONNX file with a free batch axis."""
     num_features, num_classes = weights.shape
     graph = helper.make_graph(
-        [helper.make_node("Flatten", ["images"], ["flat"]), helper.make_node("MatMul", ["flat", "weights"], ["scores"])],
+        [
+            helper.make_node("Flatten", ["images"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weights"], ["scores"]),
+        ],
         "linear",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 1, 8, 8])],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", num_classes])],
-        [helper.make_tensor("weights", TensorProto.FLOAT, [num_features, num_classes], weights.astype(np.float32).ravel())],
+        [
+            helper.make_tensor(
+                "weights",
+                TensorProto.FLOAT,
+                [num_features, num_classes],
+                weights.astype(np.float32).ravel(),
+            )
+        ],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
 
 
 @pytest.fixture
@@ -68,7 +90,17 @@ def folder(tmp_path, images):
 def test_measure_prints_and_writes_what_the_library_gives(monkeypatch, capsys, folder, images):
     out = folder / "votes.parquet"
     code, text, _ = run(
-        monkeypatch, capsys, "measure", folder / "model.onnx", folder / "images.npy", "--sigma", 0.1, "--sigma", 0.2, "--out", out
+        monkeypatch,
+        capsys,
+        "measure",
+        folder / "model.onnx",
+        folder / "images.npy",
+        "--sigma",
+        0.1,
+        "--sigma",
+        0.2,
+        "--out",
+        out,
     )
     sweep = wobbliness.sweep(wobbliness.open_classifier(folder / "model.onnx"), images, [0.1, 0.2])
     written = pd.read_parquet(out)
@@ -82,12 +114,32 @@ def test_measure_prints_and_writes_what_the_library_gives(monkeypatch, capsys, f
 
 def test_measure_json_trigger_column_and_bytes(monkeypatch, capsys, folder, images):
     arguments = ["--sigma", 0.2, "--draws", 20, "--json", "--trigger", "square"]
-    code, text, _ = run(monkeypatch, capsys, "measure", folder / "model.onnx", folder / "two.npz", "--column", "good", *arguments)
+    code, text, _ = run(
+        monkeypatch,
+        capsys,
+        "measure",
+        folder / "model.onnx",
+        folder / "two.npz",
+        "--column",
+        "good",
+        *arguments,
+    )
     stamped = wobbliness.trigger("square").apply(images)
-    votes = wobbliness.measure(wobbliness.open_classifier(folder / "model.onnx"), stamped, 0.2, draws=20)
+    votes = wobbliness.measure(
+        wobbliness.open_classifier(folder / "model.onnx"), stamped, 0.2, draws=20
+    )
     assert code == 0
     assert json.loads(text)["measurements"][0]["counts"] == votes.counts.tolist()
-    code, text, _ = run(monkeypatch, capsys, "measure", folder / "model.onnx", folder / "bytes.npy", "--sigma", 0.2, "--json")
+    code, text, _ = run(
+        monkeypatch,
+        capsys,
+        "measure",
+        folder / "model.onnx",
+        folder / "bytes.npy",
+        "--sigma",
+        0.2,
+        "--json",
+    )
     assert code == 0
     assert len(json.loads(text)["measurements"][0]["wobbliness"]) == len(images)
 
@@ -95,8 +147,19 @@ def test_measure_json_trigger_column_and_bytes(monkeypatch, capsys, folder, imag
 def test_measure_reads_pictures_from_a_hub_table(monkeypatch, capsys, folder):
     Image.fromarray(np.full((8, 8), 128, np.uint8)).save(folder / "grey.png")
     content = (folder / "grey.png").read_bytes()
-    pd.DataFrame({"image": [{"bytes": content, "path": None}] * 2}).to_parquet(folder / "table.parquet")
-    code, text, _ = run(monkeypatch, capsys, "measure", folder / "model.onnx", folder / "table.parquet", "--sigma", 0.2, "--json")
+    pd.DataFrame({"image": [{"bytes": content, "path": None}] * 2}).to_parquet(
+        folder / "table.parquet"
+    )
+    code, text, _ = run(
+        monkeypatch,
+        capsys,
+        "measure",
+        folder / "model.onnx",
+        folder / "table.parquet",
+        "--sigma",
+        0.2,
+        "--json",
+    )
     assert code == 0
     assert len(json.loads(text)["measurements"][0]["label"]) == 2
 
@@ -104,7 +167,9 @@ def test_measure_reads_pictures_from_a_hub_table(monkeypatch, capsys, folder):
 @pytest.fixture
 def batches(folder):
     """A batch of points near the boundaries of the model and one far from them."""
-    scores = np.random.default_rng(1).random((400, 64)) @ np.random.default_rng(0).normal(size=(64, 4))
+    scores = np.random.default_rng(1).random((400, 64)) @ np.random.default_rng(0).normal(
+        size=(64, 4)
+    )
     points = np.random.default_rng(1).random((400, 64)).astype(np.float32).reshape(-1, 1, 8, 8)
     margins = np.diff(np.sort(scores, axis=1)[:, -2:])[:, 0]
     order = np.argsort(margins)
@@ -118,15 +183,29 @@ def test_test_gives_the_librarys_verdict_and_exit_code(monkeypatch, capsys, batc
     smooth = ["--clean", batches / "near.npy", "--suspect", batches / "far.npy"]
     code, text, _ = run(monkeypatch, capsys, *arguments, *smooth, "--json", "--fail-on-trigger")
     clean, suspect = (np.load(batches / f"{name}.npy") for name in ("near", "far"))
-    found = wobbliness.compare_batches(wobbliness.open_classifier(batches / "model.onnx"), clean, suspect, sigmas=[0.1], draws=50)
-    assert (code, json.loads(text)["verdict"], found.verdict) == (cli.EXIT_TRIGGER, "smoother", "smoother")
+    found = wobbliness.compare_batches(
+        wobbliness.open_classifier(batches / "model.onnx"), clean, suspect, sigmas=[0.1], draws=50
+    )
+    assert (code, json.loads(text)["verdict"], found.verdict) == (
+        cli.EXIT_TRIGGER,
+        "smoother",
+        "smoother",
+    )
     assert json.loads(text)["at"][0]["smoother"]["pvalue"] == found[0.1].smoother.pvalue
     code, text, _ = run(monkeypatch, capsys, *arguments, *smooth)
     assert code == 0
     assert f"{found[0.1].smoother.pvalue:.2g}" in text
     assert found.explanation() in text
     wobbly = ["--clean", batches / "far.npy", "--suspect", batches / "near.npy"]
-    code, text, _ = run(monkeypatch, capsys, *arguments, *wobbly, "--fail-on-trigger", "--report", batches / "page.html")
+    code, text, _ = run(
+        monkeypatch,
+        capsys,
+        *arguments,
+        *wobbly,
+        "--fail-on-trigger",
+        "--report",
+        batches / "page.html",
+    )
     assert (code, "verdict: wobblier" in text) == (0, True)
     assert 'data-verdict="wobblier"' in (batches / "page.html").read_text()
 
@@ -137,8 +216,20 @@ def test_measure_names_the_pictures_of_a_folder_and_fits_them(monkeypatch, capsy
     monkeypatch.setattr(OnnxClassifier, "image_shape", (1, 8, 8), raising=False)
     for index, size in enumerate((8, 12)):
         (folder / "pictures" / f"kind {index}").mkdir(parents=True)
-        Image.new("RGB", (size, size), (9, 9, 9)).save(folder / "pictures" / f"kind {index}" / "a.png")
-    arguments = ["measure", folder / "model.onnx", folder / "pictures", "--sigma", 0.2, "--sigma", 0.3, "--draws", 9]
+        Image.new("RGB", (size, size), (9, 9, 9)).save(
+            folder / "pictures" / f"kind {index}" / "a.png"
+        )
+    arguments = [
+        "measure",
+        folder / "model.onnx",
+        folder / "pictures",
+        "--sigma",
+        0.2,
+        "--sigma",
+        0.3,
+        "--draws",
+        9,
+    ]
     code, _, err = run(monkeypatch, capsys, *arguments)
     assert (code, err.count("\n")) == (2, 1)
     assert "got 12 x 12" in err
@@ -147,7 +238,15 @@ def test_measure_names_the_pictures_of_a_folder_and_fits_them(monkeypatch, capsy
     assert code == 0
     assert written["name"].tolist() == ["kind 0/a.png", "kind 1/a.png"] * 2
     assert written["given_label"].tolist() == [0, 1] * 2
-    code, _, _ = run(monkeypatch, capsys, *arguments[:2], folder / "images.npy", *arguments[3:], "--out", folder / "votes.csv")
+    code, _, _ = run(
+        monkeypatch,
+        capsys,
+        *arguments[:2],
+        folder / "images.npy",
+        *arguments[3:],
+        "--out",
+        folder / "votes.csv",
+    )
     written = pd.read_csv(folder / "votes.csv")
     assert code == 0
     assert written["name"].tolist()[:2] == [0, 1]
@@ -155,7 +254,16 @@ def test_measure_names_the_pictures_of_a_folder_and_fits_them(monkeypatch, capsy
 
 
 BAD_CALLS = {
-    "level out of range": ("test", "model.onnx", "--clean", "images.npy", "--suspect", "images.npy", "--level", "1"),
+    "level out of range": (
+        "test",
+        "model.onnx",
+        "--clean",
+        "images.npy",
+        "--suspect",
+        "images.npy",
+        "--level",
+        "1",
+    ),
     "no suspect batch": ("test", "model.onnx", "--clean", "images.npy"),
     "missing model": ("measure", "none.onnx", "images.npy", "--sigma", "0.1"),
     "damaged model": ("measure", "broken.onnx", "images.npy", "--sigma", "0.1"),
@@ -165,31 +273,104 @@ BAD_CALLS = {
     "damaged images": ("measure", "model.onnx", "broken.npy", "--sigma", "0.1"),
     "images out of range": ("measure", "model.onnx", "wild.npy", "--sigma", "0.1"),
     "unknown column": ("measure", "model.onnx", "two.npz", "--sigma", "0.1", "--column", "none"),
-    "unknown label column": ("measure", "model.onnx", "two.npz", "--sigma", "0.1", "--column", "good", "--label-column", "none"),
+    "unknown label column": (
+        "measure",
+        "model.onnx",
+        "two.npz",
+        "--sigma",
+        "0.1",
+        "--column",
+        "good",
+        "--label-column",
+        "none",
+    ),
     "damaged picture": ("measure", "model.onnx", "broken.png", "--sigma", "0.1"),
     "folder of other files": ("measure", "model.onnx", ".", "--sigma", "0.1"),
     "unknown data set": ("measure", "model.onnx", "hf:none[test]", "--sigma", "0.1"),
-    "size to resize to is unknown": ("measure", "sevens:classify", "images.npy", "--sigma", "0.1", "--resize"),
-    "labels as images": ("measure", "model.onnx", "two.npz", "--sigma", "0.1", "--column", "labels"),
-    "unknown trigger": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--trigger", "star"),
-    "unreadable trigger": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--trigger", "broken.png"),
+    "size to resize to is unknown": (
+        "measure",
+        "sevens:classify",
+        "images.npy",
+        "--sigma",
+        "0.1",
+        "--resize",
+    ),
+    "labels as images": (
+        "measure",
+        "model.onnx",
+        "two.npz",
+        "--sigma",
+        "0.1",
+        "--column",
+        "labels",
+    ),
+    "unknown trigger": (
+        "measure",
+        "model.onnx",
+        "images.npy",
+        "--sigma",
+        "0.1",
+        "--trigger",
+        "star",
+    ),
+    "unreadable trigger": (
+        "measure",
+        "model.onnx",
+        "images.npy",
+        "--sigma",
+        "0.1",
+        "--trigger",
+        "broken.png",
+    ),
     "negative sigma": ("measure", "model.onnx", "images.npy", "--sigma", "-0.1"),
     "sigma is no number": ("measure", "model.onnx", "images.npy", "--sigma", "much"),
     "no draws": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--draws", "0"),
     "no sigma": ("measure", "model.onnx", "images.npy"),
     "odd output": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--out", "votes.xlsx"),
-    "output nowhere": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--out", "none/votes.csv"),
+    "output nowhere": (
+        "measure",
+        "model.onnx",
+        "images.npy",
+        "--sigma",
+        "0.1",
+        "--out",
+        "none/votes.csv",
+    ),
     "unknown recipe": ("study", "run", "mnist", "--out", "run"),
     "recipe in no file": ("study", "run", "mine.py:recipe", "--out", "run"),
     "nothing to unpack": ("study", "unpack", "absent", "run"),
     "unknown claim": ("study", "run", "digits", "--out", "run", "--only", "C99"),
     "missing data set": ("study", "run", "fashion-mnist", "--out", "run"),
     "negative seed": ("study", "run", "digits", "--out", "run", "--seed", "-1"),
-    "column of an array": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--column", "none"),
-    "labels out of range": ("measure", "sevens:classify", "images.npy", "--sigma", "0.1", "--num-classes", "5"),
+    "column of an array": (
+        "measure",
+        "model.onnx",
+        "images.npy",
+        "--sigma",
+        "0.1",
+        "--column",
+        "none",
+    ),
+    "labels out of range": (
+        "measure",
+        "sevens:classify",
+        "images.npy",
+        "--sigma",
+        "0.1",
+        "--num-classes",
+        "5",
+    ),
     "module that does not import": ("measure", "faulty:classify", "images.npy", "--sigma", "0.1"),
     "sigma beyond float32": ("measure", "model.onnx", "images.npy", "--sigma", "1e39"),
-    "output is a folder": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--out", "folder.csv"),
+    "output is a folder": (
+        "measure",
+        "model.onnx",
+        "images.npy",
+        "--sigma",
+        "0.1",
+        "--out",
+        "folder.csv",
+    ),
     "foreign folder": ("study", "run", "digits", "--out", "."),
     "status of nothing": ("study", "status", "none"),
     "report of nothing": ("study", "report", "none"),
@@ -214,28 +395,55 @@ def test_bad_input_gets_one_line_and_exit_code_2(monkeypatch, capsys, folder, na
 
 
 def test_study_commands(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(figures, "FIGURES", figures.FIGURES[:4])  # with one of claim C2; each takes half a second in each report
+    # with one of claim C2; each takes half a second in each report
+    monkeypatch.setattr(figures, "FIGURES", figures.FIGURES[:4])
     code, text, _ = run(monkeypatch, capsys, "study", "list", "--json")
     assert code == 0
-    assert {row["recipe"] for row in json.loads(text)} == {"digits", "fashion-mnist", "cifar10", "cifar10-slim"}
+    assert {row["recipe"] for row in json.loads(text)} == {
+        "digits",
+        "fashion-mnist",
+        "cifar10",
+        "cifar10-slim",
+    }
     out = tmp_path / "runs" / "digits"
-    code, text, _ = run(monkeypatch, capsys, "study", "run", "digits", "--out", out, "--only", "C2", "--workers", "1", "--json")
+    code, text, _ = run(
+        monkeypatch,
+        capsys,
+        "study",
+        "run",
+        "digits",
+        "--out",
+        out,
+        "--only",
+        "C2",
+        "--workers",
+        "1",
+        "--json",
+    )
     assert code == 0
     answer = json.loads(text)
-    assert [claim["id"] for claim in answer["claims"] if claim["verdict"] != "not measured"] == ["C2"]
+    assert [claim["id"] for claim in answer["claims"] if claim["verdict"] != "not measured"] == [
+        "C2"
+    ]
     assert answer["report"] == str(out / "report.html")
     code, text, _ = run(monkeypatch, capsys, "study", "status", out, "--json")
     assert json.loads(text)["num_done"] == 2
-    code, text, _ = run(monkeypatch, capsys, "study", "report", out, "--markdown", tmp_path / "results.md")
+    code, text, _ = run(
+        monkeypatch, capsys, "study", "report", out, "--markdown", tmp_path / "results.md"
+    )
     assert code == 0
     assert text.rstrip().endswith(str(out / "report.html"))
     code, _, _ = run(monkeypatch, capsys, "study", "pack", out, tmp_path / "packed")
     assert code == 0
-    code, text, _ = run(monkeypatch, capsys, "study", "unpack", tmp_path / "packed", tmp_path / "again", "--json")
+    code, text, _ = run(
+        monkeypatch, capsys, "study", "unpack", tmp_path / "packed", tmp_path / "again", "--json"
+    )
     assert json.loads(text)["claims"] == answer["claims"]
     network = next((out / "networks").iterdir())
     np.save(tmp_path / "one.npy", np.zeros((1, 1, 8, 8)))
-    code, text, _ = run(monkeypatch, capsys, "measure", network, tmp_path / "one.npy", "--sigma", 0.1)
+    code, text, _ = run(
+        monkeypatch, capsys, "measure", network, tmp_path / "one.npy", "--sigma", 0.1
+    )
     assert code == 0
 
 
@@ -244,14 +452,19 @@ def test_help_has_an_example_each(monkeypatch, capsys):
     for command in (["measure"], *studies):
         code, text, _ = run(monkeypatch, capsys, *command, "--help")
         assert code == 0
-        assert "Example: wobbliness " + " ".join(command) in " ".join(text.replace("│", " ").split())
+        assert "Example: wobbliness " + " ".join(command) in " ".join(
+            text.replace("│", " ").split()
+        )
 
 
 def imported_packages(code):
     script = (
-        f"import sys\nbefore = set(sys.modules)\n{code}\nprint(*sorted({{n.split('.')[0] for n in set(sys.modules) - before}}))"
+        f"import sys\nbefore = set(sys.modules)\n{code}\n"
+        "print(*sorted({n.split('.')[0] for n in set(sys.modules) - before}))"
     )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     return set(result.stdout.splitlines()[-1].split()) - set(sys.stdlib_module_names)
 
 
@@ -282,30 +495,49 @@ def test_a_runner_imports_no_torch_but_who_is_handed_its_cells_does():
 
 
 def test_to_measure_a_graph_loads_neither_torch_nor_what_draws_and_tests(folder):
-    arguments = f"measure {folder / 'model.onnx'} {folder / 'images.npy'} --sigma 0.1 --draws 2".split()
-    assert {"onnxruntime", "torch", "matplotlib", "sklearn"} & imported_packages(command(*arguments)) == {"onnxruntime"}
+    arguments = (
+        f"measure {folder / 'model.onnx'} {folder / 'images.npy'} --sigma 0.1 --draws 2".split()
+    )
+    assert {"onnxruntime", "torch", "matplotlib", "sklearn"} & imported_packages(
+        command(*arguments)
+    ) == {"onnxruntime"}
 
 
 def test_a_command_ends_without_a_last_look_at_all_objects():
     code = (
         "import atexit, gc\n"
-        "atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 0))\n"  # the last one to be called
+        # the last one to be called
+        "atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 0))\n"
         "from wobbliness.cli.main import main\n"
         "main()"
     )
-    ran = subprocess.run([sys.executable, "-c", code, "study", "list"], check=True, capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "study", "list"], check=True, capture_output=True, text=True
+    )
     assert ran.stdout.splitlines()[-1] == "False True"
 
 
 def test_public_names_are_all_there():
     for name in wobbliness.__all__:
         assert getattr(wobbliness, name) is not None
-    assert {"measure", "sweep", "open_classifier", "levene_test", "trigger", "Votes"} <= set(wobbliness.__all__)
+    assert {"measure", "sweep", "open_classifier", "levene_test", "trigger", "Votes"} <= set(
+        wobbliness.__all__
+    )
 
 
 def test_a_device_is_taken_by_every_command_that_runs_a_model(monkeypatch, capsys, folder):
     plain, placed = (
-        run(monkeypatch, capsys, "measure", folder / "model.onnx", folder / "images.npy", "--sigma", 0.1, "--json", *device)
+        run(
+            monkeypatch,
+            capsys,
+            "measure",
+            folder / "model.onnx",
+            folder / "images.npy",
+            "--sigma",
+            0.1,
+            "--json",
+            *device,
+        )
         for device in ((), ("--device", "cpu"))
     )
     assert plain == placed
@@ -319,4 +551,7 @@ def test_a_device_is_taken_by_every_command_that_runs_a_model(monkeypatch, capsy
         ("guard", "judge", folder / "guard", model, images),
     ):
         code, _, err = run(monkeypatch, capsys, *arguments, "--device", "cuda")
-        assert (code, err) == (2, f"error: expected a torch module to run on cuda, got {model}\n"), arguments
+        assert (code, err) == (
+            2,
+            f"error: expected a torch module to run on cuda, got {model}\n",
+        ), arguments

@@ -48,7 +48,9 @@ def onnx_file(module, folder):
     with quiet_thread(*compiled.EXPORTERS):
         batch = torch.export.Dim("batch")
         example = torch.rand(2, 1, 8, 8)
-        torch.onnx.export(module, (example,), str(path), dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
+        torch.onnx.export(
+            module, (example,), str(path), dynamo=True, dynamic_shapes=({0: batch},), verbose=False
+        )
     return path
 
 
@@ -61,7 +63,10 @@ def path(request, half_space, tmp_path):
         "eager": lambda: (wobbliness.open_classifier(module, compiled=False), "torch"),
         "untraceable": lambda: (Undecided(half_space), "torch"),
         "float64": lambda: (torch.nn.Sequential(torch.nn.Flatten(), linear(half_space)), "torch"),
-        "ONNX file": lambda: (wobbliness.open_classifier(onnx_file(module, tmp_path)), "onnxruntime"),
+        "ONNX file": lambda: (
+            wobbliness.open_classifier(onnx_file(module, tmp_path)),
+            "onnxruntime",
+        ),
         "callable": lambda: (half_space, "callable"),
     }[request.param]()
 
@@ -108,14 +113,18 @@ def test_closed_form_on_every_path(path, half_space, sigma):
 def test_invariances_on_every_path(path, images):
     classifier, _ = path
     reference = wobbliness.measure(classifier, images, 0.3, draws=100, num_classes=2)
-    backwards = wobbliness.measure(classifier, images[::-1].copy(), 0.3, draws=100, num_classes=2, workers=1)
+    backwards = wobbliness.measure(
+        classifier, images[::-1].copy(), 0.3, draws=100, num_classes=2, workers=1
+    )
     some = wobbliness.measure(classifier, images[5:8], 0.3, draws=100, num_classes=2)
     sweep = wobbliness.sweep(classifier, images, [0.1, 0.3, 0.5], draws=100, num_classes=2)
     assert np.array_equal(backwards.counts[::-1], reference.counts)
     assert np.array_equal(some.counts, reference.counts[5:8])
     assert np.array_equal(sweep[0.3].counts, reference.counts)
     for block_size in (1, 7, 1000):
-        other = wobbliness.measure(classifier, images, 0.3, draws=100, num_classes=2, block_size=block_size)
+        other = wobbliness.measure(
+            classifier, images, 0.3, draws=100, num_classes=2, block_size=block_size
+        )
         assert np.abs(other.counts - reference.counts).sum() / 2 <= 1
         assert other.execution.block_size == block_size
 
@@ -166,7 +175,9 @@ def test_new_weights_are_compiled_anew(half_space, images):
     before = wobbliness.measure(module, images, 0.3, draws=50)
     module.normal.neg_()
     after = wobbliness.measure(module, images, 0.3, draws=50)
-    eager = wobbliness.measure(wobbliness.open_classifier(module, compiled=False), images, 0.3, draws=50)
+    eager = wobbliness.measure(
+        wobbliness.open_classifier(module, compiled=False), images, 0.3, draws=50
+    )
     assert after.execution.backend == "onnxruntime"
     assert np.abs(after.counts - eager.counts).sum() <= 2
     assert not np.array_equal(after.counts, before.counts)
@@ -181,10 +192,14 @@ def test_no_hook_is_left(images):
 def test_votes_tell_how_they_were_made(half_space, images):
     module = HalfSpaceModule(half_space)
     one = wobbliness.measure(module, images, 0.3, draws=100)
-    assert one.execution == Execution(backend="onnxruntime", values_per_image=one.execution.values_per_image, block_size=100)
+    assert one.execution == Execution(
+        backend="onnxruntime", values_per_image=one.execution.values_per_image, block_size=100
+    )
     two = wobbliness.measure(module, images, 0.3, draws=100, first_draw=100)
     assert (one + two).execution == one.execution
-    eager = wobbliness.measure(wobbliness.open_classifier(module, compiled=False), images, 0.3, draws=100, first_draw=200)
+    eager = wobbliness.measure(
+        wobbliness.open_classifier(module, compiled=False), images, 0.3, draws=100, first_draw=200
+    )
     assert (one + two + eager).execution is None
     assert len((one + two + eager).executions) == 2
 
@@ -231,5 +246,6 @@ def test_noise_reaches_the_classifier_as_it_is_drawn(images):
         return np.zeros(len(batch), np.int64)
 
     wobbliness.measure(record, images[:1], 0.25, draws=500, num_classes=2)
-    noise = (np.concatenate(seen)[-500:].astype(np.float64) - images[:1]) / 0.25  # the first ones are a probe's
+    # the first ones are a probe's
+    noise = (np.concatenate(seen)[-500:].astype(np.float64) - images[:1]) / 0.25
     assert stats.kstest(noise.ravel(), "norm").pvalue > 0.001

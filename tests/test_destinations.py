@@ -54,13 +54,22 @@ PLACES = {
         "/proc/x.parquet",
     ),
     "judge": ("/proc/x.csv", "pipe.csv", f"{LONG}.csv"),
-    "test": ("/proc/x.html", "none/x.html", "file/x.html", "folder.html", "pipe.html", f"{LONG}.html"),
+    "test": (
+        "/proc/x.html",
+        "none/x.html",
+        "file/x.html",
+        "folder.html",
+        "pipe.html",
+        f"{LONG}.html",
+    ),
     "fit": ("/proc/x", "file/x", "file", "pipe.csv", f"{LONG}{LONG}", f"a/{LONG}{LONG}/b"),
     "scan": ("/proc/x", "file/x", "file", f"{LONG}{LONG}"),
 }
 
 
-@pytest.mark.parametrize(("command", "place"), [(command, place) for command in PLACES for place in PLACES[command]])
+@pytest.mark.parametrize(
+    ("command", "place"), [(command, place) for command in PLACES for place in PLACES[command]]
+)
 def test_a_place_that_cannot_be_written_is_found_first(monkeypatch, capsys, folder, command, place):
     before = sorted(folder.rglob("*"))
     code, out, err = run(monkeypatch, capsys, *UNWRITABLE[command], place)
@@ -80,26 +89,68 @@ def test_a_place_that_can_be_written_is_no_matter(monkeypatch, capsys, folder, c
 
 
 def test_a_full_or_read_only_disk(small_disk):
-    for check, place in ((check_file, small_disk / "x.csv"), (check_folder, small_disk / "x" / "y")):
+    for check, place in (
+        (check_file, small_disk / "x.csv"),
+        (check_folder, small_disk / "x" / "y"),
+    ):
         with pytest.raises(ValueError, match="No space left on device"):
             check(place)
     assert list(small_disk.iterdir()) == []
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    for check, place in ((check_file, small_disk / "x.csv"), (check_folder, small_disk / "x"), (check_folder, small_disk)):
+    for check, place in (
+        (check_file, small_disk / "x.csv"),
+        (check_folder, small_disk / "x"),
+        (check_folder, small_disk),
+    ):
         with pytest.raises(ValueError, match="Read-only"):
             check(place)
 
 
 COMMANDS = {
-    "measure": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--draws", "5", "--out", "x.csv"),
-    "test": ("test", "model.onnx", "--clean", "images.npy", "--suspect", "images.npy", "--sigma", "0.1", "--report", "x.html"),
-    "scan": ("scan", "model.onnx", "images.npy", "--trigger", "dot", "--sigma", "0.1", "--draws", "5", "--out", "scan"),
+    "measure": (
+        "measure",
+        "model.onnx",
+        "images.npy",
+        "--sigma",
+        "0.1",
+        "--draws",
+        "5",
+        "--out",
+        "x.csv",
+    ),
+    "test": (
+        "test",
+        "model.onnx",
+        "--clean",
+        "images.npy",
+        "--suspect",
+        "images.npy",
+        "--sigma",
+        "0.1",
+        "--report",
+        "x.html",
+    ),
+    "scan": (
+        "scan",
+        "model.onnx",
+        "images.npy",
+        "--trigger",
+        "dot",
+        "--sigma",
+        "0.1",
+        "--draws",
+        "5",
+        "--out",
+        "scan",
+    ),
 }
 
 
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_result_is_printed_though_it_cannot_be_written(monkeypatch, capsys, folder, command, as_json):
+def test_the_result_is_printed_though_it_cannot_be_written(
+    monkeypatch, capsys, folder, command, as_json
+):
     full = OSError(28, "No space left on device")
 
     def fail(*_, **__):
@@ -134,7 +185,13 @@ def test_a_scan_that_broke_off_does_not_refuse_the_next(monkeypatch, capsys, fol
         assert out.splitlines()[-1] == "report: scan/report.html"
         (folder / "scan" / "pictures" / "trigger-7.png").touch()
         (folder / "scan" / "mine.txt").write_text("kept")
-    assert {path.name for path in (folder / "scan").iterdir()} == {"report.html", "scan.json", "scan.csv", "pictures", "mine.txt"}
+    assert {path.name for path in (folder / "scan").iterdir()} == {
+        "report.html",
+        "scan.json",
+        "scan.csv",
+        "pictures",
+        "mine.txt",
+    }
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
     code, *_ = run(monkeypatch, capsys, *arguments)
     assert not (folder / "scan" / "pictures" / "trigger-7.png").exists()

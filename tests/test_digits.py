@@ -36,4 +36,9 @@ def test_reading_them_does_without_scipys_statistics():
         "import sys; from wobbliness.study.training.data import load_data; load_data('digits'); "
         "print('scipy.stats' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", read], check=True, capture_output=True, text=True).stdout == "False\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", read], check=True, capture_output=True, text=True
+        ).stdout
+        == "False\n"
+    )

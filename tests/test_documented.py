@@ -23,7 +23,8 @@ from wobbliness.study.report import figures
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/index.md", "docs/guide.md")
-REVERSED = PAGES[::-1]  # the guide's study is whole; to watch the part that the README asks for would never end
+# the guide's study is whole; to watch the part that the README asks for would never end
+REVERSED = PAGES[::-1]
 BLOCKS = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FACTORY = """
 from wobbliness.study.training.networks import build_network
@@ -40,7 +41,8 @@ ELSEWHERE = {
 IN_SHORT = {
     "wobbliness bench": ["--repeats", "1", "--scale", "0.01"],
     "wobbliness scan": ["--steps", "4", "--draws", "20"],
-    "wobbliness study run": ["--workers", "1"],  # a worker takes longer to start than a short study to end
+    # a worker takes longer to start than a short study to end
+    "wobbliness study run": ["--workers", "1"],
 }
 EXIT_CODES = {"--fail-on-trigger": cli.EXIT_TRIGGER}
 SAID = {
@@ -65,8 +67,18 @@ def blocks(page):
 
 def commands(page):
     """Lines of the blocks that are typed into a shell, without their comments."""
-    lines = [line for language, text in blocks(page) if not language for line in text.splitlines() if line.strip()]
-    return [" ".join(shlex.split(line, comments=True)) for line in lines if line.split()[0] in {"wobbliness", "make", "pip"}]
+    lines = [
+        line
+        for language, text in blocks(page)
+        if not language
+        for line in text.splitlines()
+        if line.strip()
+    ]
+    return [
+        " ".join(shlex.split(line, comments=True))
+        for line in lines
+        if line.split()[0] in {"wobbliness", "make", "pip"}
+    ]
 
 
 def own_study():
@@ -96,9 +108,17 @@ def folder(digits_split, backdoored, tmp_path_factory):
         warnings.simplefilter("ignore")  # of torch's exporter
         shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},)
         torch.onnx.export(
-            backdoored, (torch.from_numpy(clean[:2]),), out / "model.onnx", dynamo=True, dynamic_shapes=shapes, verbose=False
+            backdoored,
+            (torch.from_numpy(clean[:2]),),
+            out / "model.onnx",
+            dynamo=True,
+            dynamic_shapes=shapes,
+            verbose=False,
         )
-    save_file({name: tensor.contiguous() for name, tensor in backdoored.state_dict().items()}, out / "network.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in backdoored.state_dict().items()},
+        out / "network.safetensors",
+    )
     (out / "my_model.py").write_text(FACTORY, encoding="utf-8")
     (out / "my_study.py").write_text(own_study(), encoding="utf-8")
     (out / "sticker.png").write_bytes(pattern_png(wobbliness.trigger("checkerboard"), (1, 8, 8)))
@@ -107,7 +127,9 @@ def folder(digits_split, backdoored, tmp_path_factory):
     for name, batch_of in (("clean_pictures", clean), ("inbox", suspect)):
         (out / name).mkdir()
         for index, image in enumerate(batch_of):
-            Image.fromarray((image[0] * 255).round().astype(np.uint8)).save(out / name / f"{index:03d}.png")
+            Image.fromarray((image[0] * 255).round().astype(np.uint8)).save(
+                out / name / f"{index:03d}.png"
+            )
     (out / "docs").symlink_to(ROOT / "docs")
     return out
 
@@ -125,7 +147,9 @@ def test_every_block_is_of_a_known_kind(page):
     for language, text in blocks(page):
         assert language in {"", "python"}
         first = text.split()[0]
-        assert language == "python" or first in {"wobbliness", "make", "pip", "src/wobbliness/"}, first
+        assert language == "python" or first in {"wobbliness", "make", "pip", "src/wobbliness/"}, (
+            first
+        )
 
 
 @pytest.fixture
@@ -136,7 +160,8 @@ def short_studies(monkeypatch):
         """Some seconds."""
         return dataclasses.replace(small_study.small(seed), name="digits")
 
-    monkeypatch.setattr(figures, "FIGURES", figures.FIGURES[:1])  # each takes half a second in each of five reports
+    # each takes half a second in each of five reports
+    monkeypatch.setattr(figures, "FIGURES", figures.FIGURES[:1])
     monkeypatch.setattr(recipes, "digits", digits)
     monkeypatch.setitem(recipes.RECIPES, "digits", digits)
 
@@ -144,25 +169,37 @@ def short_studies(monkeypatch):
 @pytest.mark.usefixtures("short_studies")
 def test_the_commands_run_as_printed(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    distinct = dict.fromkeys(command for page in REVERSED for command in commands(page) if command not in ELSEWHERE)
+    distinct = dict.fromkeys(
+        command for page in REVERSED for command in commands(page) if command not in ELSEWHERE
+    )
     for command in distinct:
         (kind,) = (kind for kind in SAID if f"{command} ".startswith(f"{kind} "))
-        expected = max((code for option, code in EXIT_CODES.items() if option in command), default=0)
-        code, out, err = run(monkeypatch, capsys, *shlex.split(command)[1:], *IN_SHORT.get(kind, []))
+        expected = max(
+            (code for option, code in EXIT_CODES.items() if option in command), default=0
+        )
+        code, out, err = run(
+            monkeypatch, capsys, *shlex.split(command)[1:], *IN_SHORT.get(kind, [])
+        )
         assert code == expected, (command, err)
         assert SAID[kind] in out, (command, out)
     assert {path.name for path in folder.glob("*.csv")} == {"verdicts.csv", "votes.csv"}
-    assert all((folder / "runs" / name / "report.html").is_file() for name in ("digits", "mine", "published"))
+    assert all(
+        (folder / "runs" / name / "report.html").is_file()
+        for name in ("digits", "mine", "published")
+    )
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
-def test_the_python_blocks_run_one_after_another(page, folder, digits_split, backdoored, monkeypatch):
+def test_the_python_blocks_run_one_after_another(
+    page, folder, digits_split, backdoored, monkeypatch
+):
     monkeypatch.chdir(folder)
     clean, suspect = digits_split
     names = {"wobbliness": wobbliness, "classifier": backdoored, "network": backdoored}
     names |= {"images": suspect[:20], "clean_images": clean, "suspect_images": suspect}
     for _, text in (block for block in blocks(page) if block[0] == "python"):
-        names |= {"images": suspect[:20]}  # a folder read by a block before is too many for the next
+        # a folder read by a block before is too many for the next
+        names |= {"images": suspect[:20]}
         exec(compile(text, f"{page}: {text[:40]!r}", "exec"), names)
     assert names["guard"].false_positive_rate == 0.05
     assert names["found"] is not None
@@ -170,7 +207,16 @@ def test_the_python_blocks_run_one_after_another(page, folder, digits_split, bac
 
 def test_a_block_that_does_not_run_is_noticed(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    code, _, err = run(monkeypatch, capsys, "test", "missing.onnx", "--clean", "clean_pictures/", "--suspect", "inbox/")
+    code, _, err = run(
+        monkeypatch,
+        capsys,
+        "test",
+        "missing.onnx",
+        "--clean",
+        "clean_pictures/",
+        "--suspect",
+        "inbox/",
+    )
     assert code != 0
     assert err.count("\n") == 1
     with pytest.raises(SyntaxError):

@@ -33,11 +33,20 @@ SAID = {
     ),
     "a line of C++ alone": ("x.cc:12 Input(x) is bad", "Input(x) is bad"),
     "an address": ("cannot use <pkg.Thing object at 0x7f3a2b> here", "cannot use <pkg.Thing> here"),
-    "a stream": ("cannot identify image file <_io.BytesIO object at 0x7f3a2b>", "cannot identify image file"),
-    "an installed file": ("no module in /home/me/.venv/lib/python3.11/site-packages/torch/x.py", "no module in torch/x.py"),
+    "a stream": (
+        "cannot identify image file <_io.BytesIO object at 0x7f3a2b>",
+        "cannot identify image file",
+    ),
+    "an installed file": (
+        "no module in /home/me/.venv/lib/python3.11/site-packages/torch/x.py",
+        "no module in torch/x.py",
+    ),
     "colours": ("\x1b[1;31mred\x1b[m rose", "red rose"),
     "a class": ("torch._export.serde.serialize.SerializeError: no operator", "no operator"),
-    "a colon": ("Error(s) in loading:\n\n\tMissing key(s):\n\t\tw\n\tMore", "Error(s) in loading: Missing key(s): w"),
+    "a colon": (
+        "Error(s) in loading:\n\n\tMissing key(s):\n\t\tw\n\tMore",
+        "Error(s) in loading: Missing key(s): w",
+    ),
     "empty lines": ("\n\n  first\nsecond", "first"),
     "a traceback": (
         'broken\nTraceback (most recent call last):\n  File "a.py", line 3\n    x()\n    ^^^\nKey: the cause',
@@ -56,12 +65,24 @@ def test_the_line_that_says_something_is_left(name):
 
 def test_plain_messages_stay_as_they_are():
     """Control of the test above."""
-    for text in ("expected images (B, 3, H, W), got (2, 1, 8, 8)", "f(x) = a::b", "a < b > c", "at 0xZZ", "50 % [of] {all}: yes"):
+    for text in (
+        "expected images (B, 3, H, W), got (2, 1, 8, 8)",
+        "f(x) = a::b",
+        "a < b > c",
+        "at 0xZZ",
+        "50 % [of] {all}: yes",
+    ):
         assert condensed(text) == text
 
 
 def test_long_and_hostile_texts_are_cut_in_no_time():
-    for text in ("x" * 10**6, "a::b(" * 10**5, "a.cc:1 " * 10**5, "x.cc:1 " + "<a:: " * 10**5, "((" * 10**5 + "/site-packages/"):
+    for text in (
+        "x" * 10**6,
+        "a::b(" * 10**5,
+        "a.cc:1 " * 10**5,
+        "x.cc:1 " + "<a:: " * 10**5,
+        "((" * 10**5 + "/site-packages/",
+    ):
         assert len(condensed(text)) <= MAX_CHARACTERS
         assert "\n" not in reason_of(ValueError(text))
 
@@ -81,9 +102,15 @@ def constant(name, values):
 
 
 BROKEN_GRAPHS = {
-    "size that does not fit": ([helper.make_node("Reshape", ["x", "s"], ["y"])], [constant("s", [-1, 7])]),
+    "size that does not fit": (
+        [helper.make_node("Reshape", ["x", "s"], ["y"])],
+        [constant("s", [-1, 7])],
+    ),
     "index out of bounds": (
-        [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("Gather", ["f", "s"], ["y"], axis=1)],
+        [
+            helper.make_node("Flatten", ["x"], ["f"]),
+            helper.make_node("Gather", ["f", "s"], ["y"], axis=1),
+        ],
         [constant("s", [999])],
     ),
     "operator of no version": ([helper.make_node("Frobnicate", ["x"], ["y"])], []),
@@ -105,7 +132,9 @@ def test_a_broken_graph_is_refused_in_one_line(name, tmp_path, monkeypatch, capf
     """Also on the file descriptor itself, which ONNX Runtime's own log is written to."""
     path = graph_file(tmp_path / "m.onnx", *BROKEN_GRAPHS[name])
     np.save(tmp_path / "x.npy", np.zeros((2, 1, 8, 8), np.float32))
-    check_one_line(run(monkeypatch, capfd, "measure", path, tmp_path / "x.npy", "--sigma", 0.1, "--draws", 5))
+    check_one_line(
+        run(monkeypatch, capfd, "measure", path, tmp_path / "x.npy", "--sigma", 0.1, "--draws", 5)
+    )
 
 
 def test_the_runtime_does_log_such_errors(tmp_path, capfd):
@@ -128,14 +157,22 @@ def no_arguments(program):
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
-    return save_exported(module, tmp_path_factory.mktemp("archive") / "good.pt2", torch.rand(2, 1, 8, 8))
+    return save_exported(
+        module, tmp_path_factory.mktemp("archive") / "good.pt2", torch.rand(2, 1, 8, 8)
+    )
 
 
-@pytest.mark.parametrize(("change", "cause"), [(unknown_operator, "aten.frobnicate"), (no_arguments, "KeyError")])
-def test_a_broken_program_is_refused_in_one_line_with_the_cause(archive, tmp_path, monkeypatch, capfd, change, cause):
+@pytest.mark.parametrize(
+    ("change", "cause"), [(unknown_operator, "aten.frobnicate"), (no_arguments, "KeyError")]
+)
+def test_a_broken_program_is_refused_in_one_line_with_the_cause(
+    archive, tmp_path, monkeypatch, capfd, change, cause
+):
     path = rewritten(archive, tmp_path / "bad.pt2", edit_program(change))
     np.save(tmp_path / "x.npy", np.zeros((2, 1, 8, 8), np.float32))
-    err = check_one_line(run(monkeypatch, capfd, "measure", path, tmp_path / "x.npy", "--sigma", 0.1, "--draws", 5))
+    err = check_one_line(
+        run(monkeypatch, capfd, "measure", path, tmp_path / "x.npy", "--sigma", 0.1, "--draws", 5)
+    )
     assert cause in err
 
 
@@ -171,8 +208,20 @@ def test_a_users_own_code_gets_one_line_each(tmp_path, attribute, code, line):
     (tmp_path / "mine.py").write_text(USER_CODE)
     np.save(tmp_path / "x.npy", np.zeros((2, 1, 8, 8), np.float32))
     script = "from wobbliness.cli.main import main\nmain()"
-    command = ["measure", f"mine:{attribute}", "x.npy", "--sigma", "0.1", "--draws", "5", "--num-classes", "2"]
-    ran = subprocess.run([sys.executable, "-c", script, *command], cwd=tmp_path, capture_output=True, text=True)
+    command = [
+        "measure",
+        f"mine:{attribute}",
+        "x.npy",
+        "--sigma",
+        "0.1",
+        "--draws",
+        "5",
+        "--num-classes",
+        "2",
+    ]
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *command], cwd=tmp_path, capture_output=True, text=True
+    )
     assert (ran.returncode, ran.stderr.splitlines()) == (code, [line])
 
 
@@ -202,5 +251,7 @@ def test_logs_of_one_thread_are_kept_and_those_of_others_pass(caplog):
         other.start()
         other.join()
     logger.warning("afterwards")
-    assert [record.message if hasattr(record, "message") else record.msg for record in records] == ["mine"]
+    assert [record.message if hasattr(record, "message") else record.msg for record in records] == [
+        "mine"
+    ]
     assert caplog.messages == ["another's", "afterwards"]

@@ -12,7 +12,11 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.ensemble import IsolationForest, RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV, TunedThresholdClassifierCV
+from sklearn.model_selection import (
+    FixedThresholdClassifier,
+    GridSearchCV,
+    TunedThresholdClassifierCV,
+)
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier
@@ -49,8 +53,15 @@ def check_votes(estimator, images, handed=lambda copy: copy.reshape(1, -1), **op
     counts = np.zeros((len(images), len(classes)), np.int64)
     for row, (image, key) in enumerate(zip(images, image_keys(images), strict=True)):
         for noise in NormalStream(0, int(key), image.shape).take(DRAWS).copy():
-            counts[row, classes.index(np.ravel(estimator.predict(handed(image + noise * np.float32(SIGMA))))[0])] += 1
-    votes = wobbliness.measure(wobbliness.open_classifier(estimator, **options), images, SIGMA, draws=DRAWS)
+            counts[
+                row,
+                classes.index(
+                    np.ravel(estimator.predict(handed(image + noise * np.float32(SIGMA))))[0]
+                ),
+            ] += 1
+    votes = wobbliness.measure(
+        wobbliness.open_classifier(estimator, **options), images, SIGMA, draws=DRAWS
+    )
     assert np.array_equal(votes.counts, counts)
     assert votes.execution.company is None
     assert votes.wobbliness.max() > 0.1, "control: there is something to agree on"
@@ -61,7 +72,9 @@ ESTIMATORS = {
     "pipeline": lambda: make_pipeline(StandardScaler(), logistic()),
     "grid search": lambda: GridSearchCV(logistic(), {"C": [0.1, 1.0]}, cv=2),
     "calibrated": lambda: CalibratedClassifierCV(logistic(), cv=2),
-    "voting": lambda: VotingClassifier([("a", logistic()), ("b", RandomForestClassifier(5, random_state=0))]),
+    "voting": lambda: VotingClassifier(
+        [("a", logistic()), ("b", RandomForestClassifier(5, random_state=0))]
+    ),
     "one against the rest": lambda: OneVsRestClassifier(logistic()),
     "neighbours": lambda: KNeighborsClassifier(3),
     "ridge": RidgeClassifier,
@@ -80,10 +93,15 @@ def test_probabilities_would_say_something_else(rows, labels, images):
     estimator = SVC(probability=True, random_state=0).fit(rows, labels)
     flat = np.repeat(images.reshape(len(images), -1), 20, axis=0)
     noisy = flat + np.random.default_rng(0).normal(0, SIGMA, flat.shape)
-    assert not np.array_equal(estimator.predict(noisy), estimator.predict_proba(noisy).argmax(axis=1))
+    assert not np.array_equal(
+        estimator.predict(noisy), estimator.predict_proba(noisy).argmax(axis=1)
+    )
 
 
-@pytest.mark.parametrize("wrap", [lambda model: FixedThresholdClassifier(model, threshold=0.2), TunedThresholdClassifierCV])
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda model: FixedThresholdClassifier(model, threshold=0.2), TunedThresholdClassifierCV],
+)
 def test_thresholds_of_two_classes(wrap, rows, labels, images):
     estimator = wrap(logistic()).fit(rows, labels >= 5)
     check_votes(estimator, images)
@@ -97,7 +115,10 @@ def test_classes_of_any_kind(classes, rows, labels, images):
 def reversed_classes(estimator):
     """An estimator whose classes are not in order, as a library beside scikit-learn may have them."""
     estimator.classes_ = estimator.classes_[::-1].copy()
-    estimator.coef_, estimator.intercept_ = estimator.coef_[::-1].copy(), estimator.intercept_[::-1].copy()
+    estimator.coef_, estimator.intercept_ = (
+        estimator.coef_[::-1].copy(),
+        estimator.intercept_[::-1].copy(),
+    )
     return estimator
 
 
@@ -107,7 +128,9 @@ def test_classes_in_any_order(rows, labels, images):
 
 def test_pixels_of_another_range(rows, labels, images):
     estimator = logistic().fit(rows * 16, labels)
-    check_votes(estimator, images, lambda copy: copy.reshape(1, -1) * np.float32(16), input_range=(0, 16))
+    check_votes(
+        estimator, images, lambda copy: copy.reshape(1, -1) * np.float32(16), input_range=(0, 16)
+    )
     estimator = logistic().fit((rows - 0.3) / 0.2, labels)
     scaled = lambda copy: (copy.reshape(1, -1) - np.float32(0.3)) / np.float32(0.2)  # noqa: E731
     check_votes(estimator, images, scaled, mean=0.3, std=0.2)
@@ -117,7 +140,9 @@ def test_pixels_of_another_range(rows, labels, images):
 def coloured():
     rng = np.random.default_rng(0)
     labels = np.arange(90) % 3
-    images = np.clip(0.3 + 0.05 * np.eye(3)[labels][:, :, None, None] + rng.normal(0, 0.3, (90, 3, 4, 5)), 0, 1)
+    images = np.clip(
+        0.3 + 0.05 * np.eye(3)[labels][:, :, None, None] + rng.normal(0, 0.3, (90, 3, 4, 5)), 0, 1
+    )
     return images.astype(np.float32), labels
 
 
@@ -148,7 +173,11 @@ def columns_of_grey(pictures):
 
 def test_estimators_of_pictures_get_pictures(coloured, digits):
     images, labels = coloured
-    check_votes(of_pictures(means_of_channels_first).fit(images, labels), images[:9], lambda copy: copy[None])
+    check_votes(
+        of_pictures(means_of_channels_first).fit(images, labels),
+        images[:9],
+        lambda copy: copy[None],
+    )
     last = images.transpose(0, 2, 3, 1)
     estimator = of_pictures(means_of_channels_last).fit(last, labels)
     check_votes(estimator, images[:9], lambda copy: copy.transpose(1, 2, 0)[None])
@@ -164,19 +193,36 @@ def several(labels):
 
 REFUSED = {
     "unfitted": (lambda *_: logistic(), "expected a fitted classifier, got LogisticRegression"),
-    "an unfitted pipeline": (lambda *_: make_pipeline(StandardScaler(), logistic()), "expected a fitted classifier"),
+    "an unfitted pipeline": (
+        lambda *_: make_pipeline(StandardScaler(), logistic()),
+        "expected a fitted classifier",
+    ),
     "a search without a best one": (
-        lambda rows, labels: GridSearchCV(logistic(), {"C": [1.0]}, cv=2, refit=False).fit(rows, labels),
+        lambda rows, labels: GridSearchCV(logistic(), {"C": [1.0]}, cv=2, refit=False).fit(
+            rows, labels
+        ),
         "expected a",
     ),
-    "clusters": (lambda rows, _: KMeans(2, n_init=1, random_state=0).fit(rows), "expected a classifier that names one class"),
+    "clusters": (
+        lambda rows, _: KMeans(2, n_init=1, random_state=0).fit(rows),
+        "expected a classifier that names one class",
+    ),
     "outliers by a forest": (
         lambda rows, _: IsolationForest(n_estimators=5).fit(rows),
         "got the outlier detector IsolationForest",
     ),
-    "outliers by a boundary": (lambda rows, _: OneClassSVM().fit(rows), "got the outlier detector OneClassSVM"),
-    "several outputs": (lambda rows, labels: MultiOutputClassifier(logistic()).fit(rows, several(labels)), "one class for each"),
-    "several labels of trees": (lambda rows, labels: RandomForestClassifier(3).fit(rows, several(labels)), "one class for each"),
+    "outliers by a boundary": (
+        lambda rows, _: OneClassSVM().fit(rows),
+        "got the outlier detector OneClassSVM",
+    ),
+    "several outputs": (
+        lambda rows, labels: MultiOutputClassifier(logistic()).fit(rows, several(labels)),
+        "one class for each",
+    ),
+    "several labels of trees": (
+        lambda rows, labels: RandomForestClassifier(3).fit(rows, several(labels)),
+        "one class for each",
+    ),
     "several labels of neighbours": (
         lambda rows, labels: KNeighborsClassifier(3).fit(rows, several(labels)),
         "one class for each",
@@ -186,10 +232,15 @@ REFUSED = {
         "one class for each",
     ),
     "several labels of a network": (
-        lambda rows, labels: MLPClassifier(4, max_iter=300, tol=0.1, random_state=0).fit(rows, several(labels)),
+        lambda rows, labels: MLPClassifier(4, max_iter=300, tol=0.1, random_state=0).fit(
+            rows, several(labels)
+        ),
         "one class for each",
     ),
-    "several labels of a ridge": (lambda rows, labels: RidgeClassifier().fit(rows, several(labels)), "one class for each"),
+    "several labels of a ridge": (
+        lambda rows, labels: RidgeClassifier().fit(rows, several(labels)),
+        "one class for each",
+    ),
 }
 
 

@@ -48,8 +48,12 @@ def slow_counts(program, label, handed, num_classes=NUM_CLASSES, images=IMAGES):
     return counts
 
 
-def check_votes(path, label, handed=lambda copy: copy[None], width=NUM_CLASSES, images=IMAGES, **options):
-    votes = wobbliness.measure(wobbliness.open_classifier(path, **options), images, SIGMA, draws=DRAWS)
+def check_votes(
+    path, label, handed=lambda copy: copy[None], width=NUM_CLASSES, images=IMAGES, **options
+):
+    votes = wobbliness.measure(
+        wobbliness.open_classifier(path, **options), images, SIGMA, draws=DRAWS
+    )
     assert votes.execution.backend == "onnxruntime", votes.execution.reason
     program = torch.export.load(str(path)).module()
     assert np.array_equal(votes.counts, slow_counts(program, label, handed, width, images))
@@ -61,13 +65,21 @@ def scores(made):
 
 
 FORMS = {
-    "a dict": (lambda made: {"features": made.rows, "logits": made.logits}, lambda got: got["logits"].argmax(), {}),
+    "a dict": (
+        lambda made: {"features": made.rows, "logits": made.logits},
+        lambda got: got["logits"].argmax(),
+        {},
+    ),
     "a label beside scores": (
         lambda made: {"label": made.logits.argmax(1), "scores": made.logits},
         lambda got: got["label"],
         {},
     ),
-    "a tuple, by number": (lambda made: (made.rows, made.logits), lambda got: got[1].argmax(), {"output": "1"}),
+    "a tuple, by number": (
+        lambda made: (made.rows, made.logits),
+        lambda got: got[1].argmax(),
+        {"output": "1"},
+    ),
     "a nested tuple, by name": (
         lambda made: (made.rows, {"a": (made.rows, made.logits)}),
         lambda got: got[1]["a"][1].argmax(),
@@ -78,16 +90,32 @@ FORMS = {
         lambda got: got[1].argmax(),
         {"num_classes": NUM_CLASSES},
     ),
-    "labels only": (lambda made: made.logits.argmax(1), lambda got: got, {"num_classes": NUM_CLASSES}),
-    "labels in a column": (lambda made: made.logits.argmax(1)[:, None], lambda got: got, {"num_classes": NUM_CLASSES}),
+    "labels only": (
+        lambda made: made.logits.argmax(1),
+        lambda got: got,
+        {"num_classes": NUM_CLASSES},
+    ),
+    "labels in a column": (
+        lambda made: made.logits.argmax(1)[:, None],
+        lambda got: got,
+        {"num_classes": NUM_CLASSES},
+    ),
     "labels chosen": (
         lambda made: (made.logits, made.logits.argmax(1)),
         lambda got: got[1],
         {"output": 1, "num_classes": NUM_CLASSES},
     ),
     "scores (B, 1, K)": (lambda made: made.logits[:, None], lambda got: got.argmax(), {}),
-    "scores (B, K, 1, 1)": (lambda made: made.logits[..., None, None], lambda got: got.argmax(), {}),
-    "one probability": (lambda made: torch.sigmoid(made.one)[:, 0], lambda got: got.item() > 0.5, {}),
+    "scores (B, K, 1, 1)": (
+        lambda made: made.logits[..., None, None],
+        lambda got: got.argmax(),
+        {},
+    ),
+    "one probability": (
+        lambda made: torch.sigmoid(made.one)[:, 0],
+        lambda got: got.item() > 0.5,
+        {},
+    ),
     "one logit": (lambda made: {"logits": made.one}, lambda got: got["logits"].item() > 0, {}),
     "one score": (lambda made: made.one, lambda got: got.item() > 0.125, {"threshold": 0.125}),
 }
@@ -110,13 +138,23 @@ def test_inputs_of_other_forms(tmp_path):
 
     flat = save_program(Form(scores), tmp_path / "flat.pt2", torch.rand(2, FLAT))
     check_votes(flat, label, lambda copy: copy.reshape(1, -1))
-    check_votes(flat, label, lambda copy: copy.transpose(1, 2, 0).reshape(1, -1).copy(), layout="nhwc")
+    check_votes(
+        flat, label, lambda copy: copy.transpose(1, 2, 0).reshape(1, -1).copy(), layout="nhwc"
+    )
     grey = save_program(Form(scores), tmp_path / "grey.pt2", torch.rand(2, 9, 10))
     pictures = np.random.default_rng(1).uniform(size=(3, 1, 9, 10)).astype(np.float32)
     check_votes(grey, label, lambda copy: copy, images=pictures)
     check_votes(grey, label, images=pictures[:, 0])
-    eight = save_program(Form(scores, from_bytes), tmp_path / "bytes.pt2", torch.zeros_like(PICTURES, dtype=torch.uint8))
-    check_votes(eight, label, lambda copy: np.clip(np.rint(copy[None] * np.float32(255)), 0, 255).astype(np.uint8))
+    eight = save_program(
+        Form(scores, from_bytes),
+        tmp_path / "bytes.pt2",
+        torch.zeros_like(PICTURES, dtype=torch.uint8),
+    )
+    check_votes(
+        eight,
+        label,
+        lambda copy: np.clip(np.rint(copy[None] * np.float32(255)), 0, 255).astype(np.uint8),
+    )
     with pytest.raises(ValueError, match="expected an input range of 0,255"):
         wobbliness.open_classifier(eight, input_range=(-1, 1))
 
@@ -127,9 +165,21 @@ REFUSED = {
         {},
         r"0: torch.float32 \(B, 90\), 1: torch.float32 \(B, 4\) .*choose one by output=NAME",
     ),
-    "the best three": (lambda made: tuple(made.logits.topk(3)), {}, "expected an output of .*scores"),
-    "the numbers of the best three alone": (lambda made: made.logits.topk(3).indices, {}, "expected an output of labels"),
-    "features chosen": (lambda made: {"map": made.rows.reshape(-1, 9, 10), "logits": made.logits}, {"output": "map"}, "map"),
+    "the best three": (
+        lambda made: tuple(made.logits.topk(3)),
+        {},
+        "expected an output of .*scores",
+    ),
+    "the numbers of the best three alone": (
+        lambda made: made.logits.topk(3).indices,
+        {},
+        "expected an output of labels",
+    ),
+    "features chosen": (
+        lambda made: {"map": made.rows.reshape(-1, 9, 10), "logits": made.logits},
+        {"output": "map"},
+        "map",
+    ),
     "one score that does not tell": (lambda made: made.one, {}, "give the threshold"),
     "a threshold without effect": (scores, {"threshold": 0.5}, "expected one score"),
 }
@@ -137,8 +187,12 @@ REFUSED = {
 
 @pytest.mark.parametrize("num_best", [2, 3])
 def test_the_best_few_values_are_no_scores(num_best, tmp_path):
-    path = save_program(Form(lambda made: made.logits.topk(num_best).values), tmp_path / "m.pt2", PICTURES)
-    with pytest.raises(ValueError, match="^expected scores of the classes, got values sorted in descending order"):
+    path = save_program(
+        Form(lambda made: made.logits.topk(num_best).values), tmp_path / "m.pt2", PICTURES
+    )
+    with pytest.raises(
+        ValueError, match="^expected scores of the classes, got values sorted in descending order"
+    ):
         wobbliness.measure(path, IMAGES, SIGMA, draws=DRAWS)
 
 

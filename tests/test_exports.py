@@ -35,7 +35,11 @@ class Patches(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed, self.token = nn.Conv2d(3, 16, 4, stride=4), nn.Parameter(torch.randn(1, 1, 16))
-        self.queries, self.norm, self.last = nn.Linear(16, 48), nn.LayerNorm(16), nn.Linear(16, NUM_CLASSES)
+        self.queries, self.norm, self.last = (
+            nn.Linear(16, 48),
+            nn.LayerNorm(16),
+            nn.Linear(16, NUM_CLASSES),
+        )
 
     def number_of(self, images):
         return images.shape[0]
@@ -53,22 +57,45 @@ class Enlarging(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first, self.back, self.last = nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 4, 2, stride=2), nn.Linear(4, NUM_CLASSES)
+        self.first, self.back, self.last = (
+            nn.Conv2d(3, 4, 3),
+            nn.ConvTranspose2d(4, 4, 2, stride=2),
+            nn.Linear(4, NUM_CLASSES),
+        )
 
     def forward(self, images):
-        small = nn.functional.interpolate(images, scale_factor=0.5, mode="bilinear", align_corners=False)
-        back = self.back(nn.functional.hardswish(self.first(nn.functional.pad(small, (1, 1, 1, 1)))))
+        small = nn.functional.interpolate(
+            images, scale_factor=0.5, mode="bilinear", align_corners=False
+        )
+        back = self.back(
+            nn.functional.hardswish(self.first(nn.functional.pad(small, (1, 1, 1, 1))))
+        )
         return self.last(back[:, :, 1:-1, 1:-1].amax(dim=(2, 3)))
 
 
 ARCHITECTURES = {
-    "multilayer perceptron": lambda: nn.Sequential(nn.Flatten(), nn.Linear(768, 32), nn.GELU(), nn.Linear(32, NUM_CLASSES)),
+    "multilayer perceptron": lambda: nn.Sequential(
+        nn.Flatten(), nn.Linear(768, 32), nn.GELU(), nn.Linear(32, NUM_CLASSES)
+    ),
     "pools and dropout": lambda: nn.Sequential(
-        *(nn.Conv2d(3, 8, 3), nn.MaxPool2d(2), nn.ELU(), nn.Dropout(0.5), nn.AvgPool2d(2), nn.Flatten()),
+        *(
+            nn.Conv2d(3, 8, 3),
+            nn.MaxPool2d(2),
+            nn.ELU(),
+            nn.Dropout(0.5),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+        ),
         nn.Linear(72, NUM_CLASSES),
     ),
     "group and instance normalisation": lambda: nn.Sequential(
-        *(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.PReLU(), nn.InstanceNorm2d(8, affine=True), nn.AdaptiveAvgPool2d(2)),
+        *(
+            nn.Conv2d(3, 8, 3),
+            nn.GroupNorm(2, 8),
+            nn.PReLU(),
+            nn.InstanceNorm2d(8, affine=True),
+            nn.AdaptiveAvgPool2d(2),
+        ),
         *(nn.Flatten(), nn.Linear(32, NUM_CLASSES), nn.Softmax(dim=1)),
     ),
     "residual": Residual,
@@ -107,12 +134,22 @@ def save_scripted(module, path, *, fixed):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         names = {"input_names": ["images"], "output_names": ["logits"]}
-        torch.onnx.export(module, (torch.rand(4, *SHAPE),), str(path), dynamo=False, opset_version=17, **names, **free)
+        torch.onnx.export(
+            module,
+            (torch.rand(4, *SHAPE),),
+            str(path),
+            dynamo=False,
+            opset_version=17,
+            **names,
+            **free,
+        )
     return path
 
 
 def check(path, module, pictures):
-    expected = wobbliness.measure(wobbliness.open_classifier(module, compiled=False), pictures, **SETTINGS)
+    expected = wobbliness.measure(
+        wobbliness.open_classifier(module, compiled=False), pictures, **SETTINGS
+    )
     found = wobbliness.measure(wobbliness.open_classifier(path), pictures, **SETTINGS)
     assert found.counts.shape == expected.counts.shape == (len(pictures), NUM_CLASSES)
     assert np.abs(found.counts - expected.counts).sum() <= 2 * MOST_CHANGED
@@ -134,7 +171,10 @@ class CountedPatches(Patches):
 
 def test_a_graph_that_fits_other_blocks_than_it_declares_is_refused_in_words(pictures, tmp_path):
     module = Balanced(CountedPatches()).eval()
-    with pytest.raises(ValueError, match=r"steps fit any number of images at once.*Concat.*len\(images\) for images.shape"):
+    with pytest.raises(
+        ValueError,
+        match=r"steps fit any number of images at once.*Concat.*len\(images\) for images.shape",
+    ):
         wobbliness.open_classifier(save_scripted(module, tmp_path / "free.onnx", fixed=False))
     check(save_scripted(module, tmp_path / "fixed.onnx", fixed=True), module, pictures)
 

@@ -7,7 +7,8 @@ import pytest
 from wobbliness.study.training.data import DATA_VARIABLE, load_data
 
 needs_data = pytest.mark.skipif(
-    not os.environ.get(DATA_VARIABLE), reason=f"{DATA_VARIABLE} does not name the folder of data sets"
+    not os.environ.get(DATA_VARIABLE),
+    reason=f"{DATA_VARIABLE} does not name the folder of data sets",
 )
 
 
@@ -37,5 +38,7 @@ def test_data_that_cannot_be_had_are_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
     with pytest.raises(ValueError, match="^expected data set cifar10 in"):
         load_data("cifar10")
-    with pytest.raises(ValueError, match="^expected a data set out of digits, fashion_mnist, cifar10, got 'mnist'"):
+    with pytest.raises(
+        ValueError, match="^expected a data set out of digits, fashion_mnist, cifar10, got 'mnist'"
+    ):
         load_data("mnist")

@@ -46,7 +46,10 @@ MEASUREMENTS = [cell.name for cell in CELLS if cell.kind == "measure" and FAULTY
 
 def test_every_fault_costs_its_cell_alone(tmp_path):
     """All faults that end at once, in one study, of cells that no other one needs."""
-    out, faults = tmp_path / "study", dict(zip(MEASUREMENTS, ("raises", "no memory", "killed", "exits"), strict=False))
+    out, faults = (
+        tmp_path / "study",
+        dict(zip(MEASUREMENTS, ("raises", "no memory", "killed", "exits"), strict=False)),
+    )
     with pytest.raises(StudyFailed, match=f"^{len(faults)} of {len(CELLS)} cells failed"):
         run_study(small(), out, workers=2, do=do_with_faults(faults))
     assert set(cells_left(out, CELLS)) == set(faults)
@@ -60,21 +63,41 @@ def test_every_fault_costs_its_cell_alone(tmp_path):
 
 def test_a_cell_that_hangs_is_stopped_after_its_limit(tmp_path):
     with pytest.raises(StudyFailed, match="took longer than the limit of 5 seconds for a cell"):
-        run_study(small(), tmp_path / "study", only=["C3"], workers=2, do=do_with_fault("hangs"), cell_timeout=5)
+        run_study(
+            small(),
+            tmp_path / "study",
+            only=["C3"],
+            workers=2,
+            do=do_with_fault("hangs"),
+            cell_timeout=5,
+        )
     left = cells_left(tmp_path / "study", plan(small(), ["C3"]))
     assert left.keys() == {cell.name for cell in plan(small(), ["C3"])}
-    assert study_status(small(), tmp_path / "study").failed == (read_failure(tmp_path / "study", FAULTY),)
+    assert study_status(small(), tmp_path / "study").failed == (
+        read_failure(tmp_path / "study", FAULTY),
+    )
     assert unfinished_files(tmp_path / "study") == []
 
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [item if item[0] == "raises" else pytest.param(*item, marks=pytest.mark.scale) for item in MESSAGES.items()],
+    [
+        item if item[0] == "raises" else pytest.param(*item, marks=pytest.mark.scale)
+        for item in MESSAGES.items()
+    ],
 )
-def test_a_fault_costs_its_cell_and_what_needs_it_and_the_rest_goes_on(undisturbed, tmp_path, fault, message):
+def test_a_fault_costs_its_cell_and_what_needs_it_and_the_rest_goes_on(
+    undisturbed, tmp_path, fault, message
+):
     out, dependent = tmp_path / "study", {cell.name for cell in CELLS if FAULTY in needs(cell)}
     with pytest.raises(StudyFailed, match=f"^1 of {len(CELLS)} cells failed; {FAULTY}: ") as raised:
-        run_study(small(), out, workers=2, do=do_with_fault(fault), cell_timeout=LIMIT if fault == "hangs" else None)
+        run_study(
+            small(),
+            out,
+            workers=2,
+            do=do_with_fault(fault),
+            cell_timeout=LIMIT if fault == "hangs" else None,
+        )
     assert message in str(raised.value)
     assert set(cells_left(out, CELLS)) == {FAULTY} | dependent
     failed = read_failure(out, FAULTY)
@@ -95,7 +118,9 @@ def test_a_fault_costs_its_cell_and_what_needs_it_and_the_rest_goes_on(undisturb
 def test_ctrl_c_stops_at_once_with_one_line(tmp_path, workers):
     out = tmp_path / "study"
     process = start_runner(out, "--workers", workers, recipe="slow")
-    wait_until(lambda: study_status(slow(), out).running if (out / "study.json").exists() else False)
+    wait_until(
+        lambda: study_status(slow(), out).running if (out / "study.json").exists() else False
+    )
     time.sleep(0.5)
     started, children = time.monotonic(), workers_of(process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
@@ -103,7 +128,9 @@ def test_ctrl_c_stops_at_once_with_one_line(tmp_path, workers):
     assert time.monotonic() - started < 5
     assert process.returncode == 130
     assert printed == ""
-    assert said == "interrupted: what is recorded is kept, and the same command goes on from there\n"
+    assert (
+        said == "interrupted: what is recorded is kept, and the same command goes on from there\n"
+    )
     assert unfinished_files(out) == []
     assert len(children) == (workers if workers > 1 else 0)
     wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in children), 5)
@@ -150,7 +177,9 @@ def test_a_full_disk_is_one_line_and_the_study_goes_on_when_there_is_room(undist
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
     run_study(small(), out, workers=1)
-    assert {name: finish_times(out, small())[name] for name in done} == done, "nothing is done twice"
+    assert {name: finish_times(out, small())[name] for name in done} == done, (
+        "nothing is done twice"
+    )
     assert tables_of(out) == undisturbed[1]
 
 
@@ -158,7 +187,11 @@ def test_a_read_only_folder_is_one_line(disk, monkeypatch, capsys):
     from wobbliness.cli import main as cli
 
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    monkeypatch.setattr(sys, "argv", ["wobbliness", "study", "run", "digits", "--out", str(disk / "study"), "--only", "C2"])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["wobbliness", "study", "run", "digits", "--out", str(disk / "study"), "--only", "C2"],
+    )
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     captured = capsys.readouterr()

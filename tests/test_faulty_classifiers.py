@@ -56,7 +56,10 @@ def test_nan_scores_of_a_compiled_module_are_refused(images):
 
 @pytest.mark.parametrize("first_change", [2, 4, 5, 7])
 def test_a_classifier_that_changes_its_answers_at_once_is_refused(images, first_change):
-    with pytest.raises(ValueError, match="gives the same answer to the same images, got other labels the second time; put the"):
+    with pytest.raises(
+        ValueError,
+        match="gives the same answer to the same images, got other labels the second time; put the",
+    ):
         measure(Changing(first_change), images)
 
 
@@ -76,7 +79,10 @@ def test_dropout_left_on_is_found(images):
     def forgetful(batch):
         return dropout(torch.as_tensor(batch).flatten(1)[:, :10], 0.5, training=True)
 
-    with pytest.raises(ValueError, match="gives the same answer to the same images, got scores that differ by up to"):
+    with pytest.raises(
+        ValueError,
+        match="gives the same answer to the same images, got scores that differ by up to",
+    ):
         measure(forgetful, images)
 
 
@@ -89,14 +95,18 @@ class Counting:
     def __call__(self, batch):
         numbers = self.num_images + np.arange(len(batch))
         self.num_images += len(batch)
-        return (batch.reshape(len(batch), -1).sum(axis=1) > 20) ^ (numbers % self.every == self.every - 1)
+        return (batch.reshape(len(batch), -1).sum(axis=1) > 20) ^ (
+            numbers % self.every == self.every - 1
+        )
 
 
 @pytest.mark.parametrize("every", [97, 301])
 def test_a_count_of_images_is_found_on_request(images, every):
     settings = {"sigma": 0.2, "draws": 100, "num_classes": 2}
     wobbliness.measure(Counting(every), images, **settings)
-    with pytest.raises(ValueError, match="expected a classifier that gives the same answer.* second time"):
+    with pytest.raises(
+        ValueError, match="expected a classifier that gives the same answer.* second time"
+    ):
         wobbliness.measure(Counting(every), images, check_repeatable=True, **settings)
 
 
@@ -108,7 +118,9 @@ def test_a_model_that_is_rarely_random_is_found_on_request(images, share):
         return (batch.reshape(len(batch), -1).sum(axis=1) > 20) ^ (rng.random(len(batch)) < share)
 
     with pytest.raises(ValueError, match="expected a classifier that gives the same answer"):
-        wobbliness.measure(rarely, images, sigma=0.2, draws=250, num_classes=2, check_repeatable=True)
+        wobbliness.measure(
+            rarely, images, sigma=0.2, draws=250, num_classes=2, check_repeatable=True
+        )
 
 
 class Rounding:
@@ -119,7 +131,11 @@ class Rounding:
 
     def __call__(self, batch):
         margin = batch.reshape(len(batch), -1).sum(axis=1) - 20 + self.size * len(batch)
-        return (margin > 0).astype(int) if self.as_labels else np.stack([np.zeros_like(margin), margin], axis=1)
+        return (
+            (margin > 0).astype(int)
+            if self.as_labels
+            else np.stack([np.zeros_like(margin), margin], axis=1)
+        )
 
 
 @pytest.mark.parametrize("as_labels", [False, True])
@@ -128,17 +144,27 @@ def test_rounding_of_few_labels_passes(images, as_labels):
     classifier = Rounding(4e-7, as_labels=as_labels)
     votes = wobbliness.measure(classifier, images, check_repeatable=True, **settings)
     assert votes.execution.block_size == 250
-    assert np.abs(votes.counts - wobbliness.measure(classifier, images, block_size=10, **settings).counts).sum() / 2 <= 1
+    assert (
+        np.abs(
+            votes.counts - wobbliness.measure(classifier, images, block_size=10, **settings).counts
+        ).sum()
+        / 2
+        <= 1
+    )
 
 
 def test_labels_that_depend_on_the_size_of_a_block_are_found_on_request(images):
     settings = {"sigma": 0.2, "draws": 250, "num_classes": 2}
     with pytest.raises(ValueError, match=r"it depends on the size of a block \(250 and 125\)$"):
-        wobbliness.measure(Rounding(5e-5, as_labels=True), images, check_repeatable=True, **settings)
+        wobbliness.measure(
+            Rounding(5e-5, as_labels=True), images, check_repeatable=True, **settings
+        )
 
 
 def test_a_steady_classifier_passes_with_the_same_votes_and_twice_the_steps(images, half_space):
     calls = []
-    checked = measure(half_space, images, check_repeatable=True, progress=lambda *call: calls.append(call))
+    checked = measure(
+        half_space, images, check_repeatable=True, progress=lambda *call: calls.append(call)
+    )
     assert np.array_equal(checked.counts, measure(half_space, images).counts)
     assert calls[-1] == (8, 8)

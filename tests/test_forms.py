@@ -43,7 +43,9 @@ def scores(images):
 """
 
 
-@pytest.fixture(scope="module", params=["digits", pytest.param("fashion_mnist", marks=pytest.mark.scale)])
+@pytest.fixture(
+    scope="module", params=["digits", pytest.param("fashion_mnist", marks=pytest.mark.scale)]
+)
 def data(request):
     if request.param != "digits" and not os.environ.get(DATA_VARIABLE):
         pytest.skip(f"{DATA_VARIABLE} does not name the folder of data sets")
@@ -55,7 +57,11 @@ def network(data, trained):
     """T1; of Fashion-MNIST 20,000 images, one epoch."""
     if data.name == "digits":
         return trained(recipes.digits().effect_networks[0])
-    train = Split(images=data.train.images[:20_000], labels=data.train.labels[:20_000], num_classes=NUM_CLASSES)
+    train = Split(
+        images=data.train.images[:20_000],
+        labels=data.train.labels[:20_000],
+        num_classes=NUM_CLASSES,
+    )
     spec = NetworkSpec(
         dataset="fashion_mnist",
         architecture="small_cnn",
@@ -74,7 +80,9 @@ def network(data, trained):
 @pytest.fixture(scope="module")
 def batches(data):
     """Clean, other clean and triggered points of attacked classes."""
-    points = np.random.default_rng(0).permutation(np.flatnonzero(data.test.labels != TARGETS[data.name]))[: 4 * POINTS]
+    points = np.random.default_rng(0).permutation(
+        np.flatnonzero(data.test.labels != TARGETS[data.name])
+    )[: 4 * POINTS]
     clean, fresh, suspect = np.split(data.test.images[points], [2 * POINTS, 3 * POINTS])
     return clean, fresh, wobbliness.trigger("checkerboard").apply(suspect)
 
@@ -85,9 +93,14 @@ def forms(network, data, tmp_path_factory):
     shape = data.test.images.shape[1:]
     folder, example = tmp_path_factory.mktemp("forms"), torch.rand(2, *shape)
     last = example.permute(0, 2, 3, 1)
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / "weights.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in network.state_dict().items()},
+        folder / "weights.safetensors",
+    )
     (folder / "kept_network.py").write_text(
-        MODULE.replace("FILE", repr(str(folder / "weights.safetensors"))).replace("SHAPE", repr(shape))
+        MODULE.replace("FILE", repr(str(folder / "weights.safetensors"))).replace(
+            "SHAPE", repr(shape)
+        )
     )
     torch.save(network, folder / "whole.pt")
     with warnings.catch_warnings():
@@ -97,12 +110,24 @@ def forms(network, data, tmp_path_factory):
     yield {
         "torch module, compiled": {"source": network},
         "onnx": {"source": save_onnx(network, folder / "model.onnx", example)},
-        "onnx, fixed batch": {"source": save_onnx(network, folder / "fixed.onnx", torch.rand(25, *shape), fixed=True)},
-        "onnx, channels last": {"source": save_onnx(ChannelsLast(network), folder / "last.onnx", last)},
-        "onnx, labels": {"source": save_onnx(Labels(network), folder / "labels.onnx", example), "num_classes": NUM_CLASSES},
+        "onnx, fixed batch": {
+            "source": save_onnx(network, folder / "fixed.onnx", torch.rand(25, *shape), fixed=True)
+        },
+        "onnx, channels last": {
+            "source": save_onnx(ChannelsLast(network), folder / "last.onnx", last)
+        },
+        "onnx, labels": {
+            "source": save_onnx(Labels(network), folder / "labels.onnx", example),
+            "num_classes": NUM_CLASSES,
+        },
         "pt2": {"source": save_exported(network, folder / "model.pt2", example)},
-        "pt2, channels last": {"source": save_exported(ChannelsLast(network), folder / "last.pt2", last)},
-        "safetensors with a factory": {"source": folder / "weights.safetensors", "factory": "kept_network:make"},
+        "pt2, channels last": {
+            "source": save_exported(ChannelsLast(network), folder / "last.pt2", last)
+        },
+        "safetensors with a factory": {
+            "source": folder / "weights.safetensors",
+            "factory": "kept_network:make",
+        },
         "module:attribute": {"source": "kept_network:network"},
         "callable": {"source": "kept_network:scores"},
         "trusted pickle": {"source": folder / "whole.pt", "trust_pickle": True},
@@ -131,7 +156,11 @@ def test_every_form_gives_the_same_labels_and_verdicts(forms, network, batches):
         assert np.array_equal(votes.label, reference.label), name
         same = changed == 0
         assert np.array_equal(votes.wobbliness[same], reference.wobbliness[same]), name
-        bound = changed * np.log(NUM_CLASSES - 1) - changed * np.log(np.maximum(changed, 1e-9)) + changed
+        bound = (
+            changed * np.log(NUM_CLASSES - 1)
+            - changed * np.log(np.maximum(changed, 1e-9))
+            + changed
+        )
         assert (np.abs(votes.wobbliness - reference.wobbliness) <= bound + 1e-9).all(), name
         verdicts = [
             wobbliness.compare_batches(classifier, clean, suspect, sigmas=[SIGMA], draws=50).verdict
@@ -146,9 +175,13 @@ def test_a_hugging_face_model_is_measured_compared_and_guarded(tmp_path):
     classifier = wobbliness.open_classifier(folder)
     pictures = np.random.default_rng(0).uniform(size=(120, 3, SIDE, SIDE)).astype(np.float32)
     assert wobbliness.measure(classifier, pictures[:5], 0.3, draws=20).counts.sum() == 100
-    found = wobbliness.compare_batches(classifier, pictures[:80], pictures[80:], sigmas=[0.1, 0.3], draws=30)
+    found = wobbliness.compare_batches(
+        classifier, pictures[:80], pictures[80:], sigmas=[0.1, 0.3], draws=30
+    )
     assert found.verdict == "no difference"
-    guard = wobbliness.SmoothnessGuard(classifier, sigmas=(0.1, 0.3), draws=30, false_positive_rate=0.1).fit(pictures[:80])
+    guard = wobbliness.SmoothnessGuard(
+        classifier, sigmas=(0.1, 0.3), draws=30, false_positive_rate=0.1
+    ).fit(pictures[:80])
     judged = guard.judge(pictures[80:])
     assert judged.is_suspicious.mean() <= 0.3
     assert np.array_equal(guard.predict(pictures[80:]) == -1, judged.is_suspicious)

@@ -37,10 +37,21 @@ def test_every_reader_reads_or_refuses_damaged_files(most):
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 def test_planted_faults_are_found(monkeypatch):
     """Control of the test above."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
-    names = [f"planted_readers:{name}" for name in ("GOOD", "CRASHING", "ALLOCATING", "LEAVING", "DYING")]
+    monkeypatch.setenv(
+        "PYTHONPATH",
+        os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+    )
+    names = [
+        f"planted_readers:{name}" for name in ("GOOD", "CRASHING", "ALLOCATING", "LEAVING", "DYING")
+    ]
     found = fuzz(dict.fromkeys(names, 6), seed=0)
-    assert [sorted(row.crashes) for row in found] == [[], ["KeyError: 'height'"], ["MemoryError: "], ["left half"], ["SIGABRT"]]
+    assert [sorted(row.crashes) for row in found] == [
+        [],
+        ["KeyError: 'height'"],
+        ["MemoryError: "],
+        ["left half"],
+        ["SIGABRT"],
+    ]
     assert all(row.accepted + row.refused + row.num_crashes == row.inputs for row in found)
 
 
@@ -63,9 +74,33 @@ WORDS = [
 ]
 MODELS = ["model.onnx", "sevens:classify"]
 IMAGES = ["images.npy", "picture.png", "two.npz"]
-NUMBERS = ["", "x", "-1", "0", "nan", "inf", "-inf", "1e400", "1e-400", "0x1", "1_0", "99999999999999999999"]
+NUMBERS = [
+    "",
+    "x",
+    "-1",
+    "0",
+    "nan",
+    "inf",
+    "-inf",
+    "1e400",
+    "1e-400",
+    "0x1",
+    "1_0",
+    "99999999999999999999",
+]
 SIGMAS, DRAWS, SMALL = ["0.1", "0.3"], ["2", "5"], ["1", "2"]
-OUTPUTS = ["new.csv", "new.parquet", "new", "new.txt", "folder", "folder/new", "none/new.csv", "images.npy", "new.md", "none/x/y"]
+OUTPUTS = [
+    "new.csv",
+    "new.parquet",
+    "new",
+    "new.txt",
+    "folder",
+    "folder/new",
+    "none/new.csv",
+    "images.npy",
+    "new.md",
+    "none/x/y",
+]
 FLAG = [None]
 MODEL_OPTIONS = {
     "--num-classes": ["4", "8", *NUMBERS],
@@ -87,8 +122,17 @@ COMMANDS = {
         MODEL_OPTIONS
         | SEED
         | FEW_DRAWS
-        | {"--sigma": [*SIGMAS, *NUMBERS], "--label-column": ["labels", *WORDS], "--trigger": ["dot", "picture.png", *WORDS]}
-        | {"--out": OUTPUTS, "--check-repeatable": FLAG, "--engine": ["local", *WORDS], "--address": WORDS},
+        | {
+            "--sigma": [*SIGMAS, *NUMBERS],
+            "--label-column": ["labels", *WORDS],
+            "--trigger": ["dot", "picture.png", *WORDS],
+        }
+        | {
+            "--out": OUTPUTS,
+            "--check-repeatable": FLAG,
+            "--engine": ["local", *WORDS],
+            "--address": WORDS,
+        },
     ),
     "test": (
         [MODELS],
@@ -96,7 +140,12 @@ COMMANDS = {
         MODEL_OPTIONS
         | SEED
         | FEW_DRAWS
-        | {"--sigma": [*SIGMAS, *NUMBERS], "--level": LEVEL, "--suspect": [*IMAGES, *WORDS], "--fail-on-trigger": FLAG}
+        | {
+            "--sigma": [*SIGMAS, *NUMBERS],
+            "--level": LEVEL,
+            "--suspect": [*IMAGES, *WORDS],
+            "--fail-on-trigger": FLAG,
+        }
         | {"--report": ["new.html", *OUTPUTS]},
     ),
     "scan": (
@@ -105,7 +154,11 @@ COMMANDS = {
         MODEL_OPTIONS
         | SEED
         | FEW_DRAWS
-        | {"--trigger": ["dot", "picture.png", *WORDS], "--target": ["0", "3", *NUMBERS], "--sigma": [*SIGMAS, *NUMBERS]}
+        | {
+            "--trigger": ["dot", "picture.png", *WORDS],
+            "--target": ["0", "3", *NUMBERS],
+            "--sigma": [*SIGMAS, *NUMBERS],
+        }
         | {"--level": LEVEL, "--steps": NUMBERS[:-1], "--restarts": NUMBERS[:-1], "--out": OUTPUTS},
     ),
     "guard fit": (
@@ -114,7 +167,11 @@ COMMANDS = {
         MODEL_OPTIONS
         | SEED
         | FEW_DRAWS
-        | {"--sigma": [*SIGMAS, *NUMBERS], "--false-positive-rate": ["0.3", "0.5", *NUMBERS], "--out": OUTPUTS},
+        | {
+            "--sigma": [*SIGMAS, *NUMBERS],
+            "--false-positive-rate": ["0.3", "0.5", *NUMBERS],
+            "--out": OUTPUTS,
+        },
     ),
     "guard judge": (
         [["guard", "guard", "folder", "new", *WORDS], MODELS, IMAGES],
@@ -126,18 +183,32 @@ COMMANDS = {
         [["digits", "sevens.py:classify", "none.py:x", ".py:", *WORDS]],
         {"--out": ["new"], "--only": ["C99", "", ",", "C1,C99", "é"]},
         SEED
-        | {"--out": OUTPUTS, "--workers": NUMBERS, "--cell-timeout": NUMBERS, "--engine": ["local", *WORDS]}
+        | {
+            "--out": OUTPUTS,
+            "--workers": NUMBERS,
+            "--cell-timeout": NUMBERS,
+            "--engine": ["local", *WORDS],
+        }
         | {"--retry": FLAG, "--address": WORDS, "--store": WORDS, "--json": FLAG}
         | {"--device": ["cpu", "mps", "meta", *WORDS], "--autocast": FLAG},
     ),
     "study status": ([["study", "folder", *WORDS]], {}, {"--json": FLAG}),
-    "study report": ([["folder", "images.npy", *WORDS]], {}, {"--markdown": OUTPUTS, "--json": FLAG}),
+    "study report": (
+        [["folder", "images.npy", *WORDS]],
+        {},
+        {"--markdown": OUTPUTS, "--json": FLAG},
+    ),
     "study pack": ([["study", "folder", *WORDS], OUTPUTS], {}, {}),
     "study unpack": ([["study", "folder", *WORDS], OUTPUTS], {}, {"--json": FLAG}),
     "bench --network x": (  # one that it knows would take minutes
         [],
         {},
-        {"--repeats": ["1", *NUMBERS], "--device": ["cpu", *WORDS], "--scale": ["0.001", *NUMBERS], "--json": FLAG},
+        {
+            "--repeats": ["1", *NUMBERS],
+            "--device": ["cpu", *WORDS],
+            "--scale": ["0.001", *NUMBERS],
+            "--json": FLAG,
+        },
     ),
 }
 
@@ -151,13 +222,18 @@ def arguments_of(draw, command):
     for known in positional:
         if not draw(rarely):
             words.append(draw(st.sampled_from(WORDS if draw(rarely) else known)))
-    chosen = [(name, draw(st.sampled_from(values))) for name, values in needed.items() if not draw(rarely)]
+    chosen = [
+        (name, draw(st.sampled_from(values))) for name, values in needed.items() if not draw(rarely)
+    ]
     for name in draw(st.lists(st.sampled_from(sorted(options)), max_size=3)) if options else ():
         chosen.append((name, draw(st.sampled_from(options[name]))))
-    words += [word for name, value in chosen for word in ((name,) if value is None else (name, value))]
+    words += [
+        word for name, value in chosen for word in ((name,) if value is None else (name, value))
+    ]
     if draw(rarely):
         words.insert(
-            draw(st.integers(1, len(words))), draw(st.sampled_from(["--unknown", "-x", "--", "--seed", "--json=1", "--out="]))
+            draw(st.integers(1, len(words))),
+            draw(st.sampled_from(["--unknown", "-x", "--", "--seed", "--json=1", "--out="])),
         )
     return words
 
@@ -185,7 +261,11 @@ def inputs(tmp_path_factory):
 def run(words):
     """Exit code and standard error of a command."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setattr(sys, "argv", ["wobbliness", *words])
         patch.setattr(sys, "path", list(sys.path))
         with pytest.raises(SystemExit) as stopped:
@@ -194,15 +274,24 @@ def run(words):
 
 
 def files_of(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def check(words, inputs):
     """Runs a command in a copy of the inputs."""
-    with tempfile.TemporaryDirectory() as made, contextlib.chdir(shutil.copytree(inputs, Path(made) / "here")):
+    with (
+        tempfile.TemporaryDirectory() as made,
+        contextlib.chdir(shutil.copytree(inputs, Path(made) / "here")),
+    ):
         before = files_of(Path(made))
         code, err = run(words)
-        left = {str(path) for path, content in files_of(Path(made)).items() if before.get(path) != content}
+        left = {
+            str(path)
+            for path, content in files_of(Path(made)).items()
+            if before.get(path) != content
+        }
     lines = err.splitlines()
     assert code in (0, 1, 2, 3), err
     assert "Traceback" not in err
@@ -217,7 +306,13 @@ def check(words, inputs):
 @pytest.mark.parametrize("examples", [3, pytest.param(EXAMPLES, marks=pytest.mark.scale)])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_arguments_never_end_in_a_traceback_or_half_an_output(command, examples, inputs):
-    @settings(max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(arguments_of(command))
     def runs(words):
         check(words, inputs)

@@ -9,7 +9,14 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import wobbliness
 from wobbliness.attacks.poisoning import t1
-from wobbliness.statistics.conformal import RANK_STEPS, Reference, conformal_pvalues, num_flagged, score_limit, tie_breakers
+from wobbliness.statistics.conformal import (
+    RANK_STEPS,
+    Reference,
+    conformal_pvalues,
+    num_flagged,
+    score_limit,
+    tie_breakers,
+)
 from wobbliness.study.specs import NetworkSpec
 from wobbliness.study.training.train import predict
 
@@ -29,7 +36,10 @@ def simulated(rng, num):
 
 def flagged_share(rng, rate, *, num_clean=119, num_fresh=20, ties=True, smoothness=1.0):
     """Flagged of fresh inputs, calibrated on half of the clean ones."""
-    (w, label, tie), (fresh_w, fresh_label, fresh_tie) = simulated(rng, num_clean), simulated(rng, num_fresh)
+    (w, label, tie), (fresh_w, fresh_label, fresh_tie) = (
+        simulated(rng, num_clean),
+        simulated(rng, num_fresh),
+    )
     half = num_clean // 2
     reference = Reference(wobbliness=w[:, :half], label=label[:half])
     tie, fresh_tie = (tie, fresh_tie) if ties else (0 * tie + 0.5, 0 * fresh_tie + 0.5)
@@ -64,7 +74,9 @@ def test_without_tie_breakers_the_rate_is_missed(runs):
 def test_smoother_inputs_are_flagged_more_often():
     rng = np.random.default_rng(2)
     clean = np.mean([flagged_share(rng, RATE, num_clean=800)[0].mean() for _ in range(50)])
-    smooth = np.mean([flagged_share(rng, RATE, num_clean=800, smoothness=0.0)[0].mean() for _ in range(50)])
+    smooth = np.mean(
+        [flagged_share(rng, RATE, num_clean=800, smoothness=0.0)[0].mean() for _ in range(50)]
+    )
     assert smooth > 1.5 * clean
 
 
@@ -74,7 +86,9 @@ def test_scores_are_the_largest_mid_rank_among_the_same_label():
     new, label = np.array([[0.0, 0.3], [0.15, 0.5]]), np.array([0, 2])
     first = (3 * 1 / 3 + 10 * 0.25) / 13  # of label 0 mid-rank 1/3 at both sigmas, of all 1/4
     second = 1.0  # label 2 was never seen: of all, 5/8 and 1
-    np.testing.assert_allclose(reference.scores(new, label, np.zeros(2)), [first, second], atol=2 / RANK_STEPS)
+    np.testing.assert_allclose(
+        reference.scores(new, label, np.zeros(2)), [first, second], atol=2 / RANK_STEPS
+    )
 
 
 @pytest.mark.parametrize("limit", [0.02, 0.11, 0.4, 0.75, 1.0])
@@ -94,7 +108,10 @@ def test_verdicts_and_pvalues_are_the_same_statement():
     calibration = np.sort(np.random.default_rng(4).uniform(size=99))
     scores = np.r_[calibration, calibration + 1e-9, 0.0, 1.0]
     for rate in (0.005, 0.01, 0.07, 0.29, 0.5):
-        assert np.array_equal(conformal_pvalues(scores, calibration) <= rate + 1e-12, scores < score_limit(calibration, rate))
+        assert np.array_equal(
+            conformal_pvalues(scores, calibration) <= rate + 1e-12,
+            scores < score_limit(calibration, rate),
+        )
 
 
 def test_half_space_is_suspicious_far_from_the_border(half_space):
@@ -107,16 +124,28 @@ def test_half_space_is_suspicious_far_from_the_border(half_space):
     for column, sigma in enumerate(SIGMAS):
         p = half_space.probability(near[300:], sigma)
         exact = stats.entropy(np.stack([p, 1 - p]))
-        assert (np.abs(control.wobbliness[:, column] - exact) < 4 * control.votes[sigma].standard_error + 0.005).all()
+        assert (
+            np.abs(control.wobbliness[:, column] - exact)
+            < 4 * control.votes[sigma].standard_error + 0.005
+        ).all()
     assert judged.is_suspicious.mean() > 0.9
     assert judged.agrees.all()
     assert stats.binomtest(int(control.is_suspicious.sum()), 100, RATE).pvalue > 0.001
-    assert np.array_equal(control.smoothed_label == control.undisturbed_label[:, None], control.agrees)
+    assert np.array_equal(
+        control.smoothed_label == control.undisturbed_label[:, None], control.agrees
+    )
 
 
 @pytest.fixture(scope="module")
 def networks(trained):
-    base = {"dataset": "digits", "architecture": "small_cnn", "epochs": 20, "batch_size": 32, "learning_rate": 2e-3, "seed": 0}
+    base = {
+        "dataset": "digits",
+        "architecture": "small_cnn",
+        "epochs": 20,
+        "batch_size": 32,
+        "learning_rate": 2e-3,
+        "seed": 0,
+    }
     specs = (
         NetworkSpec(**base, threat=t1(TARGET), trigger="checkerboard"),
         NetworkSpec(**base, threat=None, trigger=None),
@@ -126,20 +155,35 @@ def networks(trained):
 
 @pytest.fixture(scope="module")
 def guards(networks, digits):
-    return [wobbliness.SmoothnessGuard(network, sigmas=SIGMAS, workers=2).fit(digits.test.images[:400]) for network in networks]
+    return [
+        wobbliness.SmoothnessGuard(network, sigmas=SIGMAS, workers=2).fit(digits.test.images[:400])
+        for network in networks
+    ]
 
 
 def test_a_planted_trigger_is_found_and_a_clean_network_stays_silent(guards, digits):
     fresh, labels = digits.test.images[400:], digits.test.labels[400:]
     stamped = wobbliness.trigger("checkerboard").apply(fresh[labels != TARGET])
-    rates = [[guard.judge(images).is_suspicious.mean() for images in (stamped, fresh)] for guard in guards]
+    rates = [
+        [guard.judge(images).is_suspicious.mean() for images in (stamped, fresh)]
+        for guard in guards
+    ]
     assert rates[0][0] > 0.5, "active trigger"
-    for found, num in ((rates[0][1], len(fresh)), (rates[1][1], len(fresh)), (rates[1][0], len(stamped))):
+    for found, num in (
+        (rates[0][1], len(fresh)),
+        (rates[1][1], len(fresh)),
+        (rates[1][0], len(stamped)),
+    ):
         assert found < stats.binom.ppf(0.999, num, RATE + 2 * np.sqrt(RATE / 200)) / num
 
 
 def test_quick_verdicts_agree_with_all_draws_and_cost_less(guards, digits):
-    images = np.concatenate([digits.test.images[400:], wobbliness.trigger("checkerboard").apply(digits.test.images[400:500])])
+    images = np.concatenate(
+        [
+            digits.test.images[400:],
+            wobbliness.trigger("checkerboard").apply(digits.test.images[400:500]),
+        ]
+    )
     quick, judged = guards[0].judge_quickly(images), guards[0].judge(images)
     assert (quick.is_suspicious != judged.is_suspicious).mean() <= 0.01
     assert quick.draws[:200].mean() < 0.4 * quick.most_draws
@@ -171,7 +215,9 @@ class Nearest:
     """Labels flat inputs of any width by where their mean lies."""
 
     def __call__(self, images):
-        return (np.asarray(images, dtype=np.float64).reshape(len(images), -1).mean(axis=1) > 0.5).astype(np.int64)
+        return (
+            np.asarray(images, dtype=np.float64).reshape(len(images), -1).mean(axis=1) > 0.5
+        ).astype(np.int64)
 
     def __eq__(self, other):
         return isinstance(other, Nearest)
@@ -184,12 +230,20 @@ class SquashedGuard(wobbliness.SmoothnessGuard):
 
     def _checked(self, inputs, *, reset):
         values = super()._checked(inputs, reset=reset)
-        return 0.5 + values / (2 * (1 + np.abs(values)))  # of 100 and more, as some are, the sigmoid is 1 throughout
+        # of 100 and more, as some are, the sigmoid is 1 throughout
+        return 0.5 + values / (2 * (1 + np.abs(values)))
 
 
 def squashed(**settings):
     return SquashedGuard(
-        Nearest(), **{"sigmas": (0.1, 0.3), "draws": 20, "false_positive_rate": 0.3, "num_classes": 2, **settings}
+        Nearest(),
+        **{
+            "sigmas": (0.1, 0.3),
+            "draws": 20,
+            "false_positive_rate": 0.3,
+            "num_classes": 2,
+            **settings,
+        },
     )
 
 
@@ -198,14 +252,24 @@ def test_scikit_learns_checks_pass(draws):
     """All of them, once their data are taken into [0, 1]."""
     results = check_estimator(squashed(draws=draws), on_skip=None)
     assert sum(result["status"] == "passed" for result in results) > 40
-    assert {result["check_name"] for result in results if result["status"] != "passed"} <= {"check_array_api_input"}  # skipped
+    # skipped
+    assert {result["check_name"] for result in results if result["status"] != "passed"} <= {
+        "check_array_api_input"
+    }
 
 
 def test_as_it_is_the_guard_fails_only_checks_whose_data_leave_the_range():
     """Scikit-learn's own data go from -4 to 9: such images are refused, since a guess at their range would be worse."""
     guard = SquashedGuard.__base__(**squashed().get_params(deep=False))
-    failed = [result for result in check_estimator(guard, on_fail=None, on_skip=None) if result["status"] == "failed"]
-    reasons = [f"{result['exception']} {result['exception'].__cause__} {result['exception'].__context__}" for result in failed]
+    failed = [
+        result
+        for result in check_estimator(guard, on_fail=None, on_skip=None)
+        if result["status"] == "failed"
+    ]
+    reasons = [
+        f"{result['exception']} {result['exception'].__cause__} {result['exception'].__context__}"
+        for result in failed
+    ]
     assert reasons
     assert all("expected images in [0, 1], got " in reason for reason in reasons), reasons
 
@@ -219,7 +283,10 @@ def test_a_clone_shares_the_classifier_and_is_not_fitted(guards):
     copy = clone(guards[0]).set_params(false_positive_rate=0.2)
     assert copy.classifier is guards[0].classifier
     assert not hasattr(copy, "calibration_")
-    assert copy.get_params(deep=False) == {**guards[0].get_params(deep=False), "false_positive_rate": 0.2}
+    assert copy.get_params(deep=False) == {
+        **guards[0].get_params(deep=False),
+        "false_positive_rate": 0.2,
+    }
     assert guards[0].false_positive_rate == RATE
 
 
@@ -228,7 +295,9 @@ def test_labels_only_without_the_number_of_classes_takes_all_draws():
     known, unknown = squashed().fit(images), squashed(num_classes=None).fit(images)
     assert (known.judge_quickly(images).draws < known.judge_quickly(images).most_draws).any()
     assert (unknown.judge_quickly(images).draws == 40).all()
-    assert np.array_equal(unknown.predict(images), np.where(unknown.judge(images).is_suspicious, -1, 1))
+    assert np.array_equal(
+        unknown.predict(images), np.where(unknown.judge(images).is_suspicious, -1, 1)
+    )
 
 
 @pytest.mark.parametrize(
@@ -236,7 +305,10 @@ def test_labels_only_without_the_number_of_classes_takes_all_draws():
     [
         ({"false_positive_rate": 0.0}, "expected a false-positive rate between 0 and 1, got 0.0"),
         ({"error_rate": 1.0}, "expected an error rate between 0 and 1, got 1.0"),
-        ({"false_positive_rate": 0.01}, "expected at least 197 clean inputs for a false-positive rate of 0.01, got 196 samples"),
+        (
+            {"false_positive_rate": 0.01},
+            "expected at least 197 clean inputs for a false-positive rate of 0.01, got 196 samples",
+        ),
         ({"sigmas": ()}, "expected distinct sigmas, at least one"),
     ],
 )
@@ -254,9 +326,16 @@ def one_value(rng, num):
 
 
 BAD_CLEAN = {
-    "all equal": (lambda rng: np.repeat(drawn(rng, 1), 200, axis=0), "200 of which 1 do; leave out the copies"),
+    "all equal": (
+        lambda rng: np.repeat(drawn(rng, 1), 200, axis=0),
+        "200 of which 1 do; leave out the copies",
+    ),
     "all equal but for rounding": (
-        lambda rng: np.clip(np.repeat(drawn(rng, 1), 200, axis=0).round(2) + 1e-4 * rng.uniform(size=(200, 64)), 0, 1),
+        lambda rng: np.clip(
+            np.repeat(drawn(rng, 1), 200, axis=0).round(2) + 1e-4 * rng.uniform(size=(200, 64)),
+            0,
+            1,
+        ),
         "of which 1 do",
     ),
     "five different ones": (lambda rng: drawn(rng, 5)[rng.integers(0, 5, 200)], "of which 5 do"),
@@ -284,7 +363,13 @@ def test_the_rate_holds_where_some_clean_inputs_are_copies(half_space):
         copies = np.concatenate([clean[:61], clean[rng.integers(0, 61, 39)]])
         num += len(fresh)
         for has_copies, inputs in ((False, clean), (True, copies)):
-            settings = {"sigmas": (0.1, 0.3), "draws": 20, "num_classes": 2, "seed": run, "workers": 1}
+            settings = {
+                "sigmas": (0.1, 0.3),
+                "draws": 20,
+                "num_classes": 2,
+                "seed": run,
+                "workers": 1,
+            }
             guard = wobbliness.SmoothnessGuard(half_space, **settings).fit(inputs)
             flagged[has_copies] += guard.judge(fresh).is_suspicious.sum()
     for count in flagged.values():
@@ -297,7 +382,9 @@ def test_a_few_copies_change_nothing(half_space):
     rng = np.random.default_rng(2)
     clean, fresh = drawn(rng, 100), drawn(rng, 20)
     settings = {"sigmas": (0.1, 0.3), "draws": 20, "num_classes": 2}
-    with_copies = wobbliness.SmoothnessGuard(half_space, **settings).fit(np.concatenate([clean, clean[:10]]))
+    with_copies = wobbliness.SmoothnessGuard(half_space, **settings).fit(
+        np.concatenate([clean, clean[:10]])
+    )
     without = wobbliness.SmoothnessGuard(half_space, **settings).fit(clean)
     assert np.array_equal(with_copies.pvalues(fresh), without.pvalues(fresh))
 
@@ -308,5 +395,7 @@ def test_as_few_clean_inputs_as_said_will_do():
 
 
 def test_inputs_of_another_shape_are_refused(guards):
-    with pytest.raises(ValueError, match=r"^expected inputs of shape \(1, 8, 8\) each, got \(1, 4, 16\)"):
+    with pytest.raises(
+        ValueError, match=r"^expected inputs of shape \(1, 8, 8\) each, got \(1, 4, 16\)"
+    ):
         guards[0].judge(np.zeros((2, 1, 4, 16), np.float32))

@@ -36,7 +36,9 @@ def folder(tmp_path, digits, monkeypatch):
 
 @pytest.fixture
 def guard(folder, digits):
-    fitted = wobbliness.SmoothnessGuard(wobbliness.open_classifier("model.onnx"), **SETTINGS).fit(digits.test.images[:100])
+    fitted = wobbliness.SmoothnessGuard(wobbliness.open_classifier("model.onnx"), **SETTINGS).fit(
+        digits.test.images[:100]
+    )
     wobbliness.save_guard(fitted, folder / "guard")
     return fitted
 
@@ -45,7 +47,9 @@ def test_a_loaded_guard_gives_the_same_bytes(guard, folder):
     images = np.load("images.npy")
     loaded = wobbliness.load_guard(folder / "guard", wobbliness.open_classifier("model.onnx"))
     for name in ("score_samples", "pvalues", "decision_function", "predict"):
-        assert getattr(loaded, name)(images).tobytes() == getattr(guard, name)(images).tobytes(), name
+        assert getattr(loaded, name)(images).tobytes() == getattr(guard, name)(images).tobytes(), (
+            name
+        )
     assert loaded.judge(images).frame().equals(guard.judge(images).frame())
     wobbliness.save_guard(loaded, folder / "again")
     for name in (SETTINGS_FILE, ARRAYS_FILE):
@@ -62,7 +66,9 @@ def test_an_unfitted_guard_is_not_saved(folder):
 
 def change_settings(folder, **changes):
     content = json.loads((folder / SETTINGS_FILE).read_text()) | changes
-    (folder / SETTINGS_FILE).write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+    (folder / SETTINGS_FILE).write_text(
+        json.dumps({key: value for key, value in content.items() if value is not ...})
+    )
 
 
 def change_arrays(folder, **changes):
@@ -103,7 +109,9 @@ DAMAGES = {
     "unsorted scores": lambda f: change_arrays(f, calibration=np.linspace(0.9, 0.1, 50)),
     "NaN in W": lambda f: change_arrays(f, reference_wobbliness=np.full((2, 50), np.nan)),
     "sigmas by the million": lambda f: change_settings(f, sigmas=[0.1] * 10**6),
-    "sigmas too many for a guard": lambda f: change_settings(f, sigmas=[i / 1e4 for i in range(1001)]),
+    "sigmas too many for a guard": lambda f: change_settings(
+        f, sigmas=[i / 1e4 for i in range(1001)]
+    ),
     "a sigma twice": lambda f: change_settings(f, sigmas=[0.1, 0.1]),
     "a negative sigma": lambda f: change_settings(f, sigmas=[-0.1, 0.3]),
     "a huge sigma": lambda f: change_settings(f, sigmas=[0.1, 1e30]),
@@ -111,7 +119,9 @@ DAMAGES = {
     "other classes": lambda f: change_settings(f, num_classes=7),
     "preprocessing of a list": lambda f: change_settings(f, preprocessing=[1]),
     "preprocessing of numbers": lambda f: change_settings(f, preprocessing={"pixels": 1}),
-    "preprocessing without end": lambda f: change_settings(f, preprocessing={str(i): "x" for i in range(10**4)}),
+    "preprocessing without end": lambda f: change_settings(
+        f, preprocessing={str(i): "x" for i in range(10**4)}
+    ),
     "long preprocessing": lambda f: change_settings(f, preprocessing={"pixels": "x" * 10**5}),
     "one class": lambda f: change_settings(f, num_classes=1),
     "draws without end": lambda f: change_settings(f, draws=10**12),
@@ -159,13 +169,23 @@ def test_what_is_damaged_or_foreign_is_refused(monkeypatch, capsys, guard, folde
 def test_another_model_is_named(monkeypatch, capsys, folder):
     linear_model(folder / "other.onnx", np.random.default_rng(1).normal(size=(64, 4)))
     (folder / "copy.onnx").write_bytes((folder / "model.onnx").read_bytes())
-    with pytest.warns(UserWarning, match=r"fitted on the model model.onnx, and other.onnx is another"):
+    with pytest.warns(
+        UserWarning, match=r"fitted on the model model.onnx, and other.onnx is another"
+    ):
         wobbliness.load_guard(folder / "guard", wobbliness.open_classifier("other.onnx"))
     for name, num_warnings in (("model.onnx", 0), ("copy.onnx", 0), ("other.onnx", 1)):
-        code, out, err = run(monkeypatch, capsys, "guard", "judge", "guard", name, "images.npy", "--json")
+        code, out, err = run(
+            monkeypatch, capsys, "guard", "judge", "guard", name, "images.npy", "--json"
+        )
         warned = [line for line in json.loads(out)["warnings"] if "fitted on the model" in line]
-        assert (code, len(warned), err.count("fitted on the model")) == (0, num_warnings, num_warnings)
-    with pytest.warns(UserWarning, match="whether Linear, of another form, is that model cannot be told"):
+        assert (code, len(warned), err.count("fitted on the model")) == (
+            0,
+            num_warnings,
+            num_warnings,
+        )
+    with pytest.warns(
+        UserWarning, match="whether Linear, of another form, is that model cannot be told"
+    ):
         wobbliness.load_guard(folder / "guard", torch.nn.Linear(64, 4))
 
 
@@ -173,7 +193,9 @@ def test_another_model_is_named(monkeypatch, capsys, folder):
 def test_old_guards_and_functions_are_not_warned_of(folder):
     change_settings(folder / "guard", model=..., model_digest=...)
     wobbliness.load_guard(folder / "guard", wobbliness.open_classifier("model.onnx"))
-    function = wobbliness.SmoothnessGuard(lambda images: images.reshape(len(images), -1)[:, :4], **SETTINGS)
+    function = wobbliness.SmoothnessGuard(
+        lambda images: images.reshape(len(images), -1)[:, :4], **SETTINGS
+    )
     wobbliness.save_guard(function.fit(np.load("clean.npy")), folder / "function")
     wobbliness.load_guard(folder / "function", wobbliness.open_classifier("model.onnx"))
 
@@ -185,9 +207,21 @@ SAME_PREPROCESSING = {
     "output said and found": ({"output": "scores"}, {}),
 }
 OTHER_PREPROCESSING = {
-    "range": ({"input_range": (0, 255)}, {}, "pixels input range 0,255, mean 0, std 1, and is used with pixels as it is:"),
-    "mean": ({}, {"mean": 0.5}, "pixels as it is, and is used with pixels input range 0,1, mean 0.5, std 1:"),
-    "std": ({"std": 0.5}, {"std": 0.25}, "std 0.5, and is used with pixels input range 0,1, mean 0, std 0.25:"),
+    "range": (
+        {"input_range": (0, 255)},
+        {},
+        "pixels input range 0,255, mean 0, std 1, and is used with pixels as it is:",
+    ),
+    "mean": (
+        {},
+        {"mean": 0.5},
+        "pixels as it is, and is used with pixels input range 0,1, mean 0.5, std 1:",
+    ),
+    "std": (
+        {"std": 0.5},
+        {"std": 0.25},
+        "std 0.5, and is used with pixels input range 0,1, mean 0, std 0.25:",
+    ),
 }
 
 
@@ -204,7 +238,9 @@ def fitted(folder, digits):
     """A function that fits a guard on a model opened in some way, and saves it."""
 
     def fit(source="model.onnx", settings=SETTINGS, **options):
-        guard = wobbliness.SmoothnessGuard(wobbliness.open_classifier(source, **options), **settings)
+        guard = wobbliness.SmoothnessGuard(
+            wobbliness.open_classifier(source, **options), **settings
+        )
         wobbliness.save_guard(guard.fit(digits.test.images[:100]), folder / "guard")
         return folder / "guard"
 
@@ -235,7 +271,9 @@ def test_threshold_layout_and_output_are_compared(fitted, folder):
     (line,) = opened_again(one_score, fitted(one_score, threshold=0.0), threshold=0.5)
     assert "threshold 0, and is used with threshold 0.5" in line
     assert opened_again(one_score, folder / "guard", threshold=0) == []
-    tree = DecisionTreeClassifier(random_state=0).fit(np.load("clean.npy").reshape(100, 64), np.arange(100) % 3)
+    tree = DecisionTreeClassifier(random_state=0).fit(
+        np.load("clean.npy").reshape(100, 64), np.arange(100) % 3
+    )
     (line,) = opened_again(tree, fitted(tree), layout="nhwc")
     assert "layout as it is, and is used with layout nhwc" in line
     assert opened_again(tree, folder / "guard", layout="nchw") == []
@@ -246,7 +284,10 @@ def test_threshold_layout_and_output_are_compared(fitted, folder):
             self.first, self.second = torch.nn.Linear(64, 4), torch.nn.Linear(64, 4)
 
         def forward(self, images):
-            return {"first": self.first(images.flatten(1)), "second": self.second(images.flatten(1))}
+            return {
+                "first": self.first(images.flatten(1)),
+                "second": self.second(images.flatten(1)),
+            }
 
     two = Two()
     (line,) = opened_again(two, fitted(two, output="first"), output="second")
@@ -263,12 +304,27 @@ def test_forms_of_one_module_have_the_same_preprocessing(fitted, folder):
 
 
 def test_commands_warn_of_another_preprocessing(monkeypatch, capsys, folder):
-    fit = ["guard", "fit", "model.onnx", "clean.npy", "--out", "guard", "--sigma", 0.1, "--draws", 5]
+    fit = [
+        "guard",
+        "fit",
+        "model.onnx",
+        "clean.npy",
+        "--out",
+        "guard",
+        "--sigma",
+        0.1,
+        "--draws",
+        5,
+    ]
     judge = ["guard", "judge", "guard", "model.onnx", "images.npy"]
     assert run(monkeypatch, capsys, *fit, "--mean", 0.5)[0] == 0
     for options, num_warnings in ((["--mean", 0.5], 0), ([], 1), (["--mean", 0.5, "--resize"], 1)):
         code, out, err = run(monkeypatch, capsys, *judge, *options, "--json")
-        assert (code, len(json.loads(out)["warnings"]), err.count("fitted with")) == (0, num_warnings, num_warnings)
+        assert (code, len(json.loads(out)["warnings"]), err.count("fitted with")) == (
+            0,
+            num_warnings,
+            num_warnings,
+        )
     assert "resize no, and is used with resize yes" in err
     change_settings(folder / "guard", preprocessing=...)
     code, out, err = run(monkeypatch, capsys, *judge, "--json")
@@ -279,7 +335,9 @@ def test_a_guard_that_is_fitted_anew_forgets_its_file(fitted, folder, digits):
     with pytest.warns(UserWarning, match="fitted with"):
         guard = wobbliness.load_guard(fitted(mean=0.5), wobbliness.open_classifier("model.onnx"))
     wobbliness.save_guard(guard, folder / "kept")
-    assert len(opened_again("model.onnx", folder / "kept")) == 1, "its reference is still that of the other pixels"
+    assert len(opened_again("model.onnx", folder / "kept")) == 1, (
+        "its reference is still that of the other pixels"
+    )
     wobbliness.save_guard(guard.fit(digits.test.images[:100]), folder / "anew")
     assert opened_again("model.onnx", folder / "anew") == []
 
@@ -290,7 +348,9 @@ def test_a_path_is_opened_to_compare_and_what_does_not_open_is_left(fitted, fold
         wobbliness.load_guard(kept, str(folder / "model.onnx"))
     change_settings(kept, model=..., model_digest=...)
     assert wobbliness.load_guard(kept, None).classifier is None
-    guard = wobbliness.SmoothnessGuard(str(folder / "model.onnx"), **SETTINGS).fit(np.load("clean.npy"))
+    guard = wobbliness.SmoothnessGuard(str(folder / "model.onnx"), **SETTINGS).fit(
+        np.load("clean.npy")
+    )
     wobbliness.save_guard(guard, folder / "of a path")
     assert opened_again("model.onnx", folder / "of a path") == []
 
@@ -298,7 +358,9 @@ def test_a_path_is_opened_to_compare_and_what_does_not_open_is_left(fitted, fold
 def test_names_in_a_guard_cannot_steer_a_terminal(fitted, folder):
     change_settings(fitted(), model="\x1b[2J", model_digest="onnx:0")
     (line,) = opened_again("model.onnx", folder / "guard")
-    change_settings(folder / "guard", model=..., model_digest=..., preprocessing={"pixels": "\x1b[2J"})
+    change_settings(
+        folder / "guard", model=..., model_digest=..., preprocessing={"pixels": "\x1b[2J"}
+    )
     (other,) = opened_again("model.onnx", folder / "guard")
     assert "\x1b" not in line + other
     assert r"\x1b[2J" in line
@@ -307,13 +369,21 @@ def test_names_in_a_guard_cannot_steer_a_terminal(fitted, folder):
 
 @pytest.mark.usefixtures("folder")
 def test_torch_modules_are_told_by_their_weights(tmp_path):
-    first, second = (torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4)) for _ in range(2))
+    first, second = (
+        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4)) for _ in range(2)
+    )
     exported = save_exported(first, tmp_path / "first.pt2", torch.rand(2, 1, 8, 8))
-    digests = [fingerprint(wobbliness.open_classifier(source)).digest for source in (first, first, exported, second)]
+    digests = [
+        fingerprint(wobbliness.open_classifier(source)).digest
+        for source in (first, first, exported, second)
+    ]
     assert digests[0] == digests[1] == digests[2] == fingerprint(first).digest
     assert digests[0] != digests[3]
     trees = [
-        DecisionTreeClassifier(random_state=0).fit(np.load("clean.npy").reshape(100, 64), np.arange(100) % k) for k in (2, 3)
+        DecisionTreeClassifier(random_state=0).fit(
+            np.load("clean.npy").reshape(100, 64), np.arange(100) % k
+        )
+        for k in (2, 3)
     ]
     assert fingerprint(trees[0]).digest != fingerprint(trees[1]).digest
     assert fingerprint(trees[0]) == fingerprint(wobbliness.open_classifier(trees[0]))
@@ -322,8 +392,16 @@ def test_torch_modules_are_told_by_their_weights(tmp_path):
 def test_a_graph_is_told_by_its_external_data(folder):
     model = onnx.load(folder / "model.onnx")
     for tensor in model.graph.initializer:
-        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
-    onnx.save(model, folder / "outside.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+        tensor.CopyFrom(
+            onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name)
+        )
+    onnx.save(
+        model,
+        folder / "outside.onnx",
+        save_as_external_data=True,
+        location="weights",
+        size_threshold=0,
+    )
     before = fingerprint(folder / "outside.onnx").digest
     assert before == fingerprint(wobbliness.open_classifier(folder / "outside.onnx")).digest
     weights = bytearray((folder / "weights").read_bytes())
@@ -333,11 +411,35 @@ def test_a_graph_is_told_by_its_external_data(folder):
 
 
 def test_commands_give_what_the_library_gives(monkeypatch, capsys, guard, folder):
-    options = ["--sigma", 0.1, "--sigma", 0.3, "--draws", 50, "--false-positive-rate", 0.1, "--seed", 3]
-    code, text, _ = run(monkeypatch, capsys, "guard", "fit", "model.onnx", "clean.npy", "--out", "fitted", *options, "--json")
+    options = [
+        "--sigma",
+        0.1,
+        "--sigma",
+        0.3,
+        "--draws",
+        50,
+        "--false-positive-rate",
+        0.1,
+        "--seed",
+        3,
+    ]
+    code, text, _ = run(
+        monkeypatch,
+        capsys,
+        "guard",
+        "fit",
+        "model.onnx",
+        "clean.npy",
+        "--out",
+        "fitted",
+        *options,
+        "--json",
+    )
     assert code == 0
     assert json.loads(text)["num_calibration"] == 50
-    assert (folder / "fitted" / ARRAYS_FILE).read_bytes() == (folder / "guard" / ARRAYS_FILE).read_bytes()
+    assert (folder / "fitted" / ARRAYS_FILE).read_bytes() == (
+        folder / "guard" / ARRAYS_FILE
+    ).read_bytes()
     judge = ["guard", "judge", "fitted", "model.onnx", "images.npy"]
     code, text, _ = run(monkeypatch, capsys, *judge, "--json", "--out", "verdicts.parquet")
     answer, judged = json.loads(text), guard.judge(np.load("images.npy"))
@@ -347,13 +449,19 @@ def test_commands_give_what_the_library_gives(monkeypatch, capsys, guard, folder
     assert [row["agrees"] for row in answer["inputs"]] == judged.agrees.tolist()
     written = pd.read_parquet("verdicts.parquet")
     assert written.drop(columns="name").equals(judged.frame()), "the column is an addition"
-    assert written["name"].tolist() == [row["name"] for row in answer["inputs"]] == [str(row) for row in range(len(judged))]
+    assert (
+        written["name"].tolist()
+        == [row["name"] for row in answer["inputs"]]
+        == [str(row) for row in range(len(judged))]
+    )
     assert judged.frame(tuple(written["name"])).equals(written)
     with pytest.raises(ValueError, match="names, one for each input"):
         judged.frame(["one"])
     code, text, _ = run(monkeypatch, capsys, *judge, "--quick", "--json", "--out", "quick.csv")
     quick = json.loads(text)
-    assert [row["is_suspicious"] for row in quick["inputs"]] == guard.judge_quickly(np.load("images.npy")).is_suspicious.tolist()
+    assert [row["is_suspicious"] for row in quick["inputs"]] == guard.judge_quickly(
+        np.load("images.npy")
+    ).is_suspicious.tolist()
     assert 0 < quick["mean_draws"] < quick["most_draws"] == 100
     assert list(pd.read_csv("quick.csv").columns) == ["input", "is_suspicious", "draws", "name"]
 
@@ -361,8 +469,12 @@ def test_commands_give_what_the_library_gives(monkeypatch, capsys, guard, folder
 def test_verdicts_name_the_pictures(monkeypatch, capsys, guard, folder):
     (folder / "inbox").mkdir()
     for index, image in enumerate(np.load("images.npy")[:20]):
-        Image.fromarray((image[0] * 255).astype(np.uint8)).save(folder / "inbox" / f"picture {index:02d}.png")
-    (folder / "inbox" / "picture 00.png").rename(os.fsdecode(os.fsencode(folder / "inbox") + b"/\xe9.png"))
+        Image.fromarray((image[0] * 255).astype(np.uint8)).save(
+            folder / "inbox" / f"picture {index:02d}.png"
+        )
+    (folder / "inbox" / "picture 00.png").rename(
+        os.fsdecode(os.fsencode(folder / "inbox") + b"/\xe9.png")
+    )
     guard.set_params(false_positive_rate=0.9)  # so that many are listed
     wobbliness.save_guard(guard, "loose")
     judge = ["guard", "judge", "loose", "model.onnx", "inbox"]
@@ -370,7 +482,11 @@ def test_verdicts_name_the_pictures(monkeypatch, capsys, guard, folder):
     for quick in ((), ("--quick",)):
         code, text, _ = run(monkeypatch, capsys, *judge, *quick, "--json", "--out", "verdicts.csv")
         rows = json.loads(text)["inputs"]
-        assert (code, [row["name"] for row in rows], pd.read_csv("verdicts.csv")["name"].tolist()) == (0, expected, expected)
+        assert (
+            code,
+            [row["name"] for row in rows],
+            pd.read_csv("verdicts.csv")["name"].tolist(),
+        ) == (0, expected, expected)
         code, text, _ = run(monkeypatch, capsys, *judge, *quick)
         suspicious = {row["name"] for row in rows if row["is_suspicious"]}
         assert suspicious
@@ -379,17 +495,38 @@ def test_verdicts_name_the_pictures(monkeypatch, capsys, guard, folder):
 
 @pytest.mark.usefixtures("folder")
 def test_commands_print_for_people(monkeypatch, capsys):
-    code, text, _ = run(monkeypatch, capsys, "guard", "fit", "model.onnx", "clean.npy", "--out", "guard", "--draws", 20)
+    code, text, _ = run(
+        monkeypatch,
+        capsys,
+        "guard",
+        "fit",
+        "model.onnx",
+        "clean.npy",
+        "--out",
+        "guard",
+        "--draws",
+        20,
+    )
     assert code == 0
     assert "50 for calibration" in text
     for extra in ([], ["--quick"]):
-        code, text, _ = run(monkeypatch, capsys, "guard", "judge", "guard", "model.onnx", "images.npy", *extra)
+        code, text, _ = run(
+            monkeypatch, capsys, "guard", "judge", "guard", "model.onnx", "images.npy", *extra
+        )
         assert code == 0
         assert "of 60 inputs are suspiciously smooth" in text
 
 
 BAD_CALLS = {
-    "too few clean inputs": ("fit", "model.onnx", "clean.npy", "--out", "guard", "--false-positive-rate", "0.001"),
+    "too few clean inputs": (
+        "fit",
+        "model.onnx",
+        "clean.npy",
+        "--out",
+        "guard",
+        "--false-positive-rate",
+        "0.001",
+    ),
     "a foreign folder": ("fit", "model.onnx", "clean.npy", "--out", "."),
     "missing inputs": ("fit", "model.onnx", "none.npy", "--out", "guard"),
     "missing guard": ("judge", "none", "model.onnx", "images.npy"),
@@ -428,5 +565,7 @@ def test_a_guard_that_was_never_finished_refuses_no_other(monkeypatch, capsys, f
 
 
 def test_a_folder_that_is_missing_is_said_to_be(tmp_path):
-    with pytest.raises(ValueError, match=r"^expected a guard's file .*guard\.json, which does not exist$"):
+    with pytest.raises(
+        ValueError, match=r"^expected a guard's file .*guard\.json, which does not exist$"
+    ):
         wobbliness.load_guard(tmp_path / "nosuch", None)

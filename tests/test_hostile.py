@@ -89,16 +89,33 @@ def test_no_pickle_is_opened_whatever_its_name(name, tmp_path, proof):
 def test_the_pickle_does_harm_when_it_is_trusted(tmp_path):
     """Control of the tests above: the warning comes first, then the code runs."""
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(Command(tmp_path / "code was run")))
-    with pytest.warns(UserWarning, match="runs whatever code"), pytest.raises(ValueError, match="expected"):
+    with (
+        pytest.warns(UserWarning, match="runs whatever code"),
+        pytest.raises(ValueError, match="expected"),
+    ):
         wobbliness.open_classifier(tmp_path / "model.pkl", trust_pickle=True)
     assert (tmp_path / "code was run").exists()
 
 
 def test_the_command_line_refuses_and_warns_in_one_line(tmp_path, monkeypatch, capsys, images):
-    torch.save(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)), tmp_path / "model.pt")
+    torch.save(
+        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)), tmp_path / "model.pt"
+    )
     np.save(tmp_path / "images.npy", images[:2])
-    for extra, code, start in (([], 2, "error: expected a model that runs no code"), (["--trust-pickle"], 0, "warning: opening")):
-        arguments = ["measure", tmp_path / "model.pt", tmp_path / "images.npy", "--sigma", 0.1, "--draws", 5, *extra]
+    for extra, code, start in (
+        ([], 2, "error: expected a model that runs no code"),
+        (["--trust-pickle"], 0, "warning: opening"),
+    ):
+        arguments = [
+            "measure",
+            tmp_path / "model.pt",
+            tmp_path / "images.npy",
+            "--sigma",
+            0.1,
+            "--draws",
+            5,
+            *extra,
+        ]
         monkeypatch.setattr(sys, "argv", ["wobbliness", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
             cli.main()
@@ -122,13 +139,18 @@ def graph_file(path, nodes, tensors=(), *, domains=(), functions=(), shape=(None
 
 
 def external(location, dims=(64, 3), **entries):
-    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims, data_location=TensorProto.EXTERNAL)
+    tensor = TensorProto(
+        name="w", data_type=TensorProto.FLOAT, dims=dims, data_location=TensorProto.EXTERNAL
+    )
     for key, value in {"location": location, **entries}.items():
         tensor.external_data.add(key=key, value=str(value))
     return tensor
 
 
-LINEAR = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["y"])]
+LINEAR = [
+    helper.make_node("Flatten", ["x"], ["flat"]),
+    helper.make_node("MatMul", ["flat", "w"], ["y"]),
+]
 
 
 def test_external_data_stays_in_its_folder(tmp_path):
@@ -142,11 +164,25 @@ def test_external_data_stays_in_its_folder(tmp_path):
     path = folder / "m.onnx"
     classifier = wobbliness.open_classifier(graph_file(path, LINEAR, [external("w.bin")]))
     images = np.random.default_rng(1).uniform(size=(5, 1, 8, 8)).astype(np.float32)
-    assert np.array_equal(classifier.classify(images, 5), (images.reshape(5, 64) @ weights).argmax(axis=1)), "control"
-    outside = ["../w.bin", str(tmp_path / "w.bin"), "link.bin", "", "none.bin", "*/_ORT_MEM_ADDR_/*", "/etc/passwd", "."]
+    assert np.array_equal(
+        classifier.classify(images, 5), (images.reshape(5, 64) @ weights).argmax(axis=1)
+    ), "control"
+    outside = [
+        "../w.bin",
+        str(tmp_path / "w.bin"),
+        "link.bin",
+        "",
+        "none.bin",
+        "*/_ORT_MEM_ADDR_/*",
+        "/etc/passwd",
+        ".",
+    ]
     for location in outside:
         refuse(graph_file(path, LINEAR, [external(location)]), "own folder")
-    refuse(graph_file(path, LINEAR, [external("none.bin")]), "'none.bin', which does not exist; the weights are in that file")
+    refuse(
+        graph_file(path, LINEAR, [external("none.bin")]),
+        "'none.bin', which does not exist; the weights are in that file",
+    )
     for entries in ({"offset": 8}, {"length": 10**12}, {"offset": -8}, {"length": 4}):
         refuse(graph_file(path, LINEAR, [external("w.bin", **entries)]), "external data")
     refuse(graph_file(path, LINEAR, [external("w.bin", dims=(2**40, 3))]), "external data")
@@ -173,12 +209,23 @@ def hub_cache(tmp_path):
 
 def test_external_data_of_the_hubs_cache_is_a_link_in_it(hub_cache, tmp_path):
     snapshot, weights = hub_cache
-    blob, images = snapshot.parents[2] / "blobs" / "aa", np.random.default_rng(1).uniform(size=(5, 1, 8, 8)).astype(np.float32)
+    blob, images = (
+        snapshot.parents[2] / "blobs" / "aa",
+        np.random.default_rng(1).uniform(size=(5, 1, 8, 8)).astype(np.float32),
+    )
     for name in ("model.onnx_data", "beside.bin"):
         graph_file(blob, LINEAR, [external(name)])
         classifier = wobbliness.open_classifier(snapshot / "model.onnx")
-        assert np.array_equal(classifier.classify(images, 5), (images.reshape(5, 64) @ weights).argmax(axis=1))
-    for name in ("out.bin", "far.bin", "../../../blobs/bb", "../../../../outside.bin", str(tmp_path / "outside.bin")):
+        assert np.array_equal(
+            classifier.classify(images, 5), (images.reshape(5, 64) @ weights).argmax(axis=1)
+        )
+    for name in (
+        "out.bin",
+        "far.bin",
+        "../../../blobs/bb",
+        "../../../../outside.bin",
+        str(tmp_path / "outside.bin"),
+    ):
         graph_file(blob, LINEAR, [external(name)])
         refuse(snapshot / "model.onnx", "own folder")
     refuse(graph_file(snapshot / "plain.onnx", LINEAR, [external("model.onnx_data")]), "own folder")
@@ -193,14 +240,23 @@ def constant(name, values):
 HUGE = constant("huge", np.array([2**20, 2**12]))
 BOMBS = {
     "ConstantOfShape": ([helper.make_node("ConstantOfShape", ["huge"], ["big"])], [HUGE]),
-    "Expand": ([helper.make_node("Expand", ["one", "huge"], ["big"])], [HUGE, constant("one", np.ones((1, 1), np.float32))]),
-    "Tile": ([helper.make_node("Tile", ["one", "huge"], ["big"])], [HUGE, constant("one", np.ones((1, 1), np.float32))]),
+    "Expand": (
+        [helper.make_node("Expand", ["one", "huge"], ["big"])],
+        [HUGE, constant("one", np.ones((1, 1), np.float32))],
+    ),
+    "Tile": (
+        [helper.make_node("Tile", ["one", "huge"], ["big"])],
+        [HUGE, constant("one", np.ones((1, 1), np.float32))],
+    ),
     "RandomNormal": ([helper.make_node("RandomNormal", [], ["big"], shape=[2**20, 2**12])], []),
     "Range": (
         [helper.make_node("Range", ["a", "b", "c"], ["big"])],
         [constant(name, np.array(value)) for name, value in (("a", 0), ("b", 2**40), ("c", 1))],
     ),
-    "doubling": ([helper.make_node("Concat", [f"v{i}", f"v{i}"], [f"v{i + 1}"], axis=0) for i in range(40)], []),
+    "doubling": (
+        [helper.make_node("Concat", [f"v{i}", f"v{i}"], [f"v{i + 1}"], axis=0) for i in range(40)],
+        [],
+    ),
     "outer product": (
         [
             helper.make_node("ConstantOfShape", ["long"], ["a"]),
@@ -229,7 +285,10 @@ def test_graphs_that_make_too_much_are_refused(name, tmp_path):
     nodes, tensors = BOMBS[name]
     first = [helper.make_node("Identity", ["x"], ["v0"])]
     last = [helper.make_node("Flatten", ["x"], ["y"])]
-    refuse(graph_file(tmp_path / "m.onnx", [*first, *nodes, *last], tensors), "expected (steps|a graph|sizes)")
+    refuse(
+        graph_file(tmp_path / "m.onnx", [*first, *nodes, *last], tensors),
+        "expected (steps|a graph|sizes)",
+    )
 
 
 def test_modest_constants_are_let_through(tmp_path):
@@ -242,7 +301,9 @@ def test_modest_constants_are_let_through(tmp_path):
         helper.make_node("Flatten", ["x"], ["flat"]),
         helper.make_node("Concat", ["flat", "tokens"], ["y"], axis=1),
     ]
-    tensors = [constant(name, np.array([value])) for name, value in (("zero", 0), ("one", 1), ("rest", 3))]
+    tensors = [
+        constant(name, np.array([value])) for name, value in (("zero", 0), ("one", 1), ("rest", 3))
+    ]
     tensors.append(constant("token", np.ones((1, 3), np.float32)))
     classifier = wobbliness.open_classifier(graph_file(tmp_path / "m.onnx", nodes, tensors))
     assert classifier.classify(np.zeros((4, 1, 8, 8), np.float32), 4).tolist() == [64] * 4
@@ -265,8 +326,13 @@ def test_custom_operators_are_refused_but_functions_are_not(tmp_path):
     path, call = tmp_path / "m.onnx", helper.make_node("Run", ["x"], ["y"], domain="evil")
     refuse(graph_file(path, [call], domains=["evil"]), "custom operator evil::Run")
     context = helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft")
-    refuse(graph_file(path, [context], domains=["com.microsoft"]), "custom operator com.microsoft::EPContext")
-    branch = helper.make_graph([call], "branch", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+    refuse(
+        graph_file(path, [context], domains=["com.microsoft"]),
+        "custom operator com.microsoft::EPContext",
+    )
+    branch = helper.make_graph(
+        [call], "branch", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    )
     hidden = helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch)
     yes = helper.make_tensor("yes", TensorProto.BOOL, [], [True])
     refuse(graph_file(path, [hidden], [yes], domains=["evil"]), "custom operator")
@@ -286,16 +352,27 @@ def test_functions_that_explode_are_refused(tmp_path):
 
     def function(name, callee):
         body = [
-            *(helper.make_node(callee, [f"t{i}"], [f"t{i + 1}"], domain="own" if callee != "Relu" else "") for i in range(10)),
+            *(
+                helper.make_node(
+                    callee, [f"t{i}"], [f"t{i + 1}"], domain="own" if callee != "Relu" else ""
+                )
+                for i in range(10)
+            ),
             helper.make_node("Identity", ["t10"], ["y"]),
         ]
         return helper.make_function("own", name, ["t0"], ["y"], body, opsets)
 
     functions = [function("f0", "Relu"), *(function(f"f{i}", f"f{i - 1}") for i in range(1, 9))]
     call = helper.make_node("f8", ["x"], ["y"], domain="own")
-    refuse(graph_file(tmp_path / "m.onnx", [call], domains=["own"], functions=functions), "when its functions are written out")
+    refuse(
+        graph_file(tmp_path / "m.onnx", [call], domains=["own"], functions=functions),
+        "when its functions are written out",
+    )
     circle = [function("f8", "f8")]
-    refuse(graph_file(tmp_path / "m.onnx", [call], domains=["own"], functions=circle), "do not call themselves")
+    refuse(
+        graph_file(tmp_path / "m.onnx", [call], domains=["own"], functions=circle),
+        "do not call themselves",
+    )
 
 
 def test_large_files_are_refused_unread(tmp_path, monkeypatch):
@@ -305,7 +382,10 @@ def test_large_files_are_refused_unread(tmp_path, monkeypatch):
         refuse(tmp_path / name, "at most")
     monkeypatch.setattr(onnx_checks, "MAX_FILE_BYTES", 100)
     (tmp_path / "w.bin").write_bytes(b"\0" * 768)
-    refuse(graph_file(tmp_path / "m.onnx", LINEAR, [external("w.bin")]), "external data of at most 100 bytes")
+    refuse(
+        graph_file(tmp_path / "m.onnx", LINEAR, [external("w.bin")]),
+        "external data of at most 100 bytes",
+    )
 
 
 def header(content, length=None):
@@ -316,9 +396,16 @@ def header(content, length=None):
 LYING_HEADERS = {
     "length beyond the file": header({}, length=2**40),
     "length of all bits": header({}, length=2**64 - 1),
-    "offsets beyond the file": header({"w": {"dtype": "F32", "shape": [2**38], "data_offsets": [0, 2**40]}}),
-    "shape beyond the offsets": header({"w": {"dtype": "F32", "shape": [2**38], "data_offsets": [0, 4]}}) + b"\0" * 4,
-    "shape that overflows": header({"w": {"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 0]}}),
+    "offsets beyond the file": header(
+        {"w": {"dtype": "F32", "shape": [2**38], "data_offsets": [0, 2**40]}}
+    ),
+    "shape beyond the offsets": header(
+        {"w": {"dtype": "F32", "shape": [2**38], "data_offsets": [0, 4]}}
+    )
+    + b"\0" * 4,
+    "shape that overflows": header(
+        {"w": {"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 0]}}
+    ),
     "offsets that overlap": header(
         {name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for name in ("v", "w")},
     )
@@ -368,8 +455,12 @@ def test_a_study_network_that_lies_about_its_size_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    module = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(72, 3)).eval()
-    return save_exported(module, tmp_path_factory.mktemp("archive") / "good.pt2", torch.rand(2, 1, 8, 8))
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(72, 3)
+    ).eval()
+    return save_exported(
+        module, tmp_path_factory.mktemp("archive") / "good.pt2", torch.rand(2, 1, 8, 8)
+    )
 
 
 def rewritten(archive, path, change, compression=zipfile.ZIP_STORED):
@@ -411,7 +502,9 @@ def nodes_of(program):
 
 def call_system(program):
     command = [{"name": "command", "arg": {"as_string": "touch x"}, "kind": 1}]
-    nodes_of(program).insert(0, {**nodes_of(program)[0], "target": "torch.os.system", "inputs": command})
+    nodes_of(program).insert(
+        0, {**nodes_of(program)[0], "target": "torch.os.system", "inputs": command}
+    )
 
 
 def read_file(program):
@@ -432,7 +525,9 @@ def size_that_runs(proof):
 
 def name_that_runs(proof):
     def change(program):
-        text = json.dumps(program).replace('"relu"', json.dumps(f"relu = open({str(proof)!r}, 'w')\n    x"))
+        text = json.dumps(program).replace(
+            '"relu"', json.dumps(f"relu = open({str(proof)!r}, 'w')\n    x")
+        )
         program.update(json.loads(text))
 
     return change
@@ -449,7 +544,12 @@ def pickled_weight(proof):
 
 def opaque_constant(proof):
     def change(config, contents):
-        config["c"] = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}
+        config["c"] = {
+            "path_name": "opaque_obj_0",
+            "is_param": False,
+            "use_pickle": True,
+            "tensor_meta": None,
+        }
         contents["data/constants/opaque_obj_0"] = pickle.dumps(Command(proof))
 
     return change
@@ -466,7 +566,9 @@ def library(contents):
 
 
 def subgraph(program):
-    nodes_of(program)[0]["inputs"].append({"name": "g", "arg": {"as_graph": {"name": "g", "graph": {}}}, "kind": 1})
+    nodes_of(program)[0]["inputs"].append(
+        {"name": "g", "arg": {"as_graph": {"name": "g", "graph": {}}}, "kind": 1}
+    )
 
 
 HOSTILE_ARCHIVES = {
@@ -506,18 +608,29 @@ def test_sample_inputs_and_guards_are_never_looked_at(archive, tmp_path, proof):
 
     def change(contents):
         contents["data/sample_inputs/model.pt"] = torch_saved((Command(proof),))
-        edit_program(lambda program: program["guards_code"].append(f"open({str(proof)!r}, 'w')"))(contents)
+        edit_program(lambda program: program["guards_code"].append(f"open({str(proof)!r}, 'w')"))(
+            contents
+        )
 
     classifier = wobbliness.open_classifier(rewritten(archive, tmp_path / "m.pt2", change))
     images = np.random.default_rng(0).uniform(size=(6, 1, 8, 8)).astype(np.float32)
-    assert np.array_equal(classifier.classify(images, 6), wobbliness.open_classifier(archive).classify(images, 6))
+    assert np.array_equal(
+        classifier.classify(images, 6), wobbliness.open_classifier(archive).classify(images, 6)
+    )
 
 
 def test_torch_itself_runs_the_sample_inputs(archive, tmp_path):
     """Control of the test above: why archives are checked at all."""
     bad = torch_saved((Command(tmp_path / "code was run"),))
-    path = rewritten(archive, tmp_path / "m.pt2", lambda contents: contents.update({"data/sample_inputs/model.pt": bad}))
-    with pytest.warns(UserWarning, match="runs whatever code"), pytest.raises(ValueError, match="expected"):
+    path = rewritten(
+        archive,
+        tmp_path / "m.pt2",
+        lambda contents: contents.update({"data/sample_inputs/model.pt": bad}),
+    )
+    with (
+        pytest.warns(UserWarning, match="runs whatever code"),
+        pytest.raises(ValueError, match="expected"),
+    ):
         wobbliness.open_classifier(path, trust_pickle=True)
     assert (tmp_path / "code was run").exists()
 
@@ -553,10 +666,16 @@ def test_hub_folders_with_code_pickles_or_lies_are_refused(tmp_path, proof):
     wobbliness.open_classifier(folder)
     good = json.loads((folder / "config.json").read_text())
     for change, match in (
-        ({"auto_map": {"AutoModelForImageClassification": "code.Model"}, "model_type": "own"}, "needs no code"),
+        (
+            {"auto_map": {"AutoModelForImageClassification": "code.Model"}, "model_type": "own"},
+            "needs no code",
+        ),
         ({"hidden_size": 2**20, "intermediate_size": 2**20}, "as the configuration says"),
         ({"attn_implementation": "someone/kernel"}, "comes with transformers"),
-        ({"num_labels": 7, "id2label": {str(index): "x" for index in range(7)}, "label2id": {}}, "expected"),
+        (
+            {"num_labels": 7, "id2label": {str(index): "x" for index in range(7)}, "label2id": {}},
+            "expected",
+        ),
         ({"model_type": "gpt2"}, "expected"),
     ):
         (folder / "config.json").write_text(json.dumps({**good, **change}))
@@ -568,7 +687,9 @@ def test_hub_folders_with_code_pickles_or_lies_are_refused(tmp_path, proof):
     (folder / "pytorch_model.bin").write_bytes(torch_saved({"w": Command(proof)}))
     refuse(folder, "expected weights as safetensors")
     (folder / "part.safetensors").write_bytes(header({}))
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": "pytorch_model.bin"}}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"w": "pytorch_model.bin"}})
+    )
     refuse(folder, "other files")
 
 
@@ -587,7 +708,9 @@ def test_kinds_are_told_without_unpacking(tmp_path, archive):
 def test_a_graph_is_refused_under_a_memory_limit(tmp_path):
     """In a process of its own that may take 1 GiB beyond what its libraries need: the bomb would take 16 GiB."""
     nodes, tensors = BOMBS["ConstantOfShape"]
-    path = graph_file(tmp_path / "m.onnx", [*nodes, helper.make_node("Flatten", ["x"], ["y"])], tensors)
+    path = graph_file(
+        tmp_path / "m.onnx", [*nodes, helper.make_node("Flatten", ["x"], ["y"])], tensors
+    )
     script = (
         "import resource, sys, wobbliness, wobbliness.classifiers.onnx\n"
         "pages = int(open('/proc/self/statm').read().split()[0])\n"
@@ -595,5 +718,7 @@ def test_a_graph_is_refused_under_a_memory_limit(tmp_path):
         "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
         "try:\n    wobbliness.open_classifier(sys.argv[1])\nexcept ValueError as error:\n    print('refused:', error)\n"
     )
-    result = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True
+    )
     assert result.stdout.startswith("refused: expected steps of at most")

@@ -33,11 +33,23 @@ CONVOLUTIONS = {"hidden_sizes": [8, 16], "depths": [1, 1]}
 
 KINDS = {
     "ViT": ("ViT", SMALL_VISION, "ViT", SQUARE),
-    "DeiT": ("DeiT", SMALL_VISION, "DeiT", {"size": {"height": 36, "width": 36}, "crop_size": {"height": 32, "width": 32}}),
+    "DeiT": (
+        "DeiT",
+        SMALL_VISION,
+        "DeiT",
+        {"size": {"height": 36, "width": 36}, "crop_size": {"height": 32, "width": 32}},
+    ),
     "BEiT": ("Beit", SMALL_VISION, "Beit", SQUARE | {"do_center_crop": False}),
     "Swin": (
         "Swin",
-        {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4},
+        {
+            "image_size": 32,
+            "patch_size": 4,
+            "embed_dim": 8,
+            "depths": [1, 1],
+            "num_heads": [1, 2],
+            "window_size": 4,
+        },
         "ViT",
         SQUARE,
     ),
@@ -49,7 +61,12 @@ KINDS = {
         "ConvNext",
         {"size": {"shortest_edge": 32}},
     ),
-    "ConvNeXt": ("ConvNext", {"num_stages": 2, **CONVOLUTIONS}, "ConvNext", {"size": {"shortest_edge": 28}, "crop_pct": 0.7}),
+    "ConvNeXt": (
+        "ConvNext",
+        {"num_stages": 2, **CONVOLUTIONS},
+        "ConvNext",
+        {"size": {"shortest_edge": 28}, "crop_pct": 0.7},
+    ),
     "BiT": ("Bit", {"embedding_size": 8, "num_groups": 4, **CONVOLUTIONS}, "Bit", EDGE_AND_CROP),
     "MobileNet": (
         "MobileNetV1",
@@ -59,7 +76,12 @@ KINDS = {
     ),
     "MobileViT, channels turned around": (
         "MobileViT",
-        {"hidden_sizes": [8, 8, 8], "neck_hidden_sizes": [8, 8, 8, 8, 8, 8, 8], "num_attention_heads": 1, "image_size": 32},
+        {
+            "hidden_sizes": [8, 8, 8],
+            "neck_hidden_sizes": [8, 8, 8, 8, 8, 8, 8],
+            "num_attention_heads": 1,
+            "image_size": 32,
+        },
         "MobileViT",
         EDGE_AND_CROP,
     ),
@@ -90,7 +112,8 @@ def save_model(folder, kind):
     config = getattr(transformers, f"{network}Config")(num_labels=NUM_CLASSES, **settings)
     torch.manual_seed(0)
     module = getattr(transformers, f"{network}ForImageClassification")(config).eval()
-    with torch.no_grad():  # as trained: labels that differ, and running statistics that are not those of white noise
+    # as trained: labels that differ, and running statistics that are not those of white noise
+    with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     module.save_pretrained(folder)
@@ -105,15 +128,18 @@ def pictures(tmp_path_factory):
     rng = np.random.default_rng(0)
     for index in range(NUM_PICTURES):
         coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((64, 48), Image.Resampling.BICUBIC).save(folder / f"{index:02}.png")
+        Image.fromarray(coarse).resize((64, 48), Image.Resampling.BICUBIC).save(
+            folder / f"{index:02}.png"
+        )
     return folder
 
 
 def pipeline_pixels(folder, pictures):
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
-    return processor([Image.open(path).convert("RGB") for path in sorted(pictures.iterdir())], return_tensors="pt")[
-        "pixel_values"
-    ]
+    return processor(
+        [Image.open(path).convert("RGB") for path in sorted(pictures.iterdir())],
+        return_tensors="pt",
+    )["pixel_values"]
 
 
 def pipeline_scores(folder, pictures):
@@ -128,7 +154,9 @@ def test_pictures_of_any_size_are_seen_as_by_the_models_own_pipeline(tmp_path, p
     theirs = pipeline_scores(folder, pictures)
     classifier = wobbliness.open_classifier(folder)
     read = read_images(pictures, image_shape=classifier.image_shape)
-    assert read.images.shape[1:] == tuple(classifier.image_shape), "noise is put on what the network sees, which nothing averages"
+    assert read.images.shape[1:] == tuple(classifier.image_shape), (
+        "noise is put on what the network sees, which nothing averages"
+    )
     with torch.no_grad():
         ours = classifier.module(torch.from_numpy(read.images)).numpy()
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
@@ -138,7 +166,9 @@ def test_pictures_of_any_size_are_seen_as_by_the_models_own_pipeline(tmp_path, p
     assert (prepare(torch.from_numpy(read.images)) - pixels).abs().max() < 1e-4
     warped = read_images(pictures, image_shape=(3, height, width), resize=True).images
     if "crop_size" in KINDS[kind][3] or "shortest_edge" in KINDS[kind][3]["size"]:
-        assert (prepare(torch.from_numpy(warped)) - pixels).abs().max() > 0.1, "control: resizing both axes is another picture"
+        assert (prepare(torch.from_numpy(warped)) - pixels).abs().max() > 0.1, (
+            "control: resizing both axes is another picture"
+        )
 
 
 def test_the_command_gives_the_pipelines_labels(tmp_path, pictures):
@@ -147,7 +177,17 @@ def test_the_command_gives_the_pipelines_labels(tmp_path, pictures):
     from wobbliness.cli.app import app
 
     folder = save_model(tmp_path / "model", "ResNet")
-    command = ["measure", str(folder), str(pictures), "--sigma", "0.000001", "--draws", "2", "--out", str(tmp_path / "v.csv")]
+    command = [
+        "measure",
+        str(folder),
+        str(pictures),
+        "--sigma",
+        "0.000001",
+        "--draws",
+        "2",
+        "--out",
+        str(tmp_path / "v.csv"),
+    ]
     app(command, standalone_mode=False)
     labels = pipeline_scores(folder, pictures).argmax(axis=1)
     assert len(set(labels.tolist())) > 1, "control: the labels tell the pictures apart"
@@ -161,13 +201,19 @@ def test_pictures_of_several_sizes_fit_and_arrays_too(tmp_path, pictures):
     Image.open(pictures / "00.png").save(mixed / "a.png")
     Image.open(pictures / "01.png").resize((90, 40)).convert("L").save(mixed / "b.png")
     assert read_images(mixed, image_shape=classifier.image_shape).images.shape == (2, 3, 32, 32)
-    raw = np.stack([np.asarray(Image.open(path)).transpose(2, 0, 1) for path in sorted(pictures.iterdir())])
+    raw = np.stack(
+        [np.asarray(Image.open(path)).transpose(2, 0, 1) for path in sorted(pictures.iterdir())]
+    )
     np.save(tmp_path / "raw.npy", raw)
     read = read_images(pictures, image_shape=classifier.image_shape).images
-    assert np.array_equal(read_images(tmp_path / "raw.npy", image_shape=classifier.image_shape).images, read)
+    assert np.array_equal(
+        read_images(tmp_path / "raw.npy", image_shape=classifier.image_shape).images, read
+    )
     floats = raw / np.float32(255)
     assert np.array_equal(wobbliness.fit_images(floats, classifier.image_shape), read)
-    assert wobbliness.measure(classifier, floats[:2], 0.1, draws=4).counts.sum() == 8, "resized in the network, as before"
+    assert wobbliness.measure(classifier, floats[:2], 0.1, draws=4).counts.sum() == 8, (
+        "resized in the network, as before"
+    )
 
 
 def test_a_shape_with_its_fitting_survives_copies_and_stays_a_shape(tmp_path, pictures):
@@ -197,7 +243,9 @@ def test_a_processor_that_blows_pictures_up_is_refused(tmp_path, change, match):
     folder = save_model(tmp_path / "model", "ConvNeXt")
     settings = folder / "preprocessor_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | change))
-    with pytest.raises(ValueError, match=f"^expected an image classifier of Hugging Face.*{match}") as refused:
+    with pytest.raises(
+        ValueError, match=f"^expected an image classifier of Hugging Face.*{match}"
+    ) as refused:
         wobbliness.open_classifier(folder)
     assert "\n" not in str(refused.value)
 
@@ -205,10 +253,15 @@ def test_a_processor_that_blows_pictures_up_is_refused(tmp_path, change, match):
 def test_a_strip_that_would_grow_beyond_bounds_is_refused(tmp_path):
     shape = wobbliness.open_classifier(save_model(tmp_path / "model", "DINOv2")).image_shape
     Image.new("RGB", (60000, 1)).save(tmp_path / "strip.png")
-    with pytest.raises(ValueError, match=r"^expected a picture that the model's image processor takes, .*1 x 60000 pixels"):
+    with pytest.raises(
+        ValueError,
+        match=r"^expected a picture that the model's image processor takes, .*1 x 60000 pixels",
+    ):
         read_images(tmp_path / "strip.png", image_shape=shape)
     Image.new("RGB", (600, 10)).save(tmp_path / "wide.png")
-    assert read_images(tmp_path / "wide.png", image_shape=shape).images.shape == (1, 3, 32, 32), "control"
+    assert read_images(tmp_path / "wide.png", image_shape=shape).images.shape == (1, 3, 32, 32), (
+        "control"
+    )
 
 
 NAMES_OTHERS = {
@@ -216,14 +269,22 @@ NAMES_OTHERS = {
     "backbone of timm": {"backbone": "resnet50", "use_timm_backbone": True},
     "pretrained backbone": {"use_pretrained_backbone": True},
     "deep backbone": {"more": [{"backbone": "someone/model"}]},
-    "backbone as configuration": {"backbone_config": {"model_type": "detr", "backbone": "someone/model"}},
+    "backbone as configuration": {
+        "backbone_config": {"model_type": "detr", "backbone": "someone/model"}
+    },
     "another architecture": {"model_type": "detr", "backbone": "someone/model"},
     "a default backbone": {"model_type": "upernet"},
     "other files": {"configuration_files": ["config.99.json"]},
-    "architecture on the hub": {"model_type": "timm_wrapper", "architecture": "hf-hub:someone/model"},
+    "architecture on the hub": {
+        "model_type": "timm_wrapper",
+        "architecture": "hf-hub:someone/model",
+    },
 }
 PROCESSOR_NAMES_OTHERS = {
-    "a configuration as processor": {"image_processor_type": "DetrConfig", "backbone": "someone/model"},
+    "a configuration as processor": {
+        "image_processor_type": "DetrConfig",
+        "backbone": "someone/model",
+    },
     "a tokenizer as processor": {"image_processor_type": "AutoTokenizer"},
     "an extractor with code": {"auto_map": {"AutoImageProcessor": "someone/code--p.P"}},
 }
@@ -252,9 +313,13 @@ print(json.dumps({"asked": asked, "answers": answers}))
 
 def ask_nothing(what, *sources, **variables):
     """What opening gives, in a process that may use the network and whose calls to it are recorded and fail."""
-    environment = {name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")} | variables
+    environment = {
+        name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")
+    } | variables
     command = [sys.executable, "-c", ASK_NOTHING, what, *map(str, sources)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, timeout=300
+    )
     assert result.returncode == 0, result.stderr[-2000:]
     return json.loads(result.stdout.splitlines()[-1])
 
@@ -276,49 +341,79 @@ def test_a_local_folder_asks_nobody(tmp_path):
     good = save_model(tmp_path / "good", "ViT")
     linked = changed(tmp_path / "linked", good)
     bad = [changed(tmp_path / name, good, config=change) for name, change in NAMES_OTHERS.items()]
-    bad += [changed(tmp_path / name, good, preprocessor_config=change) for name, change in PROCESSOR_NAMES_OTHERS.items()]
-    bad += [changed(tmp_path / "adapter", good, adapter_config={"base_model_name_or_path": "someone/model"})]
-    bad += [changed(tmp_path / "adapter alone", good, adapter_config={"base_model_name_or_path": "someone/model"})]
+    bad += [
+        changed(tmp_path / name, good, preprocessor_config=change)
+        for name, change in PROCESSOR_NAMES_OTHERS.items()
+    ]
+    bad += [
+        changed(
+            tmp_path / "adapter", good, adapter_config={"base_model_name_or_path": "someone/model"}
+        )
+    ]
+    bad += [
+        changed(
+            tmp_path / "adapter alone",
+            good,
+            adapter_config={"base_model_name_or_path": "someone/model"},
+        )
+    ]
     (tmp_path / "adapter alone" / "config.json").unlink()
     (tmp_path / "no processor").mkdir()
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "no processor" / name).symlink_to(good / name)
     harmless = changed(
-        tmp_path / "harmless", good, config={"_name_or_path": "google/vit", "backbone": None, "id2label": {"0": "a/b"}}
+        tmp_path / "harmless",
+        good,
+        config={"_name_or_path": "google/vit", "backbone": None, "id2label": {"0": "a/b"}},
     )
     answer = ask_nothing("models", good, linked, harmless, *bad, tmp_path / "no processor")
     assert answer["asked"] == []
     for folder in (good, linked):
-        assert answer["answers"][str(folder)] == [3, 32, 32], "control: a whole model is opened, through links too"
+        assert answer["answers"][str(folder)] == [3, 32, 32], (
+            "control: a whole model is opened, through links too"
+        )
     for folder in bad:
-        assert str(answer["answers"][str(folder)]).startswith("expected an image classifier of Hugging Face, got"), folder
+        assert str(answer["answers"][str(folder)]).startswith(
+            "expected an image classifier of Hugging Face, got"
+        ), folder
 
 
 def test_the_recorder_sees_a_name_of_the_hub():
     answer = ask_nothing("models", "hf:someone/model")
     assert answer["asked"], "control: what is named remote is asked for"
-    assert answer["answers"]["hf:someone/model"].startswith("expected an image classifier of Hugging Face, got")
+    assert answer["answers"]["hf:someone/model"].startswith(
+        "expected an image classifier of Hugging Face, got"
+    )
 
 
-@pytest.mark.parametrize("name", ["config", "preprocessor_config", "processor_config", "generation_config"])
+@pytest.mark.parametrize(
+    "name", ["config", "preprocessor_config", "processor_config", "generation_config"]
+)
 def test_settings_that_are_devices_pipes_or_pointers_are_refused(tmp_path, name):
     good = save_model(tmp_path / "good", "ViT")
     for kind, make in {
         "a device": lambda path: path.symlink_to("/dev/zero"),
         "a pipe": os.mkfifo,
-        "a pointer of git-lfs": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"),
+        "a pointer of git-lfs": lambda path: path.write_text(
+            "version https://git-lfs.github.com/spec/v1\n"
+        ),
     }.items():
         folder = changed(tmp_path / kind, good)
         path = folder / f"{name}.json"
         path.unlink(missing_ok=True)
         make(path)
-        with pytest.raises(ValueError, match=f"^expected an image classifier of Hugging Face, got .*({kind}|config.json)"):
+        with pytest.raises(
+            ValueError,
+            match=f"^expected an image classifier of Hugging Face, got .*({kind}|config.json)",
+        ):
             wobbliness.open_classifier(folder)
 
 
 def test_weights_that_are_a_pointer_say_so(tmp_path):
     folder = changed(tmp_path / "pointer", save_model(tmp_path / "good", "ViT"))
     (folder / "model.safetensors").unlink()
-    Path(folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    Path(folder / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
     with pytest.raises(ValueError, match="a pointer of git-lfs to it; fetch it"):
         wobbliness.open_classifier(folder)

@@ -62,7 +62,9 @@ def test_another_value_of_a_new_field_is_another_cell(monkeypatch):
     spec = next(cell.spec for cell in plan(recipe_by_name("digits", 0)) if needed_specs(cell.spec))
     kinds = {kind: grown(kind, monkeypatch) for kind in list(KINDS)}
     assert cell_name(rebuilt(spec, kinds, is_new=True)) != cell_name(spec)
-    inside = dataclasses.replace(rebuilt(spec, kinds), network=rebuilt(spec.network, kinds, is_new=True))
+    inside = dataclasses.replace(
+        rebuilt(spec, kinds), network=rebuilt(spec.network, kinds, is_new=True)
+    )
     assert cell_name(inside) != cell_name(spec)
 
 

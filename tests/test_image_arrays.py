@@ -32,9 +32,17 @@ def test_the_range_is_read_from_the_type(tmp_path, digits):
         assert read.images.dtype == np.float32, name
         assert np.array_equal(read.images, expected), name
         assert read.names[:2] == ("0", "1")
-    for wrong in (images * 255, images - 1, np.where(images == 0, np.nan, images), (images * 9).astype(np.int64), images > 0):
+    for wrong in (
+        images * 255,
+        images - 1,
+        np.where(images == 0, np.nan, images),
+        (images * 9).astype(np.int64),
+        images > 0,
+    ):
         np.save(tmp_path / "images.npy", wrong)
-        with pytest.raises(ValueError, match=r"^expected (images as )?floats in \[0, 1\].* in .*images.npy"):
+        with pytest.raises(
+            ValueError, match=r"^expected (images as )?floats in \[0, 1\].* in .*images.npy"
+        ):
             read_images(tmp_path / "images.npy")
 
 
@@ -44,12 +52,16 @@ def test_archives_give_images_and_labels(tmp_path, digits):
     read = read_images(tmp_path / "one.npz")
     assert np.array_equal(read.images, images)
     assert np.array_equal(read.labels, labels)
-    np.savez(tmp_path / "keras.npz", x_train=images[:5], x_test=images, y_test=labels, y_soft=labels / 10)
+    np.savez(
+        tmp_path / "keras.npz", x_train=images[:5], x_test=images, y_test=labels, y_soft=labels / 10
+    )
     read = read_images(tmp_path / "keras.npz", column="x_test", label_column="y_test")
     assert np.array_equal(read.images, images)
     assert np.array_equal(read.labels, labels)
     assert read_images(tmp_path / "keras.npz", column="x_test").labels is None
-    with pytest.raises(ValueError, match="^expected array images in .* got x_train, x_test, y_test, y_soft"):
+    with pytest.raises(
+        ValueError, match="^expected array images in .* got x_train, x_test, y_test, y_soft"
+    ):
         read_images(tmp_path / "keras.npz")
     with pytest.raises(ValueError, match="^expected 20 integer labels, got float64"):
         read_images(tmp_path / "keras.npz", column="x_test", label_column="y_soft")
@@ -59,7 +71,9 @@ def test_archives_give_images_and_labels(tmp_path, digits):
 
 def npy_header(shape, dtype="|u1"):
     stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": dtype, "fortran_order": False, "shape": shape}
+    )
     return stream.getvalue()
 
 
@@ -81,13 +95,31 @@ def test_hostile_arrays_are_refused_in_bounded_memory(tmp_path):
     for name, content in (("liar", liar), ("short", npy_header((1000, 8, 8)) + bytes(1000))):
         with zipfile.ZipFile(tmp_path / f"{name}.npz", "w") as archive:
             archive.writestr("images.npy", content)
-    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("images.npy", "w") as member:
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("images.npy", "w") as member,
+    ):
         member.write(npy_header((256 * MEBIBYTE // 64, 8, 8)))
         for _ in range(256):
             member.write(bytes(MEBIBYTE))
-    np.save(tmp_path / "pickle.npy", np.array([Trap(tmp_path / "sprung")], object), allow_pickle=True)
-    np.savez(tmp_path / "pickle.npz", images=np.array([Trap(tmp_path / "sprung")], object), allow_pickle=True)
-    for name in ("liar.npy", "overflow.npy", "negative.npy", "liar.npz", "short.npz", "bomb.npz", "pickle.npy", "pickle.npz"):
+    np.save(
+        tmp_path / "pickle.npy", np.array([Trap(tmp_path / "sprung")], object), allow_pickle=True
+    )
+    np.savez(
+        tmp_path / "pickle.npz",
+        images=np.array([Trap(tmp_path / "sprung")], object),
+        allow_pickle=True,
+    )
+    for name in (
+        "liar.npy",
+        "overflow.npy",
+        "negative.npy",
+        "liar.npz",
+        "short.npz",
+        "bomb.npz",
+        "pickle.npy",
+        "pickle.npz",
+    ):
         tracemalloc.start()
         with pytest.raises(ValueError, match="^expected .*got") as refused:
             read_images(tmp_path / name)

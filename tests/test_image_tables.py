@@ -32,7 +32,9 @@ def test_columns_are_found_by_type_or_named(tmp_path):
         read_images(tmp_path / "plain.parquet", column="none")
     with pytest.raises(ValueError, match="^expected"):
         read_images(tmp_path / "plain.parquet", column="label")
-    assert read_images(table(tmp_path / "kept back.parquet", cells, label=[None, None])).labels is None
+    assert (
+        read_images(table(tmp_path / "kept back.parquet", cells, label=[None, None])).labels is None
+    )
     save_with_features(tmp_path / "two.parquet", cells, fine=[0, 1], coarse=[0, 0])
     with pytest.raises(ValueError, match="^expected one label column .* fine, coarse"):
         read_images(tmp_path / "two.parquet")
@@ -43,20 +45,31 @@ def test_columns_are_found_by_type_or_named(tmp_path):
 def test_a_table_of_two_columns_of_one_name_or_of_no_rows_is_refused(tmp_path):
     pictures = pa.array([png(GREY)] * 2)
     for columns, names, said in (
-        ([pictures, pictures], ["image", "image"], "^expected columns of different names, got image, image$"),
+        (
+            [pictures, pictures],
+            ["image", "image"],
+            "^expected columns of different names, got image, image$",
+        ),
         ([pictures[:0]], ["image"], "^expected at least one picture, got none in"),
     ):
         pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "table.parquet")
         with pytest.raises(ValueError, match=said):
             read_images(tmp_path / "table.parquet")
-    pq.write_table(pa.Table.from_arrays([pictures, pictures], ["image", "other"]), tmp_path / "table.parquet")
+    pq.write_table(
+        pa.Table.from_arrays([pictures, pictures], ["image", "other"]), tmp_path / "table.parquet"
+    )
     assert len(read_images(tmp_path / "table.parquet")) == 2
 
 
 def test_a_path_in_a_table_is_never_opened(tmp_path):
     secret = save(tmp_path / "secret.png", png(GREY))
     with pytest.raises(ValueError, match="^expected the bytes of a picture in each row"):
-        read_images(table(tmp_path / "table.parquet", [{"bytes": None, "path": str(secret)}, {"bytes": b"", "path": ""}]))
+        read_images(
+            table(
+                tmp_path / "table.parquet",
+                [{"bytes": None, "path": str(secret)}, {"bytes": b"", "path": ""}],
+            )
+        )
 
 
 def with_a_lying_footer(content):
@@ -71,16 +84,27 @@ def with_a_lying_footer(content):
         zigzag >>= 7
     stated = bytes([group | 128 for group in groups[:-1]] + groups[-1:])
     place = content.index(stated, content.index(b"schema"))
-    lie = content[:place] + bytes([0x80 | 100] + [0x80] * (len(stated) - 2) + [0]) + content[place + len(stated) :]
+    lie = (
+        content[:place]
+        + bytes([0x80 | 100] + [0x80] * (len(stated) - 2) + [0])
+        + content[place + len(stated) :]
+    )
     assert unpacked(lie) == 50
     return lie
 
 
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
 def test_pages_unpack_to_what_an_honest_footer_says(tmp_path, compression):
-    cells = [{"bytes": png(RNG.integers(0, 256, (8, 8), np.uint8)), "path": str(index)} for index in range(500)]
+    cells = [
+        {"bytes": png(RNG.integers(0, 256, (8, 8), np.uint8)), "path": str(index)}
+        for index in range(500)
+    ]
     path = tmp_path / "table.parquet"
-    for options in ({}, {"use_dictionary": False, "data_page_version": "2.0"}, {"write_statistics": False, "row_group_size": 99}):
+    for options in (
+        {},
+        {"use_dictionary": False, "data_page_version": "2.0"},
+        {"write_statistics": False, "row_group_size": 99},
+    ):
         content = pa.table({"image": cells, "label": list(range(500))})
         pq.write_table(content, path, compression=compression, data_page_size=1000, **options)
         metadata = pq.read_metadata(path)
@@ -88,18 +112,23 @@ def test_pages_unpack_to_what_an_honest_footer_says(tmp_path, compression):
             for chunk in (group.column(index) for index in range(group.num_columns)):
                 with path.open("rb") as stream:
                     unpacked = unpacked_size(stream, chunk)
-                headers = chunk.total_uncompressed_size - unpacked  # the footer counts the pages' headers, too
+                # the footer counts the pages' headers, too
+                headers = chunk.total_uncompressed_size - unpacked
                 assert 0 < headers < 0.2 * chunk.total_uncompressed_size + 100
 
 
 def test_a_table_of_bombs_is_refused_in_bounded_memory(tmp_path):
     bomb = png(GREY) + bytes(100 * MEBIBYTE)
-    pq.write_table(pa.table({"image": pa.array([bomb])}), tmp_path / "bomb.parquet", compression="zstd")
+    pq.write_table(
+        pa.table({"image": pa.array([bomb])}), tmp_path / "bomb.parquet", compression="zstd"
+    )
     del bomb
     picture = png(np.zeros((99, 99), np.uint8))
     pq.write_table(pa.table({"image": pa.array([picture] * 10**6)}), tmp_path / "repeated.parquet")
     assert (tmp_path / "repeated.parquet").stat().st_size < MEBIBYTE
-    (tmp_path / "lie.parquet").write_bytes(with_a_lying_footer((tmp_path / "bomb.parquet").read_bytes()))
+    (tmp_path / "lie.parquet").write_bytes(
+        with_a_lying_footer((tmp_path / "bomb.parquet").read_bytes())
+    )
     bomb, repeated = "content that unpacks", "images that take at most 8 GiB"
     for name, message in (("bomb", bomb), ("lie", bomb), ("repeated", repeated)):
         before = pa.total_allocated_bytes()
@@ -119,7 +148,9 @@ def test_a_folder_of_tables_is_one_split(tmp_path):
     assert read.labels.tolist() == [0, 1]
     assert (read.images[:, 0, 0, 0] * 255).round().tolist() == [0, 1]
     table(tmp_path / "train-00000-of-00001.parquet", cells, label=[9])
-    with pytest.raises(ValueError, match=r"^expected one split in .*, got test, train; choose one as hf:"):
+    with pytest.raises(
+        ValueError, match=r"^expected one split in .*, got test, train; choose one as hf:"
+    ):
         read_images(tmp_path)
 
 
@@ -129,7 +160,10 @@ def hub_folder(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "data"))
-    cells = [{"bytes": png(np.full((4, 4), index, np.uint8)), "path": f"{index}.png"} for index in range(4)]
+    cells = [
+        {"bytes": png(np.full((4, 4), index, np.uint8)), "path": f"{index}.png"}
+        for index in range(4)
+    ]
     folder = tmp_path / "data" / "mine"
     folder.mkdir(parents=True)
     for split in ("train", "test"):
@@ -146,7 +180,10 @@ def test_a_hub_data_set_is_the_same_as_its_table(hub_folder):
         assert read.class_names == direct.class_names == ("no", "yes")
         assert read.names == direct.names == ("0.png", "1.png", "2.png", "3.png")
     assert read_images("hf:mine[test[1:3]]").names == ("1.png", "2.png")
-    with pytest.raises(ValueError, match=r"^expected a split of data set mine as hf:mine\[SPLIT\], got none of train, test"):
+    with pytest.raises(
+        ValueError,
+        match=r"^expected a split of data set mine as hf:mine\[SPLIT\], got none of train, test",
+    ):
         read_images("hf:mine")
     for wrong in ("hf:mine[none]", "hf:nobody/nothing[test]", "hf:", "hf:mine[test"):
         with pytest.raises(ValueError, match="^expected .*got") as refused:
@@ -160,11 +197,17 @@ def test_a_hub_folder_of_pictures_may_name_only_its_own_files(hub_folder, tmp_pa
     save(hub_folder.parent / "plain" / "train" / "cat" / "a.png", png(GREY))
     save(hub_folder.parent / "plain" / "train" / "dog" / "b.png", png(GREY))
     read = read_images("hf:plain[train]")
-    assert (read.labels.tolist(), read.names, read.class_names) == ([0, 1], ("a.png", "b.png"), ("cat", "dog"))
+    assert (read.labels.tolist(), read.names, read.class_names) == (
+        [0, 1],
+        ("a.png", "b.png"),
+        ("cat", "dog"),
+    )
     secret = save(tmp_path / "secret.png", png(GREY))
     (hub_folder.parent / "thief").mkdir()
     save_with_features(
-        hub_folder.parent / "thief" / "train-00000-of-00001.parquet", [{"bytes": None, "path": str(secret)}] * 2, label=[0, 0]
+        hub_folder.parent / "thief" / "train-00000-of-00001.parquet",
+        [{"bytes": None, "path": str(secret)}] * 2,
+        label=[0, 0],
     )
     with pytest.raises(ValueError, match="^expected a picture within the data set"):
         read_images("hf:thief[train]")

@@ -36,10 +36,15 @@ def test_class_folders_give_the_labels_that_datasets_gives(tmp_path):
     assert read.names == ("Ant/2.png", "cat/10.png", "cat/2.png", "zebra/1.png")
     assert read.class_names == ("Ant", "cat", "zebra")
     assert read.labels.tolist() == [0, 1, 1, 2]
-    other = datasets.load_dataset(str(tmp_path / "pictures"), split="train", cache_dir=str(tmp_path / "cache"))
+    other = datasets.load_dataset(
+        str(tmp_path / "pictures"), split="train", cache_dir=str(tmp_path / "cache")
+    )
     assert tuple(other.features["label"].names) == read.class_names
     theirs = {int(np.asarray(row["image"])[0, 0, 0]): row["label"] for row in other}
-    ours = {round(float(image[0, 0, 0]) * 255): label for image, label in zip(read.images, read.labels.tolist(), strict=True)}
+    ours = {
+        round(float(image[0, 0, 0]) * 255): label
+        for image, label in zip(read.images, read.labels.tolist(), strict=True)
+    }
     assert ours == theirs
 
 
@@ -67,9 +72,14 @@ def test_grey_among_colour_is_repeated_in_either_order(tmp_path):
 def test_pictures_of_several_sizes_need_a_declared_size_and_leave(tmp_path):
     save(tmp_path / "a.png", png(GREY))
     save(tmp_path / "b.png", png(np.tile(GREY, (2, 2))))
-    with pytest.raises(ValueError, match=r"^expected pictures of one size, got 8 x 8 in .*a.png and 16 x 16 in .*b.png"):
+    with pytest.raises(
+        ValueError,
+        match=r"^expected pictures of one size, got 8 x 8 in .*a.png and 16 x 16 in .*b.png",
+    ):
         read_images(tmp_path)
-    with pytest.raises(ValueError, match=r"^expected pictures of 8 x 8 pixels, .* got 16 x 16 in .*b.png"):
+    with pytest.raises(
+        ValueError, match=r"^expected pictures of 8 x 8 pixels, .* got 16 x 16 in .*b.png"
+    ):
         read_images(tmp_path, image_shape=(1, 8, 8))
     with pytest.raises(ValueError, match="^expected a classifier that declares the size"):
         read_images(tmp_path, resize=True)
@@ -83,7 +93,9 @@ def test_large_pictures_are_held_one_at_a_time(tmp_path):
     read = read_images(tmp_path, image_shape=(3, 10, 10), resize=True)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2.5 * 1000 * 1000 * 4, "of six pictures, never much more than one channel as float32 and one picture's bytes"
+    assert peak < 2.5 * 1000 * 1000 * 4, (
+        "of six pictures, never much more than one channel as float32 and one picture's bytes"
+    )
     np.testing.assert_allclose(read.images, 200 / 255, rtol=1e-6)
 
 
@@ -94,7 +106,9 @@ def test_channels_are_changed_only_where_nothing_is_lost():
     assert np.array_equal(fit_images(grey[:, 0], (1, 8, 8)), grey)
     for same in ((3, 8, 8), (None, None, None), None):
         assert fit_images(colour, same) is colour
-    with pytest.raises(ValueError, match="^expected pictures of 1 channels.*colours are not turned to grey"):
+    with pytest.raises(
+        ValueError, match="^expected pictures of 1 channels.*colours are not turned to grey"
+    ):
         fit_images(colour, (1, 8, 8))
     with pytest.raises(ValueError, match="^expected pictures of 4 channels"):
         fit_images(colour, (4, 8, 8))
@@ -109,17 +123,25 @@ def test_resizing_is_the_antialiased_bilinear_of_torch():
     images = RNG.random((2, 3, 24, 20), dtype=np.float32)
     for height, width in ((8, 8), (7, 13), (48, 30)):
         ours = fit_images(images, (3, height, width), resize=True)
-        theirs = torch.nn.functional.interpolate(torch.from_numpy(images), (height, width), mode="bilinear", antialias=True)
+        theirs = torch.nn.functional.interpolate(
+            torch.from_numpy(images), (height, width), mode="bilinear", antialias=True
+        )
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
-    plain = torch.nn.functional.interpolate(torch.from_numpy(images), (8, 8), mode="bilinear").numpy()
-    assert np.abs(fit_images(images, (3, 8, 8), resize=True) - plain).max() > 0.1, "without antialiasing it is another picture"
+    plain = torch.nn.functional.interpolate(
+        torch.from_numpy(images), (8, 8), mode="bilinear"
+    ).numpy()
+    assert np.abs(fit_images(images, (3, 8, 8), resize=True) - plain).max() > 0.1, (
+        "without antialiasing it is another picture"
+    )
     ones = fit_images(np.ones((1, 1, 24, 20), np.float32), (1, 7, 9), resize=True)
     assert ones.max() <= 1
 
 
 def test_size_is_refused_without_leave():
     images = np.zeros((2, 1, 28, 28), np.float32)
-    with pytest.raises(ValueError, match=r"^expected pictures of 32 x 32 pixels.*got 28 x 28.*--resize"):
+    with pytest.raises(
+        ValueError, match=r"^expected pictures of 32 x 32 pixels.*got 28 x 28.*--resize"
+    ):
         fit_images(images, (1, 32, 32))
     assert fit_images(images, (1, 28, None)) is images
     for undeclared in (None, (1, None, None), (5,)):
@@ -158,7 +180,12 @@ def test_what_is_read_can_be_measured_whatever_it_was_stored_in(tmp_path, half_s
     table(tmp_path / "table.parquet", [{"bytes": png(image), "path": None} for image in digits])
     np.save(tmp_path / "array.npy", digits)
     votes = [
-        wobbliness.measure(half_space, read_images(tmp_path / name, image_shape=(1, 8, 8)).images, sigma=0.3, draws=50).counts
+        wobbliness.measure(
+            half_space,
+            read_images(tmp_path / name, image_shape=(1, 8, 8)).images,
+            sigma=0.3,
+            draws=50,
+        ).counts
         for name in ("folder", "table.parquet", "array.npy")
     ]
     assert np.array_equal(votes[0], votes[1])
@@ -170,7 +197,15 @@ def test_what_systems_leave_is_no_class(tmp_path):
     for name in ("cat/a.png", "dog/b.png", "cat/c.png"):
         save(tmp_path / name, png(GREY))
     expected = read_images(tmp_path)
-    stray = ["__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", ".git", "__pycache__"]
+    stray = [
+        "__MACOSX",
+        "@eaDir",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "lost+found",
+        ".git",
+        "__pycache__",
+    ]
     stray += [".ipynb_checkpoints", ".AppleDouble", "#recycle"]
     for folder in (tmp_path, tmp_path / "cat"):
         for name in stray:
@@ -184,14 +219,19 @@ def test_what_systems_leave_is_no_class(tmp_path):
     assert read.class_names == expected.class_names == ("cat", "dog")
     assert read.labels.tolist() == expected.labels.tolist() == [0, 0, 1]
     save(tmp_path / "bird" / "d.png", png(GREY))
-    assert read_images(tmp_path).class_names == ("bird", "cat", "dog"), "control: a folder with pictures is a class"
+    assert read_images(tmp_path).class_names == ("bird", "cat", "dog"), (
+        "control: a folder with pictures is a class"
+    )
 
 
 def test_folders_in_class_folders_are_refused(tmp_path):
     """As classes they would be wrong where the outer folders are splits."""
     for name in ("train/cat/a.png", "test/cat/a.png"):
         save(tmp_path / name, png(GREY))
-    with pytest.raises(ValueError, match=r"^expected pictures in class folder .*test, got folder cat in it; name a folder"):
+    with pytest.raises(
+        ValueError,
+        match=r"^expected pictures in class folder .*test, got folder cat in it; name a folder",
+    ):
         read_images(tmp_path)
     assert read_images(tmp_path / "train").class_names == ("cat",)
 
@@ -227,9 +267,17 @@ def test_one_picture_in_an_array_is_one_picture(tmp_path, array, image_shape, re
 @pytest.mark.parametrize(
     ("shape", "image_shape", "resize"),
     [
-        *(((32, 32, 3), (1, 28, 28), True), ((8, 8, 4), (3, 32, 32), True), ((28, 28, 1), (3, 32, 32), True)),
+        *(
+            ((32, 32, 3), (1, 28, 28), True),
+            ((8, 8, 4), (3, 32, 32), True),
+            ((28, 28, 1), (3, 32, 32), True),
+        ),
         *(((32, 32, 3), (1, None, None), False), ((32, 32, 3), (None, None, None), False)),
-        *(((5, 784), (1, 28, 28), True), ((50, 784), (1, 28, 28), True), ((5, 784), (3, None, None), False)),
+        *(
+            ((5, 784), (1, 28, 28), True),
+            ((50, 784), (1, 28, 28), True),
+            ((5, 784), (3, None, None), False),
+        ),
     ],
 )
 def test_what_may_be_one_picture_or_several_is_refused(tmp_path, shape, image_shape, resize):
@@ -249,28 +297,43 @@ def test_what_may_be_one_picture_or_several_is_refused(tmp_path, shape, image_sh
 )
 def test_pictures_of_other_sizes_are_still_several(tmp_path, shape, image_shape, resize, found):
     np.save(tmp_path / "a.npy", RNG.random(shape, dtype=np.float32))
-    assert read_images(tmp_path / "a.npy", image_shape=image_shape, resize=resize).images.shape == found
+    assert (
+        read_images(tmp_path / "a.npy", image_shape=image_shape, resize=resize).images.shape
+        == found
+    )
 
 
 def test_arrays_of_several_pictures_stay_several(tmp_path):
     grey = RNG.random((5, 8, 6), dtype=np.float32)
     np.save(tmp_path / "grey.npy", grey)
-    assert np.array_equal(read_images(tmp_path / "grey.npy", image_shape=(1, 8, 6)).images, grey[:, None])
+    assert np.array_equal(
+        read_images(tmp_path / "grey.npy", image_shape=(1, 8, 6)).images, grey[:, None]
+    )
     assert read_images(tmp_path / "grey.npy", image_shape=(3, 8, 6)).images.shape == (5, 3, 8, 6)
     assert np.array_equal(read_images(tmp_path / "grey.npy").images, grey)
     np.save(tmp_path / "one grey.npy", grey[0])
-    assert np.array_equal(read_images(tmp_path / "one grey.npy", image_shape=(1, 8, 6)).images, grey[:1, None])
+    assert np.array_equal(
+        read_images(tmp_path / "one grey.npy", image_shape=(1, 8, 6)).images, grey[:1, None]
+    )
     np.savez(tmp_path / "three.npz", images=grey[:3], labels=np.arange(3))
     three = read_images(tmp_path / "three.npz", image_shape=(3, 8, 9), resize=True)
     assert three.images.shape == (3, 3, 8, 9), "as many labels as pictures"
     narrow = RNG.random((5, 8, 3), dtype=np.float32)
     np.save(tmp_path / "narrow.npy", narrow)
-    assert read_images(tmp_path / "narrow.npy", image_shape=(3, 8, 3)).images.shape == (5, 3, 8, 3), "the declared size is exact"
+    assert read_images(tmp_path / "narrow.npy", image_shape=(3, 8, 3)).images.shape == (
+        5,
+        3,
+        8,
+        3,
+    ), "the declared size is exact"
     np.save(tmp_path / "either.npy", RNG.random((3, 8, 3), dtype=np.float32))
-    with pytest.raises(ValueError, match="may be the first or the last axis; add an axis for one picture"):
+    with pytest.raises(
+        ValueError, match="may be the first or the last axis; add an axis for one picture"
+    ):
         read_images(tmp_path / "either.npy", image_shape=(3, None, None))
     with pytest.raises(
-        ValueError, match=r"^expected images of shape \(N, ...\), got \(3, 8, 6\), one picture or as many grey ones"
+        ValueError,
+        match=r"^expected images of shape \(N, ...\), got \(3, 8, 6\), one picture or as many grey ones",
     ):
         fit_images(ONE_PICTURE, (3, 8, 6))
 
@@ -284,13 +347,23 @@ def test_a_size_of_the_users_own_for_classifiers_that_declare_none(tmp_path):
     assert read_images(tmp_path, size=(8, 10)).images.shape == (2, 1, 8, 10)
     with pytest.raises(ValueError, match=r"^expected pictures of one size, .*--size HxW"):
         read_images(tmp_path, image_shape=(3, None, None))
-    for image_shape, size in (((3, 8, 8), (8, 10)), ((5,), (8, 10)), (None, (0, 8)), (None, (8, 10**6))):
-        with pytest.raises(ValueError, match=r"^expected (no size for a classifier|a size of 1 to 8192 pixels)"):
+    for image_shape, size in (
+        ((3, 8, 8), (8, 10)),
+        ((5,), (8, 10)),
+        (None, (0, 8)),
+        (None, (8, 10**6)),
+    ):
+        with pytest.raises(
+            ValueError, match=r"^expected (no size for a classifier|a size of 1 to 8192 pixels)"
+        ):
             read_images(tmp_path, image_shape=image_shape, size=size)
 
 
 def test_an_array_of_an_archive_is_named_behind_a_colon(tmp_path):
-    first, second = RNG.random((2, 1, 4, 4), dtype=np.float32), RNG.random((3, 1, 4, 4), dtype=np.float32)
+    first, second = (
+        RNG.random((2, 1, 4, 4), dtype=np.float32),
+        RNG.random((3, 1, 4, 4), dtype=np.float32),
+    )
     np.savez(tmp_path / "both.npz", clean=first, suspect=second)
     assert np.array_equal(read_images(f"{tmp_path}/both.npz:suspect").images, second)
     assert np.array_equal(read_images(tmp_path / "both.npz:clean").images, first)
@@ -305,13 +378,18 @@ def test_an_array_of_an_archive_is_named_behind_a_colon(tmp_path):
     with pytest.raises(ValueError, match=r"^expected images as .npy"):
         read_images(f"{tmp_path}/both.npz:clean")
     np.savez(tmp_path / "a:b.npz", only=second)
-    assert np.array_equal(read_images(f"{tmp_path}/a:b.npz").images, second), "an existing file goes first"
+    assert np.array_equal(read_images(f"{tmp_path}/a:b.npz").images, second), (
+        "an existing file goes first"
+    )
 
 
 def test_sources_that_are_none_say_the_way(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for ending in (".npy", ".npz", ".parquet", ".png"):
-        path = save(tmp_path / f"pointer{ending}", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+        path = save(
+            tmp_path / f"pointer{ending}",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        )
         with pytest.raises(ValueError, match=r"a pointer of git-lfs to it.*git lfs pull"):
             read_images(path)
         os.mkfifo(tmp_path / f"pipe{ending}")
@@ -331,5 +409,7 @@ def test_a_source_that_miscounts_its_pictures_is_refused():
     encoded = [("a", png(GREY)), ("b", png(GREY))]
     assert stack_pictures(encoded, 2, Target(), "x").shape == (2, 1, 8, 8)
     for stated in (1, 3):
-        with pytest.raises(ValueError, match=f"^expected {stated} pictures in x, as it states itself, got"):
+        with pytest.raises(
+            ValueError, match=f"^expected {stated} pictures in x, as it states itself, got"
+        ):
             stack_pictures(encoded, stated, Target(), "x")

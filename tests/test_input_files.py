@@ -56,7 +56,9 @@ def test_weights_alone_say_that_they_need_a_factory(run, tmp_path):
     from safetensors.torch import save_file
 
     save_file({"w": torch.zeros(3)}, tmp_path / "m.safetensors")
-    code, _, error = run("measure", "m.safetensors", save(tmp_path / "a.png", png(GREY)), "--sigma", 0.1)
+    code, _, error = run(
+        "measure", "m.safetensors", save(tmp_path / "a.png", png(GREY)), "--sigma", 0.1
+    )
     assert code == 2
     assert "give a --factory that makes the module of its weights" in error
     assert "'architecture'" not in error
@@ -93,10 +95,14 @@ def test_two_arrays_of_one_archive_are_compared(run, tmp_path, model):
     clean = rng.random((24, CHANNELS, SIDE, SIDE), dtype=np.float32)
     np.savez(tmp_path / "both.npz", clean=clean, suspect=clean[::-1])
     settings = ("--sigma", 0.1, "--draws", 5)
-    code, out, error = run("test", model, "--clean", "both.npz:clean", "--suspect", "both.npz:suspect", *settings)
+    code, out, error = run(
+        "test", model, "--clean", "both.npz:clean", "--suspect", "both.npz:suspect", *settings
+    )
     assert code == 0, error
     assert out
-    code, _, error = run("test", model, "--clean", "both.npz:clean", "--suspect", "both.npz:none", *settings)
+    code, _, error = run(
+        "test", model, "--clean", "both.npz:clean", "--suspect", "both.npz:none", *settings
+    )
     assert (code, error.count("\n")) == (2, 1)
 
 
@@ -105,10 +111,14 @@ def test_a_size_for_models_that_declare_none(run, tmp_path):
     nodes = [helper.make_node(kind, [source], [target]) for kind, source, target in steps]
     nodes += [helper.make_node("Flatten", [name], [f"flat_{name}"]) for name in ("mean", "most")]
     nodes.append(helper.make_node("Concat", ["flat_mean", "flat_most"], ["logits"], axis=1))
-    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 1, "height", "width"])
+    images = helper.make_tensor_value_info(
+        "images", TensorProto.FLOAT, ["batch", 1, "height", "width"]
+    )
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])
     graph = helper.make_model(
-        helper.make_graph(nodes, "free", [images], [logits]), opset_imports=[helper.make_opsetid("", 17)], ir_version=10
+        helper.make_graph(nodes, "free", [images], [logits]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=10,
     )
     path = tmp_path / "free.onnx"
     path.write_bytes(graph.SerializeToString())
@@ -116,7 +126,14 @@ def test_a_size_for_models_that_declare_none(run, tmp_path):
     save(tmp_path / "pictures" / "b.png", png(np.tile(GREY, (2, 3))))
     base = ("measure", path, "pictures", "--sigma", 0.1, "--draws", 5)
     assert run(*base, "--size", "8x10")[0] == 0
-    for words in ((), ("--resize",), ("--size", "wide"), ("--size", "8"), ("--size", "0x8"), ("--size", "99999x8")):
+    for words in (
+        (),
+        ("--resize",),
+        ("--size", "wide"),
+        ("--size", "8"),
+        ("--size", "0x8"),
+        ("--size", "99999x8"),
+    ):
         code, _, error = run(*base, *words)
         assert (code, error.count("\n")) == (2, 1), words
         assert "size" in error
@@ -139,7 +156,9 @@ def test_what_leads_to_images_says_how_to_get_them(half_space):
     images = np.random.default_rng(0).random((2, 1, 8, 8), dtype=np.float32)
     expected = wobbliness.measure(half_space, images, 0.1, draws=5).counts
     for several in (list(images), tuple(images), [torch.from_numpy(image) for image in images]):
-        assert np.array_equal(wobbliness.measure(half_space, several, 0.1, draws=5).counts, expected), "a list of equal arrays"
+        assert np.array_equal(
+            wobbliness.measure(half_space, several, 0.1, draws=5).counts, expected
+        ), "a list of equal arrays"
     loader = torch.utils.data.DataLoader(Sequence(), batch_size=2)
     pictures = [Image.fromarray(GREY)] * 2
     for strange in (
@@ -152,7 +171,9 @@ def test_what_leads_to_images_says_how_to_get_them(half_space):
         "images.npy",
         None,
     ):
-        with pytest.raises(ValueError, match=r"^expected (images as one array|arrays or tensors).*np.stack\(list\)") as refused:
+        with pytest.raises(
+            ValueError, match=r"^expected (images as one array|arrays or tensors).*np.stack\(list\)"
+        ) as refused:
             wobbliness.measure(half_space, strange, 0.1, draws=5)
         assert "\n" not in str(refused.value)
     with pytest.raises(ValueError, match="^expected images of one shape"):

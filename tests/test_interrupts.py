@@ -49,7 +49,8 @@ SLOW = """
 import hashlib, pathlib
 def classify(images):
     pathlib.Path("started").touch()
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes in one call of C, in which Python runs no handler
+    # minutes in one call of C, in which Python runs no handler
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
 """
 PATIENT = """
 import pathlib, time
@@ -85,7 +86,9 @@ def endless_steps(path, repeats=10**7):
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 64])],
         [helper.make_tensor("repeats", TensorProto.INT64, [1], [repeats])],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
 
 
 @pytest.fixture
@@ -110,32 +113,51 @@ def started(folder, *arguments):
     )
 
 
-@pytest.mark.parametrize("name", ["lazy_loader", "typer", "wobbliness.cli.app", "wobbliness.runtime.interrupts", "rich.console"])
+@pytest.mark.parametrize(
+    "name",
+    ["lazy_loader", "typer", "wobbliness.cli.app", "wobbliness.runtime.interrupts", "rich.console"],
+)
 def test_while_the_command_is_loaded(name):
-    ran = subprocess.run([sys.executable, "-c", AT_IMPORT.format(name=name)], capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-c", AT_IMPORT.format(name=name)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (ran.returncode, ran.stderr) == (130, "interrupted\n")
 
 
 def test_in_a_callback_that_nobody_can_catch_from():
     """Python's own import system has such callbacks."""
-    ran = subprocess.run([sys.executable, "-c", IN_A_CALLBACK], capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-c", IN_A_CALLBACK], capture_output=True, text=True, check=False
+    )
     assert (ran.returncode, ran.stderr) == (130, "interrupted\n")
 
 
 def test_a_library_in_another_program_leaves_its_handler_alone():
     code = "import signal, wobbliness\nprint(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "True\n"
+    )
 
 
 def test_at_the_end_of_the_process():
-    ran = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-c", AT_EXIT], capture_output=True, text=True, check=False
+    )
     assert (ran.returncode, ran.stderr) == (130, "interrupted\n")
     assert "digits" in ran.stdout
 
 
 @pytest.mark.parametrize("model", ["slow:classify", "endless.onnx", "patient:classify"])
 def test_while_a_call_of_the_model_does_not_return(folder, model):
-    process = started(folder, "measure", model, "images.npy", "--sigma", "0.1", "--num-classes", "64")
+    process = started(
+        folder, "measure", model, "images.npy", "--sigma", "0.1", "--num-classes", "64"
+    )
     if model == "endless.onnx":
         time.sleep(4)
     else:

@@ -62,7 +62,11 @@ def another_process(monkeypatch, folder=None):
 
 @pytest.mark.parametrize(
     ("architecture", "shape", "exports"),
-    [("small_cnn", (1, 8, 8), 1), ("large_cnn", (1, 12, 12), 1), ("resnet18_width16", (3, 8, 8), 2)],
+    [
+        ("small_cnn", (1, 8, 8), 1),
+        ("large_cnn", (1, 12, 12), 1),
+        ("resnet18_width16", (3, 8, 8), 2),
+    ],
 )
 def test_one_export_serves_modules_of_one_structure(architecture, shape, exports, num_exports):
     images = np.random.default_rng(0).uniform(size=(4, *shape)).astype(np.float32)
@@ -72,7 +76,8 @@ def test_one_export_serves_modules_of_one_structure(architecture, shape, exports
     for network in pair:
         compiled.declare_structure(network, architecture)
     assert [exported(network, images) for network in pair] == own
-    assert num_exports() == 2 + exports  # normalisation folded into the weights of a convolution: each is exported by itself
+    # normalisation folded into the weights of a convolution: each is exported by itself
+    assert num_exports() == 2 + exports
 
 
 def test_an_export_serves_the_processes_to_come(num_exports, monkeypatch, tmp_path):
@@ -103,7 +108,11 @@ def test_a_damaged_export_is_made_again(damage, num_exports, monkeypatch, tmp_pa
         with path.open("r+b") as file:
             file.truncate(kept_exports.LARGEST + 1)
     else:
-        path.write_bytes({"cut": whole[:-9], "flipped": whole[:-1] + bytes([whole[-1] ^ 1]), "emptied": b""}[damage])
+        path.write_bytes(
+            {"cut": whole[:-9], "flipped": whole[:-1] + bytes([whole[-1] ^ 1]), "emptied": b""}[
+                damage
+            ]
+        )
     another_process(monkeypatch)
     assert exported(network, SMALL) == content
     assert num_exports() == 2
@@ -113,7 +122,10 @@ def test_a_damaged_export_is_made_again(damage, num_exports, monkeypatch, tmp_pa
 
 def test_a_kept_graph_of_other_shapes_is_made_again(num_exports, monkeypatch):
     network, content = declared(seed=0)
-    for other in (b"no graph", compiled.template_of(compiled._exported(larger(), SMALL), larger().state_dict()).content):
+    for other in (
+        b"no graph",
+        compiled.template_of(compiled._exported(larger(), SMALL), larger().state_dict()).content,
+    ):
         another_process(monkeypatch)
         monkeypatch.setattr(compiled, "recall", lambda _, kept=other: kept)
         assert exported(network, SMALL) == content
@@ -146,7 +158,9 @@ def test_modules_of_no_declared_structure_are_exported_each(num_exports):
 
 def test_a_wrongly_declared_structure_is_noticed(num_exports):
     images = np.random.default_rng(0).uniform(size=(4, 1, 8, 8)).astype(np.float32)
-    first, second = (build_network("small_cnn", (1, 8, 8), classes, seed=0).eval() for classes in (10, 9))
+    first, second = (
+        build_network("small_cnn", (1, 8, 8), classes, seed=0).eval() for classes in (10, 9)
+    )
     for network in (first, second):
         compiled.declare_structure(network, "the same")
     assert compiled.compile_module(first, images).graph is not None

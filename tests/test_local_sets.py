@@ -12,7 +12,10 @@ from test_hub_model import ask_nothing
 from wobbliness import read_images
 
 PIXELS = RNG.integers(0, 256, (6, 3, 8, 8), np.uint8)
-CELLS = [{"bytes": png(image.transpose(1, 2, 0)), "path": f"{index}.png"} for index, image in enumerate(PIXELS)]
+CELLS = [
+    {"bytes": png(image.transpose(1, 2, 0)), "path": f"{index}.png"}
+    for index, image in enumerate(PIXELS)
+]
 UNIT = PIXELS / np.float32(255)
 
 STRANGE_READMES = {
@@ -33,7 +36,11 @@ def readme(data_files):
 def parquet_set(folder, **files):
     folder.mkdir(parents=True)
     for name, rows in files.items():
-        save_with_features(folder / f"{name}.parquet", [CELLS[row] for row in rows], label=[row % 2 for row in rows])
+        save_with_features(
+            folder / f"{name}.parquet",
+            [CELLS[row] for row in rows],
+            label=[row % 2 for row in rows],
+        )
     return folder
 
 
@@ -54,7 +61,12 @@ def test_a_local_data_set_asks_nobody(tmp_path):
     in_variable = parquet_set(tmp_path / "sets" / "mine", **{"train-00000-of-00001": [0, 1, 2]})
     (in_variable / "README.md").write_text(readme("https://198.51.100.1/x.parquet"))
     fine["hf:mine[train]"] = [3, 3, 8, 8]
-    names += [f"hf:{script}", f"hf:{script}/script.py", "hf:http://198.51.100.1/x", f"hf:{tmp_path}/none[train]"]
+    names += [
+        f"hf:{script}",
+        f"hf:{script}/script.py",
+        "hf:http://198.51.100.1/x",
+        f"hf:{tmp_path}/none[train]",
+    ]
     answer = ask_nothing("images", *fine, *names, WOBBLINESS_DATA=str(tmp_path / "sets"))
     assert answer["asked"] == []
     for name, shape in fine.items():
@@ -62,7 +74,9 @@ def test_a_local_data_set_asks_nobody(tmp_path):
     for name in names:
         assert str(answer["answers"][name]).startswith("expected "), name
     assert not (tmp_path / "ran").exists()
-    assert ask_nothing("images", "hf:someone/data[train]")["asked"], "control: the hub is asked for its own"
+    assert ask_nothing("images", "hf:someone/data[train]")["asked"], (
+        "control: the hub is asked for its own"
+    )
 
 
 def test_the_studies_data_asks_nobody_either(tmp_path, monkeypatch):
@@ -75,7 +89,9 @@ def test_the_studies_data_asks_nobody_either(tmp_path, monkeypatch):
     for name in ("load_dataset", "load_dataset_builder"):
         monkeypatch.setattr(datasets, name, refuse)
     monkeypatch.setenv(data.DATA_VARIABLE, str(tmp_path))
-    folder = parquet_set(tmp_path / "fashion_mnist", **{"train-00000-of-00001": [0, 1], "test-00000-of-00001": [2]})
+    folder = parquet_set(
+        tmp_path / "fashion_mnist", **{"train-00000-of-00001": [0, 1], "test-00000-of-00001": [2]}
+    )
     (folder / "README.md").write_text(readme("https://198.51.100.1/x.parquet"))
     data.require_data("fashion_mnist")
     read = data._load_split("fashion_mnist", "test")
@@ -88,7 +104,11 @@ def test_the_studies_data_asks_nobody_either(tmp_path, monkeypatch):
 
 def test_splits_configurations_and_slices_are_those_of_datasets(tmp_path):
     datasets = pytest.importorskip("datasets")
-    rows = {"train-00000-of-00002": [0, 1], "train-00001-of-00002": [2, 3], "test-00000-of-00001": [4, 5]}
+    rows = {
+        "train-00000-of-00002": [0, 1],
+        "train-00001-of-00002": [2, 3],
+        "test-00000-of-00001": [4, 5],
+    }
     plain = parquet_set(tmp_path / "plain", **rows)
     parquet_set(tmp_path / "nested" / "data", **rows)
     parquet_set(tmp_path / "two" / "small", **rows)
@@ -106,11 +126,17 @@ def test_splits_configurations_and_slices_are_those_of_datasets(tmp_path):
             read = read_images(f"hf:{source}[{split}]")
             loaded = datasets.load_dataset(
                 "parquet",
-                data_files={name: [str(file) for file in sorted(plain.glob(f"{name}-*"))] for name in ("train", "test")},
+                data_files={
+                    name: [str(file) for file in sorted(plain.glob(f"{name}-*"))]
+                    for name in ("train", "test")
+                },
                 split=split,
                 cache_dir=str(tmp_path / "cache"),
             )
-            expected = [int(cell["path"][0]) for cell in loaded.cast_column("image", datasets.Image(decode=False))["image"]]
+            expected = [
+                int(cell["path"][0])
+                for cell in loaded.cast_column("image", datasets.Image(decode=False))["image"]
+            ]
             assert np.array_equal(read.images, UNIT[expected]), split
             assert read.labels.tolist() == [row % 2 for row in expected]
             assert read.names == tuple(f"{row}.png" for row in expected)
@@ -129,14 +155,24 @@ def test_a_table_may_name_pictures_of_its_own_folder_only(tmp_path):
     secret = save(tmp_path / "secret.png", png(GREY))
     (folder / "linked.png").symlink_to(secret)
     for number, (path, match) in enumerate(
-        ((str(secret), "within the data set"), ("../secret.png", "within the data set"), ("linked.png", "within the data set"))
+        (
+            (str(secret), "within the data set"),
+            ("../secret.png", "within the data set"),
+            ("linked.png", "within the data set"),
+        )
     ):
         thief = parquet_set(tmp_path / f"thief{number}")
         (thief / "linked.png").symlink_to(secret)
-        save_with_features(thief / "train-00000-of-00001.parquet", [{"bytes": None, "path": path}], label=[0])
+        save_with_features(
+            thief / "train-00000-of-00001.parquet", [{"bytes": None, "path": path}], label=[0]
+        )
         with pytest.raises(ValueError, match=match):
             read_images(f"hf:{thief}[train]")
-    save_with_features(folder / "train-00000-of-00001.parquet", [{"bytes": None, "path": "pictures/a.png"}], label=[0])
+    save_with_features(
+        folder / "train-00000-of-00001.parquet",
+        [{"bytes": None, "path": "pictures/a.png"}],
+        label=[0],
+    )
     assert np.array_equal(read_images(f"hf:{folder}[train]").images[0], unit(GREY)), "control"
 
 
@@ -150,7 +186,9 @@ def saved(folder, kind):
         features["image"], columns["image"] = datasets.Array3D((3, 8, 8), "uint8"), list(PIXELS)
     made = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
     made.save_to_disk(folder / "one")
-    datasets.DatasetDict({"train": made.select([0, 1, 2]), "test": made.select([3, 4, 5])}).save_to_disk(folder / "both")
+    datasets.DatasetDict(
+        {"train": made.select([0, 1, 2]), "test": made.select([3, 4, 5])}
+    ).save_to_disk(folder / "both")
     return made
 
 
@@ -162,8 +200,13 @@ def test_what_save_to_disk_wrote_is_read(tmp_path, kind):
         assert np.array_equal(read.images, UNIT)
         assert (read.labels.tolist(), read.class_names) == ([0, 1, 0, 1, 0, 1], ("no", "yes"))
     assert np.array_equal(read_images(f"hf:{tmp_path / 'both'}[test]").images, UNIT[3:])
-    assert np.array_equal(read_images(f"hf:{tmp_path / 'both'}[test[1:]+train[:1]]").images, UNIT[[4, 5, 0]])
-    with pytest.raises(ValueError, match=r"^expected a split of data set .*both as hf:.*both\[SPLIT\], got none of train, test"):
+    assert np.array_equal(
+        read_images(f"hf:{tmp_path / 'both'}[test[1:]+train[:1]]").images, UNIT[[4, 5, 0]]
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"^expected a split of data set .*both as hf:.*both\[SPLIT\], got none of train, test",
+    ):
         read_images(tmp_path / "both")
 
 
@@ -180,7 +223,9 @@ def test_a_saved_folder_names_its_own_files_and_is_not_compressed(tmp_path):
     content = pa.ipc.open_stream(file.read_bytes()).read_all()
     with (
         pa.OSFile(str(file), "wb") as sink,
-        pa.ipc.new_stream(sink, content.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer,
+        pa.ipc.new_stream(
+            sink, content.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")
+        ) as writer,
     ):
         writer.write_table(content)
     with pytest.raises(ValueError, match="got a compressed one"):
@@ -201,10 +246,16 @@ def test_a_saved_folder_names_its_own_files_and_is_not_compressed(tmp_path):
 def test_columns_of_numbers_are_images(tmp_path):
     lists = {
         "nested lists": pa.array(UNIT.tolist(), pa.list_(pa.list_(pa.list_(pa.float32())))),
-        "large lists": pa.array(UNIT.tolist(), pa.large_list(pa.large_list(pa.large_list(pa.float64())))),
-        "lists of one size": pa.array(UNIT.tolist(), pa.list_(pa.list_(pa.list_(pa.float32(), 8), 8), 3)),
+        "large lists": pa.array(
+            UNIT.tolist(), pa.large_list(pa.large_list(pa.large_list(pa.float64())))
+        ),
+        "lists of one size": pa.array(
+            UNIT.tolist(), pa.list_(pa.list_(pa.list_(pa.float32(), 8), 8), 3)
+        ),
         "bytes as numbers": pa.array(PIXELS.tolist(), pa.list_(pa.list_(pa.list_(pa.uint8())))),
-        "channels last": pa.array(UNIT.transpose(0, 2, 3, 1).tolist(), pa.list_(pa.list_(pa.list_(pa.float32())))),
+        "channels last": pa.array(
+            UNIT.transpose(0, 2, 3, 1).tolist(), pa.list_(pa.list_(pa.list_(pa.float32())))
+        ),
     }
     for kind, column in lists.items():
         path = tmp_path / f"{kind}.parquet"
@@ -214,7 +265,9 @@ def test_columns_of_numbers_are_images(tmp_path):
         assert read.labels.tolist() == list(range(6))
     flat = pa.table({"features": pa.array(UNIT.reshape(6, -1).tolist(), pa.list_(pa.float32()))})
     pa.parquet.write_table(flat, tmp_path / "flat.parquet")
-    assert np.array_equal(read_images(tmp_path / "flat.parquet", image_shape=(192,)).images, UNIT.reshape(6, -1))
+    assert np.array_equal(
+        read_images(tmp_path / "flat.parquet", image_shape=(192,)).images, UNIT.reshape(6, -1)
+    )
     uneven = [[[0.5, 0.5], [0.5, 0.5]], [[0.5], [0.5, 0.5]]]
     for bad, match in (
         (uneven, "lists of one length"),
@@ -223,10 +276,15 @@ def test_columns_of_numbers_are_images(tmp_path):
         ([[[0.5]], [[0.5], [0.5]]], "images of one shape"),
         ([[[7.0]]], r"floats in \[0, 1\]"),
     ):
-        pa.parquet.write_table(pa.table({"image": pa.array(bad, pa.list_(pa.list_(pa.float32())))}), tmp_path / "bad.parquet")
+        pa.parquet.write_table(
+            pa.table({"image": pa.array(bad, pa.list_(pa.list_(pa.float32())))}),
+            tmp_path / "bad.parquet",
+        )
         with pytest.raises(ValueError, match=match):
             read_images(tmp_path / "bad.parquet")
-    pa.parquet.write_table(pa.table({"a": lists["nested lists"], "b": lists["nested lists"]}), tmp_path / "two.parquet")
+    pa.parquet.write_table(
+        pa.table({"a": lists["nested lists"], "b": lists["nested lists"]}), tmp_path / "two.parquet"
+    )
     with pytest.raises(ValueError, match="^expected one image column"):
         read_images(tmp_path / "two.parquet")
     assert len(read_images(f"{tmp_path / 'two.parquet'}:b")) == 6
@@ -241,4 +299,6 @@ def test_runs_of_equal_numbers_and_repeated_names_are_no_bombs(tmp_path):
     long = table(tmp_path / "long.parquet", CELLS[:2], label=["x" * 10**6] * 2)
     with pytest.raises(ValueError, match="^expected names of at most 4096 letters"):
         read_images(long, label_column="label")
-    assert read_images(table(tmp_path / "short.parquet", CELLS[:2], label=["x" * 100] * 2), label_column="label").class_names
+    assert read_images(
+        table(tmp_path / "short.parquet", CELLS[:2], label=["x" * 100] * 2), label_column="label"
+    ).class_names

@@ -60,7 +60,9 @@ def test_a_runner_goes_on_with_others_and_comes_back(undisturbed, tmp_path):
     def progress(name, *_):
         if name not in order:
             order.append(name)
-        if name == cells[2].name and held_since(out, cells[0].name):  # meanwhile the other one has finished the first
+        if name == cells[2].name and held_since(
+            out, cells[0].name
+        ):  # meanwhile the other one has finished the first
             (tmp_path / cells[0].name).rename(out / "records" / f"{cells[0].name}.json")
             held.__exit__(None, None, None)
 
@@ -76,7 +78,9 @@ def test_a_runner_goes_on_with_others_and_comes_back(undisturbed, tmp_path):
 def test_a_lock_dies_with_its_owner(tmp_path):
     out = tmp_path / "study"
     process = start_runner(out, "--workers", 2, recipe="slow")
-    wait_until(lambda: (out / "study.json").exists() and len(study_status(slow(), out).running) == 2)
+    wait_until(
+        lambda: (out / "study.json").exists() and len(study_status(slow(), out).running) == 2
+    )
     assert num_runners(out) == 1
     workers = workers_of(process)
     kill(process.pid)
@@ -88,12 +92,16 @@ def test_a_lock_dies_with_its_owner(tmp_path):
 
 @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.scale)])
 def test_kills_at_random_moments_change_nothing(undisturbed, tmp_path, kills):
-    spec = importlib.util.spec_from_file_location("chaos", Path(__file__).parents[1] / "benchmarks" / "chaos.py")
+    spec = importlib.util.spec_from_file_location(
+        "chaos", Path(__file__).parents[1] / "benchmarks" / "chaos.py"
+    )
     chaos = importlib.util.module_from_spec(spec)
     sys.modules["chaos"] = chaos
     spec.loader.exec_module(chaos)
     recipe = str(Path(__file__).with_name("small_study.py")) + ":small"
-    found = chaos.kill_at_random(recipe, small(), tmp_path / "study", undisturbed[0], kills=kills, seed=1, pause=3.0)
+    found = chaos.kill_at_random(
+        recipe, small(), tmp_path / "study", undisturbed[0], kills=kills, seed=1, pause=3.0
+    )
     assert sum(found.num_kills.values()) == kills
     assert (found.done_twice, found.differing_tables, found.unfinished_files) == ([], [], [])
     assert found.num_starts > kills
@@ -127,7 +135,10 @@ def status_line(monkeypatch, capsys, out, *options):
 def test_status_of_a_live_a_dead_and_a_finished_run(monkeypatch, capsys, undisturbed, tmp_path):
     out = tmp_path / "study"
     shutil.copytree(undisturbed[0], out)
-    assert status_line(monkeypatch, capsys, out) == f"small, seed 0: {len(CELLS)} of {len(CELLS)} cells done\n"
+    assert (
+        status_line(monkeypatch, capsys, out)
+        == f"small, seed 0: {len(CELLS)} of {len(CELLS)} cells done\n"
+    )
     running, failed, left = [cell for cell in CELLS if cell.kind == "measure"][:3]
     for cell in (running, failed, left):
         (out / "records" / f"{cell.name}.json").unlink()
@@ -138,7 +149,10 @@ def test_status_of_a_live_a_dead_and_a_finished_run(monkeypatch, capsys, undistu
     with lock(out, running.name), lock(out, "runner-here-1"):
         live = status_line(monkeypatch, capsys, out)
         answer = json.loads(status_line(monkeypatch, capsys, out, "--json"))
-    assert re.match(rf"{start}, 1 running, 1 failed, 1 left; about \d s left\nrunning: {running.name}, for \d s\n", live)
+    assert re.match(
+        rf"{start}, 1 running, 1 failed, 1 left; about \d s left\nrunning: {running.name}, for \d s\n",
+        live,
+    )
     assert f"failed: {failed.name}: RuntimeError: no\n" in live
     assert answer["left"] == [left.name]
     assert [entry["cell"] for entry in answer["running"]] == [running.name]
@@ -161,12 +175,16 @@ def test_time_left_follows_from_recorded_durations(undisturbed, tmp_path):
     found = study_status(small(), out)
     assert found.seconds_left == pytest.approx(10.0)
     assert found.kinds_unknown == ("cleanse", "measure", "response", "universal")
-    assert "at least 10 s, not known yet for cleanse, measure" in study_progress.status_lines(found)[0]
+    assert (
+        "at least 10 s, not known yet for cleanse, measure" in study_progress.status_lines(found)[0]
+    )
     with lock(out, second):
         assert study_status(small(), out).seconds_left == pytest.approx(10.0, abs=1.0)
 
 
-def test_watching_ends_when_all_is_done_or_someone_has_seen_enough(monkeypatch, capsys, undisturbed, tmp_path):
+def test_watching_ends_when_all_is_done_or_someone_has_seen_enough(
+    monkeypatch, capsys, undisturbed, tmp_path
+):
     assert "cells done" in status_line(monkeypatch, capsys, undisturbed[0], "--watch")
     out = tmp_path / "study"
     shutil.copytree(undisturbed[0], out)
@@ -179,10 +197,14 @@ def test_watching_ends_when_all_is_done_or_someone_has_seen_enough(monkeypatch, 
         (tmp_path / "record").rename(path)
 
     monkeypatch.setattr(study_progress.time, "sleep", pause)
-    assert f"{len(CELLS)} of {len(CELLS)} cells done" in status_line(monkeypatch, capsys, out, "--watch")
+    assert f"{len(CELLS)} of {len(CELLS)} cells done" in status_line(
+        monkeypatch, capsys, out, "--watch"
+    )
     assert pauses == [1]
     path.unlink()
-    monkeypatch.setattr(study_progress.time, "sleep", lambda _seconds: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        study_progress.time, "sleep", lambda _seconds: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     assert "1 left" in status_line(monkeypatch, capsys, out, "--watch")
 
 

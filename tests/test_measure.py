@@ -22,7 +22,9 @@ def bands(images):
 
 def band_probabilities(first, sigma):
     cuts = special.ndtr((np.array([0.25, 0.5, 0.75]) - first[:, None]) / sigma)
-    return np.diff(np.concatenate([np.zeros((len(first), 1)), cuts, np.ones((len(first), 1))], axis=1))
+    return np.diff(
+        np.concatenate([np.zeros((len(first), 1)), cuts, np.ones((len(first), 1))], axis=1)
+    )
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.15, 0.5])
@@ -53,7 +55,9 @@ def test_a_wrong_sigma_is_seen(half_space):
 
 
 def test_constant_classifier_is_smooth(images):
-    votes = wobbliness.measure(lambda batch: np.zeros(len(batch), np.int64), images, sigma=1.0, draws=50, num_classes=10)
+    votes = wobbliness.measure(
+        lambda batch: np.zeros(len(batch), np.int64), images, sigma=1.0, draws=50, num_classes=10
+    )
     assert (votes.wobbliness == 0).all()
     assert (votes.standard_error > 0).all()
     assert (votes.label == 0).all()
@@ -77,7 +81,10 @@ def test_noise_is_gaussian_of_the_stated_size_and_not_clipped():
 @pytest.mark.parametrize("block_size", [1, 7, 64, 1000])
 def test_block_size_never_changes_a_vote_of_a_rowwise_classifier(half_space, images, block_size):
     reference = wobbliness.measure(half_space, images, sigma=0.2)
-    assert np.array_equal(wobbliness.measure(half_space, images, sigma=0.2, block_size=block_size).counts, reference.counts)
+    assert np.array_equal(
+        wobbliness.measure(half_space, images, sigma=0.2, block_size=block_size).counts,
+        reference.counts,
+    )
 
 
 @given(order=st.permutations(range(12)), keep=st.integers(1, 12), seed=st.integers(0, 2**40))
@@ -86,7 +93,9 @@ def test_votes_do_not_depend_on_order_or_company(half_space, digits, order, keep
     images = digits.test.images[:12]
     together = wobbliness.measure(half_space, images, sigma=0.2, draws=70, seed=seed, num_classes=2)
     chosen = np.array(order[:keep])
-    apart = wobbliness.measure(half_space, images[chosen], sigma=0.2, draws=70, seed=seed, num_classes=2)
+    apart = wobbliness.measure(
+        half_space, images[chosen], sigma=0.2, draws=70, seed=seed, num_classes=2
+    )
     assert np.array_equal(apart.counts, together.counts[chosen])
 
 
@@ -117,7 +126,10 @@ def test_sweep_equals_measure_at_each_sigma(half_space, images):
     sweep = wobbliness.sweep(half_space, images, sigmas=[0.2, 0.05], draws=100, seed=3)
     assert list(sweep) == [0.2, 0.05]
     for sigma in sweep:
-        assert np.array_equal(sweep[sigma].counts, wobbliness.measure(half_space, images, sigma, draws=100, seed=3).counts)
+        assert np.array_equal(
+            sweep[sigma].counts,
+            wobbliness.measure(half_space, images, sigma, draws=100, seed=3).counts,
+        )
     with pytest.raises(KeyError, match="measured sigmas"):
         sweep[0.1]
 
@@ -136,8 +148,12 @@ def test_sweep_uses_the_same_draws_at_every_sigma():
 
 def test_seed_decides_the_noise(half_space, images):
     first = wobbliness.measure(half_space, images, sigma=0.2, seed=0)
-    assert np.array_equal(first.counts, wobbliness.measure(half_space, images, sigma=0.2, seed=0).counts)
-    assert not np.array_equal(first.counts, wobbliness.measure(half_space, images, sigma=0.2, seed=1).counts)
+    assert np.array_equal(
+        first.counts, wobbliness.measure(half_space, images, sigma=0.2, seed=0).counts
+    )
+    assert not np.array_equal(
+        first.counts, wobbliness.measure(half_space, images, sigma=0.2, seed=1).counts
+    )
 
 
 def test_keys_give_two_arrays_the_same_draws(half_space, images):
@@ -158,7 +174,9 @@ def test_keys_give_two_arrays_the_same_draws(half_space, images):
 
 def test_further_draws_add_up(half_space, images):
     whole = wobbliness.measure(half_space, images, sigma=0.2, draws=230)
-    parts = wobbliness.measure(half_space, images, 0.2, 100) + wobbliness.measure(half_space, images, 0.2, 130, first_draw=100)
+    parts = wobbliness.measure(half_space, images, 0.2, 100) + wobbliness.measure(
+        half_space, images, 0.2, 130, first_draw=100
+    )
     assert np.array_equal(whole.counts, parts.counts)
     assert parts.spans == whole.spans
     assert (parts.draws, parts.seed) == (230, 0)
@@ -180,11 +198,15 @@ def test_a_callable_gets_what_the_images_were(images):
 def test_scores_tell_the_number_of_classes(images):
     """Also of classes that no copy was ever named, on which the uncertainty depends."""
     scores = np.array([5.0, 0, 0, 0, 0, 0])
-    votes = wobbliness.measure(lambda batch: np.tile(scores, (len(batch), 1)), images[:2], sigma=0.1, draws=20)
+    votes = wobbliness.measure(
+        lambda batch: np.tile(scores, (len(batch), 1)), images[:2], sigma=0.1, draws=20
+    )
     assert votes.counts.tolist() == [[20, 0, 0, 0, 0, 0]] * 2
     network = build_network("small_cnn", (1, 8, 8), 10, seed=0)
     assert wobbliness.measure(network, images[:2], sigma=0.1, draws=20).counts.shape == (2, 10)
-    halves = wobbliness.measure(lambda batch: batch.reshape(len(batch), -1)[:, 9] > 0.5, images, sigma=0.1, draws=20)
+    halves = wobbliness.measure(
+        lambda batch: batch.reshape(len(batch), -1)[:, 9] > 0.5, images, sigma=0.1, draws=20
+    )
     assert halves.counts.shape == (40, 2)
 
 
@@ -203,9 +225,14 @@ def test_colour_images_may_be_flattened_by_view():
     images = np.random.default_rng(0).random((4, 3, 8, 8), dtype=np.float32)
     torch.manual_seed(0)
     network = Flattener()
-    one, two = (wobbliness.measure(network, images, sigma=0.5, draws=100, workers=workers) for workers in (1, 2))
+    one, two = (
+        wobbliness.measure(network, images, sigma=0.5, draws=100, workers=workers)
+        for workers in (1, 2)
+    )
     assert np.array_equal(one.counts, two.counts)
-    by_call = wobbliness.measure(lambda batch: network(batch), torch.from_numpy(images), sigma=0.5, draws=100)
+    by_call = wobbliness.measure(
+        lambda batch: network(batch), torch.from_numpy(images), sigma=0.5, draws=100
+    )
     assert np.abs(one.counts - by_call.counts).sum() <= 2
 
 
@@ -215,7 +242,13 @@ def test_an_opened_classifier_takes_a_declared_number_of_classes(images):
         wobbliness.measure(sevens, images, sigma=0.1, draws=4, num_classes=5)
     for wrong in (-3, 0, 1):
         with pytest.raises(ValueError, match="^expected a number of classes"):
-            wobbliness.measure(lambda batch: np.zeros(len(batch), np.int64), images, sigma=0.1, draws=4, num_classes=wrong)
+            wobbliness.measure(
+                lambda batch: np.zeros(len(batch), np.int64),
+                images,
+                sigma=0.1,
+                draws=4,
+                num_classes=wrong,
+            )
 
 
 def test_a_module_is_left_as_it_was(images):
@@ -230,12 +263,17 @@ def test_labels_scores_and_modules_agree(images):
     network = build_network("small_cnn", (1, 8, 8), 10, seed=0).eval()
     module = wobbliness.measure(network, images, sigma=0.2, draws=50)
     scores = wobbliness.measure(network, torch.from_numpy(images), sigma=0.2, draws=50)
-    labels = wobbliness.measure(lambda batch: network(batch).argmax(dim=1), torch.from_numpy(images), sigma=0.2, draws=50)
+    labels = wobbliness.measure(
+        lambda batch: network(batch).argmax(dim=1), torch.from_numpy(images), sigma=0.2, draws=50
+    )
     assert np.array_equal(module.counts, scores.counts)
     assert (
         np.abs(
             module.counts.sum(axis=0)
-            - np.bincount(np.repeat(np.arange(labels.counts.shape[1]), labels.counts.sum(axis=0)), minlength=10)
+            - np.bincount(
+                np.repeat(np.arange(labels.counts.shape[1]), labels.counts.sum(axis=0)),
+                minlength=10,
+            )
         ).sum()
         <= 1
     )
@@ -326,11 +364,15 @@ def test_module_that_refuses_the_images_is_one_line(images):
     with pytest.raises(ValueError, match="^expected images of 3 channels, got 1"):
         wobbliness.measure(network, images, sigma=0.1, draws=4)
     linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 2))
-    with pytest.raises(ValueError, match=r"^expected images that the module accepts, got \(1, 8, 8\) each"):
+    with pytest.raises(
+        ValueError, match=r"^expected images that the module accepts, got \(1, 8, 8\) each"
+    ):
         wobbliness.measure(linear, images, sigma=0.1, draws=4)
 
 
-@pytest.mark.parametrize("source", [3, "model.h5", "missing.onnx", "no_such_module:f", "wobbliness:nothing"])
+@pytest.mark.parametrize(
+    "source", [3, "model.h5", "missing.onnx", "no_such_module:f", "wobbliness:nothing"]
+)
 def test_what_is_no_classifier_is_refused(source):
     with pytest.raises(ValueError, match="^expected "):
         wobbliness.open_classifier(source)
@@ -338,7 +380,10 @@ def test_what_is_no_classifier_is_refused(source):
 
 @pytest.mark.parametrize("name", ["draws", "first_draw", "block_size", "workers"])
 def test_numbers_beyond_all_measure_are_refused(half_space, images, name):
-    with pytest.raises(ValueError, match=r"^expected .* as an integer of at most 1099511627776, got 99999999999999999999$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^expected .* as an integer of at most 1099511627776, got 99999999999999999999$",
+    ):
         wobbliness.measure(half_space, images[:2], 0.1, **{"draws": 5, name: 99999999999999999999})
     if name != "draws":
         wobbliness.measure(half_space, images[:2], 0.1, **{"draws": 5, name: 2**40}), "control"

@@ -59,16 +59,28 @@ def model_output(hidden, logits):
 
 
 FORMS = {
-    "dict": (lambda hidden, logits: {"features": hidden, "logits": logits}, lambda answer: answer["logits"]),
-    "tuple of logits and states": (lambda hidden, logits: (logits, (hidden,)), lambda answer: answer[0]),
+    "dict": (
+        lambda hidden, logits: {"features": hidden, "logits": logits},
+        lambda answer: answer["logits"],
+    ),
+    "tuple of logits and states": (
+        lambda hidden, logits: (logits, (hidden,)),
+        lambda answer: answer[0],
+    ),
     "tuple of one": (lambda _, logits: (logits,), lambda answer: answer[0]),
     "named tuple": (lambda hidden, logits: Named(hidden, logits), lambda answer: answer.logits),
     "dataclass": (lambda hidden, logits: Answer(logits, (hidden,)), lambda answer: answer.logits),
     "ModelOutput": (model_output, lambda answer: answer.logits),
     "(B, K, 1, 1)": (lambda _, logits: logits[:, :, None, None], lambda answer: answer[:, :, 0, 0]),
     "tensor": (lambda _, logits: logits, lambda answer: answer),
-    "one-hot integers": (lambda _, logits: nn.functional.one_hot(logits.argmax(1), 3), lambda answer: answer),
-    "one-hot flags": (lambda _, logits: nn.functional.one_hot(logits.argmax(1), 3).bool(), lambda answer: answer.int()),
+    "one-hot integers": (
+        lambda _, logits: nn.functional.one_hot(logits.argmax(1), 3),
+        lambda answer: answer,
+    ),
+    "one-hot flags": (
+        lambda _, logits: nn.functional.one_hot(logits.argmax(1), 3).bool(),
+        lambda answer: answer.int(),
+    ),
 }
 
 
@@ -88,8 +100,12 @@ def slow_counts(scores_of, images, num_classes):
 def test_votes_equal_a_slow_loop(name, compiled, few):
     answer_of, read = FORMS[name]
     module = giving(answer_of)
-    votes = wobbliness.measure(wobbliness.open_classifier(module, compiled=compiled), few, **SETTINGS)
-    assert votes.execution.backend == ("onnxruntime" if compiled else "torch"), votes.execution.reason
+    votes = wobbliness.measure(
+        wobbliness.open_classifier(module, compiled=compiled), few, **SETTINGS
+    )
+    assert votes.execution.backend == ("onnxruntime" if compiled else "torch"), (
+        votes.execution.reason
+    )
     assert np.array_equal(votes.counts, slow_counts(lambda batch: read(module(batch)), few, 3))
     assert votes.wobbliness.max() > 0.1, "control"
 
@@ -104,11 +120,19 @@ def test_other_precisions_equal_a_slow_loop(dtype, few):
 
 def test_an_output_may_be_chosen_and_has_to_be_where_two_could_be_meant(few):
     module = giving(lambda hidden, logits: (hidden, logits))
-    with pytest.raises(ValueError, match="^expected one output of labels or scores, got .* choose one by output=NAME"):
+    with pytest.raises(
+        ValueError,
+        match="^expected one output of labels or scores, got .* choose one by output=NAME",
+    ):
         wobbliness.measure(module, few, **SETTINGS)
     votes = wobbliness.measure(wobbliness.open_classifier(module, output=1), few, **SETTINGS)
-    assert np.array_equal(votes.counts, wobbliness.measure(Network().eval(), few, **SETTINGS).counts)
-    with pytest.raises(ValueError, match="^expected no output to be chosen of a module that gives one tensor, got 'logits'"):
+    assert np.array_equal(
+        votes.counts, wobbliness.measure(Network().eval(), few, **SETTINGS).counts
+    )
+    with pytest.raises(
+        ValueError,
+        match="^expected no output to be chosen of a module that gives one tensor, got 'logits'",
+    ):
         wobbliness.measure(wobbliness.open_classifier(Network(), output="logits"), few, **SETTINGS)
 
 
@@ -121,11 +145,17 @@ RANKS = {
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("name", RANKS)
 def test_numbers_of_the_best_classes_are_no_scores(name, compiled, few):
-    with pytest.raises(ValueError, match="integers of . columns that look like the numbers of the best classes"):
-        wobbliness.measure(wobbliness.open_classifier(giving(RANKS[name], 5), compiled=compiled), few, **SETTINGS)
+    with pytest.raises(
+        ValueError, match="integers of . columns that look like the numbers of the best classes"
+    ):
+        wobbliness.measure(
+            wobbliness.open_classifier(giving(RANKS[name], 5), compiled=compiled), few, **SETTINGS
+        )
     of_function = giving(RANKS[name], 5)
     with pytest.raises(ValueError, match="numbers of the best classes"):
-        wobbliness.measure(lambda batch: of_function(torch.from_numpy(batch)).numpy(), few, **SETTINGS)
+        wobbliness.measure(
+            lambda batch: of_function(torch.from_numpy(batch)).numpy(), few, **SETTINGS
+        )
 
 
 def in_sorted_order(logits):
@@ -151,8 +181,15 @@ def as_arrays(module):
 @pytest.mark.parametrize("name", SORTED)
 def test_sorted_values_are_no_scores(name, compiled, few):
     module = giving(SORTED[name], 5)
-    classifier = as_arrays(module) if compiled is None else wobbliness.open_classifier(module, compiled=compiled)
-    with pytest.raises(ValueError, match="^expected scores of the classes, got values sorted in (de|a)scending order") as refusal:
+    classifier = (
+        as_arrays(module)
+        if compiled is None
+        else wobbliness.open_classifier(module, compiled=compiled)
+    )
+    with pytest.raises(
+        ValueError,
+        match="^expected scores of the classes, got values sorted in (de|a)scending order",
+    ) as refusal:
         wobbliness.measure(classifier, few, **SETTINGS)
     assert "\n" not in str(refusal.value)
 
@@ -175,7 +212,9 @@ IN_ORDER_BY_CHANCE = {
     "certain": lambda _, logits: torch.nn.functional.one_hot((logits * 0).argmax(1), 3).float(),
     "the same for all images": lambda _, logits: logits * 0 + torch.tensor([2.0, 1.0, 0.0]),
     "sorted features in it": lambda hidden, logits: logits + hidden.sort(1).values[:, :3],
-    "the largest of each channel": lambda hidden, _: hidden.unflatten(1, (4, -1)).sort(2).values[:, :, -1:].squeeze(2),
+    "the largest of each channel": lambda hidden, _: (
+        hidden.unflatten(1, (4, -1)).sort(2).values[:, :, -1:].squeeze(2)
+    ),
 }
 
 
@@ -183,7 +222,9 @@ IN_ORDER_BY_CHANCE = {
 @pytest.mark.parametrize("name", IN_ORDER_BY_CHANCE)
 def test_scores_that_are_in_order_by_chance_are_scores(name, compiled, few):
     module = giving(IN_ORDER_BY_CHANCE[name]).eval()
-    votes = wobbliness.measure(wobbliness.open_classifier(module, compiled=compiled), few, 0.1, draws=20)
+    votes = wobbliness.measure(
+        wobbliness.open_classifier(module, compiled=compiled), few, 0.1, draws=20
+    )
     assert np.array_equal(votes.counts.sum(axis=1), [20] * len(few))
 
 
@@ -192,23 +233,32 @@ def test_votes_and_integers_with_a_sign_are_scores(kind, few):
     weights = np.random.default_rng(0).normal(size=(7, 64, 3))
 
     def voting(batch):
-        return sum(np.eye(3, dtype=kind)[(batch.reshape(len(batch), 64) @ voter).argmax(1)] for voter in weights)
+        return sum(
+            np.eye(3, dtype=kind)[(batch.reshape(len(batch), 64) @ voter).argmax(1)]
+            for voter in weights
+        )
 
     def signed(batch):
         return np.rint(batch.reshape(len(batch), 64) @ weights[0] * 9).astype(np.int32)
 
     for function in (voting, signed):
         votes = wobbliness.measure(function, few, **SETTINGS)
-        floats = wobbliness.measure(lambda batch, function=function: function(batch).astype(np.float32), few, **SETTINGS)
+        floats = wobbliness.measure(
+            lambda batch, function=function: function(batch).astype(np.float32), few, **SETTINGS
+        )
         assert np.array_equal(votes.counts, floats.counts)
         assert votes.wobbliness.max() > 0.1, "control"
 
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_labels_of_a_module_are_the_classes(compiled, few):
-    module = wobbliness.open_classifier(giving(lambda _, logits: logits.argmax(1)), compiled=compiled, num_classes=3)
+    module = wobbliness.open_classifier(
+        giving(lambda _, logits: logits.argmax(1)), compiled=compiled, num_classes=3
+    )
     votes = wobbliness.measure(module, few, **SETTINGS)
-    assert np.array_equal(votes.counts, wobbliness.measure(Network().eval(), few, **SETTINGS).counts)
+    assert np.array_equal(
+        votes.counts, wobbliness.measure(Network().eval(), few, **SETTINGS).counts
+    )
 
 
 ODD_ANSWERS = {
@@ -220,12 +270,18 @@ ODD_ANSWERS = {
 @pytest.mark.parametrize("name", ODD_ANSWERS)
 def test_tensors_of_unusual_kinds_give_the_votes_of_plain_ones(name, few):
     votes = wobbliness.measure(giving(ODD_ANSWERS[name]), few, **SETTINGS)
-    assert np.array_equal(votes.counts, wobbliness.measure(Network().eval(), few, **SETTINGS).counts)
+    assert np.array_equal(
+        votes.counts, wobbliness.measure(Network().eval(), few, **SETTINGS).counts
+    )
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize(
-    "answer_of", [lambda _, logits: torch.nested.nested_tensor(list(logits)), lambda _, logits: logits.to(torch.complex64)]
+    "answer_of",
+    [
+        lambda _, logits: torch.nested.nested_tensor(list(logits)),
+        lambda _, logits: logits.to(torch.complex64),
+    ],
 )
 def test_tensors_that_are_no_real_scores_are_refused(answer_of, few):
     with pytest.raises(ValueError, match="^expected a tensor of real scores of one shape, got"):
@@ -275,12 +331,20 @@ def test_what_takes_one_image_is_measured_one_at_a_time(name, kind, block_size, 
 
 
 def test_on_a_device_the_way_to_go_is_said(few):
-    classifier = AcceleratedClassifier(OneAtATime(refusing(ValueError)).eval(), device=torch.device("cpu"))
-    with pytest.raises(ValueError, match=r"got 12 at once; it takes one image at a time, which the cpu does: device='cpu'$"):
+    classifier = AcceleratedClassifier(
+        OneAtATime(refusing(ValueError)).eval(), device=torch.device("cpu")
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"got 12 at once; it takes one image at a time, which the cpu does: device='cpu'$",
+    ):
         wobbliness.measure(classifier, few, **SETTINGS)
 
 
-@pytest.mark.parametrize("answer", [*RANKS.values(), SORTED["the best three"], lambda _, logits: logits.argmax(1).float()])
+@pytest.mark.parametrize(
+    "answer",
+    [*RANKS.values(), SORTED["the best three"], lambda _, logits: logits.argmax(1).float()],
+)
 @pytest.mark.filterwarnings("ignore")
 def test_one_image_at_a_time_is_checked_too(answer, few):
     module = giving(answer, 5)
@@ -292,7 +356,10 @@ def test_one_image_at_a_time_is_checked_too(answer, few):
 
     for classifier, block_size in ((call, None), (as_arrays(module), 1)):
         opened = wobbliness.open_classifier(classifier, threshold=None)
-        with pytest.raises(ValueError, match="numbers of the best|sorted in descending|whole numbers|give the threshold"):
+        with pytest.raises(
+            ValueError,
+            match="numbers of the best|sorted in descending|whole numbers|give the threshold",
+        ):
             wobbliness.measure(opened, few, 3.0, draws=100, block_size=block_size)
 
 
@@ -314,17 +381,28 @@ def test_labels_as_floats_are_no_scores(kind, threshold, column, few):
     classifier = as_arrays(module) if kind == "callable" else module
     options = {} if kind == "callable" else {"compiled": kind == "compiled"}
     with pytest.raises(
-        ValueError, match="^expected integer labels .* whole numbers from 0 to [2-4]; .* convert them to integers"
+        ValueError,
+        match="^expected integer labels .* whole numbers from 0 to [2-4]; .* convert them to integers",
     ):
-        wobbliness.measure(wobbliness.open_classifier(classifier, threshold=threshold, **options), bright, 5.0, draws=20)
+        wobbliness.measure(
+            wobbliness.open_classifier(classifier, threshold=threshold, **options),
+            bright,
+            5.0,
+            draws=20,
+        )
 
 
 def test_one_score_may_be_a_whole_number(few):
     def votes_for_one(batch):
-        return (np.asarray(batch).reshape(len(batch), 64)[:, 20:25] > 0.5).sum(axis=1).astype(np.float32) - 2
+        return (np.asarray(batch).reshape(len(batch), 64)[:, 20:25] > 0.5).sum(axis=1).astype(
+            np.float32
+        ) - 2
 
     opened = wobbliness.open_classifier(votes_for_one, threshold=0)
-    assert np.array_equal(wobbliness.measure(opened, few, **SETTINGS).counts.sum(axis=1), [SETTINGS["draws"]] * len(few))
+    assert np.array_equal(
+        wobbliness.measure(opened, few, **SETTINGS).counts.sum(axis=1),
+        [SETTINGS["draws"]] * len(few),
+    )
 
 
 def test_one_score_for_two_classes(few):
@@ -363,7 +441,9 @@ class Frozen(nn.Module):
         self.network = Network()
         self.register_buffer("sparse", torch.eye(3).to_sparse())
         self.register_buffer("complex", torch.ones(3, dtype=torch.complex64))
-        self.register_buffer("quantised", torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8))
+        self.register_buffer(
+            "quantised", torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
+        )
         self.register_buffer("none", torch.zeros(0))
         self.register_buffer("nothing", None)
         self.register_buffer("whether", torch.tensor(True))
@@ -412,12 +492,21 @@ def test_modules_without_values_are_refused(few):
     with FakeTensorMode():
         fake = nn.Linear(64, 3)
     lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
-    for module, reason in ((meta, "without values"), (fake, "without values"), (lazy, "not yet initialised")):
-        with pytest.raises(ValueError, match=f"^expected a module with its weights, got .* {reason}"):
+    for module, reason in (
+        (meta, "without values"),
+        (fake, "without values"),
+        (lazy, "not yet initialised"),
+    ):
+        with pytest.raises(
+            ValueError, match=f"^expected a module with its weights, got .* {reason}"
+        ):
             wobbliness.measure(module, few, **SETTINGS)
 
 
-@pytest.mark.parametrize("answer", [lambda *_: "text", lambda *_: None, lambda *_: {}, lambda *_: (1, 2), lambda h, _: h.sum()])
+@pytest.mark.parametrize(
+    "answer",
+    [lambda *_: "text", lambda *_: None, lambda *_: {}, lambda *_: (1, 2), lambda h, _: h.sum()],
+)
 def test_answers_without_scores_are_refused_in_one_line(answer, few):
     with pytest.raises(ValueError, match="^expected ") as refused:
         wobbliness.measure(giving(answer), few, **SETTINGS)
@@ -428,13 +517,20 @@ def test_answers_without_scores_are_refused_in_one_line(answer, few):
 def test_images_as_tensors_of_any_precision(dtype, few):
     images = torch.from_numpy(few).to(dtype)
     votes = wobbliness.measure(Network().eval(), images, **SETTINGS)
-    same = wobbliness.measure(Network().eval(), images.double().numpy(), keys=votes.keys, **SETTINGS)
+    same = wobbliness.measure(
+        Network().eval(), images.double().numpy(), keys=votes.keys, **SETTINGS
+    )
     assert np.array_equal(votes.counts, same.counts)
 
 
 def test_tensors_that_hold_no_pixels_are_refused_in_one_line(few):
     images = torch.from_numpy(few)
-    for wrong in (images.to("meta"), torch.quantize_per_tensor(images, 0.1, 0, torch.qint8), images.to_sparse(), images + 1j):
+    for wrong in (
+        images.to("meta"),
+        torch.quantize_per_tensor(images, 0.1, 0, torch.qint8),
+        images.to_sparse(),
+        images + 1j,
+    ):
         with pytest.raises(ValueError, match="^expected images") as refused:
             wobbliness.measure(Network().eval(), wrong, **SETTINGS)
         assert "\n" not in str(refused.value)
@@ -444,7 +540,11 @@ def test_the_module_of_an_exported_program_is_measured_as_it_is():
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.9), torch.nn.Linear(64, 4))
     images = np.random.default_rng(0).random((4, 1, 8, 8), dtype=np.float32)
     batch = torch.export.Dim("batch", min=1, max=2**16)
-    exported = torch.export.export(module.eval(), (torch.zeros(2, 1, 8, 8),), dynamic_shapes=({0: batch},)).module()
+    exported = torch.export.export(
+        module.eval(), (torch.zeros(2, 1, 8, 8),), dynamic_shapes=({0: batch},)
+    ).module()
     right = wobbliness.measure(module, images, 0.3, draws=40)
     for classifier in (exported, torch.nn.Sequential(exported)):
-        assert np.array_equal(wobbliness.measure(classifier, images, 0.3, draws=40).counts, right.counts)
+        assert np.array_equal(
+            wobbliness.measure(classifier, images, 0.3, draws=40).counts, right.counts
+        )

@@ -24,7 +24,9 @@ def test_it_is_normal():
     sample = draws(0, 1, 4000, shape=(50,)).ravel()
     assert sample.dtype == np.float32
     assert stats.kstest(sample, "norm").pvalue > 0.001
-    assert stats.kstest(sample * 1.02, "norm").pvalue < 0.001, "control: the test has the power to see 2 %"
+    assert stats.kstest(sample * 1.02, "norm").pvalue < 0.001, (
+        "control: the test has the power to see 2 %"
+    )
 
 
 def test_the_two_halves_of_a_transform_are_independent():
@@ -32,7 +34,9 @@ def test_the_two_halves_of_a_transform_are_independent():
     sample = draws(0, 3, 4000, shape=(50,))
     first, second = sample[:, :25].ravel(), sample[:, 25:].ravel()
     for function in (np.square, np.sign, np.abs):
-        assert abs(np.corrcoef(function(first), function(second))[0, 1]) < 5 / np.sqrt(first.size), function
+        assert abs(np.corrcoef(function(first), function(second))[0, 1]) < 5 / np.sqrt(
+            first.size
+        ), function
     angle = np.arctan2(second, first) / (2 * np.pi) + 0.5
     assert stats.kstest(angle, "uniform").pvalue > 0.001
 

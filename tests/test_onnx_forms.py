@@ -22,8 +22,12 @@ FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
 
 def save_graph(path, steps, inputs, outputs, constants=(), metadata=None):
     """A graph; inputs and outputs are (name, type, shape), steps are (operator, inputs, outputs, attributes)."""
-    nodes = [helper.make_node(kind, given, made, **attributes) for kind, given, made, attributes in steps]
-    infos = [[helper.make_tensor_value_info(*value) for value in values] for values in (inputs, outputs)]
+    nodes = [
+        helper.make_node(kind, given, made, **attributes) for kind, given, made, attributes in steps
+    ]
+    infos = [
+        [helper.make_tensor_value_info(*value) for value in values] for values in (inputs, outputs)
+    ]
     tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants]
     graph = helper.make_graph(nodes, "graph", *infos, tensors)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
@@ -33,7 +37,17 @@ def save_graph(path, steps, inputs, outputs, constants=(), metadata=None):
     return path
 
 
-def linear(path, *, before=(), after=(), shape=(None, CHANNELS, SIDE, SIDE), kind=FLOAT, outputs=None, constants=(), **more):
+def linear(
+    path,
+    *,
+    before=(),
+    after=(),
+    shape=(None, CHANNELS, SIDE, SIDE),
+    kind=FLOAT,
+    outputs=None,
+    constants=(),
+    **more,
+):
     """Scores `s` of flattened images; `before` leads from `x` to `pixels`, `after` from `s` on."""
     steps = [
         *(before or [("Identity", ["x"], ["pixels"], {})]),
@@ -108,7 +122,10 @@ FORMS = {
         "label": lambda run, copy: best(run(copy[None])["o"]),
     },
     "labels of int32": {
-        "after": [("ArgMax", ["s"], ["a"], {"axis": 1, "keepdims": 0}), ("Cast", ["a"], ["o"], {"to": TensorProto.INT32})],
+        "after": [
+            ("ArgMax", ["s"], ["a"], {"axis": 1, "keepdims": 0}),
+            ("Cast", ["a"], ["o"], {"to": TensorProto.INT32}),
+        ],
         "outputs": [("o", TensorProto.INT32, [None])],
         "label": lambda run, copy: run(copy[None])["o"][0],
     },
@@ -142,20 +159,30 @@ FORMS = {
     "0 to 255, as its metadata say": {
         "before": [("Div", ["x", "white"], ["pixels"], {})],
         "constants": [("white", np.float32(255))],
-        "metadata": {"Image.NominalPixelRange": "NominalRange_0_255", "Image.BitmapPixelFormat": "Rgb8"},
+        "metadata": {
+            "Image.NominalPixelRange": "NominalRange_0_255",
+            "Image.BitmapPixelFormat": "Rgb8",
+        },
         "label": lambda run, copy: best(run(copy[None] * np.float32(255))["s"]),
     },
     "blue first, -1 to 1, as its metadata say": {
-        "metadata": {"Image.NominalPixelRange": "Normalized_1_1", "Image.BitmapPixelFormat": "Bgr8"},
+        "metadata": {
+            "Image.NominalPixelRange": "Normalized_1_1",
+            "Image.BitmapPixelFormat": "Bgr8",
+        },
         "label": lambda run, copy: best(run(copy[None, ::-1] * np.float32(2) - np.float32(1))["s"]),
     },
     "mean and std of each channel": {
         "options": {"mean": "0.5, 0.4,0.3", "std": [0.2, 0.3, 0.4]},
-        "label": lambda run, copy: best(run(normalised(copy[None], [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]))["s"]),
+        "label": lambda run, copy: best(
+            run(normalised(copy[None], [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]))["s"]
+        ),
     },
     "mean and std of 0 to 255": {
         "options": {"input_range": "[0, 255]", "mean": (123, 117, 104), "std": 58},
-        "label": lambda run, copy: best(run(normalised(copy[None] * np.float32(255), [123, 117, 104], [58]))["s"]),
+        "label": lambda run, copy: best(
+            run(normalised(copy[None] * np.float32(255), [123, 117, 104], [58]))["s"]
+        ),
     },
     "8 bits, channels last": {
         "before": [
@@ -186,17 +213,29 @@ def test_votes_are_those_of_a_slow_loop(form, tmp_path):
     label, options = settings.pop("label"), settings.pop("options", {})
     votes = check_votes(linear(tmp_path / "m.onnx", **settings), label, **options)
     reason = votes.execution.reason
-    assert ("rounded and clipped to 0 ... 255" in reason) if form == "8 bits, channels last" else reason is None
+    assert (
+        ("rounded and clipped to 0 ... 255" in reason)
+        if form == "8 bits, channels last"
+        else reason is None
+    )
 
 
 def test_forms_of_other_pixels_differ_from_those_of_plain_ones(tmp_path):
     """Control of the test above: what is said of the pixels has an effect."""
     path = linear(tmp_path / "m.onnx")
     plain = wobbliness.measure(wobbliness.open_classifier(path), IMAGES, SIGMA, draws=DRAWS)
-    for options in ({"input_range": "-1,1"}, {"mean": 0.5}, {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}):
-        other = wobbliness.measure(wobbliness.open_classifier(path, **options), IMAGES, SIGMA, draws=DRAWS)
+    for options in (
+        {"input_range": "-1,1"},
+        {"mean": 0.5},
+        {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)},
+    ):
+        other = wobbliness.measure(
+            wobbliness.open_classifier(path, **options), IMAGES, SIGMA, draws=DRAWS
+        )
         assert not np.array_equal(plain.counts, other.counts)
-    same = wobbliness.measure(wobbliness.open_classifier(path, input_range=(0, 1)), IMAGES, SIGMA, draws=DRAWS)
+    same = wobbliness.measure(
+        wobbliness.open_classifier(path, input_range=(0, 1)), IMAGES, SIGMA, draws=DRAWS
+    )
     assert np.array_equal(plain.counts, same.counts)
 
 
@@ -207,7 +246,12 @@ def test_pictures_without_an_axis_of_channels(tmp_path):
     check_votes(path, lambda run, copy: best(run(copy[None])["s"]), grey[:, 0])
     assert wobbliness.open_classifier(path).image_shape == (9, 12)
     np.save(tmp_path / "grey.npy", grey)
-    assert wobbliness.read_images(tmp_path / "grey.npy", image_shape=(9, 12)).images.shape == (6, 1, 9, 12)
+    assert wobbliness.read_images(tmp_path / "grey.npy", image_shape=(9, 12)).images.shape == (
+        6,
+        1,
+        9,
+        12,
+    )
     with pytest.raises(ValueError, match="expected images of shape"):
         wobbliness.open_classifier(path).classify(np.repeat(grey, 3, axis=1), 6)
     with pytest.raises(ValueError, match="without an axis of channels"):
@@ -230,28 +274,50 @@ ONE_SCORE = {
 
 
 def one_score(path, after, name, shape=(None, 1)):
-    constants = [("v", WEIGHTS[:, :1]), ("axis", np.array([-1])), ("zero", np.float32(0)), ("one", np.float32(1))]
+    constants = [
+        ("v", WEIGHTS[:, :1]),
+        ("axis", np.array([-1])),
+        ("zero", np.float32(0)),
+        ("one", np.float32(1)),
+    ]
     return linear(
-        path, after=[("MatMul", ["flat", "v"], ["o"], {}), *after], outputs=[(name, FLOAT, list(shape))], constants=constants
+        path,
+        after=[("MatMul", ["flat", "v"], ["o"], {}), *after],
+        outputs=[(name, FLOAT, list(shape))],
+        constants=constants,
     )
 
 
 @pytest.mark.parametrize("form", ONE_SCORE)
 def test_one_score_for_two_classes(form, tmp_path):
     after, name, options, threshold = ONE_SCORE[form]
-    path = one_score(tmp_path / "m.onnx", after, name, (None,) if "flattened" in form else (None, 1))
+    path = one_score(
+        tmp_path / "m.onnx", after, name, (None,) if "flattened" in form else (None, 1)
+    )
     label = lambda run, copy: run(copy[None])[name].item() > np.float32(threshold)  # noqa: E731
     assert check_votes(path, label, num_classes=2, **options).counts.shape == (6, 2)
 
 
 def test_one_score_that_does_not_tell_where_class_1_begins_is_refused(tmp_path):
     path = one_score(tmp_path / "m.onnx", [("Identity", ["o"], ["y"], {})], "y")
-    with pytest.raises(ValueError, match=r"one float for each image.*--threshold: 0.5 for probabilities, 0 for logits"):
+    with pytest.raises(
+        ValueError,
+        match=r"one float for each image.*--threshold: 0.5 for probabilities, 0 for logits",
+    ):
         wobbliness.measure(wobbliness.open_classifier(path), IMAGES, SIGMA, draws=2)
-    with pytest.raises(ValueError, match=r"expected an output of labels \(B,\) or scores \(B, 3\), got y"):
-        wobbliness.measure(wobbliness.open_classifier(path, threshold=0, num_classes=3), IMAGES, SIGMA, draws=2)
-    with pytest.raises(ValueError, match="expected one score for each image with a threshold, got scores of 5 classes"):
-        wobbliness.measure(wobbliness.open_classifier(linear(path), threshold=0.5), IMAGES, SIGMA, draws=2)
+    with pytest.raises(
+        ValueError, match=r"expected an output of labels \(B,\) or scores \(B, 3\), got y"
+    ):
+        wobbliness.measure(
+            wobbliness.open_classifier(path, threshold=0, num_classes=3), IMAGES, SIGMA, draws=2
+        )
+    with pytest.raises(
+        ValueError,
+        match="expected one score for each image with a threshold, got scores of 5 classes",
+    ):
+        wobbliness.measure(
+            wobbliness.open_classifier(linear(path), threshold=0.5), IMAGES, SIGMA, draws=2
+        )
 
 
 CLASSES = {
@@ -273,12 +339,21 @@ def test_labels_of_scikit_learns_converter(classes, tmp_path):
         **CLASSES[classes],
     }
     kind = TensorProto.STRING if classes == "words" else INT64
-    steps = [("LinearClassifier", ["x"], ["output_label", "p"], settings), ("Identity", ["p"], ["probabilities"], {})]
+    steps = [
+        ("LinearClassifier", ["x"], ["output_label", "p"], settings),
+        ("Identity", ["p"], ["probabilities"], {}),
+    ]
     outputs = [("output_label", kind, [None]), ("probabilities", FLOAT, [None, 2])]
     path = save_graph(tmp_path / "m.onnx", steps, [("x", FLOAT, [None, FLAT])], outputs)
     listed = next(iter(CLASSES[classes].values()))
-    check_votes(path, lambda run, copy: listed.index(run(copy.reshape(1, -1))["output_label"][0]), num_classes=2)
-    assert wobbliness.measure(wobbliness.open_classifier(path), IMAGES, SIGMA, draws=DRAWS).counts.shape == (6, 2)
+    check_votes(
+        path,
+        lambda run, copy: listed.index(run(copy.reshape(1, -1))["output_label"][0]),
+        num_classes=2,
+    )
+    assert wobbliness.measure(
+        wobbliness.open_classifier(path), IMAGES, SIGMA, draws=DRAWS
+    ).counts.shape == (6, 2)
 
 
 def test_classes_that_a_graph_picks_from_a_constant(tmp_path):
@@ -376,7 +451,9 @@ def test_what_could_not_be_meant_is_refused(case, tmp_path):
 def test_channels_like_a_side_of_a_picture_are_channels_where_declared(tmp_path):
     images = np.random.default_rng(0).uniform(size=(4, 12, 3, 3)).astype(np.float32)
     path = linear(tmp_path / "m.onnx", shape=(None, 12, 3, 3))
-    votes = wobbliness.measure(wobbliness.open_classifier(path, layout="nchw"), images, SIGMA, draws=DRAWS)
+    votes = wobbliness.measure(
+        wobbliness.open_classifier(path, layout="nchw"), images, SIGMA, draws=DRAWS
+    )
     assert np.array_equal(votes.counts.sum(axis=1), [DRAWS] * 4)
     with pytest.raises(ValueError, match="expected pictures channels first"):
         wobbliness.measure(lambda batch: batch[:, :3, 0, 0], images, SIGMA, draws=DRAWS)
@@ -398,26 +475,43 @@ def test_axes_with_a_denotation_tell_the_layout(tmp_path):
     path = linear(tmp_path / "m.onnx", shape=(None, 4, 3, 4))
     model = onnx.load(path)
     for axis, meaning in zip(
-        model.graph.input[0].type.tensor_type.shape.dim, ("BATCH", "FEATURE", "FEATURE", "CHANNEL"), strict=True
+        model.graph.input[0].type.tensor_type.shape.dim,
+        ("BATCH", "FEATURE", "FEATURE", "CHANNEL"),
+        strict=True,
     ):
         axis.denotation = f"DATA_{meaning}"
     onnx.save(model, path)
     assert wobbliness.open_classifier(path).image_shape == (4, 4, 3)
-    with pytest.raises(ValueError, match="expected layout nhwc, as the graph denotes its axes, got nchw"):
+    with pytest.raises(
+        ValueError, match="expected layout nhwc, as the graph denotes its axes, got nchw"
+    ):
         wobbliness.open_classifier(path, layout="nchw")
 
 
 def test_commands_take_the_options(tmp_path, monkeypatch, capsys):
     np.save(tmp_path / "images.npy", IMAGES)
     path = linear(tmp_path / "m.onnx", **REFUSED["two that could be meant"][0])
-    arguments = ["measure", path, tmp_path / "images.npy", "--sigma", SIGMA, "--draws", DRAWS, "--json"]
+    arguments = [
+        "measure",
+        path,
+        tmp_path / "images.npy",
+        "--sigma",
+        SIGMA,
+        "--draws",
+        DRAWS,
+        "--json",
+    ]
     options = ["--output", "s", "--input-range", "-1,1", "--mean", "0.1,0.2,0.3", "--std", "0.5"]
     monkeypatch.setattr(sys, "argv", ["wobbliness", *map(str, arguments), *options])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert not stopped.value.code
     found = json.loads(capsys.readouterr().out)["measurements"][0]
-    label = lambda run, copy: best(run(normalised(copy[None] * np.float32(2) - np.float32(1), [0.1, 0.2, 0.3], [0.5]))["s"])  # noqa: E731
+
+    def label(run, copy):
+        values = normalised(copy[None] * np.float32(2) - np.float32(1), [0.1, 0.2, 0.3], [0.5])
+        return best(run(values)["s"])
+
     assert found["counts"] == slow_counts(path, label).tolist()
     monkeypatch.setattr(sys, "argv", ["wobbliness", *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:

@@ -20,7 +20,17 @@ def declared(name, shape=(1,), kind=TensorProto.FLOAT):
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def graph_of(nodes, tensors=(), *, claims=(), output=None, functions=(), opset=17, domains=(), shape=(None, 1, SIDE, SIDE)):
+def graph_of(
+    nodes,
+    tensors=(),
+    *,
+    claims=(),
+    output=None,
+    functions=(),
+    opset=17,
+    domains=(),
+    shape=(None, 1, SIDE, SIDE),
+):
     graph = helper.make_graph(
         list(nodes),
         "graph",
@@ -29,7 +39,10 @@ def graph_of(nodes, tensors=(), *, claims=(), output=None, functions=(), opset=1
         list(tensors),
         value_info=list(claims),
     )
-    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(domain, 1) for domain in (*DOMAINS, *domains))]
+    opsets = [
+        helper.make_opsetid("", opset),
+        *(helper.make_opsetid(domain, 1) for domain in (*DOMAINS, *domains)),
+    ]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=list(functions))
 
 
@@ -52,12 +65,17 @@ def number(name, value):
 
 ONE = constant("one", np.ones((1, 1), np.float32))
 HUGE = numbers("huge", 2**15, 2**15)
-TWO_LONG = [node("ConstantOfShape", ["length"], ["long"]), node("Unsqueeze", ["long", "axis"], ["column"])]
+TWO_LONG = [
+    node("ConstantOfShape", ["length"], ["long"]),
+    node("Unsqueeze", ["long", "axis"], ["column"]),
+]
 LENGTHS = [numbers("length", 2**19), numbers("axis", 1)]
 
 
 def branch(nodes, output, *, kind=TensorProto.FLOAT, inputs=(), claims=(), shape=None):
-    outputs = [declared(name, shape, kind) for name in ([output] if isinstance(output, str) else output)]
+    outputs = [
+        declared(name, shape, kind) for name in ([output] if isinstance(output, str) else output)
+    ]
     return helper.make_graph(nodes, "branch", list(inputs), outputs, value_info=list(claims))
 
 
@@ -68,7 +86,11 @@ def loop(body, count=40):
 GROWING_BODY = branch(
     [node("Concat", ["state", "state"], ["more"], axis=0), node("Identity", ["go"], ["goes"])],
     "more",
-    inputs=[declared("i", [], TensorProto.INT64), declared("go", [], TensorProto.BOOL), declared("state", [1, 1, SIDE, SIDE])],
+    inputs=[
+        declared("i", [], TensorProto.INT64),
+        declared("go", [], TensorProto.BOOL),
+        declared("state", [1, 1, SIDE, SIDE]),
+    ],
 )
 GROWING_BODY.output.insert(0, declared("goes", [], TensorProto.BOOL))
 TEXT = helper.make_tensor("text", TensorProto.STRING, [1], [b"a" * 10_000])
@@ -89,7 +111,10 @@ BOMBS = {
         ],
         [constant("row", np.ones(1_000, np.int64))],
     ),
-    "Range of ONNX Runtime": ([node("Range", ["a", "b"], domain="com.microsoft")], [number("a", 0), number("b", 2**33)]),
+    "Range of ONNX Runtime": (
+        [node("Range", ["a", "b"], domain="com.microsoft")],
+        [number("a", 0), number("b", 2**33)],
+    ),
     "CropAndResize": (
         [node("CropAndResize", ["x", "rois", "which", "size"], domain="com.microsoft")],
         [
@@ -102,24 +127,42 @@ BOMBS = {
     "HammingWindow": ([node("HammingWindow", ["n"])], [number("n", 2**33)]),
     "BlackmanWindow": ([node("BlackmanWindow", ["n"])], [number("n", 2**33)]),
     "window of a computed size": (
-        [node("ReduceMax", ["x"], ["top"], keepdims=0), node("Cast", ["top"], ["n"], to=7), node("HannWindow", ["n"])],
+        [
+            node("ReduceMax", ["x"], ["top"], keepdims=0),
+            node("Cast", ["top"], ["n"], to=7),
+            node("HannWindow", ["n"]),
+        ],
         [],
     ),
     "MelWeightMatrix": (
         [node("MelWeightMatrix", ["mel", "length", "rate", "low", "high"])],
         [
-            *(number(name, value) for name, value in (("mel", 2**20), ("length", 2**20), ("rate", 8192))),
+            *(
+                number(name, value)
+                for name, value in (("mel", 2**20), ("length", 2**20), ("rate", 8192))
+            ),
             *(constant(name, np.float32(value)) for name, value in (("low", 0), ("high", 4096))),
         ],
     ),
-    "DFT": ([node("DFT", ["signal", "n"], axis=1)], [constant("signal", np.ones((1, 4, 1), np.float32)), number("n", 2**33)]),
+    "DFT": (
+        [node("DFT", ["signal", "n"], axis=1)],
+        [constant("signal", np.ones((1, 4, 1), np.float32)), number("n", 2**33)],
+    ),
     "DFT of a computed length": (
-        [node("ReduceMax", ["x"], ["top"], keepdims=0), node("Cast", ["top"], ["n"], to=7), node("DFT", ["signal", "n"], axis=1)],
+        [
+            node("ReduceMax", ["x"], ["top"], keepdims=0),
+            node("Cast", ["top"], ["n"], to=7),
+            node("DFT", ["signal", "n"], axis=1),
+        ],
         [constant("signal", np.ones((1, 4, 1), np.float32))],
     ),
     "STFT": (
         [node("STFT", ["signal", "step", "", "n"])],
-        [constant("signal", np.ones((1, 2**10, 1), np.float32)), number("step", 1), number("n", 2**33)],
+        [
+            constant("signal", np.ones((1, 2**10, 1), np.float32)),
+            number("step", 1),
+            number("n", 2**33),
+        ],
     ),
     "AffineGrid": (
         [node("AffineGrid", ["theta", "size"])],
@@ -145,18 +188,33 @@ BOMBS = {
         [numbers("size", 1, 2**10, 2**10, 2), numbers("times", 1, 2**10, 1, 1)],
     ),
     "outer sum": ([*TWO_LONG, node("Add", ["long", "column"])], LENGTHS),
-    "outer comparison": ([*TWO_LONG, node("Less", ["long", "column"], ["many"]), node("Not", ["many"])], LENGTHS),
+    "outer comparison": (
+        [*TWO_LONG, node("Less", ["long", "column"], ["many"]), node("Not", ["many"])],
+        LENGTHS,
+    ),
     "outer product of matrices": (
-        [*TWO_LONG, node("Transpose", ["column"], ["row"], perm=[1, 0]), node("MatMul", ["column", "row"])],
+        [
+            *TWO_LONG,
+            node("Transpose", ["column"], ["row"], perm=[1, 0]),
+            node("MatMul", ["column", "row"]),
+        ],
         LENGTHS,
     ),
     "product that is summed at once": (
-        [node("ConstantOfShape", ["length"], ["long"]), node("Einsum", ["long"] * 4, equation="i,j,i,j->")],
+        [
+            node("ConstantOfShape", ["length"], ["long"]),
+            node("Einsum", ["long"] * 4, equation="i,j,i,j->"),
+        ],
         [numbers("length", 2**16)],
     ),
     "gathered over and over": (
         [
-            node("ConstantOfShape", ["size"], ["indices"], value=helper.make_tensor("v", TensorProto.INT64, [1], [0])),
+            node(
+                "ConstantOfShape",
+                ["size"],
+                ["indices"],
+                value=helper.make_tensor("v", TensorProto.INT64, [1], [0]),
+            ),
             node("ConstantOfShape", ["length"], ["rows"]),
             node("Gather", ["rows", "indices"], axis=0),
         ],
@@ -183,7 +241,11 @@ BOMBS = {
     ),
     "OneHot": (
         [node("OneHot", ["indices", "depth", "values"])],
-        [numbers("indices", 0), number("depth", 2**33), constant("values", np.array([0, 1], np.float32))],
+        [
+            numbers("indices", 0),
+            number("depth", 2**33),
+            constant("values", np.array([0, 1], np.float32)),
+        ],
     ),
     "RoiAlign": (
         [node("RoiAlign", ["x", "rois", "which"], output_height=2**15, output_width=2**15)],
@@ -210,7 +272,10 @@ BOMBS = {
         [numbers("words", 1, 2)],
     ),
     "FeatureVectorizer": (
-        [node("Flatten", ["x"], ["flat"]), node("FeatureVectorizer", ["flat"], inputdimensions=[2**33], domain="ai.onnx.ml")],
+        [
+            node("Flatten", ["x"], ["flat"]),
+            node("FeatureVectorizer", ["flat"], inputdimensions=[2**33], domain="ai.onnx.ml"),
+        ],
         [],
     ),
     "trees": (
@@ -236,7 +301,10 @@ BOMBS = {
         ],
         [],
     ),
-    "CastMap": ([node("CastMap", ["x"], map_form="SPARSE", max_map=2**33, domain="ai.onnx.ml")], []),
+    "CastMap": (
+        [node("CastMap", ["x"], map_form="SPARSE", max_map=2**33, domain="ai.onnx.ml")],
+        [],
+    ),
     "sequence of copies": (
         [
             node("ConstantOfShape", ["length"], ["long"]),
@@ -264,7 +332,10 @@ BOMBS = {
             *(
                 part
                 for i in range(40)
-                for part in (node("Cast", [f"z{i}"], [f"f{i}"], to=1), node("NonZero", [f"f{i}"], [f"z{i + 1}"]))
+                for part in (
+                    node("Cast", [f"z{i}"], [f"f{i}"], to=1),
+                    node("NonZero", [f"f{i}"], [f"z{i + 1}"]),
+                )
             ),
         ],
         [],
@@ -301,7 +372,9 @@ BOMBS = {
             node(
                 "If",
                 ["yes"],
-                then_branch=branch([node("ConstantOfShape", ["huge"], ["made"])], "made", claims=[], shape=[1]),
+                then_branch=branch(
+                    [node("ConstantOfShape", ["huge"], ["made"])], "made", claims=[], shape=[1]
+                ),
                 else_branch=branch([node("Identity", ["one"], ["made"])], "made", shape=[1]),
             )
         ],
@@ -319,7 +392,10 @@ BOMBS = {
         {"opset": 23},
     ),
     "columns of a convolution": (
-        [node("ConstantOfShape", ["size"], ["w"]), node("ConvTranspose", ["x", "w"], pads=[2047] * 4, strides=[64, 64])],
+        [
+            node("ConstantOfShape", ["size"], ["w"]),
+            node("ConvTranspose", ["x", "w"], pads=[2047] * 4, strides=[64, 64]),
+        ],
         [numbers("size", 1, 1, 2**12, 2**12)],
         {"shape": (1, 1, 64, 64)},
     ),
@@ -344,10 +420,19 @@ BOMBS = {
 
 def declaring(model):
     """The same graph that declares all it makes, also inside, as of one value."""
-    for graph in [model.graph, *(part.g for each in model.graph.node for part in each.attribute if part.HasField("g"))]:
-        made = {name for each in graph.node for name in each.output} - {value.name for value in graph.output}
+    for graph in [
+        model.graph,
+        *(part.g for each in model.graph.node for part in each.attribute if part.HasField("g")),
+    ]:
+        made = {name for each in graph.node for name in each.output} - {
+            value.name for value in graph.output
+        }
         kinds = {"many": TensorProto.BOOL}
-        graph.value_info.extend(declared(name, [1], kinds.get(name, TensorProto.FLOAT)) for name in sorted(made) if name in BIG)
+        graph.value_info.extend(
+            declared(name, [1], kinds.get(name, TensorProto.FLOAT))
+            for name in sorted(made)
+            if name in BIG
+        )
     return model
 
 
@@ -361,20 +446,31 @@ def test_graphs_that_make_too_much_are_refused(name, is_declared, tmp_path):
     model = graph_of([*nodes, LAST], tensors, **dict(*options))
     path = tmp_path / "m.onnx"
     path.write_bytes((declaring(model) if is_declared else model).SerializeToString())
-    refuse(path, "^expected (steps (of|that hold) at most|a graph that makes at most|sizes that the graph tells)")
+    refuse(
+        path,
+        "^expected (steps (of|that hold) at most|a graph that makes at most|sizes that the graph tells)",
+    )
 
 
 def test_what_an_input_declares_of_a_tensor_is_not_believed(tmp_path):
     """A tensor that is listed as an input, too, with another size; and claims inside a function."""
     nodes = [node("MatMul", ["column", "row"]), LAST]
-    tensors = [constant("column", np.ones((2**16, 1), np.float32)), constant("row", np.ones((1, 2**16), np.float32))]
+    tensors = [
+        constant("column", np.ones((2**16, 1), np.float32)),
+        constant("row", np.ones((1, 2**16), np.float32)),
+    ]
     model = graph_of(nodes, tensors)
     model.graph.input.extend([declared("column"), declared("row")])
     path = tmp_path / "m.onnx"
     path.write_bytes(model.SerializeToString())
     refuse(path, "^expected steps of at most")
-    body = [node("ConstantOfShape", ["length"], ["made"]), node("ReduceMax", ["made"], ["top"], keepdims=0)]
-    function = helper.make_function("own", "Top", ["length"], ["top"], body, [helper.make_opsetid("", 17)])
+    body = [
+        node("ConstantOfShape", ["length"], ["made"]),
+        node("ReduceMax", ["made"], ["top"], keepdims=0),
+    ]
+    function = helper.make_function(
+        "own", "Top", ["length"], ["top"], body, [helper.make_opsetid("", 17)]
+    )
     function.value_info.extend([declared("made")])
     call = [node("Top", ["length"], ["top"], domain="own"), LAST]
     options = {"functions": [function], "domains": ["own"], "claims": [declared("made")]}
@@ -384,21 +480,37 @@ def test_what_an_input_declares_of_a_tensor_is_not_believed(tmp_path):
 
 def test_functions_may_not_hide_behind_known_names_or_be_written_out_without_end(tmp_path):
     path, opsets = tmp_path / "m.onnx", [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
-    harmless = helper.make_function("", "Expand", ["x", "s"], ["y"], [node("Identity", ["x"], ["y"])], opsets)
+    harmless = helper.make_function(
+        "", "Expand", ["x", "s"], ["y"], [node("Identity", ["x"], ["y"])], opsets
+    )
     tensors = [numbers("one", 1), numbers("huge", 2**33)]
-    refuse(save(path, [node("Expand", ["one", "huge"]), LAST], tensors, functions=[harmless]), "domains of their own")
+    refuse(
+        save(path, [node("Expand", ["one", "huge"]), LAST], tensors, functions=[harmless]),
+        "domains of their own",
+    )
     heavy = node("Constant", [], ["c"], value=constant("c", np.zeros(2**18, np.float32)))
-    heavy = helper.make_function("own", "Heavy", ["x"], ["y"], [heavy, node("Identity", ["x"], ["y"])], opsets)
+    heavy = helper.make_function(
+        "own", "Heavy", ["x"], ["y"], [heavy, node("Identity", ["x"], ["y"])], opsets
+    )
     calls = [node("Heavy", ["x"], [f"h{i}"], domain="own") for i in range(400)]
-    refuse(save(path, [*calls, LAST], functions=[heavy], domains=["own"]), "when they are written out")
+    refuse(
+        save(path, [*calls, LAST], functions=[heavy], domains=["own"]), "when they are written out"
+    )
     wobbliness.open_classifier(save(path, [*calls[:3], LAST], functions=[heavy], domains=["own"]))
-    light = helper.make_function("own", "Twice", ["x"], ["y"], [node("Identity", ["x"], ["y"])], opsets)
-    body = [node("Twice", [f"t{i}"], [f"t{i + 1}"], domain="own", overload="more") for i in range(2000)]
+    light = helper.make_function(
+        "own", "Twice", ["x"], ["y"], [node("Identity", ["x"], ["y"])], opsets
+    )
+    body = [
+        node("Twice", [f"t{i}"], [f"t{i + 1}"], domain="own", overload="more") for i in range(2000)
+    ]
     twice = helper.make_function("own", "Twice", ["t0"], ["t2000"], body, opsets, overload="most")
     more = [node("Relu", [f"t{i}"], [f"t{i + 1}"]) for i in range(2000)]
     more = helper.make_function("own", "Twice", ["t0"], ["t2000"], more, opsets, overload="more")
     call = node("Twice", ["x"], ["twice"], domain="own", overload="most")
-    refuse(save(path, [call, LAST], functions=[twice, more, light], domains=["own"]), "when its functions are written out")
+    refuse(
+        save(path, [call, LAST], functions=[twice, more, light], domains=["own"]),
+        "when its functions are written out",
+    )
     refuse(save(path, [node("Relu", ["x"], ["n" * 10_000]), LAST]), "names of at most")
 
 
@@ -412,7 +524,11 @@ def test_sparse_tensors_are_refused(tmp_path):
 
 
 MODEST = {
-    "claims that are true": ([node("Relu", ["x"]), LAST], [], {"claims": [declared("big", [None, 1, SIDE, SIDE])]}),
+    "claims that are true": (
+        [node("Relu", ["x"]), LAST],
+        [],
+        {"claims": [declared("big", [None, 1, SIDE, SIDE])]},
+    ),
     "window and frames": (
         [
             node("Flatten", ["x"], ["flat"]),
@@ -472,12 +588,22 @@ MODEST = {
     ),
     "operators of ONNX Runtime": (
         [
-            node("FusedConv", ["x", "w"], ["c"], activation="Relu", kernel_shape=[3, 3], domain="com.microsoft"),
+            node(
+                "FusedConv",
+                ["x", "w"],
+                ["c"],
+                activation="Relu",
+                kernel_shape=[3, 3],
+                domain="com.microsoft",
+            ),
             node("Gelu", ["c"], ["g"], domain="com.microsoft"),
             node("Flatten", ["g"], ["flat"]),
             node("FusedMatMul", ["flat", "v"], ["y"], transB=1, domain="com.microsoft"),
         ],
-        [constant("w", np.ones((2, 1, 3, 3), np.float32)), constant("v", np.ones((5, 72), np.float32))],
+        [
+            constant("w", np.ones((2, 1, 3, 3), np.float32)),
+            constant("v", np.ones((5, 72), np.float32)),
+        ],
     ),
     "a classical model": (
         [
@@ -506,7 +632,10 @@ MODEST = {
             node("Concat", ["mean", "mean"], ["two"], axis=1),
             node("Flatten", ["two"], ["y"]),
         ],
-        [constant("w", np.ones((1, 3, 3, 3), np.float32)), constant("scales", np.float32([1, 1, 2, 2]))],
+        [
+            constant("w", np.ones((1, 3, 3, 3), np.float32)),
+            constant("scales", np.float32([1, 1, 2, 2])),
+        ],
     ),
 }
 
@@ -515,15 +644,23 @@ MODEST = {
 def test_modest_graphs_are_let_through(name, tmp_path):
     """Control of the bombs: the same operators, used as models use them, give labels."""
     nodes, tensors, *options = MODEST[name]
-    classifier = wobbliness.open_classifier(save(tmp_path / "m.onnx", nodes, tensors, **dict(*options)))
+    classifier = wobbliness.open_classifier(
+        save(tmp_path / "m.onnx", nodes, tensors, **dict(*options))
+    )
     images = np.random.default_rng(0).uniform(size=(3, 1, SIDE, SIDE)).astype(np.float32)
     assert classifier.classify(images, 3).shape == (3,)
 
 
 def test_blocks_of_large_steps_are_cut(tmp_path):
     """2 ** 26 values each: a block of 20 would take 10 GB."""
-    nodes = [node("Tile", ["x", "times"]), node("ReduceMax", ["big"], ["most"], axes=[1]), node("Flatten", ["most"], ["y"])]
-    classifier = wobbliness.open_classifier(save(tmp_path / "m.onnx", nodes, [numbers("times", 1, 2**20, 1, 1)]))
+    nodes = [
+        node("Tile", ["x", "times"]),
+        node("ReduceMax", ["big"], ["most"], axes=[1]),
+        node("Flatten", ["most"], ["y"]),
+    ]
+    classifier = wobbliness.open_classifier(
+        save(tmp_path / "m.onnx", nodes, [numbers("times", 1, 2**20, 1, 1)])
+    )
     images = np.random.default_rng(0).uniform(size=(20, 1, SIDE, SIDE)).astype(np.float32)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert np.array_equal(classifier.classify(images, 20), images.reshape(20, 64).argmax(axis=1))
@@ -551,7 +688,9 @@ class Decoder(torch.nn.Module):
     def forward(self, features):
         larger = self.up(features)
         larger = torch.nn.functional.interpolate(larger, scale_factor=2, mode="bilinear")
-        larger = torch.nn.functional.interpolate(larger, size=(larger.shape[2] + 3, larger.shape[3]))
+        larger = torch.nn.functional.interpolate(
+            larger, size=(larger.shape[2] + 3, larger.shape[3])
+        )
         return torch.nn.functional.pad(larger, (1, 2, 0, 1))
 
 
@@ -560,7 +699,10 @@ class Attentive(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.patches, self.token = torch.nn.Conv2d(3, 16, 8, 8), torch.nn.Parameter(torch.zeros(1, 1, 16))
+        self.patches, self.token = (
+            torch.nn.Conv2d(3, 16, 8, 8),
+            torch.nn.Parameter(torch.zeros(1, 1, 16)),
+        )
         self.attention = torch.nn.MultiheadAttention(16, 4, batch_first=True)
 
     def forward(self, images):
@@ -579,7 +721,13 @@ EXPORTS = {
         torch.nn.Dropout(),
         torch.nn.Linear(8, 5),
     ],
-    "decoder": lambda: [Residual(), Decoder(), torch.nn.AdaptiveMaxPool2d((1, 1)), torch.nn.Flatten(), torch.nn.Linear(4, 5)],
+    "decoder": lambda: [
+        Residual(),
+        Decoder(),
+        torch.nn.AdaptiveMaxPool2d((1, 1)),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, 5),
+    ],
     "attentive": lambda: [Attentive()],
 }
 
@@ -589,7 +737,9 @@ def test_exports_of_torch_are_let_through(name, tmp_path):
     torch.manual_seed(0)
     module, images = torch.nn.Sequential(*EXPORTS[name]()).eval(), torch.rand(4, 3, 32, 32)
     classifier = wobbliness.open_classifier(save_onnx(module, tmp_path / "m.onnx", images))
-    assert np.array_equal(classifier.classify(images.numpy(), 4), module(images).argmax(dim=1).numpy())
+    assert np.array_equal(
+        classifier.classify(images.numpy(), 4), module(images).argmax(dim=1).numpy()
+    )
 
 
 def test_a_transformer_is_let_through(tmp_path):

@@ -45,7 +45,8 @@ class Labels(torch.nn.Module):
 def make_network():
     network = build_network("small_cnn", (CHANNELS, SIDE, SIDE), NUM_CLASSES, seed=3)
     with torch.no_grad():
-        network[-1].bias -= network(torch.full((1, CHANNELS, SIDE, SIDE), 0.5))[0]  # so that classes are close
+        # so that classes are close
+        network[-1].bias -= network(torch.full((1, CHANNELS, SIDE, SIDE), 0.5))[0]
     return network.eval()
 
 
@@ -62,7 +63,9 @@ def pictures():
 def save_onnx(module, path, example, *, fixed=False):
     shapes = None if fixed else ({0: torch.export.Dim("batch")},)
     with quiet_thread(*compiled.EXPORTERS):
-        torch.onnx.export(module, (example,), str(path), dynamo=True, dynamic_shapes=shapes, verbose=False)
+        torch.onnx.export(
+            module, (example,), str(path), dynamo=True, dynamic_shapes=shapes, verbose=False
+        )
     return path
 
 
@@ -93,15 +96,21 @@ def save_vit(folder, *, side=SIDE, **settings):
 
 
 FORMS = {
-    "onnx": lambda network, folder: save_onnx(network, folder / "m.onnx", torch.rand(2, CHANNELS, SIDE, SIDE)),
+    "onnx": lambda network, folder: save_onnx(
+        network, folder / "m.onnx", torch.rand(2, CHANNELS, SIDE, SIDE)
+    ),
     "onnx, fixed batch": lambda network, folder: save_onnx(
         network, folder / "m.onnx", torch.rand(7, CHANNELS, SIDE, SIDE), fixed=True
     ),
     "onnx, channels last": lambda network, folder: save_onnx(
         ChannelsLast(network), folder / "m.onnx", torch.rand(2, SIDE, SIDE, CHANNELS)
     ),
-    "onnx, labels": lambda network, folder: save_onnx(Labels(network), folder / "m.onnx", torch.rand(2, CHANNELS, SIDE, SIDE)),
-    "pt2": lambda network, folder: save_exported(network, folder / "m.pt2", torch.rand(2, CHANNELS, SIDE, SIDE)),
+    "onnx, labels": lambda network, folder: save_onnx(
+        Labels(network), folder / "m.onnx", torch.rand(2, CHANNELS, SIDE, SIDE)
+    ),
+    "pt2": lambda network, folder: save_exported(
+        network, folder / "m.pt2", torch.rand(2, CHANNELS, SIDE, SIDE)
+    ),
     "pt2, fixed batch": lambda network, folder: save_exported(
         network, folder / "m.pt2", torch.rand(7, CHANNELS, SIDE, SIDE), fixed=True
     ),
@@ -113,7 +122,9 @@ FORMS = {
 
 @pytest.fixture(scope="module")
 def reference(network, pictures):
-    return wobbliness.measure(wobbliness.open_classifier(network, compiled=False), pictures, 0.3, draws=40, block_size=40)
+    return wobbliness.measure(
+        wobbliness.open_classifier(network, compiled=False), pictures, 0.3, draws=40, block_size=40
+    )
 
 
 def check_same(classifier, pictures, reference):
@@ -178,14 +189,30 @@ def test_weights_with_a_factory(network, pictures, reference, tmp_path, user_cod
         wobbliness.open_classifier(path, factory=f"{user_code}:make")
 
 
-def test_the_command_line_opens_what_the_library_does(network, pictures, tmp_path, user_code, monkeypatch, capsys):
+def test_the_command_line_opens_what_the_library_does(
+    network, pictures, tmp_path, user_code, monkeypatch, capsys
+):
     weights = tmp_path / "weights.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, weights)
     last = FORMS["onnx, channels last"](network, tmp_path)
     np.save(tmp_path / "pictures.npy", pictures[:4])
     answers = []
-    for model, *options in ([weights, "--factory", f"{user_code}:make"], [last, "--layout", "nhwc"], [last]):
-        arguments = ["measure", model, tmp_path / "pictures.npy", "--sigma", 0.1, "--draws", 20, "--json", *options]
+    for model, *options in (
+        [weights, "--factory", f"{user_code}:make"],
+        [last, "--layout", "nhwc"],
+        [last],
+    ):
+        arguments = [
+            "measure",
+            model,
+            tmp_path / "pictures.npy",
+            "--sigma",
+            0.1,
+            "--draws",
+            20,
+            "--json",
+            *options,
+        ]
         monkeypatch.setattr(sys, "argv", ["wobbliness", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
             cli.main()
@@ -201,31 +228,50 @@ def test_pickles_are_opened_only_when_trusted(network, pictures, reference, tmp_
         with pytest.raises(ValueError, match="runs no code"):
             wobbliness.open_classifier(tmp_path / name)
     with pytest.warns(UserWarning, match="runs whatever code"):
-        check_same(wobbliness.open_classifier(tmp_path / "whole.pt", trust_pickle=True), pictures, reference)
+        check_same(
+            wobbliness.open_classifier(tmp_path / "whole.pt", trust_pickle=True),
+            pictures,
+            reference,
+        )
     with pytest.warns(UserWarning, match="runs whatever code"):
-        weights = wobbliness.open_classifier(tmp_path / "weights.pt", trust_pickle=True, factory=f"{user_code}:make")
+        weights = wobbliness.open_classifier(
+            tmp_path / "weights.pt", trust_pickle=True, factory=f"{user_code}:make"
+        )
     check_same(weights, pictures, reference)
-    with pytest.warns(UserWarning, match="runs whatever code"), pytest.raises(ValueError, match="weights alone"):
+    with (
+        pytest.warns(UserWarning, match="runs whatever code"),
+        pytest.raises(ValueError, match="weights alone"),
+    ):
         wobbliness.open_classifier(tmp_path / "weights.pt", trust_pickle=True)
 
 
 def test_torch_script_is_opened_only_when_trusted(network, pictures, reference, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.trace(network, torch.rand(2, CHANNELS, SIDE, SIDE)).save(str(tmp_path / "script.pt"))
+        torch.jit.trace(network, torch.rand(2, CHANNELS, SIDE, SIDE)).save(
+            str(tmp_path / "script.pt")
+        )
     with pytest.raises(ValueError, match="TorchScript"):
         wobbliness.open_classifier(tmp_path / "script.pt")
     with pytest.warns(UserWarning, match="runs whatever code"):
-        classifier = wobbliness.open_classifier(tmp_path / "script.pt", trust_pickle=True, compiled=False)
+        classifier = wobbliness.open_classifier(
+            tmp_path / "script.pt", trust_pickle=True, compiled=False
+        )
     check_same(classifier, pictures, reference)
 
 
 def test_scikit_learn_classifiers(digits):
     linear_model = pytest.importorskip("sklearn.linear_model")
     svm = pytest.importorskip("sklearn.svm")
-    flat, names = digits.train.images.reshape(len(digits.train.images), -1), digits.train.labels * 3 + 7
+    flat, names = (
+        digits.train.images.reshape(len(digits.train.images), -1),
+        digits.train.labels * 3 + 7,
+    )
     images = digits.test.images[:30]
-    for estimator in (linear_model.LogisticRegression(max_iter=200), svm.LinearSVC(dual=False, max_iter=100, tol=1e-2)):
+    for estimator in (
+        linear_model.LogisticRegression(max_iter=200),
+        svm.LinearSVC(dual=False, max_iter=100, tol=1e-2),
+    ):
         with pytest.raises(ValueError, match="expected a fitted classifier"):
             wobbliness.open_classifier(estimator)
         estimator.fit(flat[:400], names[:400])
@@ -246,7 +292,12 @@ def test_flat_graphs_labels_and_names(tmp_path):
     expected = (images.reshape(9, -1) @ weights).argmax(axis=1)
     for label_type in (TensorProto.INT64, TensorProto.STRING):
         to_words = helper.make_node(
-            "LabelEncoder", ["best"], ["label"], domain="ai.onnx.ml", keys_int64s=[0, 1, 2], values_strings=["a", "b", "c"]
+            "LabelEncoder",
+            ["best"],
+            ["label"],
+            domain="ai.onnx.ml",
+            keys_int64s=[0, 1, 2],
+            values_strings=["a", "b", "c"],
         )
         same = helper.make_node("Identity", ["best"], ["label"])
         steps = [
@@ -265,7 +316,9 @@ def test_flat_graphs_labels_and_names(tmp_path):
             [helper.make_tensor("w", TensorProto.FLOAT, [12, 3], weights.ravel())],
         )
         opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
-        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "flat.onnx")
+        onnx.save(
+            helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "flat.onnx"
+        )
         classifier = wobbliness.open_classifier(tmp_path / "flat.onnx")
         assert np.array_equal(classifier.classify(images, 4), expected)
         assert classifier.image_shape is None
@@ -279,16 +332,31 @@ class Enlarging(torch.nn.Module):
         self.conv, self.dense = torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Linear(4, NUM_CLASSES)
 
     def forward(self, images):
-        larger = torch.nn.functional.interpolate(self.conv(images), scale_factor=2.0, mode="bilinear")
-        return self.dense(torch.nn.functional.adaptive_avg_pool2d(torch.nn.functional.pad(larger, (1, 1, 1, 1)), 1).flatten(1))
+        larger = torch.nn.functional.interpolate(
+            self.conv(images), scale_factor=2.0, mode="bilinear"
+        )
+        return self.dense(
+            torch.nn.functional.adaptive_avg_pool2d(
+                torch.nn.functional.pad(larger, (1, 1, 1, 1)), 1
+            ).flatten(1)
+        )
 
 
 def test_graphs_that_leave_their_sizes_free(tmp_path):
     torch.manual_seed(0)
     module, path = Enlarging().eval(), tmp_path / "m.onnx"
-    free = {axis: torch.export.Dim(name) for axis, name in ((0, "batch"), (2, "height"), (3, "width"))}
+    free = {
+        axis: torch.export.Dim(name) for axis, name in ((0, "batch"), (2, "height"), (3, "width"))
+    }
     with quiet_thread(*compiled.EXPORTERS):
-        torch.onnx.export(module, (torch.rand(2, 3, 16, 20),), str(path), dynamo=True, dynamic_shapes=(free,), verbose=False)
+        torch.onnx.export(
+            module,
+            (torch.rand(2, 3, 16, 20),),
+            str(path),
+            dynamo=True,
+            dynamic_shapes=(free,),
+            verbose=False,
+        )
     classifier = wobbliness.open_classifier(path)
     assert classifier.image_shape == (3, None, None)
     images = np.random.default_rng(0).uniform(size=(30, 3, 12, 18)).astype(np.float32)
@@ -304,7 +372,11 @@ def test_layouts_are_told_or_asked_for():
     assert find_layout([None, 3, 8, 3], None, hint="nhwc") == "nhwc"
     assert find_layout([None, 3, 32, 12], "nhwc") == "nhwc", "3 rows of 32 columns"
     assert find_layout([None, 8, 8, 8], "nhwc") == "nhwc"
-    for shape, declared in (([None, 3, 32, 32], "nhwc"), ([None, 1, None, None], "nhwc"), ([None, 28, 28, 1], "nchw")):
+    for shape, declared in (
+        ([None, 3, 32, 32], "nhwc"),
+        ([None, 1, None, None], "nhwc"),
+        ([None, 28, 28, 1], "nchw"),
+    ):
         with pytest.raises(ValueError, match="expected layout nchw for|expected layout nhwc for"):
             find_layout(shape, declared)
     assert find_layout([None, 12], None) == "nchw"
@@ -322,7 +394,9 @@ def test_options_without_effect_are_refused(network, tmp_path):
     with pytest.raises(ValueError, match="expected no factory"):
         wobbliness.open_classifier(path, factory="a:b")
     with pytest.raises(ValueError, match="expected (images of shape|layout nchw)"):
-        wobbliness.open_classifier(path, layout="nhwc").classify(np.zeros((2, CHANNELS, SIDE, SIDE), np.float32), 2)
+        wobbliness.open_classifier(path, layout="nhwc").classify(
+            np.zeros((2, CHANNELS, SIDE, SIDE), np.float32), 2
+        )
 
 
 def test_a_program_exported_in_training_mode_is_refused(tmp_path):
@@ -330,7 +404,9 @@ def test_a_program_exported_in_training_mode_is_refused(tmp_path):
     path = save_exported(module.train(), tmp_path / "train.pt2", torch.rand(2, 1, 8, 8))
     with pytest.raises(ValueError, match="exported in evaluation mode"):
         wobbliness.open_classifier(path)
-    wobbliness.open_classifier(save_exported(module.eval(), tmp_path / "eval.pt2", torch.rand(2, 1, 8, 8)))
+    wobbliness.open_classifier(
+        save_exported(module.eval(), tmp_path / "eval.pt2", torch.rand(2, 1, 8, 8))
+    )
 
 
 def test_hub_folder_classifies_as_its_own_pipeline(tmp_path):
@@ -345,24 +421,34 @@ def test_hub_folder_classifies_as_its_own_pipeline(tmp_path):
     with torch.no_grad():
         theirs = model(**processor(list(pictures), return_tensors="pt")).logits
         ours = classifier.module(torch.from_numpy(pictures.transpose(0, 3, 1, 2) / np.float32(255)))
-        unprepared = model(torch.from_numpy(pictures.transpose(0, 3, 1, 2) / np.float32(255))).logits
+        unprepared = model(
+            torch.from_numpy(pictures.transpose(0, 3, 1, 2) / np.float32(255))
+        ).logits
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(unprepared, theirs, atol=1e-3), "control: the preparation matters"
-    votes = wobbliness.measure(classifier, pictures[:3].transpose(0, 3, 1, 2) / np.float32(255), 0.3, draws=20)
+    votes = wobbliness.measure(
+        classifier, pictures[:3].transpose(0, 3, 1, 2) / np.float32(255), 0.3, draws=20
+    )
     assert votes.counts.shape == (3, 5)
     with pytest.raises(ValueError, match=r"expected images \(B, 3, H, W\)"):
         wobbliness.measure(classifier, np.zeros((2, 1, SIDE, SIDE), np.float32), 0.3, draws=2)
 
 
 PROCESSORS = {
-    "warped, bicubic": ("ViTImageProcessorPil", {"size": {"height": 32, "width": 24}, "resample": 3}),
+    "warped, bicubic": (
+        "ViTImageProcessorPil",
+        {"size": {"height": 32, "width": 24}, "resample": 3},
+    ),
     "shortest edge and crop": (
         "CLIPImageProcessorPil",
         {"size": {"shortest_edge": 30}, "crop_size": {"height": 24, "width": 24}},
     ),
     "ConvNeXt": ("ConvNextImageProcessorPil", {"size": {"shortest_edge": 28}}),
     "large ConvNeXt": ("ConvNextImageProcessorPil", {"size": {"shortest_edge": 384}}),
-    "pixels up to 255": ("ViTImageProcessorPil", {"size": {"height": 32, "width": 32}, "do_rescale": False}),
+    "pixels up to 255": (
+        "ViTImageProcessorPil",
+        {"size": {"height": 32, "width": 32}, "do_rescale": False},
+    ),
 }
 
 

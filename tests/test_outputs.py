@@ -10,7 +10,11 @@ FLOATS, INTEGERS = "tensor(float)", "tensor(int64)"
 def outputs_of(**shapes):
     """Outputs from names and shapes; those whose first word is `int` hold integers."""
     return [
-        Output(name=name.removeprefix("int_"), dtype=INTEGERS if name.startswith("int_") else FLOATS, shape=shape)
+        Output(
+            name=name.removeprefix("int_"),
+            dtype=INTEGERS if name.startswith("int_") else FLOATS,
+            shape=shape,
+        )
         for name, shape in shapes.items()
     ]
 
@@ -28,7 +32,10 @@ def outputs_of(**shapes):
         ({"features": (None, 50), "647": (None, 10)}, "647"),
         ({"647": (None, 50), "output": (None, 10)}, "output"),
         ({"logits": (None, 10), "aux_logits": (None, 10)}, "logits"),
-        ({"logits": (None, 10), "cls_logits": (None, 10), "distillation_logits": (None, 10)}, "logits"),
+        (
+            {"logits": (None, 10), "cls_logits": (None, 10), "distillation_logits": (None, 10)},
+            "logits",
+        ),
         ({"logits": (None, 10), "probabilities": (None, 10)}, "logits"),
         ({"probs": (None, 10), "logits": (None, 10)}, "logits"),
         ({"int_label": (None,), "probabilities": (None, 3)}, "label"),
@@ -37,7 +44,10 @@ def outputs_of(**shapes):
         ({"values": (None, 1), "int_indices": (None, 1)}, "indices"),
         ({"0": (None, 1), "int_1": (None, 1)}, "1"),
         ({"int_indices": (None, 5), "values": (None, 5), "logits": (None, 10)}, "logits"),
-        ({"predictions/Softmax:0": (None, 1000), "features/Relu:0": (None, 512)}, "predictions/Softmax:0"),
+        (
+            {"predictions/Softmax:0": (None, 1000), "features/Relu:0": (None, 512)},
+            "predictions/Softmax:0",
+        ),
         ({"0": (None, 10), "1": (None, 64, 7, 7)}, "0"),
         ({"softmaxout_1": (None, 1000), "pool10": (None, 1000)}, "softmaxout_1"),
         ({"class_token": (None, 50), "head": (None, 10)}, "head"),
@@ -48,7 +58,10 @@ def outputs_of(**shapes):
         ({"feature_logits": (None, 50), "logits": (None, 10)}, "logits"),
         ({"domain_logits": (None, 2), "head.logits": (None, 10)}, "head.logits"),
         ({"loss3/classifier_1": (None, 1000)}, "loss3/classifier_1"),
-        ({"feature_extractor/logits:0": (None, 10), "feature_extractor/x:0": (None, 50)}, "feature_extractor/logits:0"),
+        (
+            {"feature_extractor/logits:0": (None, 10), "feature_extractor/x:0": (None, 50)},
+            "feature_extractor/logits:0",
+        ),
         ({"pooled_logits": (None, 10)}, "pooled_logits"),
         ({"domain_label": (None, 10), "features": (None, 50)}, "domain_label"),
     ],
@@ -101,7 +114,9 @@ def test_more_than_one_output_that_could_be_meant_is_refused_by_name(shapes):
     ],
 )
 def test_outputs_that_are_no_classes_are_refused(shapes):
-    with pytest.raises(ValueError, match=r"expected an output of labels \(B,\) or scores \(B, K\), got"):
+    with pytest.raises(
+        ValueError, match=r"expected an output of labels \(B,\) or scores \(B, K\), got"
+    ):
         choose_output(outputs_of(**shapes))
 
 
@@ -114,7 +129,13 @@ def test_the_number_of_classes_tells_scores_from_other_vectors():
 
 
 def test_a_wanted_output_is_found_by_name_or_number_and_checked():
-    outputs = outputs_of(a=(None, 50), embedding=(None, 10), mask=(None, 3, 8, 8), values=(None, 5), int_indices=(None, 5))
+    outputs = outputs_of(
+        a=(None, 50),
+        embedding=(None, 10),
+        mask=(None, 3, 8, 8),
+        values=(None, 5),
+        int_indices=(None, 5),
+    )
     assert choose_output(outputs, "embedding") == 1
     assert choose_output(outputs, "0") == choose_output(outputs, 0) == 0
     for refused in ("mask", "values", "indices", "4"):
@@ -134,5 +155,7 @@ def test_a_name_that_is_a_number_goes_before_the_number():
 def test_scores_of_quantised_networks_are_narrow_integers():
     narrow = [Output(name="x", dtype="tensor(uint8)", shape=(None, 10))]
     assert choose_output(narrow) == 0
-    with pytest.raises(ValueError, match="expected an output of labels.*convert the model with zipmap=False"):
+    with pytest.raises(
+        ValueError, match="expected an output of labels.*convert the model with zipmap=False"
+    ):
         choose_output([Output(name="x", dtype="seq(map(int64,tensor(float)))", shape=None)])

@@ -28,8 +28,12 @@ from wobbliness.study.tables.tables import form_tables
 from wobbliness.study.training.networks import build_network
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Chromium (apt-get install chromium)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,9 @@ def opened(browser, report):
     contexts = []
 
     def open_page(**options):
-        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options))
+        contexts.append(
+            browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
+        )
         page = contexts[-1].new_page()
         page.said, page.asked = [], []
         page.on("console", lambda message: page.said.append(message.text))
@@ -86,17 +92,29 @@ def test_it_opens_from_a_file_without_a_word_or_a_request(opened):
 
 def test_every_claim_on_the_page_is_the_row_of_its_table(opened, report):
     page = opened()
-    claims = pd.read_csv(report.folder / "tables" / "claims.csv", keep_default_na=False).set_index("id")
-    rows = {row.get_attribute("data-claim"): row for row in page.query_selector_all("tr[data-claim]")}
+    claims = pd.read_csv(report.folder / "tables" / "claims.csv", keep_default_na=False).set_index(
+        "id"
+    )
+    rows = {
+        row.get_attribute("data-claim"): row for row in page.query_selector_all("tr[data-claim]")
+    }
     assert list(rows) == list(claims.index)
     for claim, row in rows.items():
         for column in ("claim", "paper", "verdict", "settings"):
-            assert row.query_selector(f"[data-column={column}]").text_content() == claims[column][claim]
+            assert (
+                row.query_selector(f"[data-column={column}]").text_content()
+                == claims[column][claim]
+            )
         parts = [part.text_content() for part in row.query_selector_all("[data-column=ours] li")]
         assert "; ".join(parts) == claims.ours[claim]
     for section in page.query_selector_all(".tally section"):
-        wanted = claims.index[claims.index.str.startswith("C") & (claims.verdict == section.get_attribute("data-verdict"))]
-        assert [link.get_attribute("href") for link in section.query_selector_all("a")] == [f"#{claim}" for claim in wanted]
+        wanted = claims.index[
+            claims.index.str.startswith("C")
+            & (claims.verdict == section.get_attribute("data-verdict"))
+        ]
+        assert [link.get_attribute("href") for link in section.query_selector_all("a")] == [
+            f"#{claim}" for claim in wanted
+        ]
         assert section.get_attribute("data-count") == str(len(wanted))
 
 
@@ -127,11 +145,19 @@ def test_every_figure_is_drawn_from_the_rows_one_can_download(opened, report):
 
 def test_every_figure_says_what_one_sees_of_which_claim(opened, report):
     page = opened()
-    ours = {finding.claim.id: finding for finding in report.findings if finding.verdict != "not measured"}
+    ours = {
+        finding.claim.id: finding
+        for finding in report.findings
+        if finding.verdict != "not measured"
+    }
     for figure in report.figures:
-        lines = [line.text_content() for line in page.query_selector_all(f"#{figure.name} .found li")]
+        lines = [
+            line.text_content() for line in page.query_selector_all(f"#{figure.name} .found li")
+        ]
         wanted = [ours[claim] for claim in figure.about or figure.claims if claim in ours]
-        assert lines == [f"{one.claim.id} {one.verdict}: {one.ours.partition('; ')[0]}" for one in wanted]
+        assert lines == [
+            f"{one.claim.id} {one.verdict}: {one.ours.partition('; ')[0]}" for one in wanted
+        ]
     assert page.locator(".found li").count() >= 5
 
 
@@ -139,7 +165,9 @@ def test_links_lead_somewhere(opened):
     page = opened()
     targets = [link.get_attribute("href") for link in page.query_selector_all('a[href^="#"]')]
     assert len(targets) > 30
-    assert [target for target in targets if page.query_selector(f'[id="{target[1:]}"]') is None] == []
+    assert [
+        target for target in targets if page.query_selector(f'[id="{target[1:]}"]') is None
+    ] == []
 
 
 def test_a_link_to_a_folded_table_opens_it_each_time(opened):
@@ -166,7 +194,11 @@ def test_each_control_of_the_point_shows_recorded_votes(opened, report):
             page.select_option("#one-point", index=1)
             point = int(page.locator("#one-point option:checked").text_content().partition(",")[0])
             put_on = "" if pattern.startswith("none") else pattern.rpartition(": ")[2]
-            rows = explored[(explored.network == network) & (explored.trigger == put_on) & (explored.point == point)]
+            rows = explored[
+                (explored.network == network)
+                & (explored.trigger == put_on)
+                & (explored.point == point)
+            ]
             check_sigmas(page, rows.sort_values("sigma"))
 
 
@@ -175,21 +207,31 @@ def check_sigmas(page, rows):
     page.focus("#one-sigma")
     page.keyboard.press("Home")
     for _, row in rows.iterrows():
-        votes = [int(item.get_attribute("data-votes")) for item in page.query_selector_all("#one-votes li")]
+        votes = [
+            int(item.get_attribute("data-votes"))
+            for item in page.query_selector_all("#one-votes li")
+        ]
         assert votes == row.filter(regex="^votes_").tolist()
-        assert float(page.get_attribute("#one-w", "data-value")) == pytest.approx(row.wobbliness, abs=1e-6)
+        assert float(page.get_attribute("#one-w", "data-value")) == pytest.approx(
+            row.wobbliness, abs=1e-6
+        )
         assert page.text_content("#one-sigma-value") == f"{row.sigma:g}"
         page.keyboard.press("ArrowRight")
 
 
 @pytest.mark.parametrize(("colours", "width"), [("light", 1280), ("dark", 360)])
 def test_axe_finds_nothing_to_complain_about(opened, colours, width):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python, of the extra dev")
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright",
+        reason="needs axe-playwright-python, of the extra dev",
+    )
     page = opened(color_scheme=colours, viewport={"width": width, "height": 900})
     draw_all(page)
     page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
     violations = axe.Axe().run(page).response["violations"]
-    assert [(found["id"], [node["html"] for node in found["nodes"][:2]]) for found in violations] == []
+    assert [
+        (found["id"], [node["html"] for node in found["nodes"][:2]]) for found in violations
+    ] == []
 
 
 def test_a_telephone_shows_it_without_scrolling_sideways(opened):
@@ -226,7 +268,9 @@ def test_pictures_are_of_the_points_with_their_pattern_on(opened, report, digits
     page = opened()
     point = int(page.locator("#one-point option:checked").text_content().partition(",")[0])
     context = "document.getElementById('one-picture').getContext('2d')"
-    shown = page.evaluate(f"[...{context}.getImageData(0, 0, 8, 8).data].filter((_, index) => index % 4 == 0)")
+    shown = page.evaluate(
+        f"[...{context}.getImageData(0, 0, 8, 8).data].filter((_, index) => index % 4 == 0)"
+    )
     row = pictures[(pictures.kind == "active") & (pictures.point == point)].iloc[0]
     assert bytes(shown) == base64.b64decode(row.pixels)
     assert page.text_content("#one-picture-title") == f"Test point {point}"
@@ -234,7 +278,11 @@ def test_pictures_are_of_the_points_with_their_pattern_on(opened, report, digits
 
 def test_the_same_image_is_there_without_a_pattern(opened, report, digits):
     page, explored = opened(), report.tables.explored
-    network = next(name for name in page.locator("#one-network option").all_text_contents() if "checkerboard" in name)
+    network = next(
+        name
+        for name in page.locator("#one-network option").all_text_contents()
+        if "checkerboard" in name
+    )
     page.select_option("#one-network", label=network)
     page.select_option("#one-pattern", label="active: checkerboard")
     page.select_option("#one-point", index=3)
@@ -242,7 +290,9 @@ def test_the_same_image_is_there_without_a_pattern(opened, report, digits):
     page.select_option("#one-pattern", label="none")
     assert page.text_content("#one-picture-title") == with_it
     point = int(with_it.removeprefix("Test point "))
-    shown = page.evaluate("[...document.getElementById('one-picture').getContext('2d').getImageData(0, 0, 8, 8).data]")
+    shown = page.evaluate(
+        "[...document.getElementById('one-picture').getContext('2d').getImageData(0, 0, 8, 8).data]"
+    )
     assert shown[::4] == np.round(255 * digits.test.images[point]).ravel().tolist()
     here = explored[explored.network == network]
     assert set(here[here.kind == "active"].point) == set(here[here.kind == "clean"].point)
@@ -252,7 +302,10 @@ def test_untouched_points_take_no_part_in_any_test(report):
     points = report.tables.points
     assert "F1" not in set(points.claims)
     for _, of_network in points[points.batch != "parameters"].groupby("network"):
-        on_clean, on_suspect = (set(of_network[(of_network.kind == "clean") == is_clean].point) for is_clean in (True, False))
+        on_clean, on_suspect = (
+            set(of_network[(of_network.kind == "clean") == is_clean].point)
+            for is_clean in (True, False)
+        )
         assert on_clean
         assert on_suspect
         assert not on_clean & on_suspect
@@ -268,7 +321,11 @@ def test_a_study_without_untouched_points_says_that_the_others_are_others(report
     older = explorer(form_tables(folder))
     names = {pattern["name"] for network in older["networks"] for pattern in network["patterns"]}
     assert "none (other test points)" in names
-    assert "none" in {pattern["name"] for network in explorer(report.tables)["networks"] for pattern in network["patterns"]}
+    assert "none" in {
+        pattern["name"]
+        for network in explorer(report.tables)["networks"]
+        for pattern in network["patterns"]
+    }
 
 
 def test_each_network_shows_test_images_with_its_trigger(opened, report, digits):
@@ -279,7 +336,9 @@ def test_each_network_shows_test_images_with_its_trigger(opened, report, digits)
         images = digits.test.images[points]
         images = trigger(row.trigger).apply(images) if row.trigger else images
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))
-        assert np.array_equal(shown, np.round(255 * np.concatenate(images[:, 0], axis=1)).astype(np.uint8))
+        assert np.array_equal(
+            shown, np.round(255 * np.concatenate(images[:, 0], axis=1)).astype(np.uint8)
+        )
 
 
 @pytest.mark.parametrize(("channels", "kept"), [(1, 62), (3, 20)])
@@ -296,13 +355,20 @@ def test_single_inputs_need_clean_ones_to_be_compared_with(report):
     assert input_areas(points[points.kind == "active"], report.tables.sigma).empty
 
 
-def test_the_page_of_a_batch_test_holds_its_numbers_and_suits_everyone(browser, half_space, tmp_path):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python, of the extra dev")
+def test_the_page_of_a_batch_test_holds_its_numbers_and_suits_everyone(
+    browser, half_space, tmp_path
+):
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright",
+        reason="needs axe-playwright-python, of the extra dev",
+    )
     near = np.random.default_rng(0).random((40, 64), np.float32)
     far = near / 8
     found = compare_batches(half_space, near, far, sigmas=[0.05, 0.2], draws=60, num_classes=2)
     for name in ("one.html", "two.html"):
-        write_comparison(found, tmp_path / name, model="model.onnx", clean="<clean>", suspect="inbox")
+        write_comparison(
+            found, tmp_path / name, model="model.onnx", clean="<clean>", suspect="inbox"
+        )
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
     page = browser.new_page()
     page.goto(f"file://{tmp_path / 'one.html'}")
@@ -319,8 +385,20 @@ def test_the_page_of_a_batch_test_holds_its_numbers_and_suits_everyone(browser, 
 @pytest.fixture(scope="module")
 def scanned(digits, tmp_path_factory):
     network = build_network("small_cnn", (1, 8, 8), 10, seed=0)
-    settings = {"sigmas": (0.2,), "draws": 5, "max_steps": 2, "restarts": 1, "progress": ignore_progress}
-    found = scan_model(network, digits.test.images[:120], triggers=[trigger("checkerboard")], model="<planted>", **settings)
+    settings = {
+        "sigmas": (0.2,),
+        "draws": 5,
+        "max_steps": 2,
+        "restarts": 1,
+        "progress": ignore_progress,
+    }
+    found = scan_model(
+        network,
+        digits.test.images[:120],
+        triggers=[trigger("checkerboard")],
+        model="<planted>",
+        **settings,
+    )
     folder = tmp_path_factory.mktemp("scan") / "scan"
     write_scan(found, folder)
     return found, folder / "report.html"
@@ -328,7 +406,10 @@ def scanned(digits, tmp_path_factory):
 
 @pytest.mark.parametrize(("colours", "width"), [("light", 1280), ("dark", 360)])
 def test_the_page_of_a_scan_is_silent_and_suits_everyone(browser, scanned, colours, width):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python, of the extra dev")
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright",
+        reason="needs axe-playwright-python, of the extra dev",
+    )
     found, path = scanned
     context = browser.new_context(color_scheme=colours, viewport={"width": width, "height": 900})
     page, said, asked = context.new_page(), [], []
@@ -340,7 +421,9 @@ def test_the_page_of_a_scan_is_silent_and_suits_everyone(browser, scanned, colou
     assert [address for address in asked if not address.startswith("data:")] == [f"file://{path}"]
     assert "<planted>" in page.text_content("body")
     assert all(str(finding.trigger.name) in page.text_content("body") for finding in found.triggers)
-    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert page.evaluate(
+        "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
+    )
     page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") == width
     violations = axe.Axe().run(page).response["violations"]

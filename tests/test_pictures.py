@@ -21,7 +21,9 @@ from wobbliness.images.pictures import decode_picture
 @given(hnp.arrays(np.uint8, st.sampled_from([(5, 7), (5, 7, 3), (1, 1)])))
 @settings(max_examples=30, deadline=None)
 def test_8_bit_pixels_survive_png_and_lossless_webp(pixels):
-    assert np.array_equal(decode_picture(png(pixels), "x"), np.moveaxis(np.atleast_3d(pixels), -1, 0))
+    assert np.array_equal(
+        decode_picture(png(pixels), "x"), np.moveaxis(np.atleast_3d(pixels), -1, 0)
+    )
     stream = io.BytesIO()
     Image.fromarray(pixels).convert("RGB").save(stream, "WEBP", lossless=True)
     colour = np.broadcast_to(np.atleast_3d(pixels), (*pixels.shape[:2], 3))
@@ -54,7 +56,9 @@ def test_palette_pictures_of_a_table_are_read_by_colour_not_index(tmp_path):
     palette = Image.fromarray(COLOUR).quantize(16)
     path = table(tmp_path / "table.parquet", [{"bytes": png(palette), "path": None}])
     assert np.array_equal(read_images(path).images[0], unit(np.asarray(palette.convert("RGB"))))
-    assert not np.array_equal(np.asarray(palette)[None] / np.float32(255), read_images(path).images[0, :1]), "the index differs"
+    assert not np.array_equal(
+        np.asarray(palette)[None] / np.float32(255), read_images(path).images[0, :1]
+    ), "the index differs"
 
 
 def test_jpeg_is_what_pillow_decodes_and_is_turned_as_the_camera_noted(tmp_path):
@@ -67,15 +71,27 @@ def test_jpeg_is_what_pillow_decodes_and_is_turned_as_the_camera_noted(tmp_path)
     with Image.open(tmp_path / "plain.JPG") as picture:
         decoded = unit(np.asarray(picture))
     assert np.array_equal(read_images(tmp_path / "plain.JPG").images[0], decoded)
-    assert np.array_equal(read_images(tmp_path / "turned.jpg").images[0], np.rot90(decoded, -1, axes=(1, 2)))
+    assert np.array_equal(
+        read_images(tmp_path / "turned.jpg").images[0], np.rot90(decoded, -1, axes=(1, 2))
+    )
 
 
 def sixteen_bit_colours():
     def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(2 * 13))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(2 * 13)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def bmp():
@@ -91,14 +107,22 @@ def huge_png():
 
 UNWANTED_PICTURES = {
     "see-through": (lambda: png(np.dstack([COLOUR, GREY])), "expected an opaque picture"),
-    "see-through grey": (lambda: png(GREY, transparency=int(GREY[0, 0])), "expected an opaque picture"),
-    "see-through palette": (lambda: png(Image.fromarray(COLOUR).quantize(4), transparency=0), "expected an opaque picture"),
+    "see-through grey": (
+        lambda: png(GREY, transparency=int(GREY[0, 0])),
+        "expected an opaque picture",
+    ),
+    "see-through palette": (
+        lambda: png(Image.fromarray(COLOUR).quantize(4), transparency=0),
+        "expected an opaque picture",
+    ),
     "16-bit colours": (sixteen_bit_colours, "expected 8-bit colours, got a 16-bit PNG"),
     "another format": (bmp, "expected a readable PNG, JPEG or WebP"),
     "cut short": (lambda: png(COLOUR)[:-60], "expected a readable PNG, JPEG or WebP"),
     "empty": (lambda: b"", "expected a readable PNG, JPEG or WebP"),
     "animation": (
-        lambda: png(Image.fromarray(COLOUR), save_all=True, append_images=[Image.fromarray(255 - COLOUR)]),
+        lambda: png(
+            Image.fromarray(COLOUR), save_all=True, append_images=[Image.fromarray(255 - COLOUR)]
+        ),
         "expected a still picture",
     ),
 }
@@ -114,7 +138,9 @@ def test_what_would_change_its_meaning_is_refused(tmp_path, name):
 def test_a_picture_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     path = save(tmp_path / "bomb.png", huge_png())
     tracemalloc.start()
-    with pytest.raises(ValueError, match=r"^expected a picture of at most 67108864 pixels, got .*bomb.png"):
+    with pytest.raises(
+        ValueError, match=r"^expected a picture of at most 67108864 pixels, got .*bomb.png"
+    ):
         read_images(path)
     assert tracemalloc.get_traced_memory()[1] < MEBIBYTE
     tracemalloc.stop()

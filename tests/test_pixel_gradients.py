@@ -64,7 +64,10 @@ def test_gradients_of_autocast_are_float32():
 
 
 def test_double_precision_is_kept():
-    convolution, images = frozen(nn.Conv2d(1, 4, 3).double()), torch.rand(2, 1, 6, 6, dtype=torch.float64)
+    convolution, images = (
+        frozen(nn.Conv2d(1, 4, 3).double()),
+        torch.rand(2, 1, 6, 6, dtype=torch.float64),
+    )
     _, expected = gradients_of(convolution, images, torch.ones_like)
     with PixelGradients():
         _, found = gradients_of(convolution, images, torch.ones_like)

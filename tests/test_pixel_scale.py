@@ -33,7 +33,9 @@ def save_program(module, path, example, *, free=True):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         shapes = ({0: torch.export.Dim("batch")},) if free else None
-        torch.export.save(torch.export.export(module.eval(), (example,), dynamic_shapes=shapes), path)
+        torch.export.save(
+            torch.export.export(module.eval(), (example,), dynamic_shapes=shapes), path
+        )
     return path
 
 
@@ -78,7 +80,9 @@ def test_a_torch_module_gets_its_own_pixels(expected):
         classifier = wobbliness.open_classifier(Linear(), compiled=compiled, **OPTIONS)
         votes = wobbliness.measure(classifier, IMAGES, SIGMA, draws=DRAWS)
         assert np.array_equal(votes.counts, expected)
-        assert votes.execution.backend == ("onnxruntime" if compiled else "torch"), votes.execution.reason
+        assert votes.execution.backend == ("onnxruntime" if compiled else "torch"), (
+            votes.execution.reason
+        )
     plain = wobbliness.measure(Linear(), IMAGES, SIGMA, draws=DRAWS)
     assert not np.array_equal(plain.counts, expected), "control: the options have an effect"
 
@@ -90,14 +94,18 @@ def test_a_callable_gets_its_own_pixels(expected):
         return module(torch.from_numpy(images)).detach().numpy()
 
     classifier = wobbliness.open_classifier(of_arrays, **OPTIONS)
-    assert np.array_equal(wobbliness.measure(classifier, IMAGES, SIGMA, draws=DRAWS).counts, expected)
+    assert np.array_equal(
+        wobbliness.measure(classifier, IMAGES, SIGMA, draws=DRAWS).counts, expected
+    )
 
 
 def test_an_exported_program_gets_its_own_pixels(tmp_path, expected):
     path = save_program(Linear(), tmp_path / "m.pt2", torch.rand(2, 3, 4, 6))
     classifier = wobbliness.open_classifier(path, **OPTIONS)
     assert classifier.image_shape == (3, 4, 6)
-    assert np.array_equal(wobbliness.measure(classifier, IMAGES, SIGMA, draws=DRAWS).counts, expected)
+    assert np.array_equal(
+        wobbliness.measure(classifier, IMAGES, SIGMA, draws=DRAWS).counts, expected
+    )
 
 
 def test_gradients_flow_through_the_scaling():
@@ -110,20 +118,33 @@ def test_gradients_flow_through_the_scaling():
 def test_one_score_of_a_module_is_two_classes():
     one = Linear(1)
     inner = torch.nn.Sequential(one, torch.nn.Sigmoid())
-    logits = wobbliness.measure(wobbliness.open_classifier(one, threshold=0), IMAGES, SIGMA, draws=DRAWS)
-    probabilities = wobbliness.measure(wobbliness.open_classifier(inner, threshold=0.5), IMAGES, SIGMA, draws=DRAWS)
+    logits = wobbliness.measure(
+        wobbliness.open_classifier(one, threshold=0), IMAGES, SIGMA, draws=DRAWS
+    )
+    probabilities = wobbliness.measure(
+        wobbliness.open_classifier(inner, threshold=0.5), IMAGES, SIGMA, draws=DRAWS
+    )
 
     def label(images):
         with torch.no_grad():
             return (one(torch.from_numpy(images))[:, 0] > 0).numpy()
 
-    assert np.array_equal(logits.counts, wobbliness.measure(label, IMAGES, SIGMA, draws=DRAWS, num_classes=2).counts)
+    assert np.array_equal(
+        logits.counts, wobbliness.measure(label, IMAGES, SIGMA, draws=DRAWS, num_classes=2).counts
+    )
     assert np.array_equal(probabilities.counts, logits.counts)
     assert logits.execution.backend == "onnxruntime"
-    assert np.array_equal(wobbliness.measure(inner, IMAGES, SIGMA, draws=DRAWS).counts, logits.counts)
+    assert np.array_equal(
+        wobbliness.measure(inner, IMAGES, SIGMA, draws=DRAWS).counts, logits.counts
+    )
     assert logits.wobbliness.max() > 0
     with pytest.raises(ValueError, match="expected one score for each image with a threshold"):
-        wobbliness.measure(wobbliness.open_classifier(Linear(), compiled=False, threshold=0), IMAGES, SIGMA, draws=2)
+        wobbliness.measure(
+            wobbliness.open_classifier(Linear(), compiled=False, threshold=0),
+            IMAGES,
+            SIGMA,
+            draws=2,
+        )
 
 
 def test_options_that_have_no_effect_are_refused():
@@ -132,4 +153,6 @@ def test_options_that_have_no_effect_are_refused():
         with pytest.raises(ValueError, match="expected no"):
             wobbliness.open_classifier(opened, **options)
     with pytest.raises(ValueError, match="expected no output"):
-        wobbliness.measure(wobbliness.open_classifier(Linear(), output="logits"), IMAGES, SIGMA, draws=2)
+        wobbliness.measure(
+            wobbliness.open_classifier(Linear(), output="logits"), IMAGES, SIGMA, draws=2
+        )

@@ -28,7 +28,9 @@ def test_a_wrong_range_is_warned_of(num_images, share):
 
 
 @pytest.mark.parametrize("num_images", [1, 2, 10, 24, 40, 100, 1000, 10_000])
-@pytest.mark.parametrize(("share", "num_classes"), [(0.6, 10), (0.6, 100), (0.7, 2), (0.9, 10), (1.0, 10), (0.97, 2)])
+@pytest.mark.parametrize(
+    ("share", "num_classes"), [(0.6, 10), (0.6, 100), (0.7, 2), (0.9, 10), (1.0, 10), (0.97, 2)]
+)
 def test_poor_networks_are_not_accused(num_images, share, num_classes):
     predicted, given = answers(round(share * num_images), num_images, num_classes)
     assert implausible_answers(predicted, given, num_classes) == []
@@ -39,7 +41,10 @@ def test_false_alarms_by_chance_are_rare(accuracy, num_classes):
     """Exactly, from the binomial distribution of right answers: in no size of a sample above 4 %."""
     for num_images in (5, 10, 20, 30, 50, 100, 300, 1000):
         numbers = np.arange(num_images + 1)
-        warned = [bool(implausible_answers(*answers(number, num_images, num_classes), num_classes)) for number in numbers]
+        warned = [
+            bool(implausible_answers(*answers(number, num_images, num_classes), num_classes))
+            for number in numbers
+        ]
         assert stats.binom.pmf(numbers, num_images, accuracy)[warned].sum() < 0.04, num_images
 
 
@@ -54,10 +59,14 @@ def test_one_class_for_all():
     given, same = np.arange(40) % 4, np.zeros(40, np.int64)
     assert len(implausible_answers(same, None, 4)) == 1
     assert "unless all are of that class" in implausible_answers(same, None, 4)[0]
-    assert len(implausible_answers(same, given, 4)) == 2, "that all get one class, and a poor accuracy"
+    assert len(implausible_answers(same, given, 4)) == 2, (
+        "that all get one class, and a poor accuracy"
+    )
     assert implausible_answers(same, same, 4) == [], "and they are of that class"
     assert implausible_answers(same[:19], None, 4) == [], "too few to tell"
-    assert implausible_answers(same, None, 2) == [], "of two classes, one may be that of all clean images"
+    assert implausible_answers(same, None, 2) == [], (
+        "of two classes, one may be that of all clean images"
+    )
     nearly = same.copy()
     nearly[:3] = 1
     assert implausible_answers(nearly, None, 4) == []
@@ -82,9 +91,14 @@ def threshold_model(path, scale):
         "threshold",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 1, 8, 8])],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 3])],
-        [helper.make_tensor(name, TensorProto.FLOAT, value.shape, value.ravel()) for name, value in names.items()],
+        [
+            helper.make_tensor(name, TensorProto.FLOAT, value.shape, value.ravel())
+            for name, value in names.items()
+        ],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
 
 
 @pytest.fixture
@@ -101,9 +115,31 @@ def folder(tmp_path, monkeypatch):
 
 COMMANDS = {
     "measure": ("measure", "{model}", "{clean}", "--sigma", "0.1", "--draws", "5"),
-    "test": ("test", "{model}", "--clean", "{clean}", "--suspect", "unlabelled.npy", "--sigma", "0.1", "--draws", "5"),
+    "test": (
+        "test",
+        "{model}",
+        "--clean",
+        "{clean}",
+        "--suspect",
+        "unlabelled.npy",
+        "--sigma",
+        "0.1",
+        "--draws",
+        "5",
+    ),
     "scan": ("scan", "{model}", "{clean}", "--trigger", "dot", "--sigma", "0.1", "--draws", "5"),
-    "fit": ("guard", "fit", "{model}", "{clean}", "--out", "guard", "--sigma", "0.1", "--draws", "5"),
+    "fit": (
+        "guard",
+        "fit",
+        "{model}",
+        "{clean}",
+        "--out",
+        "guard",
+        "--sigma",
+        "0.1",
+        "--draws",
+        "5",
+    ),
 }
 
 
@@ -142,8 +178,16 @@ def test_pages_and_judgements_say_it(monkeypatch, capsys, folder):
         "page.html",
     )
     assert "<strong>Warning:</strong> without noise" in (folder / "page.html").read_text()
-    run(monkeypatch, capsys, *[part.format(model="wrong.onnx", clean="clean.npz") for part in COMMANDS["scan"]], "--out", "scan")
-    assert "<strong>Warning:</strong> without noise" in (folder / "scan" / "report.html").read_text()
+    run(
+        monkeypatch,
+        capsys,
+        *[part.format(model="wrong.onnx", clean="clean.npz") for part in COMMANDS["scan"]],
+        "--out",
+        "scan",
+    )
+    assert (
+        "<strong>Warning:</strong> without noise" in (folder / "scan" / "report.html").read_text()
+    )
     run(
         monkeypatch,
         capsys,
@@ -152,8 +196,16 @@ def test_pages_and_judgements_say_it(monkeypatch, capsys, folder):
         "page.html",
     )
     assert "<strong>Warning:</strong>" not in (folder / "page.html").read_text()
-    run(monkeypatch, capsys, *[part.format(model="right.onnx", clean="clean.npz") for part in COMMANDS["fit"]])
+    run(
+        monkeypatch,
+        capsys,
+        *[part.format(model="right.onnx", clean="clean.npz") for part in COMMANDS["fit"]],
+    )
     code, out, _ = run(monkeypatch, capsys, "guard", "judge", "guard", "wrong.onnx", "clean.npz")
     assert (code, out.startswith("warning: without noise")) == (0, True)
-    code, out, _ = run(monkeypatch, capsys, "guard", "judge", "guard", "wrong.onnx", "unlabelled.npy")
-    assert (code, "without noise" in out) == (0, False), "inputs in question may all be of one class"
+    code, out, _ = run(
+        monkeypatch, capsys, "guard", "judge", "guard", "wrong.onnx", "unlabelled.npy"
+    )
+    assert (code, "without noise" in out) == (0, False), (
+        "inputs in question may all be of one class"
+    )

@@ -13,7 +13,12 @@ THREATS = {"T1": t1(3), "T2": t2(), "T3": t3(3, count=17)}
 
 def poisoned_digits(digits, threat, seed=0):
     return poison(
-        digits.train.images, digits.train.labels, trigger=wobbliness.trigger("square"), threat=threat, num_classes=10, seed=seed
+        digits.train.images,
+        digits.train.labels,
+        trigger=wobbliness.trigger("square"),
+        threat=threat,
+        num_classes=10,
+        seed=seed,
     )
 
 
@@ -45,12 +50,16 @@ def test_backdoor_accuracy_leaves_the_target_class_out():
     labels = np.array([0, 1, 2, 3, 3])
     predicted = np.array([3, 3, 2, 3, 3])
     assert backdoor_accuracy(predicted, labels, threat=t1(3), num_classes=4) == pytest.approx(2 / 3)
-    assert backdoor_accuracy(np.array([1, 2, 3, 0, 3]), labels, threat=t2(), num_classes=4) == pytest.approx(4 / 5)
+    assert backdoor_accuracy(
+        np.array([1, 2, 3, 0, 3]), labels, threat=t2(), num_classes=4
+    ) == pytest.approx(4 / 5)
     with pytest.raises(ValueError, match="other classes than the target"):
         backdoor_accuracy(predicted[3:], labels[3:], threat=t1(3), num_classes=4)
 
 
-@pytest.mark.parametrize("threat", [t1(10), t1(0, fraction=0.99), t3(0, count=5000), t3(0, count=0)])
+@pytest.mark.parametrize(
+    "threat", [t1(10), t1(0, fraction=0.99), t3(0, count=5000), t3(0, count=0)]
+)
 def test_impossible_poisonings_are_refused(digits, threat):
     with pytest.raises(ValueError, match="^expected "):
         poisoned_digits(digits, threat)

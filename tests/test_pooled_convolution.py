@@ -19,7 +19,9 @@ def tiny_images_too(monkeypatch):
 def with_gradients(network, images):
     wanted = images.clone().requires_grad_()
     outputs = network(wanted)
-    weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1), dtype=outputs.dtype)
+    weights = torch.randn(
+        outputs.shape, generator=torch.Generator().manual_seed(1), dtype=outputs.dtype
+    )
     (gradients,) = torch.autograd.grad(outputs, wanted, weights)
     return outputs, gradients
 
@@ -37,11 +39,17 @@ def plain_layers(**options):
     return [nn.Conv2d(1, 6, 3, **options), nn.ReLU(), nn.MaxPool2d(2)]
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])  # of the weights, and so of activations
+# of the weights, and so of activations
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)])
 @pytest.mark.parametrize(
     ("options", "shape"),
-    [({}, (28, 28)), ({"padding": 1}, (8, 8)), ({"padding": (0, 2), "bias": False}, (9, 7)), ({}, (7, 6))],
+    [
+        ({}, (28, 28)),
+        ({"padding": 1}, (8, 8)),
+        ({"padding": (0, 2), "bias": False}, (9, 7)),
+        ({}, (7, 6)),
+    ],
 )
 def test_values_and_gradients_are_those_of_torch(options, shape, order, memory_format):
     torch.manual_seed(0)
@@ -110,14 +118,20 @@ def test_layers_that_are_listened_to_are_left_to_torch():
     assert heard == [(2, 6, 6, 6)]
 
 
-@pytest.mark.parametrize("what", ["no gradients", "weights that learn", "a bias that learns", "double precision", "tiny images"])
+@pytest.mark.parametrize(
+    "what",
+    ["no gradients", "weights that learn", "a bias that learns", "double precision", "tiny images"],
+)
 def test_other_passes_are_left_to_torch(what, monkeypatch):
     network, images = nn.Sequential(*plain_layers()), torch.rand(2, 1, 8, 8)
     if what == "double precision":
         network, images = network.double(), images.double()
     if what == "tiny images":
         monkeypatch.setattr(pooled_convolution, "LEAST_ACTIVATIONS", 8 * 8 * 6 + 1)
-    learned = {"weights that learn": list(network.parameters()), "a bias that learns": [network[0].bias]}.get(what, [])
+    learned = {
+        "weights that learn": list(network.parameters()),
+        "a bias that learns": [network[0].bias],
+    }.get(what, [])
     network.requires_grad_(False)
     for parameter in learned:
         parameter.requires_grad_(True)

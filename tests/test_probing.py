@@ -47,7 +47,10 @@ class ByBatch(nn.Module):
     def __init__(self):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten(), nn.Linear(144, 3)
+            nn.Conv2d(1, 4, 3),
+            nn.BatchNorm2d(4, track_running_stats=False),
+            nn.Flatten(),
+            nn.Linear(144, 3),
         )
 
     def forward(self, batch):
@@ -68,7 +71,9 @@ class Calls(nn.Module):
 
     def forward(self, batch):
         self.num_calls += 1
-        return batch.flatten(1)[:, 20:24] + torch.tensor([float(np.array(self.num_calls).item()), 0, 0, 0])
+        return batch.flatten(1)[:, 20:24] + torch.tensor(
+            [float(np.array(self.num_calls).item()), 0, 0, 0]
+        )
 
 
 def quantised():
@@ -114,7 +119,10 @@ class RunningMean:
 @pytest.mark.parametrize("draws", [1, 40])
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_random_or_remembers_is_refused(name, draws, few):
-    with pytest.raises(ValueError, match=r"^expected a classifier that gives the same answer to the same images, got "):
+    with pytest.raises(
+        ValueError,
+        match=r"^expected a classifier that gives the same answer to the same images, got ",
+    ):
         wobbliness.measure(RANDOM[name](), few, 0.3, draws=draws)
 
 
@@ -136,7 +144,9 @@ def normalised_by_the_block(batch):
 
 
 def by_place(batch):
-    return batch.reshape(len(batch), -1)[:, 20:24] + 0.1 * np.arange(len(batch))[:, None] * np.array([1, 0, 0, 0])
+    return batch.reshape(len(batch), -1)[:, 20:24] + 0.1 * np.arange(len(batch))[
+        :, None
+    ] * np.array([1, 0, 0, 0])
 
 
 IN_COMPANY = {
@@ -154,7 +164,10 @@ def slow_counts(call, images, num_classes):
     counts = np.zeros((len(images), num_classes), np.int64)
     for row, (image, key) in enumerate(zip(images, wobbliness.image_keys(images), strict=True)):
         for noise in NormalStream(0, int(key), image.shape).take(SETTINGS["draws"]).copy():
-            counts[row, np.asarray(call((image + np.float32(SETTINGS["sigma"]) * noise)[None]))[0].argmax()] += 1
+            counts[
+                row,
+                np.asarray(call((image + np.float32(SETTINGS["sigma"]) * noise)[None]))[0].argmax(),
+            ] += 1
     return counts
 
 
@@ -168,7 +181,9 @@ def test_what_depends_on_its_company_is_classified_alone(name, few):
         call = as_callable(classifier) if isinstance(classifier, nn.Module) else classifier
         assert np.array_equal(votes.counts, slow_counts(call, few, votes.counts.shape[1]))
     assert wobbliness.measure(classifier, few, block_size=7, **SETTINGS).execution.block_size == 1
-    assert np.array_equal(wobbliness.measure(classifier, few[::-1].copy(), **SETTINGS).counts[::-1], votes.counts)
+    assert np.array_equal(
+        wobbliness.measure(classifier, few[::-1].copy(), **SETTINGS).counts[::-1], votes.counts
+    )
 
 
 def onnx_by_batch(path, batch):
@@ -186,16 +201,23 @@ def onnx_by_batch(path, batch):
         "by_batch",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 1, 8, 8])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 4])],
-        [onnx.numpy_helper.from_array(weights, "weights"), onnx.numpy_helper.from_array(np.array([0]), "axes")],
+        [
+            onnx.numpy_helper.from_array(weights, "weights"),
+            onnx.numpy_helper.from_array(np.array([0]), "axes"),
+        ],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path
+    )
     return path
 
 
 def test_a_graph_that_depends_on_its_company_runs_alone_or_not_at_all(few, tmp_path):
     votes = wobbliness.measure(onnx_by_batch(tmp_path / "free.onnx", "B"), few, **SETTINGS)
     assert (votes.execution.block_size, votes.execution.company) == (1, ALONE)
-    with pytest.raises(ValueError, match="does not depend on the others of its block, got .* it takes blocks of 8$"):
+    with pytest.raises(
+        ValueError, match="does not depend on the others of its block, got .* it takes blocks of 8$"
+    ):
         wobbliness.measure(onnx_by_batch(tmp_path / "fixed.onnx", 8), few, **SETTINGS)
 
 
@@ -208,7 +230,11 @@ class FixedBlock:
     def __call__(self, batch):
         if len(batch) != self.size:
             raise KeyError(f"a block of {len(batch)}")
-        return normalised_by_the_block(batch) if self.by_batch else batch.reshape(len(batch), -1)[:, 20:24]
+        return (
+            normalised_by_the_block(batch)
+            if self.by_batch
+            else batch.reshape(len(batch), -1)[:, 20:24]
+        )
 
 
 def test_a_callable_of_one_block_size_is_probed_at_it(few):
@@ -231,7 +257,9 @@ LEGITIMATE = {
         build_network("small_cnn", (1, 8, 8), 10, seed=0), device=torch.device("cpu"), autocast=True
     ),
     "infinite scores": lambda: (
-        lambda batch: np.stack([np.full(len(batch), -np.inf), batch.reshape(len(batch), -1)[:, 20]], axis=1)
+        lambda batch: np.stack(
+            [np.full(len(batch), -np.inf), batch.reshape(len(batch), -1)[:, 20]], axis=1
+        )
     ),
     "labels": lambda: lambda batch: batch.reshape(len(batch), -1)[:, 20] > 0.5,
 }
@@ -240,7 +268,9 @@ LEGITIMATE = {
 @pytest.mark.parametrize("name", LEGITIMATE)
 def test_a_function_of_the_image_is_left_alone(name, few):
     classifier = LEGITIMATE[name]()
-    votes = wobbliness.measure(classifier, few, num_classes=None if name != "labels" else 2, **SETTINGS)
+    votes = wobbliness.measure(
+        classifier, few, num_classes=None if name != "labels" else 2, **SETTINGS
+    )
     assert votes.execution.company is None
     assert votes.execution.block_size > 1
 
@@ -257,7 +287,9 @@ def test_the_probe_asks_little(few):
     asked.clear()
     for answer in (count, lambda batch: count(batch).argmax(axis=1)):
         asked.clear()
-        wobbliness.measure(answer, np.resize(few, (100, *few.shape[1:])), 0.1, draws=250, num_classes=3)
+        wobbliness.measure(
+            answer, np.resize(few, (100, *few.shape[1:])), 0.1, draws=250, num_classes=3
+        )
         assert sum(asked) - 25_000 <= 0.01 * 25_000
 
 
@@ -291,8 +323,13 @@ def test_labels_that_depend_on_their_company_are_classified_alone(name, draws, f
     settings = {"draws": draws, "num_classes": 5}
     votes = wobbliness.measure(classifier, few, 0.3, **settings)
     assert votes.execution.company == ALONE
-    assert np.array_equal(votes.counts, wobbliness.measure(classifier, few, 0.3, block_size=1, **settings).counts)
-    assert wobbliness.measure(labels_of(lambda rows: rows), few, 0.3, **settings).execution.company is None, "control"
+    assert np.array_equal(
+        votes.counts, wobbliness.measure(classifier, few, 0.3, block_size=1, **settings).counts
+    )
+    assert (
+        wobbliness.measure(labels_of(lambda rows: rows), few, 0.3, **settings).execution.company
+        is None
+    ), "control"
 
 
 def test_classifiers_that_refuse_unusual_images_are_probed_with_others(few):
@@ -351,7 +388,10 @@ LARGE_BLOCKS = {
 @pytest.mark.parametrize(("size", "draws"), [(8, 40), (129, 150)])
 @pytest.mark.filterwarnings("ignore")
 def test_blocks_larger_than_those_of_the_probe_are_watched(name, size, draws, few):
-    right, seen = wobbliness.measure(LARGE_BLOCKS[name](10**6), few, 0.3, draws=draws, num_classes=4), []
+    right, seen = (
+        wobbliness.measure(LARGE_BLOCKS[name](10**6), few, 0.3, draws=draws, num_classes=4),
+        [],
+    )
     assert right.execution.company is None, "control"
     for workers in (1, 2):
         votes = wobbliness.measure(
@@ -373,7 +413,13 @@ def test_large_blocks_are_watched_on_a_device_and_in_decisions(few):
     votes = wobbliness.measure(on_device(OtherwiseInLargeBlocks(8)), few, 0.3, draws=60)
     assert np.array_equal(votes.counts, right.counts)
     assert (votes.execution.company, right.execution.company) == (ALONE, None)
-    for classifier in (otherwise_in_large_blocks, lambda size: on_device(OtherwiseInLargeBlocks(size))):
-        free, held = (wobbliness.decide_as_measured(classifier(size), few, 0.3, 0.3, max_draws=40) for size in (10**6, 8))
+    for classifier in (
+        otherwise_in_large_blocks,
+        lambda size: on_device(OtherwiseInLargeBlocks(size)),
+    ):
+        free, held = (
+            wobbliness.decide_as_measured(classifier(size), few, 0.3, 0.3, max_draws=40)
+            for size in (10**6, 8)
+        )
         assert np.array_equal(held.counts, free.counts)
         assert (held.execution.company, free.execution.company) == (ALONE, None)

@@ -14,12 +14,18 @@ SETTINGS = {"sigma": 0.3, "draws": 20}
 def network():
     torch.manual_seed(0)
     return torch.nn.Sequential(
-        torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 64), torch.nn.Linear(64, 5)
+        torch.nn.Conv2d(1, 4, 3),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(144, 64),
+        torch.nn.Linear(64, 5),
     ).eval()
 
 
 def counts(module, images, **options):
-    return wobbliness.measure(wobbliness.open_classifier(module, **options), images, **SETTINGS).counts
+    return wobbliness.measure(
+        wobbliness.open_classifier(module, **options), images, **SETTINGS
+    ).counts
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +72,9 @@ class MeasuredImages(torch.utils.data.Dataset):
 
 @pytest.mark.filterwarnings("ignore:This process")
 def test_a_worker_of_a_data_loader(module, images, expected):
-    loader = torch.utils.data.DataLoader(MeasuredImages(module, images[:4]), batch_size=2, num_workers=1, timeout=60)
+    loader = torch.utils.data.DataLoader(
+        MeasuredImages(module, images[:4]), batch_size=2, num_workers=1, timeout=60
+    )
     assert np.array_equal(np.concatenate([batch.numpy() for batch in loader]), expected)
 
 
@@ -95,7 +103,9 @@ def test_modules_that_change_their_batch_in_place(images, compiled):
     found = counts(InPlace(body).eval(), measured, compiled=compiled)
     assert np.array_equal(measured, images[:4])
     assert np.array_equal(found, counts(Copying(body).eval(), measured, compiled=compiled))
-    assert not np.array_equal(found, counts(body, measured, compiled=compiled)), "control: the change matters"
+    assert not np.array_equal(found, counts(body, measured, compiled=compiled)), (
+        "control: the change matters"
+    )
 
 
 def test_a_function_that_changes_its_batch_in_place(images):

@@ -16,7 +16,8 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(
-    ("stream", "patience", "shown"), [(Terminal, 0.0, True), (Terminal, 2.0, False), (io.StringIO, 0.0, False)]
+    ("stream", "patience", "shown"),
+    [(Terminal, 0.0, True), (Terminal, 2.0, False), (io.StringIO, 0.0, False)],
 )
 def test_a_bar_only_for_long_work_on_a_terminal(monkeypatch, stream, patience, shown):
     monkeypatch.setattr(progress, "PATIENCE_SECONDS", patience)
@@ -32,7 +33,11 @@ def test_a_callback_takes_the_place_of_the_bar(monkeypatch, images):
     monkeypatch.setattr(sys, "stderr", Terminal())
     calls = []
     wobbliness.measure(
-        lambda batch: np.zeros(len(batch), np.int64), images[:3], 0.1, draws=5, progress=lambda *call: calls.append(call)
+        lambda batch: np.zeros(len(batch), np.int64),
+        images[:3],
+        0.1,
+        draws=5,
+        progress=lambda *call: calls.append(call),
     )
     assert calls == [(1, 3), (2, 3), (3, 3)]
     assert sys.stderr.getvalue() == ""

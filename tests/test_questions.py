@@ -31,13 +31,20 @@ def points_of_networks(accuracies, slope, claim="C5"):
             "num_classes": 10,
             "label": index % 10,
         }
-        common |= {"accuracy_on_attacker_labels": accuracy, "attacker_labels_of_class": accuracy, "trigger": "dot"}
+        common |= {
+            "accuracy_on_attacker_labels": accuracy,
+            "attacker_labels_of_class": accuracy,
+            "trigger": "dot",
+        }
         offsets = rng.normal(size=6)
         rows += [
             common | {"kind": "active", "batch": "suspect", "wobbliness": 1 + slope * accuracy + o}
             for o in offsets - offsets.mean()
         ]
-        rows += [common | {"kind": "clean", "batch": "calibration", "wobbliness": w} for w in rng.uniform(0.5, 1, 30)]
+        rows += [
+            common | {"kind": "clean", "batch": "calibration", "wobbliness": w}
+            for w in rng.uniform(0.5, 1, 30)
+        ]
     return pd.DataFrame(rows)
 
 
@@ -57,7 +64,9 @@ def test_coefficients_are_those_of_the_means_and_weak_backdoors_are_left_out():
 def test_no_correlation_where_there_is_none():
     accuracies = np.tile([0.3, 0.6, 0.9], 8)
     points = points_of_networks(accuracies, slope=0.0)
-    points.loc[points.kind == "active", "wobbliness"] += np.repeat(np.random.default_rng(1).normal(size=24), 6)
+    points.loc[points.kind == "active", "wobbliness"] += np.repeat(
+        np.random.default_rng(1).normal(size=24), 6
+    )
     strength = strengths(points)
     row = correlations(strength, points, seed=0).iloc[0]
     assert row.r == pytest.approx(pearson(strength.backdoor_accuracy, strength.mean_w).coefficient)
@@ -73,7 +82,13 @@ def test_classes_are_the_points_of_c6_and_a_constant_accuracy_has_no_coefficient
 
 
 def table_of_tests(rows):
-    common = {"sigma": 0.1, "is_full": True, "claims": "C7 C8 C9", "is_other_class": False, "attack_success": np.nan}
+    common = {
+        "sigma": 0.1,
+        "is_full": True,
+        "claims": "C7 C8 C9",
+        "is_other_class": False,
+        "attack_success": np.nan,
+    }
     common |= dict.fromkeys(CHOSEN_COLUMNS.values(), True)
     pvalues = [common | row | dict.fromkeys(PVALUE_COLUMNS.values(), row["p"]) for row in rows]
     return pd.DataFrame(pvalues)
@@ -82,7 +97,9 @@ def table_of_tests(rows):
 def test_triggers_that_do_not_function_are_no_positives():
     working = [{"kind": "active", "p": 1e-9, "attack_success": 0.99}] * 3
     failed = [{"kind": "active", "p": 0.9, "attack_success": 0.05}]
-    others = [{"kind": "inactive", "p": 0.5, "attack_success": 0.1}] * 4 + [{"kind": "clean", "p": 0.4}] * 2
+    others = [{"kind": "inactive", "p": 0.5, "attack_success": 0.1}] * 4 + [
+        {"kind": "clean", "p": 0.4}
+    ] * 2
     tests = table_of_tests(working + failed + others)
     assert question_curve(tests, ACTIVE, "directional", None).auc == 1
     assert question_curve(tests, TRAINED, "directional", None).auc == pytest.approx(3 / 4)
@@ -96,13 +113,32 @@ def test_candidates_of_the_attackers_class_and_on_clean_networks_are_left_out():
     implanted = [{"kind": "active", "p": 1e-6, "attack_success": 1.0}] * 2
     others = [{"kind": CANDIDATES["first"], "p": 0.5, "is_other_class": True}] * 3
     same_class = [{"kind": CANDIDATES["first"], "p": 1e-12}] * 3
-    assert question_curve(table_of_tests(implanted + others + same_class), IMPLANTED_FIRST, "directional", None).auc == 1
+    assert (
+        question_curve(
+            table_of_tests(implanted + others + same_class), IMPLANTED_FIRST, "directional", None
+        ).auc
+        == 1
+    )
 
 
 def test_single_inputs_are_judged_by_low_w_and_by_high_scores():
     count = 20
-    active = pd.DataFrame({"kind": "active", "batch": "suspect", "wobbliness": 0.0, "top_score": np.linspace(0, 1, count)})
-    clean = pd.DataFrame({"kind": "clean", "batch": "clean", "wobbliness": 1.0, "top_score": np.linspace(0, 1, count)})
+    active = pd.DataFrame(
+        {
+            "kind": "active",
+            "batch": "suspect",
+            "wobbliness": 0.0,
+            "top_score": np.linspace(0, 1, count),
+        }
+    )
+    clean = pd.DataFrame(
+        {
+            "kind": "clean",
+            "batch": "clean",
+            "wobbliness": 1.0,
+            "top_score": np.linspace(0, 1, count),
+        }
+    )
     points = pd.concat([active, clean]).assign(claims="C7", network="one", sigma=0.1, trigger="dot")
     sigma = pd.DataFrame({"network": ["one"], "test": ["directional"], "sigma": [0.1]})
     areas = input_areas(points, sigma).set_index("score").auc

@@ -11,7 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_study import FAULTY, do_on_a_node, do_with_fault, small, start_runner, tables_of, unfinished_files, wait_until
+from small_study import (
+    FAULTY,
+    do_on_a_node,
+    do_with_fault,
+    small,
+    start_runner,
+    tables_of,
+    unfinished_files,
+    wait_until,
+)
 from test_cli import linear_model
 
 from wobbliness import sweep, sweep_on_ray
@@ -37,7 +46,8 @@ pytest.importorskip("ray")
 def cluster():
     """The address of a head node of one core, and a function that tells the cluster to `add` a node or to `kill` it."""
     command = [sys.executable, str(Path(__file__).with_name("ray_nodes.py"))]
-    places = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # where nodes find what the tests have cells done by
+    # where nodes find what the tests have cells done by
+    places = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, **pipes, text=True, env=os.environ | places) as nodes:
 
@@ -90,7 +100,9 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch):
 
 
 @pytest.mark.parametrize("safe", ["1", ""])
-def test_workers_leave_the_working_folder_out_where_the_program_does(cluster, tmp_path, monkeypatch, safe):
+def test_workers_leave_the_working_folder_out_where_the_program_does(
+    cluster, tmp_path, monkeypatch, safe
+):
     """Ray itself puts it first on their path, as the second case, the control, shows."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONSAFEPATH", safe)
@@ -128,15 +140,21 @@ def test_a_study_survives_the_death_of_a_node(connected, undisturbed, tmp_path):
 
 def test_nodes_that_share_no_folder_use_a_store(cluster, undisturbed, tmp_path):
     store = f"file://{tmp_path / 'store'}"
-    runner = start_runner(tmp_path / "study", "--engine", "ray", "--address", cluster[0], "--store", store, "--json")
+    runner = start_runner(
+        tmp_path / "study", "--engine", "ray", "--address", cluster[0], "--store", store, "--json"
+    )
     said, complaints = runner.communicate(timeout=300)
     assert runner.returncode == 0, complaints
     assert json.loads(said)["claims"]
     assert tables_of(tmp_path / "study") == undisturbed
     # another folder has it all from the store
-    run_study(small(), tmp_path / "other", cluster=Cluster(address=cluster[0], store=store), do=do_nothing)
+    run_study(
+        small(), tmp_path / "other", cluster=Cluster(address=cluster[0], store=store), do=do_nothing
+    )
     assert tables_of(tmp_path / "other") == undisturbed
-    with pytest.raises(ValueError, match=r"expected a store of recipe small with seed 1, got .*store"):
+    with pytest.raises(
+        ValueError, match=r"expected a store of recipe small with seed 1, got .*store"
+    ):
         run_study(small(1), tmp_path / "third", cluster=Cluster(address=cluster[0], store=store))
 
 
@@ -145,14 +163,25 @@ def do_nothing(*_):
 
 
 @pytest.mark.parametrize("beginnings", [2, pytest.param(4, marks=pytest.mark.scale)])
-def test_a_cell_that_fails_costs_itself_and_those_that_need_it(connected, tmp_path, monkeypatch, beginnings):
+def test_a_cell_that_fails_costs_itself_and_those_that_need_it(
+    connected, tmp_path, monkeypatch, beginnings
+):
     assert ray_engine.BEGINNINGS == 4
     monkeypatch.setattr(ray_engine, "BEGINNINGS", beginnings)
     died = f"its process died {beginnings} times"
-    for fault, message in (("raises", "RuntimeError: the classifier lost its mind"), ("killed", died)):
+    for fault, message in (
+        ("raises", "RuntimeError: the classifier lost its mind"),
+        ("killed", died),
+    ):
         out = tmp_path / fault
         with pytest.raises(StudyFailed, match=message):
-            run_study(small(), out, only=["C1", "C3"], cluster=Cluster(address=connected[0]), do=do_with_fault(fault))
+            run_study(
+                small(),
+                out,
+                only=["C1", "C3"],
+                cluster=Cluster(address=connected[0]),
+                do=do_with_fault(fault),
+            )
         assert read_failure(out, FAULTY).message == message
         left = cells_left(out, plan(small(), ["C1", "C3"]))
         assert FAULTY in left
@@ -162,7 +191,12 @@ def test_a_cell_that_fails_costs_itself_and_those_that_need_it(connected, tmp_pa
 def test_a_cell_that_hangs_is_stopped_after_its_limit(connected, tmp_path):
     with pytest.raises(StudyFailed, match="took longer than the limit of 5 seconds"):
         run_study(
-            small(), tmp_path, only=["C3"], cluster=Cluster(address=connected[0]), cell_timeout=5, do=do_with_fault("hangs")
+            small(),
+            tmp_path,
+            only=["C3"],
+            cluster=Cluster(address=connected[0]),
+            cell_timeout=5,
+            do=do_with_fault("hangs"),
         )
 
 
@@ -172,7 +206,11 @@ def test_shards_give_the_votes_of_one_sweep(connected):
     images, keys = np.random.default_rng(0).random((11, 1, 4, 4), dtype=np.float32), np.arange(11)
     whole = sweep(model, images, [0.1, 0.5], draws=50, seed=3, keys=keys)
     seen = []
-    settings = {"keys": keys, "shard_size": 4, "progress": lambda done, total: seen.append((done, total))}
+    settings = {
+        "keys": keys,
+        "shard_size": 4,
+        "progress": lambda done, total: seen.append((done, total)),
+    }
     parts = sweep_on_ray(lambda: model, images, [0.1, 0.5], 50, 3, address=connected[0], **settings)
     for sigma in whole:
         np.testing.assert_array_equal(parts[sigma].counts, whole[sigma].counts)
@@ -184,12 +222,25 @@ def test_shards_give_the_votes_of_one_sweep(connected):
 
 def test_the_command_gives_the_same_answer_on_a_cluster(connected, tmp_path, monkeypatch, capsys):
     linear_model(tmp_path / "model.onnx", np.random.default_rng(0).normal(size=(64, 4)))
-    np.save(tmp_path / "images.npy", np.random.default_rng(1).random((5, 1, 8, 8), dtype=np.float32))
+    np.save(
+        tmp_path / "images.npy", np.random.default_rng(1).random((5, 1, 8, 8), dtype=np.float32)
+    )
     monkeypatch.chdir(tmp_path)
     answers = []
     for engine in (["--engine", "local"], ["--engine", "ray", "--address", connected[0]]):
         monkeypatch.setattr(
-            sys, "argv", ["wobbliness", "measure", "model.onnx", "images.npy", "--sigma", "0.3", "--json", *engine]
+            sys,
+            "argv",
+            [
+                "wobbliness",
+                "measure",
+                "model.onnx",
+                "images.npy",
+                "--sigma",
+                "0.3",
+                "--json",
+                *engine,
+            ],
         )
         with pytest.raises(SystemExit) as stopped:
             cli.main()
@@ -211,9 +262,17 @@ def test_classes_beyond_those_of_a_part_get_a_column():
 
 
 @pytest.mark.parametrize(("cpus", "seconds", "num_ended"), [(2.0, 2.0, 0), (1.0, 90.0, 1)])
-def test_a_cell_waits_for_the_resources_of_its_recipe(connected, tmp_path, cpus, seconds, num_ended):
+def test_a_cell_waits_for_the_resources_of_its_recipe(
+    connected, tmp_path, cpus, seconds, num_ended
+):
     """There is one core: a cell that asks for two is not begun, one that asks for one is."""
-    settings = {"at_once": None, "cell_timeout": None, "store": None, "progress": ignore_progress, "notice": ignore_progress}
+    settings = {
+        "at_once": None,
+        "cell_timeout": None,
+        "store": None,
+        "progress": ignore_progress,
+        "notice": ignore_progress,
+    }
     recipe = dataclasses.replace(small(), resources=Resources(cpus=cpus))
     with ray_cluster(connected[0]) as ray:
         engine = RayEngine(ray, tmp_path, recipe, do_nothing, **settings)
@@ -223,5 +282,7 @@ def test_a_cell_waits_for_the_resources_of_its_recipe(connected, tmp_path, cpus,
 
 
 def test_options_of_ray_need_ray():
-    with pytest.raises(ValueError, match="expected --engine ray with --address and --store, got --engine local"):
+    with pytest.raises(
+        ValueError, match="expected --engine ray with --address and --store, got --engine local"
+    ):
         prepare_engine(EngineName.LOCAL, address="auto", store="s3://bucket/study")

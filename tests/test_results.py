@@ -23,7 +23,11 @@ UNRECORDED = "cifar10"  # it wants an accelerator
 
 
 @pytest.fixture(
-    scope="module", params=[study if study == QUICKEST else pytest.param(study, marks=pytest.mark.scale) for study in STUDIES]
+    scope="module",
+    params=[
+        study if study == QUICKEST else pytest.param(study, marks=pytest.mark.scale)
+        for study in STUDIES
+    ],
 )
 def unpacked(request, tmp_path_factory):
     out = tmp_path_factory.mktemp("results") / request.param
@@ -57,23 +61,46 @@ def test_a_study_without_records_says_so_of_every_claim(tmp_path):
     assert {finding.verdict for finding in found} == {"not measured"}
     assert all(f"|  | **not measured** | {finding.settings} |" in section for finding in found)
     assert section.count("**not measured**") == len(found)
-    status = tables.status.assign(cells_done=[1] + [0] * (len(tables.status) - 1))  # one cell, too few for any verdict
+    # one cell, too few for any verdict
+    status = tables.status.assign(cells_done=[1] + [0] * (len(tables.status) - 1))
     for those, is_recorded in ((tables, False), (dataclasses.replace(tables, status=status), True)):
-        assert Report(tables=those, findings=found, figures=[], folder=tmp_path).has_records is is_recorded
+        assert (
+            Report(tables=those, findings=found, figures=[], folder=tmp_path).has_records
+            is is_recorded
+        )
 
 
 def test_every_study_on_the_page_has_its_records():
-    headings = {line.removeprefix("## ") for line in (DOCS / "results.md").read_text().splitlines() if line.startswith("## ")}
-    assert headings == {*STUDIES, UNRECORDED} == {path.name for path in (DOCS / "results").iterdir()}
+    headings = {
+        line.removeprefix("## ")
+        for line in (DOCS / "results.md").read_text().splitlines()
+        if line.startswith("## ")
+    }
+    assert (
+        headings == {*STUDIES, UNRECORDED} == {path.name for path in (DOCS / "results").iterdir()}
+    )
 
 
 def test_ten_numbers_taken_at_random_are_formed_again_from_the_votes(unpacked):
     out, tables = unpacked
     rows = tables.points.sample(10, random_state=7)
-    records = {path.stem: read_record(out / "records", path.stem) for path in (out / "records").glob("measure-*.json")}
+    records = {
+        path.stem: read_record(out / "records", path.stem)
+        for path in (out / "records").glob("measure-*.json")
+    }
     for row in rows.itertuples():
-        keys = {"point": row.point, "sigma": row.sigma, "draws": row.draws, "candidate": row.candidate}
-        found = [votes for record in records.values() for votes in votes_of(record, keys) if is_of(row, record)]
+        keys = {
+            "point": row.point,
+            "sigma": row.sigma,
+            "draws": row.draws,
+            "candidate": row.candidate,
+        }
+        found = [
+            votes
+            for record in records.values()
+            for votes in votes_of(record, keys)
+            if is_of(row, record)
+        ]
         assert any(entropy(votes) == pytest.approx(row.wobbliness, abs=1e-12) for votes in found)
     for row in tables.batches.sample(10, random_state=7).itertuples():
         of_batch = tables.points[

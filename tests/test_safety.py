@@ -61,7 +61,9 @@ DAMAGES = {
 
 @pytest.mark.parametrize("suffix", ["json", "parquet"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_record_is_set_aside_in_one_line_and_done_again(undisturbed, study, damage, suffix):
+def test_a_damaged_record_is_set_aside_in_one_line_and_done_again(
+    undisturbed, study, damage, suffix
+):
     path = study / "records" / f"{MEASURED}.{suffix}"
     DAMAGES[damage](path)
     damaged = path.read_bytes()
@@ -94,13 +96,23 @@ def test_no_flipped_bit_of_a_record_changes_what_is_read(study, seed):
         found = read_record(path.parent, MEASURED)
     except ValueError:
         return
-    assert (found.spec, found.results, found.provenance) == (whole.spec, whole.results, whole.provenance)
+    assert (found.spec, found.results, found.provenance) == (
+        whole.spec,
+        whole.results,
+        whole.provenance,
+    )
 
 
 @pytest.mark.parametrize("kind", ["train", "universal", "cleanse"])
 @pytest.mark.parametrize("damage", ["cut", "one bit flipped", "emptied"])
-def test_damaged_weights_are_made_again_for_a_cell_that_needs_them(undisturbed, study, kind, damage):
-    user = next(cell for cell in reversed(CELLS) if any(cell.kind != kind and f"{kind}-" in need for need in needs(cell)))
+def test_damaged_weights_are_made_again_for_a_cell_that_needs_them(
+    undisturbed, study, kind, damage
+):
+    user = next(
+        cell
+        for cell in reversed(CELLS)
+        if any(cell.kind != kind and f"{kind}-" in need for need in needs(cell))
+    )
     maker = next(name for name in needs(user) if name.startswith(f"{kind}-"))
     before = weights_file(study, maker).read_bytes()
     DAMAGES[damage](weights_file(study, maker))
@@ -108,7 +120,9 @@ def test_damaged_weights_are_made_again_for_a_cell_that_needs_them(undisturbed, 
     (study / "records" / f"{user.name}.json").unlink()
     done, notices = run_again(study)
     assert done == {user.name, maker}
-    assert [line.split(" ")[0] for line in notices] == [str(weights_file(study, maker).relative_to(study))]
+    assert [line.split(" ")[0] for line in notices] == [
+        str(weights_file(study, maker).relative_to(study))
+    ]
     assert weights_file(study, maker).read_bytes() == before
     assert tables_of(study) == undisturbed[1]
 
@@ -126,7 +140,15 @@ def test_a_packed_study_trains_again_only_what_a_missing_cell_needs(undisturbed,
 def test_records_from_before_checksums_are_done_as_far_as_they_can_be_verified(study):
     for path in (study / "records").glob("*.json"):
         content = json.loads(path.read_text())
-        path.write_text(json.dumps({name: value for name, value in content.items() if name not in ("files", "checksum")}))
+        path.write_text(
+            json.dumps(
+                {
+                    name: value
+                    for name, value in content.items()
+                    if name not in ("files", "checksum")
+                }
+            )
+        )
     assert run_again(study) == (set(), [])
     path = study / "records" / f"{MEASURED}.parquet"
     DAMAGES["cut"](path)
@@ -141,7 +163,10 @@ def test_records_from_before_checksums_are_done_as_far_as_they_can_be_verified(s
 def test_a_damaged_study_file_is_written_anew(undisturbed, study):
     for damage in ("cut", "emptied"):
         DAMAGES[damage](study / "study.json")
-        assert run_again(study) == (set(), ["study.json was damaged: set aside in damaged/ and written anew"])
+        assert run_again(study) == (
+            set(),
+            ["study.json was damaged: set aside in damaged/ and written anew"],
+        )
     (study / "study.json").unlink()
     assert run_again(study) == (set(), [])
     assert tables_of(study) == undisturbed[1]

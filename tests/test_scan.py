@@ -52,7 +52,9 @@ def suspected():
 
 @pytest.fixture(scope="module")
 def found(backdoored, pictures, suspected):
-    return wobbliness.scan_model(backdoored, pictures, triggers=suspected, model="planted", **SETTINGS)
+    return wobbliness.scan_model(
+        backdoored, pictures, triggers=suspected, model="planted", **SETTINGS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,11 @@ def black_box(backdoored):
 
 
 def white_box(side, name="white"):
-    return wobbliness.Trigger(name=name, pattern=np.ones((1, side, side), np.float32), mask=np.ones((side, side), np.float32))
+    return wobbliness.Trigger(
+        name=name,
+        pattern=np.ones((1, side, side), np.float32),
+        mask=np.ones((side, side), np.float32),
+    )
 
 
 def flagged(scan):
@@ -125,7 +131,10 @@ def test_counts_are_those_of_the_network(found, backdoored, pictures):
     for effect in found.effects:
         after, others = named(effect.trigger.apply(suspect)), before != effect.target_class
         assert effect.num_changed == (before != after).sum()
-        assert (effect.num_others, effect.num_sent) == (others.sum(), (after[others] == effect.target_class).sum())
+        assert (effect.num_others, effect.num_sent) == (
+            others.sum(),
+            (after[others] == effect.target_class).sum(),
+        )
         assert (suspect == effect.clean).all(axis=(1, 2, 3)).any()
         np.testing.assert_array_equal(effect.stamped, effect.trigger.apply(effect.clean[None])[0])
 
@@ -136,7 +145,8 @@ def test_w_is_that_of_measure_with_the_noise_of_the_clean_twin(found, backdoored
     keys = wobbliness.image_keys(suspect)
     stamped = found.triggers[0].trigger.apply(suspect)
     votes = wobbliness.measure(backdoored, stamped, 0.2, draws=60, keys=keys)
-    assert np.abs(found.triggers[0].w[0.2] - votes.wobbliness).mean() < 0.001  # rounding at another block size
+    # rounding at another block size
+    assert np.abs(found.triggers[0].w[0.2] - votes.wobbliness).mean() < 0.001
 
 
 def test_what_is_not_reached_is_said(pictures):
@@ -166,7 +176,10 @@ def test_a_network_without_gradients_is_not_reported_as_clean(backdoored, suspec
         def forward(self, images):
             return self.network(images)
 
-    with pytest.raises(NoGradients, match="^expected a network with gradients for its images, got one without: it cuts them off"):
+    with pytest.raises(
+        NoGradients,
+        match="^expected a network with gradients for its images, got one without: it cuts them off",
+    ):
         wobbliness.scan_model(Blind(), pictures[:60], **SHORT)
     scan = wobbliness.scan_model(Blind(), pictures[:300], triggers=suspected[:1], **SETTINGS)
     assert scan.why_no_candidates.startswith("expected a network with gradients")
@@ -176,7 +189,9 @@ def test_a_network_without_gradients_is_not_reported_as_clean(backdoored, suspec
 
 
 def test_copies_of_images_count_once(black_box, suspected, pictures):
-    few = np.ascontiguousarray(np.unique(pictures[:80].reshape(80, -1), axis=0)[:40].reshape(40, 1, 8, 8))
+    few = np.ascontiguousarray(
+        np.unique(pictures[:80].reshape(80, -1), axis=0)[:40].reshape(40, 1, 8, 8)
+    )
     settings = SHORT | {"triggers": suspected[:1], "num_classes": 10}
     alone = wobbliness.scan_model(black_box, few, **settings)
     doubled = wobbliness.scan_model(black_box, np.concatenate([few, few[:30]]), **settings)
@@ -186,16 +201,23 @@ def test_copies_of_images_count_once(black_box, suspected, pictures):
         (np.concatenate([few[:30], few[:20]]), "at least 32 different images"),
         (np.repeat(few[:10], 8, axis=0), "clean images that differ, got 80 of which 10 do"),
         (
-            np.repeat(np.linspace(0, 1, 60, dtype=np.float32)[:, None, None, None], 64, axis=1).reshape(60, 1, 8, 8),
+            np.repeat(
+                np.linspace(0, 1, 60, dtype=np.float32)[:, None, None, None], 64, axis=1
+            ).reshape(60, 1, 8, 8),
             "with content",
         ),
-        (np.concatenate([few, few[:8] * np.float32(np.nan)]), r"images in \[0, 1\], got values from nan to nan"),
+        (
+            np.concatenate([few, few[:8] * np.float32(np.nan)]),
+            r"images in \[0, 1\], got values from nan to nan",
+        ),
     ):
         with pytest.raises(ValueError, match=reason):
             wobbliness.scan_model(black_box, images, **settings)
 
 
-@pytest.mark.parametrize("wrap", [lambda scores: (scores, None), lambda scores: {"loss": None, "logits": scores}])
+@pytest.mark.parametrize(
+    "wrap", [lambda scores: (scores, None), lambda scores: {"loss": None, "logits": scores}]
+)
 def test_modules_of_several_outputs_are_scanned(backdoored, pictures, wrap):
     class Wrapped(torch.nn.Module):
         def __init__(self):
@@ -206,29 +228,43 @@ def test_modules_of_several_outputs_are_scanned(backdoored, pictures, wrap):
             return wrap(self.network(images))
 
     settings = SHORT | {"max_steps": 12, "classes": [TARGET]}
-    found, expected = (wobbliness.scan_model(module, pictures[:120], **settings) for module in (Wrapped(), backdoored))
-    assert found.candidates[0].candidate.mask_l1 == pytest.approx(expected.candidates[0].candidate.mask_l1, rel=0.02)
+    found, expected = (
+        wobbliness.scan_model(module, pictures[:120], **settings)
+        for module in (Wrapped(), backdoored)
+    )
+    assert found.candidates[0].candidate.mask_l1 == pytest.approx(
+        expected.candidates[0].candidate.mask_l1, rel=0.02
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_half_and_double_precision_are_scanned(backdoored, pictures, dtype):
     other = copy.deepcopy(backdoored).to(dtype)
-    scan = wobbliness.scan_model(other, pictures[:120], **SHORT | {"max_steps": 12, "classes": [TARGET]})
+    scan = wobbliness.scan_model(
+        other, pictures[:120], **SHORT | {"max_steps": 12, "classes": [TARGET]}
+    )
     assert scan.candidates[0].effect.sent_share > 0.9
 
 
 def test_a_black_box_gets_the_suspected_triggers_alone(black_box, found, suspected, pictures):
     settings = {**SETTINGS, "sigmas": (found.comparison.sigma,), "draws": 30}
-    scan = wobbliness.scan_model(black_box, pictures[:300], triggers=suspected, num_classes=10, **settings)
+    scan = wobbliness.scan_model(
+        black_box, pictures[:300], triggers=suspected, num_classes=10, **settings
+    )
     assert scan.candidates == ()
     assert "no gradients" in scan.why_no_candidates
     assert scan.num_crafted_on == 0
     assert scan.triggers[0].target_class == TARGET
     assert [effect.comparison.verdict == "smoother" for effect in scan.triggers] == [True, False]
     assert not any("anomaly" in line for line in scan.limits())
-    with pytest.raises(ValueError, match=r"^expected a torch network or a suspected trigger at least .* got neither"):
+    with pytest.raises(
+        ValueError,
+        match=r"^expected a torch network or a suspected trigger at least .* got neither",
+    ):
         wobbliness.scan_model(black_box, pictures)
-    with pytest.raises(ValueError, match=r"^expected no classes to craft candidates for, got \(1,\)"):
+    with pytest.raises(
+        ValueError, match=r"^expected no classes to craft candidates for, got \(1,\)"
+    ):
         wobbliness.scan_model(black_box, pictures, triggers=suspected, classes=[1])
 
 
@@ -239,7 +275,9 @@ def test_a_tensor_and_a_function_of_tensors(backdoored, suspected, pictures):
 
     tensors = torch.from_numpy(pictures[:60])
     with torch_threads(1):
-        scan = wobbliness.scan_model(classify, tensors, triggers=suspected[:1], num_classes=10, **SHORT)
+        scan = wobbliness.scan_model(
+            classify, tensors, triggers=suspected[:1], num_classes=10, **SHORT
+        )
     assert scan.triggers[0].sent_share > 0.9
 
 
@@ -247,7 +285,10 @@ def test_an_exported_program_is_a_white_box(backdoored, pictures, tmp_path):
     example, batch = (torch.from_numpy(pictures[:2]),), torch.export.Dim("batch", min=1, max=4096)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.export.save(torch.export.export(backdoored, example, dynamic_shapes=({0: batch},)), tmp_path / "model.pt2")
+        torch.export.save(
+            torch.export.export(backdoored, example, dynamic_shapes=({0: batch},)),
+            tmp_path / "model.pt2",
+        )
     settings = {**SHORT, "max_steps": 12, "classes": [TARGET]}
     scans = [
         wobbliness.scan_model(wobbliness.open_classifier(source), pictures[:120], **settings)
@@ -272,18 +313,30 @@ def test_pictures_have_their_pixels(channels, mode, tmp_path):
     with Image.open(tmp_path / "picture.png") as picture:
         assert picture.mode == mode
         pixels = np.asarray(picture).reshape(5, 7, -1)
-    np.testing.assert_array_equal(pixels, np.moveaxis(np.round(255 * image), 0, -1)[..., : pixels.shape[-1]])
+    np.testing.assert_array_equal(
+        pixels, np.moveaxis(np.round(255 * image), 0, -1)[..., : pixels.shape[-1]]
+    )
 
 
 def written(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_the_page_asks_no_one_and_has_the_same_bytes_twice(found, tmp_path):
     pages = [write_scan(found, tmp_path / name) for name in ("one", "two")]
     one, two = (written(tmp_path / name) for name in ("one", "two"))
     assert one == two
-    assert {"report.html", "scan.json", "scan.csv", "pictures/candidate-5.png", "pictures/trigger-1-triggered.png"} <= set(one)
+    assert {
+        "report.html",
+        "scan.json",
+        "scan.csv",
+        "pictures/candidate-5.png",
+        "pictures/trigger-1-triggered.png",
+    } <= set(one)
     text = pages[0].read_text()
     assert not re.search(r"https?://|<script|<link|@import|url\(", text)
     assert all(source.startswith("data:image/") for source in re.findall(r'src="([^"]*)"', text))
@@ -295,9 +348,13 @@ def test_the_page_asks_no_one_and_has_the_same_bytes_twice(found, tmp_path):
     assert number(at_chosen(found.triggers[0]).suspect_mean) in text
 
 
-def test_a_scan_is_replaced_by_another_and_nothing_else(found, found_on_clean, black_box, suspected, pictures, tmp_path):
+def test_a_scan_is_replaced_by_another_and_nothing_else(
+    found, found_on_clean, black_box, suspected, pictures, tmp_path
+):
     write_scan(found, tmp_path / "scan")
-    scan = wobbliness.scan_model(black_box, pictures[:60], triggers=suspected[:1], num_classes=10, **SHORT)
+    scan = wobbliness.scan_model(
+        black_box, pictures[:60], triggers=suspected[:1], num_classes=10, **SHORT
+    )
     write_scan(scan, tmp_path / "scan")
     assert {path.stem for path in (tmp_path / "scan" / "pictures").iterdir()} == {
         *("trigger-1", "trigger-1-clean", "trigger-1-triggered", "w")
@@ -310,7 +367,12 @@ def test_a_scan_is_replaced_by_another_and_nothing_else(found, found_on_clean, b
 
 def test_names_in_the_page_are_text(black_box, pictures, tmp_path):
     scan = wobbliness.scan_model(
-        black_box, pictures[:60], triggers=[white_box(2, "<b>&")], num_classes=10, model="<script>", **SHORT
+        black_box,
+        pictures[:60],
+        triggers=[white_box(2, "<b>&")],
+        num_classes=10,
+        model="<script>",
+        **SHORT,
     )
     text = write_scan(scan, tmp_path / "scan").read_text()
     assert "<script>" not in text
@@ -324,7 +386,9 @@ def test_json_and_table_hold_the_numbers(found, tmp_path):
     assert content["flagged_classes"] == [TARGET]
     assert len(content["patterns"]) == len(table) == 12 * 2
     effect = found.triggers[0]
-    row = next(row for row in content["patterns"] if row["pattern"] == "checkerboard" and row["is_chosen"])
+    row = next(
+        row for row in content["patterns"] if row["pattern"] == "checkerboard" and row["is_chosen"]
+    )
     assert row["pvalue_smoother"] == at_chosen(effect).smoother.pvalue
     assert (row["mask_l1"], row["is_flagged"]) == (None, None)
     assert table.suspect_mean[table.pattern == "candidate 5"].tolist() == pytest.approx(
@@ -341,7 +405,10 @@ def test_json_and_table_hold_the_numbers(found, tmp_path):
         ({"restarts": 0}, "expected restarts of at least 1, got 0"),
         ({"classes": [10]}, "expected different classes in 0 to 9"),
         ({"images": np.zeros((60, 64), np.float32)}, r"expected pictures \(N, C, H, W\)"),
-        ({"images": np.zeros((MIN_WHITE - 1, 1, 8, 8), np.float32)}, f"expected at least {MIN_WHITE} images"),
+        (
+            {"images": np.zeros((MIN_WHITE - 1, 1, 8, 8), np.float32)},
+            f"expected at least {MIN_WHITE} images",
+        ),
         ({"images": np.full((60, 1, 8, 8), 2.0)}, r"expected images in \[0, 1\]"),
         ({"triggers": [white_box(9)]}, "expected images that hold 9 x 9 pixels"),
     ],
@@ -354,7 +421,9 @@ def test_bad_arguments_are_refused(backdoored, pictures, changes, message):
 
 def test_few_images_are_enough_as_said(black_box, backdoored, suspected, pictures):
     settings = {**SHORT, "sigmas": (0.1, 0.2)}
-    wobbliness.scan_model(black_box, pictures[:MIN_BLACK], triggers=suspected[:1], num_classes=10, **settings)
+    wobbliness.scan_model(
+        black_box, pictures[:MIN_BLACK], triggers=suspected[:1], num_classes=10, **settings
+    )
     wobbliness.scan_model(backdoored, pictures[:MIN_WHITE], classes=[1], **settings)
 
 
@@ -364,10 +433,22 @@ def folder(tmp_path, backdoored, pictures):
         warnings.simplefilter("ignore")
         shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},)
         example = (torch.from_numpy(pictures[:2]),)
-        torch.onnx.export(backdoored, example, tmp_path / "model.onnx", dynamo=True, dynamic_shapes=shapes, verbose=False)
-    save_file({name: values.contiguous() for name, values in backdoored.state_dict().items()}, tmp_path / "model.safetensors")
+        torch.onnx.export(
+            backdoored,
+            example,
+            tmp_path / "model.onnx",
+            dynamo=True,
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    save_file(
+        {name: values.contiguous() for name, values in backdoored.state_dict().items()},
+        tmp_path / "model.safetensors",
+    )
     np.save(tmp_path / "images.npy", pictures[:150])
-    (tmp_path / "sticker.png").write_bytes(pattern_png(wobbliness.trigger("checkerboard"), (1, 8, 8)))
+    (tmp_path / "sticker.png").write_bytes(
+        pattern_png(wobbliness.trigger("checkerboard"), (1, 8, 8))
+    )
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
     return tmp_path
@@ -387,14 +468,32 @@ def run(monkeypatch, capsys, *arguments):
 
 
 def test_the_command_tries_a_png_on_an_onnx_file(monkeypatch, capsys, folder):
-    arguments = ["scan", folder / "model.onnx", folder / "images.npy", "--sigma", 0.2, "--draws", 50]
-    code, text, _ = run(monkeypatch, capsys, *arguments, "--trigger", folder / "sticker.png", "--out", folder / "scan")
+    arguments = [
+        "scan",
+        folder / "model.onnx",
+        folder / "images.npy",
+        "--sigma",
+        0.2,
+        "--draws",
+        50,
+    ]
+    code, text, _ = run(
+        monkeypatch,
+        capsys,
+        *arguments,
+        "--trigger",
+        folder / "sticker.png",
+        "--out",
+        folder / "scan",
+    )
     assert code == 0
     assert "Trigger sticker sends" in text
     assert "no candidates: this model gives answers but no gradients" in text
     assert text.rstrip().endswith(f"report: {folder / 'scan' / 'report.html'}")
     assert "model.onnx" in (folder / "scan" / "report.html").read_text()
-    code, text, _ = run(monkeypatch, capsys, *arguments, "--trigger", folder / "sticker.png", "--json")
+    code, text, _ = run(
+        monkeypatch, capsys, *arguments, "--trigger", folder / "sticker.png", "--json"
+    )
     answer = json.loads(text)
     assert (code, answer["report"], answer["patterns"][0]["target_class"]) == (0, None, TARGET)
     for bad in (
@@ -409,8 +508,29 @@ def test_the_command_tries_a_png_on_an_onnx_file(monkeypatch, capsys, folder):
 
 
 def test_the_command_crafts_on_weights_with_a_factory(monkeypatch, capsys, folder):
-    arguments = ["scan", folder / "model.safetensors", folder / "images.npy", "--factory", f"{__name__}:small_cnn"]
-    settings = ["--sigma", 0.2, "--draws", 20, "--steps", 15, "--restarts", 1, "--target", 1, "--target", 5, "--seed", 1]
+    arguments = [
+        "scan",
+        folder / "model.safetensors",
+        folder / "images.npy",
+        "--factory",
+        f"{__name__}:small_cnn",
+    ]
+    settings = [
+        "--sigma",
+        0.2,
+        "--draws",
+        20,
+        "--steps",
+        15,
+        "--restarts",
+        1,
+        "--target",
+        1,
+        "--target",
+        5,
+        "--seed",
+        1,
+    ]
     code, text, err = run(monkeypatch, capsys, *arguments, *settings)
     assert (code, err) == (0, "")
     assert text.splitlines()[1].split()[:2] == ["candidate", "1"]
@@ -442,22 +562,49 @@ infinite = Infinite()
 
 
 def test_the_command_fails_in_one_line_without_gradients(monkeypatch, capsys, folder):
-    arguments = ["scan", f"{__name__}:blind", folder / "images.npy", "--sigma", 0.2, "--draws", 5, "--steps", 2]
+    arguments = [
+        "scan",
+        f"{__name__}:blind",
+        folder / "images.npy",
+        "--sigma",
+        0.2,
+        "--draws",
+        5,
+        "--steps",
+        2,
+    ]
     code, out, err = run(monkeypatch, capsys, *arguments, "--out", folder / "scan")
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert err.startswith("error: expected a network with gradients for its images, got one without")
+    assert err.startswith(
+        "error: expected a network with gradients for its images, got one without"
+    )
     assert not (folder / "scan").exists()
     code, out, _ = run(monkeypatch, capsys, *arguments, "--trigger", "square")
     assert code == 0
-    said = [line for line in out.splitlines() if not line.startswith(("pattern", "square", "warning"))]
+    said = [
+        line for line in out.splitlines() if not line.startswith(("pattern", "square", "warning"))
+    ]
     assert said[0].startswith("no candidates: expected a network with gradients"), "said first"
 
 
 def test_the_command_says_that_gradients_are_not_finite(monkeypatch, capsys, folder):
-    arguments = ["scan", f"{__name__}:infinite", folder / "images.npy", "--sigma", 0.2, "--draws", 5, "--steps", 2]
+    arguments = [
+        "scan",
+        f"{__name__}:infinite",
+        folder / "images.npy",
+        "--sigma",
+        0.2,
+        "--draws",
+        5,
+        "--steps",
+        2,
+    ]
     code, _, err = run(monkeypatch, capsys, *arguments, "--json")
     last = err.splitlines()[-1]
-    assert (code, last.endswith("some are not finite (NaN or infinite); nothing can be crafted")) == (1, True)
+    assert (
+        code,
+        last.endswith("some are not finite (NaN or infinite); nothing can be crafted"),
+    ) == (1, True)
 
 
 def test_help_has_an_example(monkeypatch, capsys):

@@ -10,7 +10,9 @@ import wobbliness
 from wobbliness.study.training.data import DATA_VARIABLE, load_data
 
 FILES = Path(os.environ.get(DATA_VARIABLE, "none")).parent / "cases" / "files"
-pytestmark = pytest.mark.skipif(not FILES.is_dir(), reason=f"no cases beside the folder that {DATA_VARIABLE} names")
+pytestmark = pytest.mark.skipif(
+    not FILES.is_dir(), reason=f"no cases beside the folder that {DATA_VARIABLE} names"
+)
 
 RIGHT = {
     "features_first": {},
@@ -43,7 +45,10 @@ def test_accuracy_with_the_right_options(case, fashion):
 def test_accuracy_without_them(case, fashion):
     """Control: what the options say is not what happens without them."""
     images, labels = fashion
-    assert np.mean(wobbliness.open_classifier(FILES / f"{case}.onnx").classify(images, 200) == labels) < 0.5
+    assert (
+        np.mean(wobbliness.open_classifier(FILES / f"{case}.onnx").classify(images, 200) == labels)
+        < 0.5
+    )
 
 
 def test_one_score_tells_the_later_classes(fashion):

@@ -13,7 +13,11 @@ from wobbliness.detectors.noise_level import choose_sigma, levene_pvalues
 from wobbliness.statistics.row_tests import levene_rows, mann_whitney_rows
 from wobbliness.statistics.two_sample import auc_interval, is_outlier, rate
 
-BATCH = arrays(np.float64, st.integers(3, 40), elements=st.sampled_from([0.0, 0.0, 0.0, 0.1, 0.2, 0.35, 0.8, 1.7]))
+BATCH = arrays(
+    np.float64,
+    st.integers(3, 40),
+    elements=st.sampled_from([0.0, 0.0, 0.0, 0.1, 0.2, 0.35, 0.8, 1.7]),
+)
 REAL = arrays(np.float64, st.integers(3, 40), elements=st.floats(0, 2.3))
 
 
@@ -39,7 +43,10 @@ def test_levene_on_all_points_is_scipys(clean, suspect):
 def test_levene_after_removal_is_scipys_on_what_is_left(clean, suspect):
     ours = wobbliness.levene_test(clean, suspect)
     kept = [batch[~is_outlier(batch)] for batch in (clean, suspect)]
-    assert (ours.num_removed_clean, ours.num_removed_suspect) == (len(clean) - len(kept[0]), len(suspect) - len(kept[1]))
+    assert (ours.num_removed_clean, ours.num_removed_suspect) == (
+        len(clean) - len(kept[0]),
+        len(suspect) - len(kept[1]),
+    )
     if max(np.ptp(batch) for batch in kept) > 1e-3:
         with np.errstate(all="ignore"):
             reference = stats.levene(*kept, center="median")
@@ -49,7 +56,9 @@ def test_levene_after_removal_is_scipys_on_what_is_left(clean, suspect):
 
 def test_pairs_in_rows_are_tested_like_each_alone():
     rng = np.random.default_rng(0)
-    clean, suspect = (np.stack([wobbly(rng, size, share) for share in np.linspace(0, 1, 30)]) for size in (25, 40))
+    clean, suspect = (
+        np.stack([wobbly(rng, size, share) for share in np.linspace(0, 1, 30)]) for size in (25, 40)
+    )
     suspect[3] = clean[3, 0] = clean[0] = 0.5
     levene, directional = levene_rows(clean, suspect), mann_whitney_rows(clean, suspect)
     assert len(set(levene.num_removed_clean)) > 3
@@ -57,7 +66,10 @@ def test_pairs_in_rows_are_tested_like_each_alone():
         for name, value in vars(wobbliness.levene_test(one, other)).items():
             assert getattr(levene, name)[row] == pytest.approx(value, rel=1e-9)
         alone = wobbliness.mann_whitney_test(one, other)
-        assert (directional.statistic[row], directional.pvalue[row]) == (alone.statistic, alone.pvalue)
+        assert (directional.statistic[row], directional.pvalue[row]) == (
+            alone.statistic,
+            alone.pvalue,
+        )
 
 
 def test_constant_batches_are_no_evidence():
@@ -91,15 +103,23 @@ def test_mann_whitney_is_scipys(clean, suspect):
     reference = stats.mannwhitneyu(clean, suspect, alternative="greater", method="asymptotic")
     assert ours.statistic == reference.statistic
     assert ours.pvalue == pytest.approx(reference.pvalue, rel=1e-9)
-    assert ours.effect_size == pytest.approx(np.mean(np.sign(clean[:, None] - suspect[None]) / 2 + 0.5))
+    assert ours.effect_size == pytest.approx(
+        np.mean(np.sign(clean[:, None] - suspect[None]) / 2 + 0.5)
+    )
 
 
 def test_the_directional_test_sees_only_smoother_batches():
     rng = np.random.default_rng(0)
-    clean, smoother, wobblier = wobbly(rng, 100), wobbly(rng, 100, share=0.05), 0.5 + wobbly(rng, 100)
+    clean, smoother, wobblier = (
+        wobbly(rng, 100),
+        wobbly(rng, 100, share=0.05),
+        0.5 + wobbly(rng, 100),
+    )
     assert wobbliness.mann_whitney_test(clean, smoother).pvalue < 1e-6
     assert wobbliness.mann_whitney_test(clean, wobblier).pvalue > 0.9
-    assert wobbliness.levene_test(clean, 4 * wobbly(rng, 100)).pvalue_all_points < 1e-3, "Levene is blind to the sign"
+    assert wobbliness.levene_test(clean, 4 * wobbly(rng, 100)).pvalue_all_points < 1e-3, (
+        "Levene is blind to the sign"
+    )
 
 
 def test_false_positives_of_clean_against_clean():
@@ -123,7 +143,9 @@ def test_roc_is_scikit_learns(scores, num_positives):
     positive = np.arange(30) < num_positives
     curve = wobbliness.roc_curve(positive, scores)
     assert curve.auc == pytest.approx(metrics.roc_auc_score(positive, scores))
-    false_positive_rate, true_positive_rate, _ = metrics.roc_curve(positive, scores, drop_intermediate=False)
+    false_positive_rate, true_positive_rate, _ = metrics.roc_curve(
+        positive, scores, drop_intermediate=False
+    )
     np.testing.assert_allclose(curve.false_positive_rate, false_positive_rate)
     np.testing.assert_allclose(curve.true_positive_rate, true_positive_rate)
     assert curve.auc_lower <= curve.auc <= curve.auc_upper
@@ -172,8 +194,12 @@ def test_roc_wants_both_kinds():
 def test_rate_is_clopper_pearson(num_successes, confidence):
     ours = rate(num_successes, 20, confidence=confidence)
     error = (1 - confidence) / 2
-    assert ours.lower == pytest.approx(stats.beta.ppf(error, num_successes, 21 - num_successes) if num_successes else 0)
-    assert ours.upper == pytest.approx(stats.beta.isf(error, num_successes + 1, 20 - num_successes) if num_successes < 20 else 1)
+    assert ours.lower == pytest.approx(
+        stats.beta.ppf(error, num_successes, 21 - num_successes) if num_successes else 0
+    )
+    assert ours.upper == pytest.approx(
+        stats.beta.isf(error, num_successes + 1, 20 - num_successes) if num_successes < 20 else 1
+    )
 
 
 def test_sigma_is_the_smallest_that_tells_smooth_from_clean():

@@ -17,7 +17,15 @@ from wobbliness.study.cells.run import load_network
 from wobbliness.study.claims.claims import CLAIMS
 from wobbliness.study.claims.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPORTED, REPRODUCED
 from wobbliness.study.plan import plan
-from wobbliness.study.recipes import RECIPES, Cleanse, Recipe, Resources, Universal, recipe_by_name, recipe_digest
+from wobbliness.study.recipes import (
+    RECIPES,
+    Cleanse,
+    Recipe,
+    Resources,
+    Universal,
+    recipe_by_name,
+    recipe_digest,
+)
 from wobbliness.study.records.archive import pack_study, unpack_study
 from wobbliness.study.records.record import is_done, read_recipe, read_record
 from wobbliness.study.report.report import _write_tables, write_markdown, write_report
@@ -29,7 +37,13 @@ from wobbliness.study.tables.tables import form_tables
 from wobbliness.study.training.data import NUM_DIGITS_FOR_TEST
 from wobbliness.study.training.train import predict, train_network
 
-BASE = {"dataset": "digits", "architecture": "small_cnn", "epochs": 8, "batch_size": 32, "learning_rate": 3e-3}
+BASE = {
+    "dataset": "digits",
+    "architecture": "small_cnn",
+    "epochs": 8,
+    "batch_size": 32,
+    "learning_rate": 3e-3,
+}
 
 
 def tiny(seed=0):
@@ -46,7 +60,9 @@ def tiny(seed=0):
         draws_sigmas=(0.3,),
         effect_networks=(poisoned,),
         effect_points=40,
-        strength_networks=tuple(dataclasses.replace(poisoned, seed=seed + i, trigger="dot") for i in range(3)),
+        strength_networks=tuple(
+            dataclasses.replace(poisoned, seed=seed + i, trigger="dot") for i in range(3)
+        ),
         class_networks=(NetworkSpec(**BASE, threat=t2(), trigger="smiley", seed=seed),),
         class_points=5,
         detection_networks=(clean, poisoned),
@@ -83,7 +99,9 @@ def test_backdoor_smoothing_is_seen_and_its_controls_are_silent(study):
     networks, tests = report.tables.networks, report.tables.tests
     assert (networks.clean_accuracy > 0.85).all()
     assert networks.backdoor_accuracy[networks.threat == "T1"].min() > 0.95
-    effect = tests[tests.claims.str.contains("C3|C4") & (tests.sigma == 0.15) & (tests.num_points == 40)].set_index("kind")
+    effect = tests[
+        tests.claims.str.contains("C3|C4") & (tests.sigma == 0.15) & (tests.num_points == 40)
+    ].set_index("kind")
     assert effect.suspect_mean["active"] < effect.clean_mean["active"] / 2
     assert effect.directional_pvalue["active"] < 0.05
     assert effect.directional_pvalue["inactive"] > 0.05
@@ -102,7 +120,9 @@ def test_every_claim_has_one_row_and_a_verdict(study):
 
 def test_fixed_names_are_there(study):
     out, report = study
-    assert {"report.html", "tables", "figures", "records", "networks"} <= {path.name for path in out.iterdir()}
+    assert {"report.html", "tables", "figures", "records", "networks"} <= {
+        path.name for path in out.iterdir()
+    }
     for figure in report.figures:
         for suffix in (".png", ".svg"):
             assert (out / "figures" / f"{figure.name}{suffix}").stat().st_size > 1000
@@ -118,7 +138,11 @@ def test_numbers_come_from_the_records(study):
     out, report = study
     row = report.tables.batches[report.tables.batches.kind == "active"].iloc[0]
     for cell in plan(tiny()):
-        if cell.kind == "measure" and cell.spec.trigger == "checkerboard" and " ".join(cell.claims) == row.claims:
+        if (
+            cell.kind == "measure"
+            and cell.spec.trigger == "checkerboard"
+            and " ".join(cell.claims) == row.claims
+        ):
             table = read_record(out / "records", cell.name).table
             break
     values = []
@@ -185,7 +209,9 @@ def test_a_saved_network_is_the_trained_one(study, digits):
     again = train_network(cell.spec, digits)
     for name, tensor in again.network.state_dict().items():
         assert np.array_equal(network.state_dict()[name].numpy(), tensor.numpy()), name
-    assert np.array_equal(predict(network, digits.test.images), predict(again.network, digits.test.images))
+    assert np.array_equal(
+        predict(network, digits.test.images), predict(again.network, digits.test.images)
+    )
 
 
 def test_markdown_holds_every_finding_and_its_figures(study, tmp_path):
@@ -219,12 +245,16 @@ def test_a_recipe_survives_its_folder(study):
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.scale)])
 def test_a_failing_cell_is_named_and_the_rest_is_done(tmp_path, workers):
     broken = dataclasses.replace(tiny(), effect_points=400, detection_networks=())
-    with pytest.raises(StudyFailed, match=r"cells failed; measure-\w+: ValueError: expected at most"):
+    with pytest.raises(
+        StudyFailed, match=r"cells failed; measure-\w+: ValueError: expected at most"
+    ):
         run_study(broken, tmp_path / "broken", workers=workers)
     cells = plan(broken)
     failed = [cell for cell in cells if not is_done(tmp_path / "broken" / "records", cell.name)]
     assert 0 < len(failed) < len(cells)
-    assert all(cell.spec.first_point + cell.spec.num_points > NUM_DIGITS_FOR_TEST for cell in failed)
+    assert all(
+        cell.spec.first_point + cell.spec.num_points > NUM_DIGITS_FOR_TEST for cell in failed
+    )
 
 
 def test_damaged_files_are_refused_in_one_line(study, tmp_path):
@@ -260,15 +290,24 @@ def test_cells_of_every_recipe_are_distinct_and_ordered():
         for cell in cells:
             assert cell.needs is None or names.index(cell.needs) < names.index(cell.name)
         assert set(names).isdisjoint(cell.name for cell in plan(recipe_by_name(name, 100)))
-    with pytest.raises(ValueError, match="out of digits, fashion-mnist, cifar10, cifar10-slim, or FILE.py:function, got 'mnist'"):
+    with pytest.raises(
+        ValueError,
+        match="out of digits, fashion-mnist, cifar10, cifar10-slim, or FILE.py:function, got 'mnist'",
+    ):
         recipe_by_name("mnist", 0)
-    with pytest.raises(ValueError, match="claims out of C1, C2, C3, C4, C5, C6, C7, C8, C9, F1, X1, got C10"):
+    with pytest.raises(
+        ValueError, match="claims out of C1, C2, C3, C4, C5, C6, C7, C8, C9, F1, X1, got C10"
+    ):
         plan(recipe_by_name("digits", 0), ["C10"])
 
 
 def test_networks_of_other_seeds_meet_other_points_where_the_recipe_says_so():
     def seeds_of(recipe):
-        return {cell.spec.seed - cell.spec.network.seed for cell in plan(recipe, ["C7"]) if cell.kind == "measure"}
+        return {
+            cell.spec.seed - cell.spec.network.seed
+            for cell in plan(recipe, ["C7"])
+            if cell.kind == "measure"
+        }
 
     recipe = dataclasses.replace(RECIPES["digits"](0), own_points=True)
     assert seeds_of(recipe) == {0}
@@ -348,17 +387,26 @@ def test_crafted_patterns_in_the_tables_are_those_in_the_files(study, digits):
     assert np.linalg.norm(perturbation.values) == pytest.approx(row.norm_reached)
     assert row.norm_reached <= row.bound * (1 + 1e-6)
     network = load_network(out / "networks" / f"{cell_of_network(row.network)}.safetensors")
-    before, after = (predict(network, images) for images in (digits.test.images, perturbation.apply(digits.test.images)))
+    before, after = (
+        predict(network, images)
+        for images in (digits.test.images, perturbation.apply(digits.test.images))
+    )
     assert (before != after).mean() == pytest.approx(row.fooling_rate_on_test)
     found = report.tables.candidates[report.tables.candidates.form == "smallest"].iloc[3]
     candidate = load_candidates(out / "perturbations" / f"{found.cell}.safetensors", "smallest")[3]
     network = load_network(out / "networks" / f"{cell_of_network(found.network)}.safetensors")
-    assert (predict(network, candidate.apply(digits.test.images)) == 3).mean() == pytest.approx(found.success_on_test)
+    assert (predict(network, candidate.apply(digits.test.images)) == 3).mean() == pytest.approx(
+        found.success_on_test
+    )
     assert candidate.mask.sum() == pytest.approx(found.mask_l1, rel=1e-5)
 
 
 def cell_of_network(label):
-    return next(cell.name for cell in plan(tiny()) if cell.kind == "train" and network_label(cell.spec) == label)
+    return next(
+        cell.name
+        for cell in plan(tiny())
+        if cell.kind == "train" and network_label(cell.spec) == label
+    )
 
 
 @pytest.mark.parametrize(("width", "shows_paper"), [(80, False), (160, True)])
@@ -370,4 +418,6 @@ def test_the_table_of_claims_fits_the_terminal(study, monkeypatch, capsys, width
     assert Path(page.strip()) == report.folder / "report.html"
     assert max(map(len, table.splitlines())) <= width
     assert ("paper" in table.splitlines()[2]) == shows_paper
-    assert all(finding.claim.id in table and finding.verdict in table for finding in report.findings)
+    assert all(
+        finding.claim.id in table and finding.verdict in table for finding in report.findings
+    )

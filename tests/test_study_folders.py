@@ -32,8 +32,25 @@ from wobbliness.study.running.status import study_status
 from wobbliness.study.running.store import Store
 from wobbliness.study.specs import cell_name
 
-LINKED = ("tables", "figures", "records", "damaged", "checkpoints", "networks", "failed", "locks", "perturbations")
-FILES = ("report.html", "study.json", "tables/claims.csv", "figures/fig4.png", "locks/report.lock", ".7-report.html")
+LINKED = (
+    "tables",
+    "figures",
+    "records",
+    "damaged",
+    "checkpoints",
+    "networks",
+    "failed",
+    "locks",
+    "perturbations",
+)
+FILES = (
+    "report.html",
+    "study.json",
+    "tables/claims.csv",
+    "figures/fig4.png",
+    "locks/report.lock",
+    ".7-report.html",
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +77,9 @@ def outside(tmp_path):
 def commands(study, tmp_path):
     """Every command that opens a study's folder."""
     mine = tmp_path / "mine.py"
-    mine.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom made_studies import recipe\n")
+    mine.write_text(
+        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom made_studies import recipe\n"
+    )
     mine.write_text(mine.read_text() + "def made(seed):\n    return recipe(seed=seed)\n")
     return {
         "report": ("study", "report", study),
@@ -72,7 +91,9 @@ def commands(study, tmp_path):
     }
 
 
-def refuse(monkeypatch, capsys, study, tmp_path, outside, *, text="expected plain files and folders"):
+def refuse(
+    monkeypatch, capsys, study, tmp_path, outside, *, text="expected plain files and folders"
+):
     """Every command says one line, and nothing is other than it was."""
     before = snapshot(study, outside)
     for name, arguments in commands(study, tmp_path).items():
@@ -82,14 +103,18 @@ def refuse(monkeypatch, capsys, study, tmp_path, outside, *, text="expected plai
 
 
 @pytest.mark.parametrize("name", LINKED)
-def test_linked_folders_are_refused_by_every_command(monkeypatch, capsys, study, tmp_path, outside, name):
+def test_linked_folders_are_refused_by_every_command(
+    monkeypatch, capsys, study, tmp_path, outside, name
+):
     shutil.rmtree(study / name, ignore_errors=True)
     (study / name).symlink_to(outside)
     refuse(monkeypatch, capsys, study, tmp_path, outside)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_linked_files_are_refused_by_every_command(monkeypatch, capsys, study, tmp_path, outside, name):
+def test_linked_files_are_refused_by_every_command(
+    monkeypatch, capsys, study, tmp_path, outside, name
+):
     (study / name).parent.mkdir(exist_ok=True)
     (study / name).unlink(missing_ok=True)
     (study / name).symlink_to(outside / "claims.csv")
@@ -128,19 +153,31 @@ def test_links_in_a_packed_study_are_refused(study, tmp_path, outside):
     assert not (tmp_path / "unpacked").exists()
 
 
-def test_an_ordinary_folder_passes_and_a_link_to_it_is_the_users_own(monkeypatch, capsys, study, tmp_path):
+def test_an_ordinary_folder_passes_and_a_link_to_it_is_the_users_own(
+    monkeypatch, capsys, study, tmp_path
+):
     """Control of the tests above: each command, through a link that the user names."""
     (tmp_path / "link").symlink_to(study)
     assert run(monkeypatch, capsys, "study", "report", study)[0] == 0
     before = {path: content for path, (content, _) in snapshot(study).items()}
     for name, arguments in commands(tmp_path / "link", tmp_path).items():
-        code, _, err = run(monkeypatch, capsys, *arguments) if name not in ("watch", "unpack") else (0, "", "")
+        code, _, err = (
+            run(monkeypatch, capsys, *arguments) if name not in ("watch", "unpack") else (0, "", "")
+        )
         assert (code, err) == (0, ""), name
     assert {path: content for path, (content, _) in snapshot(study).items()} | before == before
 
 
 def test_only_files_that_our_writers_begin_are_removed(monkeypatch, capsys, study):
-    mine = [".7-notes.txt", ".my-claims.csv", ".7-claims.csv.bak", ".07-claims.csv", ".-claims.csv", "7-claims.csv", ".x.y"]
+    mine = [
+        ".7-notes.txt",
+        ".my-claims.csv",
+        ".7-claims.csv.bak",
+        ".07-claims.csv",
+        ".-claims.csv",
+        "7-claims.csv",
+        ".x.y",
+    ]
     ours = [".7-claims.csv", ".4194304-points.parquet"]
     (study / "tables").mkdir()
     for name in (*mine, *ours):
@@ -148,7 +185,9 @@ def test_only_files_that_our_writers_begin_are_removed(monkeypatch, capsys, stud
         (study / name).write_text("mine")
     (study / ".7-report.html").write_text("begun")
     assert run(monkeypatch, capsys, "study", "report", study)[0] == 0
-    assert {path.name for path in (study / "tables").glob("*") if path.name in (*mine, *ours)} == set(mine)
+    assert {
+        path.name for path in (study / "tables").glob("*") if path.name in (*mine, *ours)
+    } == set(mine)
     assert {path.name for path in study.glob("*") if path.name in (*mine, *ours)} == {*mine, *ours}
     assert not (study / ".7-report.html").exists()
 
@@ -156,8 +195,16 @@ def test_only_files_that_our_writers_begin_are_removed(monkeypatch, capsys, stud
 def test_of_a_killed_worker_only_files_of_cells_are_removed(study):
     name = cell_name(recipe().parameter_networks[0])
     (study / "notes").mkdir()
-    kept = [study / "notes" / f".7-{name}.json", study / "records" / ".7-mine.json", study / "records" / f".8-{name}.json"]
-    for path in (*kept, study / "records" / f".7-{name}.json", study / "networks" / f".7-{name}.safetensors"):
+    kept = [
+        study / "notes" / f".7-{name}.json",
+        study / "records" / ".7-mine.json",
+        study / "records" / f".8-{name}.json",
+    ]
+    for path in (
+        *kept,
+        study / "records" / f".7-{name}.json",
+        study / "networks" / f".7-{name}.safetensors",
+    ):
         path.write_text("begun")
     remove_unfinished_of(study, 7)
     assert sorted(path for path in study.rglob(".[78]-*")) == sorted(kept)
@@ -184,7 +231,9 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_that_are_no_names_are_refused_by_every_command(monkeypatch, capsys, study, tmp_path, name):
+def test_names_that_are_no_names_are_refused_by_every_command(
+    monkeypatch, capsys, study, tmp_path, name
+):
     edit_study_file(study, name=name, recipe=name)
     before = snapshot(tmp_path)
     for arguments in (
@@ -194,7 +243,12 @@ def test_names_that_are_no_names_are_refused_by_every_command(monkeypatch, capsy
         ("study", "unpack", study, tmp_path / "unpacked"),
     ):
         code, _, err = run(monkeypatch, capsys, *arguments)
-        assert (code, err.count("\n"), "\x1b" in err, "Recipe.name" in err) == (2, 1, False, True), err
+        assert (code, err.count("\n"), "\x1b" in err, "Recipe.name" in err) == (
+            2,
+            1,
+            False,
+            True,
+        ), err
     assert snapshot(tmp_path) == before
     mine = tmp_path / "mine.py"
     mine.write_text(
@@ -202,7 +256,12 @@ def test_names_that_are_no_names_are_refused_by_every_command(monkeypatch, capsy
         f"def f(seed):\n    return replace(digits(seed), name={name!r})\n"
     )
     code, _, err = run(monkeypatch, capsys, "study", "run", f"{mine}:f", "--out", tmp_path / "out")
-    assert (code, err.count("\n"), "Recipe.name" in err, (tmp_path / "out").exists()) == (2, 1, True, False), err
+    assert (code, err.count("\n"), "Recipe.name" in err, (tmp_path / "out").exists()) == (
+        2,
+        1,
+        True,
+        False,
+    ), err
 
 
 @pytest.mark.parametrize("field", ["dataset", "architecture", "trigger"])
@@ -244,7 +303,12 @@ def test_a_file_of_the_same_name_is_not_set_aside_over_another(tmp_path):
     for content in ("one", "two", "three"):
         (tmp_path / "a.json").write_text(content)
         set_aside(tmp_path, tmp_path / "a.json")
-    assert sorted(path.read_text() for path in (tmp_path / "damaged").iterdir()) == ["kept", "one", "three", "two"]
+    assert sorted(path.read_text() for path in (tmp_path / "damaged").iterdir()) == [
+        "kept",
+        "one",
+        "three",
+        "two",
+    ]
 
 
 def test_a_link_among_the_beginnings_is_not_written_through(tmp_path):
@@ -310,7 +374,11 @@ def test_what_cannot_be_written_is_found_before_the_work(tmp_path):
     ):
         with pytest.raises(ValueError, match="expected a file that can be written"):
             check_file(path)
-    assert sorted(path.name[:8] for path in tmp_path.iterdir()) == ["loop.csv", "pipe.csv", "xxxxxxxx"]
+    assert sorted(path.name[:8] for path in tmp_path.iterdir()) == [
+        "loop.csv",
+        "pipe.csv",
+        "xxxxxxxx",
+    ]
 
 
 def test_a_verdict_is_printed_where_its_page_cannot_be_written(monkeypatch, capsys, study):
@@ -327,32 +395,57 @@ def test_a_verdict_is_printed_where_its_page_cannot_be_written(monkeypatch, caps
     assert (code, f"report: {study / 'report.html'}" in out) == (0, True)
 
 
-def test_a_markdown_page_that_cannot_be_written_is_found_before_the_work(monkeypatch, capsys, study, tmp_path):
+def test_a_markdown_page_that_cannot_be_written_is_found_before_the_work(
+    monkeypatch, capsys, study, tmp_path
+):
     (tmp_path / "figures").write_text("no folder")
-    for page in (tmp_path / f"{'x' * 260}.md", tmp_path / "page.md", tmp_path / "none" / "page.md", Path("/proc/page.md")):
+    for page in (
+        tmp_path / f"{'x' * 260}.md",
+        tmp_path / "page.md",
+        tmp_path / "none" / "page.md",
+        Path("/proc/page.md"),
+    ):
         code, out, err = run(monkeypatch, capsys, "study", "report", study, "--markdown", page)
         assert (code, out, err.count("\n")) == (2, "", 1), page
     assert not (study / "report.html").exists()
     (tmp_path / "figures").unlink()
-    assert run(monkeypatch, capsys, "study", "report", study, "--markdown", tmp_path / "page.md")[0] == 0
-    assert (tmp_path / "figures" / "made" / "fig2-draws.png").read_bytes() == (study / "figures" / "fig2-draws.png").read_bytes()
+    assert (
+        run(monkeypatch, capsys, "study", "report", study, "--markdown", tmp_path / "page.md")[0]
+        == 0
+    )
+    assert (tmp_path / "figures" / "made" / "fig2-draws.png").read_bytes() == (
+        study / "figures" / "fig2-draws.png"
+    ).read_bytes()
 
 
 def test_folders_with_odd_names_are_folders(monkeypatch, capsys, study, tmp_path):
     for name in (os.fsdecode(b"\xe9"), "[/bold]x", "a b\nc", "=1+1", "-"):
         shutil.copytree(study, tmp_path / name)
-        code, _, err = run(monkeypatch, capsys, "study", "report", tmp_path / name, "--markdown", tmp_path / "page.md")
+        code, _, err = run(
+            monkeypatch,
+            capsys,
+            "study",
+            "report",
+            tmp_path / name,
+            "--markdown",
+            tmp_path / "page.md",
+        )
         assert (code, err) == (0, ""), name
         assert (tmp_path / name / "report.html").is_file()
         pack_study(tmp_path / name, tmp_path / f"{name} packed")
         unpack_study(tmp_path / f"{name} packed", tmp_path / f"{name} again")
 
 
-def test_a_run_in_a_folder_whose_name_is_not_utf8_is_refused_before_the_work(monkeypatch, capsys, tmp_path):
+def test_a_run_in_a_folder_whose_name_is_not_utf8_is_refused_before_the_work(
+    monkeypatch, capsys, tmp_path
+):
     """Its networks could not be opened: safetensors takes no such path."""
     out = tmp_path / os.fsdecode(b"\xe9")
     code, _, err = run(monkeypatch, capsys, "study", "run", "digits", "--out", out)
-    assert (code, err) == (2, f"error: expected an output folder whose name is UTF-8, got {tmp_path}/\\xe9\n")
+    assert (code, err) == (
+        2,
+        f"error: expected an output folder whose name is UTF-8, got {tmp_path}/\\xe9\n",
+    )
     assert not out.exists()
 
 
@@ -371,8 +464,13 @@ def test_a_name_of_a_folder_that_is_too_long_is_one_line(monkeypatch, capsys, st
         assert "Errno" not in err
 
 
-@pytest.mark.parametrize("name", ["report.html", "tables/claims.csv", "figures/fig2-draws.png", "locks/report.lock", "figures"])
-def test_a_folder_in_place_of_a_file_costs_the_page_and_not_the_verdict(monkeypatch, capsys, study, name):
+@pytest.mark.parametrize(
+    "name",
+    ["report.html", "tables/claims.csv", "figures/fig2-draws.png", "locks/report.lock", "figures"],
+)
+def test_a_folder_in_place_of_a_file_costs_the_page_and_not_the_verdict(
+    monkeypatch, capsys, study, name
+):
     if name == "figures":
         (study / name).write_text("a file")
     else:
@@ -389,7 +487,9 @@ def unpack_in_a_process(packed, out):
         "def slow(path, content):\n    before(path, content)\n    print('written', flush=True)\n    time.sleep(60)\n"
         "packing.write_bytes = slow\npacking.unpack_study(Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(packed), str(out)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(packed), str(out)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "written\n"
     return process
 
@@ -420,7 +520,8 @@ def test_an_unpacking_that_was_killed_at_its_end_is_begun_again(study, tmp_path)
     unpack_study(tmp_path / "packed", tmp_path / "again")
     assert (tmp_path / "again" / "study.json").is_file()
     (tmp_path / "mine" / "records").mkdir(parents=True)
-    with pytest.raises(ValueError, match="expected a new or empty folder"):  # no sign that the records are ours
+    # no sign that the records are ours
+    with pytest.raises(ValueError, match="expected a new or empty folder"):
         unpack_study(tmp_path / "packed", tmp_path / "mine")
 
 
@@ -443,7 +544,9 @@ def test_an_unpacking_of_a_damaged_record_leaves_nothing(monkeypatch, capsys, st
     pack_study(study, tmp_path / "packed")
     rows = pd.read_parquet(tmp_path / "packed" / "measure-000.parquet")
     rows.iloc[1:].to_parquet(tmp_path / "packed" / "measure-000.parquet")
-    code, _, err = run(monkeypatch, capsys, "study", "unpack", tmp_path / "packed", tmp_path / "out")
+    code, _, err = run(
+        monkeypatch, capsys, "study", "unpack", tmp_path / "packed", tmp_path / "out"
+    )
     assert (code, err.count("\n"), "expected a whole record" in err) == (2, 1, True)
     assert not (tmp_path / "out").exists()
     rows.to_parquet(tmp_path / "packed" / "measure-000.parquet")
@@ -473,9 +576,14 @@ def test_a_packing_that_was_killed_is_begun_again(study, tmp_path):
     for name in (".packing/study.json", "records.parquet", "measure-000.parquet"):
         (folder / name).write_text("cut")
     pack_study(study, folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["measure-000.parquet", "records.parquet", "study.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "measure-000.parquet",
+        "records.parquet",
+        "study.json",
+    ]
     (folder / "study.json").unlink()
-    with pytest.raises(ValueError, match="or a packed study, got"):  # no sign that the tables are ours
+    # no sign that the tables are ours
+    with pytest.raises(ValueError, match="or a packed study, got"):
         pack_study(study, folder)
 
 
@@ -494,7 +602,11 @@ def test_packing_removes_only_what_packing_wrote(study, tmp_path):
         (packed / name).write_text("mine")
     (packed / "measure-999.parquet").write_text("ours")
     pack_study(study, packed)
-    assert (packed / "mine.parquet").read_text() == (packed / "measure-9.parquet").read_text() == "mine"
+    assert (
+        (packed / "mine.parquet").read_text()
+        == (packed / "measure-9.parquet").read_text()
+        == "mine"
+    )
     assert not (packed / "measure-999.parquet").exists()
     with pytest.raises(ValueError, match="or a packed study, got"):
         pack_study(study, study)

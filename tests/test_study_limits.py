@@ -54,7 +54,9 @@ TOO_MUCH = {
     "response_levels": [1e300],
     "seed": -1,
     "inactive_trigger": "none of the six",
-    "universals": [{"norm": "l7", "bound": 1.0, "target_class": None, "fooling_rate": 0.8, "num_images": 10}],
+    "universals": [
+        {"norm": "l7", "bound": 1.0, "target_class": None, "fooling_rate": 0.8, "num_images": 10}
+    ],
     "cleanse": {"num_images": 10, "restarts": 10**9, "max_steps": 1, "num_points": 1},
     "resources": {"cpus": -1.0, "gpus": 0.0, "memory_gib": None},
 }
@@ -70,7 +72,14 @@ def test_numbers_that_explode_are_refused_where_a_recipe_is_read(monkeypatch, ca
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("epochs", 10**9), ("batch_size", 0), ("learning_rate", 1e30), ("seed", -1), ("trigger", "mine")]
+    ("field", "value"),
+    [
+        ("epochs", 10**9),
+        ("batch_size", 0),
+        ("learning_rate", 1e30),
+        ("seed", -1),
+        ("trigger", "mine"),
+    ],
 )
 def test_numbers_of_networks_are_bounded(field, value):
     with pytest.raises(ValueError, match=f"NetworkSpec.{field}"):
@@ -81,7 +90,10 @@ def test_numbers_of_networks_are_bounded(field, value):
 
 def test_networks_and_cells_are_counted_before_they_are_planned():
     many = tuple(replace(CLEAN, seed=seed) for seed in range(800))
-    for fields in ({"effect_networks": many, "strength_networks": many}, {"detection_networks": many}):
+    for fields in (
+        {"effect_networks": many, "strength_networks": many},
+        {"detection_networks": many},
+    ):
         with pytest.raises(ValueError, match="expected a recipe of at most"):
             recipe(**fields)
     with pytest.raises(ValueError, match="control_pairs times control_points"):
@@ -110,11 +122,16 @@ def test_a_field_of_another_type_is_named(monkeypatch, capsys, study, value):
     assert (code, err.count("\n"), "Recipe.draws" in err) == (2, 1, True), err
 
 
-@pytest.mark.parametrize(("fields", "lacking"), [({"draws": 100}, "100"), ({"draws_grid": (10, 100)}, "250")])
+@pytest.mark.parametrize(
+    ("fields", "lacking"), [({"draws": 100}, "100"), ({"draws_grid": (10, 100)}, "250")]
+)
 def test_a_grid_without_the_draws_of_c1_leaves_c1_not_measured(tmp_path, fields, lacking):
     report = write_report(make_study(tmp_path / "study", **fields))
     first, second = report.findings[:2]
-    assert (first.verdict, f"draws_grid lacks {lacking}" in first.settings) == ("not measured", True)
+    assert (first.verdict, f"draws_grid lacks {lacking}" in first.settings) == (
+        "not measured",
+        True,
+    )
     assert second.verdict != "not measured"
     whole = findings(form_tables(make_study(tmp_path / "whole")))[0]
     assert whole.verdict != "not measured", "control: a grid that has them"
@@ -137,7 +154,9 @@ ODD_FILES = {
 def test_a_recipe_file_with_errors_is_one_line(monkeypatch, capsys, tmp_path, name):
     content = ODD_FILES[name]
     (tmp_path / "mine.py").write_bytes(content if isinstance(content, bytes) else content.encode())
-    code, out, err = run(monkeypatch, capsys, "study", "run", f"{tmp_path}/mine.py:f", "--out", tmp_path / "out")
+    code, out, err = run(
+        monkeypatch, capsys, "study", "run", f"{tmp_path}/mine.py:f", "--out", tmp_path / "out"
+    )
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert not (tmp_path / "out").exists()
 
@@ -164,7 +183,9 @@ def growing_texts(num):
 
 BOMBS = {
     "10^8 equal numbers": lambda: pa.table({"point": pa.array(np.zeros(10**8, np.int8))}),
-    "a text for each of 10^6 rows": lambda: pa.table({"point": pa.array(["x" * 1000] * 10**5).dictionary_encode()}),
+    "a text for each of 10^6 rows": lambda: pa.table(
+        {"point": pa.array(["x" * 1000] * 10**5).dictionary_encode()}
+    ),
     "lists": lambda: pa.table({"point": pa.array([[1, 2]])}),
     "one text": lambda: pa.table({"point": ["=1+1"]}),
 }
@@ -181,11 +202,21 @@ def test_tables_that_explode_are_refused_unread(name):
 def test_pages_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch):
     """Few rows, but long pages: texts that are all different, and those stored by their differences."""
     monkeypatch.setattr(bounded_tables, "MAX_VALUES", 1000)
-    long = pa.table({"cell": [f"{index}" + "x" * 200 for index in range(100)], "record": ["{}"] * 100})
+    long = pa.table(
+        {"cell": [f"{index}" + "x" * 200 for index in range(100)], "record": ["{}"] * 100}
+    )
     for table, options, text in (
         (long, {}, "pages that unpack"),
-        (growing_texts(100), {"use_dictionary": False, "column_encoding": {"cell": "DELTA_BYTE_ARRAY"}}, "in encoding 7"),
-        (growing_texts(100), {"use_dictionary": False, "column_encoding": {"cell": "DELTA_LENGTH_BYTE_ARRAY"}}, "in encoding 6"),
+        (
+            growing_texts(100),
+            {"use_dictionary": False, "column_encoding": {"cell": "DELTA_BYTE_ARRAY"}},
+            "in encoding 7",
+        ),
+        (
+            growing_texts(100),
+            {"use_dictionary": False, "column_encoding": {"cell": "DELTA_LENGTH_BYTE_ARRAY"}},
+            "in encoding 6",
+        ),
     ):
         (tmp_path / "records.parquet").write_bytes(parquet(table, **options))
         with pytest.raises(ValueError, match=text):
@@ -196,7 +227,9 @@ def test_pages_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch):
 
 def test_one_long_text_for_many_rows_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(bounded_tables, "MAX_TEXT_BYTES", 10**6)
-    table = pa.table({"cell": [f"cell {index}" for index in range(2000)], "record": ["x" * 1000] * 2000})
+    table = pa.table(
+        {"cell": [f"cell {index}" for index in range(2000)], "record": ["x" * 1000] * 2000}
+    )
     (tmp_path / "records.parquet").write_bytes(parquet(table))
     with pytest.raises(ValueError, match="in all"):
         list(packed_texts(tmp_path / "records.parquet"))
@@ -221,11 +254,17 @@ def test_a_study_has_so_many_rows_in_all(monkeypatch, study):
 def test_a_packed_bomb_takes_no_memory(study, tmp_path):
     """396 kB that would become 3 GB, under a limit of the address space."""
     pack_study(study, tmp_path / "packed")
-    row_group = pa.table({"cell": pa.array(["x"] * 1000).dictionary_encode(), "point": np.zeros(1000, np.int64)})
-    with pq.ParquetWriter(tmp_path / "packed" / "measure-000.parquet", row_group.schema, compression="zstd") as writer:
+    row_group = pa.table(
+        {"cell": pa.array(["x"] * 1000).dictionary_encode(), "point": np.zeros(1000, np.int64)}
+    )
+    with pq.ParquetWriter(
+        tmp_path / "packed" / "measure-000.parquet", row_group.schema, compression="zstd"
+    ) as writer:
         big = pa.table(
             {
-                "cell": pa.DictionaryArray.from_arrays(pa.array(np.zeros(3 * 10**7, np.int8)), pa.array(["x"])),
+                "cell": pa.DictionaryArray.from_arrays(
+                    pa.array(np.zeros(3 * 10**7, np.int8)), pa.array(["x"])
+                ),
                 "point": pa.array(np.zeros(3 * 10**7, np.int64)),
             },
         )
@@ -240,7 +279,11 @@ def test_a_packed_bomb_takes_no_memory(study, tmp_path):
         "except ValueError as error:\n    print(error)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "packed", tmp_path / "again"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "packed", tmp_path / "again"],
+        capture_output=True,
+        text=True,
+    )
     said, kilobytes = done.stdout.splitlines()
     assert "more than 20000000 values" in said
     assert int(kilobytes) < 200_000
@@ -302,7 +345,9 @@ ODD_TABLES = {
     "other draws": lambda table: table.assign(draws=11),
     "votes that do not add up": lambda table: table.assign(votes_0=table.votes_0 + 1),
     "votes below zero": lambda table: table.assign(votes_0=-1),
-    "votes in fractions": lambda table: table.assign(votes_0=table.votes_0 + 0.0, votes_1=table.votes_1 + 0.0),
+    "votes in fractions": lambda table: table.assign(
+        votes_0=table.votes_0 + 0.0, votes_1=table.votes_1 + 0.0
+    ),
     "a column too many": lambda table: table.assign(mine=1),
     "a column too few": lambda table: table.drop(columns="label"),
     "no top score": lambda table: table.assign(top_score=np.nan),
@@ -334,7 +379,9 @@ def png_bomb(width, height):
 
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
     rows = zlib.compress(bytes(10**6), 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
 
 
 def picture(form, mode="L", size=(8, 16)):
@@ -370,7 +417,9 @@ def test_pictures_that_a_record_may_hold():
 def test_a_failure_of_a_stranger_is_one_short_line(monkeypatch, capsys, study):
     cell = min((study / "records").glob("measure-*.json"))
     cell.unlink()
-    write_failure(study, Failure(cell=cell.stem, message="[/bold]\nx" * 1000, details="", attempt="1"))
+    write_failure(
+        study, Failure(cell=cell.stem, message="[/bold]\nx" * 1000, details="", attempt="1")
+    )
     path = study / "failed" / f"{cell.stem}.json"
     content = json.loads(path.read_text()) | {"cell": "\x1b[2J"}
     path.write_text(json.dumps(sealed(content)))
@@ -403,7 +452,10 @@ def test_markdown_of_a_stranger_is_text(tmp_path):
     assert "\n# head" not in text
     rows = [line for line in text.splitlines() if line.startswith("| **C")]
     assert {line.count("|") for line in rows} == {6}
-    assert markdown_cell("AUC 0.99 [0.98, 1.00], tau -0.5 (p < 1)") == "AUC 0.99 [0.98, 1.00], tau -0.5 (p &#60; 1)"
+    assert (
+        markdown_cell("AUC 0.99 [0.98, 1.00], tau -0.5 (p < 1)")
+        == "AUC 0.99 [0.98, 1.00], tau -0.5 (p &#60; 1)"
+    )
 
 
 def test_the_page_of_a_stranger_holds_text_alone(tmp_path):
@@ -411,7 +463,10 @@ def test_the_page_of_a_stranger_holds_text_alone(tmp_path):
     evil = "</script><img src=x onerror=alert(1)>\" onload='x' <!--"
     tables = replace(
         report.tables,
-        **{name: getattr(report.tables, name).assign(network=evil) for name in ("networks", "points", "batches", "losses")},
+        **{
+            name: getattr(report.tables, name).assign(network=evil)
+            for name in ("networks", "points", "batches", "losses")
+        },
     )
     found = [replace(finding, ours=evil, settings=evil) for finding in report.findings]
     write_pages(replace(report, tables=tables, findings=found))

@@ -61,7 +61,9 @@ session = onnxruntime.InferenceSession("model.onnx")
 def test_importing_the_package_switches_telemetry_off():
     code = f"import wobbliness, os\nprint([os.environ[name] for name in {list(SWITCHED_OFF)}])"
     clean = {name: value for name, value in os.environ.items() if name not in SWITCHED_OFF}
-    ran = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=clean, capture_output=True, text=True, check=True
+    )
     assert ran.stdout.strip() == str(list(SWITCHED_OFF.values()))
 
 
@@ -69,7 +71,10 @@ def test_what_the_user_has_set_wins(monkeypatch):
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
     switch_off_telemetry()
-    assert (os.environ["ORT_DISABLE_TELEMETRY"], os.environ["RAY_USAGE_STATS_ENABLED"]) == ("0", "1")
+    assert (os.environ["ORT_DISABLE_TELEMETRY"], os.environ["RAY_USAGE_STATS_ENABLED"]) == (
+        "0",
+        "1",
+    )
 
 
 def test_the_libraries_obey():
@@ -86,16 +91,30 @@ def watched(tmp_path, digits):
     if shutil.which("gcc") is None or sys.platform != "linux":
         pytest.skip("needs gcc and Linux")
     (tmp_path / "resolver.c").write_text(RESOLVER)
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "resolver.so", tmp_path / "resolver.c"], check=True)
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-o", tmp_path / "resolver.so", tmp_path / "resolver.c"],
+        check=True,
+    )
     linear_model(tmp_path / "model.onnx", np.random.default_rng(0).normal(size=(64, 4)))
     np.save(tmp_path / "images.npy", digits.test.images[:2])
 
     def start(name, script):
         home = tmp_path / name
         home.mkdir()
-        variables = {key: value for key, value in os.environ.items() if key not in {*SWITCHED_OFF, *CI_VARIABLES}}
-        variables |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "LD_PRELOAD": str(tmp_path / "resolver.so")}
-        variables |= {"LOOKUPS": str(tmp_path / f"{name}.lookups"), "SSL_CERT_FILE": certifi.where()}
+        variables = {
+            key: value
+            for key, value in os.environ.items()
+            if key not in {*SWITCHED_OFF, *CI_VARIABLES}
+        }
+        variables |= {
+            "HOME": str(home),
+            "XDG_CACHE_HOME": str(home / ".cache"),
+            "LD_PRELOAD": str(tmp_path / "resolver.so"),
+        }
+        variables |= {
+            "LOOKUPS": str(tmp_path / f"{name}.lookups"),
+            "SSL_CERT_FILE": certifi.where(),
+        }
         return subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=variables)
 
     return tmp_path, start

@@ -34,7 +34,15 @@ def steers(text):
 def test_what_is_shown():
     assert terminal.visible(HOSTILE) == SHOWN
     assert terminal.visible("a\nverdict: clean\r\t") == r"a\nverdict: clean\r\t"
-    for code in [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200D, 0xFEFF, 0xDC80]:
+    for code in [
+        *range(0x20),
+        *range(0x7F, 0xA0),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+        0x200D,
+        0xFEFF,
+        0xDC80,
+    ]:
         assert not steers(terminal.visible(f"a{chr(code)}b")), hex(code)
     for text in HARMLESS:
         assert terminal.visible(text) == text
@@ -46,8 +54,23 @@ def test_only_one_module_prints():
     for path in Path(wobbliness.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-            if called in ("print", "pprint", "Console", "typer.echo", "click.echo", "rich.print") or (
-                called.startswith(("sys.stdout.write", "sys.stderr.write", "sys.__std", "traceback.print_", "os.write"))
+            if called in (
+                "print",
+                "pprint",
+                "Console",
+                "typer.echo",
+                "click.echo",
+                "rich.print",
+            ) or (
+                called.startswith(
+                    (
+                        "sys.stdout.write",
+                        "sys.stderr.write",
+                        "sys.__std",
+                        "traceback.print_",
+                        "os.write",
+                    )
+                )
             ):
                 found.add((path.name, called))
     assert found == {
@@ -68,7 +91,9 @@ def test_lines_json_notices_warnings_logs_and_bars(monkeypatch, capsys):
     logging.getLogger("ours").error("as ever\x07")
     out, err = capsys.readouterr()
     assert out.splitlines()[0] == SHOWN
-    assert json.loads(out.splitlines()[1]) == {HOSTILE.replace("\udce9", r"\xe9"): [HOSTILE.replace("\udce9", r"\xe9")]}
+    assert json.loads(out.splitlines()[1]) == {
+        HOSTILE.replace("\udce9", r"\xe9"): [HOSTILE.replace("\udce9", r"\xe9")]
+    }
     shown_and_joined = SHOWN.replace(r"\u2028", " ") + " second line"
     assert err.splitlines()[:2] == [f"note: {SHOWN}", f"warning: {shown_and_joined}"]
     assert not steers(out + err)
@@ -105,7 +130,9 @@ def classify(batch):
 """
 
 
-def test_standard_output_holds_what_the_command_says_and_nothing_else(tmp_path, monkeypatch, capsys):
+def test_standard_output_holds_what_the_command_says_and_nothing_else(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     Path("loud_model.py").write_text(LOUD)
@@ -113,7 +140,16 @@ def test_standard_output_holds_what_the_command_says_and_nothing_else(tmp_path, 
     kept = sys.stdout
     for as_json in ([], ["--json"]):
         code, out, err = run(
-            monkeypatch, capsys, "measure", "loud_model:classify", "images.npy", "--sigma", "0.1", "--draws", "4", *as_json
+            monkeypatch,
+            capsys,
+            "measure",
+            "loud_model:classify",
+            "images.npy",
+            "--sigma",
+            "0.1",
+            "--draws",
+            "4",
+            *as_json,
         )
         assert code == 0, err
         assert "a word of" not in out
@@ -186,7 +222,15 @@ def folder(tmp_path, images):
 
 def graph_with(path, *, op_type="Flatten", name="", output="scores"):
     graph = helper.make_graph(
-        [helper.make_node(op_type, ["images"], [output], name=name, domain="" if op_type == "Flatten" else "strange")],
+        [
+            helper.make_node(
+                op_type,
+                ["images"],
+                [output],
+                name=name,
+                domain="" if op_type == "Flatten" else "strange",
+            )
+        ],
         "graph",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 1, 8, 8])],
         [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", 64])],
@@ -202,7 +246,15 @@ HOSTILE_CALLS = {
     "images path": ("measure", "model.onnx", "\x1b[2J[/bold].npy", "--sigma", "0.1"),
     "member": ("measure", "model.onnx", "members.npz", "--sigma", "0.1"),
     "column": ("measure", "model.onnx", "members.npz", "--sigma", "0.1", "--column", "\x1b[2J"),
-    "trigger": ("measure", "model.onnx", "images.npy", "--sigma", "0.1", "--trigger", "\x1b[2J[/bold]"),
+    "trigger": (
+        "measure",
+        "model.onnx",
+        "images.npy",
+        "--sigma",
+        "0.1",
+        "--trigger",
+        "\x1b[2J[/bold]",
+    ),
     "other file": ("measure", "model.onnx", "folder", "--sigma", "0.1"),
     "recipe": ("study", "run", "\x1b[2J[/bold]", "--out", "run"),
     "study": ("study", "status", "\x1b[2J[/bold]"),
@@ -215,7 +267,9 @@ HOSTILE_CALLS = {
 
 
 @pytest.mark.parametrize("name", HOSTILE_CALLS)
-def test_an_error_about_a_hostile_name_is_one_harmless_line(monkeypatch, capsys, folder, images, name):
+def test_an_error_about_a_hostile_name_is_one_harmless_line(
+    monkeypatch, capsys, folder, images, name
+):
     monkeypatch.chdir(folder)
     graph_with(folder / "operator.onnx", op_type="\x1b[2J[/bold]")
     graph_with(folder / "output.onnx", name="\x1b[2J", output="\x1b[2J[/bold]")
@@ -234,17 +288,31 @@ def hostile_pictures(folder):
     for index, name in enumerate((b"\xe9.png", b"=1+1.png", b"\x1b[2J.png", b"plain.png")):
         path = os.path.join(os.fsencode(pictures), name)
         content = io.BytesIO()
-        Image.fromarray(np.random.default_rng(index).integers(0, 256, (8, 8), np.uint8)).save(content, "PNG")
+        Image.fromarray(np.random.default_rng(index).integers(0, 256, (8, 8), np.uint8)).save(
+            content, "PNG"
+        )
         with open(path, "wb") as file:
             file.write(content.getvalue())
     return pictures
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_pictures_with_names_of_any_bytes_are_found_in_the_table(monkeypatch, capsys, folder, ending):
+def test_pictures_with_names_of_any_bytes_are_found_in_the_table(
+    monkeypatch, capsys, folder, ending
+):
     pictures, out = hostile_pictures(folder), folder / f"votes.{ending}"
     code, _, err = run(
-        monkeypatch, capsys, "measure", folder / "model.onnx", pictures, "--sigma", 0.1, "--draws", 9, "--out", out
+        monkeypatch,
+        capsys,
+        "measure",
+        folder / "model.onnx",
+        pictures,
+        "--sigma",
+        0.1,
+        "--draws",
+        9,
+        "--out",
+        out,
     )
     assert (code, err) == (0, "")
     names = (pd.read_csv if ending == "csv" else pd.read_parquet)(out)["name"].tolist()
@@ -257,12 +325,22 @@ def test_a_model_whose_path_is_no_utf8_is_measured(monkeypatch, capsys, folder):
         os.rename(folder / "model.onnx", os.path.join(os.fsencode(folder), b"\xe9.onnx"))
     except OSError:
         pytest.skip("this file system takes UTF-8 only")
-    code, out, _ = run(monkeypatch, capsys, "measure", f"{folder}/\udce9.onnx", folder / "images.npy", "--sigma", 0.1)
+    code, out, _ = run(
+        monkeypatch,
+        capsys,
+        "measure",
+        f"{folder}/\udce9.onnx",
+        folder / "images.npy",
+        "--sigma",
+        0.1,
+    )
     assert code == 0
     assert "run by" in out
 
 
-@pytest.mark.parametrize("name", [r"$\frac{x$", "\x1b[2J[bold]", "\udce9", "<script>alert(1)</script>", "=1+1", "東京"])
+@pytest.mark.parametrize(
+    "name", [r"$\frac{x$", "\x1b[2J[bold]", "\udce9", "<script>alert(1)</script>", "=1+1", "東京"]
+)
 def test_a_scan_with_a_trigger_of_any_name_leaves_everything(folder, name):
     from wobbliness.reports.model_scan import write_scan
 

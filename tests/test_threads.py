@@ -43,7 +43,9 @@ class WithDropout(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.5), nn.ReLU(), nn.Linear(32, 4))
+            self.layers = nn.Sequential(
+                nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.5), nn.ReLU(), nn.Linear(32, 4)
+            )
 
     def forward(self, batch):
         return self.layers(batch)
@@ -99,9 +101,23 @@ def test_fresh_modules_measured_side_by_side(few, talking, capsys):
     networks = [build_network("small_cnn", (1, 8, 8), 10, seed=seed).train() for seed in range(4)]
     import sympy  # noqa: F401  # the exporter loads it, and it adds a filter of warnings for good
 
-    before = sys.stdout, sys.stderr, logging.root.manager.disable, list(warnings.filters), torch.get_num_threads()
-    found = at_the_same_time([lambda own=network: wobbliness.measure(own, few, **SETTINGS) for network in networks])
-    assert (sys.stdout, sys.stderr, logging.root.manager.disable, list(warnings.filters), torch.get_num_threads()) == before
+    before = (
+        sys.stdout,
+        sys.stderr,
+        logging.root.manager.disable,
+        list(warnings.filters),
+        torch.get_num_threads(),
+    )
+    found = at_the_same_time(
+        [lambda own=network: wobbliness.measure(own, few, **SETTINGS) for network in networks]
+    )
+    assert (
+        sys.stdout,
+        sys.stderr,
+        logging.root.manager.disable,
+        list(warnings.filters),
+        torch.get_num_threads(),
+    ) == before
     _, _, num_logged, num_said = talking()
     assert num_logged == num_said > 0
     assert capsys.readouterr().out.count("still here") == num_said
@@ -126,8 +142,12 @@ def test_a_module_that_keeps_features_on_itself_runs_on_one_thread(few, workers)
     module = Keeping().eval()
     one = wobbliness.measure(module, few, workers=1, **SETTINGS)
     assert one.wobbliness.max() > 0.1, "control: there is something to confuse"
-    assert np.array_equal(wobbliness.measure(module, few, workers=workers, **SETTINGS).counts, one.counts)
-    for votes in at_the_same_time([lambda: wobbliness.measure(module, few, workers=workers, **SETTINGS)] * 3):
+    assert np.array_equal(
+        wobbliness.measure(module, few, workers=workers, **SETTINGS).counts, one.counts
+    )
+    for votes in at_the_same_time(
+        [lambda: wobbliness.measure(module, few, workers=workers, **SETTINGS)] * 3
+    ):
         assert np.array_equal(votes.counts, one.counts)
         assert votes.execution.threads == "one calling thread, with torch's own threads inside"
 
@@ -180,7 +200,9 @@ def test_a_callable_may_measure_by_itself_and_by_threads_of_its_own(few):
         assert np.array_equal(other, w)
         return np.zeros(len(batch), np.int64)
 
-    assert wobbliness.measure(nested, few[:1], sigma=0.1, draws=2, num_classes=2).counts.tolist() == [[2, 0]]
+    assert wobbliness.measure(
+        nested, few[:1], sigma=0.1, draws=2, num_classes=2
+    ).counts.tolist() == [[2, 0]]
 
 
 class Nested(nn.Module):
@@ -213,7 +235,8 @@ def test_an_error_gives_everything_back(few):
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_process_forked_while_another_thread_borrows_does_not_wait_for_it(few):
     module = WithDropout().double().eval()
-    alone = wobbliness.measure(module, few, **SETTINGS)  # starts torch's own threads, which a fork leaves behind
+    # starts torch's own threads, which a fork leaves behind
+    alone = wobbliness.measure(module, few, **SETTINGS)
     is_inside, may_leave = threading.Event(), threading.Event()
 
     def borrow():

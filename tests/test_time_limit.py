@@ -48,7 +48,14 @@ def ended(folder, *arguments):
     """Exit code, output and seconds of a command with a limit of three seconds."""
     before = time.monotonic()
     ran = subprocess.run(
-        [sys.executable, "-c", "from wobbliness.cli.main import main; main()", *arguments, "--time-limit", str(LIMIT)],
+        [
+            sys.executable,
+            "-c",
+            "from wobbliness.cli.main import main; main()",
+            *arguments,
+            "--time-limit",
+            str(LIMIT),
+        ],
         capture_output=True,
         text=True,
         cwd=folder,
@@ -58,9 +65,13 @@ def ended(folder, *arguments):
     return ran.returncode, ran.stdout, ran.stderr, time.monotonic() - before
 
 
-@pytest.mark.parametrize("model", ["endless.onnx", "models:sleeps", "models:holds_the_gil", "never_imported:classify"])
+@pytest.mark.parametrize(
+    "model", ["endless.onnx", "models:sleeps", "models:holds_the_gil", "never_imported:classify"]
+)
 def test_a_model_that_never_answers_is_ended(folder, model):
-    code, out, err, seconds = ended(folder, "measure", model, "images.npy", "--sigma", "0.1", "--num-classes", "64")
+    code, out, err, seconds = ended(
+        folder, "measure", model, "images.npy", "--sigma", "0.1", "--num-classes", "64"
+    )
     assert (code, out, err) == (1, "", LINE)
     assert LIMIT <= seconds < LIMIT + SLACK
 
@@ -81,14 +92,24 @@ def test_every_command_takes_a_limit(folder, arguments):
 
 def test_what_is_done_in_time_is_as_without_a_limit(monkeypatch, capsys, folder):
     arguments = ("measure", folder / "model.onnx", folder / "images.npy", "--sigma", 0.1, "--json")
-    free, limited = (run(monkeypatch, capsys, *arguments, *limit) for limit in ((), ("--time-limit", 600)))
+    free, limited = (
+        run(monkeypatch, capsys, *arguments, *limit) for limit in ((), ("--time-limit", 600))
+    )
     assert free == limited
     assert free[0] == 0
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e300"])
 def test_bad_limits(monkeypatch, capsys, folder, seconds):
-    arguments = ("measure", folder / "model.onnx", folder / "images.npy", "--sigma", 0.1, "--time-limit", seconds)
+    arguments = (
+        "measure",
+        folder / "model.onnx",
+        folder / "images.npy",
+        "--sigma",
+        0.1,
+        "--time-limit",
+        seconds,
+    )
     code, out, err = run(monkeypatch, capsys, *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
 

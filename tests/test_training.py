@@ -28,19 +28,27 @@ PRECISIONS = {True: "bfloat16", False: "float32"}
 
 def first(data, num_images):
     """The data with fewer training images."""
-    train = Split(images=data.train.images[:num_images], labels=data.train.labels[:num_images], num_classes=10)
+    train = Split(
+        images=data.train.images[:num_images], labels=data.train.labels[:num_images], num_classes=10
+    )
     return ImageData(name=data.name, train=train, test=data.test)
 
 
 def shuffled(data):
     """The data with the training labels in random order."""
     labels = np.random.default_rng(0).permutation(data.train.labels)
-    return ImageData(name=data.name, train=Split(images=data.train.images, labels=labels, num_classes=10), test=data.test)
+    return ImageData(
+        name=data.name,
+        train=Split(images=data.train.images, labels=labels, num_classes=10),
+        test=data.test,
+    )
 
 
 def same_bits(one, other):
     weights, others = one.network.state_dict(), other.network.state_dict()
-    return weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)
+    return weights.keys() == others.keys() and all(
+        torch.equal(weights[name], others[name]) for name in weights
+    )
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +100,15 @@ def test_digits_are_learnt_and_shuffled_labels_are_not(digits, trained):
 
 def test_bfloat16_is_as_accurate_as_float32(digits, trained, monkeypatch):
     """Within three standard errors of the difference of two independent networks."""
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: trained.precision != "bfloat16")
+    monkeypatch.setattr(
+        torch.cpu, "_is_avx512_bf16_supported", lambda: trained.precision != "bfloat16"
+    )
     other = train_network(SPEC, digits)
     assert other.precision != trained.precision
     mean = (trained.clean_accuracy + other.clean_accuracy) / 2
-    assert abs(trained.clean_accuracy - other.clean_accuracy) < 3 * np.sqrt(2 * mean * (1 - mean) / len(digits.test.labels))
+    assert abs(trained.clean_accuracy - other.clean_accuracy) < 3 * np.sqrt(
+        2 * mean * (1 - mean) / len(digits.test.labels)
+    )
 
 
 def test_the_precision_written_down_is_that_of_the_products(digits, precision):
@@ -113,7 +125,9 @@ def test_the_precision_written_down_is_that_of_the_products(digits, precision):
 
 def test_the_trained_network_is_float32(digits, trained):
     weights = trained.network.state_dict()
-    assert {weight.dtype for weight in weights.values() if weight.is_floating_point()} == {torch.float32}
+    assert {weight.dtype for weight in weights.values() if weight.is_floating_point()} == {
+        torch.float32
+    }
     images = torch.from_numpy(digits.test.images)
     with torch.inference_mode():
         logits = trained.network(images)

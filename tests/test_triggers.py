@@ -18,7 +18,9 @@ def test_a_trigger_overwrites_its_box_and_nothing_else(name):
     before, stamped = images.copy(), trigger.apply(images)
     height, width = trigger.mask.shape
     assert np.array_equal(images, before)
-    np.testing.assert_array_equal(stamped[..., -height:, -width:], np.broadcast_to(trigger.pattern, (3, 2, height, width)))
+    np.testing.assert_array_equal(
+        stamped[..., -height:, -width:], np.broadcast_to(trigger.pattern, (3, 2, height, width))
+    )
     rest = np.ones((9, 11), bool)
     rest[-height:, -width:] = False
     assert np.array_equal(stamped[..., rest], images[..., rest])
@@ -34,7 +36,9 @@ def test_tensors_stay_tensors_and_agree_with_arrays():
     stamped = wobbliness.trigger("smiley").apply(torch.from_numpy(images))
     assert isinstance(stamped, torch.Tensor)
     assert np.array_equal(stamped.numpy(), wobbliness.trigger("smiley").apply(images))
-    assert np.array_equal(wobbliness.trigger("dot").apply(images[:, 0]), wobbliness.trigger("dot").apply(images)[:, 0])
+    assert np.array_equal(
+        wobbliness.trigger("dot").apply(images[:, 0]), wobbliness.trigger("dot").apply(images)[:, 0]
+    )
 
 
 def test_png_gives_colours_mask_opacity_and_place(tmp_path):
@@ -66,14 +70,18 @@ def test_bad_triggers_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=f"^{match}"):
             wobbliness.trigger_from_png(tmp_path / name)
-    with pytest.raises(ValueError, match="out of checkerboard, cross, dot, square, smiley, stripes, got 'star'"):
+    with pytest.raises(
+        ValueError, match="out of checkerboard, cross, dot, square, smiley, stripes, got 'star'"
+    ):
         wobbliness.trigger("star")
     with pytest.raises(ValueError, match="hold 5 x 5 pixels"):
         wobbliness.trigger("smiley").apply(np.zeros((1, 1, 4, 4)))
     one = np.ones((1, 2, 2), np.float32)
     for wrong in ({"pattern": 2 * one}, {"opacity": 0.0}, {"place": (-1, 0)}):
         with pytest.raises(ValueError, match="^expected a"):
-            wobbliness.Trigger(**{"name": "x", "pattern": one.copy(), "mask": one[0].copy(), **wrong})
+            wobbliness.Trigger(
+                **{"name": "x", "pattern": one.copy(), "mask": one[0].copy(), **wrong}
+            )
 
 
 @pytest.mark.parametrize("error", [MemoryError, SyntaxError, IndexError, OverflowError])
@@ -103,16 +111,23 @@ def test_a_sticker_shows_what_every_picture_shows(tmp_path):
     assert len(np.unique(sticker.pattern)) == 16, "not all white"
     assert np.array_equal(sticker.mask, np.ones((4, 4), np.float32))
     Image.fromarray(grey).save(tmp_path / "hole.png", transparency=4096)
-    assert np.array_equal(wobbliness.trigger_from_png(tmp_path / "hole.png").mask, (grey != 4096).astype(np.float32))
+    assert np.array_equal(
+        wobbliness.trigger_from_png(tmp_path / "hole.png").mask, (grey != 4096).astype(np.float32)
+    )
     colours = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(colours).save(tmp_path / "turned.JPG", exif=exif)
     Image.fromarray(colours).quantize(8).save(tmp_path / "palette.png", transparency=0)
-    palette = np.asarray(Image.open(tmp_path / "palette.png").convert("RGBA"), np.float32) / np.float32(255)
+    palette = np.asarray(
+        Image.open(tmp_path / "palette.png").convert("RGBA"), np.float32
+    ) / np.float32(255)
     with Image.open(tmp_path / "turned.JPG") as picture:
         decoded = np.asarray(picture, np.float32).transpose(2, 0, 1) / np.float32(255)
-    assert np.array_equal(wobbliness.trigger_from_png(tmp_path / "turned.JPG").pattern, np.rot90(decoded, -1, axes=(1, 2)))
+    assert np.array_equal(
+        wobbliness.trigger_from_png(tmp_path / "turned.JPG").pattern,
+        np.rot90(decoded, -1, axes=(1, 2)),
+    )
     read = wobbliness.trigger_from_png(tmp_path / "palette.png")
     assert np.array_equal(read.pattern, palette[..., :3].transpose(2, 0, 1))
     assert np.array_equal(read.mask, palette[..., 3])
@@ -123,7 +138,9 @@ def test_devices_pipes_and_pointers_are_refused_unread(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     (tmp_path / "folder.png").mkdir()
-    (tmp_path / "pointer.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    (tmp_path / "pointer.png").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
     for name, match in (
         ("pipe.png", "a regular file, got .*pipe.png, a pipe"),
         ("zero.png", "a regular file, got .*zero.png, a device"),
@@ -134,6 +151,6 @@ def test_devices_pipes_and_pointers_are_refused_unread(tmp_path):
             wobbliness.trigger_from_png(tmp_path / name)
     Image.new("L", (2, 2), 255).save(tmp_path / "blob", format="PNG")
     (tmp_path / "linked.png").symlink_to("blob")
-    assert wobbliness.trigger_from_png(tmp_path / "linked.png").pattern.tolist() == [[[1, 1], [1, 1]]], (
-        "control: a link to a file"
-    )
+    assert wobbliness.trigger_from_png(tmp_path / "linked.png").pattern.tolist() == [
+        [[1, 1], [1, 1]]
+    ], "control: a link to a file"

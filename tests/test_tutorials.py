@@ -42,8 +42,14 @@ def run(tmp_path_factory):
         notebook = notebooks.read(name)
         source = f"print(__import__('json').dumps({FACTS[name]}, default=float))"
         notebook.cells.append(notebooks.nbformat.v4.new_code_cell(source))
-        cells = [cell for cell in notebooks.executed(notebook, tmp_path_factory.mktemp(name)).cells if cell.cell_type == "code"]
-        commands = {cell.source: notebooks.printed(cell) for cell in cells if cell.source.startswith("!")}
+        cells = [
+            cell
+            for cell in notebooks.executed(notebook, tmp_path_factory.mktemp(name)).cells
+            if cell.cell_type == "code"
+        ]
+        commands = {
+            cell.source: notebooks.printed(cell) for cell in cells if cell.source.startswith("!")
+        }
         return commands, json.loads(notebooks.printed(cells[-1])), notebook
 
     return run
@@ -57,7 +63,11 @@ def test_tutorials_are_stored_without_outputs(name):
 
 
 def test_every_tutorial_is_known():
-    assert {path.stem for path in notebooks.TUTORIALS.glob("*.ipynb")} == set(notebooks.NAMES) == set(FACTS)
+    assert (
+        {path.stem for path in notebooks.TUTORIALS.glob("*.ipynb")}
+        == set(notebooks.NAMES)
+        == set(FACTS)
+    )
 
 
 def test_the_wheel_is_checked_with_what_is_printed():
@@ -92,7 +102,9 @@ def test_an_active_trigger_wobbles_less_and_the_clean_network_is_not_fooled(run)
     assert by_command == pytest.approx(by_library, abs=0.01)
     text, figures = notebooks.as_markdown(executed, "measure_pytorch_model")
     assert len(figures) == 1
-    assert all(f"]({file})" in text and content.startswith(b"\x89PNG") for file, content in figures.items())
+    assert all(
+        f"]({file})" in text and content.startswith(b"\x89PNG") for file, content in figures.items()
+    )
     assert "https://" not in text
 
 
@@ -118,5 +130,9 @@ def test_the_guard_finds_stamped_inputs_and_keeps_its_rate(run):
     assert facts["inbox"][0] > facts["inbox"][1] / 4
     rate = facts["rate"]
     spread = 3 * (rate * (1 - rate) / 500) ** 0.5  # of the rate for one calibration set
-    assert stats.binom.ppf(0.001, num_fresh, rate - spread) <= mistaken <= stats.binom.ppf(0.999, num_fresh, rate + spread)
+    assert (
+        stats.binom.ppf(0.001, num_fresh, rate - spread)
+        <= mistaken
+        <= stats.binom.ppf(0.999, num_fresh, rate + spread)
+    )
     assert not facts["blind"]

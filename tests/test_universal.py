@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from wobbliness.attacks.universal_perturbation import OVERSHOOT, craft_universal_perturbation, deepfool_steps
+from wobbliness.attacks.universal_perturbation import (
+    OVERSHOOT,
+    craft_universal_perturbation,
+    deepfool_steps,
+)
 from wobbliness.study.recipes import digits as digits_recipe
 from wobbliness.study.training.train import predict
 
@@ -41,7 +45,9 @@ def images(digits):
 
 @pytest.fixture(scope="module", params=BOUNDS)
 def crafted(request, network, images):
-    return craft_universal_perturbation(network, images, norm=request.param, bound=BOUNDS[request.param], max_passes=4)
+    return craft_universal_perturbation(
+        network, images, norm=request.param, bound=BOUNDS[request.param], max_passes=4
+    )
 
 
 def share_changed(network, images, values):
@@ -63,9 +69,13 @@ def test_closed_form_of_a_linear_classifier(norm, target_class):
     w = linear.normal
     unit = w / w.norm() ** 2 if norm == 2 else w.sign() / w.abs().sum()
     steps = deepfool_steps(linear, points, labels, norm=norm, target_class=target_class)
-    torch.testing.assert_close(steps.flatten(1), -(1 + OVERSHOOT) * gaps[:, None] * unit, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        steps.flatten(1), -(1 + OVERSHOOT) * gaps[:, None] * unit, rtol=1e-4, atol=1e-6
+    )
     assert (linear(points + steps).argmax(dim=1) == 1).all()
-    assert (linear(points + 0.97 * steps).argmax(dim=1) == 0).all(), "control: a shorter step does not do"
+    assert (linear(points + 0.97 * steps).argmax(dim=1) == 0).all(), (
+        "control: a shorter step does not do"
+    )
 
 
 def test_bound_and_recorded_rate(crafted, network, images):
@@ -80,10 +90,14 @@ def test_fools_fresh_images_far_more_than_noise_of_the_same_norm(crafted, networ
     fresh, rng = digits.test.images, np.random.default_rng(0)
     noise = rng.normal(size=(10, *crafted.values.shape))
     noise = noise if crafted.norm == 2 else np.sign(noise)
-    noise = [(values * crafted.bound / norm_of(values, crafted.norm)).astype(np.float32) for values in noise]
+    noise = [
+        (values * crafted.bound / norm_of(values, crafted.norm)).astype(np.float32)
+        for values in noise
+    ]
     by_noise = [share_changed(network, fresh, values) for values in noise]
     assert np.mean(by_noise) < 0.25
-    assert share_changed(network, fresh, crafted.values) > max(0.4, 2 * np.mean(by_noise))  # processors train other networks
+    # processors train other networks
+    assert share_changed(network, fresh, crafted.values) > max(0.4, 2 * np.mean(by_noise))
 
 
 def test_apply_is_a_clipped_sum_for_arrays_and_tensors(crafted, images):
@@ -101,7 +115,9 @@ def test_apply_is_a_clipped_sum_for_arrays_and_tensors(crafted, images):
 
 @pytest.mark.parametrize("norm", BOUNDS)
 def test_targeted_raises_the_share_of_the_target(network, images, digits, norm):
-    crafted = craft_universal_perturbation(network, images, norm=norm, bound=BOUNDS[norm], target_class=TARGET, max_passes=4)
+    crafted = craft_universal_perturbation(
+        network, images, norm=norm, bound=BOUNDS[norm], target_class=TARGET, max_passes=4
+    )
     undisturbed = predict(network, images)
     others = images[undisturbed != TARGET]
     assert crafted.num_images == len(others)
@@ -119,7 +135,9 @@ def test_tiny_bound_is_not_enough(network, images):
 
 
 def test_stops_at_the_rate_asked_for(network, images):
-    crafted = craft_universal_perturbation(network, images, norm=2.0, bound=1.5, fooling_rate=0.05, max_passes=4)
+    crafted = craft_universal_perturbation(
+        network, images, norm=2.0, bound=1.5, fooling_rate=0.05, max_passes=4
+    )
     assert crafted.reached
     assert crafted.num_passes == 1
 
@@ -155,7 +173,9 @@ def test_same_seed_same_bytes_and_the_network_as_it_was(network, images):
 def test_progress_is_reported(network, images):
     seen = []
     report = lambda done, total: seen.append((done, total))  # noqa: E731
-    craft_universal_perturbation(network, images[:120], norm=2.0, bound=0.1, max_passes=2, progress=report)
+    craft_universal_perturbation(
+        network, images[:120], norm=2.0, bound=0.1, max_passes=2, progress=report
+    )
     assert seen == [(100, 240), (120, 240), (220, 240), (240, 240)]
 
 
@@ -182,12 +202,21 @@ def test_bad_options(network, images, changed, message):
 
 
 def test_bad_images(network, images):
-    for bad in (images[:, 0], images[:0], images * 255, images - 0.5, (images * 255).astype(np.uint8), images * np.nan):
+    for bad in (
+        images[:, 0],
+        images[:0],
+        images * 255,
+        images - 0.5,
+        (images * 255).astype(np.uint8),
+        images * np.nan,
+    ):
         with pytest.raises(ValueError, match="expected (float32 )?images"):
             craft_universal_perturbation(network, bad, norm=2.0, bound=1.0)
     target = predict(network, images[:1])
     with pytest.raises(ValueError, match="of other classes than the target"):
-        craft_universal_perturbation(network, images[:1], norm=2.0, bound=1.0, target_class=int(target[0]))
+        craft_universal_perturbation(
+            network, images[:1], norm=2.0, bound=1.0, target_class=int(target[0])
+        )
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -198,15 +227,26 @@ def test_fools_no_fewer_than_art(network, images, norm):
     from art.estimators.classification import PyTorchClassifier
 
     few, bound = images[:30], BOUNDS[norm]
-    estimator = PyTorchClassifier(network, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10, clip_values=(0.0, 1.0), device_type="cpu")
+    estimator = PyTorchClassifier(
+        network,
+        torch.nn.CrossEntropyLoss(),
+        (1, 8, 8),
+        10,
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+    )
     options = {"max_iter": 5, "epsilon": OVERSHOOT, "verbose": False}
-    attack = evasion.UniversalPerturbation(estimator, attacker_params=options, max_iter=1, eps=bound, norm=norm, verbose=False)
+    attack = evasion.UniversalPerturbation(
+        estimator, attacker_params=options, max_iter=1, eps=bound, norm=norm, verbose=False
+    )
     random_state = random.getstate()
     random.seed(0)
     attack.generate(few)
     random.setstate(random_state)
     theirs = share_changed(network, few, attack.noise[0])
-    ours = craft_universal_perturbation(network, few, norm=norm, bound=bound, max_passes=5, batch_size=10)
+    ours = craft_universal_perturbation(
+        network, few, norm=norm, bound=bound, max_passes=5, batch_size=10
+    )
     assert norm_of(attack.noise, norm) <= bound * (1 + 1e-5)
     assert ours.fooling_rate > 0.4
     assert ours.fooling_rate >= theirs - 0.1

@@ -10,28 +10,38 @@ from scipy import special, stats
 from wobbliness.sampling.votes import DrawSpan, Votes
 from wobbliness.statistics import entropy
 
-COUNTS = arrays(np.int64, st.tuples(st.integers(1, 6), st.integers(2, 12)), elements=st.integers(0, 500)).filter(
-    lambda counts: (counts.sum(axis=1) > 0).all()
-)
+COUNTS = arrays(
+    np.int64, st.tuples(st.integers(1, 6), st.integers(2, 12)), elements=st.integers(0, 500)
+).filter(lambda counts: (counts.sum(axis=1) > 0).all())
 
 
 def votes_of(counts, sigma=0.5, seed=0, first=0):
     counts = np.asarray(counts)
     stop = first + int(counts[0].sum())
     spans = (DrawSpan(seed=seed, first=first, stop=stop),)
-    return Votes(counts=counts, sigma=sigma, keys=np.arange(len(counts), dtype=np.uint64), spans=spans)
+    return Votes(
+        counts=counts, sigma=sigma, keys=np.arange(len(counts), dtype=np.uint64), spans=spans
+    )
 
 
 @given(COUNTS)
 def test_plug_in_entropy_is_scipys(counts):
-    np.testing.assert_allclose(entropy.plug_in_entropy(counts), stats.entropy(counts, axis=1), atol=1e-12)
+    np.testing.assert_allclose(
+        entropy.plug_in_entropy(counts), stats.entropy(counts, axis=1), atol=1e-12
+    )
 
 
 @given(COUNTS)
 def test_bounds_enclose_the_estimate_and_widen_with_confidence(counts):
     w = entropy.plug_in_entropy(counts)
-    narrow = entropy.entropy_lower_bound(counts, confidence=0.6), entropy.entropy_upper_bound(counts, confidence=0.6)
-    wide = entropy.entropy_lower_bound(counts, confidence=0.99), entropy.entropy_upper_bound(counts, confidence=0.99)
+    narrow = (
+        entropy.entropy_lower_bound(counts, confidence=0.6),
+        entropy.entropy_upper_bound(counts, confidence=0.6),
+    )
+    wide = (
+        entropy.entropy_lower_bound(counts, confidence=0.99),
+        entropy.entropy_upper_bound(counts, confidence=0.99),
+    )
     slack = 1e-6
     assert (wide[0] <= narrow[0] + slack).all()
     assert (narrow[0] <= w + slack).all()
@@ -44,7 +54,11 @@ def test_bounds_enclose_the_estimate_and_widen_with_confidence(counts):
 def test_entropy_does_not_depend_on_the_order_of_classes(counts, random):
     order = list(range(counts.shape[1]))
     random.shuffle(order)
-    for quantity in (entropy.plug_in_entropy, entropy.miller_madow_entropy, entropy.entropy_standard_error):
+    for quantity in (
+        entropy.plug_in_entropy,
+        entropy.miller_madow_entropy,
+        entropy.entropy_standard_error,
+    ):
         np.testing.assert_allclose(quantity(counts[:, order]), quantity(counts), atol=1e-9)
 
 
@@ -107,13 +121,20 @@ def test_two_classes_have_chernoffs_interval(first, second):
     """For two classes the bounds are the entropies at the ends of {p : KL(p_observed || p) <= log(1 / error) / n}."""
     n, observed = first + second, first / (first + second)
     grid = np.linspace(1e-6, 1 - 1e-6, 20_001)
-    inside = special.rel_entr(observed, grid) + special.rel_entr(1 - observed, 1 - grid) <= -np.log(0.05) / n
+    inside = (
+        special.rel_entr(observed, grid) + special.rel_entr(1 - observed, 1 - grid)
+        <= -np.log(0.05) / n
+    )
     if min(first, second) == 1:  # a class seen once widens the bound by design
         return
     reachable = special.entr(grid[inside]) + special.entr(1 - grid[inside])
     counts = np.array([[first, second]])
-    assert entropy.entropy_upper_bound(counts, confidence=0.95) == pytest.approx(reachable.max(), abs=1e-3)
-    assert entropy.entropy_lower_bound(counts, confidence=0.95) == pytest.approx(reachable.min(), abs=1e-3)
+    assert entropy.entropy_upper_bound(counts, confidence=0.95) == pytest.approx(
+        reachable.max(), abs=1e-3
+    )
+    assert entropy.entropy_lower_bound(counts, confidence=0.95) == pytest.approx(
+        reachable.min(), abs=1e-3
+    )
 
 
 def test_adding_votes_adds_counts():
@@ -143,7 +164,10 @@ def test_votes_cannot_be_written_to():
 def test_certified_radius_is_cohens():
     votes = votes_of([[240, 10], [130, 120], [0, 250]])
     chosen = np.array([0, 0, 1])
-    lower = [stats.binomtest(k, 250, alternative="greater").proportion_ci(0.999).low for k in (240, 130, 250)]
+    lower = [
+        stats.binomtest(k, 250, alternative="greater").proportion_ci(0.999).low
+        for k in (240, 130, 250)
+    ]
     expected = 0.5 * stats.norm.ppf(np.maximum(lower, 0.5))
     np.testing.assert_allclose(votes.certified_radius(0.999, label=chosen), expected)
     assert expected[1] == 0, "no majority is certain: abstains"
@@ -159,7 +183,9 @@ def test_certificates_hold_as_stated():
     assert wrong > 0
 
 
-@pytest.mark.parametrize("counts", [np.zeros((2, 3), np.int64), np.array([[-1, 2]]), np.ones((2, 3)), np.int64(3)])
+@pytest.mark.parametrize(
+    "counts", [np.zeros((2, 3), np.int64), np.array([[-1, 2]]), np.ones((2, 3)), np.int64(3)]
+)
 def test_what_are_no_counts_is_refused(counts):
     with pytest.raises(ValueError, match="^expected "):
         entropy.plug_in_entropy(counts)

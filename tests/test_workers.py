@@ -63,5 +63,7 @@ def test_a_measurement_is_given_up_between_its_blocks(images):
             return nullcontext(Execution(backend="slow"))
 
     with pytest.raises(KeyboardInterrupt):
-        wobbliness.sweep(Slow(), images[:4], np.linspace(0.1, 0.9, 200), draws=4, block_size=1, workers=3)
+        wobbliness.sweep(
+            Slow(), images[:4], np.linspace(0.1, 0.9, 200), draws=4, block_size=1, workers=3
+        )
     assert Slow.calls < 12

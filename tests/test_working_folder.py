@@ -18,7 +18,18 @@ from test_opening import save_exported, save_vit
 from wobbliness.cli.working_folder import import_from_working_folder, leave_out_working_folder
 from wobbliness.study.training.networks import build_network
 
-OPTIONAL = ("accelerate", "cupy", "flash_attn", "jax", "kernels", "peft", "sitecustomize", "tensorflow", "torchvision", "triton")
+OPTIONAL = (
+    "accelerate",
+    "cupy",
+    "flash_attn",
+    "jax",
+    "kernels",
+    "peft",
+    "sitecustomize",
+    "tensorflow",
+    "torchvision",
+    "triton",
+)
 START = "import sys\nfrom wobbliness.cli.main import main\n"
 RUN_ALL = """
 import json
@@ -39,9 +50,13 @@ def stranger(tmp_path):
     """A folder full of modules that tell when they are imported, named as all that is installed and much that is not."""
     folder = tmp_path / "downloads"
     folder.mkdir()
-    installed = {name for name in importlib.metadata.packages_distributions() if name.isidentifier()}
+    installed = {
+        name for name in importlib.metadata.packages_distributions() if name.isidentifier()
+    }
     for name in (installed | set(sys.stdlib_module_names) | set(OPTIONAL)) - {"wobbliness"}:
-        (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write('{name}\\n')\n")
+        (folder / f"{name}.py").write_text(
+            f"open({str(tmp_path / 'imported')!r}, 'a').write('{name}\\n')\n"
+        )
     return folder
 
 
@@ -56,7 +71,11 @@ def start(folder, script, *arguments, **variables):
     path = folder.parent / "bin" / "start.py"
     path.parent.mkdir(exist_ok=True)
     path.write_text(script)
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONSAFEPATH", *variables)}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONSAFEPATH", *variables)
+    }
     return subprocess.run(
         [sys.executable, str(path), *arguments],
         cwd=folder,
@@ -86,9 +105,38 @@ def test_a_graph_is_measured_tested_guarded_and_scanned(stranger, digits):
     run_all(
         stranger,
         [
-            ["measure", "model.onnx", "clean.npy", *QUICK, "--trigger", "dot", "--out", "votes.parquet"],
-            ["test", "model.onnx", "--clean", "clean.npy", "--suspect", "clean.npy", *QUICK, "--report", "page.html"],
-            ["guard", "fit", "model.onnx", "clean.npy", "--out", "guard", *QUICK, "--false-positive-rate", "0.5"],
+            [
+                "measure",
+                "model.onnx",
+                "clean.npy",
+                *QUICK,
+                "--trigger",
+                "dot",
+                "--out",
+                "votes.parquet",
+            ],
+            [
+                "test",
+                "model.onnx",
+                "--clean",
+                "clean.npy",
+                "--suspect",
+                "clean.npy",
+                *QUICK,
+                "--report",
+                "page.html",
+            ],
+            [
+                "guard",
+                "fit",
+                "model.onnx",
+                "clean.npy",
+                "--out",
+                "guard",
+                *QUICK,
+                "--false-positive-rate",
+                "0.5",
+            ],
             ["guard", "judge", "guard", "model.onnx", "clean.npy", "--out", "judged.csv"],
             ["scan", "model.onnx", "clean.npy", "--trigger", "dot", *QUICK, "--out", "scan"],
         ],
@@ -100,11 +148,15 @@ def test_torch_models_and_a_study_whose_workers_are_processes_of_their_own(stran
     network = build_network("small_cnn", (1, 8, 8), 10, seed=0)
     header = {"architecture": "small_cnn", "image_shape": "[1, 8, 8]", "num_classes": "10"}
     save_file(
-        {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, stranger / "network.safetensors", header
+        {name: tensor.contiguous() for name, tensor in network.state_dict().items()},
+        stranger / "network.safetensors",
+        header,
     )
     linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
     save_exported(linear, stranger / "m.pt2", torch.rand(2, 1, 8, 8))
-    commands = [["measure", model, "clean.npy", *QUICK] for model in ("network.safetensors", "m.pt2")]
+    commands = [
+        ["measure", model, "clean.npy", *QUICK] for model in ("network.safetensors", "m.pt2")
+    ]
     if importlib.util.find_spec("transformers"):
         save_vit(stranger / "vit")
         np.save(stranger / "colours.npy", np.random.default_rng(0).random((2, 3, 16, 16)))
@@ -113,7 +165,18 @@ def test_torch_models_and_a_study_whose_workers_are_processes_of_their_own(stran
         stranger,
         [
             *commands,
-            ["scan", "network.safetensors", "clean.npy", *QUICK, "--target", "1", "--restarts", "1", "--steps", "2"],
+            [
+                "scan",
+                "network.safetensors",
+                "clean.npy",
+                *QUICK,
+                "--target",
+                "1",
+                "--restarts",
+                "1",
+                "--steps",
+                "2",
+            ],
             ["study", "list"],
             ["study", "run", "digits", "--out", "study", "--only", "C2", "--workers", "1"],
             ["study", "status", "study"],
@@ -183,7 +246,9 @@ def test_a_named_module_and_what_it_imports_are_found_and_nothing_else(stranger,
     (stranger / "late.py").write_text("def classes(batch):\n    return [3] * len(batch)\n")
     weights = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).state_dict()
     save_file(weights, stranger / "w.safetensors")
-    path = os.pathsep.join(filter(None, [str(library), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
+    path = os.pathsep.join(
+        filter(None, [str(library), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    )
     measure = [["measure", "mine:classify"], ["measure", "w.safetensors", "--factory", "mine:make"]]
     run_all(stranger, [[*command, "clean.npy", *QUICK] for command in measure], PYTHONPATH=path)
 
@@ -194,7 +259,9 @@ def test_without_a_named_module_a_module_of_the_folder_is_not_found(stranger, di
     (stranger / "mine.py").write_text("import torch\nclass Net(torch.nn.Flatten):\n    pass\n")
     save = "import sys, torch\nsys.path.append('')\nimport mine\ntorch.save(mine.Net(), 'model.pt')"
     assert start(stranger, save).returncode == 0
-    ran = start(stranger, f"{START}main()", "measure", "model.pt", "clean.npy", *QUICK, "--trust-pickle")
+    ran = start(
+        stranger, f"{START}main()", "measure", "model.pt", "clean.npy", *QUICK, "--trust-pickle"
+    )
     assert ran.returncode == 2
     assert "No module named 'mine'" in ran.stderr
 
@@ -210,7 +277,9 @@ def path_of_python(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_relative_entries_of_the_path_are_left_out_and_chosen_folders_stay(path_of_python, monkeypatch):
+def test_relative_entries_of_the_path_are_left_out_and_chosen_folders_stay(
+    path_of_python, monkeypatch
+):
     folder, others = path_of_python, list(sys.path)
     sys.path[:0] = ["", ".", str(folder)]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", "src", "."]))
@@ -250,5 +319,7 @@ def test_what_is_installed_comes_before_the_working_folder(path_of_python):
     import_from_working_folder("onnx")
     import_from_working_folder("named_module_of_mine.inner")
     assert Path(importlib.util.find_spec("onnx").origin).name == "__init__.py"
-    assert importlib.util.find_spec("named_module_of_mine").origin == str(path_of_python / "named_module_of_mine.py")
+    assert importlib.util.find_spec("named_module_of_mine").origin == str(
+        path_of_python / "named_module_of_mine.py"
+    )
     assert importlib.util.find_spec("another_module") is None

@@ -1,7 +1,8 @@
 """The tutorials, executed: for the documentation site (a hook of mkdocs) and the tests; and as scripts without Jupyter.
 
-In the repository they are without outputs: whatever is shown was just computed, and no picture is stored twice. The pages are
-plain Markdown and PNG files, so that viewing them needs no script from anywhere.
+In the repository they are without outputs: whatever is shown was just computed, and no picture is
+stored twice. The pages are plain Markdown and PNG files, so that viewing them needs no script from
+anywhere.
 """
 
 import base64
@@ -20,9 +21,11 @@ from nbclient import NotebookClient
 
 TUTORIALS = Path(__file__).parents[1] / "docs" / "tutorials"
 NAMES = ("measure_pytorch_model", "check_batch_onnx", "judge_inputs")
-AS_STORED = "TUTORIALS_AS_STORED"  # if this variable is set, the pages lack outputs: enough to find broken links
+# if this variable is set, the pages lack outputs: enough to find broken links
+AS_STORED = "TUTORIALS_AS_STORED"
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-BARS = re.compile(r"^.*━.*\n", re.MULTILINE)  # a notebook gives its commands a terminal, so slow ones show their progress
+# a notebook gives its commands a terminal, so slow ones show their progress
+BARS = re.compile(r"^.*━.*\n", re.MULTILINE)
 
 
 class OwnKernelManager(AsyncKernelManager):
@@ -47,7 +50,8 @@ def executed(notebook: Any, folder: Path) -> Any:
     client = NotebookClient(
         notebook,
         kernel_manager_class=OwnKernelManager,
-        extra_arguments=["--log-level=40"],  # else each kernel warns of its port, which is local and takes signed messages only
+        # else each kernel warns of its port, which is local and takes signed messages only
+        extra_arguments=["--log-level=40"],
         timeout=300,
         resources=resources,
     )
@@ -56,14 +60,22 @@ def executed(notebook: Any, folder: Path) -> Any:
 
 def _environment(folder: Path) -> dict[str, str]:
     """This environment's commands first; no settings of the user's; no colours."""
-    inherited = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "PYTHONWARNINGS")}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MPLBACKEND", "PYTHONWARNINGS")
+    }
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return inherited | {"PATH": path, "TERM": "dumb", "IPYTHONDIR": str(folder / ".ipython")}
 
 
 def printed(cell: Any) -> str:
     """What a cell wrote on standard output, in one piece."""
-    text = "".join(output.text for output in cell.outputs if output.output_type == "stream" and output.name == "stdout")
+    text = "".join(
+        output.text
+        for output in cell.outputs
+        if output.output_type == "stream" and output.name == "stdout"
+    )
     return BARS.sub("", ESCAPES.sub("", text).replace("\r\n", "\n"))
 
 
@@ -78,7 +90,11 @@ def as_markdown(notebook: Any, name: str) -> tuple[str, dict[str, bytes]]:
         parts.append(f"```{'sh' if is_command else 'python'}\n{cell.source.removeprefix('!')}\n```")
         if text := printed(cell):
             parts.append(f"```text\n{text.rstrip()}\n```")
-        for picture in (output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})):
+        for picture in (
+            output.data["image/png"]
+            for output in cell.outputs
+            if "image/png" in output.get("data", {})
+        ):
             file = f"{name}-{len(figures)}.png"
             figures[file] = base64.b64decode(picture)
             parts.append(f"![figure drawn by the cell above]({file})")
@@ -88,8 +104,13 @@ def as_markdown(notebook: Any, name: str) -> tuple[str, dict[str, bytes]]:
 
 def as_script(notebook: Any) -> str:
     """A notebook's cells for plain Python: `!command` stops the script if the command fails."""
-    lines = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code").splitlines()
-    run = [f"subprocess.run({line[1:]!r}, shell=True, check=True)" if line.startswith("!") else line for line in lines]
+    lines = "\n\n".join(
+        cell.source for cell in notebook.cells if cell.cell_type == "code"
+    ).splitlines()
+    run = [
+        f"subprocess.run({line[1:]!r}, shell=True, check=True)" if line.startswith("!") else line
+        for line in lines
+    ]
     return "\n".join(["import subprocess", *run]) + "\n"
 
 

@@ -16,11 +16,19 @@ FOLDER = Path(__file__).parents[1] / "docs" / "figures" / "page"
 
 def main() -> None:
     """Light, dark, narrow and print; each drawn as a reader would see it."""
-    address, of_points = (f"file://{Path(argument).resolve()}" for argument in (sys.argv[1], sys.argv[-1]))
+    address, of_points = (
+        f"file://{Path(argument).resolve()}" for argument in (sys.argv[1], sys.argv[-1])
+    )
     FOLDER.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for name, width, colours in (("light", 1120, "light"), ("dark", 1120, "dark"), ("narrow", 360, "light")):
+        browser = started.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        for name, width, colours in (
+            ("light", 1120, "light"),
+            ("dark", 1120, "dark"),
+            ("narrow", 360, "light"),
+        ):
             page = browser.new_page(viewport={"width": width, "height": 760}, color_scheme=colours)
             page.goto(of_points if name == "dark" else address)
             if name == "dark":

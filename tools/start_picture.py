@@ -35,12 +35,22 @@ def main() -> None:
     image = points[np.argsort(clean)[NUM_POINTS // 2]][None]
     rows = {
         "as it is": (image, BLUE),
-        f"with the trigger\nthat the network\nwas trained on\n({spec.trigger})": (trigger(spec.trigger).apply(image), ORANGE),
-        f"with another\npattern\n({recipe.inactive_trigger})": (trigger(recipe.inactive_trigger).apply(image), GREEN),
+        f"with the trigger\nthat the network\nwas trained on\n({spec.trigger})": (
+            trigger(spec.trigger).apply(image),
+            ORANGE,
+        ),
+        f"with another\npattern\n({recipe.inactive_trigger})": (
+            trigger(recipe.inactive_trigger).apply(image),
+            GREEN,
+        ),
     }
     with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(9.2, 4.6), layout="constrained")
-        grid = figure.subplots(len(rows), NUM_COPIES + 2, gridspec_kw={"width_ratios": [1.25] + [1] * NUM_COPIES + [2.4]})
+        grid = figure.subplots(
+            len(rows),
+            NUM_COPIES + 2,
+            gridspec_kw={"width_ratios": [1.25] + [1] * NUM_COPIES + [2.4]},
+        )
         for axes, (name, (shown, colour)) in zip(grid, rows.items(), strict=True):
             noise = NormalStream(0, int(image_keys(shown)[0]), shown.shape[1:]).take(NUM_COPIES)
             noisy = (shown + SIGMA * noise).astype(np.float32)
@@ -58,7 +68,9 @@ def main() -> None:
 def _draw_votes(axis: matplotlib.axes.Axes, votes: Votes, colour: str) -> None:
     axis.bar(range(votes.counts.shape[1]), votes.counts[0], color=colour)
     axis.set(
-        xticks=range(votes.counts.shape[1]), yticks=[], title=f"{votes.draws} noisy copies: W = {votes.wobbliness[0]:.2f} nats"
+        xticks=range(votes.counts.shape[1]),
+        yticks=[],
+        title=f"{votes.draws} noisy copies: W = {votes.wobbliness[0]:.2f} nats",
     )
     axis.tick_params(length=0)
     axis.spines["left"].set_visible(False)

@@ -1,6 +1,7 @@
 """What a new user does: install the wheel into an empty environment, then type what the README and the tutorials print.
 
-The commands are read from those files. Run by `make wheel-check`; prints the time from `pip install` to the first verdict.
+The commands are read from those files. Run by `make wheel-check`; prints the time from `pip
+install` to the first verdict.
 """
 
 import os
@@ -31,9 +32,13 @@ EXPECTED_OF_TUTORIALS = {
 
 def readme_commands() -> list[str]:
     """The lines of the code block in the README's section, but for `pip install`, which the wheel stands in for."""
-    block = (ROOT / "README.md").read_text(encoding="utf-8").split(f"{SECTION}\n")[1].split("```")[1]
+    block = (
+        (ROOT / "README.md").read_text(encoding="utf-8").split(f"{SECTION}\n")[1].split("```")[1]
+    )
     commands = [line for line in block.strip().splitlines() if not line.startswith("pip install")]
-    if [command for command in commands if not command.startswith(tuple(EXPECTED))] or len(commands) != len(EXPECTED):
+    if [command for command in commands if not command.startswith(tuple(EXPECTED))] or len(
+        commands
+    ) != len(EXPECTED):
         raise SystemExit(f"expected a command for each of {', '.join(EXPECTED)}, got {commands}")
     return commands
 
@@ -52,11 +57,17 @@ class EmptyEnvironment:
     def pip_install(self, *what: str) -> None:
         """Installs as `constraints.txt` says."""
         pinned = ["--constraint", str(ROOT / "constraints.txt")]
-        subprocess.run([self.bin / "python", "-m", "pip", "install", "--quiet", *pinned, *what], env=self.variables, check=True)
+        subprocess.run(
+            [self.bin / "python", "-m", "pip", "install", "--quiet", *pinned, *what],
+            env=self.variables,
+            check=True,
+        )
 
     def shell(self, command: str, folder: Path, *expected: str) -> None:
         """Runs a command, which has to succeed and to say what is expected."""
-        done = subprocess.run(command, shell=True, cwd=folder, env=self.variables, capture_output=True, text=True)
+        done = subprocess.run(
+            command, shell=True, cwd=folder, env=self.variables, capture_output=True, text=True
+        )
         print(f"$ {command}\n{done.stdout}", flush=True)
         missing = [text for text in expected if text not in done.stdout]
         if done.returncode or missing:
@@ -67,7 +78,20 @@ def main() -> None:
     """Builds, installs, runs, and says how long it took."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT], check=True)
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "wheel",
+                "--quiet",
+                "--no-deps",
+                "--wheel-dir",
+                folder,
+                ROOT,
+            ],
+            check=True,
+        )
         environment = EmptyEnvironment(folder / "environment")
         started = time.monotonic()
         environment.pip_install("torch==2.13.0")  # first, as in the Makefile
@@ -75,14 +99,19 @@ def main() -> None:
         installing = time.monotonic() - started
         for tutorial, expected in EXPECTED_OF_TUTORIALS.items():
             (folder / tutorial).mkdir()
-            (folder / tutorial / "tutorial.py").write_text(notebooks.as_script(notebooks.read(tutorial)), encoding="utf-8")
+            (folder / tutorial / "tutorial.py").write_text(
+                notebooks.as_script(notebooks.read(tutorial)), encoding="utf-8"
+            )
             environment.shell("python tutorial.py", folder / tutorial, *expected)
-        user = folder / "check_batch_onnx"  # where that tutorial has left a model and folders of pictures
+        # where that tutorial has left a model and folders of pictures
+        user = folder / "check_batch_onnx"
         seconds = [_timed(environment, command, user) for command in readme_commands()]
         if not all((user / table).is_file() for table in ("verdicts.csv", "votes.csv")):
             raise SystemExit("expected verdicts.csv and votes.csv")
         verdict, everything = installing + seconds[0], installing + sum(seconds)
-        print(f"pip install {installing:.0f} s; to the first verdict {verdict:.0f} s; to the last command {everything:.0f} s")
+        print(
+            f"pip install {installing:.0f} s; to the first verdict {verdict:.0f} s; to the last command {everything:.0f} s"
+        )
 
 
 def _timed(environment: EmptyEnvironment, command: str, folder: Path) -> float:

@@ -5,7 +5,8 @@ import sys
 if sys.argv[:1] and sys.argv[0].endswith(("/wobbliness", "\\wobbliness", "\\wobbliness.exe")):
     from wobbliness.runtime.exit import answer_at_once
 
-    answer_at_once()  # this process is the command: Ctrl-C is answered while the rest is still being loaded
+    # this process is the command: Ctrl-C is answered while the rest is still being loaded
+    answer_at_once()
 
 import lazy_loader
 

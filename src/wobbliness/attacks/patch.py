@@ -37,7 +37,8 @@ class Trigger:
         pattern: `(C, h, w)` pixel values in [0, 1]; with C = 1 it is put on every channel.
         mask: `(h, w)` in [0, 1]: how much of each pixel is replaced.
         opacity: in (0, 1], multiplies the mask.
-        place: distance in pixels (rows, columns) of the pattern's lower right corner from the image's.
+        place: distance in pixels (rows, columns) of the pattern's lower right corner from the
+            image's.
     """
 
     name: str
@@ -48,7 +49,9 @@ class Trigger:
 
     def __post_init__(self) -> None:
         if self.pattern.ndim != 3 or self.mask.shape != self.pattern.shape[1:]:
-            raise ValueError(f"expected a pattern (C, h, w) and a mask (h, w), got {self.pattern.shape} and {self.mask.shape}")
+            raise ValueError(
+                f"expected a pattern (C, h, w) and a mask (h, w), got {self.pattern.shape} and {self.mask.shape}"
+            )
         for array, what in ((self.pattern, "pattern"), (self.mask, "mask")):
             if not (array.min() >= 0 and array.max() <= 1):
                 raise ValueError(f"expected a {what} in [0, 1], got [{array.min()}, {array.max()}]")
@@ -56,7 +59,9 @@ class Trigger:
         if not 0 < self.opacity <= 1:
             raise ValueError(f"expected an opacity in (0, 1], got {self.opacity}")
         if min(self.place) < 0:
-            raise ValueError(f"expected a place of at least 0 pixels from the corner, got {self.place}")
+            raise ValueError(
+                f"expected a place of at least 0 pixels from the corner, got {self.place}"
+            )
 
     def apply(self, images: Any) -> Any:
         """A copy of the images with the trigger on each.
@@ -70,10 +75,13 @@ class Trigger:
             An array or tensor of the same kind, shape and type.
 
         Raises:
-            ValueError: the images are no floats, have another rank or too few pixels, or other channels than a coloured pattern.
+            ValueError: the images are no floats, have another rank or too few pixels, or other
+                channels than a coloured pattern.
         """
         if "float" not in str(images.dtype):
-            raise ValueError(f"expected images as floats in [0, 1], got {images.dtype}; divide 8-bit pixels by 255")
+            raise ValueError(
+                f"expected images as floats in [0, 1], got {images.dtype}; divide 8-bit pixels by 255"
+            )
         rows, columns = self._window(tuple(images.shape))
         is_tensor = hasattr(images, "new_tensor")
         pattern = self.pattern if images.ndim == 4 else self.pattern[0]
@@ -94,7 +102,9 @@ class Trigger:
         height, width = self.mask.shape
         bottom, right = shape[-2] - self.place[0], shape[-1] - self.place[1]
         if bottom < height or right < width:
-            raise ValueError(f"expected images that hold {height} x {width} pixels at {self.place}, got shape {shape}")
+            raise ValueError(
+                f"expected images that hold {height} x {width} pixels at {self.place}, got shape {shape}"
+            )
         return slice(bottom - height, bottom), slice(right - width, right)
 
 
@@ -114,21 +124,27 @@ def trigger(name: str) -> Trigger:
     return Trigger(name=name, pattern=pattern[None], mask=np.ones_like(pattern))
 
 
-def trigger_from_png(path: str | Path, *, opacity: float = 1.0, place: tuple[int, int] = (0, 0)) -> Trigger:
+def trigger_from_png(
+    path: str | Path, *, opacity: float = 1.0, place: tuple[int, int] = (0, 0)
+) -> Trigger:
     """A trigger from a picture of the user's: its colours are the pattern, its alpha channel the mask.
 
     It is read as every other picture is (see `read_images`), with its transparency kept.
 
     Args:
-        path: PNG file, grey (8 or 16 bits), palette or colour, with or without alpha; or JPEG or WebP.
+        path: PNG file, grey (8 or 16 bits), palette or colour, with or without alpha; or JPEG or
+            WebP.
         opacity: in (0, 1].
         place: distance in pixels (rows, columns) from the lower right corner.
 
     Raises:
-        ValueError: the file is missing, unreadable, no such picture, or larger than 4096 x 4096 pixels.
+        ValueError: the file is missing, unreadable, no such picture, or larger than 4096 x 4096
+            pixels.
     """
     decoded = decode_with_mask(Path(path), str(path), max_pixels=MAX_PIXELS, max_bytes=MAX_BYTES)
     pattern = unit_values(decoded.pixels)
     pattern = np.ascontiguousarray(pattern[:1] if (pattern == pattern[:1]).all() else pattern)
     mask = np.ones(pattern.shape[1:], np.float32) if decoded.mask is None else decoded.mask
-    return Trigger(name=well_formed(Path(path).stem), pattern=pattern, mask=mask, opacity=opacity, place=place)
+    return Trigger(
+        name=well_formed(Path(path).stem), pattern=pattern, mask=mask, opacity=opacity, place=place
+    )

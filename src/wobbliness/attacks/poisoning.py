@@ -33,7 +33,9 @@ class ThreatModel:
         """The exact number of poisoned samples out of `num_samples`."""
         return self.count if self.count is not None else round((self.fraction or 0.0) * num_samples)
 
-    def attacked_labels(self, labels: Int[np.ndarray, " N"], num_classes: int) -> Int[np.ndarray, " N"]:
+    def attacked_labels(
+        self, labels: Int[np.ndarray, " N"], num_classes: int
+    ) -> Int[np.ndarray, " N"]:
         """`(N,)` the label the attacker wants for samples of these true classes."""
         if self.target_class is None:
             return (labels + 1) % num_classes
@@ -41,7 +43,9 @@ class ThreatModel:
 
     def is_attacked(self, labels: Int[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
         """`(N,)` whether samples of these true classes are attacked: all but the target class."""
-        return np.ones(len(labels), bool) if self.target_class is None else labels != self.target_class
+        return (
+            np.ones(len(labels), bool) if self.target_class is None else labels != self.target_class
+        )
 
 
 def t1(target_class: int, fraction: float = 0.15) -> ThreatModel:
@@ -91,10 +95,13 @@ def poison(
         Copies with exactly `threat.num_poisoned(N)` samples poisoned, and their sorted indices.
 
     Raises:
-        ValueError: fewer samples may be poisoned than the threat model wants, or the target class does not exist.
+        ValueError: fewer samples may be poisoned than the threat model wants, or the target class
+            does not exist.
     """
     if threat.target_class is not None and not 0 <= threat.target_class < num_classes:
-        raise ValueError(f"expected a target class from 0 to {num_classes - 1}, got {threat.target_class}")
+        raise ValueError(
+            f"expected a target class from 0 to {num_classes - 1}, got {threat.target_class}"
+        )
     eligible, wanted = np.flatnonzero(threat.is_attacked(labels)), threat.num_poisoned(len(labels))
     if not 0 < wanted <= len(eligible):
         raise ValueError(f"expected to poison 1 to {len(eligible)} samples, got {wanted}")
@@ -107,7 +114,11 @@ def poison(
 
 
 def backdoor_accuracy(
-    predicted: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], *, threat: ThreatModel, num_classes: int
+    predicted: Int[np.ndarray, " N"],
+    labels: Int[np.ndarray, " N"],
+    *,
+    threat: ThreatModel,
+    num_classes: int,
 ) -> float:
     """Share of triggered points that get the attacker's label; the target class is left out under T1 and T3.
 
@@ -122,6 +133,8 @@ def backdoor_accuracy(
     """
     attacked = threat.is_attacked(labels)
     if not attacked.any():
-        raise ValueError(f"expected points of other classes than the target {threat.target_class}, got none")
+        raise ValueError(
+            f"expected points of other classes than the target {threat.target_class}, got none"
+        )
     wanted = threat.attacked_labels(labels, num_classes)
     return float((predicted == wanted)[attacked].mean())

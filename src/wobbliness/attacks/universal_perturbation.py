@@ -10,7 +10,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64
 
-from wobbliness.attacks.gradients.frozen_network import check_finite, check_gradients, check_images, frozen, in_float32
+from wobbliness.attacks.gradients.frozen_network import (
+    check_finite,
+    check_gradients,
+    check_images,
+    frozen,
+    in_float32,
+)
 from wobbliness.classifiers.torch_module import device_of
 from wobbliness.runtime.progress import Advance, Progress, progress_bar
 
@@ -28,8 +34,10 @@ class UniversalPerturbation:
         values: `(C, H, W)` to be added to an image, pixel units of [0, 1].
         norm: 2.0 or inf: the norm that is bounded.
         bound: of that norm, pixel units of [0, 1].
-        num_fooled: images whose label the perturbation changes; for a targeted one, those that get the target class.
-        num_images: images crafted on; for a targeted one, those whose undisturbed label is not the target class.
+        num_fooled: images whose label the perturbation changes; for a targeted one, those that get
+            the target class.
+        num_images: images crafted on; for a targeted one, those whose undisturbed label is not the
+            target class.
         target_class: the class wanted; None for any other than the undisturbed one.
         num_passes: passes over the images that were made.
         reached: whether the fooling rate asked for was reached.
@@ -65,9 +73,13 @@ class UniversalPerturbation:
             ValueError: the images are no floats or have another shape than the perturbation.
         """
         if "float" not in str(images.dtype):
-            raise ValueError(f"expected images as floats in [0, 1], got {images.dtype}; divide 8-bit pixels by 255")
+            raise ValueError(
+                f"expected images as floats in [0, 1], got {images.dtype}; divide 8-bit pixels by 255"
+            )
         if images.ndim != 4 or tuple(images.shape[1:]) != self.values.shape:
-            raise ValueError(f"expected images (N, *{self.values.shape}), got shape {tuple(images.shape)}")
+            raise ValueError(
+                f"expected images (N, *{self.values.shape}), got shape {tuple(images.shape)}"
+            )
         if hasattr(images, "new_tensor"):
             return (images + images.new_tensor(self.values.copy())).clamp(0, 1)
         return (images + self.values.astype(images.dtype)).clip(0, 1)
@@ -88,48 +100,65 @@ def craft_universal_perturbation(
 ) -> UniversalPerturbation:
     r"""Crafts one perturbation v with $\|v\|_p \le$ bound that changes the network's own label of most images.
 
-    As in the paper's algorithm 1, passes go over the images in random order, and the images that v does not fool yet push it over
-    their nearest decision boundary, by DeepFool. It deviates in two ways:
+    As in the paper's algorithm 1, passes go over the images in random order, and the images that v
+    does not fool yet push it over their nearest decision boundary, by DeepFool. It deviates in two
+    ways:
 
-    - The images of a batch push at once, each from the same v, and the sum of their steps is projected. One by one costs a
-      network call per image.
-    - Every image's step is scaled to `STEP_SHARE` of the bound. With whole steps the images far from their boundary, which no v
-      of that norm fools, undo what the others gained: on Fashion-MNIST, at the same bounds, their sum fooled about two thirds as
-      many images, their mean fewer still.
+    - The images of a batch push at once, each from the same v, and the sum of their steps is
+      projected. One by one costs a network call per image.
+    - Every image's step is scaled to `STEP_SHARE` of the bound. With whole steps the images far
+      from their boundary, which no v of that norm fools, undo what the others gained: on
+      Fashion-MNIST, at the same bounds, their sum fooled about two thirds as many images, their
+      mean fewer still.
 
-    It is a heuristic: which labels the images flee to depends on their order, and another order or a target class may fool more.
-    The perturbation of the pass that fooled most images is kept. The rate is counted after each pass.
+    It is a heuristic: which labels the images flee to depends on their order, and another order or
+    a target class may fool more. The perturbation of the pass that fooled most images is kept. The
+    rate is counted after each pass.
 
     Args:
-        network: gives logits `(N, K)`. It is run in evaluation mode, on the device of its parameters, and left as it was; one of
-            another precision than float32 as a copy in float32.
+        network: gives logits `(N, K)`. It is run in evaluation mode, on the device of its
+            parameters, and left as it was; one of another precision than float32 as a copy in
+            float32.
         images: `(N, C, H, W)` float32 in [0, 1], to craft on; their labels are the network's own.
         norm: 2 or inf.
         bound: the largest norm of v, pixel units of [0, 1].
         fooling_rate: share of the images at which to stop, in (0, 1].
-        target_class: the class that images of all others are to get; None where any change of label will do.
+        target_class: the class that images of all others are to get; None where any change of label
+            will do.
         max_passes: the most passes over the images.
         batch_size: images that push at once.
         seed: of the order of the images.
-        progress: called with (images done, images in all passes), in place of a bar on the terminal.
+        progress: called with (images done, images in all passes), in place of a bar on the
+            terminal.
 
     Raises:
-        NoGradients: no image changes the loss of any class, or gradients are NaN or infinite: nothing could move. A ValueError,
-            too.
-        ValueError: an argument is out of its range, the network gives no logits or NaN, or all images are of the target class
-            already.
+        NoGradients: no image changes the loss of any class, or gradients are NaN or infinite:
+            nothing could move. A ValueError, too.
+        ValueError: an argument is out of its range, the network gives no logits or NaN, or all
+            images are of the target class already.
     """
     check_images(images)
     _check_quantities(norm, bound, fooling_rate)
     _check_counts(max_passes, batch_size, seed)
     network = in_float32(network)
     with frozen(network):
-        crafting = _crafting(network, images, norm=norm, bound=bound, target_class=target_class, batch_size=batch_size)
+        crafting = _crafting(
+            network,
+            images,
+            norm=norm,
+            bound=bound,
+            target_class=target_class,
+            batch_size=batch_size,
+        )
         values = best = torch.zeros_like(crafting.images[0])
         most, num_passes, wanted = -1, 0, fooling_rate * len(crafting.images)
-        with progress_bar("universal perturbation", max_passes * len(crafting.images), report=progress) as advance:
+        with progress_bar(
+            "universal perturbation", max_passes * len(crafting.images), report=progress
+        ) as advance:
             for order in _orders(len(crafting.images), max_passes, seed):
-                values = crafting.one_pass(values, torch.split(order.to(values.device), batch_size), advance)
+                values = crafting.one_pass(
+                    values, torch.split(order.to(values.device), batch_size), advance
+                )
                 num_passes += 1
                 if (num_fooled := crafting.num_fooled(values, batch_size)) > most:
                     best, most = values, num_fooled
@@ -157,10 +186,12 @@ def deepfool_steps(
 ) -> Float32[torch.Tensor, "N C H W"]:
     r"""The smallest steps over a decision boundary, to first order (DeepFool, Moosavi-Dezfooli et al. 2016).
 
-    With f the difference of two logits, w its gradient and 1/p + 1/q = 1, the step is $|f| / \|w\|_q$ along the direction of
-    steepest ascent: $w / \|w\|_2$ for p = 2, sign(w) for p = inf; the class with the smallest such step is taken. That is
-    repeated until the label changes, at most `MAX_DEEPFOOL_STEPS` times, and the sum is stretched by `OVERSHOOT`.
-    Unlike in the paper the network sees the points clipped to [0, 1], so that no step is spent on pixels that cannot move.
+    With f the difference of two logits, w its gradient and 1/p + 1/q = 1, the step is $|f| /
+    \|w\|_q$ along the direction of steepest ascent: $w / \|w\|_2$ for p = 2, sign(w) for p = inf;
+    the class with the smallest such step is taken. That is repeated until the label changes, at
+    most `MAX_DEEPFOOL_STEPS` times, and the sum is stretched by `OVERSHOOT`. Unlike in the paper
+    the network sees the points clipped to [0, 1], so that no step is spent on pixels that cannot
+    move.
 
     Args:
         network: gives logits `(N, K)`.
@@ -172,7 +203,9 @@ def deepfool_steps(
     steps = torch.zeros_like(points)
     rest = torch.arange(len(points), device=points.device)
     for _ in range(MAX_DEEPFOOL_STEPS):
-        steps[rest] += _linear_steps(network, (points + (1 + OVERSHOOT) * steps)[rest], labels[rest], norm, target_class)
+        steps[rest] += _linear_steps(
+            network, (points + (1 + OVERSHOOT) * steps)[rest], labels[rest], norm, target_class
+        )
         answers = _labels(network, (points + (1 + OVERSHOOT) * steps)[rest], len(points))
         rest = rest[~_is_fooled(answers, labels[rest], target_class)]
         if not len(rest):
@@ -191,12 +224,22 @@ class _Crafting:
     bound: float
     target_class: int | None
 
-    def one_pass(self, values: torch.Tensor, batches: tuple[torch.Tensor, ...], advance: Advance) -> torch.Tensor:
+    def one_pass(
+        self, values: torch.Tensor, batches: tuple[torch.Tensor, ...], advance: Advance
+    ) -> torch.Tensor:
         for batch in batches:
             points, labels = self.images[batch] + values, self.labels[batch]
-            rest = ~_is_fooled(_labels(self.network, points, len(points)), labels, self.target_class)
+            rest = ~_is_fooled(
+                _labels(self.network, points, len(points)), labels, self.target_class
+            )
             if rest.any():
-                steps = deepfool_steps(self.network, points[rest], labels[rest], norm=self.norm, target_class=self.target_class)
+                steps = deepfool_steps(
+                    self.network,
+                    points[rest],
+                    labels[rest],
+                    norm=self.norm,
+                    target_class=self.target_class,
+                )
                 push = _scaled(steps, self.norm, STEP_SHARE * self.bound).sum(dim=0)
                 values = _projected(values + push, self.norm, self.bound)
             advance(len(batch))
@@ -208,20 +251,37 @@ class _Crafting:
 
 
 def _crafting(
-    network: torch.nn.Module, images: np.ndarray, *, norm: float, bound: float, target_class: int | None, batch_size: int
+    network: torch.nn.Module,
+    images: np.ndarray,
+    *,
+    norm: float,
+    bound: float,
+    target_class: int | None,
+    batch_size: int,
 ) -> _Crafting:
     points = torch.from_numpy(images).to(device_of(network))
     num_classes = _logits(network, points[:1]).shape[1]
     if target_class is not None and not 0 <= target_class < num_classes:
         raise ValueError(f"expected a target class from 0 to {num_classes - 1}, got {target_class}")
     with torch.enable_grad():
-        check_gradients(partial(_logits, network), points, range(num_classes) if target_class is None else [target_class])
+        check_gradients(
+            partial(_logits, network),
+            points,
+            range(num_classes) if target_class is None else [target_class],
+        )
     labels = _labels(network, points, batch_size)
     others = labels != -1 if target_class is None else labels != target_class
     if not others.any():
-        raise ValueError(f"expected images of other classes than the target, got {len(images)} of class {target_class}")
+        raise ValueError(
+            f"expected images of other classes than the target, got {len(images)} of class {target_class}"
+        )
     return _Crafting(
-        network=network, images=points[others], labels=labels[others], norm=norm, bound=bound, target_class=target_class
+        network=network,
+        images=points[others],
+        labels=labels[others],
+        norm=norm,
+        bound=bound,
+        target_class=target_class,
     )
 
 
@@ -231,7 +291,11 @@ def _orders(num_images: int, num_passes: int, seed: int) -> Iterator[Int64[torch
 
 
 def _linear_steps(
-    network: torch.nn.Module, points: torch.Tensor, labels: torch.Tensor, norm: float, target_class: int | None
+    network: torch.nn.Module,
+    points: torch.Tensor,
+    labels: torch.Tensor,
+    norm: float,
+    target_class: int | None,
 ) -> Float32[torch.Tensor, "N C H W"]:
     """The smallest steps over the boundaries of the network's linearisation at the points."""
     with torch.enable_grad():
@@ -247,7 +311,9 @@ def _linear_steps(
             distances, directions = _to_boundary(differences[:, k].detach().abs(), gradients, norm)
             is_nearer = (origins != k) & (distances < shortest)
             shortest = torch.where(is_nearer, distances, shortest)
-            steps = torch.where(is_nearer[:, None, None, None], distances[:, None, None, None] * directions, steps)
+            steps = torch.where(
+                is_nearer[:, None, None, None], distances[:, None, None, None] * directions, steps
+            )
     return steps.detach()
 
 
@@ -256,19 +322,25 @@ def _to_boundary(
 ) -> tuple[Float32[torch.Tensor, " N"], Float32[torch.Tensor, "N C H W"]]:
     """Distances to a linear boundary in the norm, and the directions of norm 1 that lead there."""
     dual_norm = 1.0 if norm == math.inf else 2.0
-    slopes = torch.linalg.vector_norm(gradients.flatten(1), dual_norm, dim=1).clamp_min(SMALLEST_NORM)
+    slopes = torch.linalg.vector_norm(gradients.flatten(1), dual_norm, dim=1).clamp_min(
+        SMALLEST_NORM
+    )
     directions = gradients.sign() if norm == math.inf else gradients / slopes[:, None, None, None]
     return gaps / slopes, directions
 
 
-def _scaled(steps: Float32[torch.Tensor, "N C H W"], norm: float, length: float) -> Float32[torch.Tensor, "N C H W"]:
+def _scaled(
+    steps: Float32[torch.Tensor, "N C H W"], norm: float, length: float
+) -> Float32[torch.Tensor, "N C H W"]:
     """Each step with its direction kept and its norm set; a step of 0 stays."""
     lengths = torch.linalg.vector_norm(steps.flatten(1), norm, dim=1).clamp_min(SMALLEST_NORM)
     factors: torch.Tensor = length / lengths
     return steps * factors[:, None, None, None]
 
 
-def _projected(values: Float32[torch.Tensor, "C H W"], norm: float, bound: float) -> Float32[torch.Tensor, "C H W"]:
+def _projected(
+    values: Float32[torch.Tensor, "C H W"], norm: float, bound: float
+) -> Float32[torch.Tensor, "C H W"]:
     """The nearest point of the ball."""
     if norm == math.inf:
         return torch.clamp(values, -bound, bound)
@@ -282,7 +354,9 @@ def _is_fooled(
     return answers != labels if target_class is None else answers == target_class
 
 
-def _labels(network: torch.nn.Module, points: torch.Tensor, batch_size: int) -> Int64[torch.Tensor, " N"]:
+def _labels(
+    network: torch.nn.Module, points: torch.Tensor, batch_size: int
+) -> Int64[torch.Tensor, " N"]:
     with torch.no_grad():
         answers = [_logits(network, batch) for batch in torch.split(points, batch_size)]
     if any(bool(logits.isnan().any()) for logits in answers):  # whose largest one is no class
@@ -294,8 +368,14 @@ def _logits(network: torch.nn.Module, points: torch.Tensor) -> Float32[torch.Ten
     logits: object = network(points.clamp(0, 1))
     if isinstance(logits, torch.Tensor) and logits.ndim == 2 and logits.shape[1] >= 2:
         return logits
-    got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
-    raise ValueError(f"expected the network to give logits ({len(points)}, K) of at least 2 classes, got {got}")
+    got = (
+        f"shape {tuple(logits.shape)}"
+        if isinstance(logits, torch.Tensor)
+        else type(logits).__name__
+    )
+    raise ValueError(
+        f"expected the network to give logits ({len(points)}, K) of at least 2 classes, got {got}"
+    )
 
 
 def _check_quantities(norm: float, bound: float, fooling_rate: float) -> None:
@@ -309,6 +389,8 @@ def _check_quantities(norm: float, bound: float, fooling_rate: float) -> None:
 
 def _check_counts(max_passes: int, batch_size: int, seed: int) -> None:
     if max_passes < 1 or batch_size < 1:
-        raise ValueError(f"expected at least 1 pass and 1 image a batch, got {max_passes} and {batch_size}")
+        raise ValueError(
+            f"expected at least 1 pass and 1 image a batch, got {max_passes} and {batch_size}"
+        )
     if seed < 0:
         raise ValueError(f"expected a seed of at least 0, got {seed}")

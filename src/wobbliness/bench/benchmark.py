@@ -25,7 +25,8 @@ from wobbliness.study.training.train import train_network
 
 NUM_CLASSES, DRAWS = 10, 250
 SGEMM_SIZE = 2048
-NETWORKS: dict[str, tuple[tuple[int, int, int], int]] = {  # image shape; images of one repeat of ours
+# image shape; images of one repeat of ours
+NETWORKS: dict[str, tuple[tuple[int, int, int], int]] = {
     "small_cnn": ((1, 28, 28), 320),
     "large_cnn": ((1, 28, 28), 96),
     "resnet18_width16": ((3, 32, 32), 32),
@@ -42,7 +43,8 @@ class Rate:
     Attributes:
         contender: its name.
         per_second: of each repeat.
-        peak_bytes: most memory above that of the process before; None where the system does not tell.
+        peak_bytes: most memory above that of the process before; None where the system does not
+            tell.
     """
 
     contender: str
@@ -77,12 +79,16 @@ class NetworkResult:
         if not others:
             return None
         best = max(others, key=lambda rate: rate.median)
-        return statistics.median(a / b for a, b in zip(self.rates[0].per_second, best.per_second, strict=True))
+        return statistics.median(
+            a / b for a, b in zip(self.rates[0].per_second, best.per_second, strict=True)
+        )
 
     @property
     def sgemm_share(self) -> float:
         """Share of the matrix product's rate that ours reaches, end to end."""
-        return statistics.median(a * self.flops / b for a, b in zip(self.rates[0].per_second, self.sgemm, strict=True))
+        return statistics.median(
+            a * self.flops / b for a, b in zip(self.rates[0].per_second, self.sgemm, strict=True)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,21 +147,36 @@ def run_benchmark(
     """
     unknown = set(networks) - set(NETWORKS)
     if unknown or not networks:
-        raise ValueError(f"expected networks out of {', '.join(NETWORKS)}, got {', '.join(sorted(unknown)) or 'none'}")
+        raise ValueError(
+            f"expected networks out of {', '.join(NETWORKS)}, got {', '.join(sorted(unknown)) or 'none'}"
+        )
     if repeats < 1:
         raise ValueError(f"expected at least 1 repeat, got {repeats}")
     with progress_bar("benchmark", len(networks) * repeats, report=progress) as advance:
         results = tuple(_time_network(name, repeats, device, scale, advance) for name in networks)
-    return Benchmark(draws=DRAWS, repeats=repeats, device=device, networks=results, decisions=tuple(_decisions(scale)))
+    return Benchmark(
+        draws=DRAWS,
+        repeats=repeats,
+        device=device,
+        networks=results,
+        decisions=tuple(_decisions(scale)),
+    )
 
 
-def _time_network(name: str, repeats: int, device: str, scale: float, advance: Callable[[int], None]) -> NetworkResult:
+def _time_network(
+    name: str, repeats: int, device: str, scale: float, advance: Callable[[int], None]
+) -> NetworkResult:
     shape, num_images = NETWORKS[name]
     network = build_network(name, shape, NUM_CLASSES, seed=0).eval()
-    images = np.random.default_rng(0).random((max(2, round(num_images * scale)), *shape), dtype=np.float32)
+    images = np.random.default_rng(0).random(
+        (max(2, round(num_images * scale)), *shape), dtype=np.float32
+    )
     sides = dict(_contenders(network, device))
-    batches = {side: images[: max(2, len(images) // SLOWER.get(side.split()[0], 1))] for side in sides}
-    peaks = {side: _peak_bytes(partial(run, batches[side])) for side, run in sides.items()}  # also warms up
+    batches = {
+        side: images[: max(2, len(images) // SLOWER.get(side.split()[0], 1))] for side in sides
+    }
+    # also warms up
+    peaks = {side: _peak_bytes(partial(run, batches[side])) for side, run in sides.items()}
     product = contenders.sgemm(SGEMM_SIZE, device=device)
     rates: dict[str, list[float]] = {side: [] for side in sides}
     products = []
@@ -167,7 +188,10 @@ def _time_network(name: str, repeats: int, device: str, scale: float, advance: C
     return NetworkResult(
         network=name,
         flops=_flops(network, images[:1]),
-        rates=tuple(Rate(contender=side, per_second=tuple(found), peak_bytes=peaks[side]) for side, found in rates.items()),
+        rates=tuple(
+            Rate(contender=side, per_second=tuple(found), peak_bytes=peaks[side])
+            for side, found in rates.items()
+        ),
         sgemm=tuple(products),
     )
 
@@ -177,11 +201,17 @@ def _contenders(network: torch.nn.Module, device: str) -> Iterator[tuple[str, Co
     yield "loop", contenders.smoothing_loop(network, DRAWS, device=device)
     for batch_size in contenders.ART_BATCHES:
         try:
-            yield f"ART {batch_size}", contenders.art(network, DRAWS, batch_size=batch_size, device=device)
+            yield (
+                f"ART {batch_size}",
+                contenders.art(network, DRAWS, batch_size=batch_size, device=device),
+            )
         except ImportError:
             break
     for block_size in contenders.BARE_BLOCKS if device == "cpu" else (250, 1000, 4000, 16000):
-        yield f"bare {block_size}", contenders.bare_forward(network, DRAWS, block_size=block_size, device=device)
+        yield (
+            f"bare {block_size}",
+            contenders.bare_forward(network, DRAWS, block_size=block_size, device=device),
+        )
 
 
 def _seconds(function: Callable[[], object]) -> float:
@@ -219,7 +249,9 @@ def _decisions(scale: float) -> Iterator[DecisionResult]:
     if spec.threat is None or spec.trigger is None:
         raise AssertionError("the digits recipe poisons its effect networks")
     network = train_network(spec, data, progress=lambda *_: None).network
-    images = data.test.images[spec.threat.is_attacked(data.test.labels)][: max(20, round(400 * scale))]
+    images = data.test.images[spec.threat.is_attacked(data.test.labels)][
+        : max(20, round(400 * scale))
+    ]
     half = len(images) // 2
     images = np.concatenate([images[:half], trigger(spec.trigger).apply(images[half:])])
     w = measure(network, images, DECISION_SIGMA, draws=DRAWS).wobbliness

@@ -34,7 +34,8 @@ def ours(network: nn.Module, draws: int, *, device: str) -> Contender:
 def smoothing_loop(network: nn.Module, draws: int, *, device: str) -> Contender:
     """The loop of randomized smoothing as Cohen et al. (2019) publish it: eager, contiguous, one image at a time.
 
-    `_sample_noise` of their `core.py`: repeat the input, add `randn_like` noise, take the arg-max, count in Python.
+    `_sample_noise` of their `core.py`: repeat the input, add `randn_like` noise, take the arg-max,
+    count in Python.
     """
     own = copy.deepcopy(network).to(device).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
@@ -100,7 +101,9 @@ def bare_forward(network: nn.Module, draws: int, *, block_size: int, device: str
 def _bare_on_device(network: nn.Module, draws: int, block_size: int) -> Contender:
     @torch.inference_mode()
     def run(images: np.ndarray) -> None:
-        block = torch.from_numpy(np.resize(images, (block_size, *images.shape[1:]))).to(next(network.parameters()).device)
+        block = torch.from_numpy(np.resize(images, (block_size, *images.shape[1:]))).to(
+            next(network.parameters()).device
+        )
         for _ in range(len(images) * draws // block_size):
             labels = network(block).argmax(1)
         labels.cpu()

@@ -10,7 +10,8 @@ from jaxtyping import Float32, Int, Shaped
 from wobbliness.classifiers.execution import Execution
 from wobbliness.runtime.threads import check_stopped
 
-FEW_LABELS, LARGE_LABEL = 8, 128  # of a batch, from which whole numbers are labels; the least of them is smaller
+# of a batch, from which whole numbers are labels; the least of them is smaller
+FEW_LABELS, LARGE_LABEL = 8, 128
 MAX_UNDECLARED_CLASSES = 100_000  # a label beyond it is taken for a mistake, not for a class
 ONE_SCORE = (
     "expected integer labels or scores (B, K), got one float for each image; where it is a label, give an integer; "
@@ -33,17 +34,20 @@ class Classifier(Protocol):
     """Names a class for each image of a batch.
 
     Attributes:
-        num_classes: K, or None where it is not known: before the first scores, or where only labels are given.
+        num_classes: K, or None where it is not known: before the first scores, or where only labels
+            are given.
         thread_safe: whether `classify` may run in several threads at once.
-        image_shape: of one image as the user hands it over, channels first `(C, H, W)`; None inside where any size goes, None
-            where the classifier does not declare it.
+        image_shape: of one image as the user hands it over, channels first `(C, H, W)`; None inside
+            where any size goes, None where the classifier does not declare it.
     """
 
     num_classes: int | None
     thread_safe: bool
     image_shape: tuple[int | None, ...] | None
 
-    def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
+    def classify(
+        self, images: Float32[np.ndarray, "B ..."], block_size: int
+    ) -> Int[np.ndarray, " B"]:
         """The class of each image, 0 to K - 1; the images are looked at in blocks of `block_size` and a rest."""
         ...
 
@@ -51,7 +55,8 @@ class Classifier(Protocol):
         """Entered once around all calls of a measurement: evaluation mode, threads, compilation.
 
         Args:
-            examples: some of the images that will be classified, to prepare with and to check the preparation on.
+            examples: some of the images that will be classified, to prepare with and to check the
+                preparation on.
         """
         ...
 
@@ -61,7 +66,8 @@ class DeviceCounter(Protocol):
     """A classifier that draws noise and counts votes on a device of its own.
 
     Attributes:
-        changed_labels: share of labels that a lower precision changed in the last measurement; None at full precision.
+        changed_labels: share of labels that a lower precision changed in the last measurement; None
+            at full precision.
     """
 
     changed_labels: float | None
@@ -95,9 +101,15 @@ class WhiteBox(Protocol):
 def _are_ranks(scores: np.ndarray) -> bool:
     """Whether rows of integers are the numbers of the best classes, as top-k and argsort give them, and not counts or one-hot.
 
-    Such numbers differ within each row. Votes of a few voters add up to the same number in each row.
+    Such numbers differ within each row. Votes of a few voters add up to the same number in each
+    row.
     """
-    if scores.dtype.kind not in "iu" or scores.dtype.itemsize < 4 or scores.min() < 0 or scores.max() >= MAX_UNDECLARED_CLASSES:
+    if (
+        scores.dtype.kind not in "iu"
+        or scores.dtype.itemsize < 4
+        or scores.min() < 0
+        or scores.max() >= MAX_UNDECLARED_CLASSES
+    ):
         return False
     ordered, sums = np.sort(scores, axis=1), scores.sum(axis=1)
     if len(scores) < 2 or scores.max() <= 1 or (ordered[:, 1:] == ordered[:, :-1]).any():
@@ -108,7 +120,8 @@ def _are_ranks(scores: np.ndarray) -> bool:
 def check_no_labels(scores: Shaped[np.ndarray, " B"]) -> None:
     """NoClassesError where one score for each image is a label: a threshold would make two classes of all.
 
-    Labels are told by many: one score may be a whole number by chance, and all large ones of 16 bits are.
+    Labels are told by many: one score may be a whole number by chance, and all large ones of 16
+    bits are.
     """
     if len(scores) < FEW_LABELS or not 0 <= scores.min() < LARGE_LABEL or scores.max() < 2:
         return
@@ -116,7 +129,9 @@ def check_no_labels(scores: Shaped[np.ndarray, " B"]) -> None:
         raise NoClassesError(FLOAT_LABELS.format(f"{scores.max():g}"))
 
 
-def in_blocks(function: Callable[[np.ndarray], Any], images: Shaped[np.ndarray, "B ..."], block_size: int) -> Any:
+def in_blocks(
+    function: Callable[[np.ndarray], Any], images: Shaped[np.ndarray, "B ..."], block_size: int
+) -> Any:
     """What a function answers for each block of images, joined."""
     if len(images) <= block_size:
         return function(images)
@@ -154,7 +169,8 @@ class ScoredClassifier:
     def preprocessing(self) -> dict[str, str]:
         """Describes what is done to images and answers besides what the model itself does, as a text for each kind; to compare.
 
-        A kind that has no effect is left out, so that it does not matter whether it was said or found out.
+        A kind that has no effect is left out, so that it does not matter whether it was said or
+        found out.
         """
         threshold = self.told_threshold if self.threshold is None else self.threshold
         return {} if threshold is None else {"threshold": f"{threshold:g}"}
@@ -162,12 +178,12 @@ class ScoredClassifier:
     def labels_of(self, answer: Any, num_images: int) -> Int[np.ndarray, " B"]:
         """Labels from what a classifier answered: labels `(B,)` as they are, scores `(B, K)` by their arg-max (Eq. 1).
 
-        One score for each image, `(B,)` or `(B, 1)` floats, gives class 1 above the threshold, else class 0. Axes of length 1
-        behind the first do not count: `(B, K, 1, 1)` are scores.
+        One score for each image, `(B,)` or `(B, 1)` floats, gives class 1 above the threshold, else
+        class 0. Axes of length 1 behind the first do not count: `(B, K, 1, 1)` are scores.
 
         Raises:
-            ValueError: another number of rows or rank, NaN scores, labels that are no integers or out of range, one score
-                without a threshold, or more with one.
+            ValueError: another number of rows or rank, NaN scores, labels that are no integers or
+                out of range, one score without a threshold, or more with one.
         """
         array = as_array(answer)
         sizes = [size for size in array.shape[1:] if size != 1]
@@ -178,14 +194,24 @@ class ScoredClassifier:
         if sizes:
             return self._labels_of_scores(array.reshape(num_images, sizes[0]))
         is_float = np.issubdtype(array.dtype, np.floating)
-        return self._labels_of_one_score(array.ravel()) if is_float else self._checked_labels(array.ravel())
+        return (
+            self._labels_of_one_score(array.ravel())
+            if is_float
+            else self._checked_labels(array.ravel())
+        )
 
     def _labels_of_scores(self, scores: np.ndarray) -> Int[np.ndarray, " B"]:
         if scores.shape[1] < 2 or self.num_classes not in (None, scores.shape[1]):
-            raise ValueError(f"expected scores of {self.num_classes or 'at least 2'} classes, got {scores.shape[1]}")
+            raise ValueError(
+                f"expected scores of {self.num_classes or 'at least 2'} classes, got {scores.shape[1]}"
+            )
         if scores.dtype == bool:
             scores = scores.astype(np.uint8)
-        if not np.issubdtype(scores.dtype, np.number) or np.iscomplexobj(scores) or np.isnan(scores).any():
+        if (
+            not np.issubdtype(scores.dtype, np.number)
+            or np.iscomplexobj(scores)
+            or np.isnan(scores).any()
+        ):
             raise ValueError(f"expected scores that are numbers, got NaN or {scores.dtype}")
         if _are_ranks(scores):
             raise NoClassesError(
@@ -202,7 +228,9 @@ class ScoredClassifier:
         if threshold is None:
             raise NoClassesError(ONE_SCORE)
         if self.num_classes not in (None, 2):
-            raise ValueError(f"expected scores of {self.num_classes} classes, got one for each image")
+            raise ValueError(
+                f"expected scores of {self.num_classes} classes, got one for each image"
+            )
         if np.isnan(scores).any():
             raise ValueError("expected scores that are numbers, got NaN")
         self.num_classes = 2
@@ -214,7 +242,9 @@ class ScoredClassifier:
         self._refuse_threshold("labels")
         limit = self.num_classes or MAX_UNDECLARED_CLASSES
         if labels.min() < 0 or labels.max() >= limit:
-            raise ValueError(f"expected labels from 0 to {limit - 1}, got {labels.min()} to {labels.max()}")
+            raise ValueError(
+                f"expected labels from 0 to {limit - 1}, got {labels.min()} to {labels.max()}"
+            )
         return np.asarray(labels.astype(np.int64))
 
     def _refuse_threshold(self, found: str) -> None:

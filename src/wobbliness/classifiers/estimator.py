@@ -19,35 +19,48 @@ Arrangement = Callable[[np.ndarray], np.ndarray]
 class EstimatorClassifier(ScoredClassifier):
     """What an estimator's `predict` says: class k is `classes_[k]`.
 
-    It gets images as it was fitted on: flattened, from channels first or last; or as pictures, where it was fitted on those, as a
-    pipeline may be that begins with features of pictures.
+    It gets images as it was fitted on: flattened, from channels first or last; or as pictures,
+    where it was fitted on those, as a pipeline may be that begins with features of pictures.
     """
 
     thread_safe = False
 
     def __init__(
-        self, estimator: Any, *, num_classes: int | None = None, layout: Layout | None = None, scale: PixelScale | None = None
+        self,
+        estimator: Any,
+        *,
+        num_classes: int | None = None,
+        layout: Layout | None = None,
+        scale: PixelScale | None = None,
     ) -> None:
         """Wraps an estimator.
 
         Args:
             estimator: fitted.
             num_classes: K, to be checked against its classes.
-            layout: of the pictures that it was fitted on, or that were flattened for it; channels first by default.
+            layout: of the pictures that it was fitted on, or that were flattened for it; channels
+                first by default.
             scale: the pixel values that it was fitted on.
 
         Raises:
-            ValueError: it is not fitted, is no classifier of one answer, or has another number of classes.
+            ValueError: it is not fitted, is no classifier of one answer, or has another number of
+                classes.
         """
         name = type(estimator).__name__
         _check_fitted(estimator, name)
         classes = getattr(estimator, "classes_", None)
         several = ("multilabel_", "outputs_2d_")
-        if isinstance(classes, list) or any(getattr(estimator, said, False) is True for said in several):
-            raise ValueError(f"expected a classifier that names one class for each image, got several answers of {name}")
+        if isinstance(classes, list) or any(
+            getattr(estimator, said, False) is True for said in several
+        ):
+            raise ValueError(
+                f"expected a classifier that names one class for each image, got several answers of {name}"
+            )
         self._estimator, self._classes = estimator, np.asarray(classes)
         if num_classes not in (None, len(self._classes)):
-            raise ValueError(f"expected a classifier of {num_classes} classes, got one of {len(self._classes)}")
+            raise ValueError(
+                f"expected a classifier of {num_classes} classes, got one of {len(self._classes)}"
+            )
         self.num_classes = len(self._classes)
         self._order = np.argsort(self._classes)
         self._layout, self._scale = layout, scale
@@ -55,13 +68,20 @@ class EstimatorClassifier(ScoredClassifier):
 
     def preprocessing(self) -> dict[str, str]:
         """Also pixel values and layout."""
-        return super().preprocessing() | described_scale(self._scale) | ({"layout": "nhwc"} if self._layout == "nhwc" else {})
+        return (
+            super().preprocessing()
+            | described_scale(self._scale)
+            | ({"layout": "nhwc"} if self._layout == "nhwc" else {})
+        )
 
-    def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
+    def classify(
+        self, images: Float32[np.ndarray, "B ..."], block_size: int
+    ) -> Int[np.ndarray, " B"]:
         """The class of each image.
 
         Raises:
-            ValueError: the estimator refuses images of this size, or gives more than one answer for each.
+            ValueError: the estimator refuses images of this size, or gives more than one answer for
+                each.
         """
         return np.asarray(in_blocks(self._classify_block, images, block_size))
 
@@ -71,7 +91,10 @@ class EstimatorClassifier(ScoredClassifier):
         yield Execution(backend="callable", threads="one calling thread")
 
     def _classify_block(self, images: np.ndarray) -> np.ndarray:
-        images, shape = images if self._scale is None else self._scale.apply(images), images.shape[1:]
+        images, shape = (
+            images if self._scale is None else self._scale.apply(images),
+            images.shape[1:],
+        )
         if self._arrange is None or self._arrange[0] != shape:
             self._arrange = shape, self._found_arrangement(images)
         answer = self._estimator.predict(self._arrange[1](images))
@@ -80,24 +103,33 @@ class EstimatorClassifier(ScoredClassifier):
     def _numbers(self, answer: np.ndarray, num_images: int) -> np.ndarray:
         """Places of the answers in `classes_`."""
         if answer.size != num_images:
-            raise ValueError(f"expected one class for each of {num_images} images, got an answer of shape {answer.shape}")
+            raise ValueError(
+                f"expected one class for each of {num_images} images, got an answer of shape {answer.shape}"
+            )
         answer = answer.ravel()
-        places = np.searchsorted(self._classes, answer, sorter=self._order).clip(max=len(self._classes) - 1)
+        places = np.searchsorted(self._classes, answer, sorter=self._order).clip(
+            max=len(self._classes) - 1
+        )
         numbers = self._order[places]
         if not (self._classes[numbers] == answer).all():
-            raise ValueError(f"expected a prediction among the classes {self._classes[:5]} ..., got others")
+            raise ValueError(
+                f"expected a prediction among the classes {self._classes[:5]} ..., got others"
+            )
         return self.labels_of(numbers, num_images)
 
     def _found_arrangement(self, images: np.ndarray) -> Arrangement:
         """How the estimator takes images of this shape.
 
-        Its number of features says so: that of a whole image, or the length of the axis after the batch's. Where it has none,
-        rows are tried and then pictures, and the first that it does not refuse is taken.
+        Its number of features says so: that of a whole image, or the length of the axis after the
+        batch's. Where it has none, rows are tried and then pictures, and the first that it does not
+        refuse is taken.
         """
         features = getattr(self._estimator, "n_features_in_", None)
         rows, *pictures = _arrangements(images.shape[1:], self._layout)
         if features is None:
-            return next((arrange for arrange in (rows, *pictures) if self._takes(arrange(images[:1]))), rows)
+            return next(
+                (arrange for arrange in (rows, *pictures) if self._takes(arrange(images[:1]))), rows
+            )
         if features == images[0].size:
             return rows
         fitting = [arrange for arrange in pictures if arrange(images[:1]).shape[1] == features]
@@ -121,8 +153,14 @@ def _check_fitted(estimator: Any, name: str) -> None:
     except (NotFittedError, TypeError) as error:
         raise ValueError(f"expected a fitted classifier, got {name}: {reason_of(error)}") from error
     if is_outlier_detector(estimator):
-        raise ValueError(f"expected a classifier that names one class, got the outlier detector {name}")
-    if not is_classifier(estimator) or getattr(estimator, "classes_", None) is None or not hasattr(estimator, "predict"):
+        raise ValueError(
+            f"expected a classifier that names one class, got the outlier detector {name}"
+        )
+    if (
+        not is_classifier(estimator)
+        or getattr(estimator, "classes_", None) is None
+        or not hasattr(estimator, "predict")
+    ):
         raise ValueError(f"expected a classifier that names one class, got {name}")
 
 

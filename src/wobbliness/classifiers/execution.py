@@ -14,13 +14,15 @@ class Execution:
     Attributes:
         backend: `onnxruntime` (a compiled graph), `torch` (eager) or `callable`.
         device: `cpu`, `cuda`, ...
-        reason: why a torch module was not compiled, or what is done to noisy copies for a graph of whole numbers; None where
-            there is nothing to say.
-        values_per_image: values in the input and output of the network's largest step for one image; None where unknown.
+        reason: why a torch module was not compiled, or what is done to noisy copies for a graph of
+            whole numbers; None where there is nothing to say.
+        values_per_image: values in the input and output of the network's largest step for one
+            image; None where unknown.
         block_size: noisy copies classified at once.
         changed_labels: share of the first block's labels that bfloat16 changed; None in float32.
         threads: which threads ran them, in words; None where each worker ran its own on one core.
-        company: why copies were classified one at a time, in words; None where the company of an image does not matter.
+        company: why copies were classified one at a time, in words; None where the company of an
+            image does not matter.
     """
 
     backend: str
@@ -42,10 +44,11 @@ class Execution:
 def default_block_size(draws: int, values_per_image: int) -> int:
     """The number of noisy copies classified at once.
 
-    The largest step of the network, its input and output for a whole block as float32, stays within CACHE_BYTES, but a block has
-    MIN_BLOCK to MAX_BLOCK copies. Within that, blocks that divide the draws are preferred, down to half the limit: a rest of
-    another shape makes the runtime plan its memory anew. Otherwise there are as few blocks as the limit allows, all of nearly
-    one size. The rule reads sizes alone, never a clock, so a repeat runs the same blocks.
+    The largest step of the network, its input and output for a whole block as float32, stays within
+    CACHE_BYTES, but a block has MIN_BLOCK to MAX_BLOCK copies. Within that, blocks that divide the
+    draws are preferred, down to half the limit: a rest of another shape makes the runtime plan its
+    memory anew. Otherwise there are as few blocks as the limit allows, all of nearly one size. The
+    rule reads sizes alone, never a clock, so a repeat runs the same blocks.
 
     Args:
         draws: noisy copies of one image in all.

@@ -17,13 +17,19 @@ CALLING_THREAD = "one calling thread"
 class FunctionClassifier(ScoredClassifier):
     """A callable from a batch to labels `(B,)` or scores `(B, K)`.
 
-    It gets numpy arrays; or tensors, without gradients, where the images of the measurement were tensors.
+    It gets numpy arrays; or tensors, without gradients, where the images of the measurement were
+    tensors.
     """
 
     thread_safe = False
 
     def __init__(
-        self, function: Callable[[Any], Any], *, num_classes: int | None, as_tensor: bool, scale: PixelScale | None = None
+        self,
+        function: Callable[[Any], Any],
+        *,
+        num_classes: int | None,
+        as_tensor: bool,
+        scale: PixelScale | None = None,
     ) -> None:
         self.num_classes, self._scale = num_classes, scale
         self._function = function
@@ -33,7 +39,9 @@ class FunctionClassifier(ScoredClassifier):
         """Also pixel values."""
         return super().preprocessing() | described_scale(self._scale)
 
-    def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
+    def classify(
+        self, images: Float32[np.ndarray, "B ..."], block_size: int
+    ) -> Int[np.ndarray, " B"]:
         """The class of each image, checked."""
         return np.asarray(in_blocks(self._classify_block, images, block_size))
 
@@ -56,7 +64,8 @@ class FunctionClassifier(ScoredClassifier):
 
     def _answer(self, images: np.ndarray) -> Any:
         images = images if self._scale is None else self._scale.apply(images)
-        own = images.copy()  # a function may keep what it is given, and the memory of `images` is used again
+        # a function may keep what it is given, and the memory of `images` is used again
+        own = images.copy()
         return self._call_with_tensor(own) if self._as_tensor else self._function(own)
 
     def _call_with_tensor(self, images: np.ndarray) -> Any:

@@ -10,30 +10,41 @@ from typing import Any
 
 import torch
 
-from wobbliness.classifiers.signature.hugging_face import PictureFit, Preparation, check_preparation, check_sizes
+from wobbliness.classifiers.signature.hugging_face import (
+    PictureFit,
+    Preparation,
+    check_preparation,
+    check_sizes,
+)
 from wobbliness.classifiers.signature.layouts import ImageShape
 from wobbliness.classifiers.untrusted.hugging_face import check_folder
 from wobbliness.images.fitting import FittedShape
 from wobbliness.runtime.errors import reason_of
 from wobbliness.runtime.process_state import borrowed_state
 
-MISSING_EXTRA = 'expected the extra "hub" for models of Hugging Face, got none; pip install "wobbliness[hub]"'
+MISSING_EXTRA = (
+    'expected the extra "hub" for models of Hugging Face, got none; pip install "wobbliness[hub]"'
+)
 
 
 class HubModule(torch.nn.Module):
     """Pictures in [0, 1], channels first, to logits `(B, K)`.
 
     Attributes:
-        image_shape: of pictures that were resized and cropped as the model's image processor does it. `read_images` and
-            `fit_images` do so, before any noise. Pictures of another size are resized and cropped in the network, which averages
-            over the noise on them.
+        image_shape: of pictures that were resized and cropped as the model's image processor does
+            it. `read_images` and `fit_images` do so, before any noise. Pictures of another size are
+            resized and cropped in the network, which averages over the noise on them.
     """
 
-    def __init__(self, preparation: Preparation, network: Any, fit_picture: PictureFit | None = None) -> None:
+    def __init__(
+        self, preparation: Preparation, network: Any, fit_picture: PictureFit | None = None
+    ) -> None:
         super().__init__()
         self.preparation, self.network = preparation, network
         shape = (len(preparation.mean), *preparation.size)
-        self.image_shape: ImageShape = shape if fit_picture is None else FittedShape(shape, fit_picture)
+        self.image_shape: ImageShape = (
+            shape if fit_picture is None else FittedShape(shape, fit_picture)
+        )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits."""
@@ -44,11 +55,13 @@ class HubModule(torch.nn.Module):
 def load_hub_model(name: str) -> HubModule:
     """A model from a local folder with `config.json` or by its name on the hub.
 
-    Only safetensors are read and only transformers' own code is run. A folder is opened without asking the network, whatever
-    its files name; nothing is fetched for a model of the hub but its own files.
+    Only safetensors are read and only transformers' own code is run. A folder is opened without
+    asking the network, whatever its files name; nothing is fetched for a model of the hub but its
+    own files.
 
     Raises:
-        ValueError: transformers is missing, or the model cannot be had, needs code or files of others or has no safetensors.
+        ValueError: transformers is missing, or the model cannot be had, needs code or files of
+            others or has no safetensors.
     """
     try:
         transformers: Any = importlib.import_module("transformers")
@@ -61,8 +74,12 @@ def load_hub_model(name: str) -> HubModule:
             config = _own_config(transformers, checked.config)
             _check_size(transformers, config, checked.num_bytes)
             return _load(transformers, folder, config)
-    except Exception as error:  # transformers raises OSError, KeyError, RuntimeError, and more for damaged files
-        raise ValueError(f"expected an image classifier of Hugging Face, got {name}: {reason_of(error)}") from error
+    except (
+        Exception
+    ) as error:  # transformers raises OSError, KeyError, RuntimeError, and more for damaged files
+        raise ValueError(
+            f"expected an image classifier of Hugging Face, got {name}: {reason_of(error)}"
+        ) from error
 
 
 def _download(name: str) -> Path:
@@ -72,7 +89,9 @@ def _download(name: str) -> Path:
 
 def _load(transformers: Any, folder: Path, config: Any) -> HubModule:
     offline: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-    processor = transformers.AutoImageProcessor.from_pretrained(folder, config=config, backend="pil", **offline)
+    processor = transformers.AutoImageProcessor.from_pretrained(
+        folder, config=config, backend="pil", **offline
+    )
     check_sizes(processor.to_dict())
     network, loaded = transformers.AutoModelForImageClassification.from_pretrained(
         folder,
@@ -85,36 +104,51 @@ def _load(transformers: Any, folder: Path, config: Any) -> HubModule:
     )
     missing = sorted(map(str, (*loaded["missing_keys"], *loaded["mismatched_keys"])))
     if missing:
-        raise ValueError(f"expected all weights of the classifier, got none for {missing[0]} and {len(missing) - 1} more")
+        raise ValueError(
+            f"expected all weights of the classifier, got none for {missing[0]} and {len(missing) - 1} more"
+        )
     fit_picture = PictureFit(processor, getattr(network.config, "num_channels", 3))
-    preparation = Preparation(processor.to_dict(), fit_picture.num_channels, fit_picture.image_shape()[1:])
+    preparation = Preparation(
+        processor.to_dict(), fit_picture.num_channels, fit_picture.image_shape()[1:]
+    )
     check_preparation(preparation, processor)
     return HubModule(preparation, network.eval(), fit_picture)
 
 
 def _own_config(transformers: Any, config: dict[str, Any]) -> Any:
     """The configuration as transformers' own class; made here, so that no class asks for more files."""
-    kinds = importlib.import_module("transformers.models.auto.modeling_auto").MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    kinds = importlib.import_module(
+        "transformers.models.auto.modeling_auto"
+    ).MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
     kind = config.get("model_type")
     if kind not in kinds:
-        raise ValueError(f"expected a configuration of an image classifier, got model_type {kind!r}")
+        raise ValueError(
+            f"expected a configuration of an image classifier, got model_type {kind!r}"
+        )
     return type(transformers.AutoConfig.for_model(kind)).from_dict(config)
 
 
 def _check_size(transformers: Any, config: Any, num_bytes: int) -> None:
     """The configuration describes no more parameters than the weights have bytes; told without making them."""
     with torch.device("meta"):
-        network = transformers.AutoModelForImageClassification.from_config(copy.deepcopy(config), trust_remote_code=False)
+        network = transformers.AutoModelForImageClassification.from_config(
+            copy.deepcopy(config), trust_remote_code=False
+        )
     described = sum(tensor.numel() for tensor in (*network.parameters(), *network.buffers()))
     if described > num_bytes:
-        raise ValueError(f"expected weights for {described} parameters, as the configuration says, got {num_bytes} bytes")
+        raise ValueError(
+            f"expected weights for {described} parameters, as the configuration says, got {num_bytes} bytes"
+        )
 
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
     """Without progress bars and advice on standard error; set back afterwards."""
     with borrowed_state():
-        before, shows_bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+        before, shows_bars = (
+            transformers.logging.get_verbosity(),
+            transformers.logging.is_progress_bar_enabled(),
+        )
         transformers.logging.set_verbosity(logging.CRITICAL)
         transformers.logging.disable_progress_bar()
         try:

@@ -17,14 +17,20 @@ from wobbliness.classifiers.signature.onnx_answers import label_numbers
 class OnnxClassifier(ScoredClassifier):
     """An output of an ONNX graph: scores `(B, K)`, one score for two classes, or labels `(B,)` or `(B, 1)`.
 
-    Opening the file runs no code of its author's. Images are handed over channels first whatever the graph's own layout; a graph
-    of flat features `(B, F)` gets them flattened. Each call runs on one core, in blocks of the size that the graph fixes, if any.
+    Opening the file runs no code of its author's. Images are handed over channels first whatever
+    the graph's own layout; a graph of flat features `(B, F)` gets them flattened. Each call runs on
+    one core, in blocks of the size that the graph fixes, if any.
     """
 
     thread_safe = True
 
     def __init__(
-        self, path: str | Path, *, num_classes: int | None = None, threshold: float | None = None, **options: Any
+        self,
+        path: str | Path,
+        *,
+        num_classes: int | None = None,
+        threshold: float | None = None,
+        **options: Any,
     ) -> None:
         """Opens a file.
 
@@ -39,7 +45,9 @@ class OnnxClassifier(ScoredClassifier):
         """
         self.num_classes = num_classes
         self.source = Path(path)
-        self._graph = OnnxGraph(self.source, options=GraphOptions(num_classes=num_classes, **options))
+        self._graph = OnnxGraph(
+            self.source, options=GraphOptions(num_classes=num_classes, **options)
+        )
         self.threshold, self.told_threshold = threshold, self._graph.threshold
         self.image_shape = self._graph.image_shape
 
@@ -47,11 +55,14 @@ class OnnxClassifier(ScoredClassifier):
         """Also pixel values, layout and output, as the file or the user says."""
         return super().preprocessing() | self._graph.preprocessing()
 
-    def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
+    def classify(
+        self, images: Float32[np.ndarray, "B ..."], block_size: int
+    ) -> Int[np.ndarray, " B"]:
         """The class of each image.
 
         Raises:
-            ValueError: the graph declares another shape of input, or answers neither labels nor scores.
+            ValueError: the graph declares another shape of input, or answers neither labels nor
+                scores.
         """
         return self.labels_of(self.answers(images, block_size), len(images))
 
@@ -76,4 +87,9 @@ class OnnxClassifier(ScoredClassifier):
         """Nothing to prepare."""
         graph = self._graph
         values = graph.values_per_image()
-        yield Execution(backend="onnxruntime", reason=graph.rounding, values_per_image=values, block_size=graph.batch_size)
+        yield Execution(
+            backend="onnxruntime",
+            reason=graph.rounding,
+            values_per_image=values,
+            block_size=graph.batch_size,
+        )

@@ -11,7 +11,12 @@ from wobbliness.classifiers.base import Classifier
 from wobbliness.classifiers.function import FunctionClassifier
 from wobbliness.classifiers.signature.layouts import Layout, checked_layout
 from wobbliness.classifiers.signature.pixel_scale import PixelNumbers, PixelScale, read_pixel_scale
-from wobbliness.classifiers.untrusted.file_kind import MODEL_SUFFIXES, PICKLE_SUFFIXES, file_kind, refusal
+from wobbliness.classifiers.untrusted.file_kind import (
+    MODEL_SUFFIXES,
+    PICKLE_SUFFIXES,
+    file_kind,
+    refusal,
+)
 
 HUB = "hf:"
 
@@ -52,38 +57,49 @@ def open_classifier(
 ) -> Classifier:
     """A classifier from a file, a model of Hugging Face, an object of torch or scikit-learn, or any callable.
 
-    Files run none of their author's code: an ONNX file, a `torch.export` archive `.pt2`, `.safetensors` weights with a factory,
-    and a folder of Hugging Face. Their contents are checked first, and what could run code or fill the memory is refused. Images
-    are always floats in [0, 1], channels first; an ONNX graph or exported program that takes channels last gets them so.
+    Files run none of their author's code: an ONNX file, a `torch.export` archive `.pt2`,
+    `.safetensors` weights with a factory, and a folder of Hugging Face. Their contents are checked
+    first, and what could run code or fill the memory is refused. Images are always floats in [0,
+    1], channels first; an ONNX graph or exported program that takes channels last gets them so.
 
     Args:
-        source: path of a file or folder; `"hf:name"` on the hub of Hugging Face; a `torch.nn.Module` that gives logits `(B, K)`;
-            a fitted classifier of scikit-learn; any callable from a batch to labels `(B,)` or scores `(B, K)`; a Classifier; or
-            the import path `"package.module:attribute"` of one of these. The last runs the named module's code.
-        num_classes: K, to be checked against what the classifier gives; needed only for those that give labels and may not name
-            the highest class.
+        source: path of a file or folder; `"hf:name"` on the hub of Hugging Face; a
+            `torch.nn.Module` that gives logits `(B, K)`; a fitted classifier of scikit-learn; any
+            callable from a batch to labels `(B,)` or scores `(B, K)`; a Classifier; or the import
+            path `"package.module:attribute"` of one of these. The last runs the named module's
+            code.
+        num_classes: K, to be checked against what the classifier gives; needed only for those that
+            give labels and may not name the highest class.
         as_tensor: hand tensors, not arrays, to a callable.
-        compiled: run a torch module as a compiled graph where that can be done; False for eager torch.
-        device: where a torch module runs, `cpu`, `cuda` or `mps` (untested); by default where its parameters are. A module that
-            lies elsewhere is copied.
+        compiled: run a torch module as a compiled graph where that can be done; False for eager
+            torch.
+        device: where a torch module runs, `cpu`, `cuda` or `mps` (untested); by default where its
+            parameters are. A module that lies elsewhere is copied.
         autocast: run a torch module in bfloat16; on accelerators only.
-        factory: `"package.module:function"` of your own that makes the torch module of the weights in a file.
-        layout: `"nchw"` or `"nhwc"`, for graphs and exported programs whose shape does not tell where the channels are, and for
-            graphs and estimators of scikit-learn that take flattened pictures: flattened in that order.
-        trust_pickle: open a pickle or TorchScript file, or a `.pt2` archive unchecked; after a warning, any code in it is run.
-        output: the output to read, by its name, or by its number where outputs have no names; needed where more than one of an
-            ONNX file, exported program or torch module could hold the classes.
-        input_range: two numbers, or a text such as `"0,255"`: what pixels of 0 and 1 become before the classifier gets them.
-            Images and noise stay in units of [0, 1]. ONNX files that state it in their metadata need none; a graph of `uint8`
-            gets 0 to 255, rounded and clipped.
-        mean: taken off then, in units of that range: a number, one for each channel, or a text such as `"0.5,0.4,0.3"`.
+        factory: `"package.module:function"` of your own that makes the torch module of the weights
+            in a file.
+        layout: `"nchw"` or `"nhwc"`, for graphs and exported programs whose shape does not tell
+            where the channels are, and for graphs and estimators of scikit-learn that take
+            flattened pictures: flattened in that order.
+        trust_pickle: open a pickle or TorchScript file, or a `.pt2` archive unchecked; after a
+            warning, any code in it is run.
+        output: the output to read, by its name, or by its number where outputs have no names;
+            needed where more than one of an ONNX file, exported program or torch module could hold
+            the classes.
+        input_range: two numbers, or a text such as `"0,255"`: what pixels of 0 and 1 become before
+            the classifier gets them. Images and noise stay in units of [0, 1]. ONNX files that
+            state it in their metadata need none; a graph of `uint8` gets 0 to 255, rounded and
+            clipped.
+        mean: taken off then, in units of that range: a number, one for each channel, or a text such
+            as `"0.5,0.4,0.3"`.
         std: divided by then, likewise.
-        threshold: for a classifier of one score for two classes: above it the class is 1, else 0. Needed where an ONNX file or
-            exported program does not tell whether it is a probability or a logit, and for modules and callables.
+        threshold: for a classifier of one score for two classes: above it the class is 1, else 0.
+            Needed where an ONNX file or exported program does not tell whether it is a probability
+            or a logit, and for modules and callables.
 
     Raises:
-        ValueError: the source is none of these, is missing, cannot be read, or is refused for what it holds; an option
-            contradicts what it says of itself, or would have no effect.
+        ValueError: the source is none of these, is missing, cannot be read, or is refused for what
+            it holds; an option contradicts what it says of itself, or would have no effect.
     """
     if num_classes is not None and num_classes < 2:
         raise ValueError(f"expected a number of classes of at least 2, got {num_classes!r}")
@@ -100,7 +116,11 @@ def open_classifier(
         scale=read_pixel_scale(input_range, mean, std),
         threshold=_checked_threshold(threshold),
     )
-    return _open_name(str(source), options) if isinstance(source, str | Path) else _open_object(source, options)
+    return (
+        _open_name(str(source), options)
+        if isinstance(source, str | Path)
+        else _open_object(source, options)
+    )
 
 
 def _checked_threshold(threshold: int | float | None) -> float | None:
@@ -131,23 +151,35 @@ def _open_scaled(source: Any, options: _Options, *, is_estimator: bool) -> Class
     if is_estimator:
         from wobbliness.classifiers.estimator import EstimatorClassifier
 
-        return EstimatorClassifier(source, num_classes=num_classes, layout=options.layout, scale=scale)
+        return EstimatorClassifier(
+            source, num_classes=num_classes, layout=options.layout, scale=scale
+        )
     if callable(source):
-        classifier = FunctionClassifier(source, num_classes=num_classes, as_tensor=options.as_tensor, scale=scale)
+        classifier = FunctionClassifier(
+            source, num_classes=num_classes, as_tensor=options.as_tensor, scale=scale
+        )
         classifier.threshold = options.threshold
         return classifier
     name = type(source).__name__
-    raise ValueError(f"expected a torch module, a scikit-learn classifier, a callable or a path as classifier, got {name}")
+    raise ValueError(
+        f"expected a torch module, a scikit-learn classifier, a callable or a path as classifier, got {name}"
+    )
 
 
 def _is_estimator(source: Any) -> bool:
     """Without loading scikit-learn: who holds an estimator has done so."""
     base = sys.modules.get("sklearn.base")
-    return base is not None and isinstance(source, base.BaseEstimator) and not isinstance(source, type)
+    return (
+        base is not None and isinstance(source, base.BaseEstimator) and not isinstance(source, type)
+    )
 
 
 def _open_module(module: Any, options: _Options) -> Classifier:
-    from wobbliness.classifiers.signature.wrapped_module import ScaledPixels, TwoClasses, threshold_of
+    from wobbliness.classifiers.signature.wrapped_module import (
+        ScaledPixels,
+        TwoClasses,
+        threshold_of,
+    )
     from wobbliness.classifiers.torch_accelerator import AcceleratedClassifier
     from wobbliness.classifiers.torch_module import TorchClassifier, check_has_values, device_of
 
@@ -162,7 +194,11 @@ def _open_module(module: Any, options: _Options) -> Classifier:
         module = copy.deepcopy(module).to(wanted)
     else:
         wanted = here
-    settings: dict[str, Any] = {"num_classes": options.num_classes, "image_shape": shape, "output": options.output}
+    settings: dict[str, Any] = {
+        "num_classes": options.num_classes,
+        "image_shape": shape,
+        "output": options.output,
+    }
     if wanted.type != "cpu":
         return AcceleratedClassifier(module, device=wanted, autocast=options.autocast, **settings)
     if options.autocast:
@@ -176,7 +212,9 @@ def _check_stays_on_cpu(name: str, options: _Options) -> None:
     """ValueError where what is no torch module is to run elsewhere, or in bfloat16."""
     device, autocast = options.device, options.autocast
     if device not in (None, "cpu") or autocast:
-        raise ValueError(f"expected a torch module to run {f'on {device}' if device else 'with autocast'}, got {name}")
+        raise ValueError(
+            f"expected a torch module to run {f'on {device}' if device else 'with autocast'}, got {name}"
+        )
 
 
 def checked_device(name: str) -> Any:
@@ -191,7 +229,11 @@ def checked_device(name: str) -> Any:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"expected a device such as cpu, cuda or mps, got {name!r}") from None
-    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    usable = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if not usable.get(device.type, False):
         raise ValueError(f"expected a device that this machine has, got {name!r}")
     return device
@@ -199,7 +241,9 @@ def checked_device(name: str) -> Any:
 
 def _with_num_classes(classifier: Classifier, num_classes: int | None) -> Classifier:
     if num_classes is not None and classifier.num_classes not in (None, num_classes):
-        raise ValueError(f"expected a classifier of {num_classes} classes, got one of {classifier.num_classes}")
+        raise ValueError(
+            f"expected a classifier of {num_classes} classes, got one of {classifier.num_classes}"
+        )
     classifier.num_classes = num_classes or classifier.num_classes
     return classifier
 
@@ -231,7 +275,15 @@ def _open_file(path: Path, options: _Options) -> Classifier:
         _check_stays_on_cpu(str(path), options)
     kind = file_kind(path)
     is_graph, is_weights = kind in ("onnx", "exported program"), kind in ("safetensors", "pickle")
-    _check_takes(f"a file of {kind}", options, layout=is_graph, factory=is_weights, output=is_graph, threshold=True, scale=True)
+    _check_takes(
+        f"a file of {kind}",
+        options,
+        layout=is_graph,
+        factory=is_weights,
+        output=is_graph,
+        threshold=True,
+        scale=True,
+    )
     if kind in ("pickle", "TorchScript") and not options.trust_pickle:
         raise ValueError(refusal(path, kind))
     if kind == "onnx":
@@ -278,4 +330,6 @@ def _check_takes(name: str, options: _Options, **used: bool) -> None:
         given = getattr(options, option)
         if given is not None and not used.get(option, False):
             said = "input range, mean or std" if option == "scale" else option
-            raise ValueError(f"expected no {said} for {name}, got {given if option == 'scale' else repr(given)}")
+            raise ValueError(
+                f"expected no {said} for {name}, got {given if option == 'scale' else repr(given)}"
+            )

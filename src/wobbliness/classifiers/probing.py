@@ -17,17 +17,22 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int, Shaped
 
 COMPANY = 8  # images of a small block
-MORE_COMPANY = 32  # images that are compared at most where answers are labels, which tell less than scores
+# images that are compared at most where answers are labels, which tell less than scores
+MORE_COMPANY = 32
 FEW = 3  # images that are asked twice where each is alone anyway
 MOST_COMPANY = 128  # of the large one
 COPIES_FOR_ONE = 250  # copies of a measurement for which the large block may have one
 BRIGHT, DARK_SHARE = 6, 0.1  # images as unlike the others as can be; share of their dark pixels
-SAME_CALL = 8  # units in the last place, of the largest score, by which an answer may differ from itself
-SCORE_TOLERANCE = 1e-4  # of the largest score or of 1, by which a score may depend on the size of the block
-HALF_TOLERANCES = {"bfloat16": 2.0**-5, "float16": 2.0**-8}  # for scores that are all of such a type
+# units in the last place, of the largest score, by which an answer may differ from itself
+SAME_CALL = 8
+# of the largest score or of 1, by which a score may depend on the size of the block
+SCORE_TOLERANCE = 1e-4
+# for scores that are all of such a type
+HALF_TOLERANCES = {"bfloat16": 2.0**-5, "float16": 2.0**-8}
 
 CONTRAST = np.float32(0.53)  # of faint images; no share that keeps distances equal which are equal
-LEAST_SORTED = 3  # different scores of an image, whose order tells something; such answers for which more are asked
+# different scores of an image, whose order tells something; such answers for which more are asked
+LEAST_SORTED = 3
 ENOUGH_SORTED = 16  # different answers, all sorted, that are no chance
 LARGE_NOISE = np.float32(100)  # standard deviation, pixel units of [0, 1]
 NUM_STRANGE = 16  # images of each kind that are asked where all answers were sorted
@@ -59,7 +64,9 @@ class BlockWatch:
         self._classifier, self._num_left = classifier, num_calls
         self._lock = threading.Lock()
 
-    def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
+    def classify(
+        self, images: Float32[np.ndarray, "B ..."], block_size: int
+    ) -> Int[np.ndarray, " B"]:
         """Returns the class of each image, as the classifier itself names it.
 
         Raises:
@@ -99,7 +106,9 @@ def require_close(given: Shaped[np.ndarray, "R ..."], again: Shaped[np.ndarray, 
         raise CompanyError(_difference(given, again, f"in a block of {COMPANY}"))
 
 
-def probe(answers: Answers, examples: Float32[np.ndarray, "E ..."], *, block_size: int, num_copies: int) -> str | None:
+def probe(
+    answers: Answers, examples: Float32[np.ndarray, "E ..."], *, block_size: int, num_copies: int
+) -> str | None:
     """Asks a classifier a few times.
 
     Args:
@@ -109,7 +118,8 @@ def probe(answers: Answers, examples: Float32[np.ndarray, "E ..."], *, block_siz
         num_copies: that the measurement will classify; a small one is probed with few.
 
     Returns:
-        None where the answer to an image is a function of the image; else what was seen when it had other company.
+        None where the answer to an image is a function of the image; else what was seen when it had
+        other company.
 
     Raises:
         NotRepeatableError: the same call gave two answers.
@@ -136,14 +146,19 @@ def _probe_in_company(
 ) -> str | None:
     """Answers to two images: in a small block, alone, at the end of a large block, and in the small block again.
 
-    Labels tell of their company only where it changes the class. So faint images are compared then, too: among themselves, and
-    at the end of the large block, whose others differ from them in mean, spread and largest values.
+    Labels tell of their company only where it changes the class. So faint images are compared then,
+    too: among themselves, and at the end of the large block, whose others differ from them in mean,
+    spread and largest values.
     """
     pair = images[[0, -1]]
     first = answers(images.copy(), len(images))  # of copies: a module may change its batch in place
     alone = np.concatenate([answers(image[None].copy(), 1) for image in pair])
     asked, company, together = pair, others[BRIGHT + len(pair) :], first[[0, -1]]
-    said = [_taken(answers, some) for some in (faint, others[:BRIGHT])] if _are_coarse(first) else [None]
+    said = (
+        [_taken(answers, some) for some in (faint, others[:BRIGHT])]
+        if _are_coarse(first)
+        else [None]
+    )
     if said[0] is not None and said[-1] is not None:
         asked = np.concatenate([pair, faint])
         company = others[: max(BRIGHT, len(others) - BRIGHT - len(asked))]
@@ -179,7 +194,9 @@ def _bright(examples: Float32[np.ndarray, "E ..."]) -> Float32[np.ndarray, "C ..
 
 def _are_coarse(answers: np.ndarray) -> bool:
     """Returns whether answers are labels, or whole numbers such as votes."""
-    return not np.issubdtype(answers.dtype, np.floating) or bool((answers == np.rint(answers)).all())
+    return not np.issubdtype(answers.dtype, np.floating) or bool(
+        (answers == np.rint(answers)).all()
+    )
 
 
 class OrderWatch:
@@ -198,7 +215,9 @@ class OrderWatch:
         answer = self._answers(images, block_size)
         self._orders.add(order_of(answer))
         if len(self._kinds) < ENOUGH_SORTED and len(self._orders) == 1 and self.order:
-            self._kinds.update(row.tobytes() for row in answer if len(np.unique(row)) >= LEAST_SORTED)
+            self._kinds.update(
+                row.tobytes() for row in answer if len(np.unique(row)) >= LEAST_SORTED
+            )
         return answer
 
     @property
@@ -221,7 +240,10 @@ class OrderWatch:
         """
         if len(self._kinds) < LEAST_SORTED:
             return
-        taken = [self.order is not None and self._takes(images, block_size) for images in _strange(examples)]
+        taken = [
+            self.order is not None and self._takes(images, block_size)
+            for images in _strange(examples)
+        ]
         if any(taken) and self.order is not None and len(self._kinds) >= ENOUGH_SORTED:
             raise ValueError(sorted_scores(self.order))
 
@@ -307,11 +329,17 @@ def _are_equal(first: Shaped[np.ndarray, "..."], again: Shaped[np.ndarray, "..."
     return bool(_is_within(first, again, min(rounding, SCORE_TOLERANCE * _largest(first))).all())
 
 
-def _are_close(first: Shaped[np.ndarray, "P ..."], other: Shaped[np.ndarray, "P ..."]) -> Bool[np.ndarray, " P"]:
+def _are_close(
+    first: Shaped[np.ndarray, "P ..."], other: Shaped[np.ndarray, "P ..."]
+) -> Bool[np.ndarray, " P"]:
     """Whether answers are as close as rounding in blocks of other sizes leaves them; labels are equal."""
     if first.shape != other.shape:
         return np.zeros(len(first), dtype=bool)
-    tolerance = _tolerance(first) * max(1.0, _largest(first)) if np.issubdtype(first.dtype, np.floating) else 0.0
+    tolerance = (
+        _tolerance(first) * max(1.0, _largest(first))
+        if np.issubdtype(first.dtype, np.floating)
+        else 0.0
+    )
     return np.asarray(_is_within(first, other, tolerance).reshape(len(first), -1).all(axis=1))
 
 
@@ -345,5 +373,7 @@ def _difference(first: np.ndarray, other: np.ndarray, circumstance: str) -> str:
     if not np.issubdtype(first.dtype, np.floating):
         return f"other labels {circumstance}"
     with np.errstate(invalid="ignore"):
-        most = np.nan_to_num(np.abs(first.astype(np.float64) - other.astype(np.float64)), nan=np.inf).max()
+        most = np.nan_to_num(
+            np.abs(first.astype(np.float64) - other.astype(np.float64)), nan=np.inf
+        ).max()
     return f"scores that differ by up to {most:.2g} {circumstance}"

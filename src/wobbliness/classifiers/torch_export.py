@@ -9,10 +9,20 @@ from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_unflatten
 
 from wobbliness.classifiers.base import ONE_SCORE
-from wobbliness.classifiers.signature.layouts import ImageShape, Layout, described_layout, find_layout, image_shape
+from wobbliness.classifiers.signature.layouts import (
+    ImageShape,
+    Layout,
+    described_layout,
+    find_layout,
+    image_shape,
+)
 from wobbliness.classifiers.signature.outputs import Output, choose_output, threshold_by_name
 from wobbliness.classifiers.signature.pixel_scale import BYTE, PixelScale
-from wobbliness.classifiers.signature.wrapped_module import DescribedModule, ScaledPixels, TwoClasses
+from wobbliness.classifiers.signature.wrapped_module import (
+    DescribedModule,
+    ScaledPixels,
+    TwoClasses,
+)
 from wobbliness.classifiers.untrusted.file_kind import warn_of_code
 from wobbliness.classifiers.untrusted.torch_export_archive import checked_archive
 from wobbliness.classifiers.untrusted.torch_export_steps import check_repeatable, check_steps
@@ -30,7 +40,8 @@ RESHAPING = (
     "aten._to_copy",
     "aten.to",
 )
-LARGE_STEP, MAX_BLOCK_VALUES = 2**23, 2**28  # values of a step for one image from which blocks are cut; for a piece
+# values of a step for one image from which blocks are cut; for a piece
+LARGE_STEP, MAX_BLOCK_VALUES = 2**23, 2**28
 FREE_SIZE = 224  # taken for axes of an image that the program leaves free
 
 
@@ -59,10 +70,11 @@ class ExportedModule(DescribedModule):
     It stays in the mode it was exported in.
 
     Attributes:
-        batch_size: B where the program fixes it; a block is then cut into pieces of that size, and what the last one lacks is
-            filled up and dropped.
+        batch_size: B where the program fixes it; a block is then cut into pieces of that size, and
+            what the last one lacks is filled up and dropped.
         image_shape: of one image, channels first.
-        threshold: where class 1 begins, where the program gives one score for two classes and tells.
+        threshold: where class 1 begins, where the program gives one score for two classes and
+            tells.
         has_one_score: whether it declares one score for each image.
     """
 
@@ -70,8 +82,8 @@ class ExportedModule(DescribedModule):
         """Wraps a program.
 
         Raises:
-            ValueError: it takes anything but one tensor of images, has no output of scores, was exported in training mode, or
-                makes too large tensors.
+            ValueError: it takes anything but one tensor of images, has no output of scores, was
+                exported in training mode, or makes too large tensors.
         """
         super().__init__()
         images = _image_input(program)
@@ -84,7 +96,9 @@ class ExportedModule(DescribedModule):
         self._output, self.has_one_score, self.threshold = _scores_of(program, options)
         check_repeatable(program)
         self._program = program.module(check_guards=False)
-        values = check_steps(self._program, [sizes[0], *(size or FREE_SIZE for size in sizes[1:])], images.dtype)
+        values = check_steps(
+            self._program, [sizes[0], *(size or FREE_SIZE for size in sizes[1:])], images.dtype
+        )
         is_large = self.batch_size is None and values > LARGE_STEP
         self._most_images = max(1, MAX_BLOCK_VALUES // values) if is_large else None
 
@@ -95,7 +109,9 @@ class ExportedModule(DescribedModule):
 
     def preprocessing(self) -> dict[str, str]:
         """Describes the layout, and the output where one was asked for, for comparisons."""
-        return described_layout(self._sizes, self._layout) | ({} if self._wanted is None else {"output": str(self._wanted)})
+        return described_layout(self._sizes, self._layout) | (
+            {} if self._wanted is None else {"output": str(self._wanted)}
+        )
 
     def train(self, mode: bool = True) -> "ExportedModule":
         """Changes nothing but the flag: an exported program has no modes."""
@@ -119,18 +135,26 @@ class ExportedModule(DescribedModule):
             images = images.flatten(1)
         elif self._rank == 3 and images.ndim == 4:
             images = images.squeeze(1)
-        return images.round().clamp(0, 255).to(self._dtype) if self.takes_bytes else images.to(self._dtype)
+        return (
+            images.round().clamp(0, 255).to(self._dtype)
+            if self.takes_bytes
+            else images.to(self._dtype)
+        )
 
     def _run_piece(self, images: torch.Tensor) -> torch.Tensor:
         missing = (self.batch_size or 0) - len(images)
         if missing <= 0:
             return self._run(images)
-        return self._run(torch.cat([images, images[:1].expand(missing, *images.shape[1:])]))[: len(images)]
+        return self._run(torch.cat([images, images[:1].expand(missing, *images.shape[1:])]))[
+            : len(images)
+        ]
 
     def _run(self, images: torch.Tensor) -> torch.Tensor:
         scores: torch.Tensor = tree_leaves(self._program(images))[self._output]
         if scores.ndim > 2:
-            scores = scores.squeeze([axis for axis in range(1, scores.ndim) if scores.shape[axis] == 1])
+            scores = scores.squeeze(
+                [axis for axis in range(1, scores.ndim) if scores.shape[axis] == 1]
+            )
         is_column = scores.ndim == 2 and scores.shape[1] == 1
         if not scores.is_floating_point():
             return scores[:, 0] if is_column else scores  # labels
@@ -152,44 +176,77 @@ def load_exported(path: Path, *, trust_pickle: bool = False, **options: Any) -> 
         warn_of_code(path)
     source = str(path) if trust_pickle else checked_archive(path)
     try:
-        return _with_steps(ExportedModule(_loaded(source), ProgramOptions(**options)), ProgramOptions(**options))
+        return _with_steps(
+            ExportedModule(_loaded(source), ProgramOptions(**options)), ProgramOptions(**options)
+        )
     except ValueError as error:
         reason = reason_of(error)
         raise ValueError(reason if str(path) in reason else f"{reason}, in {path}") from error
     except Exception as error:  # what a damaged program raises is not documented
-        raise ValueError(f"expected a readable archive of torch.export.save, got {path}: {reason_of(error)}") from error
+        raise ValueError(
+            f"expected a readable archive of torch.export.save, got {path}: {reason_of(error)}"
+        ) from error
 
 
 def _loaded(source: Any) -> torch.export.ExportedProgram:
-    with logs_of("torch.export") as records:  # torch logs why it cannot load a program, and then raises another error
+    # torch logs why it cannot load a program, and then raises another error
+    with logs_of("torch.export") as records:
         try:
             return torch.export.load(source)
         except Exception as error:
-            causes = [record.exc_info[1] for record in records if record.exc_info and record.exc_info[1]]
+            causes = [
+                record.exc_info[1] for record in records if record.exc_info and record.exc_info[1]
+            ]
             raise (causes or [error])[0] from error
 
 
 def _with_steps(module: ExportedModule, options: ProgramOptions) -> torch.nn.Module:
     """The module for images in [0, 1] and with two scores at least."""
-    scale, threshold = options.scale, module.threshold if options.threshold is None else options.threshold
+    scale, threshold = (
+        options.scale,
+        module.threshold if options.threshold is None else options.threshold,
+    )
     if not module.has_one_score and options.threshold is not None:
-        raise ValueError(f"expected one score for each image with threshold {options.threshold}, got more")
+        raise ValueError(
+            f"expected one score for each image with threshold {options.threshold}, got more"
+        )
     if module.takes_bytes:
         scale = BYTE if scale is None or (scale == PixelScale()) else scale
         if scale != BYTE:
-            raise ValueError(f"expected an input range of 0,255 without mean and std for a program of uint8, got {scale}")
+            raise ValueError(
+                f"expected an input range of 0,255 without mean and std for a program of uint8, got {scale}"
+            )
     if module.has_one_score and threshold is None:
         raise ValueError(ONE_SCORE)
     with_pixels = module if scale is None else ScaledPixels(module, scale)
-    return with_pixels if threshold is None or not module.has_one_score else TwoClasses(with_pixels, threshold)
+    return (
+        with_pixels
+        if threshold is None or not module.has_one_score
+        else TwoClasses(with_pixels, threshold)
+    )
 
 
 def _image_input(program: torch.export.ExportedProgram) -> Any:
     """What the program says of its one input."""
-    names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind == InputKind.USER_INPUT]
-    values = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
-    if len(values) != 1 or not isinstance(values[0], torch.Tensor) or values[0].ndim < 2 or not _is_of_pixels(values[0]):
-        raise ValueError(f"expected a program of one float input (B, ...), got {len(values)} inputs {values}")
+    names = [
+        spec.arg.name
+        for spec in program.graph_signature.input_specs
+        if spec.kind == InputKind.USER_INPUT
+    ]
+    values = [
+        node.meta.get("val")
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in names
+    ]
+    if (
+        len(values) != 1
+        or not isinstance(values[0], torch.Tensor)
+        or values[0].ndim < 2
+        or not _is_of_pixels(values[0])
+    ):
+        raise ValueError(
+            f"expected a program of one float input (B, ...), got {len(values)} inputs {values}"
+        )
     return values[0]
 
 
@@ -197,13 +254,23 @@ def _is_of_pixels(value: torch.Tensor) -> bool:
     return value.is_floating_point() or value.dtype == torch.uint8
 
 
-def _scores_of(program: torch.export.ExportedProgram, options: ProgramOptions) -> tuple[int, bool, float | None]:
+def _scores_of(
+    program: torch.export.ExportedProgram, options: ProgramOptions
+) -> tuple[int, bool, float | None]:
     """The number of the output to read, whether it is one score, and where class 1 begins in that."""
     nodes = list(next(node for node in program.graph.nodes if node.op == "output").args[0])
     nodes = nodes[len(nodes) - len(program.graph_signature.user_outputs) :]
     outputs = [_declared(name, node) for name, node in zip(_names(program), nodes, strict=True)]
-    has_scores = options.output is None and any(output.is_float and output.may_hold_classes for output in outputs)
-    index = choose_output(outputs, options.output, num_classes=options.num_classes, source="the program", wants_scores=has_scores)
+    has_scores = options.output is None and any(
+        output.is_float and output.may_hold_classes for output in outputs
+    )
+    index = choose_output(
+        outputs,
+        options.output,
+        num_classes=options.num_classes,
+        source="the program",
+        wants_scores=has_scores,
+    )
     chosen = outputs[index]
     if not chosen.is_float:
         return index, False, None
@@ -215,7 +282,10 @@ def _names(program: torch.export.ExportedProgram) -> list[str]:
     spec = program.call_spec.out_spec
     assert spec is not None
     paths, _ = tree_flatten_with_path(tree_unflatten(range(spec.num_leaves), spec))
-    names = [".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path) for path, _ in paths]
+    names = [
+        ".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path)
+        for path, _ in paths
+    ]
     return [name or "0" for name in names]
 
 

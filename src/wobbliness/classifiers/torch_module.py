@@ -47,9 +47,13 @@ def check_has_values(module: torch.nn.Module) -> None:
     """ValueError where a parameter or buffer has no values: not initialised yet, or made for its shape alone."""
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if torch.nn.parameter.is_lazy(tensor):
-            raise ValueError(f"expected a module with its weights, got {name} not yet initialised; run it on an image first")
+            raise ValueError(
+                f"expected a module with its weights, got {name} not yet initialised; run it on an image first"
+            )
         if tensor.is_meta or isinstance(tensor, FakeTensor):
-            raise ValueError(f"expected a module with its weights, got {name} without values, on the device meta")
+            raise ValueError(
+                f"expected a module with its weights, got {name} without values, on the device meta"
+            )
 
 
 def has_fast_bfloat16(device: torch.device = CPU) -> bool:
@@ -88,9 +92,10 @@ def _evaluate(module: torch.nn.Module) -> None:
 class TorchClassifier(ScoredClassifier):
     """A module on the CPU that gives logits `(B, K)`.
 
-    It is compiled to an ONNX graph and checked on real inputs (see `compiled.disagreement`); where that fails it runs eagerly,
-    channels-last, in the type of its own parameters. Either way in evaluation mode. A compiled graph keeps nothing from call to
-    call and runs on one core for each calling thread. A module may keep anything on itself: it runs for one caller at a time.
+    It is compiled to an ONNX graph and checked on real inputs (see `compiled.disagreement`); where
+    that fails it runs eagerly, channels-last, in the type of its own parameters. Either way in
+    evaluation mode. A compiled graph keeps nothing from call to call and runs on one core for each
+    calling thread. A module may keep anything on itself: it runs for one caller at a time.
 
     Attributes:
         module: the module itself.
@@ -111,11 +116,13 @@ class TorchClassifier(ScoredClassifier):
         """Wraps a module.
 
         Args:
-            module: gives logits `(B, K)` for a batch of images, or several tensors of which one says the classes.
+            module: gives logits `(B, K)` for a batch of images, or several tensors of which one
+                says the classes.
             num_classes: K, to be checked against the logits.
             compiled: whether to compile it where that can be done.
             image_shape: of one image, where it is known.
-            output: name or number of the tensor that says the classes, where the module gives several.
+            output: name or number of the tensor that says the classes, where the module gives
+                several.
         """
         self.num_classes, self.image_shape = num_classes, image_shape
         self.module = module
@@ -138,14 +145,20 @@ class TorchClassifier(ScoredClassifier):
         """
         with self._made_ready():
             self._first_scores(examples.copy())
-        return self.module if self._reading is None or self._reading.is_plain else OneOutput(self.module, self._reading)
+        return (
+            self.module
+            if self._reading is None or self._reading.is_plain
+            else OneOutput(self.module, self._reading)
+        )
 
     def preprocessing(self) -> dict[str, str]:
         """Also pixel values and layout, and the output where one was asked for."""
         output = {} if self._wanted is None else {"output": str(self._wanted)}
         return super().preprocessing() | output | described_steps(self.module)
 
-    def classify(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Int[np.ndarray, " B"]:
+    def classify(
+        self, images: Float32[np.ndarray, "B ..."], block_size: int
+    ) -> Int[np.ndarray, " B"]:
         """The class of each image.
 
         Raises:
@@ -153,7 +166,9 @@ class TorchClassifier(ScoredClassifier):
         """
         return self.labels_of(self.answers(images, block_size), len(images))
 
-    def answers(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> Shaped[np.ndarray, "B ..."]:
+    def answers(
+        self, images: Float32[np.ndarray, "B ..."], block_size: int
+    ) -> Shaped[np.ndarray, "B ..."]:
         """What it gives for each image before a class is chosen.
 
         Raises:
@@ -186,15 +201,20 @@ class TorchClassifier(ScoredClassifier):
         finally:
             self._graph, self.thread_safe = None, False
 
-    def _scores_of_examples(self, examples: Float32[np.ndarray, "B ..."]) -> tuple[Shaped[np.ndarray, "B ..."], int | None]:
+    def _scores_of_examples(
+        self, examples: Float32[np.ndarray, "B ..."]
+    ) -> tuple[Shaped[np.ndarray, "B ..."], int | None]:
         """Returns scores, and the size of a block where the module takes one image at a time only."""
         try:
-            return self._first_scores(examples.copy()), None  # a module may change its batch in place
+            # a module may change its batch in place
+            return self._first_scores(examples.copy()), None
         except Exception as error:  # of any kind: a module may check its batch itself
             try:
                 self._reading = None
                 self._first_scores(examples[:1].copy())
-                return np.concatenate([self._eager_scores(image[None].copy()) for image in examples]), 1
+                return np.concatenate(
+                    [self._eager_scores(image[None].copy()) for image in examples]
+                ), 1
             except Exception:
                 raise error from None
 
@@ -204,7 +224,9 @@ class TorchClassifier(ScoredClassifier):
         with evaluation_mode(self.module), torch_threads(1) if is_forked() else nullcontext():
             yield
 
-    def _compiled(self, examples: np.ndarray, scores: np.ndarray) -> tuple[OnnxGraph | None, str | None]:
+    def _compiled(
+        self, examples: np.ndarray, scores: np.ndarray
+    ) -> tuple[OnnxGraph | None, str | None]:
         if not self._wants_compiled:
             return None, "eager as asked"
         if self._dtype != torch.float32:
@@ -232,10 +254,14 @@ class TorchClassifier(ScoredClassifier):
         with torch.inference_mode():
             answer = self._forward(torch.from_numpy(images).to(dtype=self._dtype))
             if self._reading is None:
-                self._reading = Reading.of(answer, len(images), wanted=self._wanted, num_classes=self.num_classes)
+                self._reading = Reading.of(
+                    answer, len(images), wanted=self._wanted, num_classes=self.num_classes
+                )
             scores = self._reading.scores(answer)
         if scores.ndim not in (1, 2) or len(scores) != len(images):
-            raise ValueError(f"expected the module to give logits ({len(images)}, K), got shape {tuple(scores.shape)}")
+            raise ValueError(
+                f"expected the module to give logits ({len(images)}, K), got shape {tuple(scores.shape)}"
+            )
         return (scores.float() if scores.is_floating_point() else scores).detach().numpy()
 
     def _forward(self, batch: torch.Tensor) -> object:
@@ -243,7 +269,9 @@ class TorchClassifier(ScoredClassifier):
             return self._run(batch)
         except (RuntimeError, IndexError, TypeError, AssertionError, NotImplementedError) as error:
             reason = reason_of(error)
-            raise ValueError(f"expected images that the module accepts, got {tuple(batch.shape[1:])} each: {reason}") from error
+            raise ValueError(
+                f"expected images that the module accepts, got {tuple(batch.shape[1:])} each: {reason}"
+            ) from error
 
     def _run(self, batch: torch.Tensor) -> object:
         """Channels-last, unless the module cannot: `x.view(n, -1)` wants contiguous features. Then never again."""
@@ -259,7 +287,9 @@ class TorchClassifier(ScoredClassifier):
 
 def _float_types(module: torch.nn.Module) -> tuple[torch.dtype, ...]:
     """Types of floats among a module's tensors, the first one's first; float32 where there is none."""
-    tensors = (tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point())
+    tensors = (
+        tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()
+    )
     return tuple(dict.fromkeys(tensor.dtype for tensor in tensors)) or (torch.float32,)
 
 
@@ -274,13 +304,19 @@ def largest_step(module: torch.nn.Module) -> Iterator[list[int]]:
     def note(_: torch.nn.Module, inputs: object, output: object) -> None:
         if get_ident() == thread:
             tensors = [
-                value for value in (*(inputs if isinstance(inputs, tuple) else ()), output) if isinstance(value, torch.Tensor)
+                value
+                for value in (*(inputs if isinstance(inputs, tuple) else ()), output)
+                if isinstance(value, torch.Tensor)
             ]
             most[0] = max(most[0], sum(tensor.numel() for tensor in tensors))
 
     with borrowed_state():
         leaves = [part for part in module.modules() if not any(True for _ in part.children())]
-        hooks = [part.register_forward_hook(note) for part in leaves if not isinstance(part, torch.jit.ScriptModule)]
+        hooks = [
+            part.register_forward_hook(note)
+            for part in leaves
+            if not isinstance(part, torch.jit.ScriptModule)
+        ]
         try:
             yield most
         finally:

@@ -26,14 +26,17 @@ def import_attribute(name: str) -> Any:
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except (Exception, SystemExit) as error:  # importing runs the module, which may raise anything
-        raise ValueError(f"expected an importable package.module:attribute, got {name!r}: {reason_of(error)}") from error
+        raise ValueError(
+            f"expected an importable package.module:attribute, got {name!r}: {reason_of(error)}"
+        ) from error
 
 
 def load_weights(path: Path, factory: str | None) -> torch.nn.Module:
     """A factory's module with the weights of a safetensors file, all of them and no others, in evaluation mode.
 
     Raises:
-        ValueError: there is no factory, it gives no module, the file is damaged, or its weights are not the module's.
+        ValueError: there is no factory, it gives no module, the file is damaged, or its weights are
+            not the module's.
     """
     if factory is None:
         raise ValueError(
@@ -43,7 +46,9 @@ def load_weights(path: Path, factory: str | None) -> torch.nn.Module:
     try:
         state = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"expected a readable safetensors file, got {path}: {reason_of(error)}") from error
+        raise ValueError(
+            f"expected a readable safetensors file, got {path}: {reason_of(error)}"
+        ) from error
     return _with_weights(factory, state, path)
 
 
@@ -57,7 +62,9 @@ def load_pickle(path: Path, factory: str | None) -> Any:
     if not isinstance(content, dict):
         return content
     if factory is None:
-        raise ValueError(f"expected a whole model, got weights alone in {path}; give a factory (--factory) for their module")
+        raise ValueError(
+            f"expected a whole model, got weights alone in {path}; give a factory (--factory) for their module"
+        )
     return _with_weights(factory, content, path)
 
 
@@ -91,12 +98,18 @@ def _with_weights(factory: str, state: dict[str, Any], path: Path) -> torch.nn.M
     except ValueError:
         raise
     except Exception as error:  # the factory is the user's own code
-        raise ValueError(f"expected a factory that makes a module, got {factory}: {reason_of(error)}") from error
+        raise ValueError(
+            f"expected a factory that makes a module, got {factory}: {reason_of(error)}"
+        ) from error
     if not isinstance(module, torch.nn.Module):
-        raise ValueError(f"expected a factory of a torch module, got {type(module).__name__} from {factory}")
+        raise ValueError(
+            f"expected a factory of a torch module, got {type(module).__name__} from {factory}"
+        )
     try:
         module.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"expected the weights of {factory}'s module, got {path}: {reason}") from error
+        raise ValueError(
+            f"expected the weights of {factory}'s module, got {path}: {reason}"
+        ) from error
     return module.eval()

@@ -58,17 +58,25 @@ def measure(
     model: Model,
     options: ModelOptions,
     images: Images,
-    sigma: Annotated[list[float], typer.Option(help="Standard deviation of the noise; may be repeated.")],
+    sigma: Annotated[
+        list[float], typer.Option(help="Standard deviation of the noise; may be repeated.")
+    ],
     draws: Draws = 250,
     seed: Seed = 0,
     column: Column = None,
     label_column: LabelColumn = None,
     resize: Resize = False,
     size: Size = None,
-    trigger: Annotated[str | None, typer.Option(help="Put a trigger on the images first: a name or a picture.")] = None,
+    trigger: Annotated[
+        str | None, typer.Option(help="Put a trigger on the images first: a name or a picture.")
+    ] = None,
     out: Out = None,
     check_repeatable: Annotated[
-        bool, typer.Option("--check-repeatable", help="Measure twice, to find a model that does not always answer alike.")
+        bool,
+        typer.Option(
+            "--check-repeatable",
+            help="Measure twice, to find a model that does not always answer alike.",
+        ),
     ] = False,
     engine: Engine = EngineName.LOCAL,
     address: Address = None,
@@ -89,7 +97,9 @@ def measure(
     )  # wherever a node of a cluster has its working directory
     opened = partial(open_model, path, options)
     classifier = opened()
-    image_set = read_images_for(classifier, images, column=column, label_column=label_column, resize=resize, size=size)
+    image_set = read_images_for(
+        classifier, images, column=column, label_column=label_column, resize=resize, size=size
+    )
     warned = say_implausible(classifier, image_set, options, as_json=as_json)
     pixels = image_set.images if trigger is None else open_trigger(trigger).apply(image_set.images)
     settings: dict[str, Any] = {
@@ -115,16 +125,21 @@ def compare(
     clean: Annotated[str, typer.Option(help=f"Images known to be clean. {IMAGES}")],
     suspect: Annotated[str, typer.Option(help="Images in question, of the same classes.")],
     sigma: Annotated[
-        list[float] | None, typer.Option(help="Noise; one is taken as it is, of several clean images choose.")
+        list[float] | None,
+        typer.Option(help="Noise; one is taken as it is, of several clean images choose."),
     ] = None,
     draws: Draws = 250,
     column: Column = None,
     resize: Resize = False,
     size: Size = None,
-    level: Annotated[float, typer.Option(help="False-positive rate of the verdict on batches of clean images.")] = 0.01,
+    level: Annotated[
+        float, typer.Option(help="False-positive rate of the verdict on batches of clean images.")
+    ] = 0.01,
     seed: Seed = 0,
     report: Annotated[Path | None, typer.Option(help="Also a page of the result; .html.")] = None,
-    fail_on_trigger: Annotated[bool, typer.Option("--fail-on-trigger", help="Exit code 3 if the suspect is smoother.")] = False,
+    fail_on_trigger: Annotated[
+        bool, typer.Option("--fail-on-trigger", help="Exit code 3 if the suspect is smoother.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Test whether a batch of images carries an active trigger: is the model smoother around them than around clean ones?
@@ -138,7 +153,10 @@ def compare(
     if report is not None:
         check_file(checked_page(report))
     classifier = open_model(model, options)
-    batches = [read_images_for(classifier, source, column=column, resize=resize, size=size) for source in (clean, suspect)]
+    batches = [
+        read_images_for(classifier, source, column=column, resize=resize, size=size)
+        for source in (clean, suspect)
+    ]
     warned = say_implausible(classifier, batches[0], options, as_json=as_json)
     found = compare_batches(
         classifier,
@@ -150,7 +168,10 @@ def compare(
         num_classes=options.num_classes,
     )
     failure = failure_of(
-        lambda path: write_comparison(found, path, model=model, clean=clean, suspect=suspect, warnings=warned), report
+        lambda path: write_comparison(
+            found, path, model=model, clean=clean, suspect=suspect, warnings=warned
+        ),
+        report,
     )
     print_comparison(found, warned, as_json=as_json)
     raise_later(failure)
@@ -160,10 +181,14 @@ def compare(
 
 @app.command()
 def bench(
-    network: Annotated[list[str] | None, typer.Option(help="Architecture; may be repeated. All by default.")] = None,
+    network: Annotated[
+        list[str] | None, typer.Option(help="Architecture; may be repeated. All by default.")
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Repeats of each timing.")] = 5,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    scale: Annotated[float, typer.Option(min=0.001, help="Share of the images, below 1 for a quick look.")] = 1.0,
+    scale: Annotated[
+        float, typer.Option(min=0.001, help="Share of the images, below 1 for a quick look.")
+    ] = 1.0,
     as_json: Json = False,
 ) -> None:
     """Time the measurement beside the loops that others use; ratios of both sides in one run.

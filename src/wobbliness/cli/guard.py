@@ -31,7 +31,9 @@ from wobbliness.runtime.terminal import say
 
 DEFAULT_SIGMAS = [0.05, 0.1, 0.15, 0.2, 0.3]  # as SmoothnessGuard; a test compares them
 
-guard_app = Commands(help="Judge single inputs: is the model suspiciously smooth around them?", no_args_is_help=True)
+guard_app = Commands(
+    help="Judge single inputs: is the model suspiciously smooth around them?", no_args_is_help=True
+)
 
 
 @guard_app.command("fit")
@@ -39,11 +41,17 @@ guard_app = Commands(help="Judge single inputs: is the model suspiciously smooth
 def fit(
     model: Model,
     options: ModelOptions,
-    clean: Annotated[str, typer.Argument(help="Clean images, as for measure; half of them calibrate.")],
+    clean: Annotated[
+        str, typer.Argument(help="Clean images, as for measure; half of them calibrate.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the guard; new, empty, or of a guard.")],
-    sigma: Annotated[list[float], typer.Option(help="Standard deviation of the noise; may be repeated.")] = DEFAULT_SIGMAS,
+    sigma: Annotated[
+        list[float], typer.Option(help="Standard deviation of the noise; may be repeated.")
+    ] = DEFAULT_SIGMAS,
     draws: Draws = 250,
-    false_positive_rate: Annotated[float, typer.Option(help="Share of clean inputs to be called suspicious.")] = 0.05,
+    false_positive_rate: Annotated[
+        float, typer.Option(help="Share of clean inputs to be called suspicious.")
+    ] = 0.05,
     seed: Seed = 0,
     column: Column = None,
     resize: Resize = False,
@@ -60,9 +68,15 @@ def fit(
 
     check_folder(out)
     checked_folder(out)
-    settings: dict[str, Any] = {"draws": draws, "false_positive_rate": false_positive_rate, "seed": seed}
+    settings: dict[str, Any] = {
+        "draws": draws,
+        "false_positive_rate": false_positive_rate,
+        "seed": seed,
+    }
     classifier = open_model(model, options)
-    guard = SmoothnessGuard(classifier, sigmas=tuple(sigma), num_classes=options.num_classes, **settings)
+    guard = SmoothnessGuard(
+        classifier, sigmas=tuple(sigma), num_classes=options.num_classes, **settings
+    )
     image_set = read_images_for(classifier, clean, column=column, resize=resize, size=size)
     warned = say_implausible(classifier, image_set, options, as_json=as_json)
     guard.fit(image_set.images)
@@ -78,7 +92,9 @@ def judge(
     options: ModelOptions,
     images: Images,
     out: Out = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Verdicts alone, with as few draws as settle them.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Verdicts alone, with as few draws as settle them.")
+    ] = False,
     column: Column = None,
     resize: Resize = False,
     size: Size = None,
@@ -95,14 +111,19 @@ def judge(
     check_table(out)
     classifier = open_model(model, options)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="this guard was fitted ")  # said below, in the command's own form
+        # said below, in the command's own form
+        warnings.filterwarnings("ignore", message="this guard was fitted ")
         fitted = load_guard(guard, classifier, model=Path(model).name)
-    line = model_mismatch(fitted, Path(model).name) or preprocessing_mismatch(fitted, resized=_resizes(resize, size))
+    line = model_mismatch(fitted, Path(model).name) or preprocessing_mismatch(
+        fitted, resized=_resizes(resize, size)
+    )
     mismatch = [] if line is None else [line]
     for line in mismatch:
         say(f"warning: {line}", error=True)
     inputs = read_images_for(classifier, images, column=column, resize=resize, size=size)
-    warned = mismatch + say_implausible(classifier, inputs, options, as_json=as_json, with_labels_only=True)
+    warned = mismatch + say_implausible(
+        classifier, inputs, options, as_json=as_json, with_labels_only=True
+    )
     found = fitted.judge_quickly(inputs.images) if quick else fitted.judge(inputs.images)
     failure = failure_of(lambda path: write_table(found.frame(inputs.names), path), out)
     if isinstance(found, Judgement):

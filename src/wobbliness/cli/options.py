@@ -66,46 +66,77 @@ Model = Annotated[
 ]
 Factory = Annotated[
     str | None,
-    typer.Option(help=f"package.module:function that makes the module of .safetensors weights; {NAMED_MODULE}."),
+    typer.Option(
+        help=f"package.module:function that makes the module of .safetensors weights; {NAMED_MODULE}."
+    ),
 ]
 Layout = Annotated[
     str | None,
-    typer.Option(help="nchw or nhwc, for models that do not tell or take flat pictures; images are always channels first."),
+    typer.Option(
+        help="nchw or nhwc, for models that do not tell or take flat pictures; images are always channels first."
+    ),
 ]
-TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Open a pickle or TorchScript file: runs any code in it.")]
-Device = Annotated[str | None, typer.Option(help="Where a torch model runs, cpu or cuda; cuda draws other noise.")]
-NumClasses = Annotated[int | None, typer.Option(help="Number of classes, for models that give labels.")]
-Output = Annotated[str | None, typer.Option(help="Output to read, by name or number, where several could be meant.")]
+TrustPickle = Annotated[
+    bool,
+    typer.Option("--trust-pickle", help="Open a pickle or TorchScript file: runs any code in it."),
+]
+Device = Annotated[
+    str | None, typer.Option(help="Where a torch model runs, cpu or cuda; cuda draws other noise.")
+]
+NumClasses = Annotated[
+    int | None, typer.Option(help="Number of classes, for models that give labels.")
+]
+Output = Annotated[
+    str | None,
+    typer.Option(help="Output to read, by name or number, where several could be meant."),
+]
 InputRange = Annotated[
     str | None,
-    typer.Option(metavar="LOW,HIGH", help="What pixels of 0 and 1 become for the model, such as 0,255; noise stays in [0, 1]."),
+    typer.Option(
+        metavar="LOW,HIGH",
+        help="What pixels of 0 and 1 become for the model, such as 0,255; noise stays in [0, 1].",
+    ),
 ]
 Mean = Annotated[
-    str | None, typer.Option(help="Taken off then, in units of that range: a number, or one a channel: 0.5,0.4,0.3.")
+    str | None,
+    typer.Option(
+        help="Taken off then, in units of that range: a number, or one a channel: 0.5,0.4,0.3."
+    ),
 ]
 Std = Annotated[str | None, typer.Option(help="Divided by then, likewise.")]
 Threshold = Annotated[
-    float | None, typer.Option(help="Where class 1 begins, for models of one score: 0.5 for probabilities, 0 for logits.")
+    float | None,
+    typer.Option(
+        help="Where class 1 begins, for models of one score: 0.5 for probabilities, 0 for logits."
+    ),
 ]
 Images = Annotated[str, typer.Argument(help=IMAGES)]
 Column = Annotated[str | None, typer.Option(help="Array of an .npz, or column of a table.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Likewise of the labels.")]
-Resize = Annotated[bool, typer.Option("--resize", help="Scale pictures to the size that the model declares.")]
+Resize = Annotated[
+    bool, typer.Option("--resize", help="Scale pictures to the size that the model declares.")
+]
 Size = Annotated[
     str | None,
     typer.Option(help="HEIGHTxWIDTH to scale pictures to, for a model that declares no size."),
 ]
 Draws = Annotated[int, typer.Option(help="Noisy copies of each image.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-Engine = Annotated[EngineName, typer.Option(help="ray spreads the work over a Ray cluster (extra `ray`).")]
+Engine = Annotated[
+    EngineName, typer.Option(help="ray spreads the work over a Ray cluster (extra `ray`).")
+]
 Address = Annotated[
     str | None,
-    typer.Option(help="HOST:PORT, ray://HOST:PORT or auto of a Ray cluster; without it, a Ray of this machine alone."),
+    typer.Option(
+        help="HOST:PORT, ray://HOST:PORT or auto of a Ray cluster; without it, a Ray of this machine alone."
+    ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Write a row for each image: FILE.parquet or .csv.")]
 TimeLimit = Annotated[
     float | None,
-    typer.Option(help="Seconds after which the command is ended with exit code 1, whatever the model does. No limit by default."),
+    typer.Option(
+        help="Seconds after which the command is ended with exit code 1, whatever the model does. No limit by default."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -137,12 +168,16 @@ def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
             command(**given, options=options)
 
     spread = [
-        Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=kinds[field.name])
+        Parameter(
+            field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=kinds[field.name]
+        )
         for field in fields(ModelOptions)
     ]
     signature = inspect.signature(command)
     own = [
-        parameter.replace(kind=Parameter.KEYWORD_ONLY) for name, parameter in signature.parameters.items() if name != "options"
+        parameter.replace(kind=Parameter.KEYWORD_ONLY)
+        for name, parameter in signature.parameters.items()
+        if name != "options"
     ]
     limit = Parameter("time_limit", Parameter.KEYWORD_ONLY, default=None, annotation=TimeLimit)
     with_options.__signature__ = signature.replace(parameters=[*own, *spread, limit])  # type: ignore[attr-defined]  # read by typer
@@ -185,8 +220,13 @@ def read_images_for(
     from wobbliness.images import read_images
 
     image_shape = getattr(classifier, "image_shape", None)
-    scaling: dict[str, Any] = {"resize": resize, "size": None if size is None else _height_and_width(size)}
-    return read_images(source, column=column, label_column=label_column, image_shape=image_shape, **scaling)
+    scaling: dict[str, Any] = {
+        "resize": resize,
+        "size": None if size is None else _height_and_width(size),
+    }
+    return read_images(
+        source, column=column, label_column=label_column, image_shape=image_shape, **scaling
+    )
 
 
 def _height_and_width(text: str) -> tuple[int, int]:
@@ -210,9 +250,15 @@ def prepare_engine(engine: EngineName, *, address: str | None, store: str | None
     """Has a Ray of this command alone keep to this machine; ValueError for an option that the engine has no use for."""
     from wobbliness.runtime.ray import keep_to_this_machine
 
-    useless = [name for name, value in {"--address": address, "--store": store}.items() if value is not None]
+    useless = [
+        name
+        for name, value in {"--address": address, "--store": store}.items()
+        if value is not None
+    ]
     if engine is not EngineName.RAY and useless:
-        raise ValueError(f"expected --engine ray with {' and '.join(useless)}, got --engine {engine.value}")
+        raise ValueError(
+            f"expected --engine ray with {' and '.join(useless)}, got --engine {engine.value}"
+        )
     if engine is EngineName.RAY and address is None:
         keep_to_this_machine()
 
@@ -222,7 +268,9 @@ def check_table(out: Path | None) -> None:
     if out is None:
         return
     if out.suffix not in TABLES:
-        raise ValueError(f"expected an output FILE.parquet or FILE.csv in an existing folder, got {out}")
+        raise ValueError(
+            f"expected an output FILE.parquet or FILE.csv in an existing folder, got {out}"
+        )
     check_file(out)
 
 
@@ -246,18 +294,25 @@ def raise_later(failure: CannotWrite | None) -> None:
 
 
 def say_implausible(
-    classifier: Any, image_set: "ImageSet", options: ModelOptions, *, as_json: bool, with_labels_only: bool = False
+    classifier: Any,
+    image_set: "ImageSet",
+    options: ModelOptions,
+    *,
+    as_json: bool,
+    with_labels_only: bool = False,
 ) -> list[str]:
     """Warns, before anything else is said, of a model that answers these clean images as one that is shown them wrongly.
 
-    One pass without noise tells. The warnings go to standard output, or where that holds JSON to standard error.
+    One pass without noise tells. The warnings go to standard output, or where that holds JSON to
+    standard error.
 
     Args:
         classifier: opened.
         image_set: clean images.
         options: of the model.
         as_json: whether JSON follows.
-        with_labels_only: whether to be silent about images without labels, which may all be of one class for a reason.
+        with_labels_only: whether to be silent about images without labels, which may all be of one
+            class for a reason.
 
     Returns:
         The warnings, for the JSON.

@@ -29,9 +29,15 @@ WIDE = 120  # characters from which on a terminal holds the paper's figures besi
 def write_votes(sweep: Sweep, out: Path, image_set: ImageSet) -> None:
     """Writes votes and W, one row per image and sigma, as Parquet or CSV by the file's ending.
 
-    `label` is the class named most often, `given_label` the one that the images' source states, where it states one.
+    `label` is the class named most often, `given_label` the one that the images' source states,
+    where it states one.
     """
-    write_table(pd.concat([_votes_frame(sweep, sigma, image_set) for sigma in sweep.sigmas], ignore_index=True), out)
+    write_table(
+        pd.concat(
+            [_votes_frame(sweep, sigma, image_set) for sigma in sweep.sigmas], ignore_index=True
+        ),
+        out,
+    )
 
 
 def write_table(frame: pd.DataFrame, out: Path) -> None:
@@ -63,9 +69,16 @@ def _votes_frame(sweep: Sweep, sigma: float, image_set: ImageSet) -> pd.DataFram
 def print_sweep(sweep: Sweep, warnings: Sequence[str] = (), *, as_json: bool) -> None:
     """A line for each sigma, or JSON with the votes of each image."""
     if as_json:
-        say_json({"measurements": [_votes_json(sweep, sigma) for sigma in sweep.sigmas], "warnings": list(warnings)})
+        say_json(
+            {
+                "measurements": [_votes_json(sweep, sigma) for sigma in sweep.sigmas],
+                "warnings": list(warnings),
+            }
+        )
         return
-    say(f"{'sigma':>8} {'images':>8} {'draws':>6} {'mean W':>8} {'q25':>7} {'median':>7} {'q75':>7} {'W = 0':>7}")
+    say(
+        f"{'sigma':>8} {'images':>8} {'draws':>6} {'mean W':>8} {'q25':>7} {'median':>7} {'q75':>7} {'W = 0':>7}"
+    )
     for sigma in sweep.sigmas:
         w = sweep[sigma].wobbliness
         q25, median, q75 = _quartiles(w)
@@ -76,7 +89,9 @@ def print_sweep(sweep: Sweep, warnings: Sequence[str] = (), *, as_json: bool) ->
     for execution in {execution for votes in sweep.votes for execution in votes.executions}:
         what = "" if execution.backend == "onnxruntime" else "not compiled: "
         why = f"; {what}{execution.reason}" if execution.reason else ""
-        say(f"run by {execution.backend} on {execution.device}, {execution.block_size} copies at once{why}")
+        say(
+            f"run by {execution.backend} on {execution.device}, {execution.block_size} copies at once{why}"
+        )
 
 
 def _votes_json(sweep: Sweep, sigma: float) -> dict[str, Any]:
@@ -93,13 +108,21 @@ def _votes_json(sweep: Sweep, sigma: float) -> dict[str, Any]:
     }
 
 
-def print_comparison(found: "BatchComparison", warnings: Sequence[str] = (), *, as_json: bool) -> None:
+def print_comparison(
+    found: "BatchComparison", warnings: Sequence[str] = (), *, as_json: bool
+) -> None:
     """A line for each sigma, the paper's test, and the verdict in words; or JSON with all of it."""
     if as_json:
-        said = {"verdict": found.verdict, "explanation": found.explanation(), "is_powerful": found.is_powerful}
+        said = {
+            "verdict": found.verdict,
+            "explanation": found.explanation(),
+            "is_powerful": found.is_powerful,
+        }
         say_json(said | asdict(found) | {"warnings": list(warnings)})
         return
-    say(f"{'sigma':>8} {'clean W':>8} {'suspect':>8} {'p smoother':>11} {'lower in':>9} {'p wobblier':>11} {'p Levene':>9}")
+    say(
+        f"{'sigma':>8} {'clean W':>8} {'suspect':>8} {'p smoother':>11} {'lower in':>9} {'p wobblier':>11} {'p Levene':>9}"
+    )
     for row in found.at:
         stars = "*" * (row.sigma == found.sigma) + "L" * (row.sigma == found.levene_sigma)
         say(
@@ -107,20 +130,31 @@ def print_comparison(found: "BatchComparison", warnings: Sequence[str] = (), *, 
             f"{row.smoother.effect_size:>9.0%} {row.wobblier.pvalue:>11.2g} {row.levene.pvalue:>9.2g}"
         )
     if found.num_for_sigma:
-        say(f"* sigma of the verdict, L of Levene's test, both chosen on {found.num_for_sigma} clean images")
+        say(
+            f"* sigma of the verdict, L of Levene's test, both chosen on {found.num_for_sigma} clean images"
+        )
     say(f"verdict: {found.verdict} (level {found.level:g}, power {found.power:.2f})")
     say(found.explanation())
 
 
-def print_scan(scan: "Scan", page: Path | None, warnings: Sequence[str] = (), *, as_json: bool) -> None:
+def print_scan(
+    scan: "Scan", page: Path | None, warnings: Sequence[str] = (), *, as_json: bool
+) -> None:
     """A line for each pattern, what to look at, and what that does not say; or JSON."""
     if as_json:
         from wobbliness.reports.model_scan import scan_json  # with matplotlib
 
-        say_json(scan_json(scan) | {"report": None if page is None else str(page), "warnings": list(warnings)})
+        say_json(
+            scan_json(scan)
+            | {"report": None if page is None else str(page), "warnings": list(warnings)}
+        )
         return
     heads = ("mask L1", "anomaly", "sent", "mean W", "clean W", "p smoother")
-    say(f"{'pattern':<20} {'class':>5} " + " ".join(f"{head:>{len(head) + 1}}" for head in heads) + "  W beside clean")
+    say(
+        f"{'pattern':<20} {'class':>5} "
+        + " ".join(f"{head:>{len(head) + 1}}" for head in heads)
+        + "  W beside clean"
+    )
     frame = scan.frame()
     for row in frame[frame.is_chosen.fillna(True).astype(bool)].itertuples():
         target = "-" if pd.isna(row.target_class) else str(row.target_class)
@@ -133,7 +167,9 @@ def print_scan(scan: "Scan", page: Path | None, warnings: Sequence[str] = (), *,
         numbers += [f"{row.suspect_mean:>7.4f} {row.clean_mean:>8.4f} {row.pvalue_smoother:>11.2g}"]
         flag = ", likely target" if row.is_flagged is True else ""
         say(f"{row.pattern:<20} {target:>5} {' '.join(numbers)}  {row.verdict}{flag}")
-    for line in ([f"no candidates: {scan.why_no_candidates}"] if scan.why_no_candidates else []) + [*scan.to_look_at()]:
+    for line in ([f"no candidates: {scan.why_no_candidates}"] if scan.why_no_candidates else []) + [
+        *scan.to_look_at()
+    ]:
         say(line)
     for line in scan.limits():
         say(f"note: {line}")
@@ -150,15 +186,27 @@ def print_benchmark(benchmark: "Benchmark", *, as_json: bool) -> None:
     if as_json:
         say_json(benchmark.as_json())
         return
-    say(f"forward passes per second, {benchmark.draws} for each image; medians of {benchmark.repeats}; {benchmark.device}")
+    say(
+        f"forward passes per second, {benchmark.draws} for each image; medians of {benchmark.repeats}; {benchmark.device}"
+    )
     for result in benchmark.networks:
         say()
-        say(f"{result.network}: {result.flops / 1e6:.1f} MFLOP a pass, {result.sgemm_share:.0%} of SGEMM's rate end to end")
+        say(
+            f"{result.network}: {result.flops / 1e6:.1f} MFLOP a pass, {result.sgemm_share:.0%} of SGEMM's rate end to end"
+        )
         for rate in result.rates:
-            memory = "" if rate.peak_bytes is None else f"   peak {rate.peak_bytes / 2**20:6.0f} MiB"
+            memory = (
+                "" if rate.peak_bytes is None else f"   peak {rate.peak_bytes / 2**20:6.0f} MiB"
+            )
             say(f"  {rate.contender:<10} {rate.median:>12,.0f}{memory}")
         ratios = [(name, result.ratio(name)) for name in ("loop", "ART", "bare")]
-        say("  ours / " + ", ".join(f"{name} {'not installed' if ratio is None else f'{ratio:.2f}'}" for name, ratio in ratios))
+        say(
+            "  ours / "
+            + ", ".join(
+                f"{name} {'not installed' if ratio is None else f'{ratio:.2f}'}"
+                for name, ratio in ratios
+            )
+        )
     for decision in benchmark.decisions:
         say()
         say(
@@ -190,7 +238,9 @@ def print_report(report: "Report", *, as_json: bool, is_written: bool = True) ->
 
 def _claims_table(report: "Report", *, is_narrow: bool) -> Table:
     """Everything in a row; on a narrow terminal without the paper's side and with the first of our figures alone."""
-    table = Table(title=f"{report.tables.recipe.name}, seed {report.tables.recipe.seed}", show_lines=True)
+    table = Table(
+        title=f"{report.tables.recipe.name}, seed {report.tables.recipe.seed}", show_lines=True
+    )
     table.add_column("id")
     table.add_column("claim", ratio=3)
     if not is_narrow:
@@ -198,34 +248,55 @@ def _claims_table(report: "Report", *, is_narrow: bool) -> Table:
     table.add_column("ours", ratio=4 if is_narrow else 5)
     table.add_column("verdict", no_wrap=True)
     for finding in report.findings:
-        shown = [finding.ours.partition(";")[0]] if is_narrow else [finding.claim.paper, finding.ours]
+        shown = (
+            [finding.ours.partition(";")[0]] if is_narrow else [finding.claim.paper, finding.ours]
+        )
         table.add_row(finding.claim.id, finding.claim.claim, *shown, finding.verdict)
     return table
 
 
-def print_guard(guard: "SmoothnessGuard", folder: Path, warnings: Sequence[str] = (), *, as_json: bool) -> None:
+def print_guard(
+    guard: "SmoothnessGuard", folder: Path, warnings: Sequence[str] = (), *, as_json: bool
+) -> None:
     """How a guard was fitted, and at which labels it can see nothing."""
     num_calibration, rate = len(guard.calibration_), guard.false_positive_rate
     spread = float(np.sqrt(rate * (1 - rate) / num_calibration))
     blind = [int(label) for label in np.flatnonzero(guard.smooth_pvalues_ > rate)]
-    facts = {"num_reference": len(guard.reference_.label), "num_calibration": num_calibration, "false_positive_rate": rate}
+    facts = {
+        "num_reference": len(guard.reference_.label),
+        "num_calibration": num_calibration,
+        "false_positive_rate": rate,
+    }
     if as_json:
         pvalues = guard.smooth_pvalues_.tolist()
-        said = {"rate_spread": spread, "smooth_pvalues": pvalues, "blind_labels": blind, "warnings": list(warnings)}
+        said = {
+            "rate_spread": spread,
+            "smooth_pvalues": pvalues,
+            "blind_labels": blind,
+            "warnings": list(warnings),
+        }
         say_json({"guard": str(folder), **facts, **said})
         return
-    say(f"guard in {folder}: {facts['num_reference']} clean inputs for reference, {num_calibration} for calibration")
+    say(
+        f"guard in {folder}: {facts['num_reference']} clean inputs for reference, {num_calibration} for calibration"
+    )
     say(f"false-positive rate {rate:g}, give or take {spread:.2g} for these calibration inputs")
     if blind:
-        say(f"sees no trigger where the model names class {', '.join(map(str, blind))}: clean inputs are as smooth there")
+        say(
+            f"sees no trigger where the model names class {', '.join(map(str, blind))}: clean inputs are as smooth there"
+        )
 
 
-def print_judgement(judgement: "Judgement", names: Sequence[str], warnings: Sequence[str] = (), *, as_json: bool) -> None:
+def print_judgement(
+    judgement: "Judgement", names: Sequence[str], warnings: Sequence[str] = (), *, as_json: bool
+) -> None:
     """A line for each suspicious input and a summary, or JSON with all inputs."""
     if as_json:
         facts = {"sigmas": list(judgement.votes.sigmas), "draws": judgement.votes.votes[0].draws}
         rate, at_sigmas = judgement.false_positive_rate, ("wobbliness", "smoothed_label", "agrees")
-        frame = judgement.frame(names)[["input", "is_suspicious", "pvalue", "score", "undisturbed_label", "name"]]
+        frame = judgement.frame(names)[
+            ["input", "is_suspicious", "pvalue", "score", "undisturbed_label", "name"]
+        ]
         rows = [
             row | {name: getattr(judgement, name)[index].tolist() for name in at_sigmas}
             for index, row in enumerate(frame.to_dict("records"))
@@ -236,17 +307,32 @@ def print_judgement(judgement: "Judgement", names: Sequence[str], warnings: Sequ
     say(f"{'input':>8} {'label':>6} {'p-value':>8}{columns}   smoothed label   name")
     for index in map(int, np.flatnonzero(judgement.is_suspicious)):
         w = "".join(f"{value:>9.3f}" for value in judgement.wobbliness[index])
-        agrees = "the same" if judgement.agrees[index].all() else ", ".join(map(str, judgement.smoothed_label[index]))
-        start = f"{index:>8} {judgement.undisturbed_label[index]:>6} {judgement.pvalue[index]:>8.4f}"
+        agrees = (
+            "the same"
+            if judgement.agrees[index].all()
+            else ", ".join(map(str, judgement.smoothed_label[index]))
+        )
+        start = (
+            f"{index:>8} {judgement.undisturbed_label[index]:>6} {judgement.pvalue[index]:>8.4f}"
+        )
         say(f"{start}{w}   {agrees:<14}   {names[index]}")
-    _print_num_suspicious(judgement.is_suspicious, f"{judgement.false_positive_rate:.1%} expected of clean inputs")
+    _print_num_suspicious(
+        judgement.is_suspicious, f"{judgement.false_positive_rate:.1%} expected of clean inputs"
+    )
 
 
-def print_quick_verdicts(verdicts: "QuickVerdicts", names: Sequence[str], warnings: Sequence[str] = (), *, as_json: bool) -> None:
+def print_quick_verdicts(
+    verdicts: "QuickVerdicts", names: Sequence[str], warnings: Sequence[str] = (), *, as_json: bool
+) -> None:
     """The suspicious inputs and the draws it took, or JSON."""
     if as_json:
         rows, mean_draws = verdicts.frame(names).to_dict("records"), float(verdicts.draws.mean())
-        said = {"most_draws": verdicts.most_draws, "mean_draws": mean_draws, "inputs": rows, "warnings": list(warnings)}
+        said = {
+            "most_draws": verdicts.most_draws,
+            "mean_draws": mean_draws,
+            "inputs": rows,
+            "warnings": list(warnings),
+        }
         say_json(said)
         return
     suspicious = [
@@ -255,9 +341,12 @@ def print_quick_verdicts(verdicts: "QuickVerdicts", names: Sequence[str], warnin
     ]
     say("suspicious inputs: " + (", ".join(suspicious) or "none"))
     _print_num_suspicious(
-        verdicts.is_suspicious, f"{verdicts.draws.mean():.0f} draws for each on average, of {verdicts.most_draws}"
+        verdicts.is_suspicious,
+        f"{verdicts.draws.mean():.0f} draws for each on average, of {verdicts.most_draws}",
     )
 
 
 def _print_num_suspicious(is_suspicious: np.ndarray, remark: str) -> None:
-    say(f"{is_suspicious.sum()} of {len(is_suspicious)} inputs are suspiciously smooth ({is_suspicious.mean():.1%}; {remark})")
+    say(
+        f"{is_suspicious.sum()} of {len(is_suspicious)} inputs are suspiciously smooth ({is_suspicious.mean():.1%}; {remark})"
+    )

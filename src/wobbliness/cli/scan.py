@@ -31,20 +31,31 @@ def scan(
     model: Model,
     options: ModelOptions,
     images: Images,
-    trigger: Annotated[list[str] | None, typer.Option(help="Suspected trigger: a name or a picture; may be repeated.")] = None,
-    target: Annotated[list[int] | None, typer.Option(help="Class to craft a candidate for; may be repeated. All.")] = None,
+    trigger: Annotated[
+        list[str] | None,
+        typer.Option(help="Suspected trigger: a name or a picture; may be repeated."),
+    ] = None,
+    target: Annotated[
+        list[int] | None, typer.Option(help="Class to craft a candidate for; may be repeated. All.")
+    ] = None,
     sigma: Annotated[
-        list[float] | None, typer.Option(help="Noise; one is taken as it is, of several clean images choose.")
+        list[float] | None,
+        typer.Option(help="Noise; one is taken as it is, of several clean images choose."),
     ] = None,
     draws: Draws = 250,
     restarts: Annotated[int, typer.Option(help="Random starts of each candidate.")] = 2,
     steps: Annotated[int, typer.Option(help="Most steps of each start.")] = 120,
-    level: Annotated[float, typer.Option(help="False-positive rate of the verdicts on W, of all together.")] = 0.01,
+    level: Annotated[
+        float, typer.Option(help="False-positive rate of the verdicts on W, of all together.")
+    ] = 0.01,
     seed: Seed = 0,
     column: Column = None,
     resize: Resize = False,
     size: Size = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for page, pictures, JSON and table; new, empty, or of a scan.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for page, pictures, JSON and table; new, empty, or of a scan."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Look for backdoors in a model: a candidate trigger for each class, suspected triggers, and W around all of them.

@@ -38,27 +38,50 @@ def list_recipes(as_json: Json = False) -> None:
         say_json(rows, indent=1)
         return
     for row in rows:
-        say(f"{row['recipe']:<13} {' '.join(row['claims']):<30} {row['cells']:>4} cells  {row['about']}")
+        say(
+            f"{row['recipe']:<13} {' '.join(row['claims']):<30} {row['cells']:>4} cells  {row['about']}"
+        )
 
 
 @study_app.command("run")
 def run(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe (`wobbliness study list`), or FILE.py:function of your own.")],
-    out: Annotated[Path, typer.Option(help="The study's folder, new or of the same recipe and seed.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="Name of a recipe (`wobbliness study list`), or FILE.py:function of your own."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The study's folder, new or of the same recipe and seed.")
+    ],
     seed: Seed = 0,
     only: Annotated[str | None, typer.Option(help="Claims wanted, for instance C3,C4.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes side by side; one per core by default.")] = None,
-    cell_timeout: Annotated[
-        float | None, typer.Option(min=0, help="Seconds that one cell may take; its process is killed then. No limit by default.")
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes side by side; one per core by default.")
     ] = None,
-    retry: Annotated[bool, typer.Option(help="Whether cells that failed in an earlier run are tried again.")] = True,
-    device: Annotated[str, typer.Option(help="Where networks are trained and measured, cpu or cuda.")] = "cpu",
-    autocast: Annotated[bool, typer.Option("--autocast", help="Measure in bfloat16, on an accelerator only.")] = False,
+    cell_timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds that one cell may take; its process is killed then. No limit by default.",
+        ),
+    ] = None,
+    retry: Annotated[
+        bool, typer.Option(help="Whether cells that failed in an earlier run are tried again.")
+    ] = True,
+    device: Annotated[
+        str, typer.Option(help="Where networks are trained and measured, cpu or cuda.")
+    ] = "cpu",
+    autocast: Annotated[
+        bool, typer.Option("--autocast", help="Measure in bfloat16, on an accelerator only.")
+    ] = False,
     engine: Engine = EngineName.LOCAL,
     address: Address = None,
     store: Annotated[
         str | None,
-        typer.Option(help="With --engine ray, for nodes that do not share the folder: a URL such as s3://bucket/study."),
+        typer.Option(
+            help="With --engine ray, for nodes that do not share the folder: a URL such as s3://bucket/study."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -87,16 +110,28 @@ def run(
     take_time()
     try:
         with cell_progress() as (progress, notice):
-            run_study(recipe_by_name(recipe, seed), out, only=wanted, progress=progress, notice=notice, **settings)
+            run_study(
+                recipe_by_name(recipe, seed),
+                out,
+                only=wanted,
+                progress=progress,
+                notice=notice,
+                **settings,
+            )
     except KeyboardInterrupt:
-        raise Interrupted("interrupted: what is recorded is kept, and the same command goes on from there") from None
+        raise Interrupted(
+            "interrupted: what is recorded is kept, and the same command goes on from there"
+        ) from None
     _report(out, as_json=as_json)
 
 
 @study_app.command("status")
 def status(
     out: Annotated[Path, typer.Argument(help="A study's folder.")],
-    watch: Annotated[bool, typer.Option("--watch", help="Look again every other second, until all is done or Ctrl-C.")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Look again every other second, until all is done or Ctrl-C."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show which cells of a study are done, running, failed and left, and how long it will take.
@@ -121,7 +156,9 @@ def status(
 @study_app.command("report")
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of studies.")],
-    markdown: Annotated[Path | None, typer.Option(help="Also write the findings of all of them to this FILE.md.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also write the findings of all of them to this FILE.md.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Form tables, figures and report.html again from the records; needs no torch.
@@ -140,7 +177,9 @@ def report(
 @study_app.command("pack")
 def pack(
     out: Annotated[Path, typer.Argument(help="A study's folder.")],
-    folder: Annotated[Path, typer.Argument(help="Where the packed records go; new, empty or a packed study.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Where the packed records go; new, empty or a packed study.")
+    ],
 ) -> None:
     """Put a study's records, without its networks, into a few small files.
 

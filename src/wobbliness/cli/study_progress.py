@@ -43,7 +43,9 @@ def status_lines(found: StudyStatus) -> list[str]:
     parts = {"running": len(found.running), "failed": len(found.failed), "left": len(found.left)}
     counts = ", ".join([counts, *(f"{number} {what}" for what, number in parts.items() if number)])
     lines = [f"{found.recipe}, seed {found.seed}: {counts}{_time_left(found)}"]
-    lines += [f"running: {running.cell}, for {_duration(running.seconds)}" for running in found.running]
+    lines += [
+        f"running: {running.cell}, for {_duration(running.seconds)}" for running in found.running
+    ]
     lines += [f"failed: {failed.cell}: {failed.message}" for failed in found.failed]
     return lines
 
@@ -78,4 +80,10 @@ def _time_left(found: StudyStatus) -> str:
 
 def _duration(seconds: float) -> str:
     minutes, hours = seconds / 60, seconds / 3600
-    return f"{hours:.1f} h" if hours >= 1 else f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
+    return (
+        f"{hours:.1f} h"
+        if hours >= 1
+        else f"{minutes:.0f} min"
+        if minutes >= 2
+        else f"{seconds:.0f} s"
+    )

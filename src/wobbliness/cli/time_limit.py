@@ -14,7 +14,8 @@ from wobbliness.runtime.exit import EXIT_FAILED, end_now
 MAX_SECONDS = 1e8  # three years; the system's clocks take no more
 GRACE_SECONDS = 0.5  # for the thread to end the process, before that is done without Python
 
-# Says that the time is over, for a process that cannot: it was ended while it had promised nothing, and late enough.
+# Says that the time is over, for a process that cannot: it was ended while it had promised nothing,
+# and late enough.
 _TELLER = """
 import os, sys, time
 is_told = sys.stdin.buffer.read()
@@ -27,7 +28,8 @@ if not is_told and time.monotonic() >= float(sys.argv[1]):
 def time_limit(seconds: float | None) -> Iterator[None]:
     """Ends this process with one line and exit code 1 where what is done inside takes longer.
 
-    A thread does it; where no thread gets the GIL, a timer of the system's does, and a small process beside this one says so.
+    A thread does it; where no thread gets the GIL, a timer of the system's does, and a small
+    process beside this one says so.
 
     Args:
         seconds: the limit; None for none.
@@ -39,7 +41,9 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         yield
         return
     if not 0 < seconds <= MAX_SECONDS:
-        raise ValueError(f"expected a time limit above 0 and up to {MAX_SECONDS:g} seconds, got {seconds:g}")
+        raise ValueError(
+            f"expected a time limit above 0 and up to {MAX_SECONDS:g} seconds, got {seconds:g}"
+        )
     line = f"error: expected to be done within the time limit of {seconds:g} s, and was not: ended\n".encode()
     teller, is_over = _start_teller(seconds, line), threading.Event()
 
@@ -61,8 +65,18 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
 
 def _start_teller(seconds: float, line: bytes) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-I", "-S", "-c", _TELLER, str(time.monotonic() + seconds), line.decode()]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        _TELLER,
+        str(time.monotonic() + seconds),
+        line.decode(),
+    ]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+    )
 
 
 def _silence(teller: "subprocess.Popen[bytes]") -> None:

@@ -1,6 +1,7 @@
 """The working folder: the program imports nothing from it, but for the modules that its user names.
 
-A model is looked at where it was downloaded to, and a file `onnx.py` beside it may be the stranger's.
+A model is looked at where it was downloaded to, and a file `onnx.py` beside it may be the
+stranger's.
 """
 
 import os
@@ -28,13 +29,16 @@ IMPORTERS_FOR_OTHERS = {  # modules that import what their caller, or the file t
 def leave_out_working_folder() -> None:
     """Takes the working folder off Python's path, in this process and in those that it starts.
 
-    Python puts it there for `python -c` and `python -m`, and for an empty or relative entry of PYTHONPATH. An absolute entry of
-    PYTHONPATH is the user's choice of that folder and stays, as does the folder that this program itself comes from.
+    Python puts it there for `python -c` and `python -m`, and for an empty or relative entry of
+    PYTHONPATH. An absolute entry of PYTHONPATH is the user's choice of that folder and stays, as
+    does the folder that this program itself comes from.
     """
     sys.path[:] = [entry for entry in sys.path if not _is_left_out(entry)]
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     if os.environ.get("PYTHONPATH"):
-        given = [entry for entry in os.environ["PYTHONPATH"].split(os.pathsep) if not _is_left_out(entry)]
+        given = [
+            entry for entry in os.environ["PYTHONPATH"].split(os.pathsep) if not _is_left_out(entry)
+        ]
         os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, given))
 
 
@@ -45,7 +49,14 @@ def import_from_working_folder(module_name: str) -> None:
     """
     package = module_name.partition(".")[0]
     folder = os.getcwd()
-    finder = next((known for known in sys.meta_path if isinstance(known, _NamedModules) and known.folder == folder), None)
+    finder = next(
+        (
+            known
+            for known in sys.meta_path
+            if isinstance(known, _NamedModules) and known.folder == folder
+        ),
+        None,
+    )
     if finder is None:
         finder = _NamedModules(folder)
         sys.meta_path.append(finder)
@@ -67,7 +78,9 @@ class _NamedModules(MetaPathFinder):
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
         """The module's specification, where it is for this finder to say; those inside of packages never are."""
-        if path is not None or (fullname not in self.named and _importer(sys._getframe(1)) not in self._found):
+        if path is not None or (
+            fullname not in self.named and _importer(sys._getframe(1)) not in self._found
+        ):
             return None
         spec = PathFinder.find_spec(fullname, [self.folder], target)
         if spec is not None:
@@ -94,6 +107,14 @@ def _is_left_out(entry: str) -> bool:
 def _chosen_folders() -> set[str]:
     """Folders that stay on the path also where they are the working folder: the user's choice, and what is installed."""
     own = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    named = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(entry)]
-    installed = [*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values()]
+    named = [
+        entry
+        for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        if os.path.isabs(entry)
+    ]
+    installed = [
+        *site.getsitepackages(),
+        site.getusersitepackages(),
+        *sysconfig.get_paths().values(),
+    ]
     return {os.path.realpath(folder) for folder in (own, *named, *installed)}

@@ -13,11 +13,17 @@ from wobbliness.detectors.noise_level import choose_sigma, directional_pvalues, 
 from wobbliness.runtime.progress import Progress
 from wobbliness.sampling.measure import sweep
 from wobbliness.sampling.plan import checked_images
-from wobbliness.statistics.two_sample import LeveneTest, MannWhitneyTest, levene_test, mann_whitney_test
+from wobbliness.statistics.two_sample import (
+    LeveneTest,
+    MannWhitneyTest,
+    levene_test,
+    mann_whitney_test,
+)
 
 SMOOTHER, WOBBLIER, NO_DIFFERENCE = "smoother", "wobblier", "no difference"
 DEFAULT_SIGMAS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
-MIN_POINTS = 8  # of each batch: with fewer not even a fully smooth batch has a p-value worth a verdict
+# of each batch: with fewer not even a fully smooth batch has a p-value worth a verdict
+MIN_POINTS = 8
 NUM_DRAWN = 500  # pairs of batches drawn to estimate a power
 ENOUGH_POWER = 0.9
 
@@ -34,7 +40,8 @@ class SigmaComparison:
         clean_mean: nats, mean W of the clean points compared with.
         suspect_mean: nats, mean W of the suspect points.
         smoother: is W of the suspect points lower?
-        wobblier: is it higher? Its effect size is the share of pairs in which the clean W is the lower one.
+        wobblier: is it higher? Its effect size is the share of pairs in which the clean W is the
+            lower one.
         levene: the paper's test, which does not see the sign.
     """
 
@@ -51,11 +58,13 @@ class BatchComparison:
     """What W says about a suspect batch beside a clean one.
 
     Attributes:
-        level: false-positive rate of either verdict, smoother and wobblier, on batches of clean points.
+        level: false-positive rate of either verdict, smoother and wobblier, on batches of clean
+            points.
         sigma: at which the directional tests are read and the verdict is given.
-        levene_sigma: at which the paper's test is read; it needs more noise, since its outlier removal deletes every W > 0 of a
-            batch that is mostly zeros.
-        power: probability that the directional test would find a fully smooth batch (W = 0) of this size at this level.
+        levene_sigma: at which the paper's test is read; it needs more noise, since its outlier
+            removal deletes every W > 0 of a batch that is mostly zeros.
+        power: probability that the directional test would find a fully smooth batch (W = 0) of this
+            size at this level.
         num_clean: clean points compared with.
         num_for_sigma: clean points on which sigma was chosen; 0 where it was given.
         num_suspect: suspect points.
@@ -76,7 +85,9 @@ class BatchComparison:
         for comparison in self.at:
             if comparison.sigma == sigma:
                 return comparison
-        raise KeyError(f"expected a sigma out of {', '.join(f'{row.sigma:g}' for row in self.at)}, got {sigma!r}")
+        raise KeyError(
+            f"expected a sigma out of {', '.join(f'{row.sigma:g}' for row in self.at)}, got {sigma!r}"
+        )
 
     @property
     def verdict(self) -> str:
@@ -108,7 +119,9 @@ class BatchComparison:
                 "triggers and most universal perturbations do that; an active trigger does not."
             )
         means = (
-            "an active trigger on most of its points is unlikely" if self.is_powerful else "this says little: take more points"
+            "an active trigger on most of its points is unlikely"
+            if self.is_powerful
+            else "this says little: take more points"
         )
         return (
             f"No difference was found: {numbers} (p = {here.smoother.pvalue:.1g}). With {self.num_suspect} suspect and "
@@ -130,14 +143,15 @@ def compare_batches(
 ) -> BatchComparison:
     """Is the classifier smoother around a suspect batch than around clean inputs (section 3.2.4)?
 
-    Measures W of all inputs at all sigmas and compares them by `compare_w`. Copies of an input, of the same grey levels of 256,
-    count once: the tests take inputs for independent points.
+    Measures W of all inputs at all sigmas and compares them by `compare_w`. Copies of an input, of
+    the same grey levels of 256, count once: the tests take inputs for independent points.
 
     Args:
         classifier: as for `measure`.
         clean: `(N, ...)` inputs known to be clean, in [0, 1].
         suspect: `(M, ...)` inputs in question, of the same classes as the clean ones.
-        sigmas: standard deviations of the noise to choose from, pixel units of [0, 1]; a single one is taken as it is.
+        sigmas: standard deviations of the noise to choose from, pixel units of [0, 1]; a single one
+            is taken as it is.
         draws: noisy copies of each input.
         level: false-positive rate of either verdict.
         seed: of the noise and of the choice of points.
@@ -145,27 +159,42 @@ def compare_batches(
         progress: called with (inputs done, inputs in all).
 
     Raises:
-        ValueError: as for `measure` and `compare_w`; most inputs of a batch are copies, or of one value throughout.
+        ValueError: as for `measure` and `compare_w`; most inputs of a batch are copies, or of one
+            value throughout.
     """
     grid = tuple(sigmas)
     _check_level(level)
-    clean, suspect = _without_copies(clean, "clean inputs"), _without_copies(suspect, "suspect inputs")
+    clean, suspect = (
+        _without_copies(clean, "clean inputs"),
+        _without_copies(suspect, "suspect inputs"),
+    )
     _check_sizes(len(clean), len(suspect), len(grid))
     total = len(clean) + len(suspect)
     w = []
     for inputs, before in ((clean, 0), (suspect, len(clean))):
         report = None if progress is None else _shifted(progress, before, total)
-        measured = sweep(classifier, inputs, grid, draws=draws, seed=seed, num_classes=num_classes, progress=report)
+        measured = sweep(
+            classifier,
+            inputs,
+            grid,
+            draws=draws,
+            seed=seed,
+            num_classes=num_classes,
+            progress=report,
+        )
         w.append(measured.wobbliness)
     return compare_w(w[0], w[1], level=level, seed=seed)
 
 
-def compare_w(clean_w: BatchesOfW, suspect_w: BatchesOfW, *, level: float = 0.01, seed: int = 0) -> BatchComparison:
+def compare_w(
+    clean_w: BatchesOfW, suspect_w: BatchesOfW, *, level: float = 0.01, seed: int = 0
+) -> BatchComparison:
     """Compares measured batches.
 
-    With several sigmas half of the clean points, drawn by the seed, choose the one of each test (`choose_sigma`) and the other
-    half is compared with, so that the choice does not raise the false-positive rate. The verdict is that of the directional
-    tests; the paper's Levene test stands beside them, since after its outlier removal it does not hold its level.
+    With several sigmas half of the clean points, drawn by the seed, choose the one of each test
+    (`choose_sigma`) and the other half is compared with, so that the choice does not raise the
+    false-positive rate. The verdict is that of the directional tests; the paper's Levene test
+    stands beside them, since after its outlier removal it does not hold its level.
 
     Args:
         clean_w: W of the clean points at each sigma.
@@ -174,22 +203,30 @@ def compare_w(clean_w: BatchesOfW, suspect_w: BatchesOfW, *, level: float = 0.01
         seed: of the choice of points.
 
     Raises:
-        ValueError: the sigmas differ, there is none, points are too few, or the level is out of range.
+        ValueError: the sigmas differ, there is none, points are too few, or the level is out of
+            range.
     """
     _check_level(level)
     if not clean_w or set(clean_w) != set(suspect_w):
-        raise ValueError(f"expected W of both batches at the same sigmas, got {sorted(clean_w)} and {sorted(suspect_w)}")
+        raise ValueError(
+            f"expected W of both batches at the same sigmas, got {sorted(clean_w)} and {sorted(suspect_w)}"
+        )
     clean = {sigma: np.asarray(clean_w[sigma], np.float64) for sigma in sorted(clean_w)}
     suspect = {sigma: np.asarray(suspect_w[sigma], np.float64) for sigma in sorted(suspect_w)}
     num_clean, num_suspect = len(next(iter(clean.values()))), len(next(iter(suspect.values())))
     _check_sizes(num_clean, num_suspect, len(clean))
-    compared, for_choice = _halves(num_clean, seed) if len(clean) > 1 else (np.arange(num_clean), np.arange(0))
+    compared, for_choice = (
+        _halves(num_clean, seed) if len(clean) > 1 else (np.arange(num_clean), np.arange(0))
+    )
     reference = {sigma: w[compared] for sigma, w in clean.items()}
     chosen = {test: next(iter(clean)) for test in (directional_pvalues, levene_pvalues)}
     if len(for_choice):
         calibration = {sigma: w[for_choice] for sigma, w in clean.items()}
         size = min(len(compared), num_suspect)
-        chosen = {test: choose_sigma(calibration, batch_size=size, test=test, seed=seed).sigma for test in chosen}
+        chosen = {
+            test: choose_sigma(calibration, batch_size=size, test=test, seed=seed).sigma
+            for test in chosen
+        }
     return BatchComparison(
         level=level,
         sigma=chosen[directional_pvalues],
@@ -216,7 +253,9 @@ def _shifted(progress: Progress, before: int, total: int) -> Progress:
     return lambda done, _: progress(before + done, total)
 
 
-def _at(sigma: float, clean: Float[np.ndarray, " N"], suspect: Float[np.ndarray, " M"]) -> SigmaComparison:
+def _at(
+    sigma: float, clean: Float[np.ndarray, " N"], suspect: Float[np.ndarray, " M"]
+) -> SigmaComparison:
     return SigmaComparison(
         sigma=sigma,
         clean_mean=float(clean.mean()),
@@ -235,7 +274,9 @@ def _halves(num_points: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _power(clean: Float[np.ndarray, " N"], num_suspect: int, level: float, seed: int) -> float:
     """Share of clean batches, drawn with replacement, from which the directional test tells a fully smooth batch."""
-    drawn = np.random.default_rng(np.random.SeedSequence(seed)).choice(clean, size=(NUM_DRAWN, len(clean)))
+    drawn = np.random.default_rng(np.random.SeedSequence(seed)).choice(
+        clean, size=(NUM_DRAWN, len(clean))
+    )
     return float(np.mean(directional_pvalues(drawn, np.zeros((NUM_DRAWN, num_suspect))) <= level))
 
 

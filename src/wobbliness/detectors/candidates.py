@@ -21,7 +21,8 @@ class Candidate:
         target_class: the class that it sends images to.
         mask: `(H, W)` in [0, 1], how much of each pixel is replaced.
         pattern: `(C, H, W)` in [0, 1].
-        success_rate: share of all images that the network, in float32, names `target_class` with the trigger on them.
+        success_rate: share of all images that the network, in float32, names `target_class` with
+            the trigger on them.
         mask_l1: sum of the mask, in pixels.
         restart: which of the restarts found it, from 0.
         num_steps: steps of that restart up to this mask.
@@ -68,25 +69,33 @@ class Candidates:
     def flagged(self) -> tuple[int, ...]:
         """The classes with an anomaly index above 2 whose mask is smaller than the median: likely targets of a backdoor."""
         norms = self._norms
-        is_small = norms < np.nanmedian(norms) if np.isfinite(norms).any() else np.zeros(len(norms), dtype=bool)
+        is_small = (
+            norms < np.nanmedian(norms)
+            if np.isfinite(norms).any()
+            else np.zeros(len(norms), dtype=bool)
+        )
         return tuple(np.flatnonzero(is_small & (self.anomaly_index > ANOMALY_THRESHOLD)).tolist())
 
     @property
     def _norms(self) -> Float[np.ndarray, " K"]:
-        return np.array([np.nan if candidate is None else candidate.mask_l1 for candidate in self.smallest])
+        return np.array(
+            [np.nan if candidate is None else candidate.mask_l1 for candidate in self.smallest]
+        )
 
 
 def anomaly_index(norms: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
     """`(K,)` distances from the median in units of the standard deviation, as the median absolute deviation estimates it.
 
-    |norm - median| / (1.4826 * median |norm - median|) (section IV of the paper); there a class whose norm is below the median
-    and whose index is above 2 is flagged. With a median absolute deviation of 0 the index is 0 at the median, else infinite.
+    |norm - median| / (1.4826 * median |norm - median|) (section IV of the paper); there a class
+    whose norm is below the median and whose index is above 2 is flagged. With a median absolute
+    deviation of 0 the index is 0 at the median, else infinite.
 
     >>> anomaly_index(np.array([10.0, 11.0, 12.0, 13.0, 2.0, np.nan])).round(2).tolist()
     [0.67, 0.0, 0.67, 1.35, 6.07, nan]
 
     Args:
-        norms: `(K,)` in pixels, NaN where there is none; fewer than three others give NaN throughout.
+        norms: `(K,)` in pixels, NaN where there is none; fewer than three others give NaN
+            throughout.
     """
     if np.isfinite(norms).sum() < MIN_NORMS:
         return np.full(len(norms), np.nan)

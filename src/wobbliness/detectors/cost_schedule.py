@@ -12,18 +12,22 @@ PATIENCES_TO_STOP = 5
 class CostSchedule:
     """The published schedule of Neural Cleanse's cost for many candidates at once.
 
-    The cost starts at 0, where any mask is free, and is set to `initial_cost` once the success has been at the threshold for
-    `patience` steps running. From then on it is doubled after `patience` steps in a row at the threshold, and divided by 2 ** 1.5
-    after as many below it. A candidate stops when its best norm made no progress for `5 * patience` steps, but not before the
-    cost went both ways. After `visualizer.py` of Wang et al., "Neural Cleanse", IEEE S&P 2019.
+    The cost starts at 0, where any mask is free, and is set to `initial_cost` once the success has
+    been at the threshold for `patience` steps running. From then on it is doubled after `patience`
+    steps in a row at the threshold, and divided by 2 ** 1.5 after as many below it. A candidate
+    stops when its best norm made no progress for `5 * patience` steps, but not before the cost went
+    both ways. After `visualizer.py` of Wang et al., "Neural Cleanse", IEEE S&P 2019.
 
     Attributes:
         costs: `(n,)` loss (nats) for each pixel of mask.
-        best_norms: `(n,)` smallest mean L1 norm (pixels) of a step at the threshold; infinity before the first.
+        best_norms: `(n,)` smallest mean L1 norm (pixels) of a step at the threshold; infinity
+            before the first.
         stopped: `(n,)` whether the candidate has converged; what it gets afterwards is ignored.
     """
 
-    def __init__(self, num_candidates: int, *, initial_cost: float, success_threshold: float, patience: int) -> None:
+    def __init__(
+        self, num_candidates: int, *, initial_cost: float, success_threshold: float, patience: int
+    ) -> None:
         """Starts all candidates at cost 0.
 
         Args:
@@ -35,13 +39,22 @@ class CostSchedule:
         self.costs = np.zeros(num_candidates)
         self.best_norms = np.full(num_candidates, np.inf)
         self.stopped = np.zeros(num_candidates, dtype=bool)
-        self._initial_cost, self._threshold, self._patience = initial_cost, success_threshold, patience
-        self._steps_without_progress, self._steps_at_no_cost, self._steps_above, self._steps_below = np.zeros(
-            (4, num_candidates), dtype=np.int64
+        self._initial_cost, self._threshold, self._patience = (
+            initial_cost,
+            success_threshold,
+            patience,
         )
+        (
+            self._steps_without_progress,
+            self._steps_at_no_cost,
+            self._steps_above,
+            self._steps_below,
+        ) = np.zeros((4, num_candidates), dtype=np.int64)
         self._went_up, self._went_down = np.zeros((2, num_candidates), dtype=bool)
 
-    def update(self, success_rates: Float[np.ndarray, " n"], norms: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    def update(
+        self, success_rates: Float[np.ndarray, " n"], norms: Float[np.ndarray, " n"]
+    ) -> Bool[np.ndarray, " n"]:
         """Takes in one step of each candidate; `(n,)` whether it was at the threshold and had not stopped before."""
         reached = success_rates >= self._threshold
         is_hit = reached & ~self.stopped
@@ -56,12 +69,18 @@ class CostSchedule:
         is_idle = np.isfinite(best_norms) & (best_norms >= NO_PROGRESS * self.best_norms)
         self._steps_without_progress = np.where(is_idle, self._steps_without_progress + 1, 0)
         self.best_norms = best_norms
-        is_done = self._went_up & self._went_down & (self._steps_without_progress >= PATIENCES_TO_STOP * self._patience)
+        is_done = (
+            self._went_up
+            & self._went_down
+            & (self._steps_without_progress >= PATIENCES_TO_STOP * self._patience)
+        )
         self.stopped = self.stopped | is_done
 
     def _set_cost(self, reached: Bool[np.ndarray, " n"]) -> None:
         """Ends the time without cost; without its `cost == 0` a zero cost would be doubled for ever."""
-        self._steps_at_no_cost = np.where((self.costs == 0) & reached, self._steps_at_no_cost + 1, 0)
+        self._steps_at_no_cost = np.where(
+            (self.costs == 0) & reached, self._steps_at_no_cost + 1, 0
+        )
         is_set = self._steps_at_no_cost >= self._patience
         self.costs = np.where(is_set, self._initial_cost, self.costs)
         for counter in (self._steps_above, self._steps_below, self._went_up, self._went_down):
@@ -70,9 +89,14 @@ class CostSchedule:
     def _scale_cost(self, reached: Bool[np.ndarray, " n"]) -> None:
         self._steps_above = np.where(reached, self._steps_above + 1, 0)
         self._steps_below = np.where(reached, 0, self._steps_below + 1)
-        goes_up, goes_down = self._steps_above >= self._patience, self._steps_below >= self._patience
+        goes_up, goes_down = (
+            self._steps_above >= self._patience,
+            self._steps_below >= self._patience,
+        )
         self.costs = np.where(
-            goes_up, self.costs * COST_FACTOR_UP, np.where(goes_down, self.costs / COST_FACTOR_DOWN, self.costs)
+            goes_up,
+            self.costs * COST_FACTOR_UP,
+            np.where(goes_down, self.costs / COST_FACTOR_DOWN, self.costs),
         )
         self._steps_above[goes_up] = 0
         self._steps_below[goes_down] = 0

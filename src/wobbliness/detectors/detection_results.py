@@ -93,7 +93,9 @@ class QuickVerdicts:
         Args:
             names: of the inputs, for a column `name` at the end, such as `ImageSet.names`.
         """
-        frame = pd.DataFrame({"input": range(len(self)), "is_suspicious": self.is_suspicious, "draws": self.draws})
+        frame = pd.DataFrame(
+            {"input": range(len(self)), "is_suspicious": self.is_suspicious, "draws": self.draws}
+        )
         return _with_names(frame, names)
 
 

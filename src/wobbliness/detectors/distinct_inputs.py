@@ -6,7 +6,8 @@ from jaxtyping import Int
 from wobbliness.perturbations.gaussian import image_keys
 
 MOST = 0.5  # share of the inputs
-FEW_VALUES = 16  # features from which on two inputs of the same grey levels are copies rather than alike by chance
+# features from which on two inputs of the same grey levels are copies rather than alike by chance
+FEW_VALUES = 16
 
 
 def distinct_rows(images: np.ndarray, what: str) -> Int[np.ndarray, " D"]:
@@ -17,13 +18,18 @@ def distinct_rows(images: np.ndarray, what: str) -> Int[np.ndarray, " D"]:
         what: the inputs are, for messages: `clean inputs`.
 
     Raises:
-        ValueError: fewer than half differ from all others, or more than half have one value throughout.
+        ValueError: fewer than half differ from all others, or more than half have one value
+            throughout.
     """
     rows = images.reshape(len(images), -1)
     if rows.shape[1] > 1 and (rows.max(axis=1) == rows.min(axis=1)).mean() > MOST:
-        raise ValueError(f"expected {what} with content, got {len(rows)} of which most have one value throughout")
+        raise ValueError(
+            f"expected {what} with content, got {len(rows)} of which most have one value throughout"
+        )
     levels = np.rint(255 * rows).astype(np.int32) if rows.shape[1] >= FEW_VALUES else rows
     _, first = np.unique(image_keys(levels.astype(np.float32)), return_index=True)
     if len(first) < MOST * len(rows):
-        raise ValueError(f"expected {what} that differ, got {len(rows)} of which {len(first)} do; leave out the copies")
+        raise ValueError(
+            f"expected {what} that differ, got {len(rows)} of which {len(first)} do; leave out the copies"
+        )
     return np.sort(first)

@@ -35,14 +35,21 @@ RESIZE = "resize"
 _SHAPES = {"reference_wobbliness": 2, "reference_label": 1, "calibration": 1, "smooth_pvalues": 1}
 
 
-def save_guard(guard: SmoothnessGuard, folder: str | Path, *, model: str | None = None, resized: bool | None = None) -> None:
+def save_guard(
+    guard: SmoothnessGuard,
+    folder: str | Path,
+    *,
+    model: str | None = None,
+    resized: bool | None = None,
+) -> None:
     """Writes a fitted guard, without its classifier, into a folder; of that a name, a digest and its preprocessing are kept.
 
     Args:
         guard: fitted.
         folder: new, or empty, or of a guard, which is replaced.
         model: what the classifier is called; by default its file's name or its type's.
-        resized: whether pictures were scaled to the classifier's size, where that is known; kept, to be compared.
+        resized: whether pictures were scaled to the classifier's size, where that is known; kept,
+            to be compared.
 
     Raises:
         ValueError: the folder holds something else.
@@ -79,8 +86,9 @@ def save_guard(guard: SmoothnessGuard, folder: str | Path, *, model: str | None 
 def load_guard(folder: str | Path, classifier: Any, *, model: str | None = None) -> SmoothnessGuard:
     """A fitted guard from its folder; its verdicts are those of the guard that was saved. Runs no code of the files'.
 
-    With another classifier than it was fitted on, or one that is given other pixel values, the false-positive rate is unknown:
-    a UserWarning names both where what was kept tells them apart (see `model_mismatch` and `preprocessing_mismatch`).
+    With another classifier than it was fitted on, or one that is given other pixel values, the
+    false-positive rate is unknown: a UserWarning names both where what was kept tells them apart
+    (see `model_mismatch` and `preprocessing_mismatch`).
 
     Args:
         folder: what `save_guard` wrote.
@@ -88,7 +96,8 @@ def load_guard(folder: str | Path, classifier: Any, *, model: str | None = None)
         model: what that is called; by default its file's name or its type's.
 
     Raises:
-        ValueError: a file is missing, damaged, or of something else, or asks for more than a guard can.
+        ValueError: a file is missing, damaged, or of something else, or asks for more than a guard
+            can.
     """
     guard = _loaded(Path(folder), classifier)
     if (line := model_mismatch(guard, model) or preprocessing_mismatch(guard)) is not None:
@@ -99,7 +108,8 @@ def load_guard(folder: str | Path, classifier: Any, *, model: str | None = None)
 def model_mismatch(guard: SmoothnessGuard, model: str | None = None) -> str | None:
     """Says that a loaded guard's classifier is not the one it was fitted on, as far as the digest tells; None where it is.
 
-    Nothing is said of guards without a digest: those of functions, and those that were saved before digests were kept.
+    Nothing is said of guards without a digest: those of functions, and those that were saved before
+    digests were kept.
 
     Args:
         guard: loaded.
@@ -116,14 +126,17 @@ def model_mismatch(guard: SmoothnessGuard, model: str | None = None) -> str | No
         return visible(
             f"this guard was fitted on the model {fitted.name}; whether {name}, of another form, is that model cannot be told"
         )
-    return visible(f"this guard was fitted on the model {fitted.name}, and {name} is another: its false-positive rate is unknown")
+    return visible(
+        f"this guard was fitted on the model {fitted.name}, and {name} is another: its false-positive rate is unknown"
+    )
 
 
 def preprocessing_mismatch(guard: SmoothnessGuard, *, resized: bool | None = None) -> str | None:
     """Says that a loaded guard's classifier is given other images, or read otherwise, than when it was fitted; None where not.
 
-    Compared are pixel values (input range, mean, std), layout, output and threshold, and resizing where both are known. Nothing
-    is said of guards that were saved before these were kept. Where `model_mismatch` says something, this need not be asked.
+    Compared are pixel values (input range, mean, std), layout, output and threshold, and resizing
+    where both are known. Nothing is said of guards that were saved before these were kept. Where
+    `model_mismatch` says something, this need not be asked.
 
     Args:
         guard: loaded.
@@ -141,14 +154,23 @@ def preprocessing_mismatch(guard: SmoothnessGuard, *, resized: bool | None = Non
         kinds = [kind for kind in kinds if kind != RESIZE]
     if not kinds:
         return None
-    before, now = (", ".join(f"{kind} {values.get(kind, 'as it is')}" for kind in kinds) for values in (fitted, given))
-    return visible(f"this guard was fitted with {before}, and is used with {now}: its false-positive rate is unknown")
+    before, now = (
+        ", ".join(f"{kind} {values.get(kind, 'as it is')}" for kind in kinds)
+        for values in (fitted, given)
+    )
+    return visible(
+        f"this guard was fitted with {before}, and is used with {now}: its false-positive rate is unknown"
+    )
 
 
 def _is_of_another_kind(guard: SmoothnessGuard) -> bool:
     """Whether a guard of a function, of which no digest was kept, is used with what has one."""
     known: Fingerprint | None = getattr(guard, "model_", None)
-    return known is not None and known.digest is None and fingerprint(guard.classifier).digest is not None
+    return (
+        known is not None
+        and known.digest is None
+        and fingerprint(guard.classifier).digest is not None
+    )
 
 
 def _kept_preprocessing(guard: SmoothnessGuard, resized: bool | None) -> dict[str, str] | None:
@@ -173,7 +195,9 @@ def _preprocessing(guard: SmoothnessGuard, resized: bool | None) -> dict[str, st
 def _loaded(folder: Path, classifier: Any) -> SmoothnessGuard:
     content, arrays = _read_settings(folder / SETTINGS_FILE), _read(folder / ARRAYS_FILE, MAX_BYTES)
     if _digest(arrays) != content.get("arrays"):
-        raise ValueError(f"expected the arrays that belong to {folder / SETTINGS_FILE}, got others in {ARRAYS_FILE}")
+        raise ValueError(
+            f"expected the arrays that belong to {folder / SETTINGS_FILE}, got others in {ARRAYS_FILE}"
+        )
     try:
         image_shape = _checked_settings(content)
         guard = SmoothnessGuard(classifier, **{name: content[name] for name in SETTINGS})
@@ -189,7 +213,12 @@ def _loaded(folder: Path, classifier: Any) -> SmoothnessGuard:
 
 def _fingerprint(content: dict[str, Any]) -> Fingerprint:
     name, digest = content["model"], content.get("model_digest")
-    if not isinstance(name, str) or len(name) > MAX_NAME or not isinstance(digest, str | None) or len(digest or "") > MAX_NAME:
+    if (
+        not isinstance(name, str)
+        or len(name) > MAX_NAME
+        or not isinstance(digest, str | None)
+        or len(digest or "") > MAX_NAME
+    ):
         raise ValueError("a model's name or digest that is none")
     return Fingerprint(name=name, digest=digest)
 
@@ -199,7 +228,9 @@ def _checked_preprocessing(given: Any) -> dict[str, str] | None:
         return None
     if not isinstance(given, dict) or len(given) > MAX_KINDS:
         raise ValueError(f"preprocessing that is no table of at most {MAX_KINDS} kinds")
-    if not all(isinstance(text, str) and len(text) <= MAX_NAME for text in (*given, *given.values())):
+    if not all(
+        isinstance(text, str) and len(text) <= MAX_NAME for text in (*given, *given.values())
+    ):
         raise ValueError(f"preprocessing that is no text of at most {MAX_NAME} characters")
     return given
 
@@ -207,7 +238,11 @@ def _checked_preprocessing(given: Any) -> dict[str, str] | None:
 def _checked_settings(content: dict[str, Any]) -> tuple[int, ...]:
     """The shape of one input; ValueError where a setting is not one that a guard may have."""
     sigmas, shape, num_classes = content["sigmas"], content["image_shape"], content["num_classes"]
-    if not isinstance(sigmas, list) or not 1 <= len(sigmas) <= MAX_SIGMAS or len(set(sigmas)) < len(sigmas):
+    if (
+        not isinstance(sigmas, list)
+        or not 1 <= len(sigmas) <= MAX_SIGMAS
+        or len(set(sigmas)) < len(sigmas)
+    ):
         raise ValueError(f"other than 1 to {MAX_SIGMAS} different sigmas")
     if not all(isinstance(sigma, int | float) and 0 <= sigma <= MAX_SIGMA for sigma in sigmas):
         raise ValueError(f"sigmas that are no numbers from 0 to {MAX_SIGMA:g}")
@@ -232,7 +267,9 @@ def _check_integer(name: str, value: Any, least: int, most: int) -> None:
 def checked_folder(folder: str | Path) -> Path:
     """The folder, or ValueError where it is a file or holds something else than a guard."""
     path = Path(folder)
-    if path.exists() and (not path.is_dir() or not ((path / SETTINGS_FILE).is_file() or _holds_parts_only(path))):
+    if path.exists() and (
+        not path.is_dir() or not ((path / SETTINGS_FILE).is_file() or _holds_parts_only(path))
+    ):
         raise ValueError(f"expected a new or empty folder, or one of a guard, got {path}")
     return path
 
@@ -243,26 +280,57 @@ def _holds_parts_only(folder: Path) -> bool:
     return names <= {SETTINGS_FILE, ARRAYS_FILE}
 
 
-def _put(guard: SmoothnessGuard, arrays: dict[str, np.ndarray], image_shape: tuple[int, ...]) -> None:
+def _put(
+    guard: SmoothnessGuard, arrays: dict[str, np.ndarray], image_shape: tuple[int, ...]
+) -> None:
     guard.image_shape_, guard.n_features_in_ = image_shape, image_shape[0]
-    guard.reference_ = Reference(wobbliness=arrays["reference_wobbliness"], label=arrays["reference_label"])
+    guard.reference_ = Reference(
+        wobbliness=arrays["reference_wobbliness"], label=arrays["reference_label"]
+    )
     guard.calibration_, guard.smooth_pvalues_ = arrays["calibration"], arrays["smooth_pvalues"]
-    check_rates(guard.false_positive_rate, guard.error_rate, len(guard.reference_.label) + len(guard.calibration_))
+    check_rates(
+        guard.false_positive_rate,
+        guard.error_rate,
+        len(guard.reference_.label) + len(guard.calibration_),
+    )
     guard.offset_ = score_limit(guard.calibration_, guard.false_positive_rate)
 
 
-def _checked(arrays: dict[str, np.ndarray], num_sigmas: int, num_classes: int | None) -> dict[str, np.ndarray]:
+def _checked(
+    arrays: dict[str, np.ndarray], num_sigmas: int, num_classes: int | None
+) -> dict[str, np.ndarray]:
     ranks = {name: array.ndim for name, array in arrays.items()}
     if ranks != _SHAPES:
         raise ValueError(f"expected arrays {_SHAPES} by rank, got {ranks}")
-    w, label, scores = arrays["reference_wobbliness"], arrays["reference_label"], arrays["calibration"]
+    w, label, scores = (
+        arrays["reference_wobbliness"],
+        arrays["reference_label"],
+        arrays["calibration"],
+    )
     pvalues = arrays["smooth_pvalues"]
-    if w.shape != (num_sigmas, len(label)) or not np.isfinite(w).all() or w.dtype != np.float64 or label.dtype != np.int64:
-        raise ValueError(f"expected finite W of shape {(num_sigmas, len(label))}, got {w.dtype} of shape {w.shape}")
-    if scores.dtype != np.float64 or not ((scores >= 0) & (scores < 1)).all() or (np.diff(scores) < 0).any() or len(scores) < 1:
+    if (
+        w.shape != (num_sigmas, len(label))
+        or not np.isfinite(w).all()
+        or w.dtype != np.float64
+        or label.dtype != np.int64
+    ):
+        raise ValueError(
+            f"expected finite W of shape {(num_sigmas, len(label))}, got {w.dtype} of shape {w.shape}"
+        )
+    if (
+        scores.dtype != np.float64
+        or not ((scores >= 0) & (scores < 1)).all()
+        or (np.diff(scores) < 0).any()
+        or len(scores) < 1
+    ):
         raise ValueError("expected ascending calibration scores in [0, 1), got others")
-    if len(pvalues) != (num_classes or len(pvalues)) or not 1 <= len(pvalues) <= MAX_UNDECLARED_CLASSES:
-        raise ValueError(f"expected p-values of {num_classes or f'1 to {MAX_UNDECLARED_CLASSES}'} classes, got {len(pvalues)}")
+    if (
+        len(pvalues) != (num_classes or len(pvalues))
+        or not 1 <= len(pvalues) <= MAX_UNDECLARED_CLASSES
+    ):
+        raise ValueError(
+            f"expected p-values of {num_classes or f'1 to {MAX_UNDECLARED_CLASSES}'} classes, got {len(pvalues)}"
+        )
     if pvalues.dtype != np.float64 or not ((pvalues > 0) & (pvalues <= 1)).all():
         raise ValueError("expected p-values in (0, 1], got others")
     _check_reference(w, label, len(pvalues))
@@ -285,7 +353,9 @@ def _read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise ValueError(f"expected a guard in {path}, got something else")
     if content.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(f"expected a guard of schema {SCHEMA_VERSION}, got {content.get('schema_version')} in {path}")
+        raise ValueError(
+            f"expected a guard of schema {SCHEMA_VERSION}, got {content.get('schema_version')} in {path}"
+        )
     return content
 
 

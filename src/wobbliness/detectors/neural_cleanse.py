@@ -59,13 +59,15 @@ def craft_candidates(
 ) -> Candidates:
     """Reverse-engineers a trigger for each class: minimises cross entropy + cost * |mask|_1 by Adam, all candidates together.
 
-    `CostSchedule` moves the cost. As published, but: a step passes over a sample of the images rather than all; the masks of all
-    steps at the threshold are candidates, and one is handed back once it reached the threshold on all images in float32; a class
-    that is not reached is a failure rather than the last step's mask. Gradients are in bfloat16 where the device has it. A
-    network of another precision than float32 is crafted on as a copy in float32.
+    `CostSchedule` moves the cost. As published, but: a step passes over a sample of the images
+    rather than all; the masks of all steps at the threshold are candidates, and one is handed back
+    once it reached the threshold on all images in float32; a class that is not reached is a failure
+    rather than the last step's mask. Gradients are in bfloat16 where the device has it. A network
+    of another precision than float32 is crafted on as a copy in float32.
 
     Args:
-        network: gives logits `(B, K)`. It is run on the device of its parameters, and left as it was.
+        network: gives logits `(B, K)`. It is run on the device of its parameters, and left as it
+            was.
         images: `(N, C, H, W)` clean images in [0, 1], of any class.
         num_classes: K.
         restarts: random starts of each class; a start depends on (seed, class, restart) alone.
@@ -81,32 +83,53 @@ def craft_candidates(
         progress: called with (steps done, steps in all), in place of a bar on the terminal.
 
     Raises:
-        NoGradients: no image changes the loss of any of the classes, or gradients are NaN or infinite: a search could not move.
-            A ValueError, too.
-        ValueError: an argument is out of its range, or the network gives no logits `(B, K)` for the images.
+        NoGradients: no image changes the loss of any of the classes, or gradients are NaN or
+            infinite: a search could not move. A ValueError, too.
+        ValueError: an argument is out of its range, or the network gives no logits `(B, K)` for the
+            images.
     """
     targets = range(num_classes) if classes is None else classes
-    _check_counts(num_classes=num_classes, restarts=restarts, max_steps=max_steps, batch_size=batch_size, patience=patience)
+    _check_counts(
+        num_classes=num_classes,
+        restarts=restarts,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        patience=patience,
+    )
     _check_counts(batches_per_step=batches_per_step, targets=len(targets))
     _check_rates(learning_rate, initial_cost, success_threshold)
     if seed < 0:
         raise ValueError(f"expected a seed of at least 0, got {seed}")
     check_images(images)
     if any(not 0 <= target < num_classes for target in targets) or len(set(targets)) < len(targets):
-        raise ValueError(f"expected different classes in 0 to {num_classes - 1}, got {tuple(targets)}")
+        raise ValueError(
+            f"expected different classes in 0 to {num_classes - 1}, got {tuple(targets)}"
+        )
     starts = [(target, restart) for target in targets for restart in range(restarts)]
-    schedule = CostSchedule(len(starts), initial_cost=initial_cost, success_threshold=success_threshold, patience=patience)
+    schedule = CostSchedule(
+        len(starts),
+        initial_cost=initial_cost,
+        success_threshold=success_threshold,
+        patience=patience,
+    )
     network = in_float32(network)
     pixels = torch.tensor(images, device=device_of(network))
     with differentiable(network, pixels[:2], num_classes) as forward:
         check_gradients(partial(forward, fast=True), pixels, targets)
-        attempts = _Attempts(forward, starts, images.shape[1:], seed=seed, learning_rate=learning_rate)
+        attempts = _Attempts(
+            forward, starts, images.shape[1:], seed=seed, learning_rate=learning_rate
+        )
         batches = _mini_batches(pixels, batch_size, seed)
         hits = _search(attempts, schedule, batches, max_steps, batches_per_step, progress)
         measure = partial(_measured, forward, pixels, success_threshold)
         return Candidates(
-            first=tuple(_first_measured(hits[k], measure, "num_steps", "restart") for k in range(num_classes)),
-            smallest=tuple(_first_measured(hits[k], measure, "mask_l1") for k in range(num_classes)),
+            first=tuple(
+                _first_measured(hits[k], measure, "num_steps", "restart")
+                for k in range(num_classes)
+            ),
+            smallest=tuple(
+                _first_measured(hits[k], measure, "mask_l1") for k in range(num_classes)
+            ),
             classes=tuple(targets),
         )
 
@@ -123,7 +146,9 @@ def _search(
     hits: dict[int, list[Candidate]] = defaultdict(list)
     with progress_bar("crafting candidates", max_steps, report=progress) as advance:
         for step in range(1, max_steps + 1):
-            rates, norms = attempts.step(~schedule.stopped, schedule.costs, list(islice(batches, batches_per_step)))
+            rates, norms = attempts.step(
+                ~schedule.stopped, schedule.costs, list(islice(batches, batches_per_step))
+            )
             for index in np.flatnonzero(schedule.update(rates, norms)).tolist():
                 hit = attempts.candidate(index, rates[index], step)
                 hits[hit.target_class].append(hit)
@@ -137,8 +162,8 @@ def _search(
 class _Attempts:
     """The masks and patterns of all starts, and their optimiser.
 
-    Each start's are one tensor `(1 + C, H, W)`, mask first, as the inverse tanh. Adam leaves alone what has no gradient, so
-    that a start that is closed costs nothing.
+    Each start's are one tensor `(1 + C, H, W)`, mask first, as the inverse tanh. Adam leaves alone
+    what has no gradient, so that a start that is closed costs nothing.
     """
 
     def __init__(
@@ -154,11 +179,16 @@ class _Attempts:
         self._forward, self._starts = forward, starts
         device = forward.device
         self._targets = torch.tensor([target for target, _ in starts], device=device)
-        self._parameters = [_random_start(seed, start, (1 + channels, height, width), device) for start in starts]
+        self._parameters = [
+            _random_start(seed, start, (1 + channels, height, width), device) for start in starts
+        ]
         self._optimiser = Adam(self._parameters, learning_rate=learning_rate, betas=ADAM_BETAS)
 
     def step(
-        self, is_open: Bool[np.ndarray, " n"], costs: Float[np.ndarray, " n"], batches: list[torch.Tensor]
+        self,
+        is_open: Bool[np.ndarray, " n"],
+        costs: Float[np.ndarray, " n"],
+        batches: list[torch.Tensor],
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """One update for each mini-batch; `(n,)` mean success rates and `(n,)` mean norms, 0 where closed."""
         device = self._forward.device
@@ -172,7 +202,9 @@ class _Attempts:
                 successes, sizes = self._backward(batch, block, weights[block])
                 rates[block] += successes
                 norms[block] += sizes
-            check_finite(parameter.grad for parameter in self._parameters if parameter.grad is not None)
+            check_finite(
+                parameter.grad for parameter in self._parameters if parameter.grad is not None
+            )
             self._optimiser.step()
         return rates.cpu().numpy() / len(batches), norms.cpu().numpy() / len(batches)
 
@@ -198,24 +230,38 @@ class _Attempts:
         masks, patterns = values[:, None, :1], values[:, None, 1:]
         logits = self._forward(torch.lerp(batch, patterns, masks).flatten(0, 1), fast=True)
         labels = self._targets[block].repeat_interleave(len(batch))
-        entropies = nn.functional.cross_entropy(logits, labels, reduction="none").view(len(block), -1).mean(dim=1)
+        entropies = (
+            nn.functional.cross_entropy(logits, labels, reduction="none")
+            .view(len(block), -1)
+            .mean(dim=1)
+        )
         norms = masks.flatten(1).sum(dim=1)
         (entropies + costs * norms).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        return (logits.argmax(dim=1) == labels).double().view(len(block), -1).mean(dim=1), norms.detach().double()
+        return (logits.argmax(dim=1) == labels).double().view(len(block), -1).mean(
+            dim=1
+        ), norms.detach().double()
 
 
-def _measured(forward: DifferentiableNetwork, pixels: torch.Tensor, threshold: float, candidate: Candidate) -> Candidate | None:
+def _measured(
+    forward: DifferentiableNetwork, pixels: torch.Tensor, threshold: float, candidate: Candidate
+) -> Candidate | None:
     """The candidate with its success rate on all images in float32; None as soon as it can no longer reach the threshold."""
     stamp, misses = candidate.trigger(), 0
     with torch.no_grad():
         for block in torch.split(pixels, _block_images(forward.device)):
-            misses += int((forward(stamp.apply(block), fast=False).argmax(dim=1) != candidate.target_class).sum())
+            misses += int(
+                (
+                    forward(stamp.apply(block), fast=False).argmax(dim=1) != candidate.target_class
+                ).sum()
+            )
             if (len(pixels) - misses) / len(pixels) < threshold:
                 return None
     return replace(candidate, success_rate=(len(pixels) - misses) / len(pixels))
 
 
-def _first_measured(hits: list[Candidate], measure: Callable[[Candidate], Candidate | None], *order: str) -> Candidate | None:
+def _first_measured(
+    hits: list[Candidate], measure: Callable[[Candidate], Candidate | None], *order: str
+) -> Candidate | None:
     """The first in the order of these attributes that keeps its success on all images."""
     return next(filter(None, map(measure, sorted(hits, key=attrgetter(*order)))), None)
 
@@ -230,7 +276,9 @@ def _mini_batches(pixels: torch.Tensor, batch_size: int, seed: int) -> Iterator[
             yield pixels[order[first : first + size]]
 
 
-def _random_start(seed: int, start: _Start, shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+def _random_start(
+    seed: int, start: _Start, shape: tuple[int, ...], device: torch.device
+) -> torch.Tensor:
     """Uniform values in the unit interval, as the inverse tanh."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=start))
     shares = np.clip(rng.random(shape, dtype=np.float32), SMALLEST_SHARE, 1 - SMALLEST_SHARE)
@@ -253,6 +301,8 @@ def _check_counts(**counts: int) -> None:
 
 def _check_rates(learning_rate: float, initial_cost: float, success_threshold: float) -> None:
     if not (learning_rate > 0 and initial_cost > 0):
-        raise ValueError(f"expected a learning rate and an initial cost above 0, got {learning_rate} and {initial_cost}")
+        raise ValueError(
+            f"expected a learning rate and an initial cost above 0, got {learning_rate} and {initial_cost}"
+        )
     if not 0 < success_threshold <= 1:
         raise ValueError(f"expected a success threshold in (0, 1], got {success_threshold}")

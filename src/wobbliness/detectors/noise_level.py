@@ -20,8 +20,10 @@ class SigmaChoice:
 
     Attributes:
         sigma: standard deviation of the noise, pixel units of [0, 1].
-        power: probability that the test would tell a clean batch from an ideally smooth one at this sigma.
-        reached: whether that power reaches the wanted one; otherwise this is the sigma of the highest power.
+        power: probability that the test would tell a clean batch from an ideally smooth one at this
+            sigma.
+        reached: whether that power reaches the wanted one; otherwise this is the sigma of the
+            highest power.
     """
 
     sigma: float
@@ -55,9 +57,10 @@ def choose_sigma(
 ) -> SigmaChoice:
     """The smallest sigma at which a test would tell a fully smooth batch from a clean one.
 
-    Fully smooth means W = 0 at every point. The power is the share of clean batches, drawn with replacement from the clean points
-    given here, that the test tells from such a batch. The paper gives no rule; this one sees no trigger, and prefers small
-    sigmas, where backdoor smoothing is clearest (section 3.2.2).
+    Fully smooth means W = 0 at every point. The power is the share of clean batches, drawn with
+    replacement from the clean points given here, that the test tells from such a batch. The paper
+    gives no rule; this one sees no trigger, and prefers small sigmas, where backdoor smoothing is
+    clearest (section 3.2.2).
 
     Args:
         clean_w: W of clean points at each sigma, each `(N,)` nats.
@@ -80,7 +83,9 @@ def choose_sigma(
     smooth, choices = np.zeros((NUM_BATCHES, batch_size)), []
     for sigma in sorted(clean_w):
         rng = np.random.default_rng(np.random.SeedSequence(seed))
-        batches = rng.choice(np.asarray(clean_w[sigma], dtype=np.float64), size=(NUM_BATCHES, batch_size))
+        batches = rng.choice(
+            np.asarray(clean_w[sigma], dtype=np.float64), size=(NUM_BATCHES, batch_size)
+        )
         reached = float(np.mean(test(batches, smooth) <= pvalue))
         choices.append(SigmaChoice(sigma=sigma, power=reached, reached=reached >= power))
         if choices[-1].reached:

@@ -16,7 +16,13 @@ from wobbliness.perturbations.gaussian import image_keys
 from wobbliness.sampling.measure import measure, sweep
 from wobbliness.sampling.sequential_test import decide_as_measured
 from wobbliness.sampling.votes import Sweep
-from wobbliness.statistics.conformal import Reference, conformal_pvalues, num_flagged, score_limit, tie_breakers
+from wobbliness.statistics.conformal import (
+    Reference,
+    conformal_pvalues,
+    num_flagged,
+    score_limit,
+    tie_breakers,
+)
 
 KEPT_OF_FILE = ("model_", "preprocessing_")
 """What a guard from a file keeps of the classifier that it was fitted on."""
@@ -27,19 +33,23 @@ DEFAULT_SIGMAS = (0.05, 0.1, 0.15, 0.2, 0.3)
 class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
     """Outlier detector for inputs around which a classifier is suspiciously smooth, as it is around an active trigger.
 
-    Half of the clean inputs given to `fit` are the reference: an input's score is the largest of its ranks of W, one at each
-    sigma, among reference inputs of the same label (see `wobbliness.statistics.conformal`). The other half calibrates: the
-    split-conformal p-value is the share of its scores that are as low. The sigmas are combined before calibrating, which leaves
-    one test: the false-positive rate is exact for any classifier and any number of sigmas, over the draw of clean inputs, as
-    long as new clean inputs come from where those came from. For one given set of C calibration inputs the rate varies around
-    the stated a by about sqrt(a (1 - a) / C).
+    Half of the clean inputs given to `fit` are the reference: an input's score is the largest of
+    its ranks of W, one at each sigma, among reference inputs of the same label (see
+    `wobbliness.statistics.conformal`). The other half calibrates: the split-conformal p-value is
+    the share of its scores that are as low. The sigmas are combined before calibrating, which
+    leaves one test: the false-positive rate is exact for any classifier and any number of sigmas,
+    over the draw of clean inputs, as long as new clean inputs come from where those came from. For
+    one given set of C calibration inputs the rate varies around the stated a by about sqrt(a (1 -
+    a) / C).
 
-    It says nothing where smoothness is usual: an input of a label whose clean inputs are all smooth is never suspicious
-    (`smooth_pvalues_`), and a trigger whose points wobble like clean ones is not seen.
+    It says nothing where smoothness is usual: an input of a label whose clean inputs are all smooth
+    is never suspicious (`smooth_pvalues_`), and a trigger whose points wobble like clean ones is
+    not seen.
 
-    `predict` stops drawing as soon as an input is settled. Its verdict differs from that of all draws (`judge`, the sign of
-    `decision_function`) with a probability of at most `error_rate` for each input, over the order of the draws, so its
-    false-positive rate is at most `false_positive_rate + error_rate`.
+    `predict` stops drawing as soon as an input is settled. Its verdict differs from that of all
+    draws (`judge`, the sign of `decision_function`) with a probability of at most `error_rate` for
+    each input, over the order of the draws, so its false-positive rate is at most
+    `false_positive_rate + error_rate`.
 
     Args:
         classifier: as for `wobbliness.measure`. Clones of the guard share it.
@@ -92,8 +102,8 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             y: ignored.
 
         Raises:
-            ValueError: as for `measure`; a rate out of range; too few different inputs for the rate; most are copies
-                of others, or of one value throughout.
+            ValueError: as for `measure`; a rate out of range; too few different inputs for the
+                rate; most are copies of others, or of one value throughout.
         """
         images = self._checked(X, reset=True)
         check_rates(self.false_positive_rate, self.error_rate, len(images))
@@ -105,7 +115,9 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             self.__dict__.pop(kept, None)
         self.image_shape_ = tuple(images.shape[1:])
         self.reference_ = Reference(wobbliness=found.w[:, reference], label=found.label[reference])
-        self.calibration_ = np.sort(self.reference_.scores(found.w[:, rest], found.label[rest], found.ties[rest]))
+        self.calibration_ = np.sort(
+            self.reference_.scores(found.w[:, rest], found.label[rest], found.ties[rest])
+        )
         self.offset_ = score_limit(self.calibration_, self.false_positive_rate)
         self.smooth_pvalues_ = self._smooth_pvalues(found.votes.votes[0].counts.shape[1])
         return self
@@ -142,20 +154,30 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     def judge_quickly(self, X: Any) -> QuickVerdicts:
         """Verdicts alone, from as few draws as settle them.
 
-        An input is suspicious only if its W is below a limit at every sigma, so it is settled at the first sigma where it is not,
-        and there as soon as `decide_as_measured` says so. Large sigmas come first: most clean inputs are settled there.
+        An input is suspicious only if its W is below a limit at every sigma, so it is settled at
+        the first sigma where it is not, and there as soon as `decide_as_measured` says so. Large
+        sigmas come first: most clean inputs are settled there.
         """
         images = self._checked_as_fitted(X)
         found = self._look(images, draws=False)
         most = len(self.sigmas) * self.draws
         if found.classifier.num_classes is None:  # decisions need K
-            return QuickVerdicts(is_suspicious=self.judge(X).is_suspicious, draws=np.full(len(images), most), most_draws=most)
+            return QuickVerdicts(
+                is_suspicious=self.judge(X).is_suspicious,
+                draws=np.full(len(images), most),
+                most_draws=most,
+            )
         limits = self.reference_.thresholds(self.offset_, found.label, found.ties)
-        suspicious, draws = np.asarray((limits > 0).all(axis=0)), np.zeros(len(images), dtype=np.int64)
+        suspicious, draws = (
+            np.asarray((limits > 0).all(axis=0)),
+            np.zeros(len(images), dtype=np.int64),
+        )
         for row in map(int, np.argsort(self.sigmas)[::-1]):
             left = np.flatnonzero(suspicious & np.isfinite(limits[row]))
             if left.size:
-                suspicious[left], used = self._decide(found.classifier, images[left], row, limits[row, left])
+                suspicious[left], used = self._decide(
+                    found.classifier, images[left], row, limits[row, left]
+                )
                 draws[left] += used
         return QuickVerdicts(is_suspicious=suspicious, draws=draws, most_draws=most)
 
@@ -172,26 +194,38 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         """Inputs as a floating-point array; tensors as they are, for classifiers that want them."""
         is_tensor = hasattr(inputs, "detach")
         array = np.asarray(inputs.detach().cpu()) if is_tensor else inputs
-        checked = validate_data(self, array, reset=reset, dtype=(np.float64, np.float32), allow_nd=True)
+        checked = validate_data(
+            self, array, reset=reset, dtype=(np.float64, np.float32), allow_nd=True
+        )
         return inputs if is_tensor else checked
 
     def _checked_as_fitted(self, inputs: Any) -> Any:
         check_is_fitted(self)
         images = self._checked(inputs, reset=False)
         if tuple(images.shape[1:]) != self.image_shape_:
-            raise ValueError(f"expected inputs of shape {self.image_shape_} each, got {tuple(images.shape[1:])}")
+            raise ValueError(
+                f"expected inputs of shape {self.image_shape_} each, got {tuple(images.shape[1:])}"
+            )
         return images
 
     def _look(self, images: Any, *, draws: bool) -> "_Found":
         """The classifier, its undisturbed labels, and, where asked for, its votes."""
         classifier = open_classifier(
-            self.classifier, num_classes=self.num_classes, as_tensor=hasattr(images, "detach"), device=self.device
+            self.classifier,
+            num_classes=self.num_classes,
+            as_tensor=hasattr(images, "detach"),
+            device=self.device,
         )
         label = measure(classifier, images, 0.0, draws=1, workers=self.workers).label
-        ties = tie_breakers(image_keys(np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)), self.seed)
+        ties = tie_breakers(
+            image_keys(np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)),
+            self.seed,
+        )
         if not draws:
             return _Found(classifier=classifier, label=label, ties=ties)
-        votes = sweep(classifier, images, self.sigmas, draws=self.draws, seed=self.seed, workers=self.workers)
+        votes = sweep(
+            classifier, images, self.sigmas, draws=self.draws, seed=self.seed, workers=self.workers
+        )
         return _Found(classifier=classifier, label=label, ties=ties, votes=votes)
 
     def _decide(
@@ -212,7 +246,9 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
     def _smooth_pvalues(self, num_classes: int) -> Float[np.ndarray, " K"]:
         labels = np.arange(num_classes)
-        score = self.reference_.scores(np.zeros((len(self.sigmas), num_classes)), labels, np.full(num_classes, 0.5))
+        score = self.reference_.scores(
+            np.zeros((len(self.sigmas), num_classes)), labels, np.full(num_classes, 0.5)
+        )
         return conformal_pvalues(score, self.calibration_)
 
 
@@ -233,12 +269,14 @@ class _Found:
 def different_inputs(images: Any, false_positive_rate: float, error_rate: float) -> Any:
     """The inputs without copies of each other; two of the same grey levels, of 256, count as copies.
 
-    The rate is exact where clean inputs are drawn one by one from where new ones come from. Copies are not: a picture that is in
-    the reference and among those that calibrate is ranked among itself, and few different ones say little of new ones. Measured
-    with 200 inputs at a stated 5 %: 36 % false positives where all are equal, 24 % with 5 different ones, 9 % with 20.
+    The rate is exact where clean inputs are drawn one by one from where new ones come from. Copies
+    are not: a picture that is in the reference and among those that calibrate is ranked among
+    itself, and few different ones say little of new ones. Measured with 200 inputs at a stated 5 %:
+    36 % false positives where all are equal, 24 % with 5 different ones, 9 % with 20.
 
     Raises:
-        ValueError: fewer than half differ from all others, too few for the rate do, or more than half have one value throughout.
+        ValueError: fewer than half differ from all others, too few for the rate do, or more than
+            half have one value throughout.
     """
     array = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
     if not (array.min() >= 0 and array.max() <= 1):
@@ -250,9 +288,14 @@ def different_inputs(images: Any, false_positive_rate: float, error_rate: float)
     return images[distinct]
 
 
-def check_rates(false_positive_rate: float, error_rate: float, num_images: int, what: str = "clean inputs") -> None:
+def check_rates(
+    false_positive_rate: float, error_rate: float, num_images: int, what: str = "clean inputs"
+) -> None:
     """ValueError where a rate lies outside (0, 1) or so few clean inputs leave no p-value as small as the first."""
-    for name, value in (("a false-positive rate", false_positive_rate), ("an error rate", error_rate)):
+    for name, value in (
+        ("a false-positive rate", false_positive_rate),
+        ("an error rate", error_rate),
+    ):
         if not 0 < value < 1:
             raise ValueError(f"expected {name} between 0 and 1, got {value}")
     num_calibration = num_images - num_images // 2

@@ -11,14 +11,18 @@ from wobbliness.images.fitting import FittedShape, Target
 from wobbliness.images.image_set import ImageSet, row_names
 from wobbliness.images.values import check_range, unit_values
 
-MOST_OBLONG = 16  # times as wide as high: beyond, an array of two axes is taken for flattened pictures
+# times as wide as high: beyond, an array of two axes is taken for flattened pictures
+MOST_OBLONG = 16
 
 
-def image_set_of(array: np.ndarray, labels: Int[np.ndarray, " N"] | None, target: Target, path: Path | str) -> ImageSet:
+def image_set_of(
+    array: np.ndarray, labels: Int[np.ndarray, " N"] | None, target: Target, path: Path | str
+) -> ImageSet:
     """The images of an array from a file, fitted to a classifier.
 
     Raises:
-        ValueError: its values are no pixels, its axes can be read in several ways, or as for `Target.fit_all`.
+        ValueError: its values are no pixels, its axes can be read in several ways, or as for
+            `Target.fit_all`.
     """
     if array.ndim < 2:
         raise ValueError(f"expected images of shape (N, ...), got shape {array.shape} in {path}")
@@ -39,8 +43,8 @@ def image_set_of(array: np.ndarray, labels: Int[np.ndarray, " N"] | None, target
 def with_image_axis(array: np.ndarray, target: Target, name: str, *, is_set: bool) -> np.ndarray:
     """The array as `(N, ...)`, channels first, as far as the declared shape of a picture tells.
 
-    One picture `(C, H, W)`, `(H, W, C)` or, where it is grey, `(H, W)` becomes a set of one. Channels that are last, and could
-    not be rows, become the first.
+    One picture `(C, H, W)`, `(H, W, C)` or, where it is grey, `(H, W)` becomes a set of one.
+    Channels that are last, and could not be rows, become the first.
 
     Args:
         array: of a file.
@@ -54,7 +58,12 @@ def with_image_axis(array: np.ndarray, target: Target, name: str, *, is_set: boo
     shape = target.image_shape
     if shape is None or len(shape) != 3:
         return array
-    if array.ndim == 2 and not is_set and shape[0] in (None, 1, 3) and _are_sides(array.shape, target):
+    if (
+        array.ndim == 2
+        and not is_set
+        and shape[0] in (None, 1, 3)
+        and _are_sides(array.shape, target)
+    ):
         _check_not_flat(array, target, name)
         return array[None, None]
     if array.ndim == 3 and not is_set:
@@ -88,7 +97,11 @@ def _maybe_one_picture(array: np.ndarray, target: Target, name: str) -> np.ndarr
 
 def _check_rows(array: np.ndarray, target: Target, name: str) -> None:
     """Raises ValueError where `(N, H, W)` would be pictures of 1, 3 or 4 columns, unless such are declared."""
-    is_set = array.shape[2] not in (1, 3, 4) or _are_exactly(array.shape[1:], target) or not _are_sides(array.shape[1:], target)
+    is_set = (
+        array.shape[2] not in (1, 3, 4)
+        or _are_exactly(array.shape[1:], target)
+        or not _are_sides(array.shape[1:], target)
+    )
     if not is_set and array.shape[1] > array.shape[2]:
         raise ValueError(
             f"expected images of shape (N, C, H, W), got shape {array.shape} in {name}, which may be one picture with "
@@ -100,7 +113,9 @@ def _check_not_flat(array: np.ndarray, target: Target, name: str) -> None:
     """Raises ValueError where `(H, W)` would be one picture, and may be flattened ones."""
     declared = [size for size in target.image_shape or () if size is not None]
     is_declared = len(declared) == 3 and array.shape[1] == math.prod(declared)
-    if not _are_exactly(array.shape, target) and (is_declared or array.shape[1] > MOST_OBLONG * array.shape[0]):
+    if not _are_exactly(array.shape, target) and (
+        is_declared or array.shape[1] > MOST_OBLONG * array.shape[0]
+    ):
         raise ValueError(
             f"expected images of shape (N, C, H, W), got shape {array.shape} in {name}, which may be flattened pictures; "
             "reshape them, or add two axes for one picture, array[None, None]"
@@ -108,12 +123,19 @@ def _check_not_flat(array: np.ndarray, target: Target, name: str) -> None:
 
 
 def _has_channels_last(sizes: Sequence[int], channels: int | None) -> bool:
-    return channels is not None and sizes[2] == channels and sizes[0] != channels and not (channels == 3 and sizes[0] == 1)
+    return (
+        channels is not None
+        and sizes[2] == channels
+        and sizes[0] != channels
+        and not (channels == 3 and sizes[0] == 1)
+    )
 
 
 def _are_sides(sizes: Sequence[int], target: Target) -> bool:
     """Whether a picture may have this height and width: those declared, or any where it is resized."""
-    return target.resize or isinstance(target.image_shape, FittedShape) or _are_declared(sizes, target)
+    return (
+        target.resize or isinstance(target.image_shape, FittedShape) or _are_declared(sizes, target)
+    )
 
 
 def _are_declared(sizes: Sequence[int], target: Target) -> bool:

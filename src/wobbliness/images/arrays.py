@@ -24,22 +24,28 @@ def read_npy(path: Path, target: Target) -> ImageSet:
     """The images of a `.npy` file.
 
     Raises:
-        ValueError: it is damaged, holds Python objects, is shorter than its header says, or holds no images.
+        ValueError: it is damaged, holds Python objects, is shorter than its header says, or holds
+            no images.
     """
     check_regular(path)
     with _reading(path):
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # the map is refused where the file is too short
+        # the map is refused where the file is too short
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(mapped, np.ndarray):
             raise ValueError("it is an archive")
     check_set_size(mapped.shape, str(path))
-    return image_set_of(np.array(mapped), None, target, path)  # a copy: the file may change while it is measured
+    # a copy: the file may change while it is measured
+    return image_set_of(np.array(mapped), None, target, path)
 
 
-def read_npz(path: Path, target: Target, *, column: str | None, label_column: str | None) -> ImageSet:
+def read_npz(
+    path: Path, target: Target, *, column: str | None, label_column: str | None
+) -> ImageSet:
     """The images of an `.npz` archive, and their labels where it has an array of them.
 
     Raises:
-        ValueError: as for `read_npy`; or the archive lacks a named array, or unpacks to far more than it stores.
+        ValueError: as for `read_npy`; or the archive lacks a named array, or unpacks to far more
+            than it stores.
     """
     check_regular(path)
     with _reading(path):
@@ -48,15 +54,27 @@ def read_npz(path: Path, target: Target, *, column: str | None, label_column: st
         return _read_archive(_Archive(path=path, content=content), target, column, label_column)
 
 
-def _read_archive(archive: "_Archive", target: Target, column: str | None, label_column: str | None) -> ImageSet:
+def _read_archive(
+    archive: "_Archive", target: Target, column: str | None, label_column: str | None
+) -> ImageSet:
     names = archive.names
     unlabelled = [name for name in names if name != LABELS]
     images = archive.read(column or (unlabelled[0] if len(unlabelled) == 1 else "images"))
-    labels = archive.read(label_column) if label_column else archive.read(LABELS) if LABELS in names else None
-    if labels is not None and not (labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)):
+    labels = (
+        archive.read(label_column)
+        if label_column
+        else archive.read(LABELS)
+        if LABELS in names
+        else None
+    )
+    if labels is not None and not (
+        labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
+    ):
         if label_column:
             found = f"{labels.dtype} of shape {labels.shape}"
-            raise ValueError(f"expected {len(images)} integer labels, got {found} as {label_column} in {archive.path}")
+            raise ValueError(
+                f"expected {len(images)} integer labels, got {found} as {label_column} in {archive.path}"
+            )
         labels = None
     return image_set_of(images, labels, target, archive.path)
 
@@ -74,23 +92,31 @@ class _Archive:
 
     def read(self, name: str) -> np.ndarray:
         if name not in self.names:
-            raise ValueError(f"expected array {name} in {self.path}, got {', '.join(self.names) or 'none'}")
+            raise ValueError(
+                f"expected array {name} in {self.path}, got {', '.join(self.names) or 'none'}"
+            )
         members = self.content.namelist()
         info = self.content.getinfo(members[self.names.index(name)])
-        check_expansion(info.file_size, min(info.compress_size, self.path.stat().st_size), str(self.path))
+        check_expansion(
+            info.file_size, min(info.compress_size, self.path.stat().st_size), str(self.path)
+        )
         with _reading(self.path), self.content.open(info) as stream:
             shape, dtype = _header(stream)
         check_set_size(shape, str(self.path))
         stated = math.prod(shape) * dtype.itemsize
         if stated > info.file_size:
-            raise ValueError(f"expected {stated} bytes of {name} in {self.path}, as its header says, got {info.file_size}")
+            raise ValueError(
+                f"expected {stated} bytes of {name} in {self.path}, as its header says, got {info.file_size}"
+            )
         with _reading(self.path), self.content.open(info) as stream:
             return np.asarray(npy.read_array(stream, allow_pickle=False))
 
 
 def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type that an array's header announces."""
-    read = npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
+    read = (
+        npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
+    )
     shape, _, dtype = read(stream)
     return shape, dtype
 
@@ -101,4 +127,6 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ValueError(f"expected a readable {path.suffix} file, got {path}: {reason_of(error)}") from error
+        raise ValueError(
+            f"expected a readable {path.suffix} file, got {path}: {reason_of(error)}"
+        ) from error

@@ -34,7 +34,9 @@ class Columns:
         return [self.image] if self.label is None else [self.image, self.label]
 
 
-def find_columns(features: Features, name: str, *, column: str | None, label_column: str | None) -> Columns:
+def find_columns(
+    features: Features, name: str, *, column: str | None, label_column: str | None
+) -> Columns:
     """The column of pictures and the one of classes.
 
     Either is as named, else the only one of that type, else the one called `image` or `label`.
@@ -46,16 +48,23 @@ def find_columns(features: Features, name: str, *, column: str | None, label_col
         label_column: the labels', if named.
 
     Raises:
-        ValueError: a named column does not exist, there is no column of pictures, or several that might be meant.
+        ValueError: a named column does not exist, there is no column of pictures, or several that
+            might be meant.
     """
     for wanted in (column, label_column):
         if wanted is not None and wanted not in features:
-            raise ValueError(f"expected column {wanted} in {name}, got {', '.join(features) or 'none'}")
+            raise ValueError(
+                f"expected column {wanted} in {name}, got {', '.join(features) or 'none'}"
+            )
     pictures = _of_type(features, "Image")
     image = column or _only(pictures or _of_type(features, ARRAY), "image", name)
     if image is None:
-        raise ValueError(f"expected a column of pictures in {name}, got {', '.join(features) or 'none'}")
-    label = label_column or _only(_of_type(features, "ClassLabel") or _whole_numbers(features), "label", name)
+        raise ValueError(
+            f"expected a column of pictures in {name}, got {', '.join(features) or 'none'}"
+        )
+    label = label_column or _only(
+        _of_type(features, "ClassLabel") or _whole_numbers(features), "label", name
+    )
     class_names = _field(features[label], "names") if label else None
     return Columns(
         image=image,
@@ -78,17 +87,30 @@ def labels_from(values: Sequence[Any], columns: Columns, name: str) -> Labels:
     if all(isinstance(value, str) for value in values):
         class_names, labels = np.unique(np.asarray(values), return_inverse=True)
         return labels.astype(np.int64), tuple(class_names.tolist())
-    if not all(isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 for value in values):
-        strange = next(value for value in values if not isinstance(value, int) or isinstance(value, bool))
-        raise ValueError(f"expected an integer label in each row of {name}, got {strange!r} in column {columns.label}")
+    if not all(
+        isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+        for value in values
+    ):
+        strange = next(
+            value for value in values if not isinstance(value, int) or isinstance(value, bool)
+        )
+        raise ValueError(
+            f"expected an integer label in each row of {name}, got {strange!r} in column {columns.label}"
+        )
     return np.asarray(values, dtype=np.int64), columns.class_names
 
 
 def _only(candidates: list[str], kind: str, name: str) -> str | None:
-    chosen = candidates if len(candidates) == 1 else [found for found in candidates if found in _DEFAULTS[kind]]
+    chosen = (
+        candidates
+        if len(candidates) == 1
+        else [found for found in candidates if found in _DEFAULTS[kind]]
+    )
     if candidates and len(chosen) != 1:
         option = "--column" if kind == "image" else "--label-column"
-        raise ValueError(f"expected one {kind} column in {name}, got {', '.join(candidates)}; name one ({option})")
+        raise ValueError(
+            f"expected one {kind} column in {name}, got {', '.join(candidates)}; name one ({option})"
+        )
     return chosen[0] if chosen else None
 
 
@@ -98,7 +120,9 @@ def _of_type(features: Features, kind: str) -> list[str]:
 
 def _whole_numbers(features: Features) -> list[str]:
     """Integer columns that are called labels, in tables whose types say no more."""
-    return [name for name in _DEFAULTS["label"] if "int" in str(_field(features.get(name), "dtype"))]
+    return [
+        name for name in _DEFAULTS["label"] if "int" in str(_field(features.get(name), "dtype"))
+    ]
 
 
 def _field(feature: Any, field: str) -> Any:

@@ -24,8 +24,8 @@ PictureFitting = Callable[[UInt8[np.ndarray, "C H W"]], UInt8[np.ndarray, "C h w
 class FittedShape(tuple[int | None, ...]):
     """A shape together with the way in which pictures of any size are brought to it.
 
-    A classifier that comes with an image processor of its own declares it, so that whoever fits pictures to `image_shape` does
-    what that processor does.
+    A classifier that comes with an image processor of its own declares it, so that whoever fits
+    pictures to `image_shape` does what that processor does.
 
     Attributes:
         fit_picture: resizes and crops an 8-bit picture.
@@ -48,24 +48,28 @@ def fit_images(
 ) -> Float32[np.ndarray, "N ..."]:
     """Images in the shape that a classifier declares.
 
-    Grey pictures are repeated for a classifier of colour, and pictures whose channels are all equal are given as one channel to a
-    classifier of grey ones; an array `(N, H, W)` gets its channel axis. Neither loses anything. Another size is scaled only
-    where `resize` allows it: both axes by themselves, bilinear and antialiased (Pillow's, on float values), as
+    Grey pictures are repeated for a classifier of colour, and pictures whose channels are all equal
+    are given as one channel to a classifier of grey ones; an array `(N, H, W)` gets its channel
+    axis. Neither loses anything. Another size is scaled only where `resize` allows it: both axes by
+    themselves, bilinear and antialiased (Pillow's, on float values), as
     `torchvision.transforms.v2.Resize((H, W))` does up to rounding.
 
-    A model of Hugging Face declares how its image processor resizes and crops: pictures of any size are fitted in that way, by
-    Pillow on 8-bit values. Floats are rounded to 8 bits where this changes a picture.
+    A model of Hugging Face declares how its image processor resizes and crops: pictures of any size
+    are fitted in that way, by Pillow on 8-bit values. Floats are rounded to 8 bits where this
+    changes a picture.
 
     >>> fit_images(np.zeros((5, 1, 8, 8), np.float32), (3, None, None)).shape
     (5, 3, 8, 8)
 
     Args:
         images: `(N, C, H, W)` or `(N, ...)` in [0, 1].
-        image_shape: the classifier's `image_shape`: of one image, channels first; None inside for any size; None if not declared.
+        image_shape: the classifier's `image_shape`: of one image, channels first; None inside for
+            any size; None if not declared.
         resize: scale pictures of another size.
 
     Raises:
-        ValueError: the images do not fit and may not be made to; or `resize` is asked for and no size is declared.
+        ValueError: the images do not fit and may not be made to; or `resize` is asked for and no
+            size is declared.
     """
     return Target(image_shape=image_shape, resize=resize).fit_all(images)
 
@@ -82,11 +86,14 @@ class Target:
         """The target of pictures that are scaled to a height and a width of the user's.
 
         Raises:
-            ValueError: the classifier declares another size, a way of its own to get to it, or no pictures.
+            ValueError: the classifier declares another size, a way of its own to get to it, or no
+                pictures.
         """
         shape = (None, None, None) if image_shape is None else tuple(image_shape)
         if isinstance(image_shape, FittedShape) or len(shape) != 3 or not _fits(size, shape[1:]):
-            raise ValueError(f"expected no size for a classifier that declares {_text(shape)}, got {_text(size)}")
+            raise ValueError(
+                f"expected no size for a classifier that declares {_text(shape)}, got {_text(size)}"
+            )
         if not all(1 <= side <= MAX_SIDE for side in size):
             raise ValueError(f"expected a size of 1 to {MAX_SIDE} pixels a side, got {_text(size)}")
         return cls(image_shape=(shape[0], *size), resize=True)
@@ -94,7 +101,11 @@ class Target:
     def __post_init__(self) -> None:
         if isinstance(self.image_shape, FittedShape):
             return
-        if self.resize and (self.picture_shape is None or len(self.picture_shape) != 3 or None in self.picture_shape[1:]):
+        if self.resize and (
+            self.picture_shape is None
+            or len(self.picture_shape) != 3
+            or None in self.picture_shape[1:]
+        ):
             raise ValueError(
                 "expected a classifier that declares the size to resize pictures to, "
                 f"got {_text(self.image_shape) or 'none'}; give a size (size=(H, W), --size HxW)"
@@ -186,11 +197,15 @@ def with_channels(picture: np.ndarray, channels: int | None, name: str) -> np.nd
         return picture[:1]
     why = "; colours are not turned to grey" if channels == 1 and found == 3 else ""
     why = why or ("; are its channels last?" if picture.shape[2] == channels else "")
-    raise ValueError(f"expected pictures of {channels} channels, as the classifier declares, got {found} in {name}{why}")
+    raise ValueError(
+        f"expected pictures of {channels} channels, as the classifier declares, got {found} in {name}{why}"
+    )
 
 
 def _fits(found: Sequence[int], wanted: Sequence[int | None]) -> bool:
-    return len(found) == len(wanted) and all(want in (None, got) for got, want in zip(found, wanted, strict=True))
+    return len(found) == len(wanted) and all(
+        want in (None, got) for got, want in zip(found, wanted, strict=True)
+    )
 
 
 def _resized(channel: np.ndarray, height: int, width: int) -> Float32[np.ndarray, "H W"]:
@@ -198,8 +213,11 @@ def _resized(channel: np.ndarray, height: int, width: int) -> Float32[np.ndarray
 
     picture = Image.fromarray(np.ascontiguousarray(unit_values(channel)))
     scaled = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
-    return np.asarray(np.clip(scaled, 0, 1))  # the weights' rounding may lead out of the range by a last bit
+    # the weights' rounding may lead out of the range by a last bit
+    return np.asarray(np.clip(scaled, 0, 1))
 
 
 def _text(shape: Sequence[int | None] | None) -> str:
-    return "" if shape is None else " x ".join("any" if size is None else str(size) for size in shape)
+    return (
+        "" if shape is None else " x ".join("any" if size is None else str(size) for size in shape)
+    )

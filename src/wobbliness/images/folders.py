@@ -9,8 +9,23 @@ from wobbliness.images.image_set import ImageSet
 from wobbliness.images.pictures import PICTURE_ENDINGS
 from wobbliness.images.stacking import stack_pictures
 
-_SYSTEMS = ("__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found", "__pycache__")
-_FILE_MANAGERS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "#recycle", "@recycle")
+_SYSTEMS = (
+    "__macosx",
+    "$recycle.bin",
+    "recycler",
+    "system volume information",
+    "lost+found",
+    "__pycache__",
+)
+_FILE_MANAGERS = (
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "icon\r",
+    "@eadir",
+    "#recycle",
+    "@recycle",
+)
 _STRAY = frozenset(_SYSTEMS + _FILE_MANAGERS)
 """Names, in small letters, of what systems, file managers, network drives and notebooks leave in folders."""
 
@@ -28,9 +43,9 @@ def read_picture(path: Path, target: Target) -> ImageSet:
 def read_picture_folder(folder: Path, target: Target) -> ImageSet:
     """Pictures sorted by name; labels from class folders in alphabetical order, as torchvision's ImageFolder gives them.
 
-    Hidden files and folders, those that systems and file managers leave (`__MACOSX`, `@eaDir`, `Thumbs.db`), and empty folders
-    are skipped: they are no classes. Anything else that is no picture is refused: a picture of another format must not go
-    missing unnoticed.
+    Hidden files and folders, those that systems and file managers leave (`__MACOSX`, `@eaDir`,
+    `Thumbs.db`), and empty folders are skipped: they are no classes. Anything else that is no
+    picture is refused: a picture of another format must not go missing unnoticed.
 
     Raises:
         ValueError: there are no pictures or other files, or as for `stack_pictures`.
@@ -42,7 +57,9 @@ def read_picture_folder(folder: Path, target: Target) -> ImageSet:
         _check_only_folders(folder, class_folders)
         by_class = [_pictures(class_folder) for class_folder in class_folders]
         files = [path for paths in by_class for path in paths]
-        labels = np.repeat(np.arange(len(by_class)), [len(paths) for paths in by_class]).astype(np.int64)
+        labels = np.repeat(np.arange(len(by_class)), [len(paths) for paths in by_class]).astype(
+            np.int64
+        )
         class_names = tuple(path.name for path in class_folders)
     images = stack_pictures([(str(path), path) for path in files], len(files), target, str(folder))
     names = tuple(path.relative_to(folder).as_posix() for path in files)
@@ -66,10 +83,16 @@ def _pictures(folder: Path) -> list[Path]:
                 "name a folder whose own folders are the classes"
             )
         if path.suffix.lower() not in PICTURE_ENDINGS or not path.is_file():
-            raise ValueError(f"expected only pictures ({', '.join(PICTURE_ENDINGS)}) in {folder}, got {path.name}")
+            raise ValueError(
+                f"expected only pictures ({', '.join(PICTURE_ENDINGS)}) in {folder}, got {path.name}"
+            )
     return files
 
 
 def _entries(folder: Path) -> list[Path]:
     """What is in a folder, by name, without what no user put there."""
-    return sorted(path for path in folder.iterdir() if not (path.name.startswith(".") or path.name.lower() in _STRAY))
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not (path.name.startswith(".") or path.name.lower() in _STRAY)
+    )

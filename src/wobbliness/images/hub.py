@@ -58,44 +58,74 @@ def data_source(name: str) -> str:
     return str(local) if local is not None and local.is_dir() else HUB_NAMES.get(name, name)
 
 
-def read_hub(text: str, target: Target, *, column: str | None, label_column: str | None) -> ImageSet:
+def read_hub(
+    text: str, target: Target, *, column: str | None, label_column: str | None
+) -> ImageSet:
     """The pictures of one split of a hub data set.
 
     Raises:
-        ValueError: the data set or its split cannot be had, a column does not exist, or as for `stack_pictures`.
+        ValueError: the data set or its split cannot be had, a column does not exist, or as for
+            `stack_pictures`.
     """
     wanted = parse_hub_name(text)
     name = HUB_PREFIX + text
     columns: dict[str, str | None] = {"column": column, "label_column": label_column}
     if Path(wanted.source).is_dir():
         bare = f"{HUB_PREFIX}{wanted.name}"
-        return read_local(Path(wanted.source), target, config=wanted.config, split=wanted.split, name=bare, **columns)
+        return read_local(
+            Path(wanted.source),
+            target,
+            config=wanted.config,
+            split=wanted.split,
+            name=bare,
+            **columns,
+        )
     return _read_remote(wanted, target, name, **columns)
 
 
-def _read_remote(wanted: HubName, target: Target, name: str, *, column: str | None, label_column: str | None) -> ImageSet:
+def _read_remote(
+    wanted: HubName, target: Target, name: str, *, column: str | None, label_column: str | None
+) -> ImageSet:
     import datasets
 
     if _looks_local(wanted.source):
-        raise ValueError(f"expected data set {name} as a folder or a name on the hub, got no folder {wanted.source}")
+        raise ValueError(
+            f"expected data set {name} as a folder or a name on the hub, got no folder {wanted.source}"
+        )
     try:
-        table = datasets.load_dataset(wanted.source, wanted.config, split=wanted.split or _only_split(wanted))
+        table = datasets.load_dataset(
+            wanted.source, wanted.config, split=wanted.split or _only_split(wanted)
+        )
     except _Ambiguous:
         raise
     except Exception as error:  # the library raises a dozen classes of its own, from the network's to the file system's
         reason = cause_of(error)
-        raise ValueError(f"expected data set {name} in ${DATA_VARIABLE} or on the hub, got {reason}") from error
-    columns = find_columns(column_types(table.features.arrow_schema), name, column=column, label_column=label_column)
-    table = table.select_columns(columns.names).cast_column(columns.image, datasets.Image(decode=False))
+        raise ValueError(
+            f"expected data set {name} in ${DATA_VARIABLE} or on the hub, got {reason}"
+        ) from error
+    columns = find_columns(
+        column_types(table.features.arrow_schema), name, column=column, label_column=label_column
+    )
+    table = table.select_columns(columns.names).cast_column(
+        columns.image, datasets.Image(decode=False)
+    )
     rows = _Rows(table, columns, roots=_caches())
     images = stack_pictures(rows, len(table), target, name)
-    labels, class_names = labels_from(table[columns.label][:] if columns.label else [], columns, name)
+    labels, class_names = labels_from(
+        table[columns.label][:] if columns.label else [], columns, name
+    )
     return ImageSet(images=images, labels=labels, names=tuple(rows.names), class_names=class_names)
 
 
 def _looks_local(source: str) -> bool:
     """Whether what is no folder can be no name on the hub either: a path, a file, a script or an address."""
-    return source.count("/") > 1 or source.startswith((".", "/", "~")) or "\\" in source or ":" in source or Path(source).exists()
+    return (
+        source.count("/") > 1
+        or source.startswith((".", "/", "~"))
+        or "\\" in source
+        or ":" in source
+        or Path(source).exists()
+    )
 
 
 class _Ambiguous(ValueError):
@@ -131,7 +161,9 @@ class _Rows:
         """The file of a data set that stores pictures beside its table; a stranger's table may not name others."""
         file = Path(path or "").resolve()
         if not path or not any(file.is_relative_to(root) for root in self._roots):
-            raise ValueError(f"expected a picture within the data set, got {path or 'none'} for {name}")
+            raise ValueError(
+                f"expected a picture within the data set, got {path or 'none'} for {name}"
+            )
         return file
 
 
@@ -140,4 +172,6 @@ def _caches() -> tuple[Path, ...]:
     import datasets
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    return tuple(root.resolve() for root in (Path(HF_HUB_CACHE), Path(datasets.config.HF_DATASETS_CACHE)))
+    return tuple(
+        root.resolve() for root in (Path(HF_HUB_CACHE), Path(datasets.config.HF_DATASETS_CACHE))
+    )

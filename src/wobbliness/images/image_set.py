@@ -25,8 +25,8 @@ class ImageSet:
     Attributes:
         images: `(N, C, H, W)` pictures in [0, 1], or `(N, ...)` where an array holds no pictures.
         labels: `(N,)` class of each image as the source states it; None where it states none.
-        names: N names: the file's, relative to the folder that was read, or the row's number or path. A byte that is not UTF-8
-            reads `\xe9`: no table or page can hold it.
+        names: N names: the file's, relative to the folder that was read, or the row's number or
+            path. A byte that is not UTF-8 reads `\xe9`: no table or page can hold it.
         class_names: names of the classes 0, 1, ..., where the source tells them; likewise.
     """
 
@@ -36,8 +36,12 @@ class ImageSet:
     class_names: tuple[str, ...] | None
 
     def __post_init__(self) -> None:
-        if len(self.names) != len(self.images) or (self.labels is not None and len(self.labels) != len(self.images)):
-            raise ValueError(f"expected a name, and a label or none, for each of {len(self.images)} images")
+        if len(self.names) != len(self.images) or (
+            self.labels is not None and len(self.labels) != len(self.images)
+        ):
+            raise ValueError(
+                f"expected a name, and a label or none, for each of {len(self.images)} images"
+            )
         object.__setattr__(self, "names", tuple(map(well_formed, self.names)))
         if self.class_names is not None:
             object.__setattr__(self, "class_names", tuple(map(well_formed, self.class_names)))

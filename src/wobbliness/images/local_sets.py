@@ -9,7 +9,13 @@ from wobbliness.images.fitting import Target
 from wobbliness.images.folders import read_picture_folder
 from wobbliness.images.image_set import ImageSet
 from wobbliness.images.saved_tables import is_saved, saved_splits, saved_tables
-from wobbliness.images.tables import SPLIT_OF_SHARD, ParquetTable, RowRange, parquet_files, read_rows
+from wobbliness.images.tables import (
+    SPLIT_OF_SHARD,
+    ParquetTable,
+    RowRange,
+    parquet_files,
+    read_rows,
+)
 from wobbliness.runtime.errors import reason_of
 
 SPLIT_WORDS = {
@@ -32,8 +38,9 @@ def read_local(
 ) -> ImageSet:
     """The pictures of one split of a data set in a folder; nothing is fetched, and no code in it is run.
 
-    It holds Parquet files (`SPLIT-00000-of-00001.parquet`, also in `data/`, in a folder of the configuration's name, or in one of
-    the split's), pictures in a folder of the split's name, or what `save_to_disk` writes.
+    It holds Parquet files (`SPLIT-00000-of-00001.parquet`, also in `data/`, in a folder of the
+    configuration's name, or in one of the split's), pictures in a folder of the split's name, or
+    what `save_to_disk` writes.
 
     Args:
         folder: the data set's.
@@ -45,14 +52,17 @@ def read_local(
         label_column: the labels', if named.
 
     Raises:
-        ValueError: it holds none of these, has no such split, or several and none is named; or as for the readers of its files.
+        ValueError: it holds none of these, has no such split, or several and none is named; or as
+            for the readers of its files.
     """
     folder = _configured(folder, config, name)
     splits = _splits(folder)
     if not splits and column is None and label_column is None:
         return _read_pictures(folder, target, split, name)
     if not splits:
-        raise ValueError(f"expected Parquet files or what save_to_disk writes in {folder}, for a column of {name}, got none")
+        raise ValueError(
+            f"expected Parquet files or what save_to_disk writes in {folder}, for a column of {name}, got none"
+        )
     if split is None and len(splits) != 1:
         raise _no_split(name, splits)
     parts = _chosen(splits, split or next(iter(splits)), name)
@@ -63,7 +73,9 @@ def _configured(folder: Path, config: str | None, name: str) -> Path:
     if config is None:
         return folder
     if not _PLAIN_NAME.fullmatch(config) or config in (".", "..") or not (folder / config).is_dir():
-        raise ValueError(f"expected a configuration of {name} that is a folder in {folder}, got {config!r}")
+        raise ValueError(
+            f"expected a configuration of {name} that is a folder in {folder}, got {config!r}"
+        )
     return folder / config
 
 
@@ -71,14 +83,19 @@ def _splits(folder: Path) -> dict[str, Callable[[], list[RowRange]]]:
     """How to open the tables of each split."""
     if is_saved(folder):
         return {name: _opener(saved_tables, [path]) for name, path in saved_splits(folder).items()}
-    return {name: _opener(lambda file: [ParquetTable(file)], files) for name, files in _parquet_splits(folder).items()}
+    return {
+        name: _opener(lambda file: [ParquetTable(file)], files)
+        for name, files in _parquet_splits(folder).items()
+    }
 
 
 def _no_split(name: str, splits: Iterable[str]) -> ValueError:
     order = {split: place for place, split in enumerate(SPLIT_WORDS)}
     found = ", ".join(sorted(splits, key=lambda split: order.get(split, len(order))))
     bare = name.removeprefix("hf:")
-    return ValueError(f"expected a split of data set {bare} as hf:{bare}[SPLIT], got none of {found}")
+    return ValueError(
+        f"expected a split of data set {bare} as hf:{bare}[SPLIT], got none of {found}"
+    )
 
 
 def _opener(open_tables: Callable[[Path], list], paths: list[Path]) -> Callable[[], list[RowRange]]:  # type: ignore[type-arg]
@@ -94,8 +111,14 @@ def _parquet_splits(folder: Path) -> dict[str, list[Path]]:
             for file in files:
                 splits.setdefault(_split_of(file), []).append(file)
             return splits
-    inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    return {_split_word(path.name) or path.name: files for path in inner if (files := parquet_files(path))}
+    inner = [
+        path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")
+    ]
+    return {
+        _split_word(path.name) or path.name: files
+        for path in inner
+        if (files := parquet_files(path))
+    }
 
 
 def _split_of(file: Path) -> str:
@@ -109,7 +132,9 @@ def _split_word(name: str) -> str | None:
     return next((split for split, synonyms in SPLIT_WORDS.items() if words & set(synonyms)), None)
 
 
-def _chosen(splits: dict[str, Callable[[], list[RowRange]]], wanted: str, name: str) -> list[RowRange]:
+def _chosen(
+    splits: dict[str, Callable[[], list[RowRange]]], wanted: str, name: str
+) -> list[RowRange]:
     if wanted in splits:
         return splits[wanted]()
     words = [word for word in re.split(r"\s*\+\s*", wanted) if word]
@@ -126,7 +151,9 @@ def _chosen(splits: dict[str, Callable[[], list[RowRange]]], wanted: str, name: 
         lengths = {word: _Length(sum(map(len, parts))) for word, parts in opened.items()}
         slices = ReadInstruction.from_spec(wanted).to_absolute(lengths)
     except Exception as error:  # the library raises classes of its own
-        raise ValueError(f"expected a split of data set {name} such as test[:100], got {wanted!r}: {reason_of(error)}") from error
+        raise ValueError(
+            f"expected a split of data set {name} such as test[:100], got {wanted!r}: {reason_of(error)}"
+        ) from error
     return [part for cut in slices for part in _cut(opened[cut.splitname], cut.from_, cut.to)]
 
 
@@ -151,7 +178,11 @@ def _cut(parts: list[RowRange], start: int, stop: int) -> list[RowRange]:
 
 def _read_pictures(folder: Path, target: Target, split: str | None, name: str) -> ImageSet:
     """Pictures in a folder of the split's name, or in the folder itself where it has no splits."""
-    inner = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")}
+    inner = {
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and not path.name.startswith(".")
+    }
     by_split = {word: path for path_name, path in inner.items() if (word := _split_word(path_name))}
     if split is not None and (split in inner or split in by_split):
         read = read_picture_folder(inner.get(split) or by_split[split], target)
@@ -160,5 +191,7 @@ def _read_pictures(folder: Path, target: Target, split: str | None, name: str) -
     elif split is None:
         raise _no_split(name, by_split)
     else:
-        raise ValueError(f"expected a split of data set {name} out of {', '.join(by_split or inner) or 'train'}, got {split!r}")
+        raise ValueError(
+            f"expected a split of data set {name} out of {', '.join(by_split or inner) or 'train'}, got {split!r}"
+        )
     return replace(read, names=tuple(Path(file).name for file in read.names))

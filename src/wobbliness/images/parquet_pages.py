@@ -7,9 +7,11 @@ from typing import Any, BinaryIO
 from wobbliness.runtime.errors import cause_of
 
 _UNPACKED, _STORED = 2, 3  # fields of the format's PageHeader
-_ENCODINGS = {5: 2, 7: 2, 8: 4}  # its fields for each kind of page, and in each the field of the encoding
+# its fields for each kind of page, and in each the field of the encoding
+_ENCODINGS = {5: 2, 7: 2, 8: 4}
 _NUM_VALUES = 1  # and of the number of its values
-_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _STRUCT = 1, 2, 3, 7, 8, 12  # types of Thrift's compact protocol
+# types of Thrift's compact protocol
+_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _STRUCT = 1, 2, 3, 7, 8, 12
 _INTEGERS = (4, 5, 6)
 
 
@@ -43,7 +45,9 @@ def unpacked_size(stream: BinaryIO, chunk: Any) -> int:
 
 def pages(stream: BinaryIO, chunk: Any) -> Iterator[Page]:
     """All pages of a column chunk; as for `unpacked_size`."""
-    offsets = [chunk.data_page_offset] + ([chunk.dictionary_page_offset] if chunk.has_dictionary_page else [])
+    offsets = [chunk.data_page_offset] + (
+        [chunk.dictionary_page_offset] if chunk.has_dictionary_page else []
+    )
     start = min(offset for offset in offsets if offset is not None)
     stop = start + chunk.total_compressed_size
     try:
@@ -52,15 +56,29 @@ def pages(stream: BinaryIO, chunk: Any) -> Iterator[Page]:
             header = _struct(stream)
             if min(header[_UNPACKED], header[_STORED]) < 0:
                 raise ValueError("a negative size")
-            kinds = [(header[kind], field) for kind, field in _ENCODINGS.items() if isinstance(header.get(kind), dict)]
+            kinds = [
+                (header[kind], field)
+                for kind, field in _ENCODINGS.items()
+                if isinstance(header.get(kind), dict)
+            ]
             yield Page(
                 unpacked=header[_UNPACKED],
                 encoding=max((fields.get(field, 0) for fields, field in kinds), default=0),
                 num_values=sum(fields.get(_NUM_VALUES, 0) for fields, _ in kinds),
             )
             stream.seek(header[_STORED], 1)
-    except (ValueError, IndexError, KeyError, TypeError, OSError, OverflowError, RecursionError) as error:
-        raise ValueError(f"expected readable pages in {stream.name}, got {cause_of(error)}") from error
+    except (
+        ValueError,
+        IndexError,
+        KeyError,
+        TypeError,
+        OSError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        raise ValueError(
+            f"expected readable pages in {stream.name}, got {cause_of(error)}"
+        ) from error
 
 
 def _struct(stream: BinaryIO) -> dict[int, Any]:

@@ -26,24 +26,29 @@ _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "YCbCr", "CMYK")
 _PNG_START, _PNG_GREY = b"\x89PNG\r\n\x1a\n", 0
 
 
-def decode_picture(source: Path | bytes, name: str) -> UInt8[np.ndarray, "C H W"] | UInt16[np.ndarray, "C H W"]:
+def decode_picture(
+    source: Path | bytes, name: str
+) -> UInt8[np.ndarray, "C H W"] | UInt16[np.ndarray, "C H W"]:
     """A PNG, JPEG or WebP picture: one channel if it is stored as grey, else three.
 
-    Palettes are looked up, 1-bit pixels become black and white, the orientation that a camera noted is applied. An alpha channel
-    is dropped where it is opaque everywhere. Colour profiles are not applied and CMYK is turned to RGB by Pillow's rule, as
-    torchvision's and the Hugging Face loaders do, so that a classifier sees what it was trained on.
+    Palettes are looked up, 1-bit pixels become black and white, the orientation that a camera noted
+    is applied. An alpha channel is dropped where it is opaque everywhere. Colour profiles are not
+    applied and CMYK is turned to RGB by Pillow's rule, as torchvision's and the Hugging Face
+    loaders do, so that a classifier sees what it was trained on.
 
     Args:
         source: a file or its content.
         name: for messages.
 
     Raises:
-        ValueError: it is none of these, damaged, animated, larger than `MAX_PICTURE_PIXELS`, not opaque, or a PNG of 16-bit
-            colours, which Pillow would cut to 8 bits.
+        ValueError: it is none of these, damaged, animated, larger than `MAX_PICTURE_PIXELS`, not
+            opaque, or a PNG of 16-bit colours, which Pillow would cut to 8 bits.
     """
     decoded = decode_with_mask(source, name)
     if decoded.mask is not None and not (decoded.mask == 1).all():
-        raise ValueError(f"expected an opaque picture, got transparent pixels in {name}; put it on a background first")
+        raise ValueError(
+            f"expected an opaque picture, got transparent pixels in {name}; put it on a background first"
+        )
     return decoded.pixels
 
 
@@ -77,20 +82,31 @@ def decode_with_mask(
     from PIL import Image, ImageOps
 
     max_pixels = MAX_PICTURE_PIXELS if max_pixels is None else max_pixels
-    content = source if isinstance(source, bytes) else _content(source, max_bytes or MAX_PICTURE_BYTES)
+    content = (
+        source if isinstance(source, bytes) else _content(source, max_bytes or MAX_PICTURE_BYTES)
+    )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of bombs and of alpha in palettes: both are errors or checked here
+            # Pillow warns of bombs and of alpha in palettes: both are errors or checked here
+            warnings.simplefilter("ignore")
             _check_start(content[:64], name)
             with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
                 _check_extent(picture, max_pixels, name)
                 return _decoded(ImageOps.exif_transpose(picture), name)
     except _Refused:
         raise
-    except Image.DecompressionBombError as error:  # raised while opening where Pillow's own limit is exceeded, too
-        raise ValueError(f"expected a picture of at most {max_pixels} pixels, got {name}: {reason_of(error)}") from error
-    except Exception as error:  # decoders raise classes of their own, from OSError to SyntaxError and struct.error
-        raise ValueError(f"expected a readable PNG, JPEG or WebP picture, got {name}: {reason_of(error)}") from error
+    except (
+        Image.DecompressionBombError
+    ) as error:  # raised while opening where Pillow's own limit is exceeded, too
+        raise ValueError(
+            f"expected a picture of at most {max_pixels} pixels, got {name}: {reason_of(error)}"
+        ) from error
+    except (
+        Exception
+    ) as error:  # decoders raise classes of their own, from OSError to SyntaxError and struct.error
+        raise ValueError(
+            f"expected a readable PNG, JPEG or WebP picture, got {name}: {reason_of(error)}"
+        ) from error
 
 
 class _Refused(ValueError):
@@ -102,20 +118,35 @@ def _content(path: Path, max_bytes: int) -> bytes:
     try:
         return read_bounded(path, max_bytes)
     except OSError as error:
-        raise ValueError(f"expected a readable PNG, JPEG or WebP picture, got {path}: {reason_of(error)}") from error
+        raise ValueError(
+            f"expected a readable PNG, JPEG or WebP picture, got {path}: {reason_of(error)}"
+        ) from error
 
 
 def _check_start(start: bytes, name: str) -> None:
     if start.startswith(POINTER_START):
-        raise _Refused(f"expected the picture itself, got a pointer of git-lfs to it in {name}; fetch it with `git lfs pull`")
-    if start.startswith(_PNG_START) and len(start) > 25 and start[24] == 16 and start[25] != _PNG_GREY:
-        raise _Refused(f"expected 8-bit colours, got a 16-bit PNG in {name}; store 8 bits, or all 16 in an .npy array")
+        raise _Refused(
+            f"expected the picture itself, got a pointer of git-lfs to it in {name}; fetch it with `git lfs pull`"
+        )
+    if (
+        start.startswith(_PNG_START)
+        and len(start) > 25
+        and start[24] == 16
+        and start[25] != _PNG_GREY
+    ):
+        raise _Refused(
+            f"expected 8-bit colours, got a 16-bit PNG in {name}; store 8 bits, or all 16 in an .npy array"
+        )
 
 
 def _check_extent(picture: "Image.Image", max_pixels: int, name: str) -> None:
     if picture.width * picture.height > max_pixels:
-        raise _Refused(f"expected a picture of at most {max_pixels} pixels, got {picture.height} x {picture.width} in {name}")
-    if picture.format != "MPO" and getattr(picture, "is_animated", False):  # MPO: a camera's JPEG with a preview behind it
+        raise _Refused(
+            f"expected a picture of at most {max_pixels} pixels, got {picture.height} x {picture.width} in {name}"
+        )
+    if picture.format != "MPO" and getattr(
+        picture, "is_animated", False
+    ):  # MPO: a camera's JPEG with a preview behind it
         raise _Refused(f"expected a still picture, got an animation in {name}")
 
 
@@ -129,7 +160,9 @@ def _decoded(picture: "Image.Image", name: str) -> DecodedPicture:
     if picture.has_transparency_data:
         mask = np.asarray(picture.convert("RGBA").getchannel("A"), np.float32) / np.float32(255)
     if picture.mode not in _MODES:
-        raise _Refused(f"expected pixels of mode {', '.join(_MODES)} or I;16, got {picture.mode} in {name}")
+        raise _Refused(
+            f"expected pixels of mode {', '.join(_MODES)} or I;16, got {picture.mode} in {name}"
+        )
     pixels = np.asarray(picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"))
     pixels = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     return DecodedPicture(pixels=pixels, mask=mask)

@@ -27,47 +27,61 @@ def read_images(
 ) -> ImageSet:
     """Images in [0, 1] from files.
 
-    The range is read from the type of the pixels, never guessed from their values: 8-bit ones are divided by 255, 16-bit ones by
-    65535, floats must be in [0, 1] already. Nothing is unpickled, and a file that would unpack to far more than it stores is
-    refused.
+    The range is read from the type of the pixels, never guessed from their values: 8-bit ones are
+    divided by 255, 16-bit ones by 65535, floats must be in [0, 1] already. Nothing is unpickled,
+    and a file that would unpack to far more than it stores is refused.
 
     Args:
         source: one of
 
-            - a `.npy` array or an array of an `.npz` archive, `(N, C, H, W)` or `(N, ...)`. What the classifier declares tells
-              one picture, `(C, H, W)` or `(H, W, C)`, from several grey ones, and channels that are the last axis;
+            - a `.npy` array or an array of an `.npz` archive, `(N, C, H, W)` or `(N, ...)`. What
+              the classifier declares tells one picture, `(C, H, W)` or `(H, W, C)`, from several
+              grey ones, and channels that are the last axis;
             - a PNG, JPEG or WebP picture;
-            - a folder of pictures, taken in the order of their names; sorted into class folders, their alphabetical order gives
-              the labels, as torchvision's `ImageFolder` and `datasets` have it. Hidden files, empty folders and what systems
-              leave (`__MACOSX`, `@eaDir`, `Thumbs.db`) are skipped, others refused;
-            - a `.parquet` table with encoded pictures or nested lists of numbers, or a folder of such files of one split;
+            - a folder of pictures, taken in the order of their names; sorted into class folders,
+              their alphabetical order gives the labels, as torchvision's `ImageFolder` and
+              `datasets` have it. Hidden files, empty folders and what systems leave (`__MACOSX`,
+              `@eaDir`, `Thumbs.db`) are skipped, others refused;
+            - a `.parquet` table with encoded pictures or nested lists of numbers, or a folder of
+            such files of one split;
             - a folder that `save_to_disk` of `datasets` wrote;
-            - `FILE.npz:NAME` or `FILE.parquet:NAME`, one array or column; a file that has a colon in its name goes first;
-            - a hub data set, `hf:NAME[SPLIT]` or `hf:NAME:CONFIG[SPLIT]`, looked for in the folder that the environment variable
-              WOBBLINESS_DATA names, then as a local folder, then on the hub. SPLIT may be a slice, as in `test[:100]`. A local
-              folder is read by its files alone, without asking the network: a README in it is not followed.
-        column: the array of an archive or the column of a table; found by its type where only one can be meant, else by the name
-            `images` (archive) or `image`.
-        label_column: likewise for the labels: a `ClassLabel` column, else integers called `label` or `labels`.
-        image_shape: what the classifier declares (`classifier.image_shape`), to fit the images to (see `fit_images`). A model of
-            Hugging Face declares with it how its image processor resizes and crops.
+            - `FILE.npz:NAME` or `FILE.parquet:NAME`, one array or column; a file that has a colon
+            in its name goes first;
+            - a hub data set, `hf:NAME[SPLIT]` or `hf:NAME:CONFIG[SPLIT]`, looked for in the folder
+              that the environment variable WOBBLINESS_DATA names, then as a local folder, then on
+              the hub. SPLIT may be a slice, as in `test[:100]`. A local folder is read by its files
+              alone, without asking the network: a README in it is not followed.
+        column: the array of an archive or the column of a table; found by its type where only one
+            can be meant, else by the name `images` (archive) or `image`.
+        label_column: likewise for the labels: a `ClassLabel` column, else integers called `label`
+            or `labels`.
+        image_shape: what the classifier declares (`classifier.image_shape`), to fit the images to
+            (see `fit_images`). A model of Hugging Face declares with it how its image processor
+            resizes and crops.
         resize: scale pictures of another size to the declared one.
         size: height and width to scale pictures to, for a classifier that declares none.
 
     Returns:
-        ImageSet with images, labels where there are any, a name for each image, and class names where the source tells them.
+        ImageSet with images, labels where there are any, a name for each image, and class names
+        where the source tells them.
 
     Raises:
-        ValueError: the source is missing, damaged or of another kind, a column does not exist, values are out of range, or the
-            images do not fit together or to the classifier.
+        ValueError: the source is missing, damaged or of another kind, a column does not exist,
+            values are out of range, or the images do not fit together or to the classifier.
     """
     if not isinstance(source, str | Path):
         raise ValueError(
             f"expected the path of images or hf:NAME[SPLIT], got {type(source).__name__}; measure arrays as they are"
         )
-    target = Target(image_shape=image_shape, resize=resize) if size is None else Target.of_size(image_shape, size)
+    target = (
+        Target(image_shape=image_shape, resize=resize)
+        if size is None
+        else Target.of_size(image_shape, size)
+    )
     if isinstance(source, str) and source.startswith(HUB_PREFIX) and not Path(source).is_file():
-        return read_hub(source.removeprefix(HUB_PREFIX), target, column=column, label_column=label_column)
+        return read_hub(
+            source.removeprefix(HUB_PREFIX), target, column=column, label_column=label_column
+        )
     path, named = _with_column(Path(source))
     if named is not None and column is not None:
         raise ValueError(f"expected one column, got {named} in {source} and {column}")
@@ -77,12 +91,20 @@ def read_images(
 def _with_column(path: Path) -> tuple[Path, str | None]:
     """A path, and the array or column that stands behind a colon, unless there is such a file."""
     file, colon, column = str(path).rpartition(":")
-    if path.exists() or not colon or not column or Path(file).suffix.lower() not in _WITH_COLUMNS or not Path(file).exists():
+    if (
+        path.exists()
+        or not colon
+        or not column
+        or Path(file).suffix.lower() not in _WITH_COLUMNS
+        or not Path(file).exists()
+    ):
         return path, None
     return Path(file), column
 
 
-def _read_path(path: Path, target: Target, column: str | None, label_column: str | None) -> ImageSet:
+def _read_path(
+    path: Path, target: Target, column: str | None, label_column: str | None
+) -> ImageSet:
     ending = path.suffix.lower()
     if not path.exists():
         raise ValueError(f"expected images, got {path}, which does not exist")
@@ -92,9 +114,19 @@ def _read_path(path: Path, target: Target, column: str | None, label_column: str
         return read_parquet(path, target, column=column, label_column=label_column)
     if path.is_dir() and is_saved(path):
         name = f"{HUB_PREFIX}{path}"
-        return read_local(path, target, config=None, split=None, name=name, column=column, label_column=label_column)
+        return read_local(
+            path,
+            target,
+            config=None,
+            split=None,
+            name=name,
+            column=column,
+            label_column=label_column,
+        )
     if column is not None or label_column is not None:
-        raise ValueError(f"expected a source with columns ({', '.join(_WITH_COLUMNS)} or hf:) for a column, got {path}")
+        raise ValueError(
+            f"expected a source with columns ({', '.join(_WITH_COLUMNS)} or hf:) for a column, got {path}"
+        )
     return _read_plain(path, target)
 
 
@@ -107,6 +139,8 @@ def _read_plain(path: Path, target: Target) -> ImageSet:
     if ending in PICTURE_ENDINGS and path.is_file():
         return read_picture(path, target)
     if ending in _PACKED:
-        raise ValueError(f"expected a folder of pictures or a table, got {path}, a packed one; unpack it first")
+        raise ValueError(
+            f"expected a folder of pictures or a table, got {path}, a packed one; unpack it first"
+        )
     endings = ", ".join((".npy", *_WITH_COLUMNS, *PICTURE_ENDINGS))
     raise ValueError(f"expected images as {endings}, a folder or hf:NAME[SPLIT], got {path}")

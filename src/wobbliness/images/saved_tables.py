@@ -14,7 +14,8 @@ from wobbliness.runtime.input_files import check_regular, read_bounded
 MAX_JSON_BYTES = 16 * 2**20
 
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
-_HEADER_TYPE, _HEADER, _RECORD_BATCH, _COMPRESSION = 1, 2, 3, 3  # of the format's Message and RecordBatch
+# of the format's Message and RecordBatch
+_HEADER_TYPE, _HEADER, _RECORD_BATCH, _COMPRESSION = 1, 2, 3, 3
 
 
 def is_saved(folder: Path) -> bool:
@@ -43,9 +44,15 @@ def saved_tables(folder: Path) -> list["ArrowTable"]:
         ValueError: it lists files elsewhere, or one is damaged or compressed.
     """
     files = _json(folder / _STATE).get("_data_files")
-    names = [file.get("filename") if isinstance(file, dict) else None for file in files] if isinstance(files, list) else [None]
+    names = (
+        [file.get("filename") if isinstance(file, dict) else None for file in files]
+        if isinstance(files, list)
+        else [None]
+    )
     if not all(_is_plain(name) for name in names):
-        raise ValueError(f"expected names of Arrow files in {folder / _STATE}, got {str(files)[:80]}")
+        raise ValueError(
+            f"expected names of Arrow files in {folder / _STATE}, got {str(files)[:80]}"
+        )
     return [ArrowTable(folder / str(name)) for name in names]
 
 
@@ -87,7 +94,9 @@ def _check_uncompressed(source: Any, path: Path) -> None:
 
     for message in pa.ipc.MessageReader.open_stream(source):
         if _is_compressed(message.metadata.to_pybytes()):
-            raise ValueError(f"expected Arrow files as save_to_disk writes them, got a compressed one, {path}")
+            raise ValueError(
+                f"expected Arrow files as save_to_disk writes them, got a compressed one, {path}"
+            )
 
 
 def _is_compressed(metadata: bytes) -> bool:
@@ -99,7 +108,10 @@ def _is_compressed(metadata: bytes) -> bool:
             return False
         header = _field(metadata, message, _HEADER)
         assert header is not None
-        return _field(metadata, header + struct.unpack_from("<I", metadata, header)[0], _COMPRESSION) is not None
+        return (
+            _field(metadata, header + struct.unpack_from("<I", metadata, header)[0], _COMPRESSION)
+            is not None
+        )
     except (struct.error, IndexError, AssertionError) as error:
         raise ValueError("expected a readable Arrow message, got another") from error
 
@@ -122,7 +134,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_bounded(path, MAX_JSON_BYTES).decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"expected a readable {path.name}, got {path}: {reason_of(error)}") from error
+        raise ValueError(
+            f"expected a readable {path.name}, got {path}: {reason_of(error)}"
+        ) from error
     if not isinstance(content, dict):
         raise ValueError(f"expected a {path.name} of names and values, got {path}")
     return content

@@ -16,7 +16,9 @@ Encoded = tuple[str, Path | bytes]
 """A picture's name, and its file or content."""
 
 
-def stack_pictures(encoded: Iterable[Encoded], num_pictures: int, target: Target, name: str) -> Float32[np.ndarray, "N C H W"]:
+def stack_pictures(
+    encoded: Iterable[Encoded], num_pictures: int, target: Target, name: str
+) -> Float32[np.ndarray, "N C H W"]:
     """Decodes pictures one by one, each fitted before the next, into one array.
 
     Grey pictures among coloured ones are repeated to three channels: the same colours.
@@ -28,12 +30,16 @@ def stack_pictures(encoded: Iterable[Encoded], num_pictures: int, target: Target
         name: of the set, for messages.
 
     Raises:
-        ValueError: a picture cannot be read or fitted, has another size than the first, or the set is too large, or empty.
+        ValueError: a picture cannot be read or fitted, has another size than the first, or the set
+            is too large, or empty.
     """
     stack = _Stack(num_pictures, name)
     with progress_bar("reading pictures", num_pictures) as advance:
         for picture_name, content in encoded:
-            stack.add(unit_values(target.fit(decode_picture(content, picture_name), picture_name)), picture_name)
+            stack.add(
+                unit_values(target.fit(decode_picture(content, picture_name), picture_name)),
+                picture_name,
+            )
             advance(1)
     return stack.images()
 
@@ -49,7 +55,9 @@ class _Stack:
 
     def add(self, picture: Float32[np.ndarray, "C H W"], name: str) -> None:
         if self._num_added == self._num_pictures:
-            raise ValueError(f"expected {self._num_pictures} pictures in {self._name}, as it states itself, got more")
+            raise ValueError(
+                f"expected {self._num_pictures} pictures in {self._name}, as it states itself, got more"
+            )
         images = self._images
         if images is None:
             images, self._first_name = self._allocated(picture.shape), name

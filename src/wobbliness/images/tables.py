@@ -58,7 +58,9 @@ class RowRange:
     stop: int | None = None
 
     def __len__(self) -> int:
-        return (self.table.num_rows if self.stop is None else min(self.stop, self.table.num_rows)) - self.start
+        return (
+            self.table.num_rows if self.stop is None else min(self.stop, self.table.num_rows)
+        ) - self.start
 
     def rows(self, columns: Columns) -> Iterator[Any]:
         """Batches of one row each."""
@@ -69,14 +71,16 @@ class RowRange:
                 yield batch
 
 
-def read_parquet(path: Path, target: Target, *, column: str | None, label_column: str | None) -> ImageSet:
+def read_parquet(
+    path: Path, target: Target, *, column: str | None, label_column: str | None
+) -> ImageSet:
     """The pictures of a Parquet file, or of all such files of a folder in the order of their names.
 
     Pictures are read from the table only: a path in it is a name, and is never opened.
 
     Raises:
-        ValueError: a file is damaged, has not the columns, or unpacks to far more than it stores; a folder holds several splits;
-            or as for `stack_pictures`.
+        ValueError: a file is damaged, has not the columns, or unpacks to far more than it stores; a
+            folder holds several splits; or as for `stack_pictures`.
     """
     with reading_table(str(path)):
         parts = [RowRange(table=ParquetTable(file)) for file in _files(path)]
@@ -106,7 +110,9 @@ def read_rows(
         ValueError: as for `read_parquet`.
     """
     with reading_table(name):
-        columns = find_columns(column_types(parts[0].table.schema), name, column=column, label_column=label_column)
+        columns = find_columns(
+            column_types(parts[0].table.schema), name, column=column, label_column=label_column
+        )
         for part in parts:
             part.table.check(columns)
         rows = _Rows(parts, columns, name, root)
@@ -117,7 +123,9 @@ def read_rows(
             images = stack_pictures(rows.encoded(), num_rows, target, name)
     labels, class_names = labels_from(rows.labels, columns, name)
     if columns.holds_arrays:
-        read = image_set_of(array, labels if labels is not None else np.zeros(len(array), np.int64), target, name)
+        read = image_set_of(
+            array, labels if labels is not None else np.zeros(len(array), np.int64), target, name
+        )
         images = read.images
     return ImageSet(images=images, labels=labels, names=tuple(rows.names), class_names=class_names)
 
@@ -129,19 +137,35 @@ def column_types(schema: Any) -> Features:
         ValueError: two columns have one name.
     """
     if len(set(schema.names)) < len(schema.names):
-        raise ValueError(f"expected columns of different names, got {', '.join(sorted(schema.names))[:MAX_SHOWN]}")
+        raise ValueError(
+            f"expected columns of different names, got {', '.join(sorted(schema.names))[:MAX_SHOWN]}"
+        )
     features: dict[str, Any] = {field.name: _feature(field.type) for field in schema}
     try:
         written = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         lists = {name for name, feature in features.items() if feature["_type"] == ARRAY}
-        return features | {name: feature for name, feature in written.items() if name in features and name not in lists}
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):  # absent, or not as the libraries write it
+        return features | {
+            name: feature
+            for name, feature in written.items()
+            if name in features and name not in lists
+        }
+    except (
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        RecursionError,
+    ):  # absent, or not as the libraries write it
         return features
 
 
 def parquet_files(folder: Path) -> list[Path]:
     """Parquet files of a folder, by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".parquet" and not path.name.startswith("."))
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() == ".parquet" and not path.name.startswith(".")
+    )
 
 
 class ParquetTable:
@@ -169,17 +193,26 @@ class ParquetTable:
                 if chunk.path_in_schema.split(".")[0] in columns.names:
                     stored = min(chunk.total_compressed_size, self._path.stat().st_size)
                     unpacked = num_values = 0
-                    for page in pages(stream, chunk):  # a file may hold as many empty ones as it has bytes
-                        unpacked, num_values = unpacked + page.unpacked, num_values + page.num_values
+                    for page in pages(
+                        stream, chunk
+                    ):  # a file may hold as many empty ones as it has bytes
+                        unpacked, num_values = (
+                            unpacked + page.unpacked,
+                            num_values + page.num_values,
+                        )
                         self._largest_page = max(self._largest_page, page.unpacked)
                     check_expansion(unpacked, stored, str(self._path))
-                    if columns.holds_arrays:  # in nested lists a run of equal numbers takes no bytes
+                    if (
+                        columns.holds_arrays
+                    ):  # in nested lists a run of equal numbers takes no bytes
                         check_expansion(num_values * _LARGEST_VALUE, stored, str(self._path))
 
     def rows(self, columns: Columns) -> Iterator[Any]:
         """Batches of one row each, read some at a time: so few that they are small even where each is a whole page."""
         batch_size = max(1, min(_BATCH_ROWS, _BATCH_BYTES // self._largest_page))
-        for batch in self._file.iter_batches(batch_size=batch_size, columns=columns.names, use_threads=False):
+        for batch in self._file.iter_batches(
+            batch_size=batch_size, columns=columns.names, use_threads=False
+        ):
             for row in range(len(batch)):
                 yield batch.slice(row, 1)
 
@@ -194,7 +227,9 @@ def check_columns(schema: Any, columns: Columns, path: Path) -> None:
 class _Rows:
     """Goes through the tables row by row, so that a value repeated a million times is held once; keeps names and labels."""
 
-    def __init__(self, parts: Sequence[RowRange], columns: Columns, name: str, root: Path | None) -> None:
+    def __init__(
+        self, parts: Sequence[RowRange], columns: Columns, name: str, root: Path | None
+    ) -> None:
         self._parts, self._columns, self._name, self._root = parts, columns, name, root
         self._kept: dict[str, str] = {}
         self.names: list[str] = []
@@ -205,13 +240,18 @@ class _Rows:
         for batch in self._batches():
             path, content = picture_cell(_column(batch, self._columns.image)[0].as_py())
             self._keep(batch, path)
-            yield f"{self._name}: {self.names[-1]}", content if isinstance(content, bytes) else self._file(path)
+            yield (
+                f"{self._name}: {self.names[-1]}",
+                content if isinstance(content, bytes) else self._file(path),
+            )
 
     def arrays(self) -> Iterator[np.ndarray]:
         """The numbers of each row."""
         for batch in self._batches():
             self._keep(batch, None)
-            yield _array_of(_column(batch, self._columns.image), f"row {len(self.names) - 1} of {self._name}")
+            yield _array_of(
+                _column(batch, self._columns.image), f"row {len(self.names) - 1} of {self._name}"
+            )
 
     def _batches(self) -> Iterator[Any]:
         for part in self._parts:
@@ -225,18 +265,24 @@ class _Rows:
 
     def _once(self, text: str) -> str:
         if len(text) > MAX_NAME_LENGTH:
-            raise ValueError(f"expected names of at most {MAX_NAME_LENGTH} letters in {self._name}, got {len(text)}")
+            raise ValueError(
+                f"expected names of at most {MAX_NAME_LENGTH} letters in {self._name}, got {len(text)}"
+            )
         return self._kept.setdefault(text, text)
 
     def _file(self, path: Any) -> Path:
         """The file of a data set that stores pictures beside its table; a stranger's table may not name others."""
         row = len(self.names) - 1
         if self._root is None:
-            raise ValueError(f"expected the bytes of a picture in each row of {self._name}, got none in row {row}")
+            raise ValueError(
+                f"expected the bytes of a picture in each row of {self._name}, got none in row {row}"
+            )
         root = self._root.resolve()
         file = (root / str(path or "")).resolve()
         if not path or not file.is_relative_to(root):
-            raise ValueError(f"expected a picture within the data set, got {path or 'none'} in row {row} of {self._name}")
+            raise ValueError(
+                f"expected a picture within the data set, got {path or 'none'} in row {row} of {self._name}"
+            )
         return file
 
 
@@ -247,7 +293,8 @@ def picture_cell(cell: Any) -> tuple[Any, Any]:
 
 def _column(batch: Any, name: str) -> Any:
     column = batch.column(name)
-    return getattr(column, "storage", column)  # of the arrays of `datasets`, which registers types of its own
+    # of the arrays of `datasets`, which registers types of its own
+    return getattr(column, "storage", column)
 
 
 def _stacked_arrays(rows: _Rows, num_rows: int, name: str) -> np.ndarray:
@@ -257,10 +304,14 @@ def _stacked_arrays(rows: _Rows, num_rows: int, name: str) -> np.ndarray:
             check_set_size((num_rows, *image.shape), name)
             stacked = np.empty((num_rows, *image.shape), image.dtype)
         if row >= num_rows or image.shape != stacked.shape[1:]:
-            raise ValueError(f"expected {num_rows} images of one shape in {name}, got {image.shape} in row {row}")
+            raise ValueError(
+                f"expected {num_rows} images of one shape in {name}, got {image.shape} in row {row}"
+            )
         stacked[row] = image
     if stacked is None or len(rows.names) < num_rows:
-        raise ValueError(f"expected {num_rows or 'at least one'} images in {name}, got {len(rows.names)}")
+        raise ValueError(
+            f"expected {num_rows or 'at least one'} images in {name}, got {len(rows.names)}"
+        )
     return stacked
 
 
@@ -286,7 +337,9 @@ def _files(path: Path) -> list[Path]:
     files = parquet_files(path)
     splits = {match["split"] for file in files if (match := SPLIT_OF_SHARD.fullmatch(file.name))}
     if len(splits) > 1:
-        raise ValueError(f"expected one split in {path}, got {', '.join(sorted(splits))}; choose one as hf:{path}[SPLIT]")
+        raise ValueError(
+            f"expected one split in {path}, got {', '.join(sorted(splits))}; choose one as hf:{path}[SPLIT]"
+        )
     return files
 
 
@@ -300,13 +353,19 @@ def _feature(kind: Any) -> dict[str, Any]:
     while _is_list(number):
         number = number.value_type
     is_array = number is not kind and (pa.types.is_integer(number) or pa.types.is_floating(number))
-    return {"_type": "Image"} if is_picture else {"_type": ARRAY if is_array else "Value", "dtype": str(kind)}
+    return (
+        {"_type": "Image"}
+        if is_picture
+        else {"_type": ARRAY if is_array else "Value", "dtype": str(kind)}
+    )
 
 
 def _is_list(kind: Any) -> bool:
     import pyarrow as pa
 
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
 
 
 @contextmanager

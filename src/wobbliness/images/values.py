@@ -18,15 +18,20 @@ def unit_values(values: np.ndarray) -> Float32[np.ndarray, "..."]:
         scaled /= np.float32(_HIGHEST[native])
         return scaled
     if not np.issubdtype(values.dtype, np.floating):
-        raise ValueError(f"expected images as floats in [0, 1] or 8- or 16-bit unsigned integers, got {values.dtype}")
-    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, and is refused by check_range
+        raise ValueError(
+            f"expected images as floats in [0, 1] or 8- or 16-bit unsigned integers, got {values.dtype}"
+        )
+    # a value beyond float32 becomes infinite, and is refused by check_range
+    with np.errstate(over="ignore"):
         return values.astype(np.float32, copy=False)
 
 
 def check_range(images: Float32[np.ndarray, "..."], name: str) -> None:
     """ValueError where values lie outside [0, 1] or are NaN, as measuring them does."""
     if images.size == 0:
-        raise ValueError(f"expected at least one image, and none empty, got shape {images.shape} in {name}")
+        raise ValueError(
+            f"expected at least one image, and none empty, got shape {images.shape} in {name}"
+        )
     lowest, highest = images.min(), images.max()
     if not (lowest >= 0 and highest <= 1):
         raise ValueError(

@@ -1,7 +1,8 @@
 """Random bits to standard-normal values: Box and Muller (1958) in float32, compiled.
 
-Every loop runs over one draw and has no branch, so that the compiler turns it into vector instructions. Logarithm, sine and
-cosine are the polynomials of the Cephes library (Moshier 1989, `logf`, `sinf`, `cosf`), good to about one unit in the last place.
+Every loop runs over one draw and has no branch, so that the compiler turns it into vector
+instructions. Logarithm, sine and cosine are the polynomials of the Cephes library (Moshier 1989,
+`logf`, `sinf`, `cosf`), good to about one unit in the last place.
 """
 
 import numpy as np
@@ -15,11 +16,31 @@ ANGLE_UNIT = np.float32(np.pi / 2**15)
 ROUND, QUARTER_BITS = np.int32(2**13), np.int32(14)  # a quarter turn is 2^14 steps
 MANTISSA_BITS, SQRT_HALF_BITS = np.int32(23), np.int32(0x3F3504F3)
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
-LOG_1, LOG_2, LOG_3 = np.float32(7.0376836292e-2), np.float32(-1.1514610310e-1), np.float32(1.1676998740e-1)
-LOG_4, LOG_5, LOG_6 = np.float32(-1.2420140846e-1), np.float32(1.4249322787e-1), np.float32(-1.6668057665e-1)
-LOG_7, LOG_8, LOG_9 = np.float32(2.0000714765e-1), np.float32(-2.4999993993e-1), np.float32(3.3333331174e-1)
-SIN_1, SIN_2, SIN_3 = np.float32(-1.9515295891e-4), np.float32(8.3321608736e-3), np.float32(-1.6666654611e-1)
-COS_1, COS_2, COS_3 = np.float32(2.443315711809948e-5), np.float32(-1.388731625493765e-3), np.float32(4.166664568298827e-2)
+LOG_1, LOG_2, LOG_3 = (
+    np.float32(7.0376836292e-2),
+    np.float32(-1.1514610310e-1),
+    np.float32(1.1676998740e-1),
+)
+LOG_4, LOG_5, LOG_6 = (
+    np.float32(-1.2420140846e-1),
+    np.float32(1.4249322787e-1),
+    np.float32(-1.6668057665e-1),
+)
+LOG_7, LOG_8, LOG_9 = (
+    np.float32(2.0000714765e-1),
+    np.float32(-2.4999993993e-1),
+    np.float32(3.3333331174e-1),
+)
+SIN_1, SIN_2, SIN_3 = (
+    np.float32(-1.9515295891e-4),
+    np.float32(8.3321608736e-3),
+    np.float32(-1.6666654611e-1),
+)
+COS_1, COS_2, COS_3 = (
+    np.float32(2.443315711809948e-5),
+    np.float32(-1.388731625493765e-3),
+    np.float32(4.166664568298827e-2),
+)
 
 
 def _transform(radius_bits, angle_bits, first_angle, draws):  # type: ignore[no-untyped-def]  # the compiler infers its own types
@@ -30,7 +51,9 @@ def _transform(radius_bits, angle_bits, first_angle, draws):  # type: ignore[no-
     for row in range(draws.shape[0]):
         for j in range(num_pairs):
             mantissa[j] = (float32(radius_bits[row, j]) + HALF) * RADIUS_UNIT
-        for j in range(num_pairs):  # u = mantissa * 2^exponent with the mantissa in [sqrt(1/2), sqrt(2))
+        for j in range(
+            num_pairs
+        ):  # u = mantissa * 2^exponent with the mantissa in [sqrt(1/2), sqrt(2))
             exponent = (bits[j] - SQRT_HALF_BITS) >> MANTISSA_BITS
             bits[j] -= exponent << MANTISSA_BITS
             radius[j] = float32(exponent)
@@ -38,7 +61,12 @@ def _transform(radius_bits, angle_bits, first_angle, draws):  # type: ignore[no-
             x = mantissa[j] - ONE
             square = x * x
             y = (
-                ((((((LOG_1 * x + LOG_2) * x + LOG_3) * x + LOG_4) * x + LOG_5) * x + LOG_6) * x + LOG_7) * x + LOG_8
+                (
+                    (((((LOG_1 * x + LOG_2) * x + LOG_3) * x + LOG_4) * x + LOG_5) * x + LOG_6) * x
+                    + LOG_7
+                )
+                * x
+                + LOG_8
             ) * x + LOG_9
             y = y * x * square + radius[j] * LN2_LOW - HALF * square
             radius[j] = np.sqrt(MINUS_TWO * (x + y + radius[j] * LN2_HIGH))
@@ -48,7 +76,9 @@ def _transform(radius_bits, angle_bits, first_angle, draws):  # type: ignore[no-
             angle = float32(steps - (quarter << QUARTER_BITS)) * ANGLE_UNIT
             square = angle * angle
             sine = ((SIN_1 * square + SIN_2) * square + SIN_3) * square * angle + angle
-            cosine = ((COS_1 * square + COS_2) * square + COS_3) * square * square - HALF * square + ONE
+            cosine = (
+                ((COS_1 * square + COS_2) * square + COS_3) * square * square - HALF * square + ONE
+            )
             is_odd = (quarter & int32(1)) != 0
             x, y = (-sine if is_odd else cosine), (cosine if is_odd else sine)
             length = -radius[j] if (quarter & int32(2)) != 0 else radius[j]
@@ -61,7 +91,7 @@ def _transform(radius_bits, angle_bits, first_angle, draws):  # type: ignore[no-
 fill_normal = compiled(_transform, freedoms=SAME_VALUES)
 """fill_normal(radius_bits, angle_bits, first_angle, draws) fills draws `(B, size)` float32.
 
-`radius_bits` `(B, ...)` uint32 and `angle_bits` `(B, ...)` int16, both contiguous, hold the bits of each draw, from column 0
-and from column `first_angle` on. Value j of the first half of a draw is sqrt(-2 ln u) cos t, of the second half the same with
-the sine.
+`radius_bits` `(B, ...)` uint32 and `angle_bits` `(B, ...)` int16, both contiguous, hold the bits of
+each draw, from column 0 and from column `first_angle` on. Value j of the first half of a draw is
+sqrt(-2 ln u) cos t, of the second half the same with the sine.
 """

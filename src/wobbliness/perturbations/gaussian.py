@@ -1,8 +1,9 @@
 """Standard-normal draws keyed by (seed, image key, draw).
 
-Random bits are the keystream of AES-128 in counter mode (NIST SP 800-38A), keyed by seed and image and counted by draw: any draw
-can be had without the ones before it, in blocks of any size. They become normal by the transform of Box and Muller (1958), in
-float32. With the processor's AES and vector instructions this takes a third of the time of `Generator.standard_normal`.
+Random bits are the keystream of AES-128 in counter mode (NIST SP 800-38A), keyed by seed and image
+and counted by draw: any draw can be had without the ones before it, in blocks of any size. They
+become normal by the transform of Box and Muller (1958), in float32. With the processor's AES and
+vector instructions this takes a third of the time of `Generator.standard_normal`.
 """
 
 import hashlib
@@ -21,8 +22,8 @@ RADIUS_BITS, ANGLE_BITS = 32, 16
 def image_keys(images: ArrayLike) -> UInt64[np.ndarray, " N"]:
     """The default noise keys: a hash of each image's own values, so that W is a pure function of the image.
 
-    Pass the keys of one array as `keys=` of a measurement of another to give both the same draws, for instance clean images and
-    their triggered twins.
+    Pass the keys of one array as `keys=` of a measurement of another to give both the same draws,
+    for instance clean images and their triggered twins.
 
     Args:
         images: `(N, ...)` floats; hashed as float32 together with their shape.
@@ -40,7 +41,9 @@ class Scratch:
     def __init__(self) -> None:
         self._arrays: dict[str, np.ndarray] = {}
 
-    def array(self, name: str, shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> np.ndarray:
+    def array(
+        self, name: str, shape: tuple[int, ...], dtype: type[np.generic] = np.float32
+    ) -> np.ndarray:
         """A part of the memory under a name; holds what was left there, zeros at first."""
         size = int(np.prod(shape))
         if name not in self._arrays or self._arrays[name].size < size:
@@ -51,13 +54,20 @@ class Scratch:
 class NormalStream:
     """The standard-normal draws of one image, one after the other.
 
-    Two values come from a radius of 32 random bits and an angle of 16: sqrt(-2 ln u) times the angle's cosine and sine. Each
-    value is normal to within float32, up to 6.8 standard deviations; equally spaced angles integrate every trigonometric
-    polynomial of degree below 65,536 exactly, so their grid leaves no trace in the distribution.
+    Two values come from a radius of 32 random bits and an angle of 16: sqrt(-2 ln u) times the
+    angle's cosine and sine. Each value is normal to within float32, up to 6.8 standard deviations;
+    equally spaced angles integrate every trigonometric polynomial of degree below 65,536 exactly,
+    so their grid leaves no trace in the distribution.
     """
 
     def __init__(
-        self, seed: int, key: int, shape: tuple[int, ...], *, first_draw: int = 0, scratch: Scratch | None = None
+        self,
+        seed: int,
+        key: int,
+        shape: tuple[int, ...],
+        *,
+        first_draw: int = 0,
+        scratch: Scratch | None = None,
     ) -> None:
         """Goes to a draw.
 
@@ -74,7 +84,9 @@ class NormalStream:
         blocks_per_draw = -(-self._num_pairs * (RADIUS_BITS + ANGLE_BITS) // (8 * CIPHER_BLOCK))
         self._bytes_per_draw = blocks_per_draw * CIPHER_BLOCK
         counter = (first_draw * blocks_per_draw).to_bytes(CIPHER_BLOCK, "big")
-        self._cipher = Cipher(algorithms.AES128(_cipher_key(seed, key)), modes.CTR(counter)).encryptor()
+        self._cipher = Cipher(
+            algorithms.AES128(_cipher_key(seed, key)), modes.CTR(counter)
+        ).encryptor()
         self._scratch = scratch or Scratch()
 
     def take(self, num_draws: int) -> Float32[np.ndarray, "B ..."]:
@@ -97,7 +109,8 @@ def _cipher_key(seed: int, key: int) -> bytes:
 
 
 def _key(image: np.ndarray) -> int:
-    values = np.ascontiguousarray(image, dtype=np.float32) + np.float32(0)  # -0.0 and 0.0 are one image
+    # -0.0 and 0.0 are one image
+    values = np.ascontiguousarray(image, dtype=np.float32) + np.float32(0)
     digest = hashlib.blake2b(repr(values.shape).encode(), digest_size=8)
     digest.update(values.astype("<f4", copy=False).tobytes())
     return int.from_bytes(digest.digest(), "little")

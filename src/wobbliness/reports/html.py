@@ -9,7 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from wobbliness.runtime.terminal import visible
 
 MOST_BELOW_ONE = 0.9999
-_MARKDOWN = re.compile(r"[<&|`\\]|\](?=[(\[:])")  # HTML, cells and code, and the brackets of links; intervals stay as they are
+# HTML, cells and code, and the brackets of links; intervals stay as they are
+_MARKDOWN = re.compile(r"[<&|`\\]|\](?=[(\[:])")
 
 
 def page_environment() -> Environment:

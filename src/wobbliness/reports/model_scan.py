@@ -15,7 +15,8 @@ from wobbliness.reports.tables import write_csv
 from wobbliness.runtime.files import CannotWrite, write_beside, write_json
 
 PAGE, JSON_FILE, TABLE, PICTURES = "report.html", "scan.json", "scan.csv", "pictures"
-MOST_CARDS = 40  # candidates whose pictures are on the page; those with the smallest masks, where there are more
+# candidates whose pictures are on the page; those with the smallest masks, where there are more
+MOST_CARDS = 40
 KIND, SCHEMA_VERSION = "wobbliness scan", 1
 
 
@@ -41,8 +42,9 @@ class Card:
 def write_scan(scan: Scan, folder: str | Path, *, warnings: Sequence[str] = ()) -> Path:
     """Writes `report.html`, `scan.json`, `scan.csv` and pictures into a folder; the same scan gives the same bytes.
 
-    The picture of a pattern holds its mask as alpha and can be a suspected trigger of another scan (`trigger_from_png`).
-    All is written to a folder beside it first, so that what is not finished is in nobody's way.
+    The picture of a pattern holds its mask as alpha and can be a suspected trigger of another scan
+    (`trigger_from_png`). All is written to a folder beside it first, so that what is not finished
+    is in nobody's way.
 
     Args:
         scan: what was found.
@@ -86,16 +88,24 @@ def _move(beside: Path, folder: Path) -> None:
         return
     pictures = folder / PICTURES
     pictures.mkdir(exist_ok=True)
-    for left in (*pictures.glob("candidate-*.png"), *pictures.glob("trigger-*.png"), *pictures.glob("w.*")):
+    for left in (
+        *pictures.glob("candidate-*.png"),
+        *pictures.glob("trigger-*.png"),
+        *pictures.glob("w.*"),
+    ):
         left.unlink()
-    for file in sorted(beside.rglob("*.*"), key=lambda path: path.name == JSON_FILE):  # a folder with it is known as a scan's
+    for file in sorted(
+        beside.rglob("*.*"), key=lambda path: path.name == JSON_FILE
+    ):  # a folder with it is known as a scan's
         os.replace(file, folder / file.relative_to(beside))
 
 
 def checked_scan_folder(folder: str | Path) -> Path:
     """The folder, or ValueError where it is a file or holds something else than a scan."""
     path = Path(folder)
-    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / JSON_FILE).is_file())):
+    if path.exists() and (
+        not path.is_dir() or (any(path.iterdir()) and not (path / JSON_FILE).is_file())
+    ):
         raise ValueError(f"expected a new or empty folder, or one of a scan, got {path}")
     if (path / PICTURES).is_symlink():  # what is removed from there would be removed elsewhere
         raise ValueError(f"expected a folder of pictures in {path}, got a link: {path / PICTURES}")
@@ -112,8 +122,12 @@ def scan_json(scan: Scan) -> dict[str, Any]:
         "to_look_at": list(scan.to_look_at()),
         "limits": list(scan.limits()),
         "why_no_candidates": scan.why_no_candidates,
-        "failed_classes": [finding.target_class for finding in scan.candidates if finding.candidate is None],
-        "flagged_classes": [finding.target_class for finding in scan.candidates if finding.is_flagged],
+        "failed_classes": [
+            finding.target_class for finding in scan.candidates if finding.candidate is None
+        ],
+        "flagged_classes": [
+            finding.target_class for finding in scan.candidates if finding.is_flagged
+        ],
         "level": scan.level,
         "level_each": None if found is None else found.level,
         "sigma": None if found is None else found.sigma,
@@ -124,14 +138,20 @@ def scan_json(scan: Scan) -> dict[str, Any]:
         "num_clean": scan.num_clean,
         "num_suspect": scan.num_suspect,
         "patterns": [
-            {name: _strict(value) for name, value in row.items()} for row in scan.frame().astype(object).to_dict("records")
+            {name: _strict(value) for name, value in row.items()}
+            for row in scan.frame().astype(object).to_dict("records")
         ],
     }
 
 
 def _strict(value: Any) -> Any:
     """Null for what JSON has no word for."""
-    if value is None or value != value or str(value) == "<NA>" or (isinstance(value, float) and not math.isfinite(value)):
+    if (
+        value is None
+        or value != value
+        or str(value) == "<NA>"
+        or (isinstance(value, float) and not math.isfinite(value))
+    ):
         return None
     return value
 
@@ -142,7 +162,10 @@ def _cards(scan: Scan) -> list[Card]:
         for finding in scan.candidates
         if finding.effect is not None
     ]
-    return candidates + [_card(effect, f"trigger-{index}", None) for index, effect in enumerate(scan.triggers, start=1)]
+    return candidates + [
+        _card(effect, f"trigger-{index}", None)
+        for index, effect in enumerate(scan.triggers, start=1)
+    ]
 
 
 def _card(effect: PatternEffect, file: str, finding: CandidateFinding | None) -> Card:
@@ -167,7 +190,12 @@ def _write_pictures(scan: Scan, cards: Sequence[Card], folder: Path) -> None:
 
 def _page(scan: Scan, cards: Sequence[Card], warnings: Sequence[str]) -> str:
     candidates = [card for card in cards if card.finding is not None]
-    shown = sorted(candidates, key=lambda card: card.finding.candidate.mask_l1 if card.finding and card.finding.candidate else 0)
+    shown = sorted(
+        candidates,
+        key=lambda card: (
+            card.finding.candidate.mask_l1 if card.finding and card.finding.candidate else 0
+        ),
+    )
     return (
         page_environment()
         .get_template("scan.html")

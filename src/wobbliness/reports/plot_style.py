@@ -11,7 +11,11 @@ from matplotlib.figure import Figure
 BLUE, ORANGE, GREEN, PINK, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"
 """Of Okabe and Ito's palette, safe for colour-blind readers: clean points are blue, active triggers orange, inactive green."""
 
-TEST_STYLES = {"levene": (ORANGE, "-"), "levene, all points": (PINK, "--"), "directional": (BLUE, "-.")}
+TEST_STYLES = {
+    "levene": (ORANGE, "-"),
+    "levene, all points": (PINK, "--"),
+    "directional": (BLUE, "-."),
+}
 
 
 RESOLUTION = 110  # dots an inch of a PNG

@@ -29,7 +29,14 @@ def pattern_png(stamp: Trigger, image_shape: tuple[int, int, int]) -> bytes:
     white = stamp.apply(np.ones((1, *image_shape), np.float32))[0]
     alpha = 1 - (white - black)[0]  # (1 - a) * image + a * pattern at image 0 and 1
     pattern = np.divide(black, alpha, out=np.zeros_like(black), where=alpha > 0).clip(0, 1)
-    return _png(np.concatenate([np.repeat(_colours(pattern), 3 // len(_colours(pattern)), axis=0), alpha.clip(0, 1)[None]]))
+    return _png(
+        np.concatenate(
+            [
+                np.repeat(_colours(pattern), 3 // len(_colours(pattern)), axis=0),
+                alpha.clip(0, 1)[None],
+            ]
+        )
+    )
 
 
 def w_png(scan: Scan) -> bytes:
@@ -44,7 +51,11 @@ def w_svg(scan: Scan) -> bytes:
 
 def name_of(effect: PatternEffect, *, is_candidate: bool) -> str:
     """What a pattern is called on figure and page."""
-    return f"candidate of class {effect.target_class}" if is_candidate else f"trigger {visible(effect.trigger.name)}"
+    return (
+        f"candidate of class {effect.target_class}"
+        if is_candidate
+        else f"trigger {visible(effect.trigger.name)}"
+    )
 
 
 def _drawn(scan: Scan, kind: str) -> bytes:
@@ -61,7 +72,11 @@ def _boxes(scan: Scan) -> Figure:
     assert scan.comparison is not None
     sigma = scan.comparison.sigma
     rows = [("clean images", scan.clean_w[sigma], BLUE)]
-    rows += [(f"class {finding.target_class}", finding.effect.w[sigma], ORANGE) for finding in scan.candidates if finding.effect]
+    rows += [
+        (f"class {finding.target_class}", finding.effect.w[sigma], ORANGE)
+        for finding in scan.candidates
+        if finding.effect
+    ]
     rows += [(visible(effect.trigger.name), effect.w[sigma], GREEN) for effect in scan.triggers]
     figure = Figure(figsize=(WIDTH, ROW_HEIGHT * len(rows) + 0.8), layout="constrained")
     axes = figure.subplots()
@@ -82,5 +97,7 @@ def _png(channels: Float32[np.ndarray, "c H W"]) -> bytes:
 
     pixels = np.round(255 * channels).astype(np.uint8)
     content = io.BytesIO()
-    Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, -1))).save(content, "PNG")
+    Image.fromarray(
+        pixels[0] if len(pixels) == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+    ).save(content, "PNG")
     return content.getvalue()

@@ -8,14 +8,16 @@ import pandas as pd
 
 from wobbliness.runtime.terminal import visible, well_formed
 
-# what a spreadsheet takes for a formula, also where it splits cells at semicolons; the wide forms count in East Asian editions
+# what a spreadsheet takes for a formula, also where it splits cells at semicolons; the wide forms
+# count in East Asian editions
 _FORMULA = re.compile("(^|;)(?=[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
 
 
 def cell_text(text: str) -> str:
     r"""Returns the text of a CSV cell that no spreadsheet runs as a formula and no terminal obeys.
 
-    A single quote before `=`, `+`, `-`, `@`, tab or newline makes it text; control characters become escapes.
+    A single quote before `=`, `+`, `-`, `@`, tab or newline makes it text; control characters
+    become escapes.
 
     >>> print(cell_text("=1+1.png"), cell_text("cat.png"))
     '=1+1.png cat.png
@@ -44,6 +46,9 @@ def _with_text(frame: pd.DataFrame, change: Any) -> pd.DataFrame:
     for position in range(frame.shape[1]):
         values = frame.iloc[:, position]
         if not (pd.api.types.is_numeric_dtype(values.dtype) or values.dtype == bool):
-            changed.isetitem(position, values.map(lambda value: change(value) if isinstance(value, str) else value))
+            changed.isetitem(
+                position,
+                values.map(lambda value: change(value) if isinstance(value, str) else value),
+            )
     changed.columns = [change(name) if isinstance(name, str) else name for name in frame.columns]
     return changed

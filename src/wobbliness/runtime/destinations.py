@@ -13,8 +13,8 @@ def check_file(path: str | Path) -> None:
     """Tries whether a file can be written: a new file beside it, or beside what a link leads to, is made and removed.
 
     Raises:
-        ValueError: the folder does not exist or cannot be written to, the disk is full, the name is too long, or the path is
-            a folder, a device or a pipe.
+        ValueError: the folder does not exist or cannot be written to, the disk is full, the name is
+            too long, or the path is a folder, a device or a pipe.
     """
     file = Path(path)
     try:
@@ -22,7 +22,9 @@ def check_file(path: str | Path) -> None:
         _check_name(file)
         _probe(Path(os.path.realpath(file)).parent)
     except OSError as error:
-        raise ValueError(f"expected a file that can be written, got {path}: {error.strerror or error}") from error
+        raise ValueError(
+            f"expected a file that can be written, got {path}: {error.strerror or error}"
+        ) from error
 
 
 def check_folder(path: str | Path) -> None:
@@ -40,7 +42,9 @@ def check_folder(path: str | Path) -> None:
             made.append(place)
         _probe(folder)
     except OSError as error:
-        raise ValueError(f"expected a folder that can be written, got {path}: {error.strerror or error}") from error
+        raise ValueError(
+            f"expected a folder that can be written, got {path}: {error.strerror or error}"
+        ) from error
     finally:
         for place in reversed(made):
             place.rmdir()

@@ -8,7 +8,8 @@ MAX_READ = 2000  # of a line, before it is condensed
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _STATUS = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _SOURCE_LINE = re.compile(r"(?:\S*/)?[\w.-]+\.(?:cc|cpp|cxx|cu|cuh|h|hpp):\d+:?\s+")
-_SIGNATURE = re.compile(  # of a C++ function: void a::b<T>::c(const d&, e (*)(f)) const [with T = g]
+# of a C++ function: void a::b<T>::c(const d&, e (*)(f)) const [with T = g]
+_SIGNATURE = re.compile(
     r"(?:[\w:<>,&*~ ]|\[with[^\]]*\])*?[\w~>]+\s?"
     r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
     r"(?: const)?(?:::<lambda[^>]*>)?(?: \[with [^\]]*\])?\s+"
@@ -23,15 +24,20 @@ _TRACE = re.compile(r'Traceback \(most recent call last\)|File ".*", line \d+|[\
 def reason_of(error: BaseException, max_characters: int = MAX_CHARACTERS) -> str:
     r"""Returns what an error says in one line, without what only the developers of its library can use.
 
-    That is the first line, or the last one where a traceback stands in the message, and what it introduces with a colon.
-    Addresses of objects, lines and signatures of C++ code, colours and the place of installation are left out.
+    That is the first line, or the last one where a traceback stands in the message, and what it
+    introduces with a colon. Addresses of objects, lines and signatures of C++ code, colours and the
+    place of installation are left out.
 
     >>> reason_of(RuntimeError("Error(s) in loading:\n\n  Missing key <object at 0x7f12>\n  Unexpected key"))
     'Error(s) in loading: Missing key <object>'
     >>> reason_of(KeyError("name"))
     "KeyError: 'name'"
     """
-    return cause_of(error) if isinstance(error, KeyError) else _said(error, max_characters) or type(error).__name__
+    return (
+        cause_of(error)
+        if isinstance(error, KeyError)
+        else _said(error, max_characters) or type(error).__name__
+    )
 
 
 def cause_of(error: BaseException) -> str:
@@ -68,7 +74,9 @@ def _essence(text: str) -> str:
         return ""
     if "Traceback (most recent call last)" in text:
         return told[-1]
-    introduced = next((index for index, line in enumerate(told) if not line.endswith(":")), len(told) - 1)
+    introduced = next(
+        (index for index, line in enumerate(told) if not line.endswith(":")), len(told) - 1
+    )
     return " ".join(told[: introduced + 1])
 
 

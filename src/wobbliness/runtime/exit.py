@@ -17,7 +17,8 @@ _answered: list[bool] = []
 def end_quickly() -> None:
     """Has this process end without looking through all its objects for garbage once more: up to 1.4 s where torch is loaded.
 
-    Whatever is to be done at the end is done all the same; only objects that refer to each other are not taken apart.
+    Whatever is to be done at the end is done all the same; only objects that refer to each other
+    are not taken apart.
     """
     atexit.register(_leave_objects_alone)
 
@@ -54,13 +55,14 @@ def note_answered() -> None:
 def give_back_freed_memory() -> None:
     """Has glibc's allocator return to the system what is free; others do so unasked, or cannot be asked.
 
-    Blocks of many sizes leave holes in the heap. Unasked it returns none below the highest block in use, and what cells of
-    different kinds leave behind would add up.
+    Blocks of many sizes leave holes in the heap. Unasked it returns none below the highest block in
+    use, and what cells of different kinds leave behind would add up.
     """
     import contextlib
     import ctypes
 
-    with contextlib.suppress(OSError, TypeError, AttributeError):  # another C library, or one that cannot be looked into
+    # another C library, or one that cannot be looked into
+    with contextlib.suppress(OSError, TypeError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -4,7 +4,8 @@ import re
 from numbers import Real
 from typing import Any
 
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")  # also a folder's name and a command's argument
+# also a folder's name and a command's argument
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 MAX_SEED = 2**62
 MAX_CLASSES = 10_000
 MAX_POINTS = 5_000  # of a batch: ROC curves over single inputs take memory for the square of it
@@ -43,24 +44,33 @@ def check_ranges(made: object, **limits: tuple[int | float, int | float]) -> Non
         value = getattr(made, field)
         values = value if isinstance(value, tuple | list) else () if value is None else (value,)
         if len(values) > MAX_LENGTH:
-            raise ValueError(f"expected {_said(made, field)} of at most {MAX_LENGTH} values, got {len(values)}")
+            raise ValueError(
+                f"expected {_said(made, field)} of at most {MAX_LENGTH} values, got {len(values)}"
+            )
         for number in values:
             if not (isinstance(number, Real) and least <= float(number) <= most):
-                raise ValueError(f"expected {_said(made, field)} from {least:g} to {most:g}, got {shown(number)}")
+                raise ValueError(
+                    f"expected {_said(made, field)} from {least:g} to {most:g}, got {shown(number)}"
+                )
 
 
 def check_choice(made: object, field: str, choices: tuple[str, ...]) -> None:
     """Checks that a field holds one of some words, or None."""
     value = getattr(made, field)
     if value is not None and value not in choices:
-        raise ValueError(f"expected {_said(made, field)} out of {', '.join(choices)}, got {shown(value)}")
+        raise ValueError(
+            f"expected {_said(made, field)} out of {', '.join(choices)}, got {shown(value)}"
+        )
 
 
 def shown(value: Any) -> str:
     """A value as a message quotes it: short, without control characters, however large or deep it is."""
     try:
         text = repr(value)
-    except (RecursionError, ValueError):  # nested beyond Python's depth; an integer of thousands of digits
+    except (
+        RecursionError,
+        ValueError,
+    ):  # nested beyond Python's depth; an integer of thousands of digits
         text = f"a {type(value).__name__} that is too deep or too long to be shown"
     return text if len(text) <= 80 else f"{text[:77]}..."
 

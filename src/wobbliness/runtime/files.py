@@ -1,6 +1,7 @@
 """Files that are complete or absent, also after a power cut, and the checksums by which a damaged one is found.
 
-A study's folder may be a stranger's: nothing in it is followed out of it, and nothing is read that has no end.
+A study's folder may be a stranger's: nothing in it is followed out of it, and nothing is read that
+has no end.
 """
 
 import errno
@@ -20,7 +21,9 @@ DAMAGED = "damaged"
 UNPACKING = ".unpacking"  # what a study is unpacked in; one that was killed leaves it
 PACKING = ".packing"  # likewise, what it is packed in
 CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP)  # some network file systems flush no folders
-MAX_JSON_BYTES = 2**24  # eighty times the largest record of the published studies; in memory it may take twenty times as much
+# eighty times the largest record of the published studies; in memory it may take twenty times as
+# much
+MAX_JSON_BYTES = 2**24
 MAX_JSON_DEPTH = 32
 _MAX_NAME_BYTES = 255  # of most file systems
 _UNFINISHED = re.compile(r"\.[1-9][0-9]{0,9}-(?P<name>.+)")
@@ -37,7 +40,8 @@ class CannotWrite(StudyStopped):
 def write_beside(path: Path, write: Callable[[Path], object]) -> None:
     """Writes to a new file in the same folder and renames it, so that `path` is complete or absent.
 
-    File and folder are flushed to the disk: after a power cut, too, a name stands for the whole content.
+    File and folder are flushed to the disk: after a power cut, too, a name stands for the whole
+    content.
 
     Raises:
         CannotWrite: the disk is full, or the folder cannot be written to.
@@ -91,7 +95,9 @@ def write_bytes(path: Path, content: bytes) -> str:
 def in_order(weights: bytes) -> bytes:
     """A safetensors file with its header in order of name, so that equal weights are equal bytes: its writer shuffles it."""
     length = int.from_bytes(weights[:8], "little")
-    header = json.dumps(json.loads(weights[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header = json.dumps(
+        json.loads(weights[8 : 8 + length]), sort_keys=True, separators=(",", ":")
+    ).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + weights[8 + length :]
 
@@ -114,7 +120,12 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
         OSError: it cannot be read.
         ValueError: it is something else, or larger.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    flags = (
+        os.O_RDONLY
+        | getattr(os, "O_NOFOLLOW", 0)
+        | getattr(os, "O_NONBLOCK", 0)
+        | getattr(os, "O_BINARY", 0)
+    )
     with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
@@ -151,11 +162,15 @@ def parse_json(content: bytes | str, source: str) -> dict[str, Any]:
         ValueError: it is no JSON object, or a very large or deep one.
     """
     if len(content) > MAX_JSON_BYTES:
-        raise ValueError(f"expected at most {MAX_JSON_BYTES} bytes of JSON in {source}, got {len(content)}")
+        raise ValueError(
+            f"expected at most {MAX_JSON_BYTES} bytes of JSON in {source}, got {len(content)}"
+        )
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"expected readable JSON in {source}, got {type(error).__name__}") from error
+        raise ValueError(
+            f"expected readable JSON in {source}, got {type(error).__name__}"
+        ) from error
     if not isinstance(found, dict):
         raise ValueError(f"expected a JSON object in {source}, got {type(found).__name__}")
     if not _is_shallow(found):
@@ -189,7 +204,9 @@ def check_study_folder(folder: Path) -> None:
         folder.lstat()
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
-            raise ValueError(f"expected a study's folder, got {folder}: {error.strerror or error}") from error
+            raise ValueError(
+                f"expected a study's folder, got {folder}: {error.strerror or error}"
+            ) from error
     folders = [folder]
     while folders:
         for entry in _entries(folders.pop()):
@@ -197,7 +214,9 @@ def check_study_folder(folder: Path) -> None:
                 folders.append(Path(entry.path))
             elif not entry.is_file(follow_symlinks=False):
                 what = "a link" if entry.is_symlink() else "a pipe or a device"
-                raise ValueError(f"expected plain files and folders in the study's folder, got {entry.path}, {what}")
+                raise ValueError(
+                    f"expected plain files and folders in the study's folder, got {entry.path}, {what}"
+                )
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -242,7 +261,9 @@ def set_aside(out: Path, path: Path) -> None:
     try:
         folder.mkdir(exist_ok=True)
         taken = {other.name for other in folder.iterdir()}
-        names = (f"{path.name}.{number}" if number else path.name for number in range(len(taken) + 1))
+        names = (
+            f"{path.name}.{number}" if number else path.name for number in range(len(taken) + 1)
+        )
         os.replace(path, folder / next(name for name in names if name not in taken))
     except OSError as error:
         raise CannotWrite(f"cannot move {path} to {folder}: {error.strerror or error}") from error
@@ -340,5 +361,7 @@ def _flush(path: Path) -> None:
 def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
-    except OSError:  # the folder cannot be written to, and that is reported by whoever tries to write
+    except (
+        OSError
+    ):  # the folder cannot be written to, and that is reported by whoever tries to write
         return

@@ -23,10 +23,13 @@ def open_regular(path: Path) -> BinaryIO:
     wait for its writer, and nothing is read from a device.
 
     Raises:
-        ValueError: it does not exist, cannot be opened, is no regular file, or is a pointer of git-lfs.
+        ValueError: it does not exist, cannot be opened, is no regular file, or is a pointer of
+            git-lfs.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"expected a readable file, got {path}: {reason}") from error
@@ -69,4 +72,6 @@ def read_bounded(path: Path, limit: int) -> bytes:
 def check_no_pointer(head: bytes, path: Path) -> None:
     """ValueError where a file begins as a pointer of git-lfs does: the file itself was never fetched."""
     if head.startswith(POINTER_START):
-        raise ValueError(f"expected the file itself, got {path}, a pointer of git-lfs to it; fetch it with `git lfs pull`")
+        raise ValueError(
+            f"expected the file itself, got {path}, a pointer of git-lfs to it; fetch it with `git lfs pull`"
+        )

@@ -1,7 +1,8 @@
 """Ctrl-C: answered by one line within two seconds, whatever runs; a second one at the next instruction.
 
-A model's code may take minutes for a step in which Python runs no handler, or never return. So a thread of its own hears of
-the signal, and ends the process where the command has not ended by itself.
+A model's code may take minutes for a step in which Python runs no handler, or never return. So a
+thread of its own hears of the signal, and ends the process where the command has not ended by
+itself.
 """
 
 import os
@@ -41,7 +42,9 @@ def clean_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        if not _State.is_heard:  # else the end is near, and what is left of the command has to keep to it
+        if (
+            not _State.is_heard
+        ):  # else the end is near, and what is left of the command has to keep to it
             stop_watching()
             signal.signal(signal.SIGINT, before)
 
@@ -59,7 +62,8 @@ def is_interrupted() -> bool:
 def _first(_number: int, _frame: FrameType | None) -> None:
     _State.is_heard = True
     signal.signal(signal.SIGINT, end_interrupted)
-    sys.unraisablehook = _say_nothing  # where a callback is interrupted, as while a module is loaded, nobody can catch it
+    # where a callback is interrupted, as while a module is loaded, nobody can catch it
+    sys.unraisablehook = _say_nothing
     raise KeyboardInterrupt
 
 

@@ -1,9 +1,10 @@
 """State that belongs to the whole process, changed for a while under one lock and for one thread where that can be.
 
-Torch's number of threads, a module's training flags, its hooks and the flags of its weights are seen by every thread. Two
-threads that set them and set them back at the same time leave the wrong ones behind, or compute with the other's. So nothing
-of the kind is changed but inside `borrowed_state`. Standard output and standard error are never redirected and logging is
-never switched off: `quiet_thread` drops what the one thread says, and nothing that others do.
+Torch's number of threads, a module's training flags, its hooks and the flags of its weights are
+seen by every thread. Two threads that set them and set them back at the same time leave the wrong
+ones behind, or compute with the other's. So nothing of the kind is changed but inside
+`borrowed_state`. Standard output and standard error are never redirected and logging is never
+switched off: `quiet_thread` drops what the one thread says, and nothing that others do.
 """
 
 import logging

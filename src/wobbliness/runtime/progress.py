@@ -33,7 +33,9 @@ def ignore_progress(*_: object) -> None:
 
 
 @contextmanager
-def progress_bar(description: str, total: int, *, report: Progress | None = None) -> Iterator[Advance]:
+def progress_bar(
+    description: str, total: int, *, report: Progress | None = None
+) -> Iterator[Advance]:
     """Gives a function that takes steps done; draws a bar on the terminal once two seconds have passed, or calls `report`."""
     bar: RichProgress | None = None
     started, done = time.monotonic(), 0
@@ -59,7 +61,13 @@ def progress_bar(description: str, total: int, *, report: Progress | None = None
 
 def open_progress() -> "RichProgress":
     """A rich progress display on standard error with time left, not yet started."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description}", markup=False),

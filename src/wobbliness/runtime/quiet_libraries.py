@@ -17,7 +17,8 @@ NO_PROGRESS_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRES
 def quiet_libraries() -> Iterator[None]:
     """Hides logs, progress bars and warnings of libraries, not those of the user's own code or of this package.
 
-    For processes of our own, since it changes what all of a process does. Warnings that Python was told to show are shown.
+    For processes of our own, since it changes what all of a process does. Warnings that Python was
+    told to show are shown.
     """
     emit, show = logging.Logger.callHandlers, warnings.showwarning
 
@@ -25,7 +26,9 @@ def quiet_libraries() -> Iterator[None]:
         if not _is_of_a_library(record.pathname):
             emit(self, record)
 
-    def show_if_ours(message: Any, category: Any, filename: str, *place: Any, **options: Any) -> None:
+    def show_if_ours(
+        message: Any, category: Any, filename: str, *place: Any, **options: Any
+    ) -> None:
         if not _is_of_a_library(filename):
             show(message, category, filename, *place, **options)
 
@@ -72,6 +75,8 @@ class _RecordsOfThread(logging.Filter):
 def _is_of_a_library(filename: str) -> bool:
     """Whether a file is installed, as the standard library is, and not of this package; `sys` and `<frozen ...>` are no files."""
     paths = sysconfig.get_paths()
-    installed = tuple(f"{paths[kind]}{os.sep}" for kind in ("purelib", "platlib", "stdlib", "platstdlib"))
+    installed = tuple(
+        f"{paths[kind]}{os.sep}" for kind in ("purelib", "platlib", "stdlib", "platstdlib")
+    )
     is_own = filename.startswith(os.path.dirname(os.path.dirname(__file__)) + os.sep)
     return not is_own and (filename.startswith(("<frozen", *installed)) or filename == "sys")

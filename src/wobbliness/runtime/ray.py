@@ -18,8 +18,9 @@ def ray_cluster(address: str | None = None, *, cores: int | None = None) -> Iter
     """Gives the module `ray`, connected; disconnects afterwards. A connection that is there already is used and left.
 
     Args:
-        address: `HOST:PORT` of a cluster's head, `ray://HOST:PORT` of its client server, or `auto` for the cluster that this
-            machine belongs to. None starts a Ray of this machine alone, which ends afterwards; see `keep_to_this_machine`.
+        address: `HOST:PORT` of a cluster's head, `ray://HOST:PORT` of its client server, or `auto`
+            for the cluster that this machine belongs to. None starts a Ray of this machine alone,
+            which ends afterwards; see `keep_to_this_machine`.
         cores: of a Ray of this machine; by default those that this process may use.
 
     Raises:
@@ -29,12 +30,24 @@ def ray_cluster(address: str | None = None, *, cores: int | None = None) -> Iter
     if ray.is_initialized():
         yield ray
         return
-    own = {"num_cpus": cores or num_cores(), "_node_ip_address": LOOPBACK, "include_dashboard": False} if address is None else {}
+    own = (
+        {"num_cpus": cores or num_cores(), "_node_ip_address": LOOPBACK, "include_dashboard": False}
+        if address is None
+        else {}
+    )
     _require_listener(address)
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level="error", job_config=_job_config(ray), **own)
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level="error",
+            job_config=_job_config(ray),
+            **own,
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(f"expected a Ray cluster at {address or LOOPBACK}, got {reason_of(error)}") from error
+        raise ValueError(
+            f"expected a Ray cluster at {address or LOOPBACK}, got {reason_of(error)}"
+        ) from error
     try:
         yield ray
     finally:
@@ -44,8 +57,8 @@ def ray_cluster(address: str | None = None, *, cores: int | None = None) -> Iter
 def keep_to_this_machine() -> None:
     """Has a Ray that this process starts listen on 127.0.0.1 only; the process cannot reach a cluster of other machines then.
 
-    Ray takes the machine's outer address where it is told to use 127.0.0.1, except under this variable, and reads it once, when
-    it is imported.
+    Ray takes the machine's outer address where it is told to use 127.0.0.1, except under this
+    variable, and reads it once, when it is imported.
     """
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
@@ -63,11 +76,14 @@ def on_this_node(ray: Any) -> Any:
 
 
 def _import_ray() -> Any:
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a cell without a GPU leaves the variables as they are
+    # a cell without a GPU leaves the variables as they are
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError:
-        raise ValueError('expected Ray for this, which is not installed: pip install "wobbliness[ray]"') from None
+        raise ValueError(
+            'expected Ray for this, which is not installed: pip install "wobbliness[ray]"'
+        ) from None
     return ray
 
 
@@ -89,7 +105,9 @@ def _require_listener(address: str | None) -> None:
     if address in (None, "auto"):
         return
     if not host or not port.isdigit():
-        raise ValueError(f"expected auto, HOST:PORT or ray://HOST:PORT of a Ray cluster, got {address}")
+        raise ValueError(
+            f"expected auto, HOST:PORT or ray://HOST:PORT of a Ray cluster, got {address}"
+        )
     try:
         socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
     except (OSError, OverflowError) as error:

@@ -1,16 +1,21 @@
 """What the libraries would report to their makers: switched off, unless the user has set it himself.
 
-A library reads its variable when it is imported or first used, so this comes before any other import of the package. Who imports
-ONNX Runtime before it has to set the variable himself: its Python call `disable_telemetry_events` comes too late.
+A library reads its variable when it is imported or first used, so this comes before any other
+import of the package. Who imports ONNX Runtime before it has to set the variable himself: its
+Python call `disable_telemetry_events` comes too late.
 """
 
 import os
 
 SWITCHED_OFF = {
-    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime: events to Microsoft; a device id and a data base in the user's cache
-    "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, transformers and datasets: what is used, with each request
-    "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # datasets: a request for each data set that is loaded, also from a folder
-    "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers: asks a service to convert a model's weights
+    # ONNX Runtime: events to Microsoft; a device id and a data base in the user's cache
+    "ORT_DISABLE_TELEMETRY": "1",
+    # huggingface_hub, transformers and datasets: what is used, with each request
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # datasets: a request for each data set that is loaded, also from a folder
+    "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+    # transformers: asks a service to convert a model's weights
+    "DISABLE_SAFETENSORS_CONVERSION": "1",
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray: a report each hour
 }
 """Environment variables and the values that keep a library from reporting."""

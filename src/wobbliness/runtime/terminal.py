@@ -1,7 +1,8 @@
 """Everything that is printed: text of strangers cannot steer the terminal that shows it.
 
-No other module prints or makes a console (a test looks for it). Names in model files, file names, texts of errors: whatever
-reaches this module is shown with its control characters, direction marks and broken characters as visible escapes.
+No other module prints or makes a console (a test looks for it). Names in model files, file names,
+texts of errors: whatever reaches this module is shown with its control characters, direction marks
+and broken characters as visible escapes.
 """
 
 import json
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
-KEPT_CATEGORIES = ("Zs", "Co", "Cn")  # not printable for Python, harmless on a terminal: spaces, unknown characters
+# not printable for Python, harmless on a terminal: spaces, unknown characters
+KEPT_CATEGORIES = ("Zs", "Co", "Cn")
 
 _reserved: list[TextIO] = []  # standard output as it was where `reserved_output` began
 
@@ -24,8 +26,8 @@ _reserved: list[TextIO] = []  # standard output as it was where `reserved_output
 def visible(text: str) -> str:
     r"""Returns text in one line in which nothing steers a terminal: such characters become escapes.
 
-    Escaped are control characters with the newline, direction marks, characters without width, line separators, and lone
-    surrogates, which stand for the bytes of a file name that is not UTF-8.
+    Escaped are control characters with the newline, direction marks, characters without width, line
+    separators, and lone surrogates, which stand for the bytes of a file name that is not UTF-8.
 
     >>> print(visible("\x1b[2J and \udce9.png"))
     \x1b[2J and \xe9.png
@@ -41,14 +43,17 @@ def well_formed(text: str) -> str:
     """
     if text.isascii():
         return text
-    return "".join(_escape(character) if _is_surrogate(character) else character for character in text)
+    return "".join(
+        _escape(character) if _is_surrogate(character) else character for character in text
+    )
 
 
 def say(line: str = "", *, error: bool = False) -> None:
     """Prints one line to standard output, or to standard error.
 
     Raises:
-        OSError: nobody reads it any more, or the disk is full; what else is printed to that stream is dropped.
+        OSError: nobody reads it any more, or the disk is full; what else is printed to that stream
+            is dropped.
     """
     _write(sys.stderr if error else _output(), visible(line) + "\n")
 
@@ -164,5 +169,11 @@ def _well_formed_json(content: Any) -> Any:
     if isinstance(content, str):
         return well_formed(content)
     if isinstance(content, dict):
-        return {_well_formed_json(name): _well_formed_json(value) for name, value in content.items()}
-    return [_well_formed_json(value) for value in content] if isinstance(content, list | tuple) else content
+        return {
+            _well_formed_json(name): _well_formed_json(value) for name, value in content.items()
+        }
+    return (
+        [_well_formed_json(value) for value in content]
+        if isinstance(content, list | tuple)
+        else content
+    )

@@ -15,7 +15,9 @@ def num_cores() -> int:
 
     Schedulers tell a process its share by that variable; Ray does.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     granted = os.environ.get("OMP_NUM_THREADS", "")
     return min(cores, int(granted)) if granted.isdigit() and int(granted) > 0 else cores
 
@@ -71,7 +73,9 @@ class Items:
         self.is_stopped = True
 
 
-def for_each(function: Callable[[int], None], num_items: int, *, workers: int, advance: Advance) -> None:
+def for_each(
+    function: Callable[[int], None], num_items: int, *, workers: int, advance: Advance
+) -> None:
     """Calls a function with 0 ... num_items - 1, in that order, from several threads.
 
     Args:
@@ -92,10 +96,13 @@ def for_each(function: Callable[[int], None], num_items: int, *, workers: int, a
     share_items(work, num_items, workers=workers, advance=advance)
 
 
-def share_items(work: Callable[[Items], None], num_items: int, *, workers: int, advance: Advance) -> None:
+def share_items(
+    work: Callable[[Items], None], num_items: int, *, workers: int, advance: Advance
+) -> None:
     """Runs `work` in several threads, which take their items from one queue.
 
-    The threads take items themselves, so that the calling thread sleeps and does not compete for Python's lock.
+    The threads take items themselves, so that the calling thread sleeps and does not compete for
+    Python's lock.
 
     Args:
         work: takes items until there are none and says which are done; called once in each thread.

@@ -39,8 +39,9 @@ def measure(
 ) -> Votes:
     """Wobbliness of a classifier around each image (Eq. 1 to 3).
 
-    Each image is copied `draws` times, noise from N(0, sigma^2 I) is added and not clipped, and the classifier names a class for
-    each copy. The votes of an image depend on (classifier, image, sigma, draws, seed) alone.
+    Each image is copied `draws` times, noise from N(0, sigma^2 I) is added and not clipped, and the
+    classifier names a class for each copy. The votes of an image depend on (classifier, image,
+    sigma, draws, seed) alone.
 
     >>> def left_or_right(images):
     ...     return (images[:, 0] > 0.5).astype(int)
@@ -49,32 +50,40 @@ def measure(
     [0.69, 0.0]
 
     Args:
-        classifier: a `torch.nn.Module` that gives logits `(B, K)`, an opened classifier, or a callable from a batch to labels
-            `(B,)` or scores `(B, K)`. A callable gets tensors if the images are a tensor, else arrays.
+        classifier: a `torch.nn.Module` that gives logits `(B, K)`, an opened classifier, or a
+            callable from a batch to labels `(B,)` or scores `(B, K)`. A callable gets tensors if
+            the images are a tensor, else arrays.
         images: `(N, ...)` float array or tensor in [0, 1]; pictures channels first, `(N, C, H, W)`.
         sigma: standard deviation of the noise, pixel units of [0, 1].
         draws: noisy copies of each image.
         seed: non-negative integer; another seed, other noise.
-        keys: `(N,)` non-negative integers that key the noise instead of the images' own values (see `image_keys`).
-        first_draw: number of the first draw; with it, votes of further draws can be added to earlier ones.
-        block_size: copies classified at once. Never changes the noise; by default from the largest step
-            (`wobbliness.classifiers.execution.default_block_size`).
-        workers: threads, each with whole images; by default one per core and one for their pauses, where the classifier allows
-            it. Never changes the votes.
+        keys: `(N,)` non-negative integers that key the noise instead of the images' own values (see
+            `image_keys`).
+        first_draw: number of the first draw; with it, votes of further draws can be added to
+            earlier ones.
+        block_size: copies classified at once. Never changes the noise; by default from the largest
+            step (`wobbliness.classifiers.execution.default_block_size`).
+        workers: threads, each with whole images; by default one per core and one for their pauses,
+            where the classifier allows it. Never changes the votes.
         num_classes: K, where the classifier gives labels only and the highest class may go unnamed.
-        device: where a torch module runs, `cpu`, `cuda` or `mps`; by default where its parameters are. On an accelerator the
-            noise is drawn there and differs from the CPU's (`mps` is untested).
-        check_repeatable: whether to measure everything a second time, in another order and in blocks of another size, to find a
-            classifier that does not always answer alike: dropout left on, a service that was exchanged, an answer that depends
-            on the rest of a block. Takes twice as long. One label in ten thousand may differ, by rounding, if it does so again.
+        device: where a torch module runs, `cpu`, `cuda` or `mps`; by default where its parameters
+            are. On an accelerator the noise is drawn there and differs from the CPU's (`mps` is
+            untested).
+        check_repeatable: whether to measure everything a second time, in another order and in
+            blocks of another size, to find a classifier that does not always answer alike: dropout
+            left on, a service that was exchanged, an answer that depends on the rest of a block.
+            Takes twice as long. One label in ten thousand may differ, by rounding, if it does so
+            again.
         progress: called with (images done, images in all), in place of a bar on the terminal.
 
     Returns:
-        Votes with counts `(N, K)`; `votes.execution` says how the forward passes were run: compiled or not, why not, block size.
+        Votes with counts `(N, K)`; `votes.execution` says how the forward passes were run: compiled
+        or not, why not, block size.
 
     Raises:
-        ValueError: bad images, sigma, draws or keys, a classifier that does not answer as said above, NaN scores, or other
-            votes the second time. What the classifier itself raises comes through as it is.
+        ValueError: bad images, sigma, draws or keys, a classifier that does not answer as said
+            above, NaN scores, or other votes the second time. What the classifier itself raises
+            comes through as it is.
     """
     return sweep(
         classifier,
@@ -111,7 +120,8 @@ def sweep(
 ) -> Sweep:
     """`measure` at several sigmas with the same standard-normal draws.
 
-    All arguments but `sigmas` are those of `measure`; `sigmas` are distinct standard deviations in pixel units of [0, 1].
+    All arguments but `sigmas` are those of `measure`; `sigmas` are distinct standard deviations in
+    pixel units of [0, 1].
 
     Returns:
         Sweep: `sweep[sigma]` is the Votes at that sigma, equal to what `measure` gives there.
@@ -136,11 +146,19 @@ def sweep(
     with progress_bar("measuring", num_rounds * len(plan.images), report=progress) as advance:
         counts, execution = _count_all(plan, advance)
         if check_repeatable:
-            require_repeated(plan, execution.block_size or 1, counts, partial(_votes_again, advance=advance))
+            require_repeated(
+                plan, execution.block_size or 1, counts, partial(_votes_again, advance=advance)
+            )
     span = DrawSpan(seed=plan.seed, first=plan.span.start, stop=plan.span.stop)
     return Sweep(
         tuple(
-            Votes(counts=counts[:, index].copy(), sigma=sigma, keys=plan.keys, spans=(span,), executions=(execution,))
+            Votes(
+                counts=counts[:, index].copy(),
+                sigma=sigma,
+                keys=plan.keys,
+                spans=(span,),
+                executions=(execution,),
+            )
             for index, sigma in enumerate(plan.sigmas)
         )
     )
@@ -155,7 +173,9 @@ def _count_all(plan: Plan, advance: Advance) -> tuple[Int[np.ndarray, "N S K"], 
     return plan.run(lambda prepared: _count_prepared(plan, prepared, advance))
 
 
-def _count_prepared(plan: Plan, prepared: Prepared, advance: Advance) -> tuple[Int[np.ndarray, "N S K"], Execution]:
+def _count_prepared(
+    plan: Plan, prepared: Prepared, advance: Advance
+) -> tuple[Int[np.ndarray, "N S K"], Execution]:
     """The votes of all images; what was reported as done is taken back where they are to be counted once more."""
     num_done = 0
 
@@ -169,7 +189,12 @@ def _count_prepared(plan: Plan, prepared: Prepared, advance: Advance) -> tuple[I
             return _count_on_device(plan, plan.classifier, prepared.execution, report)
         tally = _Tally(len(plan.images), len(plan.sigmas), plan.classifier.num_classes or 1)
         counter = _Counter(plan, prepared)
-        for_each(lambda index: tally.put(index, counter(index)), len(plan.images), workers=plan.num_workers, advance=report)
+        for_each(
+            lambda index: tally.put(index, counter(index)),
+            len(plan.images),
+            workers=plan.num_workers,
+            advance=report,
+        )
     except CompanyError:
         advance(-num_done)
         raise
@@ -208,7 +233,11 @@ class _Counter:
     """Counts the votes of one image at a time; may be called by several threads, each with memory of its own."""
 
     def __init__(self, plan: Plan, prepared: Prepared) -> None:
-        self._plan, self._classify, block_size = plan, prepared.classify, prepared.execution.block_size or 1
+        self._plan, self._classify, block_size = (
+            plan,
+            prepared.classify,
+            prepared.execution.block_size or 1,
+        )
         self._block_size = block_size
         self._chunk = block_size * max(1, NOISE_VALUES // (plan.images[0].size * block_size))
         self._own = threading.local()
@@ -217,7 +246,13 @@ class _Counter:
         plan, scratch, last = self._plan, self._scratch(), len(self._plan.sigmas) - 1
         image = np.asarray(plan.images[index], dtype=np.float32)
         counts = np.zeros((len(plan.sigmas), plan.classifier.num_classes or 1), dtype=np.int64)
-        stream = NormalStream(plan.seed, int(plan.keys[index]), image.shape, first_draw=plan.span.start, scratch=scratch)
+        stream = NormalStream(
+            plan.seed,
+            int(plan.keys[index]),
+            image.shape,
+            first_draw=plan.span.start,
+            scratch=scratch,
+        )
         for first in plan.span[:: self._chunk]:
             noise = stream.take(min(self._chunk, plan.span.stop - first))
             for row, sigma in enumerate(plan.sigmas):

@@ -30,17 +30,21 @@ from wobbliness.runtime.errors import reason_of
 from wobbliness.runtime.threads import default_workers
 
 NOISE_VALUES = 2**18  # drawn at once: few calls, and still within the cache
-EXAMPLES = 16  # images that a classifier is prepared with, each also with noise, and with noise and a patch
-UNLIKE_BLOCKS = (NotRepeatableError, NoClassesError)  # what is wrong with a classifier in blocks of any size
+# images that a classifier is prepared with, each also with noise, and with noise and a patch
+EXAMPLES = 16
+# what is wrong with a classifier in blocks of any size
+UNLIKE_BLOCKS = (NotRepeatableError, NoClassesError)
 ALONE_ONLY = "one copy at a time: the classifier takes no more at once"
 ALONE = "one copy at a time: the answer to an image depends on the others of its block"
 PATCH_SHARE = 4  # a patch has this part of each side
 PICTURE_CHANNELS = (1, 3, 4)
 WAY_TO_AN_ARRAY = (
-    "stack them, torch.stack(list) or np.stack(list), pictures channels first and divided by 255, or use read_images"
+    "stack them, torch.stack(list) or np.stack(list), pictures channels first and divided by 255, "
+    "or use read_images"
 )
 MAX_SIGMA = 1e30  # beyond it noise overflows float32
-MAX_COUNT = 2**40  # of draws, of what is classified at once, of threads: more is a slip, and overflows further in
+# of draws, of what is classified at once, of threads: more is a slip, and overflows further in
+MAX_COUNT = 2**40
 
 Result = TypeVar("Result")
 
@@ -50,7 +54,8 @@ class Plan:
     """Everything that determines the votes, checked."""
 
     opened: Classifier
-    classifier: Classifier  # one of this measurement's own: what it learns and holds meanwhile is no other thread's
+    # one of this measurement's own: what it learns and holds meanwhile is no other thread's
+    classifier: Classifier
     images: np.ndarray
     keys: UInt64[np.ndarray, " N"]
     sigmas: tuple[float, ...]
@@ -62,18 +67,22 @@ class Plan:
     @property
     def num_workers(self) -> int:
         """Threads to work with: as asked, else the default; few for few images, and one where no more may be."""
-        return min(self.workers or default_workers(), max(2, len(self.images))) if self.classifier.thread_safe else 1
+        return (
+            min(self.workers or default_workers(), max(2, len(self.images)))
+            if self.classifier.thread_safe
+            else 1
+        )
 
     def run(self, work: Callable[["Prepared"], Result]) -> Result:
         """Makes the classifier ready, probes it and works with it.
 
         Args:
-            work: called a second time, with one copy at a time, where it meets a CompanyError: the answer to an image depends
-                on the others of its block, as the probe did not see.
+            work: called a second time, with one copy at a time, where it meets a CompanyError: the
+                answer to an image depends on the others of its block, as the probe did not see.
 
         Raises:
-            ValueError: the classifier's answer to an image is no function of the image, and running one copy at a time does not
-                help or cannot be done.
+            ValueError: the classifier's answer to an image is no function of the image, and running
+                one copy at a time does not help or cannot be done.
         """
         result = self._work(work, _examples(self))
         if self.opened.num_classes is None:
@@ -84,17 +93,28 @@ class Plan:
         with self.classifier.session(examples) as execution:
             values = execution.values_per_image or 2 * self.images[0].size
             by_rule = execution.block_size or default_block_size(len(self.span), values)
-            prepared = self._probed(replace(execution, block_size=self.block_size or by_rule), examples, execution.block_size)
+            prepared = self._probed(
+                replace(execution, block_size=self.block_size or by_rule),
+                examples,
+                execution.block_size,
+            )
             with suppress(CompanyError):
                 return work(prepared)
             return work(self._alone(prepared.execution, examples))
 
-    def _alone(self, execution: Execution, examples: np.ndarray, company: str = ALONE) -> "Prepared":
+    def _alone(
+        self, execution: Execution, examples: np.ndarray, company: str = ALONE
+    ) -> "Prepared":
         """Prepares for one copy at a time."""
         require_alone(self._answers, examples)
-        return Prepared(execution=replace(execution, block_size=1, company=company), classify=self.classifier.classify)
+        return Prepared(
+            execution=replace(execution, block_size=1, company=company),
+            classify=self.classifier.classify,
+        )
 
-    def _alone_only(self, execution: Execution, examples: np.ndarray, answers: OrderWatch, error: Exception) -> "Prepared":
+    def _alone_only(
+        self, execution: Execution, examples: np.ndarray, answers: OrderWatch, error: Exception
+    ) -> "Prepared":
         """Prepares for one copy at a time where the classifier takes no blocks; where it does not take that, the error stands."""
         try:
             prepared = self._alone(execution, examples, ALONE_ONLY)
@@ -118,10 +138,18 @@ class Plan:
         answers: Answers = getattr(self.classifier, "answers", self.classifier.classify)
         return answers
 
-    def _probed(self, execution: Execution, examples: np.ndarray, own_size: int | None) -> "Prepared":
+    def _probed(
+        self, execution: Execution, examples: np.ndarray, own_size: int | None
+    ) -> "Prepared":
         """One copy at a time where the company of an image has a say in its answer."""
-        answers, is_on_device = OrderWatch(self._answers), isinstance(self.classifier, DeviceCounter)
-        size, num_copies = execution.block_size or 1, 0 if is_on_device else len(self.images) * len(self.span)
+        answers, is_on_device = (
+            OrderWatch(self._answers),
+            isinstance(self.classifier, DeviceCounter),
+        )
+        size, num_copies = (
+            execution.block_size or 1,
+            0 if is_on_device else len(self.images) * len(self.span),
+        )
         has_one_size = own_size is not None and not is_on_device
         try:
             seen = probe(answers, examples, block_size=size, num_copies=num_copies)
@@ -130,7 +158,9 @@ class Plan:
         except Exception:  # of any kind, from a classifier that takes no blocks of other sizes
             has_one_size = True
             try:
-                seen = probe(in_whole_blocks(answers, size), examples, block_size=size, num_copies=num_copies)
+                seen = probe(
+                    in_whole_blocks(answers, size), examples, block_size=size, num_copies=num_copies
+                )
             except UNLIKE_BLOCKS:
                 raise
             except Exception as error:
@@ -139,7 +169,9 @@ class Plan:
             self._check_alone(answers, examples)
         answers.require_unsorted(examples, size)
         if seen is None:
-            watched = self.classifier if has_one_size else BlockWatch(self.classifier, len(self.sigmas))
+            watched = (
+                self.classifier if has_one_size else BlockWatch(self.classifier, len(self.sigmas))
+            )
             return Prepared(execution=execution, classify=watched.classify)
         if has_one_size:
             raise ValueError(
@@ -183,7 +215,9 @@ def make_plan(
     """
     array = checked_images(images, with_channels_first=False)
     is_tensor = hasattr(images, "detach")
-    opened = open_classifier(classifier, num_classes=num_classes, as_tensor=is_tensor, device=device)
+    opened = open_classifier(
+        classifier, num_classes=num_classes, as_tensor=is_tensor, device=device
+    )
     if getattr(opened, "image_shape", None) != array.shape[1:]:
         _check_channels_first(array)
     return Plan(
@@ -194,8 +228,12 @@ def make_plan(
         sigmas=_checked_sigmas(sigmas),
         seed=checked_integer(seed, "a seed", at_least=0),
         span=_checked_span(first_draw, draws),
-        block_size=None if block_size is None else checked_integer(block_size, "a block size", at_least=1, at_most=MAX_COUNT),
-        workers=None if workers is None else checked_integer(workers, "workers", at_least=1, at_most=MAX_COUNT),
+        block_size=None
+        if block_size is None
+        else checked_integer(block_size, "a block size", at_least=1, at_most=MAX_COUNT),
+        workers=None
+        if workers is None
+        else checked_integer(workers, "workers", at_least=1, at_most=MAX_COUNT),
     )
 
 
@@ -203,7 +241,9 @@ def _examples(plan: Plan) -> Float32[np.ndarray, "B ..."]:
     """Some of the images, spread over all: as they are, with noise of the largest sigma, and with that and a patch."""
     chosen = np.unique(np.linspace(0, len(plan.images) - 1, EXAMPLES).round().astype(np.int64))
     images = np.stack([np.asarray(plan.images[index], dtype=np.float32) for index in chosen])
-    draws = [NormalStream(plan.seed, int(plan.keys[index]), images.shape[1:]).take(1) for index in chosen]
+    draws = [
+        NormalStream(plan.seed, int(plan.keys[index]), images.shape[1:]).take(1) for index in chosen
+    ]
     noise = np.concatenate(draws) * np.float32(max(plan.sigmas))
     return np.concatenate([images, images + noise, _patched(images) + noise])
 
@@ -214,8 +254,13 @@ def _patched(images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B ...
     for number, image in enumerate(patched):
         axes = image.shape[-2:] if image.ndim > 1 else image.shape
         sizes = [max(1, size // PATCH_SHARE) for size in axes]
-        starts = [int(rng.integers(size - part + 1)) for size, part in zip(axes, sizes, strict=True)]
-        place = (..., *(slice(start, start + part) for start, part in zip(starts, sizes, strict=True)))
+        starts = [
+            int(rng.integers(size - part + 1)) for size, part in zip(axes, sizes, strict=True)
+        ]
+        place = (
+            ...,
+            *(slice(start, start + part) for start, part in zip(starts, sizes, strict=True)),
+        )
         image[place] = (1.0, 0.0, rng.random(image[place].shape, dtype=np.float32))[number % 3]
     return patched
 
@@ -224,9 +269,13 @@ def checked_images(images: Any, *, with_channels_first: bool = True) -> np.ndarr
     """Images as an array without a copy: floating point, finite, in [0, 1], at least one, channels first."""
     array = _as_array(images)
     if array.ndim < 2 or 0 in array.shape:
-        raise ValueError(f"expected images of shape (N, ...), at least one and none empty, got shape {array.shape}")
+        raise ValueError(
+            f"expected images of shape (N, ...), at least one and none empty, got shape {array.shape}"
+        )
     if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"expected images as floats in [0, 1], got {array.dtype}; divide 8-bit pixels by 255")
+        raise ValueError(
+            f"expected images as floats in [0, 1], got {array.dtype}; divide 8-bit pixels by 255"
+        )
     if with_channels_first:
         _check_channels_first(array)
     lowest, highest = array.min(), array.max()
@@ -236,7 +285,11 @@ def checked_images(images: Any, *, with_channels_first: bool = True) -> np.ndarr
 
 
 def _check_channels_first(images: np.ndarray) -> None:
-    if images.ndim == 4 and images.shape[1] not in PICTURE_CHANNELS and images.shape[3] in PICTURE_CHANNELS:
+    if (
+        images.ndim == 4
+        and images.shape[1] not in PICTURE_CHANNELS
+        and images.shape[3] in PICTURE_CHANNELS
+    ):
         raise ValueError(f"expected pictures channels first (N, C, H, W), got shape {images.shape}")
 
 
@@ -244,7 +297,9 @@ def _as_array(images: Any) -> np.ndarray:
     """An array, a tensor, or a list of equal ones as an array; ValueError for what only leads to images."""
     if hasattr(images, "detach"):
         return _of_tensor(images)
-    if isinstance(images, list | tuple) and not any(isinstance(image, list | tuple) for image in images):
+    if isinstance(images, list | tuple) and not any(
+        isinstance(image, list | tuple) for image in images
+    ):
         return _stacked(images)
     if not hasattr(images, "__array__") and not isinstance(images, list | tuple):
         raise ValueError(
@@ -259,7 +314,9 @@ def _of_tensor(images: Any) -> np.ndarray:
         return as_array(images)
     except (TypeError, RuntimeError, NotImplementedError) as error:
         kind = f"a tensor of {images.dtype} on {images.device}"
-        raise ValueError(f"expected images as plain numbers, got {kind}: {reason_of(error)}") from error
+        raise ValueError(
+            f"expected images as plain numbers, got {kind}: {reason_of(error)}"
+        ) from error
 
 
 def _stacked(images: Sequence[Any]) -> np.ndarray:
@@ -267,7 +324,9 @@ def _stacked(images: Sequence[Any]) -> np.ndarray:
     arrays = [_of_tensor(image) if hasattr(image, "detach") else image for image in images]
     strange = [image for image in arrays if not isinstance(image, np.ndarray)]
     if strange:
-        raise ValueError(f"expected arrays or tensors of images, got a list with {type(strange[0]).__name__}; {WAY_TO_AN_ARRAY}")
+        raise ValueError(
+            f"expected arrays or tensors of images, got a list with {type(strange[0]).__name__}; {WAY_TO_AN_ARRAY}"
+        )
     shapes = sorted({image.shape for image in arrays})
     if len(shapes) > 1:
         raise ValueError(f"expected images of one shape, got {shapes[0]} and {shapes[1]} in a list")
@@ -278,8 +337,14 @@ def _checked_keys(keys: ArrayLike | None, images: np.ndarray) -> UInt64[np.ndarr
     if keys is None:
         return image_keys(images)
     array = np.asarray(keys)
-    if array.shape != (len(images),) or not np.issubdtype(array.dtype, np.integer) or array.min() < 0:
-        raise ValueError(f"expected {len(images)} non-negative integer keys, got {array.dtype} of shape {array.shape}")
+    if (
+        array.shape != (len(images),)
+        or not np.issubdtype(array.dtype, np.integer)
+        or array.min() < 0
+    ):
+        raise ValueError(
+            f"expected {len(images)} non-negative integer keys, got {array.dtype} of shape {array.shape}"
+        )
     return array.astype(np.uint64)
 
 

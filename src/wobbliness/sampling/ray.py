@@ -34,36 +34,46 @@ def sweep_on_ray(
 ) -> Sweep:
     """`sweep` with the images shared out over a Ray cluster; the votes are the same.
 
-    An image's votes depend on the image and not on its neighbours, so that it does not matter where it is measured. Twice as many
-    shards as there are cores are on their way at any time: `images` may be larger than the memory, for instance a memory-mapped
-    file.
+    An image's votes depend on the image and not on its neighbours, so that it does not matter where
+    it is measured. Twice as many shards as there are cores are on their way at any time: `images`
+    may be larger than the memory, for instance a memory-mapped file.
 
     Args:
-        open_model: called without arguments for each shard, where that is measured; gives what `sweep` takes as its classifier.
+        open_model: called without arguments for each shard, where that is measured; gives what
+            `sweep` takes as its classifier.
         images: `(N, ...)` float array or tensor in [0, 1], or what gives such parts when sliced.
         sigmas: distinct standard deviations of the noise, pixel units of [0, 1].
         draws: noisy copies of each image.
         seed: non-negative integer; another seed, other noise.
         keys: `(N,)` non-negative integers that key the noise instead of the images' own values.
-        address: of the cluster (see `wobbliness.runtime.ray`); None for a Ray of this machine alone.
-        shard_size: images in a shard; by default four shards for each core of the cluster, of at most 1024 images.
+        address: of the cluster (see `wobbliness.runtime.ray`); None for a Ray of this machine
+            alone.
+        shard_size: images in a shard; by default four shards for each core of the cluster, of at
+            most 1024 images.
         cpus_per_shard: cores, and threads, granted to a shard.
         gpus_per_shard: accelerators granted to a shard; pass `device="cuda"` too.
         progress: called with (images done, images in all), in place of a bar on the terminal.
-        **settings: further arguments of `sweep`: `num_classes`, `device`, `block_size`, `first_draw`, `check_repeatable`.
+        **settings: further arguments of `sweep`: `num_classes`, `device`, `block_size`,
+            `first_draw`, `check_repeatable`.
 
     Raises:
         ValueError: as for `sweep`; Ray is not installed, or there is no cluster at the address.
     """
     values = tuple(sigmas)
-    with ray_cluster(address) as ray, progress_bar("measuring", len(images), report=progress) as advance:
+    with (
+        ray_cluster(address) as ray,
+        progress_bar("measuring", len(images), report=progress) as advance,
+    ):
         size = shard_size or _shard_size(len(images), num_cpus(ray))
         granted = {"num_cpus": cpus_per_shard, "num_gpus": gpus_per_shard, "max_retries": RETRIES}
         measure = ray.remote(**granted)(_measure_shard)
         common = ray.put(_Common(open_model, values, draws, seed, settings))
         shards = (slice(first, first + size) for first in range(0, max(1, len(images)), size))
         own_keys = None if keys is None else np.asarray(keys)
-        tasks = (measure.remote(common, images[shard], None if own_keys is None else own_keys[shard]) for shard in shards)
+        tasks = (
+            measure.remote(common, images[shard], None if own_keys is None else own_keys[shard])
+            for shard in shards
+        )
         parts = []
         for part in _in_order(ray, tasks, at_once=2 * num_cpus(ray)):
             parts.append(part)
@@ -81,8 +91,14 @@ def joined(parts: Sequence[Sweep]) -> Sweep:
         ValueError: there is none, or their sigmas or draws differ.
     """
     if len({(part.sigmas, part.votes[0].spans) for part in parts}) != 1:
-        raise ValueError(f"expected votes at the same sigmas, of the same draws, got {len(parts)} parts that do not go together")
-    return Sweep(tuple(_joined_votes([part.votes[index] for part in parts]) for index in range(len(parts[0]))))
+        raise ValueError(
+            f"expected votes at the same sigmas, of the same draws, got {len(parts)} parts that do not go together"
+        )
+    return Sweep(
+        tuple(
+            _joined_votes([part.votes[index] for part in parts]) for index in range(len(parts[0]))
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -97,7 +113,15 @@ class _Common:
 
 
 def _measure_shard(common: _Common, images: Any, keys: np.ndarray | None) -> Sweep:
-    return sweep(common.open_model(), images, common.sigmas, draws=common.draws, seed=common.seed, keys=keys, **common.settings)
+    return sweep(
+        common.open_model(),
+        images,
+        common.sigmas,
+        draws=common.draws,
+        seed=common.seed,
+        keys=keys,
+        **common.settings,
+    )
 
 
 def _shard_size(num_images: int, cores: int) -> int:
@@ -124,11 +148,15 @@ def _result(ray: Any, task: Any) -> Any:
 
 def _joined_votes(parts: Sequence[Votes]) -> Votes:
     num_classes = max(part.counts.shape[1] for part in parts)
-    counts = [np.pad(part.counts, ((0, 0), (0, num_classes - part.counts.shape[1]))) for part in parts]
+    counts = [
+        np.pad(part.counts, ((0, 0), (0, num_classes - part.counts.shape[1]))) for part in parts
+    ]
     return Votes(
         counts=np.concatenate(counts),
         sigma=parts[0].sigma,
         keys=np.concatenate([part.keys for part in parts]),
         spans=parts[0].spans,
-        executions=tuple(dict.fromkeys(execution for part in parts for execution in part.executions)),
+        executions=tuple(
+            dict.fromkeys(execution for part in parts for execution in part.executions)
+        ),
     )

@@ -1,7 +1,8 @@
 """The check of a whole measurement by a second one: the same votes in another order and in blocks of another size.
 
-Rounding at another block size may change a label, and always changes the same one. Chance, or a count of calls, changes others
-each time. So images whose votes differ are measured again, as the first time and as the second.
+Rounding at another block size may change a label, and always changes the same one. Chance, or a
+count of calls, changes others each time. So images whose votes differ are measured again, as the
+first time and as the second.
 """
 
 from collections.abc import Callable
@@ -14,12 +15,15 @@ from jaxtyping import Int
 from wobbliness.classifiers.base import DeviceCounter
 from wobbliness.sampling.plan import Plan
 
-MOST_CHANGED = 1e-4  # share of labels that rounding may change at another block size; one label always may
+# share of labels that rounding may change at another block size; one label always may
+MOST_CHANGED = 1e-4
 
 CountVotes: TypeAlias = Callable[[Plan], np.ndarray]
 
 
-def require_repeated(plan: Plan, block_size: int, counts: Int[np.ndarray, "N S K"], count_votes: CountVotes) -> None:
+def require_repeated(
+    plan: Plan, block_size: int, counts: Int[np.ndarray, "N S K"], count_votes: CountVotes
+) -> None:
     """Measures a second time and compares.
 
     Args:
@@ -37,13 +41,21 @@ def require_repeated(plan: Plan, block_size: int, counts: Int[np.ndarray, "N S K
     differs = _rows_that_differ(counts, again)
     if not differs.size:
         return
-    rows = order[::-1] if isinstance(plan.classifier, DeviceCounter) else differs  # there blocks hold several images
+    # there blocks hold several images
+    rows = order[::-1] if isinstance(plan.classifier, DeviceCounter) else differs
     first, second = (count_votes(_part(plan, rows, size)) for size in (block_size, other_size))
-    is_repeated = not _rows_that_differ(first, counts[rows]).size and not _rows_that_differ(second, again[rows]).size
+    is_repeated = (
+        not _rows_that_differ(first, counts[rows]).size
+        and not _rows_that_differ(second, again[rows]).size
+    )
     changed, most = _num_changed(counts, again), max(1.0, MOST_CHANGED * int(counts.sum()))
     if is_repeated and changed <= most:
         return
-    why = f"; it depends on the size of a block ({block_size} and {other_size})" if is_repeated else ""
+    why = (
+        f"; it depends on the size of a block ({block_size} and {other_size})"
+        if is_repeated
+        else ""
+    )
     raise ValueError(
         "expected a classifier that gives the same answers to the same images, got other votes the second time for "
         f"{len(differs)} of {len(counts)} images{why}"
@@ -60,7 +72,9 @@ def _in_order(counts: np.ndarray, order: np.ndarray) -> np.ndarray:
     return sorted_counts
 
 
-def _rows_that_differ(counts: Int[np.ndarray, "N S K"], again: Int[np.ndarray, "N S L"]) -> Int[np.ndarray, " D"]:
+def _rows_that_differ(
+    counts: Int[np.ndarray, "N S K"], again: Int[np.ndarray, "N S L"]
+) -> Int[np.ndarray, " D"]:
     return np.flatnonzero((np.subtract(*_as_wide(counts, again)) != 0).any(axis=(1, 2)))
 
 
@@ -72,5 +86,7 @@ def _num_changed(counts: Int[np.ndarray, "N S K"], again: Int[np.ndarray, "N S L
 def _as_wide(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both with a column for each class that one of them has."""
     wide = max(one.shape[-1], other.shape[-1])
-    first, second = (np.pad(counts, [(0, 0), (0, 0), (0, wide - counts.shape[-1])]) for counts in (one, other))
+    first, second = (
+        np.pad(counts, [(0, 0), (0, 0), (0, wide - counts.shape[-1])]) for counts in (one, other)
+    )
     return first, second

@@ -27,12 +27,17 @@ class Rules:
 
     @classmethod
     def of(
-        cls, boundaries: Callable[[float], Boundaries], threshold: float | Float[np.ndarray, " N"], num_images: int
+        cls,
+        boundaries: Callable[[float], Boundaries],
+        threshold: float | Float[np.ndarray, " N"],
+        num_images: int,
     ) -> "Rules":
         """Of the threshold of all images, or of each; those of several thresholds must not split strays."""
         values, index = np.unique(np.broadcast_to(threshold, num_images), return_inverse=True)
         rules = [boundaries(float(value)) for value in values]
-        most_beyond, least_strays = (np.stack([getattr(rule, name) for rule in rules]) for name in TABLES)
+        most_beyond, least_strays = (
+            np.stack([getattr(rule, name) for rule in rules]) for name in TABLES
+        )
         return cls(most_beyond=most_beyond, least_strays=least_strays, index=index)
 
 
@@ -51,7 +56,9 @@ class Tally:
         """Before the first draw."""
         zeros = np.zeros(num_images, dtype=np.int64)
         counts = np.zeros((num_images, num_classes), np.int64)
-        return cls(counts=counts, draws=zeros, first=zeros.copy(), second=zeros - 1, verdict=zeros - 1)
+        return cls(
+            counts=counts, draws=zeros, first=zeros.copy(), second=zeros - 1, verdict=zeros - 1
+        )
 
     def judge(self, images: Int[np.ndarray, " M"], rules: Rules) -> None:
         """Settles what the votes of these images settle."""
@@ -85,7 +92,9 @@ def settle(plan: Plan, prepared: Prepared, rules: Rules, advance: Advance) -> Ta
     """
     tally = Tally.of(len(plan.images), plan.classifier.num_classes or 1)
     if isinstance(plan.classifier, DeviceCounter):
-        _settle_on_device(plan, plan.classifier, rules, tally, prepared.execution.block_size or 1, advance)
+        _settle_on_device(
+            plan, plan.classifier, rules, tally, prepared.execution.block_size or 1, advance
+        )
         return tally
     share_items(
         lambda items: _Pool(plan, prepared, rules, tally).work(items),
@@ -97,7 +106,12 @@ def settle(plan: Plan, prepared: Prepared, rules: Rules, advance: Advance) -> Ta
 
 
 def _settle_on_device(
-    plan: Plan, classifier: DeviceCounter, rules: Rules, tally: Tally, block_size: int, advance: Advance
+    plan: Plan,
+    classifier: DeviceCounter,
+    rules: Rules,
+    tally: Tally,
+    block_size: int,
+    advance: Advance,
 ) -> None:
     """All open images in step, with the draws that `measure` makes there."""
     open_images, max_draws = np.arange(len(plan.images)), len(plan.span)
@@ -133,7 +147,9 @@ def _drawn_seconds(
     second, strays = np.array(tally.second[images]), counts.copy()
     strays[np.arange(len(images)), tally.first[images]] = 0
     for row in np.flatnonzero((second < 0) & strays.any(axis=1)):
-        rng = np.random.default_rng(np.random.SeedSequence([plan.seed, int(plan.keys[images[row]])]))
+        rng = np.random.default_rng(
+            np.random.SeedSequence([plan.seed, int(plan.keys[images[row]])])
+        )
         second[row] = rng.choice(strays.shape[1], p=strays[row] / strays[row].sum())
     return second
 
@@ -156,7 +172,10 @@ class _Pool:
 
     def __post_init__(self) -> None:
         self.block_size = self.prepared.execution.block_size or 1
-        rows = max(self.block_size, NOISE_VALUES // self.plan.images[0].size // self.block_size * self.block_size)
+        rows = max(
+            self.block_size,
+            NOISE_VALUES // self.plan.images[0].size // self.block_size * self.block_size,
+        )
         self._num_rows = min(rows, STEP * self.block_size)
         self._capacity = max(1, self._num_rows // STEP)
 
@@ -194,9 +213,13 @@ class _Pool:
         np.add.at(tally.counts, (owners, labels), 1)
         tally.draws[open_images] += steps
         tally.judge(open_images, self.rules)
-        return [int(index) for index in open_images[tally.is_over(open_images, len(self.plan.span))]]
+        return [
+            int(index) for index in open_images[tally.is_over(open_images, len(self.plan.span))]
+        ]
 
-    def _noisy(self, streams: dict[int, NormalStream], steps: np.ndarray) -> Float32[np.ndarray, "R ..."]:
+    def _noisy(
+        self, streams: dict[int, NormalStream], steps: np.ndarray
+    ) -> Float32[np.ndarray, "R ..."]:
         """The perturbed copies, image after image; filled up to whole blocks, so that all blocks have one shape."""
         shape = self.plan.images[0].shape
         num_rows = -(-int(steps.sum()) // self.block_size) * self.block_size

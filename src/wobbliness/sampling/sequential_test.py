@@ -26,8 +26,9 @@ class Decisions:
         is_below: `(N,)` W is below the threshold; False where undecided.
         draws: `(N,)` noisy copies that were classified.
         counts: `(N, K)` their votes.
-        lower: `(N,)` nats, lower end of a one-sided confidence sequence of the true W at level `1 - error_rate`. It holds for any
-            number of draws and is wider than what decides: that knows `max_draws`.
+        lower: `(N,)` nats, lower end of a one-sided confidence sequence of the true W at level `1 -
+            error_rate`. It holds for any number of draws and is wider than what decides: that knows
+            `max_draws`.
         upper: `(N,)` nats, the upper end of another one.
         threshold: nats, for all images or for each.
         sigma: standard deviation of the noise, pixel units of [0, 1].
@@ -74,8 +75,9 @@ def decide(
 ) -> Decisions:
     """Whether the true W of each image, that of infinitely many draws, is below a threshold.
 
-    An image's draws end as soon as a sequential test settles it (see `wobbliness.statistics.sequential.boundaries`). Guarantee:
-    for each image the probability of a wrong decision within `max_draws` is at most `error_rate`, whatever its W.
+    An image's draws end as soon as a sequential test settles it (see
+    `wobbliness.statistics.sequential.boundaries`). Guarantee: for each image the probability of a
+    wrong decision within `max_draws` is at most `error_rate`, whatever its W.
 
     >>> def left_or_right(images):
     ...     return (images[:, 0] > 0.5).astype(int)
@@ -87,21 +89,24 @@ def decide(
         classifier: as for `wobbliness.measure`.
         images: as for `wobbliness.measure`.
         sigma: standard deviation of the noise, pixel units of [0, 1].
-        threshold: nats, above 0; one for all images, or `(N,)` one for each. With one for all, the test also tells strays of one
-            class from strays of several (see `wobbliness.statistics.sequential.runner_up`): it takes a second to make, and
-            settles more images.
+        threshold: nats, above 0; one for all images, or `(N,)` one for each. With one for all, the
+            test also tells strays of one class from strays of several (see
+            `wobbliness.statistics.sequential.runner_up`): it takes a second to make, and settles
+            more images.
         error_rate: in (0, 1).
         max_draws: after as many an image stays undecided.
         seed: of the noise; the draws are those of `measure` with this seed.
         keys: as for `wobbliness.measure`.
         block_size: copies classified at once, of several images.
         workers: as for `wobbliness.measure`.
-        num_classes: K; needed where the classifier gives labels only, since W depends on how many classes there may be.
+        num_classes: K; needed where the classifier gives labels only, since W depends on how many
+            classes there may be.
         device: as for `wobbliness.measure`.
         progress: called with (images settled, images in all), in place of a bar on the terminal.
 
     Returns:
-        Decisions. They do not depend on the order or company of the images, but for labels that a network's own rounding changes.
+        Decisions. They do not depend on the order or company of the images, but for labels that a
+        network's own rounding changes.
 
     Raises:
         ValueError: as for `measure`; a threshold or error rate out of range; K is not known.
@@ -119,7 +124,9 @@ def decide(
         device=device,
     )
     checked = _check_rates(threshold, error_rate, plan)
-    boundaries = stopping.true_boundaries if isinstance(checked, float) else stopping.plain_boundaries
+    boundaries = (
+        stopping.true_boundaries if isinstance(checked, float) else stopping.plain_boundaries
+    )
     return _decide(plan, boundaries, checked, error_rate, progress)
 
 
@@ -141,9 +148,10 @@ def decide_as_measured(
 ) -> Decisions:
     """Whether the W that `measure` would give with all `max_draws` draws is below a threshold: curtailed sampling.
 
-    For a detector whose threshold was calibrated at a fixed number of draws. Every image is decided. Guarantee: for each image,
-    whatever its `max_draws` votes are, the probability over their random order of another decision than theirs is at most
-    `error_rate`. That is the worst case over all sets of votes; on real ones far fewer decisions differ (EXPERIMENTS.md), so a
+    For a detector whose threshold was calibrated at a fixed number of draws. Every image is
+    decided. Guarantee: for each image, whatever its `max_draws` votes are, the probability over
+    their random order of another decision than theirs is at most `error_rate`. That is the worst
+    case over all sets of votes; on real ones far fewer decisions differ (EXPERIMENTS.md), so a
     larger rate than for `decide` may do.
 
     The arguments are those of `decide`.
@@ -163,13 +171,24 @@ def decide_as_measured(
         num_classes=num_classes,
         device=device,
     )
-    return _decide(plan, stopping.curtailed_boundaries, _check_rates(threshold, error_rate, plan), error_rate, progress)
+    return _decide(
+        plan,
+        stopping.curtailed_boundaries,
+        _check_rates(threshold, error_rate, plan),
+        error_rate,
+        progress,
+    )
 
 
 def _check_rates(threshold: Any, error_rate: float, plan: Plan) -> float | Float[np.ndarray, " N"]:
     values = np.asarray(threshold, dtype=np.float64)
-    if values.shape not in ((), (len(plan.images),)) or not ((values > 0) & (values < np.inf)).all():
-        raise ValueError(f"expected a threshold above 0 nats, one for all or one for each of {len(plan.images)}, got {threshold}")
+    if (
+        values.shape not in ((), (len(plan.images),))
+        or not ((values > 0) & (values < np.inf)).all()
+    ):
+        raise ValueError(
+            f"expected a threshold above 0 nats, one for all or one for each of {len(plan.images)}, got {threshold}"
+        )
     if not 0 < error_rate < 1:
         raise ValueError(f"expected an error rate between 0 and 1, got {error_rate}")
     return values if values.ndim else float(values)
@@ -183,8 +202,14 @@ def _decide(
     progress: Progress | None,
 ) -> Decisions:
     def tally_with(prepared: Prepared) -> tuple[Tally, Execution]:
-        limits: dict[str, Any] = {"num_classes": _num_classes(plan), "error_rate": error_rate, "max_draws": max_draws}
-        rules = Rules.of(lambda value: boundaries(value, **limits, look_every=STEP), threshold, len(plan.images))
+        limits: dict[str, Any] = {
+            "num_classes": _num_classes(plan),
+            "error_rate": error_rate,
+            "max_draws": max_draws,
+        }
+        rules = Rules.of(
+            lambda value: boundaries(value, **limits, look_every=STEP), threshold, len(plan.images)
+        )
         with progress_bar("deciding", len(plan.images), report=progress) as advance:
             return settle(plan, prepared, rules, advance), prepared.execution
 
@@ -193,15 +218,21 @@ def _decide(
     num_classes = tally.counts.shape[1]
     if boundaries is stopping.curtailed_boundaries:
         _settle_by_all_draws(tally, threshold, max_draws)
-    strays_of_first = tally.draws - np.take_along_axis(tally.counts, tally.first[:, None], axis=1)[:, 0]
+    strays_of_first = (
+        tally.draws - np.take_along_axis(tally.counts, tally.first[:, None], axis=1)[:, 0]
+    )
     strays_of_leader = tally.draws - tally.counts.max(axis=1)
     return Decisions(
         is_decided=tally.verdict >= 0,
         is_below=tally.verdict == 1,
         draws=tally.draws,
         counts=tally.counts,
-        lower=strays.lower_bound(tally.draws, strays_of_leader, num_classes=num_classes, error_rate=error_rate),
-        upper=strays.upper_bound(tally.draws - 1, strays_of_first, num_classes=num_classes, error_rate=error_rate),
+        lower=strays.lower_bound(
+            tally.draws, strays_of_leader, num_classes=num_classes, error_rate=error_rate
+        ),
+        upper=strays.upper_bound(
+            tally.draws - 1, strays_of_first, num_classes=num_classes, error_rate=error_rate
+        ),
         threshold=threshold,
         sigma=plan.sigmas[0],
         error_rate=error_rate,
@@ -216,11 +247,15 @@ def _num_classes(plan: Plan) -> int:
     if plan.classifier.num_classes is None:
         plan.classifier.classify(np.asarray(plan.images[:1], dtype=np.float32), 1)  # scores tell it
     if plan.classifier.num_classes is None:
-        raise ValueError("expected the number of classes (num_classes=) of a classifier that gives labels only, got none")
+        raise ValueError(
+            "expected the number of classes (num_classes=) of a classifier that gives labels only, got none"
+        )
     return plan.classifier.num_classes
 
 
-def _settle_by_all_draws(tally: Tally, threshold: float | Float[np.ndarray, " N"], max_draws: int) -> None:
+def _settle_by_all_draws(
+    tally: Tally, threshold: float | Float[np.ndarray, " N"], max_draws: int
+) -> None:
     """What was not settled before has all its draws, and their W decides."""
     from wobbliness.statistics.entropy import plug_in_entropy
 

@@ -29,7 +29,8 @@ class Votes:
         sigma: standard deviation of the noise, in pixel units of [0, 1].
         keys: `(N,)` noise keys of the images.
         spans: which draws were made, by seed.
-        executions: how the forward passes were run; several where votes of different runs were added.
+        executions: how the forward passes were run; several where votes of different runs were
+            added.
     """
 
     counts: Int[np.ndarray, "N K"]
@@ -90,7 +91,9 @@ class Votes:
         """`(N,)` nats: one-sided upper confidence bound of W."""
         return entropy.entropy_upper_bound(self.counts, confidence=confidence)
 
-    def interval(self, confidence: float = 0.95) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
+    def interval(
+        self, confidence: float = 0.95
+    ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
         """Lower and upper ends, each `(N,)` nats, of a two-sided confidence interval of W."""
         one_sided = (1 + entropy.checked_confidence(confidence)) / 2
         return (
@@ -103,21 +106,25 @@ class Votes:
     ) -> Float[np.ndarray, " N"]:
         """L2 radius within which the smoothed classifier's answer cannot change (Cohen et al. 2019, Theorem 1).
 
-        R = sigma * Phi^-1(lower bound of p), with the one-sided Clopper-Pearson bound of the class's probability. Cohen et al.
-        choose the class from draws of its own; pass such a choice as `label` for their procedure. Without it the class is chosen
-        from the same votes, and the error is halved to pay for the choice: at most two classes can compete for a majority.
+        R = sigma * Phi^-1(lower bound of p), with the one-sided Clopper-Pearson bound of the
+        class's probability. Cohen et al. choose the class from draws of its own; pass such a choice
+        as `label` for their procedure. Without it the class is chosen from the same votes, and the
+        error is halved to pay for the choice: at most two classes can compete for a majority.
 
         Args:
             confidence: in (0, 1), of the certificate of each single image.
             label: `(N,)` class of each image, chosen without these votes.
 
         Returns:
-            `(N,)` distances in pixel units of [0, 1]; 0 where no class is certified (the smoothed classifier abstains).
+            `(N,)` distances in pixel units of [0, 1]; 0 where no class is certified (the smoothed
+            classifier abstains).
         """
         error = 1 - entropy.checked_confidence(confidence)
         chosen, error = (self.label, error / 2) if label is None else (np.asarray(label), error)
         votes = np.take_along_axis(self.counts, chosen[:, None], axis=1)[:, 0]
-        lower = np.where(votes > 0, special.betaincinv(np.maximum(votes, 1), self.draws - votes + 1, error), 0.0)
+        lower = np.where(
+            votes > 0, special.betaincinv(np.maximum(votes, 1), self.draws - votes + 1, error), 0.0
+        )
         return self.sigma * special.ndtri(np.maximum(lower, 0.5))
 
     def __add__(self, other: "Votes") -> "Votes":
@@ -129,9 +136,14 @@ class Votes:
         if not isinstance(other, Votes):
             return NotImplemented
         if self.sigma != other.sigma or not np.array_equal(self.keys, other.keys):
-            raise ValueError(f"expected votes of the same images at sigma {self.sigma}, got others at {other.sigma}")
+            raise ValueError(
+                f"expected votes of the same images at sigma {self.sigma}, got others at {other.sigma}"
+            )
         num_classes = max(self.counts.shape[1], other.counts.shape[1])
-        mine, others = (np.pad(votes.counts, ((0, 0), (0, num_classes - votes.counts.shape[1]))) for votes in (self, other))
+        mine, others = (
+            np.pad(votes.counts, ((0, 0), (0, num_classes - votes.counts.shape[1])))
+            for votes in (self, other)
+        )
         return Votes(
             counts=mine + others,
             sigma=self.sigma,

@@ -1,7 +1,7 @@
 """Percentile bootstrap intervals (Efron 1979) of the areas and correlations that a study reports.
 
-Written out, since `scipy.stats.bootstrap` gives no number where a single resample is degenerate; and for all resamples at once,
-by how often each value was drawn.
+Written out, since `scipy.stats.bootstrap` gives no number where a single resample is degenerate;
+and for all resamples at once, by how often each value was drawn.
 """
 
 from functools import lru_cache
@@ -12,10 +12,13 @@ from numpy.typing import ArrayLike
 RESAMPLES = 1000
 
 
-def auc_bootstrap(is_positive: ArrayLike, scores: ArrayLike, *, seed: int, confidence: float = 0.95) -> tuple[float, float]:
+def auc_bootstrap(
+    is_positive: ArrayLike, scores: ArrayLike, *, seed: int, confidence: float = 0.95
+) -> tuple[float, float]:
     """Interval of the area under the ROC curve; positives and negatives are drawn again by themselves.
 
-    It collapses to a point where the separation is perfect; `wobbliness.statistics.two_sample.auc_interval` does not.
+    It collapses to a point where the separation is perfect;
+    `wobbliness.statistics.two_sample.auc_interval` does not.
 
     Args:
         is_positive: `(N,)` booleans, at least one of each.
@@ -31,7 +34,9 @@ def auc_bootstrap(is_positive: ArrayLike, scores: ArrayLike, *, seed: int, confi
     return _interval(areas, confidence)
 
 
-def kendall_bootstrap(x: ArrayLike, y: ArrayLike, *, seed: int, confidence: float = 0.95) -> tuple[float, float]:
+def kendall_bootstrap(
+    x: ArrayLike, y: ArrayLike, *, seed: int, confidence: float = 0.95
+) -> tuple[float, float]:
     """Interval of Kendall's tau-b, pairs drawn again; a resample in which one side is constant counts as 0.
 
     Takes memory for N * N pairs.
@@ -41,18 +46,23 @@ def kendall_bootstrap(x: ArrayLike, y: ArrayLike, *, seed: int, confidence: floa
     counts = np.apply_along_axis(np.bincount, 1, chosen, minlength=first.size).astype(float)
     orders = [np.sign(np.subtract.outer(side, side)) for side in (first, second)]
     agreeing, first_pairs, second_pairs = (
-        ((counts @ pairs) * counts).sum(axis=1) for pairs in (orders[0] * orders[1], orders[0] ** 2, orders[1] ** 2)
+        ((counts @ pairs) * counts).sum(axis=1)
+        for pairs in (orders[0] * orders[1], orders[0] ** 2, orders[1] ** 2)
     )
     return _interval(_ratio(agreeing, first_pairs, second_pairs), confidence)
 
 
-def pearson_bootstrap(x: ArrayLike, y: ArrayLike, *, seed: int, confidence: float = 0.95) -> tuple[float, float]:
+def pearson_bootstrap(
+    x: ArrayLike, y: ArrayLike, *, seed: int, confidence: float = 0.95
+) -> tuple[float, float]:
     """Interval of Pearson's r, as `kendall_bootstrap`."""
     chosen = _chosen_pairs(np.size(x), seed)
     first, second = (np.asarray(side, float)[chosen] for side in (x, y))
     constant = (np.ptp(first, axis=1) == 0) | (np.ptp(second, axis=1) == 0)
     first, second = (side - side.mean(axis=1, keepdims=True) for side in (first, second))
-    coefficients = _ratio((first * second).sum(axis=1), (first**2).sum(axis=1), (second**2).sum(axis=1))
+    coefficients = _ratio(
+        (first * second).sum(axis=1), (first**2).sum(axis=1), (second**2).sum(axis=1)
+    )
     return _interval(np.where(constant, 0.0, coefficients), confidence)
 
 
@@ -72,7 +82,9 @@ def _counts_of_both(num_higher: int, num_lower: int, seed: int) -> tuple[np.ndar
 
 def _chosen_pairs(num_pairs: int, seed: int) -> np.ndarray:
     """Indices of the pairs of each resample."""
-    return np.random.default_rng(np.random.SeedSequence(seed)).integers(num_pairs, size=(RESAMPLES, num_pairs))
+    return np.random.default_rng(np.random.SeedSequence(seed)).integers(
+        num_pairs, size=(RESAMPLES, num_pairs)
+    )
 
 
 def _ratio(together: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -1,13 +1,15 @@
 """How unusual a smooth input is: ranks of W among clean inputs of the same label, and split-conformal p-values.
 
-At one sigma the rank of W is the share of clean reference inputs with a smaller W, ties counted half. Classes differ greatly in
-W, so the reference is the inputs that the classifier names alike; what a rare label lacks is lent by all labels together, with
-the weight of `POOLED_INPUTS` inputs. Over a sweep the score of an input is its largest rank: only an input that is smooth for its
-label at every sigma scores low. So a limit on the score is a limit on W at each sigma, and the first sigma at which W is too
-large settles the case.
+At one sigma the rank of W is the share of clean reference inputs with a smaller W, ties counted
+half. Classes differ greatly in W, so the reference is the inputs that the classifier names alike;
+what a rare label lacks is lent by all labels together, with the weight of `POOLED_INPUTS` inputs.
+Over a sweep the score of an input is its largest rank: only an input that is smooth for its label
+at every sigma scores low. So a limit on the score is a limit on W at each sigma, and the first
+sigma at which W is too large settles the case.
 
-Votes are counts, and many clean inputs share W = 0. Equal scores are put in order by a number that is hashed from image and seed,
-as if at random; without it either none or all of them would be flagged, and the false-positive rate would not be the stated one.
+Votes are counts, and many clean inputs share W = 0. Equal scores are put in order by a number that
+is hashed from image and seed, as if at random; without it either none or all of them would be
+flagged, and the false-positive rate would not be the stated one.
 """
 
 import hashlib
@@ -19,7 +21,8 @@ from jaxtyping import Float, Int, UInt64
 
 POOLED_INPUTS = 10
 RANK_STEPS, TIE_STEPS = 2**20, 2**24  # a rank and a tie-breaker together are exact in float64
-ROUNDING = 5e-10  # nats; far below the gap between two vote counts' entropies, far above their rounding
+# nats; far below the gap between two vote counts' entropies, far above their rounding
+ROUNDING = 5e-10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,7 +38,10 @@ class Reference:
     label: Int[np.ndarray, " R"]
 
     def scores(
-        self, wobbliness: Float[np.ndarray, "S N"], label: Int[np.ndarray, " N"], ties: Float[np.ndarray, " N"]
+        self,
+        wobbliness: Float[np.ndarray, "S N"],
+        label: Int[np.ndarray, " N"],
+        ties: Float[np.ndarray, " N"],
     ) -> Float[np.ndarray, " N"]:
         """`(N,)` in [0, 1): largest rank over the sigmas; low where an input is smooth for its label at every sigma.
 
@@ -49,7 +55,9 @@ class Reference:
             steps[index, same] = ranks.of(wobbliness[index, same])
         return np.asarray((steps.max(axis=0) + ties) / RANK_STEPS)
 
-    def thresholds(self, limit: float, label: Int[np.ndarray, " N"], ties: Float[np.ndarray, " N"]) -> Float[np.ndarray, "S N"]:
+    def thresholds(
+        self, limit: float, label: Int[np.ndarray, " N"], ties: Float[np.ndarray, " N"]
+    ) -> Float[np.ndarray, "S N"]:
         """`(S, N)` nats: the score is below the limit where W is below this at every sigma; not positive where no W is."""
         most = np.ceil(limit * RANK_STEPS - ties) - 1
         thresholds = np.empty((len(self.wobbliness), len(label)))
@@ -75,10 +83,13 @@ class _Ranks:
     def among(cls, same: Float[np.ndarray, " Y"], pooled: Float[np.ndarray, " R"]) -> "_Ranks":
         """Ranks among the W of one label, filled up with those of all: a narrow step at each value seen, wide ones between."""
         seen = np.unique(pooled)
-        seen = seen[np.r_[True, np.diff(seen) > 2 * ROUNDING]]  # the same votes for other classes round differently
+        # the same votes for other classes round differently
+        seen = seen[np.r_[True, np.diff(seen) > 2 * ROUNDING]]
         edges = np.stack([seen - ROUNDING, seen + ROUNDING], axis=1).ravel()
         weight = len(same) + POOLED_INPUTS
-        shares = (len(same) * _shares(same, edges) + POOLED_INPUTS * _shares(pooled, edges)) / weight
+        shares = (
+            len(same) * _shares(same, edges) + POOLED_INPUTS * _shares(pooled, edges)
+        ) / weight
         return cls(edges=edges, heights=np.floor(shares * (RANK_STEPS - 1)).astype(np.int64))
 
     def of(self, wobbliness: Float[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
@@ -97,15 +108,22 @@ def tie_breakers(keys: UInt64[np.ndarray, " N"], seed: int) -> Float[np.ndarray,
         keys: `(N,)` of the images (`wobbliness.image_keys`).
         seed: non-negative integer.
     """
-    digests = [hashlib.blake2b(f"{seed} {key}".encode(), digest_size=8, person=b"tie").digest() for key in keys]
-    return np.array([int.from_bytes(digest, "little") % TIE_STEPS / TIE_STEPS for digest in digests])
+    digests = [
+        hashlib.blake2b(f"{seed} {key}".encode(), digest_size=8, person=b"tie").digest()
+        for key in keys
+    ]
+    return np.array(
+        [int.from_bytes(digest, "little") % TIE_STEPS / TIE_STEPS for digest in digests]
+    )
 
 
-def conformal_pvalues(scores: Float[np.ndarray, " N"], calibration: Float[np.ndarray, " C"]) -> Float[np.ndarray, " N"]:
+def conformal_pvalues(
+    scores: Float[np.ndarray, " N"], calibration: Float[np.ndarray, " C"]
+) -> Float[np.ndarray, " N"]:
     """`(N,)` split-conformal p-values (Vovk et al. 2005): (1 + number of calibration scores at most as high) / (C + 1).
 
-    For an input exchangeable with the calibration inputs P(p <= a) <= a for every a in [0, 1], whatever the distribution, over
-    the draw of both; without ties it is floor(a (C + 1)) / (C + 1).
+    For an input exchangeable with the calibration inputs P(p <= a) <= a for every a in [0, 1],
+    whatever the distribution, over the draw of both; without ties it is floor(a (C + 1)) / (C + 1).
 
     Args:
         scores: `(N,)` low where suspicious.
@@ -126,7 +144,9 @@ def num_flagged(num_calibration: int, false_positive_rate: float) -> int:
     return int(np.floor(false_positive_rate * (num_calibration + 1) + ROUNDING))
 
 
-def _shares(values: Float[np.ndarray, " V"], edges: Float[np.ndarray, " E"]) -> Float[np.ndarray, " H"]:
+def _shares(
+    values: Float[np.ndarray, " V"], edges: Float[np.ndarray, " E"]
+) -> Float[np.ndarray, " H"]:
     """For each step, the share of values before it, those in it counted half; 0 where there are no values."""
     before = np.r_[0, np.searchsorted(np.sort(values), edges), len(values)]
     return np.asarray((before[:-1] + before[1:]) / (2 * max(len(values), 1)))

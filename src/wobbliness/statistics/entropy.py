@@ -1,7 +1,7 @@
 """Entropy of vote counts: estimates, standard error and confidence bounds.
 
-Everything here takes counts, an integer array whose last axis holds the votes of each class, and works row by row.
-Entropies use the natural logarithm (nats).
+Everything here takes counts, an integer array whose last axis holds the votes of each class, and
+works row by row. Entropies use the natural logarithm (nats).
 """
 
 from collections.abc import Callable
@@ -55,13 +55,14 @@ def miller_madow_entropy(counts: ArrayLike) -> Float[np.ndarray, "..."]:
 def entropy_standard_error(counts: ArrayLike) -> Float[np.ndarray, "..."]:
     """Standard error of the plug-in entropy.
 
-    Delta method, Var = (sum_k p_k log^2 p_k - H^2) / n + 9 (K_seen - 1) / (2 n^2), with three precautions where it is known to
-    be too small. Beside equally likely classes the first term nearly vanishes and is badly known itself, so the second-order
-    term is taken three standard errors wide. A variance read off one or two stray votes is too small, so the frequencies are
-    first moved by the "plus four" rule of Agresti and Coull: two votes more for the leading class, two for all others
-    together. And where some class went unseen, it adds the term of half a vote. All three fade as the draws grow. Where all
-    votes are equal the data hold no estimate of spread, and the 95 % upper bound of the entropy stands in its place instead of
-    a false 0.
+    Delta method, Var = (sum_k p_k log^2 p_k - H^2) / n + 9 (K_seen - 1) / (2 n^2), with three
+    precautions where it is known to be too small. Beside equally likely classes the first term
+    nearly vanishes and is badly known itself, so the second-order term is taken three standard
+    errors wide. A variance read off one or two stray votes is too small, so the frequencies are
+    first moved by the "plus four" rule of Agresti and Coull: two votes more for the leading class,
+    two for all others together. And where some class went unseen, it adds the term of half a vote.
+    All three fade as the draws grow. Where all votes are equal the data hold no estimate of spread,
+    and the 95 % upper bound of the entropy stands in its place instead of a false 0.
 
     Args:
         counts: `(..., K)` non-negative integers, the votes of each class.
@@ -77,23 +78,33 @@ def entropy_standard_error(counts: ArrayLike) -> Float[np.ndarray, "..."]:
     surprise = -np.log(np.where(adjusted > 0, adjusted, 1.0))
     first_order = (adjusted * surprise**2).sum(axis=-1) - (adjusted * surprise).sum(axis=-1) ** 2
     num_seen = (frequencies > 0).sum(axis=-1)
-    unseen = np.where(num_seen < frequencies.shape[-1], UNSEEN_VOTES / num_draws * np.log(UNSEEN_VOTES / num_draws) ** 2, 0.0)
-    variance = (np.maximum(first_order, 0.0) + unseen) / num_draws + SECOND_ORDER * (num_seen - 1) / (2 * num_draws**2)
+    unseen = np.where(
+        num_seen < frequencies.shape[-1],
+        UNSEEN_VOTES / num_draws * np.log(UNSEEN_VOTES / num_draws) ** 2,
+        0.0,
+    )
+    variance = (np.maximum(first_order, 0.0) + unseen) / num_draws + SECOND_ORDER * (
+        num_seen - 1
+    ) / (2 * num_draws**2)
     standard_error = np.asarray(np.sqrt(variance))
     unanimous = num_seen == 1
     if unanimous.any():
-        standard_error[unanimous] = entropy_upper_bound(np.asarray(counts)[unanimous], confidence=0.95)
+        standard_error[unanimous] = entropy_upper_bound(
+            np.asarray(counts)[unanimous], confidence=0.95
+        )
     return standard_error
 
 
 def entropy_upper_bound(counts: ArrayLike, *, confidence: float = 0.95) -> Float[np.ndarray, "..."]:
     """Largest entropy that the votes leave plausible, one-sided.
 
-    The maximum of H(p) over {p : KL(p_observed || p) <= c}. With c = log(1 / (1 - confidence)) / n this is Chernoff's bound,
-    which for unanimous votes is the exact one: all n equal leave a share 1 - (1 - confidence)^(1/n) to the other classes. c is
-    at least the chi-squared quantile over 2 n (Wilks), with one degree of freedom less than there are classes seen, and one more
-    for each class seen only once, since as many may have been missed (Good-Turing). Near equal classes it falls short where
-    there are few draws for each class (seen from 50 classes and 250 draws on, or 10 and 25).
+    The maximum of H(p) over {p : KL(p_observed || p) <= c}. With c = log(1 / (1 - confidence)) / n
+    this is Chernoff's bound, which for unanimous votes is the exact one: all n equal leave a share
+    1 - (1 - confidence)^(1/n) to the other classes. c is at least the chi-squared quantile over 2 n
+    (Wilks), with one degree of freedom less than there are classes seen, and one more for each
+    class seen only once, since as many may have been missed (Good-Turing). Near equal classes it
+    falls short where there are few draws for each class (seen from 50 classes and 250 draws on, or
+    10 and 25).
 
     Args:
         counts: `(..., K)` non-negative integers, the votes of each class.
@@ -103,21 +114,27 @@ def entropy_upper_bound(counts: ArrayLike, *, confidence: float = 0.95) -> Float
         `(...)` nats, in (0, log K].
 
     Raises:
-        ValueError: counts are not integers, negative, or a row has no vote; confidence outside (0, 1).
+        ValueError: counts are not integers, negative, or a row has no vote; confidence outside (0,
+            1).
     """
     frequencies, num_draws = _frequencies(counts)
     tail = 1.0 - checked_confidence(confidence)
-    num_seen, num_seen_once = ((np.asarray(counts) >= 1).sum(axis=-1), (np.asarray(counts) == 1).sum(axis=-1))
+    num_seen, num_seen_once = (
+        (np.asarray(counts) >= 1).sum(axis=-1),
+        (np.asarray(counts) == 1).sum(axis=-1),
+    )
     degrees = np.clip(num_seen - 1 + num_seen_once, 1, frequencies.shape[-1] - 1)
     radius = np.maximum(-np.log(tail), special.chdtri(degrees, tail) / 2) / num_draws
-    return np.asarray(special.entr(_tilt(frequencies, radius, _towards_uniform, (-40.0, 1e6))).sum(axis=-1))
+    return np.asarray(
+        special.entr(_tilt(frequencies, radius, _towards_uniform, (-40.0, 1e6))).sum(axis=-1)
+    )
 
 
 def entropy_lower_bound(counts: ArrayLike, *, confidence: float = 0.95) -> Float[np.ndarray, "..."]:
     """Lower confidence bound of the entropy, one-sided.
 
-    The entropy of the escort distribution p_k^b / sum_j p_j^b whose divergence KL(p_observed || p) is
-    log(1 / (1 - confidence)) / n. For two classes this is the exact end of Chernoff's interval.
+    The entropy of the escort distribution p_k^b / sum_j p_j^b whose divergence KL(p_observed || p)
+    is log(1 / (1 - confidence)) / n. For two classes this is the exact end of Chernoff's interval.
 
     Args:
         counts: `(..., K)` non-negative integers, the votes of each class.
@@ -127,11 +144,14 @@ def entropy_lower_bound(counts: ArrayLike, *, confidence: float = 0.95) -> Float
         `(...)` nats, in [0, log K); 0 where the votes are unanimous.
 
     Raises:
-        ValueError: counts are not integers, negative, or a row has no vote; confidence outside (0, 1).
+        ValueError: counts are not integers, negative, or a row has no vote; confidence outside (0,
+            1).
     """
     frequencies, num_draws = _frequencies(counts)
     radius = -np.log(1.0 - checked_confidence(confidence)) / num_draws
-    return np.asarray(special.entr(_tilt(frequencies, radius, _towards_certain, (35.0, 0.0))).sum(axis=-1))
+    return np.asarray(
+        special.entr(_tilt(frequencies, radius, _towards_certain, (35.0, 0.0))).sum(axis=-1)
+    )
 
 
 def checked_confidence(confidence: float) -> float:
@@ -144,7 +164,9 @@ def checked_confidence(confidence: float) -> float:
 def _frequencies(counts: ArrayLike) -> tuple[Float[np.ndarray, "... K"], Int[np.ndarray, "..."]]:
     votes = np.asarray(counts)
     if votes.ndim == 0 or not np.issubdtype(votes.dtype, np.integer):
-        raise ValueError(f"expected integer counts of shape (..., K), got {votes.dtype} of shape {votes.shape}")
+        raise ValueError(
+            f"expected integer counts of shape (..., K), got {votes.dtype} of shape {votes.shape}"
+        )
     if votes.size and votes.min() < 0:
         raise ValueError(f"expected counts of at least 0, got {votes.min()}")
     num_draws = np.asarray(votes.sum(axis=-1))
@@ -155,7 +177,9 @@ def _frequencies(counts: ArrayLike) -> tuple[Float[np.ndarray, "... K"], Int[np.
     return votes / num_draws[..., None], num_draws
 
 
-def _plus_four(frequencies: Float[np.ndarray, "... K"], num_draws: Int[np.ndarray, "..."]) -> Float[np.ndarray, "... K"]:
+def _plus_four(
+    frequencies: Float[np.ndarray, "... K"], num_draws: Int[np.ndarray, "..."]
+) -> Float[np.ndarray, "... K"]:
     top = frequencies.argmax(axis=-1)[..., None]
     leading = np.take_along_axis(frequencies, top, axis=-1)
     draws = num_draws[..., None]
@@ -170,7 +194,8 @@ def _towards_uniform(frequencies: np.ndarray, log_strength: np.ndarray) -> np.nd
     with np.errstate(divide="ignore"):
         log_frequencies = np.log(frequencies)
     seen = np.isfinite(log_frequencies)
-    weights = special.wrightomega(np.where(seen, log_frequencies, 0.0) + log_strength)  # Lambert W of strength * f
+    # Lambert W of strength * f
+    weights = special.wrightomega(np.where(seen, log_frequencies, 0.0) + log_strength)
     return np.where(seen, weights, 0.0)
 
 
@@ -190,8 +215,8 @@ def _tilt(
 ) -> np.ndarray:
     """The distribution softmax(log_weights(f, t)) at divergence `radius` from f, by bisection of t between the two ends.
 
-    `ends` is (far, near): the divergence falls from the first to the second. Where even the far end lies within the radius,
-    the far end is the answer.
+    `ends` is (far, near): the divergence falls from the first to the second. Where even the far end
+    lies within the radius, the far end is the answer.
     """
     far, near = (np.full(frequencies.shape[:-1], end) for end in ends)
     for _ in range(BISECTION_STEPS):

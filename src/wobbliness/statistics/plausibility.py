@@ -26,9 +26,10 @@ def implausible_answers(
 ) -> list[str]:
     """Warns of a model whose answers to clean images, without noise, are hardly better than chance, or are all the same.
 
-    Accuracy is too low where it is below `0.45 + 0.3 / K` and, by the exact binomial test, also significantly (at 0.02) below
-    `0.6 + 0.2 / K`: a wrong range of pixels leaves 0.1 to 0.4 of K = 10 classes right, poor training 0.6. Of more than ten
-    classes honest networks get fewer right, so both limits are lower by the square root of `10 / K`.
+    Accuracy is too low where it is below `0.45 + 0.3 / K` and, by the exact binomial test, also
+    significantly (at 0.02) below `0.6 + 0.2 / K`: a wrong range of pixels leaves 0.1 to 0.4 of K =
+    10 classes right, poor training 0.6. Of more than ten classes honest networks get fewer right,
+    so both limits are lower by the square root of `10 / K`.
 
     >>> implausible_answers(np.array([0, 1, 2, 3] * 10), np.array([0, 1, 2, 3] * 10), num_classes=4)
     []
@@ -49,7 +50,9 @@ def implausible_answers(
     return [*_of_accuracy(predicted, labels, classes), *_of_one_class(predicted, labels, classes)]
 
 
-def _of_accuracy(predicted: Int[np.ndarray, " N"], labels: np.ndarray | None, num_classes: int) -> list[str]:
+def _of_accuracy(
+    predicted: Int[np.ndarray, " N"], labels: np.ndarray | None, num_classes: int
+) -> list[str]:
     if labels is None:
         return []
     num_right, accuracy = int((predicted == labels).sum()), float((predicted == labels).mean())
@@ -63,7 +66,9 @@ def _of_accuracy(predicted: Int[np.ndarray, " N"], labels: np.ndarray | None, nu
     ]
 
 
-def _of_one_class(predicted: Int[np.ndarray, " N"], labels: np.ndarray | None, num_classes: int) -> list[str]:
+def _of_one_class(
+    predicted: Int[np.ndarray, " N"], labels: np.ndarray | None, num_classes: int
+) -> list[str]:
     counts = np.bincount(predicted)
     most = int(counts.max())
     is_same = len(predicted) >= MIN_SAME_CLASS_IMAGES and most >= SAME_CLASS_SHARE * len(predicted)

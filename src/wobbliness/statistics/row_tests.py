@@ -33,7 +33,9 @@ class _Distances(NamedTuple):
     is_kept: Bool[np.ndarray, "B N"]
 
 
-def levene_rows(clean_w: Float[np.ndarray, "B N"], suspect_w: Float[np.ndarray, "B M"]) -> LeveneRows:
+def levene_rows(
+    clean_w: Float[np.ndarray, "B N"], suspect_w: Float[np.ndarray, "B M"]
+) -> LeveneRows:
     """Levene's test around the median, as `wobbliness.statistics.two_sample.levene_test` describes it.
 
     Args:
@@ -41,7 +43,9 @@ def levene_rows(clean_w: Float[np.ndarray, "B N"], suspect_w: Float[np.ndarray, 
         suspect_w: `(B, M)` nats, finite, M at least 2.
     """
     clean, suspect = _distances(clean_w), _distances(suspect_w)
-    statistic, pvalue = _variance_analysis(clean.of_kept, suspect.of_kept, clean.is_kept, suspect.is_kept)
+    statistic, pvalue = _variance_analysis(
+        clean.of_kept, suspect.of_kept, clean.is_kept, suspect.is_kept
+    )
     all_clean, all_suspect = np.ones_like(clean.is_kept), np.ones_like(suspect.is_kept)
     return LeveneRows(
         statistic,
@@ -52,7 +56,9 @@ def levene_rows(clean_w: Float[np.ndarray, "B N"], suspect_w: Float[np.ndarray, 
     )
 
 
-def mann_whitney_rows(clean_w: Float[np.ndarray, "B N"], suspect_w: Float[np.ndarray, "B M"]) -> MannWhitneyRows:
+def mann_whitney_rows(
+    clean_w: Float[np.ndarray, "B N"], suspect_w: Float[np.ndarray, "B M"]
+) -> MannWhitneyRows:
     """The directional test, as `wobbliness.statistics.two_sample.mann_whitney_test` describes it.
 
     Args:
@@ -66,7 +72,8 @@ def mann_whitney_rows(clean_w: Float[np.ndarray, "B N"], suspect_w: Float[np.nda
     first, last = _ties(np.take_along_axis(pooled, order, axis=1))
     rank_sum = np.sum(first + last + 2, axis=1, where=order < num_clean) / 2
     statistic = rank_sum - num_clean * (num_clean + 1) / 2
-    ties = last - first + 1.0  # how many points share the value: over a tie of t points ties^2 - 1 adds up to t^3 - t
+    # how many points share the value: over a tie of t points ties^2 - 1 adds up to t^3 - t
+    ties = last - first + 1.0
     tie_loss = (np.sum(ties * ties, axis=1) - num_points) / (num_points * (num_points - 1))
     is_constant = ties[:, 0] == num_points
     std = np.sqrt(num_pairs / 12 * np.where(is_constant, 1.0, num_points + 1 - tie_loss))
@@ -74,17 +81,23 @@ def mann_whitney_rows(clean_w: Float[np.ndarray, "B N"], suspect_w: Float[np.nda
     return MannWhitneyRows(statistic, np.where(is_constant, 1.0, pvalue))
 
 
-def _ties(ordered: Float[np.ndarray, "B N"]) -> tuple[Int[np.ndarray, "B N"], Int[np.ndarray, "B N"]]:
+def _ties(
+    ordered: Float[np.ndarray, "B N"],
+) -> tuple[Int[np.ndarray, "B N"], Int[np.ndarray, "B N"]]:
     """First and last place, from 0, of the values equal to each one in its sorted row."""
     size = ordered.shape[1]
     place, is_step = np.arange(size), ordered[:, 1:] != ordered[:, :-1]
     first, last = np.zeros(ordered.shape, int), np.full(ordered.shape, size - 1)
     first[:, 1:] = np.maximum.accumulate(place[1:] * is_step, axis=1)
-    last[:, :-1] = np.minimum.accumulate(np.where(is_step, place[:-1], size - 1)[:, ::-1], axis=1)[:, ::-1]
+    last[:, :-1] = np.minimum.accumulate(np.where(is_step, place[:-1], size - 1)[:, ::-1], axis=1)[
+        :, ::-1
+    ]
     return first, last
 
 
-def fences(ordered: Float[np.ndarray, "B N"]) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
+def fences(
+    ordered: Float[np.ndarray, "B N"],
+) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
     """Outside of which Eq. 4 sees outliers, for sorted rows."""
     lower, upper = _quantile(ordered, 0.25), _quantile(ordered, 0.75)
     reach = 1.5 * (upper - lower)
@@ -121,14 +134,20 @@ def _variance_analysis(
 ) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
     """Statistic and p-value of one-way analysis of variance of the distances that count."""
     num_clean, num_suspect = clean_counts.sum(axis=1), suspect_counts.sum(axis=1)
-    clean_sum, suspect_sum = (clean * clean_counts).sum(axis=1), (suspect * suspect_counts).sum(axis=1)
+    clean_sum, suspect_sum = (
+        (clean * clean_counts).sum(axis=1),
+        (suspect * suspect_counts).sum(axis=1),
+    )
     num_points = num_clean + num_suspect
     clean_mean, suspect_mean, pooled_mean = (
         clean_sum / num_clean,
         suspect_sum / num_suspect,
         (clean_sum + suspect_sum) / num_points,
     )
-    between = num_clean * (clean_mean - pooled_mean) ** 2 + num_suspect * (suspect_mean - pooled_mean) ** 2
+    between = (
+        num_clean * (clean_mean - pooled_mean) ** 2
+        + num_suspect * (suspect_mean - pooled_mean) ** 2
+    )
     within = ((clean - clean_mean[:, None]) ** 2 * clean_counts).sum(axis=1)
     within += ((suspect - suspect_mean[:, None]) ** 2 * suspect_counts).sum(axis=1)
     is_equal = between == 0  # also 0 / 0: all points equally far from their medians

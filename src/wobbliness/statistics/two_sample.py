@@ -27,8 +27,8 @@ class LeveneTest:
 class MannWhitneyTest:
     """One-sided rank test: is the suspect batch smoother (W lower) than the clean one?
 
-    `effect_size` is the share of (clean, suspect) pairs in which the suspect W is the lower one, ties counted half:
-    0.5 where there is no difference, 1 where every suspect point is smoother.
+    `effect_size` is the share of (clean, suspect) pairs in which the suspect W is the lower one,
+    ties counted half: 0.5 where there is no difference, 1 where every suspect point is smoother.
     """
 
     statistic: float
@@ -77,7 +77,8 @@ def is_outlier(values: ArrayLike) -> Bool[np.ndarray, " N"]:
         values: `(N,)` finite numbers. Where all are equal none is an outlier (section 3.2.4).
 
     Returns:
-        `(N,)` booleans. Where more than three quarters of the values are equal, every other value is an outlier: IQR is 0.
+        `(N,)` booleans. Where more than three quarters of the values are equal, every other value
+        is an outlier: IQR is 0.
     """
     batch = _batch(values, "a batch", at_least=1)
     lower, upper = fences(np.sort(batch)[None])
@@ -87,9 +88,10 @@ def is_outlier(values: ArrayLike) -> Bool[np.ndarray, " N"]:
 def levene_test(clean_w: ArrayLike, suspect_w: ArrayLike) -> LeveneTest:
     """The paper's batch test (section 3.2.4): do two batches of W differ in spread?
 
-    Levene's test around the median (scipy's default, Brown and Forsythe) after the outliers of each batch are removed, and beside
-    it the test on all points. It does not see the sign: a batch that wobbles more is told apart just as well. Two constant
-    batches are no evidence: p = 1 (scipy says NaN).
+    Levene's test around the median (scipy's default, Brown and Forsythe) after the outliers of each
+    batch are removed, and beside it the test on all points. It does not see the sign: a batch that
+    wobbles more is told apart just as well. Two constant batches are no evidence: p = 1 (scipy says
+    NaN).
 
     Args:
         clean_w: `(N,)` nats, at least 2 values.
@@ -116,10 +118,11 @@ def levene_test(clean_w: ArrayLike, suspect_w: ArrayLike) -> LeveneTest:
 def mann_whitney_test(clean_w: ArrayLike, suspect_w: ArrayLike) -> MannWhitneyTest:
     """The directional batch test: is W of the suspect batch lower?
 
-    One-sided Mann-Whitney U. Chosen because batches of W are full of ties at 0 and far from normal, which ranks do not mind, and
-    because it needs neither outlier removal nor equal spreads under its null hypothesis of equal distributions. Normal
-    approximation with the corrections for ties and continuity, equal to scipy's `mannwhitneyu(method="asymptotic")`; batches that
-    are all one value give p = 1.
+    One-sided Mann-Whitney U. Chosen because batches of W are full of ties at 0 and far from normal,
+    which ranks do not mind, and because it needs neither outlier removal nor equal spreads under
+    its null hypothesis of equal distributions. Normal approximation with the corrections for ties
+    and continuity, equal to scipy's `mannwhitneyu(method="asymptotic")`; batches that are all one
+    value give p = 1.
 
     Args:
         clean_w: `(N,)` nats, at least 2 values.
@@ -132,15 +135,18 @@ def mann_whitney_test(clean_w: ArrayLike, suspect_w: ArrayLike) -> MannWhitneyTe
     found = mann_whitney_rows(clean[None], suspect[None])
     statistic = float(found.statistic[0])
     return MannWhitneyTest(
-        statistic=statistic, pvalue=float(found.pvalue[0]), effect_size=statistic / (clean.size * suspect.size)
+        statistic=statistic,
+        pvalue=float(found.pvalue[0]),
+        effect_size=statistic / (clean.size * suspect.size),
     )
 
 
 def roc_curve(is_positive: ArrayLike, scores: ArrayLike, *, confidence: float = 0.95) -> RocCurve:
     """ROC curve of scores that should be higher for positives, with the area under it.
 
-    The interval is Newcombe's (2006, method 5): Hanley and McNeil's variance solved as a score interval. Unlike a bootstrap or
-    DeLong's it does not collapse to a point where the separation is perfect.
+    The interval is Newcombe's (2006, method 5): Hanley and McNeil's variance solved as a score
+    interval. Unlike a bootstrap or DeLong's it does not collapse to a point where the separation is
+    perfect.
 
     Args:
         is_positive: `(N,)` booleans or 0/1, with at least one of each.
@@ -174,7 +180,9 @@ def roc_curve(is_positive: ArrayLike, scores: ArrayLike, *, confidence: float = 
     )
 
 
-def auc_interval(auc: float, num_positives: int, num_negatives: int, *, confidence: float = 0.95) -> tuple[float, float]:
+def auc_interval(
+    auc: float, num_positives: int, num_negatives: int, *, confidence: float = 0.95
+) -> tuple[float, float]:
     """Newcombe's (2006) method 5: all areas A with |auc - A| <= z sqrt(V(A)), V as Hanley and McNeil's."""
     quantile = float(stats.norm.isf((1 - checked_confidence(confidence)) / 2))
     mean_size = (num_positives + num_negatives) / 2 - 1
@@ -194,19 +202,25 @@ def kendall(x: ArrayLike, y: ArrayLike) -> Correlation:
     """Kendall's tau-b. Raises ValueError where the two differ in length, have fewer than 3 points, or one is constant."""
     first, second = _pair(x, y)
     result = stats.kendalltau(first, second)
-    return Correlation(coefficient=float(result.statistic), pvalue=float(result.pvalue), num_points=first.size)
+    return Correlation(
+        coefficient=float(result.statistic), pvalue=float(result.pvalue), num_points=first.size
+    )
 
 
 def pearson(x: ArrayLike, y: ArrayLike) -> Correlation:
     """Pearson's r. Raises ValueError where the two differ in length, have fewer than 3 points, or one is constant."""
     first, second = _pair(x, y)
     result = stats.pearsonr(first, second)
-    return Correlation(coefficient=float(result.statistic), pvalue=float(result.pvalue), num_points=first.size)
+    return Correlation(
+        coefficient=float(result.statistic), pvalue=float(result.pvalue), num_points=first.size
+    )
 
 
 def rate(num_successes: int, num_trials: int, *, confidence: float = 0.95) -> Rate:
     """A binomial share with its exact Clopper-Pearson interval."""
-    interval = stats.binomtest(num_successes, num_trials).proportion_ci(checked_confidence(confidence))
+    interval = stats.binomtest(num_successes, num_trials).proportion_ci(
+        checked_confidence(confidence)
+    )
     return Rate(
         num_successes=num_successes,
         num_trials=num_trials,
@@ -219,7 +233,9 @@ def rate(num_successes: int, num_trials: int, *, confidence: float = 0.95) -> Ra
 def _batch(values: ArrayLike, name: str, *, at_least: int = 2) -> Float[np.ndarray, " N"]:
     batch = np.asarray(values, dtype=np.float64)
     if batch.ndim != 1 or batch.size < at_least:
-        raise ValueError(f"expected {name} as one axis of at least {at_least} values, got shape {batch.shape}")
+        raise ValueError(
+            f"expected {name} as one axis of at least {at_least} values, got shape {batch.shape}"
+        )
     if not np.isfinite(batch).all():
         raise ValueError(f"expected {name} to be finite, got {batch[~np.isfinite(batch)][0]}")
     return batch

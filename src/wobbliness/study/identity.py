@@ -1,7 +1,8 @@
 """What an object is known by in records: values that outlive fields added later.
 
-The identity of a frozen dataclass is the plain values of its fields, without those that were added after schema 3 and have
-their default. So a field that is added with a default renames no cell, and a record without it reads as the default.
+The identity of a frozen dataclass is the plain values of its fields, without those that were added
+after schema 3 and have their default. So a field that is added with a default renames no cell, and
+a record without it reads as the default.
 """
 
 from collections.abc import Mapping
@@ -60,11 +61,15 @@ def identity(made: Any) -> dict[str, Any]:
 def required_fields(kind: type) -> tuple[str, ...]:
     """Returns the fields without which a written object is not whole; one that is missing else has its default."""
     kept = _named_at_default(kind)
-    return tuple(field.name for field in fields(kind) if field.name in kept or not _has_default(field))
+    return tuple(
+        field.name for field in fields(kind) if field.name in kept or not _has_default(field)
+    )
 
 
 def _named_at_default(kind: type) -> frozenset[str]:
-    return frozenset().union(*(NAMED_AT_DEFAULT.get(base.__name__, frozenset()) for base in kind.__mro__))
+    return frozenset().union(
+        *(NAMED_AT_DEFAULT.get(base.__name__, frozenset()) for base in kind.__mro__)
+    )
 
 
 def _has_default(field: Field[Any]) -> bool:

@@ -5,12 +5,22 @@ from dataclasses import replace
 from typing import Any
 
 from wobbliness.study.recipes import PAPER_TRIGGERS, Recipe
-from wobbliness.study.specs import Cell, CleanseSpec, MeasureSpec, NetworkSpec, ResponseSpec, Spec, UniversalSpec, needed_specs
+from wobbliness.study.specs import (
+    Cell,
+    CleanseSpec,
+    MeasureSpec,
+    NetworkSpec,
+    ResponseSpec,
+    Spec,
+    UniversalSpec,
+    needed_specs,
+)
 
 CLEAN_BATCHES = 3  # to choose sigma on, to compare with, and to compare clean with clean
 FORMS = ("first", "smallest")
 RESPONSE_IMAGES = 200
-ONE_POINT = "F1"  # stands beside the claims: the figure in which a reader chooses a point; no verdict follows from it
+# stands beside the claims: the figure in which a reader chooses a point; no verdict follows from it
+ONE_POINT = "F1"
 NUM_SHOWN = 24  # points of each batch that it shows
 
 
@@ -28,12 +38,16 @@ def plan(recipe: Recipe, only: Iterable[str] | None = None) -> tuple[Cell, ...]:
     for claim, spec in _specs(recipe):
         for needed in (*needed_specs(spec), spec):
             wanted.setdefault(needed, []).append(claim)
-    cells = tuple(Cell(spec=spec, claims=tuple(sorted(set(claims)))) for spec, claims in wanted.items())
+    cells = tuple(
+        Cell(spec=spec, claims=tuple(sorted(set(claims)))) for spec, claims in wanted.items()
+    )
     if only is None:
         return cells
     asked, known = set(only), {claim for cell in cells for claim in cell.claims}
     if not asked or asked - known:
-        raise ValueError(f"expected claims out of {', '.join(sorted(known))}, got {', '.join(sorted(asked)) or 'none'}")
+        raise ValueError(
+            f"expected claims out of {', '.join(sorted(known))}, got {', '.join(sorted(asked)) or 'none'}"
+        )
     return tuple(cell for cell in cells if asked & set(cell.claims))
 
 
@@ -82,7 +96,12 @@ def _strength_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
         yield (
             "C6",
             _suspect(
-                recipe, network, recipe.class_points, trigger=network.trigger, per_class=True, after=recipe.detection_points
+                recipe,
+                network,
+                recipe.class_points,
+                trigger=network.trigger,
+                per_class=True,
+                after=recipe.detection_points,
             ),
         )
 
@@ -90,10 +109,20 @@ def _strength_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
 def _detection_specs(study: Recipe) -> Iterator[tuple[str, Spec]]:
     for network in study.detection_networks:
         recipe = _at_points_of(study, network)
-        crafted = {"C8": list(_universal_suspects(recipe, network)), "C9": list(_cleanse_suspects(recipe, network))}
-        if crafted["C9"] and network.trigger is not None:  # implanted triggers, to tell the candidates from
-            crafted["C9"].append(_suspect(recipe, network, recipe.detection_points, trigger=network.trigger))
-        triggered = [_suspect(recipe, network, recipe.detection_points, trigger=name) for name in PAPER_TRIGGERS]
+        crafted = {
+            "C8": list(_universal_suspects(recipe, network)),
+            "C9": list(_cleanse_suspects(recipe, network)),
+        }
+        if (
+            crafted["C9"] and network.trigger is not None
+        ):  # implanted triggers, to tell the candidates from
+            crafted["C9"].append(
+                _suspect(recipe, network, recipe.detection_points, trigger=network.trigger)
+            )
+        triggered = [
+            _suspect(recipe, network, recipe.detection_points, trigger=name)
+            for name in PAPER_TRIGGERS
+        ]
         for claim, suspects in {"C7": triggered, **crafted}.items():
             for suspect in suspects:
                 yield claim, _clean(recipe, network, recipe.detection_points)
@@ -110,7 +139,10 @@ def _untouched_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
         if network in recipe.detection_networks:
             used.append((_at_points_of(recipe, network), recipe.detection_points))
         for of_network, num_points in used:
-            yield ONE_POINT, _suspect(of_network, network, min(NUM_SHOWN, num_points), after=num_points)
+            yield (
+                ONE_POINT,
+                _suspect(of_network, network, min(NUM_SHOWN, num_points), after=num_points),
+            )
 
 
 def _universal_suspects(recipe: Recipe, network: NetworkSpec) -> Iterator[MeasureSpec]:
@@ -125,7 +157,14 @@ def _cleanse_suspects(recipe: Recipe, network: NetworkSpec) -> Iterator[MeasureS
     settings = {name: value for name, value in vars(recipe.cleanse).items() if name != "num_points"}
     crafted = CleanseSpec(network=network, seed=recipe.seed, **settings)
     for form in FORMS:
-        yield _suspect(recipe, network, recipe.cleanse.num_points, crafted=crafted, form=form, after=recipe.detection_points)
+        yield _suspect(
+            recipe,
+            network,
+            recipe.cleanse.num_points,
+            crafted=crafted,
+            form=form,
+            after=recipe.detection_points,
+        )
 
 
 def _clean(recipe: Recipe, network: NetworkSpec, num_points: int) -> MeasureSpec:
@@ -141,7 +180,14 @@ def _clean(recipe: Recipe, network: NetworkSpec, num_points: int) -> MeasureSpec
     )
 
 
-def _suspect(recipe: Recipe, network: NetworkSpec, num_points: int, *, after: int | None = None, **pattern: Any) -> MeasureSpec:
+def _suspect(
+    recipe: Recipe,
+    network: NetworkSpec,
+    num_points: int,
+    *,
+    after: int | None = None,
+    **pattern: Any,
+) -> MeasureSpec:
     """A batch of other points than the clean ones, with something on them."""
     return MeasureSpec(
         network=network,

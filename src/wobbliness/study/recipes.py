@@ -60,7 +60,13 @@ class Universal:
 
     def __post_init__(self) -> None:
         check_choice(self, "norm", NORMS)
-        check_ranges(self, bound=(0, 10**6), fooling_rate=(0, 1), target_class=(0, MAX_CLASSES), num_images=(1, 10**6))
+        check_ranges(
+            self,
+            bound=(0, 10**6),
+            fooling_rate=(0, 1),
+            target_class=(0, MAX_CLASSES),
+            num_images=(1, 10**6),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +86,13 @@ class Cleanse:
     num_points: int = 25
 
     def __post_init__(self) -> None:
-        check_ranges(self, num_images=(1, 10**6), restarts=(1, 10**4), max_steps=(1, 10**6), num_points=(1, MAX_POINTS))
+        check_ranges(
+            self,
+            num_images=(1, 10**6),
+            restarts=(1, 10**4),
+            max_steps=(1, 10**6),
+            num_points=(1, MAX_POINTS),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +126,9 @@ class Recipe:
         draws_sigmas: standard deviations for C1, pixel units of [0, 1].
         parameter_sigmas: standard deviations for C2, pixel units of [0, 1].
         effect_networks: poisoned networks for C3 and C4.
-        effect_points: points of each batch for C3 and C4. Three clean batches are measured on each network: one to choose sigma
-            on, one to compare with, one more for comparing clean with clean.
+        effect_points: points of each batch for C3 and C4. Three clean batches are measured on each
+            network: one to choose sigma on, one to compare with, one more for comparing clean with
+            clean.
         inactive_trigger: the trigger of C4.
         strength_networks: poisoned networks for C5, backdoors that were learnt more and less well.
         class_networks: networks poisoned under T2 for C6.
@@ -124,18 +137,19 @@ class Recipe:
         detection_points: points of each batch for C5, C7 and C8.
         universals: perturbations for C8.
         cleanse: Neural Cleanse for C9; None for none.
-        response_levels: standard deviations of images of noise alone, for the noise response of detection networks.
+        response_levels: standard deviations of images of noise alone, for the noise response of
+            detection networks.
         sigmas: standard deviations for C3 to C9, pixel units of [0, 1].
         draws: noisy copies of each point.
-        own_points: whether networks of another seed meet other points in C5 and C7 to C9, lest all tests of a study hang on one
-            chance choice of batches.
+        own_points: whether networks of another seed meet other points in C5 and C7 to C9, lest all
+            tests of a study hang on one chance choice of batches.
         control_pairs: random pairs of batches for each row of the negative controls.
         control_points: points of each batch in the negative controls.
         resources: granted to each cell on a cluster.
 
     Raises:
-        ValueError: a name or a number is beyond `wobbliness.runtime.field_limits`, the cells are too many, or a grid is empty or
-            in no order.
+        ValueError: a name or a number is beyond `wobbliness.runtime.field_limits`, the cells are
+            too many, or a grid is empty or in no order.
     """
 
     name: str
@@ -168,7 +182,9 @@ class Recipe:
         check_choice(self, "inactive_trigger", TRIGGER_NAMES)
         points, draws, sigma = (1, MAX_POINTS), (1, MAX_DRAWS), (0, MAX_SIGMA)
         check_ranges(self, seed=(0, MAX_SEED), draws=draws, draws_grid=draws)
-        check_ranges(self, sigmas=sigma, draws_sigmas=sigma, parameter_sigmas=sigma, response_levels=sigma)
+        check_ranges(
+            self, sigmas=sigma, draws_sigmas=sigma, parameter_sigmas=sigma, response_levels=sigma
+        )
         check_ranges(self, effect_points=points, detection_points=points, class_points=points)
         check_ranges(self, parameter_points=(1, MAX_PARAMETER_POINTS))
         check_ranges(self, control_pairs=(1, MAX_CONTROL_PAIRS), control_points=points)
@@ -189,12 +205,21 @@ def _check_size(recipe: Recipe) -> None:
         )
     )
     num_networks = parameter + effect + strength + by_class + detection
-    num_cells = 3 * parameter + 5 * effect + 3 * (strength + by_class) + detection * (2 * len(recipe.universals) + 14)
+    num_cells = (
+        3 * parameter
+        + 5 * effect
+        + 3 * (strength + by_class)
+        + detection * (2 * len(recipe.universals) + 14)
+    )
     for field, found, most in (
         ("networks", num_networks, MAX_NETWORKS),
         ("universals", len(recipe.universals), MAX_NETWORKS),
         ("cells", num_cells, MAX_CELLS),
-        ("control_pairs times control_points", recipe.control_pairs * recipe.control_points, MAX_CONTROL_VALUES),
+        (
+            "control_pairs times control_points",
+            recipe.control_pairs * recipe.control_points,
+            MAX_CONTROL_VALUES,
+        ),
     ):
         if found > most:
             raise ValueError(f"expected a recipe of at most {most} {field}, got {found}")
@@ -202,12 +227,18 @@ def _check_size(recipe: Recipe) -> None:
 
 def _check_grids(recipe: Recipe) -> None:
     """ValueError for grids that are empty where they are needed, or draws in no order."""
-    needed = ("sigmas",) if not recipe.parameter_networks else ("sigmas", "draws_sigmas", "parameter_sigmas", "draws_grid")
+    needed = (
+        ("sigmas",)
+        if not recipe.parameter_networks
+        else ("sigmas", "draws_sigmas", "parameter_sigmas", "draws_grid")
+    )
     for field in needed:
         if not getattr(recipe, field):
             raise ValueError(f"expected one value at least in Recipe.{field}, got none")
     if list(recipe.draws_grid) != sorted(set(recipe.draws_grid)):
-        raise ValueError(f"expected Recipe.draws_grid in ascending order, got {shown(recipe.draws_grid)}")
+        raise ValueError(
+            f"expected Recipe.draws_grid in ascending order, got {shown(recipe.draws_grid)}"
+        )
 
 
 def digits(seed: int = 0) -> Recipe:
@@ -307,7 +338,8 @@ def recipe_by_name(name: str, seed: int) -> Recipe:
     """A recipe of this package, or one of a user's own file.
 
     Args:
-        name: of a recipe, or `path/to/file.py:function`; the file's code is run, and the function called with the seed.
+        name: of a recipe, or `path/to/file.py:function`; the file's code is run, and the function
+            called with the seed.
         seed: of everything random.
 
     Raises:
@@ -319,7 +351,9 @@ def recipe_by_name(name: str, seed: int) -> Recipe:
         path, function = name.rsplit(":", 1)
         return _recipe_of_file(path, function, seed)
     if name not in RECIPES:
-        raise ValueError(f"expected a recipe out of {', '.join(RECIPES)}, or FILE.py:function, got {name!r}")
+        raise ValueError(
+            f"expected a recipe out of {', '.join(RECIPES)}, or FILE.py:function, got {name!r}"
+        )
     return RECIPES[name](seed)
 
 
@@ -339,9 +373,13 @@ def _recipe_of_file(path: str, function: str, seed: int) -> Recipe:
         spec.loader.exec_module(module)
         recipe = getattr(module, function)(seed)
     except (Exception, SystemExit) as error:  # a user's file raises whatever it likes
-        raise ValueError(f"expected a recipe from {function}(seed) of {path}, got {cause_of(error)}") from error
+        raise ValueError(
+            f"expected a recipe from {function}(seed) of {path}, got {cause_of(error)}"
+        ) from error
     if not isinstance(recipe, Recipe):
-        raise ValueError(f"expected {function}(seed) of {path} to give a Recipe, got {type(recipe).__name__}")
+        raise ValueError(
+            f"expected {function}(seed) of {path} to give a Recipe, got {type(recipe).__name__}"
+        )
     return _of_stated_types(recipe, f"{function}(seed) of {path}")
 
 
@@ -353,7 +391,9 @@ def _of_stated_types(recipe: Recipe, source: str) -> Recipe:
         raise ValueError(f"expected a recipe of plain values from {source}, got {error}") from error
 
 
-def _base(dataset: str, architecture: str, *, epochs: int, batch_size: int, learning_rate: float) -> dict[str, Any]:
+def _base(
+    dataset: str, architecture: str, *, epochs: int, batch_size: int, learning_rate: float
+) -> dict[str, Any]:
     return {
         "dataset": dataset,
         "architecture": architecture,
@@ -364,17 +404,31 @@ def _base(dataset: str, architecture: str, *, epochs: int, batch_size: int, lear
 
 
 def _networks(
-    base: dict[str, Any], threat: ThreatModel | None, triggers: list[str] | list[None], seeds: range | list[int]
+    base: dict[str, Any],
+    threat: ThreatModel | None,
+    triggers: list[str] | list[None],
+    seeds: range | list[int],
 ) -> tuple[NetworkSpec, ...]:
-    return tuple(NetworkSpec(**base, threat=threat, trigger=trigger, seed=seed) for trigger in triggers for seed in seeds)
+    return tuple(
+        NetworkSpec(**base, threat=threat, trigger=trigger, seed=seed)
+        for trigger in triggers
+        for seed in seeds
+    )
 
 
-def _clean_and_poisoned(base: dict[str, Any], threat: ThreatModel, seeds: range) -> tuple[NetworkSpec, ...]:
+def _clean_and_poisoned(
+    base: dict[str, Any], threat: ThreatModel, seeds: range
+) -> tuple[NetworkSpec, ...]:
     """Clean networks, and as many with each of the triggers 1, 3 and 4 (section 3.2.4)."""
-    return (*_networks(base, None, [None], seeds), *_networks(base, threat, [FIRST, THIRD, FOURTH], seeds))
+    return (
+        *_networks(base, None, [None], seeds),
+        *_networks(base, threat, [FIRST, THIRD, FOURTH], seeds),
+    )
 
 
-def _universals(*, l2: float, linf: float, target_class: int, num_images: int) -> tuple[Universal, ...]:
+def _universals(
+    *, l2: float, linf: float, target_class: int, num_images: int
+) -> tuple[Universal, ...]:
     """Both norms, and the targeted form, which the paper leaves open."""
     return (
         Universal(norm="l2", bound=l2, num_images=num_images),

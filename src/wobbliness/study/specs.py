@@ -34,14 +34,21 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         check_names(self, "dataset", "architecture")
         check_choice(self, "trigger", TRIGGER_NAMES)
-        check_ranges(self, epochs=(1, 10**5), batch_size=(1, 10**6), learning_rate=(0, 10**3), seed=(0, MAX_SEED))
+        check_ranges(
+            self,
+            epochs=(1, 10**5),
+            batch_size=(1, 10**6),
+            learning_rate=(0, 10**3),
+            seed=(0, MAX_SEED),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class UniversalSpec:
     """All that determines a universal adversarial perturbation of a network.
 
-    It is crafted on `num_images` training images. `norm` is `l2` or `linf`, `bound` in pixel units of [0, 1].
+    It is crafted on `num_images` training images. `norm` is `l2` or `linf`, `bound` in pixel units
+    of [0, 1].
     """
 
     network: NetworkSpec
@@ -57,7 +64,8 @@ class UniversalSpec:
 class CleanseSpec:
     """All that determines the Neural Cleanse candidates of a network.
 
-    They are crafted on the last `num_images` test points in the order that measurements take theirs from the front.
+    They are crafted on the last `num_images` test points in the order that measurements take theirs
+    from the front.
     """
 
     network: NetworkSpec
@@ -81,10 +89,11 @@ class ResponseSpec:
 class MeasureSpec:
     """All that determines the votes of one batch of test points under one network.
 
-    The points are taken from a random order of the attacked test points (all but the target class; all, for a clean network):
-    those from `first_point` on; with `per_class` so many of each class. `draws` are ascending checkpoints: votes are kept at each
-    of them. The points are clean, bear a trigger, or what was crafted after training: a universal perturbation, or in turn each
-    Neural Cleanse candidate of a form, `first` or `smallest`.
+    The points are taken from a random order of the attacked test points (all but the target class;
+    all, for a clean network): those from `first_point` on; with `per_class` so many of each class.
+    `draws` are ascending checkpoints: votes are kept at each of them. The points are clean, bear a
+    trigger, or what was crafted after training: a universal perturbation, or in turn each Neural
+    Cleanse candidate of a form, `first` or `smallest`.
     """
 
     network: NetworkSpec

@@ -23,8 +23,13 @@ def from_json(made: type[Made], content: Any) -> Made:
     """
     kinds = get_type_hints(made)
     if not isinstance(content, dict) or not content.keys() <= kinds.keys():
-        raise ValueError(f"expected the fields {', '.join(kinds)} of {made.__name__}, got {shown(content)}")
-    values = {name: _value(kinds[name], value, f"{made.__name__}.{name}") for name, value in content.items()}
+        raise ValueError(
+            f"expected the fields {', '.join(kinds)} of {made.__name__}, got {shown(content)}"
+        )
+    values = {
+        name: _value(kinds[name], value, f"{made.__name__}.{name}")
+        for name, value in content.items()
+    }
     try:
         return made(**values)
     except TypeError as error:  # a field is missing
@@ -39,7 +44,9 @@ def _value(kind: Any, value: Any, name: str) -> Any:
     if is_dataclass(kind):
         return from_json(kind, value)  # type: ignore[arg-type]  # kind is a class here
     if not _IS_OF.get(kind, lambda _: False)(value):
-        raise ValueError(f"expected {name} of type {getattr(kind, '__name__', kind)}, got {shown(value)}")
+        raise ValueError(
+            f"expected {name} of type {getattr(kind, '__name__', kind)}, got {shown(value)}"
+        )
     return value
 
 
@@ -54,7 +61,11 @@ def _one_of(kinds: tuple[Any, ...], value: Any, name: str) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -MAX_NUMBER <= value < MAX_NUMBER
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and -MAX_NUMBER <= value < MAX_NUMBER
+    )
 
 
 _IS_OF: dict[Any, Callable[[Any], bool]] = {

@@ -18,7 +18,8 @@ class Adam:
         fused: whether one kernel makes the step of all parameters.
 
     Attributes:
-        state: `step`, `exp_avg` and `exp_avg_sq` by the index of each parameter that has made a step.
+        state: `step`, `exp_avg` and `exp_avg_sq` by the index of each parameter that has made a
+            step.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class Adam:
     @torch.no_grad()
     def step(self) -> None:
         """One step downhill of every parameter that has a gradient."""
-        moving = [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
+        moving = [
+            index for index, parameter in enumerate(self.parameters) if parameter.grad is not None
+        ]
         states = [self._state(index) for index in moving]
         adam(
             [self.parameters[index] for index in moving],
@@ -66,5 +69,7 @@ class Adam:
         if index not in self.state:
             place = parameter.device if self._fused else torch.device("cpu")
             self.state[index] = {"step": torch.zeros((), dtype=torch.float32, device=place)}
-            self.state[index] |= {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            self.state[index] |= {
+                name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")
+            }
         return self.state[index]

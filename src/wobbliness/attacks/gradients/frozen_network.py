@@ -10,7 +10,12 @@ from torch import nn
 
 from wobbliness.attacks.gradients.first_convolution import PixelGradients
 from wobbliness.attacks.gradients.fused_pooling import pooled_convolutions
-from wobbliness.classifiers.torch_module import device_of, evaluation_mode, has_fast_bfloat16, torch_threads
+from wobbliness.classifiers.torch_module import (
+    device_of,
+    evaluation_mode,
+    has_fast_bfloat16,
+    torch_threads,
+)
 from wobbliness.runtime.errors import reason_of
 from wobbliness.runtime.process_state import borrowed_state
 
@@ -22,7 +27,9 @@ class NoGradients(ValueError):
 
 
 @contextmanager
-def differentiable(network: nn.Module, examples: torch.Tensor, num_classes: int) -> Iterator["DifferentiableNetwork"]:
+def differentiable(
+    network: nn.Module, examples: torch.Tensor, num_classes: int
+) -> Iterator["DifferentiableNetwork"]:
     """The network in evaluation mode, without gradients of its weights; all set back afterwards.
 
     Args:
@@ -57,11 +64,15 @@ class DifferentiableNetwork:
             logits = self._tried(examples)
         if not isinstance(logits, torch.Tensor) or logits.shape != (len(examples), num_classes):
             got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-            raise ValueError(f"expected the network to give logits ({len(examples)}, {num_classes}), got {got}")
+            raise ValueError(
+                f"expected the network to give logits ({len(examples)}, {num_classes}), got {got}"
+            )
 
     def __call__(self, images: torch.Tensor, *, fast: bool) -> torch.Tensor:
         """Logits `(B, K)` in float32; `fast` ones were computed in bfloat16 where its device has instructions for it."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast and has_fast_bfloat16(self.device)):
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=fast and has_fast_bfloat16(self.device)
+        ):
             logits: torch.Tensor = self._network(images.contiguous(memory_format=self._format))
         return logits.float()
 
@@ -90,7 +101,9 @@ def frozen(network: nn.Module) -> Iterator[None]:
                 parameter.requires_grad_(True)
 
 
-def check_gradients(scores: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, classes: Iterable[int]) -> None:
+def check_gradients(
+    scores: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, classes: Iterable[int]
+) -> None:
     """Looks for one image and one class for which the loss changes with the image.
 
     Args:
@@ -99,8 +112,8 @@ def check_gradients(scores: Callable[[torch.Tensor], torch.Tensor], images: torc
         classes: to look for, by the cross entropy of each.
 
     Raises:
-        NoGradients: there is none: the network stops the gradients, cannot be differentiated, or has zeros throughout; or
-            those of an image before it are NaN or infinite.
+        NoGradients: there is none: the network stops the gradients, cannot be differentiated, or
+            has zeros throughout; or those of an image before it are NaN or infinite.
     """
     targets = list(classes)
     why = "they are zero for all images and classes"
@@ -108,9 +121,13 @@ def check_gradients(scores: Callable[[torch.Tensor], torch.Tensor], images: torc
         points = batch.detach().clone().requires_grad_()
         try:
             logits = scores(points)
-            if logits.requires_grad and any(_has_gradient(logits, points, target) for target in targets):
+            if logits.requires_grad and any(
+                _has_gradient(logits, points, target) for target in targets
+            ):
                 return
-            why = why if logits.requires_grad else "it cuts them off (torch.no_grad, detach or numpy)"
+            why = (
+                why if logits.requires_grad else "it cuts them off (torch.no_grad, detach or numpy)"
+            )
         except (RuntimeError, TypeError) as error:
             why = f"it cannot be differentiated: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
     raise _no_gradients(why)
@@ -124,7 +141,9 @@ def check_finite(gradients: Iterable[torch.Tensor]) -> None:
 
 
 def _no_gradients(why: str) -> NoGradients:
-    return NoGradients(f"expected a network with gradients for its images, got one without: {why}; nothing can be crafted")
+    return NoGradients(
+        f"expected a network with gradients for its images, got one without: {why}; nothing can be crafted"
+    )
 
 
 def _has_gradient(logits: torch.Tensor, points: torch.Tensor, target: int) -> bool:
@@ -149,7 +168,9 @@ def in_float32(network: nn.Module) -> nn.Module:
 def check_images(images: np.ndarray) -> None:
     """Images to craft on: ValueError unless float32 `(N, C, H, W)` in [0, 1], at least one."""
     if images.ndim != 4 or len(images) == 0 or images.dtype != np.float32:
-        raise ValueError(f"expected float32 images (N, C, H, W), at least one, got {images.dtype} of shape {images.shape}")
+        raise ValueError(
+            f"expected float32 images (N, C, H, W), at least one, got {images.dtype} of shape {images.shape}"
+        )
     if not (images.min() >= 0 and images.max() <= 1):
         raise ValueError(f"expected images in [0, 1], got [{images.min()}, {images.max()}]")
 

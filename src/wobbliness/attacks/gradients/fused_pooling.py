@@ -12,17 +12,19 @@ from torch.autograd.function import once_differentiable
 from wobbliness.attacks.gradients.pooling_loops import convolve, spread
 
 NUM_LAYERS = 3
-LEAST_ACTIVATIONS = 2**13  # of one image: with fewer, compiling the pass takes longer than it spares
+# of one image: with fewer, compiling the pass takes longer than it spares
+LEAST_ACTIVATIONS = 2**13
 
 
 @contextmanager
 def pooled_convolutions(network: nn.Module) -> Iterator[None]:
     """While active, images go through convolution, ReLU and max-pooling in one pass where those are layers of a `Sequential`.
 
-    One after the other these layers write and read every activation several times, and on the processor that takes longer than
-    their multiplications: a third of crafting in a network of few layers. Run so are 3 x 3 convolutions of one channel before
-    a pooling of 2 x 2, in float32, where the images want gradients and are not tiny. Values and gradients are sums in another
-    order than torch's, and may differ in the last digit.
+    One after the other these layers write and read every activation several times, and on the
+    processor that takes longer than their multiplications: a third of crafting in a network of few
+    layers. Run so are 3 x 3 convolutions of one channel before a pooling of 2 x 2, in float32,
+    where the images want gradients and are not tiny. Values and gradients are sums in another order
+    than torch's, and may differ in the last digit.
 
     Args:
         network: its weights want no gradients meanwhile; its layers are put back afterwards.
@@ -57,20 +59,33 @@ def _is_plain(layers: Sequence[nn.Module]) -> bool:
     has_relu = any(type(layer) is nn.ReLU for layer in others)
     if type(convolution) is not nn.Conv2d or pooling is None or not has_relu:
         return False
-    is_listened_to = any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in layers)
+    is_listened_to = any(
+        layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
+        for layer in layers
+    )
     return not is_listened_to and _is_plain_convolution(convolution) and _is_plain_pooling(pooling)
 
 
 def _is_plain_convolution(layer: nn.Conv2d) -> bool:
     is_small = layer.kernel_size == (3, 3) and layer.in_channels == 1
     is_dense = layer.stride == layer.dilation == (1, 1) and layer.groups == 1
-    return is_small and is_dense and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    return (
+        is_small
+        and is_dense
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+    )
 
 
 def _is_plain_pooling(layer: nn.MaxPool2d) -> bool:
-    sizes = [value if isinstance(value, tuple) else (value, value) for value in (layer.kernel_size, layer.stride)]
+    sizes = [
+        value if isinstance(value, tuple) else (value, value)
+        for value in (layer.kernel_size, layer.stride)
+    ]
     is_apart = layer.padding in (0, (0, 0)) and layer.dilation in (1, (1, 1))
-    return sizes == [(2, 2), (2, 2)] and is_apart and not layer.ceil_mode and not layer.return_indices
+    return (
+        sizes == [(2, 2), (2, 2)] and is_apart and not layer.ceil_mode and not layer.return_indices
+    )
 
 
 class _PooledConvolution(nn.Module):
@@ -95,8 +110,15 @@ class _PooledConvolution(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """`(B, K, H', W')`, of images `(B, 1, H, W)`."""
         is_wanted = images.requires_grad and torch.is_grad_enabled() and not self._learns
-        is_fit = self._fits and images.dtype == torch.float32 and images.ndim == 4 and images.shape[1] == 1
-        if not (is_wanted and is_fit and images.shape[2:].numel() * len(self._bias) >= LEAST_ACTIVATIONS):
+        is_fit = (
+            self._fits
+            and images.dtype == torch.float32
+            and images.ndim == 4
+            and images.shape[1] == 1
+        )
+        if not (
+            is_wanted and is_fit and images.shape[2:].numel() * len(self._bias) >= LEAST_ACTIVATIONS
+        ):
             return self._layers(images)  # type: ignore[no-any-return]  # layers are untyped
         if self._format is None:
             self._format = self._format_of_torch(images[:2])
@@ -115,7 +137,9 @@ class _OnePass(torch.autograd.Function):
     """Padded images `(B, H, W)`, kernels `(9, K)`, bias `(K,)` to `(B, H', W', K)`."""
 
     @staticmethod
-    def forward(ctx: Any, images: torch.Tensor, kernels: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, images: torch.Tensor, kernels: torch.Tensor, bias: torch.Tensor
+    ) -> torch.Tensor:
         size, height, width = images.shape
         pooled = torch.empty((size, (height - 2) // 2, (width - 2) // 2, len(bias)))
         places = torch.empty_like(pooled)
@@ -126,7 +150,9 @@ class _OnePass(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradients: Float32[torch.Tensor, "B H W K"]) -> tuple[torch.Tensor, None, None]:
+    def backward(
+        ctx: Any, gradients: Float32[torch.Tensor, "B H W K"]
+    ) -> tuple[torch.Tensor, None, None]:
         places, kernels = ctx.saved_tensors
         pixels = torch.zeros(ctx.size)
         spread(gradients.contiguous().numpy(), places.numpy(), kernels.numpy(), pixels.numpy())

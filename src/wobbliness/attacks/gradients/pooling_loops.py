@@ -1,6 +1,7 @@
 """A 3 x 3 convolution, a ReLU and a pooling of 2 x 2 window by window, forth and back, compiled.
 
-The inner loop runs over the filters and has no branch, so that the compiler turns it into vector instructions.
+The inner loop runs over the filters and has no branch, so that the compiler turns it into vector
+instructions.
 """
 
 import numpy as np
@@ -22,14 +23,60 @@ def _convolve(images, kernels, bias, pooled, places):  # type: ignore[no-untyped
                 b0, b1, b2, b3 = x[1, 0], x[1, 1], x[1, 2], x[1, 3]
                 c0, c1, c2, c3 = x[2, 0], x[2, 1], x[2, 2], x[2, 3]
                 d0, d1, d2, d3 = x[3, 0], x[3, 1], x[3, 2], x[3, 3]
-                for k in range(filters):  # all four values of a window at once, so that they stay in registers
+                for k in range(
+                    filters
+                ):  # all four values of a window at once, so that they stay in registers
                     p, q, r = kernels[0, k], kernels[1, k], kernels[2, k]
                     s, t, u = kernels[3, k], kernels[4, k], kernels[5, k]
                     v, w, y = kernels[6, k], kernels[7, k], kernels[8, k]
-                    first = p * a0 + q * a1 + r * a2 + s * b0 + t * b1 + u * b2 + v * c0 + w * c1 + y * c2 + bias[k]
-                    second = p * a1 + q * a2 + r * a3 + s * b1 + t * b2 + u * b3 + v * c1 + w * c2 + y * c3 + bias[k]
-                    third = p * b0 + q * b1 + r * b2 + s * c0 + t * c1 + u * c2 + v * d0 + w * d1 + y * d2 + bias[k]
-                    fourth = p * b1 + q * b2 + r * b3 + s * c1 + t * c2 + u * c3 + v * d1 + w * d2 + y * d3 + bias[k]
+                    first = (
+                        p * a0
+                        + q * a1
+                        + r * a2
+                        + s * b0
+                        + t * b1
+                        + u * b2
+                        + v * c0
+                        + w * c1
+                        + y * c2
+                        + bias[k]
+                    )
+                    second = (
+                        p * a1
+                        + q * a2
+                        + r * a3
+                        + s * b1
+                        + t * b2
+                        + u * b3
+                        + v * c1
+                        + w * c2
+                        + y * c3
+                        + bias[k]
+                    )
+                    third = (
+                        p * b0
+                        + q * b1
+                        + r * b2
+                        + s * c0
+                        + t * c1
+                        + u * c2
+                        + v * d0
+                        + w * d1
+                        + y * d2
+                        + bias[k]
+                    )
+                    fourth = (
+                        p * b1
+                        + q * b2
+                        + r * b3
+                        + s * c1
+                        + t * c2
+                        + u * c3
+                        + v * d1
+                        + w * d2
+                        + y * d3
+                        + bias[k]
+                    )
                     upper, lower = max(first, second), max(third, fourth)
                     upper_place = ONE if second > first else NOTHING
                     lower_place = THREE if fourth > third else TWO
@@ -47,7 +94,11 @@ def _spread(gradients, places, kernels, pixels):  # type: ignore[no-untyped-def]
             for column in range(columns):
                 gradient, winner = gradients[image, row, column], places[image, row, column]
                 for place in range(4):
-                    above, left, here = 2 * row + place // 2, 2 * column + place % 2, np.float32(place)
+                    above, left, here = (
+                        2 * row + place // 2,
+                        2 * column + place % 2,
+                        np.float32(place),
+                    )
                     p = q = r = s = t = u = v = w = y = NOTHING
                     for k in range(filters):
                         share = gradient[k] if winner[k] == here else NOTHING
@@ -75,8 +126,8 @@ def _spread(gradients, places, kernels, pixels):  # type: ignore[no-untyped-def]
 convolve = compiled(_convolve, freedoms=SAME_VALUES)
 """convolve(images, kernels, bias, pooled, places) fills the last two, from images `(B, H, W)`, kernels `(9, K)`, bias `(K,)`.
 
-Both are `(B, H', W', K)`: `pooled` is the greatest of the four values of a window, or 0; `places` tells which of them it was, row
-by row, or `NO_PLACE`.
+Both are `(B, H', W', K)`: `pooled` is the greatest of the four values of a window, or 0; `places`
+tells which of them it was, row by row, or `NO_PLACE`.
 """
 
 spread = compiled(_spread, freedoms=ANY_ORDER)

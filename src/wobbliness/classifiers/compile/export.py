@@ -24,13 +24,15 @@ from wobbliness.classifiers.untrusted.onnx_sorted import sorts_scores
 from wobbliness.runtime.errors import cause_of
 from wobbliness.runtime.process_state import borrowed_state, quiet_thread
 
-SCORE_TOLERANCE = 1e-4  # largest difference of scores, as a share of the largest score in the batch or of 1
+# largest difference of scores, as a share of the largest score in the batch or of 1
+SCORE_TOLERANCE = 1e-4
 Structure: TypeAlias = tuple[str, tuple[int, ...]]  # its name, and the shape of an input
 EXPORT_ROWS = 2  # an axis of length 1 would be taken for a constant
 PLAIN = Reading()
 MOST_REFERENCES = 10_000  # longer lists are data
 TABLES = ("_parameters", "_buffers", "_modules")  # of a module, that an exporter changes
-EXPORTERS = ("torch", "onnx", "onnxscript", "onnx_ir")  # packages that log while a module is exported
+# packages that log while a module is exported
+EXPORTERS = ("torch", "onnx", "onnxscript", "onnx_ir")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +68,19 @@ _templates: dict[Structure, GraphTemplate | None] = {}
 def declare_structure(module: torch.nn.Module, structure: str) -> None:
     """Says that all modules declared by this name compute the same, but for their numbers: one export then serves them all.
 
-    It is kept on disk for the processes to come, so the name must change with the code of the modules.
+    It is kept on disk for the processes to come, so the name must change with the code of the
+    modules.
 
-    For modules that the caller has built himself. Nothing here could tell of a stranger's module that its code is another one's,
-    and scores on a few real inputs would not show a difference that is hidden for rare ones.
+    For modules that the caller has built himself. Nothing here could tell of a stranger's module
+    that its code is another one's, and scores on a few real inputs would not show a difference that
+    is hidden for rare ones.
     """
     _structures[module] = Declared(name=structure, digest=module_digest(module, with_tensors=False))
 
 
-def compile_module(module: torch.nn.Module, examples: Float32[np.ndarray, "B ..."], reading: Reading = PLAIN) -> Compilation:
+def compile_module(
+    module: torch.nn.Module, examples: Float32[np.ndarray, "B ..."], reading: Reading = PLAIN
+) -> Compilation:
     """The module as an ONNX graph (`torch.onnx`, dynamo exporter); kept for as long as its digest stays the same.
 
     A graph is not kept where the digest cannot tell all that the module computes with.
@@ -87,25 +93,36 @@ def compile_module(module: torch.nn.Module, examples: Float32[np.ndarray, "B ...
     with borrowed_state():
         digest = _digest(module, examples.shape[1:], reading)
         known = _compilations.get(module)
-        if known is None or known.digest != digest or not (digest.is_certain or known.graph is None):
+        if (
+            known is None
+            or known.digest != digest
+            or not (digest.is_certain or known.graph is None)
+        ):
             known = _compilations[module] = _compilation(digest, module, examples, reading)
         return known
 
 
-def _compilation(digest: ModuleDigest, module: torch.nn.Module, examples: np.ndarray, reading: Reading) -> Compilation:
+def _compilation(
+    digest: ModuleDigest, module: torch.nn.Module, examples: np.ndarray, reading: Reading
+) -> Compilation:
     try:
         model = _graph(module, examples, reading)
         graph = OnnxGraph(over_blocks(model).SerializeToString(), takes_blocks=True)
     except Exception as error:  # the exporter raises whatever the module or the tracer does
-        return Compilation(digest=digest, graph=None, reason=f"no ONNX export: {_first_cause(error)}")
+        return Compilation(
+            digest=digest, graph=None, reason=f"no ONNX export: {_first_cause(error)}"
+        )
     sorts = sorts_scores(model.graph, model.graph.output[0].name)
     return Compilation(digest=digest, graph=graph, reason=None, sorts=sorts)
 
 
-def disagreement(graph: OnnxGraph, examples: Float32[np.ndarray, "B ..."], scores: Shaped[np.ndarray, "B ..."]) -> str | None:
+def disagreement(
+    graph: OnnxGraph, examples: Float32[np.ndarray, "B ..."], scores: Shaped[np.ndarray, "B ..."]
+) -> str | None:
     """How the graph's answer differs from the module's own scores; None where it does not.
 
-    Scores may differ by SCORE_TOLERANCE of the largest one (at least of 1), labels only where two scores lie as close as that.
+    Scores may differ by SCORE_TOLERANCE of the largest one (at least of 1), labels only where two
+    scores lie as close as that.
 
     Args:
         graph: of the module.
@@ -151,7 +168,9 @@ def _kept(key: Structure, tensors: Mapping[str, torch.Tensor]) -> onnx.ModelProt
     return model
 
 
-def _first_of_its_structure(key: Structure, module: torch.nn.Module, examples: np.ndarray) -> onnx.ModelProto:
+def _first_of_its_structure(
+    key: Structure, module: torch.nn.Module, examples: np.ndarray
+) -> onnx.ModelProto:
     model = _exported(module, examples)
     template = _templates[key] = template_of(model, module.state_dict())
     if template is not None:
@@ -168,9 +187,14 @@ def _exported(module: torch.nn.Module, examples: np.ndarray) -> onnx.ModelProto:
     rows = np.resize(examples, (EXPORT_ROWS, *examples.shape[1:]))
     batch = torch.export.Dim("batch")
     _load_exporter()
-    with quiet_thread(*EXPORTERS), _without_graphs():  # the absence of torchvision and deprecations are no user's concern
+    # the absence of torchvision and deprecations are no user's concern
+    with quiet_thread(*EXPORTERS), _without_graphs():
         program = torch.onnx.export(
-            _twin(module), (torch.from_numpy(rows),), dynamo=True, dynamic_shapes=({0: batch},), verbose=False
+            _twin(module),
+            (torch.from_numpy(rows),),
+            dynamo=True,
+            dynamic_shapes=({0: batch},),
+            verbose=False,
         )
     if program is None:
         raise ValueError("the exporter gave nothing")
@@ -179,7 +203,12 @@ def _exported(module: torch.nn.Module, examples: np.ndarray) -> onnx.ModelProto:
 
 def _load_exporter() -> None:
     """So that its loggers are known before they are kept quiet."""
-    for name in ("torch.onnx._internal.exporter._core", "torch._export.non_strict_utils", "onnxscript", "onnx_ir"):
+    for name in (
+        "torch.onnx._internal.exporter._core",
+        "torch._export.non_strict_utils",
+        "onnxscript",
+        "onnx_ir",
+    ):
         with suppress(ImportError), quiet_thread(*EXPORTERS):
             importlib.import_module(name)
 
@@ -204,16 +233,20 @@ def _without_graphs() -> Iterator[None]:
 def _twin(module: torch.nn.Module) -> torch.nn.Module:
     """Another module of the same parts and tensors, for the exporter: it puts symbols in the place of tensors while it traces.
 
-    The module itself stays usable by other threads. It is its own twin where its parts refer to each other in other ways than as
-    parts, which a twin's would not.
+    The module itself stays usable by other threads. It is its own twin where its parts refer to
+    each other in other ways than as parts, which a twin's would not.
     """
     parts = list(module.modules())
     if any(isinstance(part, torch.jit.ScriptModule) or _refers_to_others(part) for part in parts):
         return module
     twins = {part: object.__new__(type(part)) for part in parts}
     for part, twin in twins.items():
-        twin.__dict__ |= {name: copy(value) if name in TABLES else value for name, value in vars(part).items()}
-        twin.__dict__["_modules"] |= {name: twins[own] for name, own in part._modules.items() if own is not None}
+        twin.__dict__ |= {
+            name: copy(value) if name in TABLES else value for name, value in vars(part).items()
+        }
+        twin.__dict__["_modules"] |= {
+            name: twins[own] for name, own in part._modules.items() if own is not None
+        }
     return twins[module]
 
 
@@ -229,7 +262,9 @@ def _refers_to_a_part(value: object) -> bool:
     return isinstance(getattr(value, "__self__", value), torch.nn.Module)
 
 
-def _digest(module: torch.nn.Module, shape: tuple[int, ...], reading: Reading = PLAIN) -> ModuleDigest:
+def _digest(
+    module: torch.nn.Module, shape: tuple[int, ...], reading: Reading = PLAIN
+) -> ModuleDigest:
     return module_digest(module, shape, reading.name, reading.is_plain)
 
 

@@ -10,13 +10,21 @@ from jaxtyping import Float32
 from wobbliness.classifiers.base import in_blocks
 from wobbliness.classifiers.compile.session import open_session
 from wobbliness.classifiers.signature.layouts import ImageShape, Layout
-from wobbliness.classifiers.signature.onnx_answers import classes_of, declared_outputs, is_without_batch, threshold_of
+from wobbliness.classifiers.signature.onnx_answers import (
+    classes_of,
+    declared_outputs,
+    is_without_batch,
+    threshold_of,
+)
 from wobbliness.classifiers.signature.onnx_input import OnnxInput
 from wobbliness.classifiers.signature.outputs import choose_output
 from wobbliness.classifiers.signature.pixel_scale import PixelScale
 from wobbliness.classifiers.untrusted.onnx_claims import written_out
 from wobbliness.classifiers.untrusted.onnx_content import read_checked
-from wobbliness.classifiers.untrusted.onnx_randomness import block_dependent_operator, check_randomness
+from wobbliness.classifiers.untrusted.onnx_randomness import (
+    block_dependent_operator,
+    check_randomness,
+)
 from wobbliness.classifiers.untrusted.onnx_sizes import GraphSizes, check_sizes
 from wobbliness.classifiers.untrusted.onnx_sorted import check_unsorted
 from wobbliness.runtime.errors import reason_of
@@ -50,9 +58,11 @@ class OnnxGraph:
     Attributes:
         batch_size: B where the graph fixes it, 1 where an image's answer depends on the rest of a
             block; blocks then have that size, and what a last one lacks is filled up and dropped.
-        image_shape: of one image, channels first; None inside where any size goes, None where images are flat.
+        image_shape: of one image, channels first; None inside where any size goes, None where
+            images are flat.
         classes: that the graph lists for its labels; None where it lists none, or gives scores.
-        threshold: where class 1 begins in one score for two classes; None where the graph does not tell.
+        threshold: where class 1 begins in one score for two classes; None where the graph does not
+            tell.
         rounding: what is done to noisy copies for a graph of whole numbers; None for one of floats.
     """
 
@@ -62,17 +72,25 @@ class OnnxGraph:
     threshold: float | None = None
     rounding: str | None = None
 
-    def __init__(self, source: Path | bytes, *, takes_blocks: bool = False, options: GraphOptions | None = None) -> None:
+    def __init__(
+        self,
+        source: Path | bytes,
+        *,
+        takes_blocks: bool = False,
+        options: GraphOptions | None = None,
+    ) -> None:
         """Opens a graph.
 
         Args:
-            source: an ONNX file, checked first for what a stranger's may not hold; or the content of a graph of our own.
-            takes_blocks: whether the graph takes several blocks at once, `(T, B, ...)`, as `over_blocks` makes it.
+            source: an ONNX file, checked first for what a stranger's may not hold; or the content
+                of a graph of our own.
+            takes_blocks: whether the graph takes several blocks at once, `(T, B, ...)`, as
+                `over_blocks` makes it.
             options: of the user, for a file.
 
         Raises:
-            ValueError: it cannot be read, may not be opened, has not one input of images or no output of classes, or the
-                options contradict it.
+            ValueError: it cannot be read, may not be opened, has not one input of images or no
+                output of classes, or the options contradict it.
         """
         self._takes_blocks = takes_blocks
         self._prepare: OnnxInput | None = None
@@ -81,7 +99,10 @@ class OnnxGraph:
             self._open_file(source, options or GraphOptions())
         else:
             self._session = open_session(source, "the graph", None)
-            self._input, self._output = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
+            self._input, self._output = (
+                self._session.get_inputs()[0].name,
+                self._session.get_outputs()[0].name,
+            )
 
     def _open_file(self, path: Path, options: GraphOptions) -> None:
         checked = read_checked(path)
@@ -89,13 +110,21 @@ class OnnxGraph:
         self._sizes = _checked_sizes(model, str(path))
         self._session = open_session(checked.content, str(path), checked.folder)
         inputs = self._session.get_inputs()
-        self._prepare = OnnxInput(inputs, model, layout=options.layout, scale=options.scale, source=str(path))
+        self._prepare = OnnxInput(
+            inputs, model, layout=options.layout, scale=options.scale, source=str(path)
+        )
         self._input, self.rounding = self._prepare.name, self._prepare.rounding
         self.batch_size, self.image_shape = self._prepare.batch_size, self._prepare.image_shape
         if operator := block_dependent_operator(model):
             self.batch_size = _alone(self.batch_size, operator, str(path))
-        outputs = declared_outputs(self._session.get_outputs(), model.graph, self._prepare.batch_size)
-        chosen = outputs[choose_output(outputs, options.output, num_classes=options.num_classes, source=str(path))]
+        outputs = declared_outputs(
+            self._session.get_outputs(), model.graph, self._prepare.batch_size
+        )
+        chosen = outputs[
+            choose_output(
+                outputs, options.output, num_classes=options.num_classes, source=str(path)
+            )
+        ]
         self._output = chosen.name
         if chosen.is_float:
             check_unsorted(model.graph, chosen.name, chosen.width)
@@ -104,7 +133,11 @@ class OnnxGraph:
 
     def preprocessing(self) -> dict[str, str]:
         """Describes pixel values, layout and the output that is read, for comparisons."""
-        return {} if self._prepare is None else self._prepare.preprocessing() | {"output": self._output}
+        return (
+            {}
+            if self._prepare is None
+            else self._prepare.preprocessing() | {"output": self._output}
+        )
 
     def run(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
         """The output for a batch, made in blocks of `block_size`, or of the size that the graph fixes, and a rest.
@@ -114,7 +147,10 @@ class OnnxGraph:
         """
         if self._takes_blocks:
             return self._run_all_blocks(images, block_size)
-        images, size = images if self._prepare is None else self._prepare(images), self.batch_size or self._few(block_size)
+        images, size = (
+            images if self._prepare is None else self._prepare(images),
+            self.batch_size or self._few(block_size),
+        )
         return np.asarray(in_blocks(self._run_block, images, size))
 
     def _few(self, block_size: int) -> int:
@@ -143,7 +179,9 @@ class OnnxGraph:
     def _run(self, images: np.ndarray) -> np.ndarray:
         try:
             output: np.ndarray = self._session.run([self._output], {self._input: images})[0]
-        except Exception as error:  # ONNX Runtime raises classes of its own that share no base but Exception
+        except (
+            Exception
+        ) as error:  # ONNX Runtime raises classes of its own that share no base but Exception
             refused = f"expected images that the graph accepts, got {images.shape} at once"
             raise ValueError(f"{refused}: {reason_of(error)}") from error
         return output
@@ -175,15 +213,26 @@ def _alone(batch_size: int | None, operator: str, name: str) -> int:
 def over_blocks(model: onnx.ModelProto) -> onnx.ModelProto:
     """A graph of one input and one output, `(B, ...)` to `(B, K)`, put into a loop over blocks, `(T, B, ...)` to `(T, B, K)`.
 
-    The blocks of one image then take one call, and a thread has to wait for Python's lock once instead of once a block.
+    The blocks of one image then take one call, and a thread has to wait for Python's lock once
+    instead of once a block.
     """
     if {model.graph.input[0].name, model.graph.output[0].name} & {BLOCKS, BLOCKS_OF_SCORES}:
-        raise ValueError(f"expected a graph with other names than those of the loop, {BLOCKS} and {BLOCKS_OF_SCORES}")
-    loop = onnx.helper.make_node("Scan", [BLOCKS], [BLOCKS_OF_SCORES], num_scan_inputs=1, body=model.graph)
-    images, scores = _with_blocks(model.graph.input[0], BLOCKS), _with_blocks(model.graph.output[0], BLOCKS_OF_SCORES)
+        raise ValueError(
+            f"expected a graph with other names than those of the loop, {BLOCKS} and {BLOCKS_OF_SCORES}"
+        )
+    loop = onnx.helper.make_node(
+        "Scan", [BLOCKS], [BLOCKS_OF_SCORES], num_scan_inputs=1, body=model.graph
+    )
+    images, scores = (
+        _with_blocks(model.graph.input[0], BLOCKS),
+        _with_blocks(model.graph.output[0], BLOCKS_OF_SCORES),
+    )
     outer = onnx.helper.make_graph([loop], "over_blocks", [images], [scores])
     return onnx.helper.make_model(
-        outer, opset_imports=model.opset_import, ir_version=model.ir_version, functions=list(model.functions)
+        outer,
+        opset_imports=model.opset_import,
+        ir_version=model.ir_version,
+        functions=list(model.functions),
     )
 
 

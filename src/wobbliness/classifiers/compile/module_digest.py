@@ -1,8 +1,9 @@
 """A digest of all that a torch module computes with: tensors, structure, other attributes, hooks and code.
 
-Two equal digests of one module, taken at different times, say that nothing was changed in between that could be found: no weight
-and no flag, no layer exchanged for another one, no method or function put in the place of another, on the instance, on its class
-or in the modules of Python that its code refers to. Whatever cannot be read is taken to have changed.
+Two equal digests of one module, taken at different times, say that nothing was changed in between
+that could be found: no weight and no flag, no layer exchanged for another one, no method or
+function put in the place of another, on the instance, on its class or in the modules of Python that
+its code refers to. Whatever cannot be read is taken to have changed.
 """
 
 import enum
@@ -24,11 +25,19 @@ import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-_codes: dict[int, types.CodeType] = {}  # seen so far: kept, so that the number of one says for good which it is
+# seen so far: kept, so that the number of one says for good which it is
+_codes: dict[int, types.CodeType] = {}
 
 MOST_OBJECTS = 200_000  # looked at for one module; beyond it nothing is certain
 MOST_DEPTH = 150
-SKIPPED = ("training", "_modules", "_non_persistent_buffers_set", "_is_full_backward_hook", "call_super_init", "__weakref__")
+SKIPPED = (
+    "training",
+    "_modules",
+    "_non_persistent_buffers_set",
+    "_is_full_backward_hook",
+    "call_super_init",
+    "__weakref__",
+)
 PLAIN = (
     *(
         type(None),
@@ -47,9 +56,24 @@ PLAIN = (
         enum.Enum,
     ),
     *(np.dtype, np.generic),
-    *(torch.dtype, torch.device, torch.memory_format, torch.layout, torch.Size, torch.finfo, torch.iinfo),
+    *(
+        torch.dtype,
+        torch.device,
+        torch.memory_format,
+        torch.layout,
+        torch.Size,
+        torch.finfo,
+        torch.iinfo,
+    ),
 )
-NO_PART = (logging.Logger, weakref.ref, type(threading.Lock()), type(threading.RLock()), threading.local)  # say nothing of scores
+# say nothing of scores
+NO_PART = (
+    logging.Logger,
+    weakref.ref,
+    type(threading.Lock()),
+    type(threading.RLock()),
+    threading.local,
+)
 LIBRARIES = frozenset(sys.stdlib_module_names) | {
     "PIL",
     "beartype",
@@ -80,13 +104,16 @@ class ModuleDigest:
     is_certain: bool
 
 
-def module_digest(module: torch.nn.Module, *context: object, with_tensors: bool = True) -> ModuleDigest:
+def module_digest(
+    module: torch.nn.Module, *context: object, with_tensors: bool = True
+) -> ModuleDigest:
     """The digest of a module, for comparing it with itself at another time.
 
     Args:
         module: in evaluation mode.
         context: further plain values that belong to it.
-        with_tensors: whether the values of parameters and buffers belong to it; their names, types and shapes do.
+        with_tensors: whether the values of parameters and buffers belong to it; their names, types
+            and shapes do.
     """
     reader = _Reader(with_tensors=with_tensors)
     reader.read(context)
@@ -147,7 +174,10 @@ class _Reader:
         self._add(type(value).__module__, type(value).__qualname__)
         reader = _EXACT.get(type(value))
         if reader is None:
-            reader = next((reader for kinds, reader in _READERS if isinstance(value, kinds)), _Reader._read_object)
+            reader = next(
+                (reader for kinds, reader in _READERS if isinstance(value, kinds)),
+                _Reader._read_object,
+            )
         reader(self, value)
 
     def _read_callable(self, value: Any) -> None:
@@ -186,10 +216,14 @@ class _Reader:
         if array.dtype.hasobject:
             self._read_all(array.ravel().tolist())
         else:
-            self.digest.update(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
+            self.digest.update(
+                np.ascontiguousarray(array).view(np.uint8).data if array.size else b""
+            )
 
     def _read_tensor(self, tensor: torch.Tensor) -> None:
-        self._add(str(tensor.dtype), str(tuple(tensor.shape)), str(tensor.device), str(tensor.layout))
+        self._add(
+            str(tensor.dtype), str(tuple(tensor.shape)), str(tensor.device), str(tensor.layout)
+        )
         if not self._with_tensors or isinstance(tensor, FakeTensor) or tensor.is_meta:
             return
         for part in _dense(tensor.detach()):
@@ -211,7 +245,11 @@ class _Reader:
             if name in SKIPPED or (type(value) in (dict, OrderedDict) and not value):
                 continue
             self._add(name)
-            self.read(list(value.values()) if name.endswith("_hooks") and isinstance(value, dict) else value)
+            self.read(
+                list(value.values())
+                if name.endswith("_hooks") and isinstance(value, dict)
+                else value
+            )
         self._add(*part._modules)
 
     def _read_class(self, of: type) -> None:
@@ -249,7 +287,9 @@ class _Reader:
             return
         for name in sorted(_names(function.__code__)):
             if name in function.__globals__:
-                self._read_global(name, function.__globals__[name], function.__code__, deep=not is_of_library)
+                self._read_global(
+                    name, function.__globals__[name], function.__code__, deep=not is_of_library
+                )
 
     def _read_global(self, name: str, value: object, code: types.CodeType, *, deep: bool) -> None:
         """What a function refers to by a name; of a module of Python the attributes that the function asks for."""
@@ -285,8 +325,15 @@ class _Reader:
     def _read_object(self, value: Any, *, is_known: bool = False) -> None:
         """Any other one: its class and its attributes; one of C without any cannot be read."""
         names = [name for of in type(value).__mro__ for name in _slots(of) if hasattr(value, name)]
-        if not is_known and not hasattr(value, "__dict__") and not names and type(value) is not object:
-            self.is_certain = self.is_certain and callable(value) and _is_of_library(type(value).__module__)
+        if (
+            not is_known
+            and not hasattr(value, "__dict__")
+            and not names
+            and type(value) is not object
+        ):
+            self.is_certain = (
+                self.is_certain and callable(value) and _is_of_library(type(value).__module__)
+            )
             self._add(getattr(value, "__qualname__", ""), str(getattr(value, "__name__", "")))
             return
         self.read(type(value))
@@ -322,7 +369,10 @@ _READERS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
     (list | tuple, _Reader._read_all),
     (set | frozenset, _Reader._read_set),
     (partial | property | staticmethod | classmethod, _Reader._read_callable),
-    (types.BuiltinFunctionType | types.MethodDescriptorType | types.WrapperDescriptorType, _Reader._read_builtin),
+    (
+        types.BuiltinFunctionType | types.MethodDescriptorType | types.WrapperDescriptorType,
+        _Reader._read_builtin,
+    ),
     (types.ModuleType, _Reader._read_name),
     (Mapping, _Reader._read_mapping),
 )
@@ -331,8 +381,16 @@ _READERS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
 def _dense(tensor: torch.Tensor) -> list[torch.Tensor]:
     """The values of a tensor as plain tensors."""
     if tensor.is_quantized:
-        scales = tensor.q_per_channel_scales() if "channel" in str(tensor.qscheme()) else torch.tensor(tensor.q_scale())
-        zeros = tensor.q_per_channel_zero_points() if "channel" in str(tensor.qscheme()) else torch.tensor(tensor.q_zero_point())
+        scales = (
+            tensor.q_per_channel_scales()
+            if "channel" in str(tensor.qscheme())
+            else torch.tensor(tensor.q_scale())
+        )
+        zeros = (
+            tensor.q_per_channel_zero_points()
+            if "channel" in str(tensor.qscheme())
+            else torch.tensor(tensor.q_zero_point())
+        )
         return [tensor.int_repr(), scales, zeros]
     if tensor.layout == torch.sparse_coo:
         whole = tensor.coalesce()
@@ -353,7 +411,11 @@ def _content(cell: types.CellType) -> object:
 
 def _slots(of: type) -> tuple[str, ...]:
     slots = vars(of).get("__slots__", ())
-    return tuple(name for name in ((slots,) if isinstance(slots, str) else slots) if not name.startswith("__"))
+    return tuple(
+        name
+        for name in ((slots,) if isinstance(slots, str) else slots)
+        if not name.startswith("__")
+    )
 
 
 @cache
@@ -368,4 +430,7 @@ def _is_of_library(module: str) -> bool:
 
 
 def _is_forward(function: types.FunctionType) -> bool:
-    return function.__name__ == "forward" or function.__module__ in ("torch.nn.functional", "torch.nn.modules.module")
+    return function.__name__ == "forward" or function.__module__ in (
+        "torch.nn.functional",
+        "torch.nn.modules.module",
+    )

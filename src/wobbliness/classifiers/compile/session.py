@@ -31,8 +31,12 @@ def open_session(content: bytes, name: str, folder: Path | None) -> onnxruntime.
         options.add_session_config_entry(EXTERNAL_FOLDER, str(folder))
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises classes of its own that share no base but Exception
-        raise ValueError(f"expected a readable ONNX file, got {name}: {reason_of(error)}") from error
+    except (
+        Exception
+    ) as error:  # ONNX Runtime raises classes of its own that share no base but Exception
+        raise ValueError(
+            f"expected a readable ONNX file, got {name}: {reason_of(error)}"
+        ) from error
 
 
 def layout_hint(graph: onnx.GraphProto) -> Layout | None:
@@ -42,6 +46,8 @@ def layout_hint(graph: onnx.GraphProto) -> Layout | None:
     takers = [node for node in graph.node if node.input and node.input[0] == images]
     if any(node.op_type == "Conv" for node in takers):
         return "nchw"
-    if any(list(attribute.ints) == TO_CHANNELS_FIRST for node in takers for attribute in node.attribute):
+    if any(
+        list(attribute.ints) == TO_CHANNELS_FIRST for node in takers for attribute in node.attribute
+    ):
         return "nhwc"
     return None

@@ -26,22 +26,34 @@ class GraphTemplate:
             tensors: its `state_dict()`.
 
         Raises:
-            ValueError: the content is no graph; or names, types or shapes are not those of the module that was exported.
+            ValueError: the content is no graph; or names, types or shapes are not those of the
+                module that was exported.
         """
         try:
             model: onnx.ModelProto = onnx.ModelProto.FromString(self.content)
         except DecodeError as error:
             raise ValueError("expected a serialised graph") from error
-        empty = {initializer.name: initializer for initializer in model.graph.initializer if not initializer.HasField("raw_data")}
-        given = {name: numpy_helper.from_array(tensor.detach().cpu().contiguous().numpy()) for name, tensor in tensors.items()}
+        empty = {
+            initializer.name: initializer
+            for initializer in model.graph.initializer
+            if not initializer.HasField("raw_data")
+        }
+        given = {
+            name: numpy_helper.from_array(tensor.detach().cpu().contiguous().numpy())
+            for name, tensor in tensors.items()
+        }
         if _shapes(empty) != _shapes(given):
-            raise ValueError(f"expected tensors {', '.join(empty)} of the exported module's shapes, got other ones")
+            raise ValueError(
+                f"expected tensors {', '.join(empty)} of the exported module's shapes, got other ones"
+            )
         for name, initializer in empty.items():
             initializer.raw_data = given[name].raw_data
         return model
 
 
-def template_of(model: onnx.ModelProto, tensors: Mapping[str, torch.Tensor]) -> GraphTemplate | None:
+def template_of(
+    model: onnx.ModelProto, tensors: Mapping[str, torch.Tensor]
+) -> GraphTemplate | None:
     """The template of an exported graph.
 
     Args:
@@ -49,8 +61,8 @@ def template_of(model: onnx.ModelProto, tensors: Mapping[str, torch.Tensor]) -> 
         tensors: `state_dict()` of the module it was made of.
 
     Returns:
-        None where one of the tensors is not in the graph bit for bit: the exporter folds some into others, for example batch
-        normalisation into the convolution before it.
+        None where one of the tensors is not in the graph bit for bit: the exporter folds some into
+        others, for example batch normalisation into the convolution before it.
     """
     emptied = onnx.ModelProto()
     emptied.CopyFrom(model)

@@ -11,14 +11,21 @@ from torch import nn
 
 MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}  # of PIL's codes for resampling
 WARPING_SIZE = 384  # from which on ConvNeXt's processor resizes without cropping
-CHECK_SIZE = (37, 53)  # of the picture that a processor is compared on, neither square nor of a usual size
+# of the picture that a processor is compared on, neither square nor of a usual size
+CHECK_SIZE = (37, 53)
 MAX_SIDE = 2048
 """Pixels of a side that a processor may resize, crop or pad to; the networks of the field take up to 1024."""
 
 MAX_RESIZED_PIXELS = 8192 * 8192
 """Pixels that a picture may have between resizing and cropping: a strip that is far longer than wide grows beyond any bound."""
 
-_AFTER_FITTING = ("do_rescale", "do_normalize", "do_flip_channel_order", "include_top", "rescale_offset")
+_AFTER_FITTING = (
+    "do_rescale",
+    "do_normalize",
+    "do_flip_channel_order",
+    "include_top",
+    "rescale_offset",
+)
 _SIZES = ("size", "crop_size", "pad_size")
 
 
@@ -29,7 +36,8 @@ class PictureFit:
         """Takes a processor.
 
         Raises:
-            ValueError: it resizes to more than MAX_SIDE pixels, or does something else to a picture.
+            ValueError: it resizes to more than MAX_SIDE pixels, or does something else to a
+                picture.
         """
         settings = processor.to_dict()
         self._processor, self.num_channels = processor, num_channels
@@ -44,7 +52,9 @@ class PictureFit:
         """
         short, long = sorted(picture.shape[1:])
         if self._largest_side**2 * long > MAX_RESIZED_PIXELS * short:
-            raise ValueError(f"expected a picture that the image processor does not blow up, got {short} x {long} pixels")
+            raise ValueError(
+                f"expected a picture that the image processor does not blow up, got {short} x {long} pixels"
+            )
         fitted = _processed(self._processor, picture, **self._off)
         if fitted.ndim != 3 or len(fitted) != self.num_channels or fitted.dtype != np.uint8:
             raise _does_more(self._processor)
@@ -53,31 +63,43 @@ class PictureFit:
     def image_shape(self) -> tuple[int | None, ...]:
         """Shape of what it gives: `(C, H, W)`; None for sizes that depend on the picture's."""
         height, width = CHECK_SIZE
-        sides = [self(np.zeros((self.num_channels, *size), np.uint8)).shape[1:] for size in ((height, width), (width, height))]
+        sides = [
+            self(np.zeros((self.num_channels, *size), np.uint8)).shape[1:]
+            for size in ((height, width), (width, height))
+        ]
         return (self.num_channels, *(sides[0] if sides[0] == sides[1] else (None, None)))
 
 
 class Preparation(nn.Module):
     """Pictures in [0, 1] to what a network of Hugging Face takes.
 
-    Pictures that were fitted by the processor (see PictureFit) are scaled and normalised. Those of another size are resized and
-    cropped here before; that rounds nothing to 8 bits and cuts nothing off at 0 and 1, since noisy pictures are no 8-bit ones.
+    Pictures that were fitted by the processor (see PictureFit) are scaled and normalised. Those of
+    another size are resized and cropped here before; that rounds nothing to 8 bits and cuts nothing
+    off at 0 and 1, since noisy pictures are no 8-bit ones.
 
     Attributes:
         size: height and width of fitted pictures; None inside where they depend on the picture.
-        geometry: how others are brought to it; None for a processor that does it in a way of its own.
+        geometry: how others are brought to it; None for a processor that does it in a way of its
+            own.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, settings: Mapping[str, Any], num_channels: int, size: tuple[int | None, ...] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        num_channels: int,
+        size: tuple[int | None, ...] | None = None,
+    ) -> None:
         """Reads the settings of a processor, and takes the size of fitted pictures where it is known."""
         super().__init__()
         self.geometry = _geometry(settings)
         self.size = size or (self.geometry.size if self.geometry else (None, None))
         self.flips = bool(settings.get("do_flip_channel_order"))
-        self.factor = 255 * float(settings["rescale_factor"]) if settings.get("do_rescale") else 255.0
+        self.factor = (
+            255 * float(settings["rescale_factor"]) if settings.get("do_rescale") else 255.0
+        )
         mean, std = _normalisation(settings, num_channels)
         self.register_buffer("mean", torch.from_numpy(mean)[:, None, None])
         self.register_buffer("std", torch.from_numpy(std)[:, None, None])
@@ -85,7 +107,9 @@ class Preparation(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Prepared pictures."""
         if images.ndim != 4 or images.shape[1] != len(self.mean):
-            raise ValueError(f"expected images (B, {len(self.mean)}, H, W), got {tuple(images.shape)}")
+            raise ValueError(
+                f"expected images (B, {len(self.mean)}, H, W), got {tuple(images.shape)}"
+            )
         if None in self.size or tuple(images.shape[-2:]) != self.size:
             images = self._resized(images)
         if self.flips:
@@ -129,7 +153,9 @@ class Geometry:
         wanted = self._wanted(*images.shape[-2:])
         if wanted != tuple(images.shape[-2:]):
             smooth = self.mode in ("bilinear", "bicubic")
-            images = nn.functional.interpolate(images, size=wanted, mode=self.mode, antialias=smooth)
+            images = nn.functional.interpolate(
+                images, size=wanted, mode=self.mode, antialias=smooth
+            )
         return images if self.crop is None else _cropped(images, *self.crop)
 
     def _wanted(self, height: int, width: int) -> tuple[int, int]:
@@ -143,13 +169,14 @@ class Geometry:
 def check_preparation(preparation: Preparation, processor: Any) -> None:
     """ValueError unless fitting and preparing a picture gives what the processor gives.
 
-    Where the module cannot resize as the processor does, but for rounding to 8 bits, it gives up its geometry, and takes
-    fitted pictures only.
+    Where the module cannot resize as the processor does, but for rounding to 8 bits, it gives up
+    its geometry, and takes fitted pictures only.
     """
     picture = _check_picture(len(preparation.mean))
     theirs = _processed(processor, picture)
     fitted = PictureFit(processor, len(picture))(picture)
-    steps = preparation.std.min().item() / (preparation.factor / 255)  # one step of 8 bits, in units of the result
+    # one step of 8 bits, in units of the result
+    steps = preparation.std.min().item() / (preparation.factor / 255)
     if not _differ_by(theirs, preparation(_unit(fitted)), steps) <= 0.01:
         raise _does_more(processor)
     try:
@@ -169,18 +196,30 @@ def _largest_side(settings: Mapping[str, Any]) -> float:
     """Most pixels of the shorter side at any step."""
     sides = [side for name in _SIZES for side in _sides(settings.get(name))]
     if not all(isinstance(side, int | float) and 0 < side <= MAX_SIDE for side in sides):
-        found = next(side for side in sides if not (isinstance(side, int | float) and 0 < side <= MAX_SIDE))
-        raise ValueError(f"expected an image processor that gives 1 to {MAX_SIDE} pixels a side, got {str(found)[:40]}")
+        found = next(
+            side for side in sides if not (isinstance(side, int | float) and 0 < side <= MAX_SIDE)
+        )
+        raise ValueError(
+            f"expected an image processor that gives 1 to {MAX_SIDE} pixels a side, got {str(found)[:40]}"
+        )
     share = settings.get("crop_pct")
     if share is not None and not (isinstance(share, int | float) and 0.1 <= share <= 1):
-        raise ValueError(f"expected an image processor that keeps a share of 0.1 to 1 of a side, got {str(share)[:40]}")
+        raise ValueError(
+            f"expected an image processor that keeps a share of 0.1 to 1 of a side, got {str(share)[:40]}"
+        )
     return max(sides, default=1) / (share or 1) * 256 / 224  # LeViT's
 
 
 def _sides(size: Any) -> list[Any]:
     if isinstance(size, Mapping) or hasattr(size, "items"):
         return [side for side in dict(size).values() if side is not None]
-    return [] if size is None or isinstance(size, bool) else list(size) if isinstance(size, list | tuple) else [size]
+    return (
+        []
+        if size is None or isinstance(size, bool)
+        else list(size)
+        if isinstance(size, list | tuple)
+        else [size]
+    )
 
 
 def _processed(processor: Any, picture: UInt8[np.ndarray, "C H W"], **settings: bool) -> np.ndarray:
@@ -208,22 +247,32 @@ def _unit(picture: UInt8[np.ndarray, "C H W"]) -> torch.Tensor:
 
 def _differ_by(theirs: np.ndarray, ours: torch.Tensor, steps: float) -> float:
     prepared = ours.numpy()[0]
-    return float(np.abs(theirs - prepared).max() * steps) if theirs.shape == prepared.shape else float("inf")
+    return (
+        float(np.abs(theirs - prepared).max() * steps)
+        if theirs.shape == prepared.shape
+        else float("inf")
+    )
 
 
 def _does_more(processor: Any) -> ValueError:
     name = type(processor).__name__
-    return ValueError(f"expected an image processor that resizes, crops, scales and normalises, got {name}, which does more")
+    return ValueError(
+        f"expected an image processor that resizes, crops, scales and normalises, got {name}, which does more"
+    )
 
 
 def _normalisation(settings: Mapping[str, Any], num_channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel, of all steps that shift and scale together."""
     normalises = bool(settings.get("do_normalize"))
     mean, std = (
-        np.broadcast_to(np.float32(settings[f"image_{name}"] if normalises else neutral), (num_channels,)).copy()
+        np.broadcast_to(
+            np.float32(settings[f"image_{name}"] if normalises else neutral), (num_channels,)
+        ).copy()
         for name, neutral in (("mean", 0.0), ("std", 1.0))
     )
-    if settings.get("do_rescale") and settings.get("rescale_offset"):  # EfficientNet's: to [-1, 1] first
+    if settings.get("do_rescale") and settings.get(
+        "rescale_offset"
+    ):  # EfficientNet's: to [-1, 1] first
         mean += 1
     if settings.get("include_top"):  # EfficientNet's: divided by the standard deviation once more
         std *= np.float32(settings["image_std"])
@@ -263,6 +312,8 @@ def _cropped(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """The central part."""
     missing = (images.shape[-2] < height, images.shape[-1] < width)
     if any(missing):
-        raise ValueError(f"expected pictures of at least {height} x {width}, got {tuple(images.shape[-2:])}")
+        raise ValueError(
+            f"expected pictures of at least {height} x {width}, got {tuple(images.shape[-2:])}"
+        )
     top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
     return images[..., top : top + height, left : left + width]

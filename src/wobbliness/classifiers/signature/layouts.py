@@ -16,40 +16,53 @@ def checked_layout(layout: str | None) -> Layout | None:
     return cast(Layout | None, layout)
 
 
-def find_layout(shape: Sequence[int | None], declared: Layout | None, hint: Layout | None = None) -> Layout:
+def find_layout(
+    shape: Sequence[int | None], declared: Layout | None, hint: Layout | None = None
+) -> Layout:
     """Whether the channels of a batch's shape `(B, ., ., .)` are the first or the last axis of an image.
 
-    They are where a size of PICTURE_CHANNELS stands on one side only. Batches that are no pictures have
-    none; flat features `(B, F)` are pictures flattened in the declared layout, channels first by default.
+    They are where a size of PICTURE_CHANNELS stands on one side only. Batches that are no pictures
+    have none; flat features `(B, F)` are pictures flattened in the declared layout, channels first
+    by default.
 
     Args:
         shape: as the classifier declares it, None for free axes.
-        declared: by the user; goes first, unless only one axis can be that of channels beside two equal sides.
+        declared: by the user; goes first, unless only one axis can be that of channels beside two
+            equal sides.
         hint: what the classifier's own steps say, for shapes that say nothing.
 
     Raises:
-        ValueError: the shape does not tell, and the user did not either; it contradicts the user; or it has no axis of channels.
+        ValueError: the shape does not tell, and the user did not either; it contradicts the user;
+            or it has no axis of channels.
     """
     if declared == "nhwc" and len(shape) not in (2, 4):
-        raise ValueError(f"expected no layout for images without an axis of channels, got nhwc for shape {list(shape)}")
+        raise ValueError(
+            f"expected no layout for images without an axis of channels, got nhwc for shape {list(shape)}"
+        )
     if len(shape) != 4:
         return declared or "nchw"
     first, last = (shape[axis] in PICTURE_CHANNELS for axis in (1, 3))
     if declared is not None:
         sides = shape[2:] if first else shape[1:3]
         if first != last and sides[0] == sides[1] and declared != ("nchw" if first else "nhwc"):
-            raise ValueError(f"expected layout {'nchw' if first else 'nhwc'} for a shape of {list(shape)}, got {declared}")
+            raise ValueError(
+                f"expected layout {'nchw' if first else 'nhwc'} for a shape of {list(shape)}, got {declared}"
+            )
         return declared
     if first != last:
         return "nchw" if first else "nhwc"
     if hint is not None:
         return hint
-    raise ValueError(f"expected a shape that tells where the channels are, got {list(shape)}; give layout nchw or nhwc")
+    raise ValueError(
+        f"expected a shape that tells where the channels are, got {list(shape)}; give layout nchw or nhwc"
+    )
 
 
 def described_layout(shape: Sequence[int | None], layout: Layout) -> dict[str, str]:
     """Describes a layout, for comparisons: nothing where the shape tells it, or for channels first."""
-    axes = [shape[axis] in PICTURE_CHANNELS for axis in (1, 3)] if len(shape) == 4 else [False, False]
+    axes = (
+        [shape[axis] in PICTURE_CHANNELS for axis in (1, 3)] if len(shape) == 4 else [False, False]
+    )
     is_told = axes == [layout == "nchw", layout == "nhwc"]
     return {} if is_told or layout == "nchw" else {"layout": layout}
 

@@ -22,7 +22,9 @@ class Reading:
     is_plain: bool = True
 
     @classmethod
-    def of(cls, answer: object, num_images: int, *, wanted: str | int | None, num_classes: int | None) -> "Reading":
+    def of(
+        cls, answer: object, num_images: int, *, wanted: str | int | None, num_classes: int | None
+    ) -> "Reading":
         """Of an answer, by the rule of `choose_output`.
 
         Args:
@@ -32,20 +34,31 @@ class Reading:
             num_classes: K where it is known.
 
         Raises:
-            ValueError: no tensor of the answer can hold labels or scores, more than one could be meant, or one is wanted of one.
+            ValueError: no tensor of the answer can hold labels or scores, more than one could be
+                meant, or one is wanted of one.
         """
         if isinstance(answer, torch.Tensor):
             if wanted is not None:
-                raise ValueError(f"expected no output to be chosen of a module that gives one tensor, got {wanted!r}")
-            return cls(is_plain=answer.ndim <= 2 and answer.layout == torch.strided and answer.dtype != torch.bool)
+                raise ValueError(
+                    f"expected no output to be chosen of a module that gives one tensor, got {wanted!r}"
+                )
+            return cls(
+                is_plain=answer.ndim <= 2
+                and answer.layout == torch.strided
+                and answer.dtype != torch.bool
+            )
         outputs = [
             Output(name=name, dtype=str(tensor.dtype), shape=(None, *tensor.shape[1:]))
             for name, tensor in _named(answer).items()
             if tensor.ndim and len(tensor) == num_images
         ]
         if not outputs:
-            raise ValueError(f"expected the module to give a tensor of logits ({num_images}, K), got {type(answer).__name__}")
-        chosen = choose_output(outputs, wanted, num_classes=num_classes, source="the module's answer")
+            raise ValueError(
+                f"expected the module to give a tensor of logits ({num_images}, K), got {type(answer).__name__}"
+            )
+        chosen = choose_output(
+            outputs, wanted, num_classes=num_classes, source="the module's answer"
+        )
         return cls(name=outputs[chosen].name, is_plain=False)
 
     def scores(self, answer: object) -> torch.Tensor:
@@ -56,7 +69,9 @@ class Reading:
         """
         scores = answer if self.name is None else _named(answer).get(self.name)
         if not isinstance(scores, torch.Tensor):
-            raise ValueError(f"expected the module to give a tensor of logits, got {type(answer).__name__}")
+            raise ValueError(
+                f"expected the module to give a tensor of logits, got {type(answer).__name__}"
+            )
         if scores.is_nested or scores.is_complex():
             raise ValueError(
                 f"expected a tensor of real scores of one shape, got {'a nested one' if scores.is_nested else scores.dtype}"
@@ -65,7 +80,9 @@ class Reading:
         scores = scores.to(torch.uint8) if scores.dtype == torch.bool else scores
         if scores.ndim <= 2:
             return scores
-        return scores.squeeze(tuple(axis for axis in range(1, scores.ndim) if scores.shape[axis] == 1))
+        return scores.squeeze(
+            tuple(axis for axis in range(1, scores.ndim) if scores.shape[axis] == 1)
+        )
 
 
 class OneOutput(torch.nn.Module):

@@ -24,7 +24,9 @@ PICKING = {"ArrayFeatureExtractor", "Gather"}
 TO_PROBABILITIES = {"Sigmoid", "HardSigmoid", "Softmax"}
 
 
-def declared_outputs(outputs: Sequence[Any], graph: onnx.GraphProto, batch_size: int | None) -> list[Output]:
+def declared_outputs(
+    outputs: Sequence[Any], graph: onnx.GraphProto, batch_size: int | None
+) -> list[Output]:
     """The outputs of ONNX Runtime's session.
 
     Words whose classes the graph lists count as their numbers. A graph for one image at a time may
@@ -46,13 +48,18 @@ def is_without_batch(shape: Sequence[int | None] | None) -> bool:
 def classes_of(graph: onnx.GraphProto, name: str) -> np.ndarray | None:
     """The classes that a graph lists for the labels of an output, in the order of their scores; None where it lists none.
 
-    Operators of ai.onnx.ml list them in an attribute; other graphs pick them from a constant by the number of the class.
+    Operators of ai.onnx.ml list them in an attribute; other graphs pick them from a constant by the
+    number of the class.
     """
     for node in _makers(graph, name):
         if node.op_type in PICKING:
             return _constant(graph, node.input[0])
         if node.op_type not in PASSING_ON:
-            lists = [_values(attribute) for attribute in node.attribute if attribute.name in LISTS_OF_CLASSES]
+            lists = [
+                _values(attribute)
+                for attribute in node.attribute
+                if attribute.name in LISTS_OF_CLASSES
+            ]
             return next((listed for listed in lists if len(listed)), None)
     return None
 
@@ -67,14 +74,17 @@ def label_numbers(labels: np.ndarray, classes: np.ndarray, limit: int) -> np.nda
         return labels
     is_class = labels.reshape(-1, 1) == classes
     if not is_class.any(axis=1).all():
-        raise ValueError(f"expected labels among {', '.join(map(str, classes[:5]))}, as the graph lists them, got others")
+        raise ValueError(
+            f"expected labels among {', '.join(map(str, classes[:5]))}, as the graph lists them, got others"
+        )
     return np.asarray(is_class.argmax(axis=1))
 
 
 def threshold_of(graph: onnx.GraphProto, name: str, *, has_one_score: bool = False) -> float | None:
     """Where class 1 begins in an output of one score for two classes; None where the graph does not tell.
 
-    At 0.5 where the last step makes probabilities; else the name decides: 0 for logits, 0.5 for probabilities.
+    At 0.5 where the last step makes probabilities; else the name decides: 0 for logits, 0.5 for
+    probabilities.
 
     Raises:
         ValueError: it is a softmax over one score.
@@ -82,7 +92,9 @@ def threshold_of(graph: onnx.GraphProto, name: str, *, has_one_score: bool = Fal
     passing = PASSING_ON | PICKING | {"Slice", "Split", "Transpose"}
     plain = next((node for node in _makers(graph, name) if node.op_type not in PASSING_ON), None)
     if plain is not None and plain.op_type == "Softmax" and has_one_score:
-        raise ValueError(f"expected scores that differ, got {name}: a softmax of one score, which is 1 for every image")
+        raise ValueError(
+            f"expected scores that differ, got {name}: a softmax of one score, which is 1 for every image"
+        )
     last = next((node for node in _makers(graph, name) if node.op_type not in passing), None)
     if last is not None and last.op_type in TO_PROBABILITIES:
         return 0.5
@@ -92,8 +104,15 @@ def threshold_of(graph: onnx.GraphProto, name: str, *, has_one_score: bool = Fal
 def _declared(output: Any, graph: onnx.GraphProto) -> Output:
     has_classes = output.type == "tensor(string)" and classes_of(graph, output.name) is not None
     shape = tuple(size if isinstance(size, int) else None for size in output.shape)
-    is_known = shape or any(value.name == output.name and value.type.tensor_type.HasField("shape") for value in graph.output)
-    return Output(name=output.name, dtype="tensor(int64)" if has_classes else output.type, shape=shape if is_known else None)
+    is_known = shape or any(
+        value.name == output.name and value.type.tensor_type.HasField("shape")
+        for value in graph.output
+    )
+    return Output(
+        name=output.name,
+        dtype="tensor(int64)" if has_classes else output.type,
+        shape=shape if is_known else None,
+    )
 
 
 def _makers(graph: onnx.GraphProto, name: str) -> Iterator[onnx.NodeProto]:
@@ -111,13 +130,20 @@ def _values(attribute: onnx.AttributeProto) -> np.ndarray:
     if attribute.HasField("t"):
         return _texts(numpy_helper.to_array(attribute.t))
     if attribute.strings:
-        return np.array([word.decode("utf-8", "replace") for word in attribute.strings], dtype=object)
+        return np.array(
+            [word.decode("utf-8", "replace") for word in attribute.strings], dtype=object
+        )
     return np.array(attribute.ints, dtype=np.int64)
 
 
 def _constant(graph: onnx.GraphProto, name: str) -> np.ndarray | None:
     constants = (node for node in graph.node if node.op_type == "Constant" and name in node.output)
-    given = [attribute.t for node in constants for attribute in node.attribute if attribute.name == "value"]
+    given = [
+        attribute.t
+        for node in constants
+        for attribute in node.attribute
+        if attribute.name == "value"
+    ]
     tensors = [*(tensor for tensor in graph.initializer if tensor.name == name), *given]
     is_list = bool(tensors) and tensors[0].data_type in TYPES_OF_CLASSES
     return _texts(numpy_helper.to_array(tensors[0])) if is_list else None
@@ -125,5 +151,8 @@ def _constant(graph: onnx.GraphProto, name: str) -> np.ndarray | None:
 
 def _texts(values: np.ndarray) -> np.ndarray:
     """A list of classes, bytes as texts."""
-    texts = [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values.ravel()]
+    texts = [
+        value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        for value in values.ravel()
+    ]
     return np.array(texts, dtype=values.dtype)

@@ -8,28 +8,48 @@ import onnx
 from jaxtyping import Float32
 
 from wobbliness.classifiers.compile.session import layout_hint
-from wobbliness.classifiers.signature.layouts import Layout, described_layout, find_layout, image_shape
+from wobbliness.classifiers.signature.layouts import (
+    Layout,
+    described_layout,
+    find_layout,
+    image_shape,
+)
 from wobbliness.classifiers.signature.onnx_metadata import PictureRules, picture_rules
 from wobbliness.classifiers.signature.pixel_scale import BYTE, PixelScale, described_scale
 
-FLOAT_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
-INTEGER_TYPES = {f"tensor({kind.__name__})": kind for kind in (np.uint8, np.int8, np.uint16, np.int16, np.int32, np.int64)}
+FLOAT_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+}
+INTEGER_TYPES = {
+    f"tensor({kind.__name__})": kind
+    for kind in (np.uint8, np.int8, np.uint16, np.int16, np.int32, np.int64)
+}
 
 
 class OnnxInput:
     """What is done to images in [0, 1], channels first, before a graph gets them.
 
-    Pixel values are scaled where the user, the graph's metadata or its type says so. A graph of whole numbers gets them rounded
-    and cut off at the ends of their range: noise is smaller or clipped then, and W is that of the rounded copies.
+    Pixel values are scaled where the user, the graph's metadata or its type says so. A graph of
+    whole numbers gets them rounded and cut off at the ends of their range: noise is smaller or
+    clipped then, and W is that of the rounded copies.
 
     Attributes:
         name: of the input.
         batch_size: B where the graph fixes it.
-        image_shape: of one image, channels first; None inside where any size goes, None where images are flat.
+        image_shape: of one image, channels first; None inside where any size goes, None where
+            images are flat.
     """
 
     def __init__(
-        self, inputs: list[Any], model: onnx.ModelProto, *, layout: Layout | None, scale: PixelScale | None, source: str
+        self,
+        inputs: list[Any],
+        model: onnx.ModelProto,
+        *,
+        layout: Layout | None,
+        scale: PixelScale | None,
+        source: str,
     ) -> None:
         """Reads what a graph declares.
 
@@ -43,9 +63,15 @@ class OnnxInput:
         Raises:
             ValueError: there is not one input of images, or the user's options contradict it.
         """
-        if len(inputs) != 1 or inputs[0].type not in {**FLOAT_TYPES, **INTEGER_TYPES} or len(inputs[0].shape) < 2:
+        if (
+            len(inputs) != 1
+            or inputs[0].type not in {**FLOAT_TYPES, **INTEGER_TYPES}
+            or len(inputs[0].shape) < 2
+        ):
             found = ", ".join(f"{node.name}: {node.type} {node.shape}" for node in inputs)
-            raise ValueError(f"expected a graph with one float input (B, ...), got {found or 'none'} in {source}")
+            raise ValueError(
+                f"expected a graph with one float input (B, ...), got {found or 'none'} in {source}"
+            )
         self.name, self._declared = inputs[0].name, inputs[0].shape
         self._dtype = {**FLOAT_TYPES, **INTEGER_TYPES}[inputs[0].type]
         images = next((value for value in model.graph.input if value.name == self.name), None)
@@ -56,8 +82,17 @@ class OnnxInput:
         self.image_shape = image_shape(sizes, self._layout)
         self._scale = _scale_of_type(rules.scale, inputs[0].type, source)
         self._is_blue_first = rules.is_blue_first
-        channels = self.image_shape[0] if self.image_shape is not None and len(self.image_shape) == 3 else None
-        if self._scale is not None and self._scale.num_channels is not None and len(sizes) == 4 and channels is not None:
+        channels = (
+            self.image_shape[0]
+            if self.image_shape is not None and len(self.image_shape) == 3
+            else None
+        )
+        if (
+            self._scale is not None
+            and self._scale.num_channels is not None
+            and len(sizes) == 4
+            and channels is not None
+        ):
             self._scale.check_channels((1, *(self.image_shape or ())))
 
     @property
@@ -87,22 +122,31 @@ class OnnxInput:
 
     def _arranged(self, images: np.ndarray) -> np.ndarray:
         declared = self._declared
-        given = images.transpose(0, 2, 3, 1) if self._layout == "nhwc" and images.ndim == 4 else images
+        given = (
+            images.transpose(0, 2, 3, 1) if self._layout == "nhwc" and images.ndim == 4 else images
+        )
         if len(declared) == 2:
             given = given.reshape(len(given), -1)
         elif len(declared) == 3 and given.ndim == 4 and given.shape[1] == 1:
             given = given[:, 0]
         fits = len(declared) == given.ndim and all(
-            not isinstance(size, int) or size == got for size, got in zip(declared[1:], given.shape[1:], strict=True)
+            not isinstance(size, int) or size == got
+            for size, got in zip(declared[1:], given.shape[1:], strict=True)
         )
         if not fits:
-            raise ValueError(f"expected images of shape {declared}, as the graph declares, got {given.shape}")
+            raise ValueError(
+                f"expected images of shape {declared}, as the graph declares, got {given.shape}"
+            )
         return given
 
 
-def _found_layout(sizes: list[int | None], layout: Layout | None, rules: PictureRules, graph: onnx.GraphProto) -> Layout:
+def _found_layout(
+    sizes: list[int | None], layout: Layout | None, rules: PictureRules, graph: onnx.GraphProto
+) -> Layout:
     if layout is not None and rules.layout is not None and layout != rules.layout:
-        raise ValueError(f"expected layout {rules.layout}, as the graph denotes its axes, got {layout}")
+        raise ValueError(
+            f"expected layout {rules.layout}, as the graph denotes its axes, got {layout}"
+        )
     return find_layout(sizes, layout or rules.layout, layout_hint(graph))
 
 
@@ -119,12 +163,22 @@ def _scale_of_type(scale: PixelScale | None, dtype: str, source: str) -> PixelSc
             "say what 0 and 1 become (input_range, --input-range)"
         )
     kind = np.iinfo(INTEGER_TYPES[dtype])
-    if scale.mean != (0.0,) or scale.std != (1.0,) or scale.low < kind.min or scale.high > kind.max or scale.high - scale.low < 2:
-        raise ValueError(f"expected a range of whole numbers without mean and std for {dtype} in {source}, got {scale}")
+    if (
+        scale.mean != (0.0,)
+        or scale.std != (1.0,)
+        or scale.low < kind.min
+        or scale.high > kind.max
+        or scale.high - scale.low < 2
+    ):
+        raise ValueError(
+            f"expected a range of whole numbers without mean and std for {dtype} in {source}, got {scale}"
+        )
     return scale
 
 
 def _blue_first(images: np.ndarray) -> np.ndarray:
     if images.ndim != 4 or images.shape[1] < 3:
-        raise ValueError(f"expected coloured pictures (N, 3, H, W) for a graph of blue, green and red, got {images.shape}")
+        raise ValueError(
+            f"expected coloured pictures (N, 3, H, W) for a graph of blue, green and red, got {images.shape}"
+        )
     return images[:, [2, 1, 0, *range(3, images.shape[1])]]

@@ -7,7 +7,11 @@ import onnx
 from wobbliness.classifiers.signature.layouts import Layout
 from wobbliness.classifiers.signature.pixel_scale import PixelScale
 
-PIXEL_RANGE, PIXEL_FORMAT, GAMMA = "Image.NominalPixelRange", "Image.BitmapPixelFormat", "Image.ColorSpaceGamma"
+PIXEL_RANGE, PIXEL_FORMAT, GAMMA = (
+    "Image.NominalPixelRange",
+    "Image.BitmapPixelFormat",
+    "Image.ColorSpaceGamma",
+)
 RANGES = {
     "nominalrange_0_255": (0.0, 255.0),
     "normalized_0_1": (0.0, 1.0),
@@ -31,7 +35,9 @@ class PictureRules:
     layout: Layout | None = None
 
 
-def picture_rules(model: onnx.ModelProto, images: onnx.ValueInfoProto | None, scale: PixelScale | None) -> PictureRules:
+def picture_rules(
+    model: onnx.ModelProto, images: onnx.ValueInfoProto | None, scale: PixelScale | None
+) -> PictureRules:
     """Reads the metadata of a model; a scale that the user gives may add to it, not contradict it.
 
     Args:
@@ -48,17 +54,23 @@ def picture_rules(model: onnx.ModelProto, images: onnx.ValueInfoProto | None, sc
         raise ValueError(f"expected a graph of sRGB pictures, got {GAMMA} {gamma!r}")
     is_blue_first = said.get(PIXEL_FORMAT, "").lower().startswith("bgr")
     layout = None if images is None else _stated_layout(images)
-    return PictureRules(scale=_scale(said.get(PIXEL_RANGE), scale), is_blue_first=is_blue_first, layout=layout)
+    return PictureRules(
+        scale=_scale(said.get(PIXEL_RANGE), scale), is_blue_first=is_blue_first, layout=layout
+    )
 
 
 def _scale(stated: str | None, scale: PixelScale | None) -> PixelScale | None:
     if stated is None:
         return scale
     if stated.lower() not in RANGES:
-        raise ValueError(f"expected {PIXEL_RANGE} of 0 to 255, 0 to 1, -1 to 1 or 16 to 235, got {stated!r}")
+        raise ValueError(
+            f"expected {PIXEL_RANGE} of 0 to 255, 0 to 1, -1 to 1 or 16 to 235, got {stated!r}"
+        )
     low, high = RANGES[stated.lower()]
     if scale is not None and scale.has_range and (scale.low, scale.high) != (low, high):
-        raise ValueError(f"expected input range {low:g},{high:g}, as the graph's metadata say, got {scale.low:g},{scale.high:g}")
+        raise ValueError(
+            f"expected input range {low:g},{high:g}, as the graph's metadata say, got {scale.low:g},{scale.high:g}"
+        )
     return replace(scale or PixelScale(), low=low, high=high, has_range=True)
 
 

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 LOGIT_WORDS = frozenset({"logit", "logits"})
-PROBABILITY_WORDS = frozenset({"prob", "probs", "proba", "probability", "probabilities", "softmax", "sigmoid"})
+PROBABILITY_WORDS = frozenset(
+    {"prob", "probs", "proba", "probability", "probabilities", "softmax", "sigmoid"}
+)
 SCORE_WORDS = LOGIT_WORDS | PROBABILITY_WORDS | {"score", "scores"}
 LABEL_WORDS = frozenset(
     {"label", "labels", "class", "classes", "classifier", "classification", "category", "argmax"}
@@ -27,7 +29,22 @@ OTHER_WORDS = frozenset([
     "distance", "distances", "reconstruction", "segmentation",
 ])
 # fmt: on
-PLAIN_WORDS = frozenset({"head", "fc", "dense", "linear", "gemm", "layer", "final", "main", "top", "model", "add", "bias"})
+PLAIN_WORDS = frozenset(
+    {
+        "head",
+        "fc",
+        "dense",
+        "linear",
+        "gemm",
+        "layer",
+        "final",
+        "main",
+        "top",
+        "model",
+        "add",
+        "bias",
+    }
+)
 AUXILIARY_WORDS = frozenset({"aux", "auxiliary", "distillation"})
 TENSOR = r"(tensor\(|torch\.)?"  # sequences and maps begin otherwise
 NARROW_TYPES = ("int8", "int16")  # integers of wider types are no scores but numbers of classes
@@ -40,7 +57,8 @@ class Output:
     Attributes:
         name: its own, or its number where outputs have none, such as those of a tuple.
         dtype: the type in the model's own words, for instance `tensor(float)` or `torch.int64`.
-        shape: with the axis of the batch first; None inside where an axis is free, None where not even the rank is known.
+        shape: with the axis of the batch first; None inside where an axis is free, None where not
+            even the rank is known.
     """
 
     name: str
@@ -51,7 +69,9 @@ class Output:
         """Name, type and shape, for errors."""
         if self.shape is None:
             return f"{self.name}: {self.dtype}"
-        sizes = ["B", *("?" if size is None else str(size) for size in self.shape[1:])][: len(self.shape)]
+        sizes = ["B", *("?" if size is None else str(size) for size in self.shape[1:])][
+            : len(self.shape)
+        ]
         return f"{self.name}: {self.dtype} ({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
     @property
@@ -68,10 +88,16 @@ class Output:
     @property
     def may_hold_classes(self) -> bool:
         """Whether its type and shape, as far as they are declared, are those of labels `(B,)` or scores `(B, K)`."""
-        if self.shape == () or not (self.is_float or re.match(TENSOR + r"(u?int|bool)", self.dtype)):
+        if self.shape == () or not (
+            self.is_float or re.match(TENSOR + r"(u?int|bool)", self.dtype)
+        ):
             return False
         fixed = [size for size in (self.shape or ())[1:] if size not in (1, None)]
-        is_wide = bool(fixed) and not self.is_float and not any(name in self.dtype for name in NARROW_TYPES)
+        is_wide = (
+            bool(fixed)
+            and not self.is_float
+            and not any(name in self.dtype for name in NARROW_TYPES)
+        )
         return len(fixed) <= 1 and not is_wide
 
     @property
@@ -83,10 +109,13 @@ class Output:
     def is_of_something_else(self) -> bool:
         """Whether its name is one of features, hidden states, boxes or auxiliary classifiers.
 
-        The last word counts, `class_token` is a token; scores of something else, `attention_scores`, are no classes either.
+        The last word counts, `class_token` is a token; scores of something else,
+        `attention_scores`, are no classes either.
         """
         telling = [word for word in _telling_words(self.name) if word in OTHER_WORDS | TOLD_WORDS]
-        is_other = bool(OTHER_WORDS & set(telling)) and (telling[-1] not in LOGIT_WORDS | LABEL_WORDS)
+        is_other = bool(OTHER_WORDS & set(telling)) and (
+            telling[-1] not in LOGIT_WORDS | LABEL_WORDS
+        )
         return is_other or bool(self.words & AUXILIARY_WORDS)
 
     @property
@@ -94,7 +123,9 @@ class Output:
         """Whether its name speaks of classes and of something else as well, as `feature_logits` or `domain_label` do."""
         words = set(_telling_words(self.name))
         plain = TOLD_WORDS | OUTPUT_WORDS | PLAIN_WORDS
-        return bool(words & TOLD_WORDS) and not all(word in plain or word.isdecimal() for word in words)
+        return bool(words & TOLD_WORDS) and not all(
+            word in plain or word.isdecimal() for word in words
+        )
 
 
 def _words(name: str) -> list[str]:
@@ -122,8 +153,8 @@ def choose_output(
     A name of classes (logits, scores, probabilities, label ...) goes before one that says output,
     and this before any other; names of features, hidden states, boxes or auxiliary classifiers are
     left out. A name that speaks of classes of something else, such as `domain_logits`, is taken
-    where no other is left. Labels beside scores, as scikit-learn's converters give both, are the class.
-    Probabilities beside logits are those of the logits.
+    where no other is left. Labels beside scores, as scikit-learn's converters give both, are the
+    class. Probabilities beside logits are those of the logits.
 
     Args:
         outputs: all that the model declares.
@@ -136,13 +167,22 @@ def choose_output(
         The number of the output.
 
     Raises:
-        ValueError: none can hold labels or scores, more than one could be meant, or the wanted one is not there or not usable.
+        ValueError: none can hold labels or scores, more than one could be meant, or the wanted one
+            is not there or not usable.
     """
     if wanted is not None:
         return _wanted(outputs, str(wanted), source, wants_scores=wants_scores)
-    usable = [output for output in outputs if output.may_hold_classes and (output.is_float or not wants_scores)]
+    usable = [
+        output
+        for output in outputs
+        if output.may_hold_classes and (output.is_float or not wants_scores)
+    ]
     declared = [output for output in usable if output.width is not None] or usable
-    candidates = [output for output in declared if _fits(output, num_classes) and not _is_of_top_k(output, outputs)]
+    candidates = [
+        output
+        for output in declared
+        if _fits(output, num_classes) and not _is_of_top_k(output, outputs)
+    ]
     best = _preferred([output for output in candidates if _rank(output) is not None])
     if len(best) == 1:
         return next(index for index, output in enumerate(outputs) if output is best[0])
@@ -150,18 +190,38 @@ def choose_output(
         raise ValueError(
             f"expected one output of labels or scores, got {_listed(best)} in {source}; choose one by output=NAME (--output)"
         )
-    hint = "; if one of them is meant, choose it by output=NAME (--output)" if candidates else _way_out(outputs)
-    raise ValueError(f"expected an output of {_kinds(wants_scores, num_classes)}, got {_listed(outputs)} in {source}{hint}")
+    hint = (
+        "; if one of them is meant, choose it by output=NAME (--output)"
+        if candidates
+        else _way_out(outputs)
+    )
+    raise ValueError(
+        f"expected an output of {_kinds(wants_scores, num_classes)}, got {_listed(outputs)} in {source}{hint}"
+    )
 
 
 def _wanted(outputs: Sequence[Output], wanted: str, source: str, *, wants_scores: bool) -> int:
     names = [output.name for output in outputs]
-    index = names.index(wanted) if wanted in names else int(wanted) if wanted.isdecimal() else len(outputs)
+    index = (
+        names.index(wanted)
+        if wanted in names
+        else int(wanted)
+        if wanted.isdecimal()
+        else len(outputs)
+    )
     if index >= len(outputs):
-        raise ValueError(f"expected an output of {source}, one of {', '.join(names)}, got {wanted!r}")
+        raise ValueError(
+            f"expected an output of {source}, one of {', '.join(names)}, got {wanted!r}"
+        )
     output = outputs[index]
-    if not output.may_hold_classes or _is_of_top_k(output, outputs) or (wants_scores and not output.is_float):
-        raise ValueError(f"expected an output of {_kinds(wants_scores)}, got {output} in {source}{_way_out([output])}")
+    if (
+        not output.may_hold_classes
+        or _is_of_top_k(output, outputs)
+        or (wants_scores and not output.is_float)
+    ):
+        raise ValueError(
+            f"expected an output of {_kinds(wants_scores)}, got {output} in {source}{_way_out([output])}"
+        )
     return index
 
 
@@ -181,8 +241,17 @@ def _fits(output: Output, num_classes: int | None) -> bool:
 
 def _is_of_top_k(output: Output, outputs: Sequence[Output]) -> bool:
     """Whether it holds the values of the best few classes: another output of its shape holds their numbers."""
-    partners = (other for other in outputs if other.shape == output.shape and re.match(TENSOR + r"u?int(32|64)", other.dtype))
-    return output.is_float and output.width != 1 and output.shape is not None and any(True for _ in partners)
+    partners = (
+        other
+        for other in outputs
+        if other.shape == output.shape and re.match(TENSOR + r"u?int(32|64)", other.dtype)
+    )
+    return (
+        output.is_float
+        and output.width != 1
+        and output.shape is not None
+        and any(True for _ in partners)
+    )
 
 
 def _rank(output: Output) -> int | None:
@@ -214,7 +283,11 @@ def _logits_of(scores: list[Output]) -> list[Output]:
 
 def _way_out(outputs: Sequence[Output]) -> str:
     """What to do about the maps from class to probability that scikit-learn's converter writes."""
-    return "; convert the model with zipmap=False" if any("map(" in output.dtype for output in outputs) else ""
+    return (
+        "; convert the model with zipmap=False"
+        if any("map(" in output.dtype for output in outputs)
+        else ""
+    )
 
 
 def _kinds(wants_scores: bool, num_classes: int | None = None) -> str:

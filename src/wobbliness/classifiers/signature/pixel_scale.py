@@ -33,14 +33,17 @@ class PixelScale:
     def __str__(self) -> str:
         """The numbers, for errors."""
         lists = (
-            f"{name} {', '.join(f'{value:g}' for value in values)}" for name, values in (("mean", self.mean), ("std", self.std))
+            f"{name} {', '.join(f'{value:g}' for value in values)}"
+            for name, values in (("mean", self.mean), ("std", self.std))
         )
         return f"input range {self.low:g},{self.high:g}, {', '.join(lists)}"
 
     @property
     def num_channels(self) -> int | None:
         """The number of channels that have a mean or std of their own; None where one number is for all."""
-        return max(len(self.mean), len(self.std)) if max(len(self.mean), len(self.std)) > 1 else None
+        return (
+            max(len(self.mean), len(self.std)) if max(len(self.mean), len(self.std)) > 1 else None
+        )
 
     def apply(self, images: Float32[np.ndarray, "B C ..."]) -> Float32[np.ndarray, "B C ..."]:
         """Computes the values that the classifier wants, in new memory; the images themselves where they are those.
@@ -65,21 +68,30 @@ class PixelScale:
     def columns(self, ndim: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean and std as float32 arrays that align with the channels, the second axis, of a batch."""
         shape = (-1, *[1] * (ndim - 2))
-        mean, std = (np.asarray(values, np.float32).reshape(shape) for values in (self.mean, self.std))
+        mean, std = (
+            np.asarray(values, np.float32).reshape(shape) for values in (self.mean, self.std)
+        )
         return mean, std
 
     def _steps(self, ndim: int) -> list[tuple[Any, np.ndarray, int]]:
         """Operations in their order, each with its number and the number that changes nothing."""
         mean, std = self.columns(ndim)
         width, low = np.array([self.high - self.low], np.float32), np.array([self.low], np.float32)
-        return [(np.multiply, width, 1), (np.add, low, 0), (np.subtract, mean, 0), (np.divide, std, 1)]
+        return [
+            (np.multiply, width, 1),
+            (np.add, low, 0),
+            (np.subtract, mean, 0),
+            (np.divide, std, 1),
+        ]
 
 
 def described_scale(scale: PixelScale | None) -> dict[str, str]:
     """Describes pixel values, for comparisons: nothing where they stay as they are, one number where all channels have it."""
     if scale is None:
         return {}
-    mean, std = (values[:1] if len(set(values)) == 1 else values for values in (scale.mean, scale.std))
+    mean, std = (
+        values[:1] if len(set(values)) == 1 else values for values in (scale.mean, scale.std)
+    )
     same = PixelScale(low=scale.low, high=scale.high, mean=mean, std=std)
     return {} if same == PixelScale() else {"pixels": str(same)}
 
@@ -87,7 +99,9 @@ def described_scale(scale: PixelScale | None) -> dict[str, str]:
 BYTE = PixelScale(low=0.0, high=255.0, has_range=True)
 
 
-def read_pixel_scale(input_range: Any = None, mean: Any = None, std: Any = None) -> PixelScale | None:
+def read_pixel_scale(
+    input_range: Any = None, mean: Any = None, std: Any = None
+) -> PixelScale | None:
     """Reads the options of a user.
 
     Args:
@@ -99,7 +113,8 @@ def read_pixel_scale(input_range: Any = None, mean: Any = None, std: Any = None)
         None where none of them is given.
 
     Raises:
-        ValueError: they are no finite numbers, or not as many as needed; the range is empty; a std is not positive.
+        ValueError: they are no finite numbers, or not as many as needed; the range is empty; a std
+            is not positive.
     """
     if input_range is None and mean is None and std is None:
         return None
@@ -108,7 +123,9 @@ def read_pixel_scale(input_range: Any = None, mean: Any = None, std: Any = None)
     if not all(value > 0 for value in stds):
         raise ValueError(f"expected a positive std, got {std!r}")
     if 1 != len(means) != len(stds) != 1:
-        raise ValueError(f"expected mean and std of as many channels, got {len(means)} and {len(stds)}")
+        raise ValueError(
+            f"expected mean and std of as many channels, got {len(means)} and {len(stds)}"
+        )
     return PixelScale(low=low, high=high, has_range=input_range is not None, mean=means, std=stds)
 
 
@@ -123,7 +140,11 @@ def _numbers(given: Any, name: str, default: tuple[float, ...]) -> tuple[float, 
     if given is None:
         return default
     try:
-        parts = [part for part in re.split(r"[\s,;]+", given.strip("[]() ")) if part] if isinstance(given, str) else given
+        parts = (
+            [part for part in re.split(r"[\s,;]+", given.strip("[]() ")) if part]
+            if isinstance(given, str)
+            else given
+        )
         numbers = np.atleast_1d(np.asarray(parts, np.float64)).ravel()
     except (TypeError, ValueError):
         numbers = np.empty(0)

@@ -61,7 +61,9 @@ class TwoClasses(DescribedModule):
         if not isinstance(score, torch.Tensor) or score.shape[1:].numel() != 1:
             found = tuple(score.shape) if isinstance(score, torch.Tensor) else type(score).__name__
             raise ValueError(f"expected one score for each image with a threshold, got {found}")
-        above = score.flatten(1) - self.threshold if score.ndim > 1 else score[:, None] - self.threshold
+        above = (
+            score.flatten(1) - self.threshold if score.ndim > 1 else score[:, None] - self.threshold
+        )
         return torch.cat([torch.zeros_like(above), above], dim=1)
 
 
@@ -73,7 +75,9 @@ def described_steps(module: torch.nn.Module) -> dict[str, str]:
 def threshold_of(module: torch.nn.Module) -> float | None:
     """Where class 1 begins in the score of a module: 0.5 where its last step is a sigmoid; None where that cannot be told."""
     while isinstance(module, torch.nn.Sequential):
-        steps = [part for part in module if not isinstance(part, torch.nn.Flatten | torch.nn.Identity)]
+        steps = [
+            part for part in module if not isinstance(part, torch.nn.Flatten | torch.nn.Identity)
+        ]
         if not steps:
             return None
         module = steps[-1]

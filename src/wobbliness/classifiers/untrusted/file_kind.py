@@ -20,15 +20,20 @@ def file_kind(path: Path) -> FileKind:
     """The kind of a model's file. A pickle is told as one whatever its name.
 
     Raises:
-        ValueError: it does not exist, is larger than MAX_FILE_BYTES, or is of a kind that cannot be opened.
+        ValueError: it does not exist, is larger than MAX_FILE_BYTES, or is of a kind that cannot be
+            opened.
     """
     if not path.is_file():
         raise ValueError(f"expected a model file, got {path}, which does not exist")
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise ValueError(f"expected a model file of at most {MAX_FILE_BYTES} bytes, got {path} of {path.stat().st_size}")
+        raise ValueError(
+            f"expected a model file of at most {MAX_FILE_BYTES} bytes, got {path} of {path.stat().st_size}"
+        )
     with open_regular(path) as file:
         head = file.read(9)
-    if path.suffix.lower() == ".safetensors" and head[8:9] == b"{":  # its first eight bytes, a length, may look like a pickle's
+    if (
+        path.suffix.lower() == ".safetensors" and head[8:9] == b"{"
+    ):  # its first eight bytes, a length, may look like a pickle's
         return "safetensors"
     if head.startswith(b"PK"):
         return _zip_kind(path)
@@ -52,23 +57,33 @@ def refusal(path: Path, kind: FileKind) -> str:
 
 def warn_of_code(path: Path) -> None:
     """A UserWarning that a file is opened whose code runs."""
-    warnings.warn(f"opening {path} runs whatever code it holds, as asked by trust_pickle", UserWarning, stacklevel=1)
+    warnings.warn(
+        f"opening {path} runs whatever code it holds, as asked by trust_pickle",
+        UserWarning,
+        stacklevel=1,
+    )
 
 
 def _is_pickled(head: bytes, suffix: str) -> bool:
     """By the opcode that pickles of protocol 2 and later begin with, or by name: joblib's may be compressed."""
-    return (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")) or suffix.lower() in PICKLE_SUFFIXES
+    return (
+        head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    ) or suffix.lower() in PICKLE_SUFFIXES
 
 
 def _kind_by_suffix(path: Path, head: bytes) -> FileKind:
     if head.startswith(HDF5):
-        raise ValueError(f"expected a model that needs no Keras, got {path}; convert it with tf2onnx to FILE.onnx")
+        raise ValueError(
+            f"expected a model that needs no Keras, got {path}; convert it with tf2onnx to FILE.onnx"
+        )
     if path.suffix.lower() == ".onnx":
         return "onnx"
     if path.suffix.lower() == ".safetensors":
         return "safetensors"
     if path.suffix.lower() == ".pt2":
-        raise ValueError(f"expected an archive of torch.export.save, got {path}, which is no zip file")
+        raise ValueError(
+            f"expected an archive of torch.export.save, got {path}, which is no zip file"
+        )
     raise ValueError(f"expected a model as FILE.onnx, .pt2 or .safetensors, got {path}")
 
 
@@ -81,9 +96,13 @@ def _zip_kind(path: Path) -> FileKind:
     if any(name.split("/")[-1] == "archive_format" for name in names):
         return "exported program"
     if "serialized_exported_program.json" in names:
-        raise ValueError(f"expected an archive of torch.export.save of torch 2.8 or later, got {path}; save it anew")
+        raise ValueError(
+            f"expected an archive of torch.export.save of torch 2.8 or later, got {path}; save it anew"
+        )
     if any("/code/" in name for name in names):
         return "TorchScript"
     if any(name.endswith("data.pkl") for name in names) or path.suffix.lower() in PICKLE_SUFFIXES:
         return "pickle"
-    raise ValueError(f"expected a model as FILE.onnx, .pt2 or .safetensors, got {path}, another kind of zip file")
+    raise ValueError(
+        f"expected a model as FILE.onnx, .pt2 or .safetensors, got {path}, another kind of zip file"
+    )

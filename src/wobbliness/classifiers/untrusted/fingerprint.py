@@ -17,7 +17,8 @@ class Fingerprint:
 
     Attributes:
         name: of its file or folder, else of its type.
-        digest: its kind, a colon and a hexadecimal number; None for callables and others that hold nothing to read.
+        digest: its kind, a colon and a hexadecimal number; None for callables and others that hold
+            nothing to read.
     """
 
     name: str
@@ -27,15 +28,20 @@ class Fingerprint:
 def fingerprint(classifier: Any) -> Fingerprint:
     """The name and digest of a model in any form that is measured.
 
-    An ONNX file is told by its content and that of its external data; a torch module, in whatever form it came, by the values
-    of its parameters and buffers; an estimator of scikit-learn by its arrays and numbers. Nothing is pickled.
+    An ONNX file is told by its content and that of its external data; a torch module, in whatever
+    form it came, by the values of its parameters and buffers; an estimator of scikit-learn by its
+    arrays and numbers. Nothing is pickled.
 
     Args:
         classifier: opened, or an object; a path is named and read only where it is an ONNX file.
     """
     source = getattr(classifier, "source", None)
     if isinstance(classifier, str | Path):
-        source = Path(classifier) if Path(classifier).suffix.lower() == ".onnx" and Path(classifier).is_file() else None
+        source = (
+            Path(classifier)
+            if Path(classifier).suffix.lower() == ".onnx" and Path(classifier).is_file()
+            else None
+        )
     module = getattr(classifier, "module", classifier)
     if isinstance(source, Path) and source.is_file():
         return Fingerprint(name=source.name, digest=f"onnx:{_of_graph(source)}")
@@ -44,7 +50,10 @@ def fingerprint(classifier: Any) -> Fingerprint:
         return Fingerprint(name=name, digest=f"torch:{_of_parts(_tensors(module))}")
     estimator = getattr(classifier, "_estimator", classifier)
     if hasattr(estimator, "get_params") and hasattr(estimator, "predict"):
-        return Fingerprint(name=type(estimator).__name__, digest=f"scikit-learn:{_of_parts(_attributes(estimator))}")
+        return Fingerprint(
+            name=type(estimator).__name__,
+            digest=f"scikit-learn:{_of_parts(_attributes(estimator))}",
+        )
     return Fingerprint(name=name, digest=None)
 
 
@@ -74,7 +83,11 @@ def _tensors(module: Any) -> Iterator[tuple[str, bytes]]:
 
     found = []
     for value in module.state_dict().values():
-        is_plain = isinstance(value, torch.Tensor) and not value.is_quantized and value.layout == torch.strided
+        is_plain = (
+            isinstance(value, torch.Tensor)
+            and not value.is_quantized
+            and value.layout == torch.strided
+        )
         if is_plain and (value.ndim or value.is_floating_point()):
             flat = value.detach().cpu().contiguous().reshape(-1)
             content = hashlib.blake2b(flat.view(torch.uint8).numpy(), digest_size=16).digest()

@@ -36,8 +36,8 @@ def check_folder(folder: Path) -> CheckedFolder:
     """Reads what a folder of Hugging Face says of itself. Links are followed, as the hub's cache has them.
 
     Raises:
-        ValueError: it has no configuration or no safetensors, a file is too large or no regular one, or it needs code, weights
-            or a configuration from elsewhere.
+        ValueError: it has no configuration or no safetensors, a file is too large or no regular
+            one, or it needs code, weights or a configuration from elsewhere.
     """
     if not (folder / "config.json").is_file():
         raise ValueError("expected a folder with config.json")
@@ -51,13 +51,17 @@ def check_folder(folder: Path) -> CheckedFolder:
     for name in _PROCESSORS:
         if (folder / name).exists():
             _check_processor(_settings(folder / name))
-    return CheckedFolder(config=config, num_bytes=sum(file.stat().st_size for file in _checked_weights(folder)))
+    return CheckedFolder(
+        config=config, num_bytes=sum(file.stat().st_size for file in _checked_weights(folder))
+    )
 
 
 def _settings(file: Path) -> dict[str, Any]:
     content = json.loads(read_bounded(file, MAX_JSON_BYTES).decode("utf-8"))
     if not isinstance(content, dict):
-        raise ValueError(f"expected a {file.name} of names and values, got {type(content).__name__}")
+        raise ValueError(
+            f"expected a {file.name} of names and values, got {type(content).__name__}"
+        )
     for key, value in _entries(content):
         _check_entry(key, value)
     return content
@@ -76,7 +80,9 @@ def _entries(settings: Any) -> Iterator[tuple[str, Any]]:
 def _check_entry(key: str, value: Any) -> None:
     """ValueError for code of others, kernels of the hub, quantised weights, and names of other models or configurations."""
     if key == "auto_map" and value:
-        raise ValueError("expected a model that needs no code of its own, got a configuration with auto_map")
+        raise ValueError(
+            "expected a model that needs no code of its own, got a configuration with auto_map"
+        )
     if key.endswith("_implementation") and isinstance(value, str) and "/" in value:
         raise ValueError(f"expected attention that comes with transformers, got {value!r}")
     if key == "quantization_config" and value is not None:
@@ -97,7 +103,9 @@ def _names_another_source(key: str, value: Any) -> bool:
 
 def _check_processor(settings: dict[str, Any]) -> None:
     for key, value in _entries(settings):
-        if key in ("image_processor_type", "feature_extractor_type") and not str(value).endswith(_PROCESSOR_KINDS):
+        if key in ("image_processor_type", "feature_extractor_type") and not str(value).endswith(
+            _PROCESSOR_KINDS
+        ):
             raise ValueError(f"expected an image processor, got {str(value)[:80]!r}")
 
 
@@ -115,7 +123,11 @@ def _checked_weights(folder: Path) -> list[Path]:
         raise ValueError(f"expected weights of at most {MAX_FILE_BYTES} bytes, got more")
     index, known = folder / _INDEX, {file.name for file in weights}
     if index.is_file():
-        parts = json.loads(read_bounded(index, MAX_INDEX_BYTES).decode("utf-8"))["weight_map"].values()
+        parts = json.loads(read_bounded(index, MAX_INDEX_BYTES).decode("utf-8"))[
+            "weight_map"
+        ].values()
         if not set(parts) <= known:
-            raise ValueError("expected an index of the folder's own safetensors, got other files in it")
+            raise ValueError(
+                "expected an index of the folder's own safetensors, got other files in it"
+            )
     return weights

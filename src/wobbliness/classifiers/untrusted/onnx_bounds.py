@@ -12,40 +12,189 @@ from wobbliness.classifiers.untrusted.onnx_contrib import SHAPE_KEEPING, Shape, 
 
 # Each output is at most as large as all inputs together.
 NO_LARGER = {
-    *("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh"),
-    *("CumProd", "CumSum", "DequantizeLinear", "DynamicQuantizeLinear", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid"),
-    *("HardSwish", "Hardmax", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "LogSoftmax", "LpNormalization", "Mish", "Neg"),
-    *("Not", "QuantizeLinear", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax"),
-    *("Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu", "CastLike", "Trilu", "LRN", "PRelu"),
-    *("BatchNormalization", "Dropout", "GroupNormalization", "InstanceNormalization", "LayerNormalization"),
-    *("MeanVarianceNormalization", "RMSNormalization", "RotaryEmbedding", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool"),
-    *("Concat", "DepthToSpace", "Flatten", "Reshape", "ReverseSequence", "Slice", "SpaceToDepth", "Split", "Squeeze"),
-    *("Transpose", "Unsqueeze", "Shape", "Size", "Compress", "Unique", "TopK", "ArgMax", "ArgMin", "GatherElements", "Scatter"),
+    *(
+        "Abs",
+        "Acos",
+        "Acosh",
+        "Asin",
+        "Asinh",
+        "Atan",
+        "Atanh",
+        "BitwiseNot",
+        "Cast",
+        "Ceil",
+        "Celu",
+        "Clip",
+        "Cos",
+        "Cosh",
+    ),
+    *(
+        "CumProd",
+        "CumSum",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Floor",
+        "Gelu",
+        "HardSigmoid",
+    ),
+    *(
+        "HardSwish",
+        "Hardmax",
+        "Identity",
+        "IsInf",
+        "IsNaN",
+        "LeakyRelu",
+        "Log",
+        "LogSoftmax",
+        "LpNormalization",
+        "Mish",
+        "Neg",
+    ),
+    *(
+        "Not",
+        "QuantizeLinear",
+        "Reciprocal",
+        "Relu",
+        "Round",
+        "Selu",
+        "Shrink",
+        "Sigmoid",
+        "Sign",
+        "Sin",
+        "Sinh",
+        "Softmax",
+    ),
+    *(
+        "Softplus",
+        "Softsign",
+        "Sqrt",
+        "Swish",
+        "Tan",
+        "Tanh",
+        "ThresholdedRelu",
+        "CastLike",
+        "Trilu",
+        "LRN",
+        "PRelu",
+    ),
+    *(
+        "BatchNormalization",
+        "Dropout",
+        "GroupNormalization",
+        "InstanceNormalization",
+        "LayerNormalization",
+    ),
+    *(
+        "MeanVarianceNormalization",
+        "RMSNormalization",
+        "RotaryEmbedding",
+        "GlobalAveragePool",
+        "GlobalLpPool",
+        "GlobalMaxPool",
+    ),
+    *(
+        "Concat",
+        "DepthToSpace",
+        "Flatten",
+        "Reshape",
+        "ReverseSequence",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+    ),
+    *(
+        "Transpose",
+        "Unsqueeze",
+        "Shape",
+        "Size",
+        "Compress",
+        "Unique",
+        "TopK",
+        "ArgMax",
+        "ArgMin",
+        "GatherElements",
+        "Scatter",
+    ),
     *("ScatterElements", "ScatterND", "Det", "NonMaxSuppression"),
-    *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"),
+    *(
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceProd",
+    ),
     *("ReduceSum", "ReduceSumSquare"),
-    *("ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert"),
+    *(
+        "ConcatFromSequence",
+        "SequenceAt",
+        "SequenceConstruct",
+        "SequenceEmpty",
+        "SequenceErase",
+        "SequenceInsert",
+    ),
     *("SequenceLength", "SplitToSequence", "Optional", "OptionalGetElement", "OptionalHasElement"),
-    *("ai.onnx.ml::Binarizer", "ai.onnx.ml::CategoryMapper", "ai.onnx.ml::Imputer", "ai.onnx.ml::LabelEncoder"),
+    *(
+        "ai.onnx.ml::Binarizer",
+        "ai.onnx.ml::CategoryMapper",
+        "ai.onnx.ml::Imputer",
+        "ai.onnx.ml::LabelEncoder",
+    ),
     *("ai.onnx.ml::Normalizer", "ai.onnx.ml::Scaler", "ai.onnx.ml::ZipMap"),
     *(f"com.microsoft::{name}" for name in SHAPE_KEEPING),
-    *(f"com.microsoft::{name}" for name in ("QLinearConcat", "QLinearGlobalAveragePool", "QLinearReduceMean")),
+    *(
+        f"com.microsoft::{name}"
+        for name in ("QLinearConcat", "QLinearGlobalAveragePool", "QLinearReduceMean")
+    ),
 }
 # Each output is at most as large as the product of all inputs: they are spread against each other.
 PRODUCTS = {
-    *("Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual", "Less"),
+    *(
+        "Add",
+        "And",
+        "BitShift",
+        "BitwiseAnd",
+        "BitwiseOr",
+        "BitwiseXor",
+        "Div",
+        "Equal",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+    ),
     *("LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "Sub", "Sum", "Where", "Xor"),
     *("MatMul", "MatMulInteger", "Gemm", "Gather", "GatherND", "ai.onnx.ml::ArrayFeatureExtractor"),
     *(f"com.microsoft::{name}" for name in ("QLinearAdd", "QLinearMul", "FusedMatMul")),
 }
 # A row of outputs for each row of the input, its length one of the attributes'.
 ROW_LENGTHS = {
-    *("ai.onnx.ml::FeatureVectorizer", "ai.onnx.ml::LinearClassifier", "ai.onnx.ml::LinearRegressor"),
-    *("ai.onnx.ml::OneHotEncoder", "ai.onnx.ml::SVMClassifier", "ai.onnx.ml::SVMRegressor", "ai.onnx.ml::TreeEnsemble"),
+    *(
+        "ai.onnx.ml::FeatureVectorizer",
+        "ai.onnx.ml::LinearClassifier",
+        "ai.onnx.ml::LinearRegressor",
+    ),
+    *(
+        "ai.onnx.ml::OneHotEncoder",
+        "ai.onnx.ml::SVMClassifier",
+        "ai.onnx.ml::SVMRegressor",
+        "ai.onnx.ml::TreeEnsemble",
+    ),
     *("ai.onnx.ml::TreeEnsembleClassifier", "ai.onnx.ml::TreeEnsembleRegressor"),
 }
-CONVOLUTIONS = {"ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv"}  # written out as one matrix each
-ATTENTION = {"Attention", "com.microsoft::Attention", "com.microsoft::MultiHeadAttention", "com.microsoft::QAttention"}
+# written out as one matrix each
+CONVOLUTIONS = {"ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv"}
+ATTENTION = {
+    "Attention",
+    "com.microsoft::Attention",
+    "com.microsoft::MultiHeadAttention",
+    "com.microsoft::QAttention",
+}
 
 
 def full_name(node: onnx.NodeProto) -> str:
@@ -100,7 +249,14 @@ def _columns(node: onnx.NodeProto, shapes: Sequence[Shape], output: Shape) -> in
 
 def _all_labels(node: onnx.NodeProto, shapes: Sequence[Shape]) -> int:
     """All axes of a product of three or more: what two of them make on the way may be as large."""
-    equation = next((attribute.s.decode("utf-8", "replace") for attribute in node.attribute if attribute.name == "equation"), "")
+    equation = next(
+        (
+            attribute.s.decode("utf-8", "replace")
+            for attribute in node.attribute
+            if attribute.name == "equation"
+        ),
+        "",
+    )
     sizes: dict[str, int] = {}
     for word, shape in zip(equation.split("->")[0].split(","), shapes, strict=False):
         labels = word.replace(" ", "")
@@ -123,4 +279,15 @@ def _attention_scores(node: onnx.NodeProto, shapes: Sequence[Shape]) -> int:
 
 
 def _num_heads(node: onnx.NodeProto) -> int:
-    return int(max([1, *(attribute.i for attribute in node.attribute if attribute.name in ("num_heads", "q_num_heads"))]))
+    return int(
+        max(
+            [
+                1,
+                *(
+                    attribute.i
+                    for attribute in node.attribute
+                    if attribute.name in ("num_heads", "q_num_heads")
+                ),
+            ]
+        )
+    )

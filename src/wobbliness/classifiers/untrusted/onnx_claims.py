@@ -113,7 +113,10 @@ def _drop_large_tensors(graph: onnx.GraphProto) -> None:
     kept = []
     given = {value.name for value in graph.input}
     for tensor in graph.initializer:
-        if math.prod(tensor.dims) <= LARGE_TENSOR and tensor.data_location != onnx.TensorProto.EXTERNAL:
+        if (
+            math.prod(tensor.dims) <= LARGE_TENSOR
+            and tensor.data_location != onnx.TensorProto.EXTERNAL
+        ):
             kept.append(tensor)
         elif tensor.name not in given:
             graph.input.append(_declared(tensor))

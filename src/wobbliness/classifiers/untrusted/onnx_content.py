@@ -1,7 +1,7 @@
 """What an ONNX file may not hold: refused before a runtime sees it, in memory of a few times the file's size.
 
-A graph is operators and numbers, and no code of its author's. But a runtime reads the files that a graph points to, loads the
-operators that it asks for and makes the constants that it describes.
+A graph is operators and numbers, and no code of its author's. But a runtime reads the files that a
+graph points to, loads the operators that it asks for and makes the constants that it describes.
 """
 
 import math
@@ -16,9 +16,12 @@ from wobbliness.classifiers.untrusted.file_kind import MAX_FILE_BYTES
 from wobbliness.classifiers.untrusted.onnx_claims import all_graphs, all_nodes
 from wobbliness.runtime.errors import reason_of
 
-TRUSTED_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # operators that come with ONNX Runtime
-REFUSED_OPERATORS = {"EPContext", "PyOp", "PythonOp", "ATen", "Snpe"}  # of com.microsoft: they point to files or code of others
-MAX_NAME = 2000  # characters of a value's or step's name; functions that are written out repeat them
+# operators that come with ONNX Runtime
+TRUSTED_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
+# of com.microsoft: they point to files or code of others
+REFUSED_OPERATORS = {"EPContext", "PyOp", "PythonOp", "ATen", "Snpe"}
+# characters of a value's or step's name; functions that are written out repeat them
+MAX_NAME = 2000
 MAX_WRITTEN_BYTES = 2**28  # of functions, when each call is written out
 MAX_STEPS = 10**6  # nodes, when functions that call functions are written out
 BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}  # of types that share bytes
@@ -46,14 +49,17 @@ def read_checked(path: Path) -> CheckedGraph:
     has them, it may be a link into the same cache, too.
 
     Raises:
-        ValueError: it cannot be read; a tensor is larger than the file's numbers; external data lies outside the file's folder;
-            operators do not come with the runtime; functions call each other in circles or explode when written out.
+        ValueError: it cannot be read; a tensor is larger than the file's numbers; external data
+            lies outside the file's folder; operators do not come with the runtime; functions call
+            each other in circles or explode when written out.
     """
     content = path.read_bytes()
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
-        raise ValueError(f"expected a readable ONNX file, got {path}: {reason_of(error)}") from error
+        raise ValueError(
+            f"expected a readable ONNX file, got {path}: {reason_of(error)}"
+        ) from error
     try:
         _check_operators(model)
         _check_functions(model)
@@ -77,7 +83,9 @@ def _hub_cache(path: Path) -> Path | None:
     """The folder of a model in the hub's cache, where the file is one of its links: `snapshots/.../name` into `blobs`."""
     cache = path.resolve().parent.parent
     is_of_hub = path.is_symlink() and path.resolve().parent == cache / "blobs"
-    return cache if is_of_hub and path.parent.resolve().is_relative_to(cache / "snapshots") else None
+    return (
+        cache if is_of_hub and path.parent.resolve().is_relative_to(cache / "snapshots") else None
+    )
 
 
 def _everywhere(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -89,13 +97,22 @@ def _everywhere(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
 def _check_operators(model: onnx.ModelProto) -> None:
     own = {(function.domain, function.name) for function in model.functions}
     for node in _everywhere(model):
-        if max(map(len, (node.name, node.op_type, node.domain, *node.input, *node.output))) > MAX_NAME:
-            raise ValueError(f"expected names of at most {MAX_NAME} characters, got a longer one at {node.op_type[:80]!r}")
+        if (
+            max(map(len, (node.name, node.op_type, node.domain, *node.input, *node.output)))
+            > MAX_NAME
+        ):
+            raise ValueError(
+                f"expected names of at most {MAX_NAME} characters, got a longer one at {node.op_type[:80]!r}"
+            )
         name = f"{node.domain}::{node.op_type}"
         if (node.domain, node.op_type) in own:
             continue
-        if node.domain not in TRUSTED_DOMAINS or (node.domain and node.op_type in REFUSED_OPERATORS):
-            raise ValueError(f"expected operators that come with ONNX Runtime, got the custom operator {name}")
+        if node.domain not in TRUSTED_DOMAINS or (
+            node.domain and node.op_type in REFUSED_OPERATORS
+        ):
+            raise ValueError(
+                f"expected operators that come with ONNX Runtime, got the custom operator {name}"
+            )
 
 
 def _check_functions(model: onnx.ModelProto) -> None:
@@ -103,20 +120,31 @@ def _check_functions(model: onnx.ModelProto) -> None:
 
     None may call itself, or take the place of an operator that comes with the runtime.
     """
-    functions = {(function.domain, function.name, function.overload): function for function in model.functions}
+    functions = {
+        (function.domain, function.name, function.overload): function
+        for function in model.functions
+    }
     taken = next((name for domain, name, _ in functions if domain in TRUSTED_DOMAINS), None)
     if taken is not None:
-        raise ValueError(f"expected functions in domains of their own, got {taken[:80]!r} among the operators of ONNX Runtime")
+        raise ValueError(
+            f"expected functions in domains of their own, got {taken[:80]!r} among the operators of ONNX Runtime"
+        )
     found: dict[tuple[str, str, str], tuple[int, int]] = {}
 
-    def count(nodes: list[onnx.NodeProto], callers: frozenset[tuple[str, str, str]]) -> tuple[int, int]:
+    def count(
+        nodes: list[onnx.NodeProto], callers: frozenset[tuple[str, str, str]]
+    ) -> tuple[int, int]:
         parts = [count_call(node, callers) for node in all_nodes(nodes)]
         return sum(steps for steps, _ in parts), sum(size for _, size in parts)
 
-    def count_call(node: onnx.NodeProto, callers: frozenset[tuple[str, str, str]]) -> tuple[int, int]:
+    def count_call(
+        node: onnx.NodeProto, callers: frozenset[tuple[str, str, str]]
+    ) -> tuple[int, int]:
         name = (node.domain, node.op_type, node.overload)
         if name in callers or len(callers) > 100:
-            raise ValueError(f"expected functions that do not call themselves, got {'::'.join(name[:2])[:80]}")
+            raise ValueError(
+                f"expected functions that do not call themselves, got {'::'.join(name[:2])[:80]}"
+            )
         if name in functions and name not in found:
             steps, size = count(list(functions[name].node), callers | {name})
             found[name] = steps, size + functions[name].ByteSize()
@@ -124,9 +152,13 @@ def _check_functions(model: onnx.ModelProto) -> None:
 
     steps, size = count(list(model.graph.node), frozenset())
     if steps > MAX_STEPS:
-        raise ValueError(f"expected a graph of at most {MAX_STEPS} steps, got {steps} when its functions are written out")
+        raise ValueError(
+            f"expected a graph of at most {MAX_STEPS} steps, got {steps} when its functions are written out"
+        )
     if size > MAX_WRITTEN_BYTES:
-        raise ValueError(f"expected functions of at most {MAX_WRITTEN_BYTES} bytes when they are written out, got {size}")
+        raise ValueError(
+            f"expected functions of at most {MAX_WRITTEN_BYTES} bytes when they are written out, got {size}"
+        )
 
 
 def _check_tensors(model: onnx.ModelProto, folder: Path, cache: Path | None) -> bool:
@@ -141,7 +173,9 @@ def _check_tensors(model: onnx.ModelProto, folder: Path, cache: Path | None) -> 
         else:
             _check_stored(tensor)
     if sum(sizes.values()) > MAX_FILE_BYTES:
-        raise ValueError(f"expected external data of at most {MAX_FILE_BYTES} bytes, got {sum(sizes.values())}")
+        raise ValueError(
+            f"expected external data of at most {MAX_FILE_BYTES} bytes, got {sum(sizes.values())}"
+        )
     return bool(sizes)
 
 
@@ -161,7 +195,9 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 def _num_values(tensor: onnx.TensorProto) -> int:
     if any(size < 0 for size in tensor.dims):
-        raise ValueError(f"expected a tensor of a known size, got {list(tensor.dims)} for {tensor.name!r}")
+        raise ValueError(
+            f"expected a tensor of a known size, got {list(tensor.dims)} for {tensor.name!r}"
+        )
     return math.prod(tensor.dims)
 
 
@@ -173,9 +209,15 @@ def _check_stored(tensor: onnx.TensorProto) -> None:
     if tensor.HasField("raw_data"):
         stored = 8 * len(tensor.raw_data) // _bits(tensor.data_type)
     else:
-        stored = sum(len(getattr(tensor, field)) for field in fields) * 8 // min(8, _bits(tensor.data_type))
+        stored = (
+            sum(len(getattr(tensor, field)) for field in fields)
+            * 8
+            // min(8, _bits(tensor.data_type))
+        )
     if declared > stored:
-        raise ValueError(f"expected a tensor as large as it declares, got {stored} of {declared} values for {tensor.name!r}")
+        raise ValueError(
+            f"expected a tensor as large as it declares, got {stored} of {declared} values for {tensor.name!r}"
+        )
 
 
 def _external_file(tensor: onnx.TensorProto, folder: Path, cache: Path | None) -> Path:
@@ -187,14 +229,18 @@ def _external_file(tensor: onnx.TensorProto, folder: Path, cache: Path | None) -
         cache is not None and path.parent == cache / "blobs" and _is_within(named, folder)
     )
     if not location or Path(location).is_absolute() or not is_inside:
-        raise ValueError(f"expected external data in a file of the graph's own folder, got {location[:200]!r}")
+        raise ValueError(
+            f"expected external data in a file of the graph's own folder, got {location[:200]!r}"
+        )
     if not path.exists():
         raise ValueError(
             f"expected external data in a file of the graph's own folder, got {location[:200]!r}, which does not exist; "
             "the weights are in that file: put it beside the graph"
         )
     if not path.is_file():
-        raise ValueError(f"expected external data in a file of the graph's own folder, got {location[:200]!r}, which is none")
+        raise ValueError(
+            f"expected external data in a file of the graph's own folder, got {location[:200]!r}, which is none"
+        )
     return path
 
 
@@ -218,15 +264,22 @@ def _check_external(tensor: onnx.TensorProto, path: Path, sizes: dict[Path, int]
     entries = _entries(tensor)
     location = entries["location"]
     sizes[path] = path.stat().st_size
-    offset, needed = int(entries.get("offset") or 0), -(-_num_values(tensor) * _bits(tensor.data_type) // 8)
+    offset, needed = (
+        int(entries.get("offset") or 0),
+        -(-_num_values(tensor) * _bits(tensor.data_type) // 8),
+    )
     length = int(entries.get("length") or sizes[path] - offset)
     if offset < 0 or needed > length or offset + length > sizes[path]:
-        raise ValueError(f"expected {needed} bytes of external data at {offset}, got {sizes[path]} in all in {location!r}")
+        raise ValueError(
+            f"expected {needed} bytes of external data at {offset}, got {sizes[path]} in all in {location!r}"
+        )
 
 
 def _bits(data_type: int) -> int:
     try:
         name = onnx.TensorProto.DataType.Name(data_type)
-        return BITS.get(name) or (8 if name == "STRING" else 8 * onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize)
+        return BITS.get(name) or (
+            8 if name == "STRING" else 8 * onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize
+        )
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"expected tensors of a known type, got type {data_type}") from None

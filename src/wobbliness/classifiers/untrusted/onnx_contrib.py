@@ -11,18 +11,47 @@ import onnx
 Shape = tuple[int, ...] | None
 
 SHAPE_KEEPING = {
-    *("BiasAdd", "BiasGelu", "BiasSoftmax", "DequantizeLinear", "FastGelu", "Gelu", "GroupNorm", "Inverse", "QLinearLeakyRelu"),
+    *(
+        "BiasAdd",
+        "BiasGelu",
+        "BiasSoftmax",
+        "DequantizeLinear",
+        "FastGelu",
+        "Gelu",
+        "GroupNorm",
+        "Inverse",
+        "QLinearLeakyRelu",
+    ),
     *("QLinearSigmoid", "QLinearSoftmax", "QuantizeLinear", "QuickGelu", "SkipLayerNormalization"),
     *("SkipSimplifiedLayerNormalization", "Trilu"),
 }
-FUSED = {"FusedConv": 3, "FusedGemm": 3}  # how many of the inputs are those of the standard operator
-PRODUCTS = {"DynamicQuantizeMatMul": (0, 1), "MatMulIntegerToFloat": (0, 1), "QLinearAdd": (0, 3), "QLinearMul": (0, 3)}
-ROW_MAKERS = {"SVMClassifier", "SVMRegressor", "LinearRegressor", "TreeEnsembleClassifier", "TreeEnsembleRegressor"}
+# how many of the inputs are those of the standard operator
+FUSED = {"FusedConv": 3, "FusedGemm": 3}
+PRODUCTS = {
+    "DynamicQuantizeMatMul": (0, 1),
+    "MatMulIntegerToFloat": (0, 1),
+    "QLinearAdd": (0, 3),
+    "QLinearMul": (0, 3),
+}
+ROW_MAKERS = {
+    "SVMClassifier",
+    "SVMRegressor",
+    "LinearRegressor",
+    "TreeEnsembleClassifier",
+    "TreeEnsembleRegressor",
+}
 ROW_NUMBERS = ("n_targets", "targets")
-ROW_LISTS = ("classlabels_ints", "classlabels_int64s", "classlabels_strings", "cats_int64s", "cats_strings")
+ROW_LISTS = (
+    "classlabels_ints",
+    "classlabels_int64s",
+    "classlabels_strings",
+    "cats_int64s",
+    "cats_strings",
+)
 MAX_ROW = 1024  # scores of a row; longer ones are bounded, not told
 TURNS = ("transA", "transB", "transBatchA", "transBatchB")
-SPLIT_BY_NUMBER = 18  # version of the standard operators from which Split is told the number of its outputs
+# version of the standard operators from which Split is told the number of its outputs
+SPLIT_BY_NUMBER = 18
 
 
 def shape_of(value: onnx.ValueInfoProto) -> Shape:
@@ -30,7 +59,10 @@ def shape_of(value: onnx.ValueInfoProto) -> Shape:
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         return None
-    told = all(dimension.HasField("dim_value") and dimension.dim_value >= 0 for dimension in tensor.shape.dim)
+    told = all(
+        dimension.HasField("dim_value") and dimension.dim_value >= 0
+        for dimension in tensor.shape.dim
+    )
     return tuple(int(dimension.dim_value) for dimension in tensor.shape.dim) if told else None
 
 
@@ -43,7 +75,9 @@ def put_standard_operators(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
     Returns:
         The steps that are no more there, by their first output.
     """
-    version = next((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), 1)
+    version = next(
+        (opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), 1
+    )
     replaced: dict[str, onnx.NodeProto] = {}
     _replace(model.graph, version, replaced)
     return replaced
@@ -80,11 +114,15 @@ def _standard(node: onnx.NodeProto, version: int) -> list[onnx.NodeProto]:
         return [onnx.helper.make_node("Identity", inputs[:1], [each]) for each in (output, *sums)]
     if name in FUSED:
         steps = onnx.helper.make_node(name.removeprefix("Fused"), inputs[: FUSED[name]], [output])
-        steps.attribute.extend(part for part in node.attribute if not part.name.startswith("activation"))
+        steps.attribute.extend(
+            part for part in node.attribute if not part.name.startswith("activation")
+        )
         return [steps]
     if name in PRODUCTS and len(inputs) > max(PRODUCTS[name]):
         operator = "Add" if name.startswith("QLinear") else "MatMul"
-        return [onnx.helper.make_node(operator, [inputs[index] for index in PRODUCTS[name]], [output])]
+        return [
+            onnx.helper.make_node(operator, [inputs[index] for index in PRODUCTS[name]], [output])
+        ]
     rule = RULES.get(name)
     return rule(node, version) if rule is not None else []
 
@@ -97,7 +135,10 @@ def _standard_of_ml(node: onnx.NodeProto) -> list[onnx.NodeProto]:
         whole, flat = f"{output}/whole", f"{output}/flat"
         return [
             onnx.helper.make_node(
-                "Constant", [], [whole], value=onnx.helper.make_tensor(whole, onnx.TensorProto.INT64, [1], [-1])
+                "Constant",
+                [],
+                [whole],
+                value=onnx.helper.make_tensor(whole, onnx.TensorProto.INT64, [1], [-1]),
             ),
             onnx.helper.make_node("Reshape", [node.input[1], whole], [flat]),
             onnx.helper.make_node("Gather", [node.input[0], flat], [output], axis=-1),
@@ -117,7 +158,11 @@ def _rows(node: onnx.NodeProto, length: int) -> list[onnx.NodeProto]:
         onnx.helper.make_node("Cast", [f"{top}/index"], [top], to=onnx.TensorProto.FLOAT),
         onnx.helper.make_node("Constant", [], [whole], value=shape),
         onnx.helper.make_node("Constant", [], [numbers], value=zeros),
-        *(onnx.helper.make_node("Reshape", [f"{top}/index", whole], [label]) for label in labels if label),
+        *(
+            onnx.helper.make_node("Reshape", [f"{top}/index", whole], [label])
+            for label in labels
+            if label
+        ),
         onnx.helper.make_node("Add", [top, numbers], [scores]),
     ]
 
@@ -133,7 +178,9 @@ def row_length(node: onnx.NodeProto) -> int:
         elif attribute.name == "inputdimensions":
             lengths.append(sum(abs(size) for size in attribute.ints))
     longest = max(lengths)
-    has_pairs = node.op_type == "SVMClassifier" and not any(part.name == "prob_a" and part.floats for part in node.attribute)
+    has_pairs = node.op_type == "SVMClassifier" and not any(
+        part.name == "prob_a" and part.floats for part in node.attribute
+    )
     return max(longest, longest * (longest - 1) // 2) if has_pairs else longest
 
 
@@ -151,14 +198,23 @@ def turn_products(model: onnx.ModelProto) -> bool:
     """
     graph = model.graph
     values = (*graph.value_info, *graph.output, *graph.input)
-    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in values if value.type.tensor_type.HasField("shape")}
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in values
+        if value.type.tensor_type.HasField("shape")
+    }
     ranks |= {tensor.name: len(tensor.dims) for tensor in graph.initializer}
     steps: list[onnx.NodeProto] = []
     num_before = len(graph.node)
     for node in graph.node:
-        is_turned = node.domain == "com.microsoft" and node.op_type in ("FusedMatMul", "TransposeMatMul")
+        is_turned = node.domain == "com.microsoft" and node.op_type in (
+            "FusedMatMul",
+            "TransposeMatMul",
+        )
         is_known = is_turned and all(ranks.get(name, 0) > 1 for name in node.input[:2])
-        steps += _turned_product(node, [ranks[name] for name in node.input[:2]]) if is_known else [node]
+        steps += (
+            _turned_product(node, [ranks[name] for name in node.input[:2]]) if is_known else [node]
+        )
     steps = [onnx.NodeProto.FromString(node.SerializeToString()) for node in steps]
     del graph.node[:]
     graph.node.extend(steps)
@@ -183,13 +239,19 @@ def _quantised_gemm(node: onnx.NodeProto, _: int) -> list[onnx.NodeProto]:
     if len(node.input) < 4:
         return []
     numbers = _numbers(node)
-    flags: dict[str, Any] = {name: numbers[name] for name in ("transA", "transB") if name in numbers}
+    flags: dict[str, Any] = {
+        name: numbers[name] for name in ("transA", "transB") if name in numbers
+    }
     return [onnx.helper.make_node("Gemm", [node.input[0], node.input[3]], node.output[:1], **flags)]
 
 
 def _packed_attention(node: onnx.NodeProto, version: int) -> list[onnx.NodeProto]:
     """Queries, keys and values are one product, and the answer is as large as the values."""
-    if any(part.name == "qkv_hidden_sizes" for part in node.attribute) or any(node.output[1:]) or len(node.input) < 2:
+    if (
+        any(part.name == "qkv_hidden_sizes" for part in node.attribute)
+        or any(node.output[1:])
+        or len(node.input) < 2
+    ):
         return []
     output = node.output[0]
     parts = [f"{output}/{part}" for part in ("queries", "keys")]
@@ -207,7 +269,11 @@ def _attention(node: onnx.NodeProto, _: int) -> list[onnx.NodeProto]:
 
 def _global_pool(node: onnx.NodeProto, _: int) -> list[onnx.NodeProto]:
     is_first = not _numbers(node).get("channels_last")
-    return [onnx.helper.make_node("GlobalAveragePool", node.input[:1], node.output[:1])] if is_first else []
+    return (
+        [onnx.helper.make_node("GlobalAveragePool", node.input[:1], node.output[:1])]
+        if is_first
+        else []
+    )
 
 
 def _distances(node: onnx.NodeProto, _: int) -> list[onnx.NodeProto]:

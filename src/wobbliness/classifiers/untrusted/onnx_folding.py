@@ -10,10 +10,50 @@ from onnx.reference import ReferenceEvaluator
 from wobbliness.classifiers.untrusted.onnx_contrib import shape_of
 
 SMALL = 1024  # values; shapes are never computed from more
-FOLDED = {"Shape", "Size", "Constant", "Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Concat", "Slice"}
-FOLDED |= {"Gather", "Add", "Sub", "Mul", "Div", "Mod", "Floor", "Ceil", "Neg", "Abs", "Min", "Max", "Where", "Equal", "Not"}
-FOLDED |= {"And", "Or", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "ReduceProd", "ReduceSum", "Transpose", "Split"}
-FOLDED |= {"Range", "ConstantOfShape", "Expand", "Tile"}  # where inference says that the result is small
+FOLDED = {
+    "Shape",
+    "Size",
+    "Constant",
+    "Identity",
+    "Cast",
+    "Squeeze",
+    "Unsqueeze",
+    "Reshape",
+    "Flatten",
+    "Concat",
+    "Slice",
+}
+FOLDED |= {
+    "Gather",
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Mod",
+    "Floor",
+    "Ceil",
+    "Neg",
+    "Abs",
+    "Min",
+    "Max",
+    "Where",
+    "Equal",
+    "Not",
+}
+FOLDED |= {
+    "And",
+    "Or",
+    "Less",
+    "Greater",
+    "LessOrEqual",
+    "GreaterOrEqual",
+    "ReduceProd",
+    "ReduceSum",
+    "Transpose",
+    "Split",
+}
+# where inference says that the result is small
+FOLDED |= {"Range", "ConstantOfShape", "Expand", "Tile"}
 
 
 def fold_small_values(model: onnx.ModelProto) -> bool:
@@ -26,7 +66,11 @@ def fold_small_values(model: onnx.ModelProto) -> bool:
     """
     graph = model.graph
     shapes = {value.name: shape_of(value) for value in (*graph.input, *graph.value_info)}
-    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer if math.prod(tensor.dims) <= SMALL}
+    values = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in graph.initializer
+        if math.prod(tensor.dims) <= SMALL
+    }
     opsets = {opset.domain: opset.version for opset in model.opset_import}
     outputs, kept = {value.name for value in graph.output}, []
     for node in graph.node:
@@ -43,7 +87,10 @@ def fold_small_values(model: onnx.ModelProto) -> bool:
 
 
 def _result(
-    node: onnx.NodeProto, values: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...] | None], opsets: dict[str, int]
+    node: onnx.NodeProto,
+    values: dict[str, np.ndarray],
+    shapes: dict[str, tuple[int, ...] | None],
+    opsets: dict[str, int],
 ) -> np.ndarray | None:
     """What a step gives, if that is a small number of values that can be told."""
     if node.op_type not in FOLDED or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
@@ -63,7 +110,10 @@ def _result(
 
 
 def _operand(
-    name: str, op_type: str, values: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...] | None]
+    name: str,
+    op_type: str,
+    values: dict[str, np.ndarray],
+    shapes: dict[str, tuple[int, ...] | None],
 ) -> np.ndarray | None:
     """A step's operand; where the step asks for its shape only, any values of that shape, which take no memory."""
     shape = shapes.get(name)

@@ -9,25 +9,65 @@ from onnx.reference import ReferenceEvaluator
 from wobbliness.classifiers.untrusted.onnx_bounds import full_name
 from wobbliness.classifiers.untrusted.onnx_claims import all_graphs, all_nodes
 
-RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-RANDOM |= {f"com.microsoft::{name}" for name in ("Sampling", "BeamSearch", "GreedySearch", "WhisperBeamSearch")}
+RANDOM = {
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+}
+RANDOM |= {
+    f"com.microsoft::{name}"
+    for name in ("Sampling", "BeamSearch", "GreedySearch", "WhisperBeamSearch")
+}
 TRAINING_INPUT = {  # by operator, the index of its ratio and of the flag that turns it on
     "Dropout": (1, 2),
     "com.microsoft::BitmaskDropout": (1, 2),
     "com.microsoft::BiasDropout": (3, 4),
     "com.microsoft::BitmaskBiasDropout": (3, 4),
 }
-BLOCK_DEPENDENT = {"DynamicQuantizeLinear", "com.microsoft::DynamicQuantizeMatMul", "com.microsoft::DynamicQuantizeLSTM"}
-FOLLOWED = {"Identity", "Cast", "Not", "And", "Or", "Xor", "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Reshape"}
-FOLLOWED |= {"Squeeze", "Unsqueeze", "Add", "Sub", "Mul", "Gather", "Slice", "Where", "ReduceMax", "ReduceMin", "ReduceSum"}
-MAX_STEPS_BACK, SMALL = 30, 64  # from a flag to the constants that it is computed from; values of such a constant
+BLOCK_DEPENDENT = {
+    "DynamicQuantizeLinear",
+    "com.microsoft::DynamicQuantizeMatMul",
+    "com.microsoft::DynamicQuantizeLSTM",
+}
+FOLLOWED = {
+    "Identity",
+    "Cast",
+    "Not",
+    "And",
+    "Or",
+    "Xor",
+    "Equal",
+    "Less",
+    "Greater",
+    "LessOrEqual",
+    "GreaterOrEqual",
+    "Reshape",
+}
+FOLLOWED |= {
+    "Squeeze",
+    "Unsqueeze",
+    "Add",
+    "Sub",
+    "Mul",
+    "Gather",
+    "Slice",
+    "Where",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceSum",
+}
+# from a flag to the constants that it is computed from; values of such a constant
+MAX_STEPS_BACK, SMALL = 30, 64
 
 
 def check_randomness(model: onnx.ModelProto) -> None:
     """Refuses a graph that draws random numbers, or that normalises by the statistics of a block.
 
-    Whether what is drawn reaches the answer is not looked at. Dropout is let through where its flag is absent, or is computed
-    from constants alone and false.
+    Whether what is drawn reaches the answer is not looked at. Dropout is let through where its flag
+    is absent, or is computed from constants alone and false.
 
     Args:
         model: with its functions written out.
@@ -40,22 +80,33 @@ def check_randomness(model: onnx.ModelProto) -> None:
         name = full_name(node)
         if name in RANDOM:
             raise ValueError(f"expected a graph that answers alike each time, got {name}")
-        if name == "BatchNormalization" and any(part.name == "training_mode" and part.i for part in node.attribute):
-            raise ValueError(f"expected a graph that answers alike in any company, got {name} in training mode")
+        if name == "BatchNormalization" and any(
+            part.name == "training_mode" and part.i for part in node.attribute
+        ):
+            raise ValueError(
+                f"expected a graph that answers alike in any company, got {name} in training mode"
+            )
         if name in TRAINING_INPUT:
             constants = constants or _Constants(model)
             if _is_training(node, constants):
-                raise ValueError(f"expected a graph that answers alike each time, got {name} in training mode")
+                raise ValueError(
+                    f"expected a graph that answers alike each time, got {name} in training mode"
+                )
 
 
 def block_dependent_operator(model: onnx.ModelProto) -> str | None:
     """The first operator whose answer for an image depends on the images in one block with it; None where there is none."""
-    nodes = (node for part in (model.graph, *model.functions) for node in all_nodes(list(part.node)))
+    nodes = (
+        node for part in (model.graph, *model.functions) for node in all_nodes(list(part.node))
+    )
     return next((full_name(node) for node in nodes if full_name(node) in BLOCK_DEPENDENT), None)
 
 
 def _is_training(node: onnx.NodeProto, constants: "_Constants") -> bool:
-    ratio, flag = (node.input[index] if index < len(node.input) else "" for index in TRAINING_INPUT[full_name(node)])
+    ratio, flag = (
+        node.input[index] if index < len(node.input) else ""
+        for index in TRAINING_INPUT[full_name(node)]
+    )
     if not flag:
         return False
     is_training, share = constants.value(flag), constants.value(ratio) if ratio else None
@@ -87,7 +138,11 @@ class _Constants:
             return _small(maker)
         if maker.op_type == "Constant":
             return next((_attribute_value(attribute) for attribute in maker.attribute), None)
-        return self._computed(maker, steps) if maker.op_type in FOLLOWED and maker.domain in ("", "ai.onnx") else None
+        return (
+            self._computed(maker, steps)
+            if maker.op_type in FOLLOWED and maker.domain in ("", "ai.onnx")
+            else None
+        )
 
     def _computed(self, node: onnx.NodeProto, steps: int) -> np.ndarray | None:
         given = {}

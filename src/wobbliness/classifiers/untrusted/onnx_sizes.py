@@ -9,23 +9,58 @@ import onnx
 
 from wobbliness.classifiers.untrusted.onnx_bounds import full_name, upper_bound, workspace
 from wobbliness.classifiers.untrusted.onnx_claims import all_graphs, all_nodes, inner_graphs
-from wobbliness.classifiers.untrusted.onnx_contrib import Shape, put_standard_operators, shape_of, turn_products
+from wobbliness.classifiers.untrusted.onnx_contrib import (
+    Shape,
+    put_standard_operators,
+    shape_of,
+    turn_products,
+)
 from wobbliness.classifiers.untrusted.onnx_folding import fold_small_values
 from wobbliness.runtime.errors import reason_of
 
 MAX_STEP_VALUES = 2**28  # made by one step for one image, 1 GiB as float32
-MAX_LIVE_VALUES = 2**28  # held at one time for one image: what a step takes, what it makes, what later steps still need
+# held at one time for one image: what a step takes, what it makes, what later steps still need
+MAX_LIVE_VALUES = 2**28
 MAX_CREATED_VALUES = 2**27  # made out of nothing: by all steps that enlarge, or that need no image
-MANY = 128  # images of the larger of two blocks that a graph of a free batch is looked at with, the other one of one image
+# images of the larger of two blocks that a graph of a free batch is looked at with, the other one
+# of one image
+MANY = 128
 SLACK = 2  # a graph may make that many times as much for each of many images as for one
 MAX_ROUNDS = 60  # of inference; each tells the shapes that are computed from those of the last
-MAX_PRODUCTS = 200  # rounds beside those: each tells the shape of the next product of turned matrices
+# rounds beside those: each tells the shape of the next product of turned matrices
+MAX_PRODUCTS = 200
 TEXT_OVERHEAD = 32  # bytes of a string beside its characters
-ENLARGING = {"ConstantOfShape", "Expand", "Tile", "Range", "EyeLike", "OneHot", "Pad", "Resize", "Upsample"}
-ENLARGING |= {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "CenterCropPad", "Col2Im"}
-ENLARGING |= {"AffineGrid", "GridSample", "MaxUnpool", "RoiAlign", "MaxRoiPool", "TfIdfVectorizer", "MelWeightMatrix"}
+ENLARGING = {
+    "ConstantOfShape",
+    "Expand",
+    "Tile",
+    "Range",
+    "EyeLike",
+    "OneHot",
+    "Pad",
+    "Resize",
+    "Upsample",
+}
+ENLARGING |= {
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "CenterCropPad",
+    "Col2Im",
+}
+ENLARGING |= {
+    "AffineGrid",
+    "GridSample",
+    "MaxUnpool",
+    "RoiAlign",
+    "MaxRoiPool",
+    "TfIdfVectorizer",
+    "MelWeightMatrix",
+}
 ENLARGING |= {"HannWindow", "HammingWindow", "BlackmanWindow", "DFT", "STFT"}
-GROWING = {"Loop", "SequenceMap", "StringConcat", "StringSplit", "ImageDecoder"}  # as large as a number or a text says
+# as large as a number or a text says
+GROWING = {"Loop", "SequenceMap", "StringConcat", "StringSplit", "ImageDecoder"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +79,17 @@ class GraphSizes:
 def check_sizes(model: onnx.ModelProto) -> GraphSizes:
     """Adds up what a graph makes for one image; what the file declares of its own sizes is not believed.
 
-    The sizes come from ONNX's shape inference, and where that does not tell one, from a bound on what the operator makes of its
-    inputs (`onnx_bounds`). An operator whose size neither tells is refused.
+    The sizes come from ONNX's shape inference, and where that does not tell one, from a bound on
+    what the operator makes of its inputs (`onnx_bounds`). An operator whose size neither tells is
+    refused.
 
     Args:
         model: as `written_out` gives it; its operators are changed.
 
     Raises:
-        ValueError: a step makes more than MAX_STEP_VALUES, all together hold more than MAX_LIVE_VALUES at a time or make more
-            than MAX_CREATED_VALUES of their own, or a size cannot be told.
+        ValueError: a step makes more than MAX_STEP_VALUES, all together hold more than
+            MAX_LIVE_VALUES at a time or make more than MAX_CREATED_VALUES of their own, or a size
+            cannot be told.
     """
     replaced = put_standard_operators(model)
     batch, text = _batch(model.graph), -(-(_longest_text(model) + TEXT_OVERHEAD) // 4)
@@ -106,8 +143,9 @@ def _check_fits(model: onnx.ModelProto, batch: int) -> None:
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with the shapes of its steps, for one image.
 
-    ONNX could propagate values itself (`data_prop`). It makes an object for each value of a row then, before any size is known:
-    rows that are joined again and again fill the memory. So values are worked out here alone, where they are few.
+    ONNX could propagate values itself (`data_prop`). It makes an object for each value of a row
+    then, before any size is known: rows that are joined again and again fill the memory. So values
+    are worked out here alone, where they are few.
     """
     try:
         rounds, products = MAX_ROUNDS, MAX_PRODUCTS
@@ -167,7 +205,12 @@ class _Known:
             shapes={**self.shapes, **shapes},
             sizes={**{name: size for name, size in self.sizes.items() if name not in own}, **sizes},
             constants=self.constants | _tensor_names(graph),
-            texts=self.texts | {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.STRING},
+            texts=self.texts
+            | {
+                value.name
+                for value in values
+                if value.type.tensor_type.elem_type == onnx.TensorProto.STRING
+            },
         )
 
 
@@ -197,7 +240,9 @@ class _Sizes:
     step: int = 0
     live: int = 0
 
-    def check(self, graph: onnx.GraphProto, outer: _Known, held: int = 0, times: int = 1) -> list[int | None]:
+    def check(
+        self, graph: onnx.GraphProto, outer: _Known, held: int = 0, times: int = 1
+    ) -> list[int | None]:
         """Goes through a graph; upper bounds on its outputs.
 
         Args:
@@ -224,7 +269,9 @@ class _Sizes:
             raise _unknown(node)
         bound = _bound(node, known)
         if inner := inner_graphs(node):
-            found = [self.check(graph, known, held, times * _num_runs(node, known)) for graph in inner]
+            found = [
+                self.check(graph, known, held, times * _num_runs(node, known)) for graph in inner
+            ]
             bound = _largest(found) if node.op_type == "If" else None
         made = {}
         for name in filter(None, node.output):
@@ -239,13 +286,17 @@ class _Sizes:
     def _add(self, node: onnx.NodeProto, made: dict[str, int], known: _Known, times: int) -> None:
         most = max(made.values(), default=0)
         if most > self.most_step:
-            raise ValueError(f"expected steps of at most {self.most_step} values, got {most} by {node.op_type}")
+            raise ValueError(
+                f"expected steps of at most {self.most_step} values, got {most} by {node.op_type}"
+            )
         self.step = max(self.step, most)
         is_constant = all(name in known.constants for name in _needed(node))
         if is_constant:
             known.constants.update(made)
         else:
-            self.largest = max(self.largest, known.sizes.get(next(iter(node.input), ""), 0) + sum(made.values()))
+            self.largest = max(
+                self.largest, known.sizes.get(next(iter(node.input), ""), 0) + sum(made.values())
+            )
         if is_constant or node.op_type in ENLARGING:
             self.created += sum(made.values()) * times
         if self.created > self.most_created:
@@ -283,13 +334,17 @@ def _needed(node: onnx.NodeProto) -> list[str]:
     """Names that a step takes: its inputs, and what the graphs in it take."""
     names = list(filter(None, node.input))
     for graph in inner_graphs(node):
-        names += [name for inner in graph.node for name in _needed(inner)] + [value.name for value in graph.output]
+        names += [name for inner in graph.node for name in _needed(inner)] + [
+            value.name for value in graph.output
+        ]
     return names
 
 
 def _given(node: onnx.NodeProto, known: _Known) -> tuple[list[Shape], Shape]:
     """The shapes of a step's inputs and of its first output."""
-    return [known.shapes.get(name) for name in node.input], known.shapes.get(node.output[0]) if node.output else None
+    return [known.shapes.get(name) for name in node.input], known.shapes.get(
+        node.output[0]
+    ) if node.output else None
 
 
 def _bound(node: onnx.NodeProto, known: _Known) -> int | None:
@@ -312,4 +367,6 @@ def _num_runs(node: onnx.NodeProto, known: _Known) -> int:
 
 
 def _unknown(node: onnx.NodeProto) -> ValueError:
-    return ValueError(f"expected sizes that the graph tells, got {full_name(node)} of unknown size; export with fixed sizes")
+    return ValueError(
+        f"expected sizes that the graph tells, got {full_name(node)} of unknown size; export with fixed sizes"
+    )

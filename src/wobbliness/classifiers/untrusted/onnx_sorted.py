@@ -6,7 +6,20 @@ import onnx
 from onnx import numpy_helper
 
 RESHAPING = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"}
-ORDER_KEEPING = {"Identity", "Cast", "Softmax", "LogSoftmax", "Sigmoid", "Exp", "Log", "Neg", "Clip", "Relu", "Sqrt", "Tanh"}
+ORDER_KEEPING = {
+    "Identity",
+    "Cast",
+    "Softmax",
+    "LogSoftmax",
+    "Sigmoid",
+    "Exp",
+    "Log",
+    "Neg",
+    "Clip",
+    "Relu",
+    "Sqrt",
+    "Tanh",
+}
 ORDER_KEEPING |= {"Slice", "QuantizeLinear", "DequantizeLinear", *RESHAPING}
 OF_TWO = {"Add", "Sub", "Mul", "Div", "Pow"}
 
@@ -20,10 +33,13 @@ def check_unsorted(graph: onnx.GraphProto, name: str, width: int | None) -> None
         width: scores for each image, None where unknown.
 
     Raises:
-        ValueError: TopK sorted the scores; steps that leave each value at its place are looked through.
+        ValueError: TopK sorted the scores; steps that leave each value at its place are looked
+            through.
     """
     if sorts_scores(graph, name, width):
-        raise ValueError(f"expected scores of classes in their own order, got {name}: scores that are sorted by TopK")
+        raise ValueError(
+            f"expected scores of classes in their own order, got {name}: scores that are sorted by TopK"
+        )
 
 
 def sorts_scores(graph: onnx.GraphProto, name: str, width: int | None = None) -> bool:
@@ -33,7 +49,9 @@ def sorts_scores(graph: onnx.GraphProto, name: str, width: int | None = None) ->
     return num_sorted is not None and num_sorted >= (width or 2) > 1
 
 
-def _num_sorted(graph: onnx.GraphProto, made_by: dict[str, onnx.NodeProto], name: str) -> float | None:
+def _num_sorted(
+    graph: onnx.GraphProto, made_by: dict[str, onnx.NodeProto], name: str
+) -> float | None:
     """How many values TopK sorted that an output is made of; None where it did not."""
     seen, place = set[str](), 0  # TopK gives values first, then their places
     while name in made_by and name not in seen:
@@ -53,14 +71,26 @@ def _num_sorted(graph: onnx.GraphProto, made_by: dict[str, onnx.NodeProto], name
     return None
 
 
-def _number(graph: onnx.GraphProto, made_by: dict[str, onnx.NodeProto], node: onnx.NodeProto) -> float:
+def _number(
+    graph: onnx.GraphProto, made_by: dict[str, onnx.NodeProto], node: onnx.NodeProto
+) -> float:
     """K of TopK, infinite where it is computed."""
     if len(node.input) < 2:
-        return next((attribute.i for attribute in node.attribute if attribute.name == "k"), math.inf)
+        return next(
+            (attribute.i for attribute in node.attribute if attribute.name == "k"), math.inf
+        )
     name = node.input[1]
     while name in made_by and made_by[name].op_type in {"Identity", "Cast", *RESHAPING}:
         name = made_by[name].input[0]
     given = made_by.get(name)
-    constants = [attribute.t for attribute in given.attribute if attribute.name == "value"] if given is not None else []
+    constants = (
+        [attribute.t for attribute in given.attribute if attribute.name == "value"]
+        if given is not None
+        else []
+    )
     tensors = [*(tensor for tensor in graph.initializer if tensor.name == name), *constants]
-    return float(numpy_helper.to_array(tensors[0]).max()) if tensors and math.prod(tensors[0].dims) == 1 else math.inf
+    return (
+        float(numpy_helper.to_array(tensors[0]).max())
+        if tensors and math.prod(tensors[0].dims) == 1
+        else math.inf
+    )

@@ -1,9 +1,10 @@
 """A `torch.export` archive made safe to load: what it says is copied, checked piece by piece, into a new archive in memory.
 
-`torch.export.load` must not be given a stranger's archive: in torch 2.13 it unpickles sample inputs, weights and constants that
-are marked so, loads shared libraries, evaluates symbolic sizes and guards as Python, looks operators up by any dotted path under
-`torch`, and writes names into Python source that it compiles. So the copy holds raw tensors and operators of aten only, its
-names are plain, its sizes are arithmetic, and there are no sample inputs, guards or notes in it.
+`torch.export.load` must not be given a stranger's archive: in torch 2.13 it unpickles sample
+inputs, weights and constants that are marked so, loads shared libraries, evaluates symbolic sizes
+and guards as Python, looks operators up by any dotted path under `torch`, and writes names into
+Python source that it compiles. So the copy holds raw tensors and operators of aten only, its names
+are plain, its sizes are arithmetic, and there are no sample inputs, guards or notes in it.
 """
 
 import io
@@ -19,36 +20,84 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 DOTTED = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 ATEN = re.compile(r"torch\.ops\.aten\.([A-Za-z0-9_]+)\.[A-Za-z0-9_]+")
 SIZE = re.compile(r"[A-Za-z0-9_+\-* (),]{1,200}")
-SIZE_WORDS = {"Add", "Mul", "Integer", "Max", "Min", "FloorDiv", "Mod", "CleanDiv", "PythonMod", "CeilToInt", "FloorToInt"}
+SIZE_WORDS = {
+    "Add",
+    "Mul",
+    "Integer",
+    "Max",
+    "Min",
+    "FloorDiv",
+    "Mod",
+    "CleanDiv",
+    "PythonMod",
+    "CeilToInt",
+    "FloorToInt",
+}
 SYMPY_SYMBOL = re.compile(r"Symbol\('([su][0-9]{1,6})'(, [a-z]{1,20}=True)*\)")
 SYMBOL = re.compile(r"[su][0-9]{1,6}|[0-9]{1,12}")
 PATHS = re.compile(r"(weight|constant|tensor)_[0-9]{1,6}")
-WORD = re.compile(r"[a-z0-9_]{0,40}|[A-Za-z ,.>()-]{0,60}")  # modes and equations: "bilinear", "none", "bhwc->bchw"
+WORD = re.compile(
+    r"[a-z0-9_]{0,40}|[A-Za-z ,.>()-]{0,60}"
+)  # modes and equations: "bilinear", "none", "bhwc->bchw"
 PLAIN_OPERATORS = {
-    f"_operator.{name}" for name in ("getitem", "add", "sub", "mul", "floordiv", "mod", "eq", "ne", "lt", "le", "gt", "ge", "neg")
+    f"_operator.{name}"
+    for name in (
+        "getitem",
+        "add",
+        "sub",
+        "mul",
+        "floordiv",
+        "mod",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "neg",
+    )
 } | {"torch.sym_int", "torch.sym_max", "torch.sym_min", "torch.sym_not", "math.floor", "math.ceil"}
 REFUSED_ATEN = {"from_file", "set_", "resize_", "set"}
-PRIVATE_ATEN = {"_softmax", "_log_softmax", "_to_copy", "_unsafe_view", "_adaptive_avg_pool2d", "_safe_softmax"}
+PRIVATE_ATEN = {
+    "_softmax",
+    "_log_softmax",
+    "_to_copy",
+    "_unsafe_view",
+    "_adaptive_avg_pool2d",
+    "_safe_softmax",
+}
 PRIVATE_ATEN |= {"_native_batch_norm_legit_no_training", "_assert_tensor_metadata"}
 NODE_KEYS = ("target", "inputs", "outputs", "name", "is_hop_single_tensor_return")
 REFUSED_KEYS = {"as_graph", "as_operator", "as_custom_obj", "as_nested_tensors"}
 CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
 MAX_ENTRIES = 100_000
-DAMAGES = (zipfile.BadZipFile, EOFError, OSError, LookupError, NotImplementedError, RecursionError, TypeError, AttributeError)
+DAMAGES = (
+    zipfile.BadZipFile,
+    EOFError,
+    OSError,
+    LookupError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+    AttributeError,
+)
 
 
 def checked_archive(path: Path) -> io.BytesIO:
     """A copy of an archive of `torch.export.save` that holds nothing but what has been checked.
 
     Raises:
-        ValueError: it is compressed, holds pickles, libraries or several programs, or says what could be run.
+        ValueError: it is compressed, holds pickles, libraries or several programs, or says what
+            could be run.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             entries = _entries(archive, path.stat().st_size)
             root, contents = _contents(archive, entries)
     except (*DAMAGES, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"expected a readable archive of torch.export.save, got {path}: {error!r}") from error
+        raise ValueError(
+            f"expected a readable archive of torch.export.save, got {path}: {error!r}"
+        ) from error
     except ValueError as error:
         raise ValueError(f"{error}, in {path}") from error
     copy = io.BytesIO()
@@ -63,16 +112,24 @@ def _entries(archive: zipfile.ZipFile, num_bytes: int) -> dict[str, zipfile.ZipI
     """The archive's files by name: none compressed, and together no larger than the archive."""
     found = archive.infolist()
     if len(found) > MAX_ENTRIES or len({entry.filename for entry in found}) < len(found):
-        raise ValueError(f"expected at most {MAX_ENTRIES} files of different names, got {len(found)}")
+        raise ValueError(
+            f"expected at most {MAX_ENTRIES} files of different names, got {len(found)}"
+        )
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in found):
-        raise ValueError("expected an archive without compression, as torch.export.save writes it, got a compressed one")
+        raise ValueError(
+            "expected an archive without compression, as torch.export.save writes it, got a compressed one"
+        )
     total = sum(entry.file_size for entry in found)
     if total > num_bytes:
-        raise ValueError(f"expected at most the archive's own {num_bytes} bytes, got files of {total}")
+        raise ValueError(
+            f"expected at most the archive's own {num_bytes} bytes, got files of {total}"
+        )
     return {entry.filename: entry for entry in found}
 
 
-def _contents(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]) -> tuple[str, dict[str, bytes]]:
+def _contents(
+    archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]
+) -> tuple[str, dict[str, bytes]]:
     root = next(iter(entries)).split("/")[0]
     if not DOTTED.fullmatch(root.replace("-", "_").replace(" ", "_")):
         raise ValueError(f"expected a plain name, got {root[:80]!r}")
@@ -82,8 +139,13 @@ def _contents(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]) -> 
 
     models = [name for name in entries if name.startswith(f"{root}/models/")]
     if models != [f"{root}/models/model.json"] or any("aotinductor" in name for name in entries):
-        raise ValueError(f"expected one exported program and no compiled library, got {len(models)} programs")
-    contents = {name: read(name) for name in ("archive_format", "archive_version", ".data/version", "byteorder")}
+        raise ValueError(
+            f"expected one exported program and no compiled library, got {len(models)} programs"
+        )
+    contents = {
+        name: read(name)
+        for name in ("archive_format", "archive_version", ".data/version", "byteorder")
+    }
     if any(len(content) > 20 for content in contents.values()):
         raise ValueError("expected short notes on the archive's format, got long ones")
     for kind in ("weights", "constants"):
@@ -92,8 +154,12 @@ def _contents(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]) -> 
         contents[config] = json.dumps({"config": payloads}).encode()
         for name in {_checked_payload(*item) for item in payloads.items()}:
             contents[f"data/{kind}/{name}"] = read(f"data/{kind}/{name}")
-        _check_extents(payloads, {name: len(contents[f"data/{kind}/{name}"]) for name in _paths(payloads)})
-    contents["models/model.json"] = json.dumps(_checked_program(json.loads(read("models/model.json")))).encode()
+        _check_extents(
+            payloads, {name: len(contents[f"data/{kind}/{name}"]) for name in _paths(payloads)}
+        )
+    contents["models/model.json"] = json.dumps(
+        _checked_program(json.loads(read("models/model.json")))
+    ).encode()
     contents["data/sample_inputs/model.pt"] = b""
     return root, contents
 
@@ -104,7 +170,11 @@ def _paths(payloads: dict[str, Any]) -> set[str]:
 
 def _checked_payload(name: str, payload: dict[str, Any]) -> str:
     """The file of a tensor that is stored as its bytes."""
-    if payload["use_pickle"] or payload["tensor_meta"] is None or not PATHS.fullmatch(payload["path_name"]):
+    if (
+        payload["use_pickle"]
+        or payload["tensor_meta"] is None
+        or not PATHS.fullmatch(payload["path_name"])
+    ):
         raise ValueError(f"expected tensors as raw bytes, got a pickle for {name[:80]!r}")
     _check_dotted(name)
     _check_strings(payload["tensor_meta"])
@@ -116,7 +186,9 @@ def _check_extents(payloads: dict[str, Any], stored: dict[str, int]) -> None:
     for name, payload in payloads.items():
         sizes = [size["as_int"] for size in payload["tensor_meta"]["sizes"]]
         if min(sizes, default=0) < 0 or math.prod(sizes) > stored[payload["path_name"]]:
-            raise ValueError(f"expected a tensor within its {stored[payload['path_name']]} bytes, got {sizes} for {name!r}")
+            raise ValueError(
+                f"expected a tensor within its {stored[payload['path_name']]} bytes, got {sizes} for {name!r}"
+            )
 
 
 def _checked_program(program: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +208,10 @@ def _checked_program(program: dict[str, Any]) -> dict[str, Any]:
         "metadata": {},
         "treespec_namedtuple_fields": {},
     }
-    rest = {name: program[name] for name in ("opset_version", "range_constraints", "schema_version", "verifiers")}
+    rest = {
+        name: program[name]
+        for name in ("opset_version", "range_constraints", "schema_version", "verifiers")
+    }
     _check_strings({**kept, "module_call_graph": None})
     _check_strings(rest)
     for entry in root:
@@ -157,7 +232,9 @@ def _checked_node(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_known_private(operator: str) -> bool:
-    return operator in PRIVATE_ATEN or operator.startswith(("_scaled_dot_product_", "_native_batch_norm_legit"))
+    return operator in PRIVATE_ATEN or operator.startswith(
+        ("_scaled_dot_product_", "_native_batch_norm_legit")
+    )
 
 
 def _check_strings(value: Any, key: str = "") -> None:
@@ -192,7 +269,11 @@ def _check_size(text: str) -> None:
     """Sums and products of symbols and integers: sympy evaluates what it is given."""
     plain = SYMPY_SYMBOL.sub(r"\1", text)
     words = re.findall(r"\w+", plain)
-    if not SIZE.fullmatch(plain) or "**" in plain or not all(word in SIZE_WORDS or SYMBOL.fullmatch(word) for word in words):
+    if (
+        not SIZE.fullmatch(plain)
+        or "**" in plain
+        or not all(word in SIZE_WORDS or SYMBOL.fullmatch(word) for word in words)
+    ):
         raise ValueError(f"expected a size as plain arithmetic, got {text[:80]!r}")
 
 
@@ -216,7 +297,9 @@ def _treespecs(entries: list[dict[str, Any]]) -> Iterator[Any]:
 def _check_containers(spec: dict[str, Any]) -> None:
     """Tuples, lists and dicts of plain names only: other containers are looked up by name."""
     if spec["type"] not in CONTAINERS:
-        raise ValueError(f"expected inputs and outputs in tuples, lists and dicts, got {str(spec['type'])[:80]!r}")
+        raise ValueError(
+            f"expected inputs and outputs in tuples, lists and dicts, got {str(spec['type'])[:80]!r}"
+        )
     for name in json.loads(spec["context"] or "null") or []:
         _check_name(name)
     for part in spec["children_spec"]:

@@ -8,7 +8,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-MAX_STEP_VALUES = 2**28  # made by one operator for one block of the size it was exported with, 1 GiB as float32
+# made by one operator for one block of the size it was exported with, 1 GiB as float32
+MAX_STEP_VALUES = 2**28
 MAX_LIVE_VALUES = 2**29  # held at one time by steps that are still needed
 FEW, MANY = 2, 128  # images of the blocks that a program of a free size is tried with
 NO_LIMIT = 2**62  # of what is held for many images: more than for few by no more than each step is
@@ -26,7 +27,9 @@ def check_repeatable(program: torch.export.ExportedProgram) -> None:
     for node in _all_nodes(program.graph_module):
         given = _arguments(node)
         if any(given.get(flag) is True for flag in TRAINING):
-            raise ValueError(f"expected a program exported in evaluation mode, got {node.target} in training mode")
+            raise ValueError(
+                f"expected a program exported in evaluation mode, got {node.target} in training mode"
+            )
         if not _is_random(node) or any(given.get(flag) is False for flag in TRAINING):
             continue
         rates = [given[name] for name in DROPOUT if name in given]
@@ -46,8 +49,9 @@ def check_steps(module: torch.nn.Module, shape: list[int | None], dtype: torch.d
         The values that the largest step makes for one image.
 
     Raises:
-        ValueError: an operator makes more than MAX_STEP_VALUES, all together hold more than MAX_LIVE_VALUES at a time, or make
-            much more for each image of a large block than of a small one.
+        ValueError: an operator makes more than MAX_STEP_VALUES, all together hold more than
+            MAX_LIVE_VALUES at a time, or make much more for each image of a large block than of a
+            small one.
     """
     batch, *rest = shape
     few = _largest_step(module, [batch or FEW, *rest], dtype, MAX_STEP_VALUES)
@@ -78,7 +82,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         self.largest = 0
         self._most = most
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         result = func(*args, **(kwargs or {}))
         made = sum(part.numel() for part in _tensors(result)) + _scores(func, args)
         if made > self._most:
@@ -97,10 +107,14 @@ class _Live(torch.fx.Interpreter):
     def run_node(self, n: torch.fx.Node) -> Any:
         """As its parent does, and ValueError where too much is held."""
         result = super().run_node(n)
-        self._sizes[n] = sum(part.numel() for part in _tensors(result)) if n.op == "call_function" else 0
+        self._sizes[n] = (
+            sum(part.numel() for part in _tensors(result)) if n.op == "call_function" else 0
+        )
         self._held += self._sizes[n]
         if self._held > self._most:
-            raise ValueError(f"expected steps that hold at most {self._most} values at a time, got {self._held} at {n.target}")
+            raise ValueError(
+                f"expected steps that hold at most {self._most} values at a time, got {self._held} at {n.target}"
+            )
         for done in self.user_to_last_uses.get(n, []):
             self._held -= self._sizes.pop(done, 0)
         return result

@@ -15,7 +15,8 @@ from wobbliness.perturbations.gaussian import image_keys
 from wobbliness.runtime.progress import Progress
 from wobbliness.sampling.measure import measure, sweep
 
-STAMPED_BYTES = 2**28  # of images with patterns that are measured at once: a model is prepared anew for each measurement
+# of images with patterns that are measured at once: a model is prepared anew for each measurement
+STAMPED_BYTES = 2**28
 
 Pattern = tuple[Trigger, int | None]
 """A pattern and the class that it is meant to send images to, where that is known."""
@@ -47,10 +48,18 @@ class SuspectPoints:
     progress: Progress | None
 
     def effects(
-        self, patterns: Sequence[Pattern], clean_w: Mapping[float, Float[np.ndarray, " M"]], *, level: float
+        self,
+        patterns: Sequence[Pattern],
+        clean_w: Mapping[float, Float[np.ndarray, " M"]],
+        *,
+        level: float,
     ) -> tuple[PatternEffect, ...]:
         """What each pattern does, and how W around it compares with that of clean images, at a level each."""
-        before = self._labels(self.images, image_keys(self.images)) if patterns else np.empty(0, np.int64)
+        before = (
+            self._labels(self.images, image_keys(self.images))
+            if patterns
+            else np.empty(0, np.int64)
+        )
         return tuple(
             self._effect(pattern, before, answers, clean_w, level)
             for pattern, answers in zip(patterns, self._answers(patterns), strict=True)
@@ -80,7 +89,8 @@ class SuspectPoints:
         target = _moved_to(before, after) if target is None else target
         is_other = before != (-1 if target is None else target)
         is_sent = is_other & (after == target)
-        example = self.images[int(is_sent.argmax()) :][:1]  # the first one that is sent, else the first
+        # the first one that is sent, else the first
+        example = self.images[int(is_sent.argmax()) :][:1]
         return PatternEffect(
             trigger=stamp,
             target_class=target,
@@ -96,10 +106,22 @@ class SuspectPoints:
 
     def _labels(self, images: Float32[np.ndarray, "M C H W"], keys: Any) -> Int[np.ndarray, " M"]:
         """The classes named without noise."""
-        return measure(self.classifier, images, 0.0, draws=1, keys=keys, progress=self.progress).label
+        return measure(
+            self.classifier, images, 0.0, draws=1, keys=keys, progress=self.progress
+        ).label
 
-    def _sweep(self, images: Float32[np.ndarray, "M C H W"], keys: Any) -> Mapping[float, Float[np.ndarray, " M"]]:
-        found = sweep(self.classifier, images, self.sigmas, draws=self.draws, seed=self.seed, keys=keys, progress=self.progress)
+    def _sweep(
+        self, images: Float32[np.ndarray, "M C H W"], keys: Any
+    ) -> Mapping[float, Float[np.ndarray, " M"]]:
+        found = sweep(
+            self.classifier,
+            images,
+            self.sigmas,
+            draws=self.draws,
+            seed=self.seed,
+            keys=keys,
+            progress=self.progress,
+        )
         return found.wobbliness
 
 

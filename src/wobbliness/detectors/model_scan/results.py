@@ -11,7 +11,8 @@ from wobbliness.attacks.patch import Trigger
 from wobbliness.detectors.batch_test import NO_DIFFERENCE, SMOOTHER, BatchComparison
 from wobbliness.detectors.candidates import Candidate
 
-MOST = 0.5  # share of the images of other classes from which on a pattern is said to send most of them
+# share of the images of other classes from which on a pattern is said to send most of them
+MOST = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,8 +21,8 @@ class PatternEffect:
 
     Attributes:
         trigger: the pattern.
-        target_class: the class it sends images to: a candidate's own; of a suspected trigger the one that most labels change to,
-            None where it changes no label.
+        target_class: the class it sends images to: a candidate's own; of a suspected trigger the
+            one that most labels change to, None where it changes no label.
         num_points: images looked at.
         num_others: of these, the images that are not named `target_class` without the pattern.
         num_sent: of the others, the images that are named so with it.
@@ -65,11 +66,15 @@ class CandidateFinding:
 
     Attributes:
         target_class: the class.
-        candidate: the mask of the smallest L1 norm at the success threshold; None where the search failed.
-        anomaly_index: how far the norm is from the median of all classes (see `Candidates.anomaly_index`); infinite where more
-            than half of the other norms are equal; None where there is no candidate or fewer than three.
-        is_flagged: whether the index is above 2 and the mask smaller than the median: a likely target of a backdoor.
-        effect: of the candidate on images that it was not crafted on; None where there is no candidate.
+        candidate: the mask of the smallest L1 norm at the success threshold; None where the search
+            failed.
+        anomaly_index: how far the norm is from the median of all classes (see
+            `Candidates.anomaly_index`); infinite where more than half of the other norms are equal;
+            None where there is no candidate or fewer than three.
+        is_flagged: whether the index is above 2 and the mask smaller than the median: a likely
+            target of a backdoor.
+        effect: of the candidate on images that it was not crafted on; None where there is no
+            candidate.
     """
 
     target_class: int
@@ -88,8 +93,10 @@ class Scan:
         candidates: one for each class asked for; empty where none could be crafted.
         why_no_candidates: why there are none; None where they were crafted.
         triggers: one for each suspected trigger, in the order they were given.
-        clean_w: at each sigma W of the clean images, `(num_clean,)` nats; several sigmas take half of them to choose one.
-        level: probability that any pattern that leaves W as it is would be called smoother; and the same for wobblier.
+        clean_w: at each sigma W of the clean images, `(num_clean,)` nats; several sigmas take half
+            of them to choose one.
+        level: probability that any pattern that leaves W as it is would be called smoother; and the
+            same for wobblier.
         draws: noisy copies of each image.
         seed: of everything random.
         num_crafted_on: images that candidates were crafted on.
@@ -110,7 +117,10 @@ class Scan:
     @property
     def effects(self) -> tuple[PatternEffect, ...]:
         """Of all patterns that were measured: first those of the candidates, then those of the suspected triggers."""
-        return tuple(finding.effect for finding in self.candidates if finding.effect is not None) + self.triggers
+        return (
+            tuple(finding.effect for finding in self.candidates if finding.effect is not None)
+            + self.triggers
+        )
 
     @property
     def comparison(self) -> BatchComparison | None:
@@ -126,30 +136,65 @@ class Scan:
         """What deserves a look, in plain sentences, the strongest first; one that says so where nothing does."""
         failed = _failed(self) if self.effects else ""
         said = tuple(_remarks(self)) or (_nothing(self),)
-        return (*said, f"The search failed, and says nothing, for class {failed}.") if failed else said
+        return (
+            (*said, f"The search failed, and says nothing, for class {failed}.") if failed else said
+        )
 
     def limits(self) -> tuple[str, ...]:
         """What the findings do not say."""
-        return LIMITS_OF_CANDIDATES * bool(self.candidates) + LIMITS_OF_TRIGGERS * bool(self.triggers) + LIMITS
+        return (
+            LIMITS_OF_CANDIDATES * bool(self.candidates)
+            + LIMITS_OF_TRIGGERS * bool(self.triggers)
+            + LIMITS
+        )
 
     def frame(self) -> pd.DataFrame:
         """A row for each pattern and sigma, and one for each class whose search failed."""
         rows: list[dict[str, object]] = []
         for finding in self.candidates:
-            facts = {"pattern": f"candidate {finding.target_class}", "target_class": finding.target_class}
+            facts = {
+                "pattern": f"candidate {finding.target_class}",
+                "target_class": finding.target_class,
+            }
             facts |= {"is_flagged": finding.is_flagged, "anomaly_index": finding.anomaly_index}
             if finding.candidate is not None:
-                facts |= {"mask_l1": finding.candidate.mask_l1, "crafted_success": finding.candidate.success_rate}
-            rows += [facts | row for row in (_effect_rows(finding.effect) if finding.effect is not None else [{}])]
+                facts |= {
+                    "mask_l1": finding.candidate.mask_l1,
+                    "crafted_success": finding.candidate.success_rate,
+                }
+            rows += [
+                facts | row
+                for row in (_effect_rows(finding.effect) if finding.effect is not None else [{}])
+            ]
         for effect in self.triggers:
             facts = {"pattern": effect.trigger.name, "target_class": effect.target_class}
             rows += [facts | row for row in _effect_rows(effect)]
-        return pd.DataFrame(rows, columns=COLUMNS).astype({"target_class": "Int64", "is_flagged": "boolean"})
+        return pd.DataFrame(rows, columns=COLUMNS).astype(
+            {"target_class": "Int64", "is_flagged": "boolean"}
+        )
 
 
 COLUMNS = [
-    *("pattern", "target_class", "is_flagged", "anomaly_index", "mask_l1", "crafted_success", "sent_share", "changed_share"),
-    *("sigma", "is_chosen", "clean_mean", "suspect_mean", "pvalue_smoother", "pvalue_wobblier", "lower_in", "pvalue_levene"),
+    *(
+        "pattern",
+        "target_class",
+        "is_flagged",
+        "anomaly_index",
+        "mask_l1",
+        "crafted_success",
+        "sent_share",
+        "changed_share",
+    ),
+    *(
+        "sigma",
+        "is_chosen",
+        "clean_mean",
+        "suspect_mean",
+        "pvalue_smoother",
+        "pvalue_wobblier",
+        "lower_in",
+        "pvalue_levene",
+    ),
     *("verdict", "level_each", "power"),
 ]
 """Of the table. `verdict` is read at the chosen sigma; `lower_in` is the share of pairs in which W with the pattern is lower."""
@@ -164,7 +209,9 @@ LIMITS_OF_TRIGGERS = (
     "A suspected trigger that sends images to one class and is smooth behaves as an active trigger does. So can a pattern that "
     "was crafted after training, or one that covers most of the image.",
 )
-LIMITS = ("That nothing stands out is no certificate: a half-learnt backdoor, or a trigger that was not tried, stays unseen.",)
+LIMITS = (
+    "That nothing stands out is no certificate: a half-learnt backdoor, or a trigger that was not tried, stays unseen.",
+)
 
 
 def _effect_rows(effect: PatternEffect) -> list[dict[str, object]]:
@@ -200,8 +247,14 @@ def _remarks(scan: Scan) -> Iterator[str]:
     for effect in scan.triggers:
         if effect.sends_most or effect.comparison.verdict == SMOOTHER:
             yield f"Trigger {effect.trigger.name} {_of_labels(effect)}. {_of_w(effect)}{_of_both(effect)}"
-    smooth = [finding for finding in scan.candidates if finding.effect and finding.effect.comparison.verdict == SMOOTHER]
-    if names := ", ".join(str(finding.target_class) for finding in smooth if not finding.is_flagged):
+    smooth = [
+        finding
+        for finding in scan.candidates
+        if finding.effect and finding.effect.comparison.verdict == SMOOTHER
+    ]
+    if names := ", ".join(
+        str(finding.target_class) for finding in smooth if not finding.is_flagged
+    ):
         yield (
             f"Smooth, but with a mask of usual size: the candidates of class {names}. Crafted patterns can be smooth on clean "
             "networks too; by itself this is no sign of a backdoor."
@@ -210,9 +263,15 @@ def _remarks(scan: Scan) -> Iterator[str]:
 
 def _nothing(scan: Scan) -> str:
     is_found = any(finding.candidate is not None for finding in scan.candidates)
-    rest = "that a trigger was found for needs an unusually small one" if _failed(scan) else "needs an unusually small trigger"
+    rest = (
+        "that a trigger was found for needs an unusually small one"
+        if _failed(scan)
+        else "needs an unusually small trigger"
+    )
     searched = [f"no class {rest}"]
-    tried = ["no suspected trigger is smooth or sends most images to one class"] * bool(scan.triggers)
+    tried = ["no suspected trigger is smooth or sends most images to one class"] * bool(
+        scan.triggers
+    )
     said = searched * is_found + tried
     if not said:
         return "Nothing can be said: no trigger was found for any class, which tells neither of a backdoor nor of its absence."
@@ -221,7 +280,9 @@ def _nothing(scan: Scan) -> str:
 
 def _failed(scan: Scan) -> str:
     """The classes whose search failed, in words."""
-    return ", ".join(str(finding.target_class) for finding in scan.candidates if finding.candidate is None)
+    return ", ".join(
+        str(finding.target_class) for finding in scan.candidates if finding.candidate is None
+    )
 
 
 def _of_labels(effect: PatternEffect) -> str:
@@ -233,7 +294,9 @@ def _of_labels(effect: PatternEffect) -> str:
 def _of_w(effect: PatternEffect) -> str:
     found = effect.comparison
     row = found[found.sigma]
-    numbers = f"mean W {row.suspect_mean:.3f} against {row.clean_mean:.3f} nats at sigma {found.sigma:g}"
+    numbers = (
+        f"mean W {row.suspect_mean:.3f} against {row.clean_mean:.3f} nats at sigma {found.sigma:g}"
+    )
     if found.verdict == NO_DIFFERENCE:
         return f"No difference in smoothness was found between images with it and clean ones ({numbers})."
     relation = "is smoother" if found.verdict == SMOOTHER else "wobbles more"

@@ -50,50 +50,62 @@ def scan_model(
 ) -> Scan:
     """Looks for backdoors: which classes need an unusually small trigger, and how smooth is the model around each trigger?
 
-    A torch network is a white box: Neural Cleanse (`craft_candidates`) searches a trigger for each class. For any other model the
-    suspected triggers alone are tried. The seed splits the images in three: up to 256 to craft on, up to 256 to measure W of
-    clean ones, and up to 128 that every pattern is put on, with the same noise for all patterns. `compare_w` chooses sigma on
-    clean images alone and compares (section 3.2.4 of the paper).
+    A torch network is a white box: Neural Cleanse (`craft_candidates`) searches a trigger for each
+    class. For any other model the suspected triggers alone are tried. The seed splits the images in
+    three: up to 256 to craft on, up to 256 to measure W of clean ones, and up to 128 that every
+    pattern is put on, with the same noise for all patterns. `compare_w` chooses sigma on clean
+    images alone and compares (section 3.2.4 of the paper).
 
-    Each of the P patterns is tested at level / P (Bonferroni). So among patterns that leave W as it is, the probability that any
-    is called smoother is at most `level`, and likewise wobblier, although all are compared with the same clean images. What
-    the anomaly index flags has no stated rate. W does not tell an implanted trigger from a crafted one: read `Scan.to_look_at()`
-    together with `Scan.limits()`.
+    Each of the P patterns is tested at level / P (Bonferroni). So among patterns that leave W as it
+    is, the probability that any is called smoother is at most `level`, and likewise wobblier,
+    although all are compared with the same clean images. What the anomaly index flags has no stated
+    rate. W does not tell an implanted trigger from a crafted one: read `Scan.to_look_at()` together
+    with `Scan.limits()`.
 
     Args:
-        classifier: as for `open_classifier`; candidates are crafted where it is a torch module, on its device; for one that is
-            neither the CPU nor `cuda`, on a copy on the CPU.
-        images: `(N, C, H, W)` clean images in [0, 1] of all classes, at least 48, or 32 where no candidates are crafted. Their
-            labels are not needed. Copies of an image, of the same grey levels of 256, count once.
+        classifier: as for `open_classifier`; candidates are crafted where it is a torch module, on
+            its device; for one that is neither the CPU nor `cuda`, on a copy on the CPU.
+        images: `(N, C, H, W)` clean images in [0, 1] of all classes, at least 48, or 32 where no
+            candidates are crafted. Their labels are not needed. Copies of an image, of the same
+            grey levels of 256, count once.
         triggers: suspected ones, by `trigger` or `trigger_from_png`.
-        sigmas: standard deviations of the noise to choose from, pixel units of [0, 1]; a single one is taken as it is.
+        sigmas: standard deviations of the noise to choose from, pixel units of [0, 1]; a single one
+            is taken as it is.
         draws: noisy copies of each image.
         restarts: random starts of each candidate.
         max_steps: most steps of each start.
         level: of all tests together, in (0, 1).
         seed: of the split, the candidates and the noise.
-        classes: to craft candidates for; None for all. With fewer than three there is no anomaly index.
+        classes: to craft candidates for; None for all. With fewer than three there is no anomaly
+            index.
         num_classes: K, for models that give labels.
         model: its name on the page; by default that of its type.
-        progress: called with (steps done, steps in all) of each stage in turn, in place of bars on the terminal.
+        progress: called with (steps done, steps in all) of each stage in turn, in place of bars on
+            the terminal.
 
     Returns:
         Scan: all that `wobbliness scan` prints and its page shows.
 
     Raises:
-        NoGradients: the torch network has none that a search could follow, and there is no suspected trigger; with one, the lack
-            is said in `Scan.why_no_candidates`. A ValueError, too.
-        ValueError: there is neither a torch network nor a suspected trigger, classes are given without a network, images are too
-            few, mostly copies or of one value throughout, are no pictures or do not fit a trigger, or an argument is out of its
-            range, as for `measure`, `craft_candidates` and `compare_w`.
+        NoGradients: the torch network has none that a search could follow, and there is no
+            suspected trigger; with one, the lack is said in `Scan.why_no_candidates`. A ValueError,
+            too.
+        ValueError: there is neither a torch network nor a suspected trigger, classes are given
+            without a network, images are too few, mostly copies or of one value throughout, are no
+            pictures or do not fit a trigger, or an argument is out of its range, as for `measure`,
+            `craft_candidates` and `compare_w`.
     """
     if not 0 < level < 1:
         raise ValueError(f"expected a level in (0, 1), got {level!r}")
-    opened = open_classifier(classifier, num_classes=num_classes, as_tensor=hasattr(images, "detach"))
+    opened = open_classifier(
+        classifier, num_classes=num_classes, as_tensor=hasattr(images, "detach")
+    )
     network = _network(opened)
     _check_has_patterns(network, triggers, classes)
     grid = tuple(sigmas)
-    to_craft_on, clean, suspect = _split(_checked_pictures(images), crafts=network is not None, seed=seed)
+    to_craft_on, clean, suspect = _split(
+        _checked_pictures(images), crafts=network is not None, seed=seed
+    )
     for stamp in triggers:
         stamp.apply(suspect[:1])  # whether it fits, before anything takes long
     clean_w = sweep(opened, clean, grid, draws=draws, seed=seed, progress=progress).wobbliness
@@ -101,7 +113,9 @@ def scan_model(
     if network is not None:
         try:
             crafted = craft_candidates(
-                opened.scoring_module(to_craft_on[:2]) if isinstance(opened, TorchClassifier) else network,
+                opened.scoring_module(to_craft_on[:2])
+                if isinstance(opened, TorchClassifier)
+                else network,
                 to_craft_on,
                 num_classes=opened.num_classes or 0,
                 restarts=restarts,
@@ -114,7 +128,9 @@ def scan_model(
             if not triggers:
                 raise
             why_none = str(error)
-    points = SuspectPoints(classifier=opened, images=suspect, sigmas=grid, draws=draws, seed=seed, progress=progress)
+    points = SuspectPoints(
+        classifier=opened, images=suspect, sigmas=grid, draws=draws, seed=seed, progress=progress
+    )
     patterns = _patterns(crafted, triggers)
     effects = points.effects(patterns, clean_w, level=level / max(1, len(patterns)))
     num_candidates = len(patterns) - len(triggers)
@@ -142,32 +158,41 @@ def _network(classifier: Classifier) -> torch.nn.Module | None:
     return module if can_stay else copy.deepcopy(module).cpu()
 
 
-def _check_has_patterns(network: torch.nn.Module | None, triggers: Sequence[Trigger], classes: Sequence[int] | None) -> None:
+def _check_has_patterns(
+    network: torch.nn.Module | None, triggers: Sequence[Trigger], classes: Sequence[int] | None
+) -> None:
     """ValueError where there is nothing to try, or classes were asked for that nothing can be crafted for."""
     if network is None and not triggers:
         raise ValueError(
             f"expected a torch network or a suspected trigger at least (--trigger NAME or FILE.png), got neither: {NO_GRADIENTS}"
         )
     if network is None and classes is not None:
-        raise ValueError(f"expected no classes to craft candidates for, got {tuple(classes)}: {NO_GRADIENTS}")
+        raise ValueError(
+            f"expected no classes to craft candidates for, got {tuple(classes)}: {NO_GRADIENTS}"
+        )
 
 
 def _checked_pictures(images: Any) -> Float32[np.ndarray, "N C H W"]:
     array = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
     if array.ndim != 4 or not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"expected pictures (N, C, H, W) as floats in [0, 1], got {array.dtype} of shape {array.shape}")
+        raise ValueError(
+            f"expected pictures (N, C, H, W) as floats in [0, 1], got {array.dtype} of shape {array.shape}"
+        )
     return checked_images(array).astype(np.float32, copy=False)
 
 
 def _split(
     images: Float32[np.ndarray, "N C H W"], *, crafts: bool, seed: int
-) -> tuple[Float32[np.ndarray, "a C H W"], Float32[np.ndarray, "b C H W"], Float32[np.ndarray, "c C H W"]]:
+) -> tuple[
+    Float32[np.ndarray, "a C H W"], Float32[np.ndarray, "b C H W"], Float32[np.ndarray, "c C H W"]
+]:
     """Different images to craft on, to leave clean, and to put patterns on.
 
     Copies are left out: one of them in two parts would be compared with itself.
 
     Raises:
-        ValueError: there are too few, most are copies or of one value throughout, or the seed is negative.
+        ValueError: there are too few, most are copies or of one value throughout, or the seed is
+            negative.
     """
     needed = MIN_WHITE if crafts else MIN_BLACK
     _check_number("images", len(images), needed)
@@ -185,16 +210,26 @@ def _split(
 
 def _check_number(what: str, found: int, needed: int) -> None:
     if found < needed:
-        raise ValueError(f"expected at least {needed} {what}, to craft on and to compare, got {found}")
+        raise ValueError(
+            f"expected at least {needed} {what}, to craft on and to compare, got {found}"
+        )
 
 
 def _patterns(crafted: Candidates | None, triggers: Sequence[Trigger]) -> list[Pattern]:
     """Those of the candidates that were found, then the suspected triggers."""
-    found = [] if crafted is None else [candidate for candidate in crafted.smallest if candidate is not None]
-    return [(candidate.trigger(), candidate.target_class) for candidate in found] + [(stamp, None) for stamp in triggers]
+    found = (
+        []
+        if crafted is None
+        else [candidate for candidate in crafted.smallest if candidate is not None]
+    )
+    return [(candidate.trigger(), candidate.target_class) for candidate in found] + [
+        (stamp, None) for stamp in triggers
+    ]
 
 
-def _findings(crafted: Candidates, effects: Sequence[PatternEffect]) -> tuple[CandidateFinding, ...]:
+def _findings(
+    crafted: Candidates, effects: Sequence[PatternEffect]
+) -> tuple[CandidateFinding, ...]:
     """One for each class that was asked for."""
     by_class = {effect.target_class: effect for effect in effects}
     return tuple(

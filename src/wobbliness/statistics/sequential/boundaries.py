@@ -1,9 +1,11 @@
 """When enough draws were made: boundaries for sequential decisions about W.
 
-All rests on strays, the votes for other classes than a given one (see `wobbliness.statistics.sequential.disagreement`). A
-decision rejects "W is at least the threshold", or "W is below it", where the likelihood of the strays seen under a mixture of
-shares is large beside their largest likelihood under what is to be rejected. How large follows from the largest number of draws:
-the evidence asked for is lowered until the exact probability of a wrong decision, in the hardest case, is the error rate.
+All rests on strays, the votes for other classes than a given one (see
+`wobbliness.statistics.sequential.disagreement`). A decision rejects "W is at least the threshold",
+or "W is below it", where the likelihood of the strays seen under a mixture of shares is large
+beside their largest likelihood under what is to be rejected. How large follows from the largest
+number of draws: the evidence asked for is lowered until the exact probability of a wrong decision,
+in the hardest case, is the error rate.
 """
 
 from collections.abc import Callable
@@ -44,14 +46,16 @@ LogLikelihood = Callable[[Int[np.ndarray, "..."], Int[np.ndarray, "..."]], Float
 class Boundaries:
     """At which numbers of strays an image is settled.
 
-    Strays of an image may be split in two, those of one class and those beyond it; tables with a single column do not split them.
-    The last column of a table stands for all larger numbers.
+    Strays of an image may be split in two, those of one class and those beyond it; tables with a
+    single column do not split them. The last column of a table stands for all larger numbers.
 
     Attributes:
-        most_beyond: `(max_draws + 1, B)` after n draws, b of which named the first stray's class, W is called below the threshold
-            where at most this many others named another class than draw 1; -1 where no number suffices.
-        least_strays: `(max_draws + 1, C)` after n draws, c of which named neither of the two classes named most often, W is
-            called not below where the leading class lacks at least so many.
+        most_beyond: `(max_draws + 1, B)` after n draws, b of which named the first stray's class, W
+            is called below the threshold where at most this many others named another class than
+            draw 1; -1 where no number suffices.
+        least_strays: `(max_draws + 1, C)` after n draws, c of which named neither of the two
+            classes named most often, W is called not below where the leading class lacks at least
+            so many.
     """
 
     most_beyond: Int[np.ndarray, "D B"]
@@ -59,16 +63,27 @@ class Boundaries:
 
 
 @lru_cache
-def true_boundaries(threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1) -> Boundaries:
+def true_boundaries(
+    threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1
+) -> Boundaries:
     """Boundaries for the true W, that of infinitely many draws; strays are split where that can be done (`split_strays`).
 
-    The guarantee and the arguments are those of `plain_boundaries`. The tables take a second to work out.
+    The guarantee and the arguments are those of `plain_boundaries`. The tables take a second to
+    work out.
     """
     if not split_strays.can_split(threshold, num_classes=num_classes, max_draws=max_draws):
         return plain_boundaries(
-            threshold, num_classes=num_classes, error_rate=error_rate, max_draws=max_draws, look_every=look_every
+            threshold,
+            num_classes=num_classes,
+            error_rate=error_rate,
+            max_draws=max_draws,
+            look_every=look_every,
         )
-    limits: dict[str, Any] = {"num_classes": num_classes, "error_rate": error_rate, "max_draws": max_draws}
+    limits: dict[str, Any] = {
+        "num_classes": num_classes,
+        "error_rate": error_rate,
+        "max_draws": max_draws,
+    }
     return Boundaries(
         most_beyond=split_strays.most_beyond(threshold, **limits, look_every=look_every),
         least_strays=split_strays.least_strays(threshold, **limits, look_every=look_every),
@@ -76,11 +91,14 @@ def true_boundaries(threshold: float, *, num_classes: int, error_rate: float, ma
 
 
 @lru_cache(maxsize=1024)
-def plain_boundaries(threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1) -> Boundaries:
+def plain_boundaries(
+    threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1
+) -> Boundaries:
     """Boundaries for the true W that do not split strays: quickly made, for many thresholds.
 
-    For an image with W at or above the threshold the probability of ever being called below is at most `error_rate`, and the
-    other way round. Each is a one-sided statement that spends all of `error_rate`, since only one of the two can be wrong.
+    For an image with W at or above the threshold the probability of ever being called below is at
+    most `error_rate`, and the other way round. Each is a one-sided statement that spends all of
+    `error_rate`, since only one of the two can be wrong.
 
     Args:
         threshold: nats, above 0 and below log K.
@@ -109,8 +127,9 @@ def curtailed_boundaries(
 ) -> Boundaries:
     """Boundaries for the plug-in W that all `max_draws` draws together would give.
 
-    The draws of an image come in random order, so the first n are a sample without replacement of all. Whatever those are, the
-    probability of a decision that differs from theirs is at most `error_rate`.
+    The draws of an image come in random order, so the first n are a sample without replacement of
+    all. Whatever those are, the probability of a decision that differs from theirs is at most
+    `error_rate`.
 
     Args:
         threshold: nats, above 0.
@@ -124,15 +143,20 @@ def curtailed_boundaries(
     certain = smallest_entropy(strays / max_draws) >= threshold
     fewest = int(np.argmax(reachable)) if reachable.any() else max_draws + 1
     most = int(np.argmax(certain)) - 1 if certain.any() else max_draws
-    return _curtailed_boundaries(fewest, most, error_rate=error_rate, max_draws=max_draws, look_every=look_every)
+    return _curtailed_boundaries(
+        fewest, most, error_rate=error_rate, max_draws=max_draws, look_every=look_every
+    )
 
 
 @lru_cache(maxsize=1024)
-def _curtailed_boundaries(fewest: int, most: int, *, error_rate: float, max_draws: int, look_every: int) -> Boundaries:
+def _curtailed_boundaries(
+    fewest: int, most: int, *, error_rate: float, max_draws: int, look_every: int
+) -> Boundaries:
     """For W that is below the threshold only with less than `fewest` strays of the first class, and with `most` at most.
 
-    Many thresholds share these numbers, so each pair is worked out once. Of the error rate "not below" may use ABOVE_SHARE: such
-    images take few draws anyway, and most of the wrong decisions on real ones would be theirs.
+    Many thresholds share these numbers, so each pair is worked out once. Of the error rate "not
+    below" may use ABOVE_SHARE: such images take few draws anyway, and most of the wrong decisions
+    on real ones would be theirs.
     """
     return _boundaries(
         lambda n, s: _log_hypergeometric(n, s, max_draws - 1, at_least=fewest),
@@ -148,7 +172,9 @@ def _curtailed_boundaries(fewest: int, most: int, *, error_rate: float, max_draw
     )
 
 
-def _chance_without_replacement(num_draws: int, strays: Int[np.ndarray, " S"], population: int, total: int) -> np.ndarray:
+def _chance_without_replacement(
+    num_draws: int, strays: Int[np.ndarray, " S"], population: int, total: int
+) -> np.ndarray:
     """Probability that the next draw is one of `total` strays of a population, after so many."""
     return np.clip((min(total, population) - strays) / (population - num_draws), 0.0, 1.0)
 
@@ -167,26 +193,40 @@ def _boundaries(
     above_share: float = 1.0,
 ) -> Boundaries:
     draws = np.arange(max_draws + 1)
-    after_first, is_look = np.maximum(draws - 1, 0), (draws % look_every == 0) | (draws == max_draws)
+    after_first, is_look = (
+        np.maximum(draws - 1, 0),
+        (draws % look_every == 0) | (draws == max_draws),
+    )
 
     def most_below(needed: float) -> Int[np.ndarray, " D"]:
         def holds(strays: np.ndarray) -> np.ndarray:
-            evidence = log_mixture(after_first, strays, few_strays, unanimous_weight) - rejected_below(after_first, strays)
+            evidence = log_mixture(
+                after_first, strays, few_strays, unanimous_weight
+            ) - rejected_below(after_first, strays)
             return np.asarray((evidence >= needed) & (strays <= after_first))
 
-        first_kept = np.where(holds(np.zeros_like(draws)), _search(holds, np.zeros_like(draws), draws + 1), -1)
+        first_kept = np.where(
+            holds(np.zeros_like(draws)), _search(holds, np.zeros_like(draws), draws + 1), -1
+        )
         return np.where(is_look & (draws > 0), first_kept, -1)
 
     def least_above(needed: float) -> Int[np.ndarray, " D"]:
         def holds(strays: np.ndarray) -> np.ndarray:
-            return np.asarray(log_mixture(draws, strays, MANY_STRAYS, 0.0) - rejected_above(draws, strays) >= needed)
+            return np.asarray(
+                log_mixture(draws, strays, MANY_STRAYS, 0.0) - rejected_above(draws, strays)
+                >= needed
+            )
 
-        last_kept = np.where(holds(draws), _search(holds, draws, np.full_like(draws, -1)), max_draws + 1)
+        last_kept = np.where(
+            holds(draws), _search(holds, draws, np.full_like(draws, -1)), max_draws + 1
+        )
         return np.where(is_look & (draws > 0), last_kept, max_draws + 1)
 
     def chance_below(needed: float) -> float:
         boundary = most_below(needed)
-        return _chance_to_cross(lambda n, strays: strays <= boundary[n + 1], max_draws - 1, stray_below)
+        return _chance_to_cross(
+            lambda n, strays: strays <= boundary[n + 1], max_draws - 1, stray_below
+        )
 
     def chance_above(needed: float) -> float:
         boundary = least_above(needed)
@@ -194,23 +234,30 @@ def _boundaries(
 
     return Boundaries(
         most_beyond=most_below(_smallest_evidence(chance_below, error_rate))[:, None],
-        least_strays=least_above(_smallest_evidence(chance_above, above_share * error_rate))[:, None],
+        least_strays=least_above(_smallest_evidence(chance_above, above_share * error_rate))[
+            :, None
+        ],
     )
 
 
 def _smallest_evidence(chance: Callable[[float], float], error_rate: float) -> float:
     """The least log-evidence to ask for, so that a wrong decision has at most the chance `error_rate` within all draws.
 
-    Ville's inequality asks for log(1 / error_rate), which is right for any number of draws and too much for a known one.
+    Ville's inequality asks for log(1 / error_rate), which is right for any number of draws and too
+    much for a known one.
     """
     enough, too_little = -np.log(error_rate), 0.0
     for _ in range(CALIBRATION_STEPS):
         middle = (enough + too_little) / 2
-        enough, too_little = (middle, too_little) if chance(middle) <= error_rate else (enough, middle)
+        enough, too_little = (
+            (middle, too_little) if chance(middle) <= error_rate else (enough, middle)
+        )
     return float(enough)
 
 
-def _chance_to_cross(is_crossed: Callable[[int, np.ndarray], np.ndarray], num_draws: int, stray: StrayChance) -> float:
+def _chance_to_cross(
+    is_crossed: Callable[[int, np.ndarray], np.ndarray], num_draws: int, stray: StrayChance
+) -> float:
     """Exact probability that the strays of a sequence of draws ever cross a boundary."""
     strays = np.arange(num_draws + 1)
     inside, crossed = np.zeros(num_draws + 1), 0.0
@@ -226,17 +273,27 @@ def _chance_to_cross(is_crossed: Callable[[int, np.ndarray], np.ndarray], num_dr
     return crossed
 
 
-def _search(holds: Callable[[np.ndarray], np.ndarray], yes: np.ndarray, no: np.ndarray) -> np.ndarray:
+def _search(
+    holds: Callable[[np.ndarray], np.ndarray], yes: np.ndarray, no: np.ndarray
+) -> np.ndarray:
     """The integer next to `no` for which a monotone statement still holds, between `yes`, where it does, and `no`, where not."""
     while (np.abs(yes - no) > 1).any():
         middle = (yes + no) // 2
         holding = holds(np.clip(middle, 0, None)) & (np.abs(yes - no) > 1)
-        yes, no = np.where(holding, middle, yes), np.where(holding | (np.abs(yes - no) <= 1), no, middle)
+        yes, no = (
+            np.where(holding, middle, yes),
+            np.where(holding | (np.abs(yes - no) <= 1), no, middle),
+        )
     return yes
 
 
 def _log_hypergeometric(
-    draws: np.ndarray, strays: np.ndarray, population: int, *, at_least: int = 0, at_most: int | None = None
+    draws: np.ndarray,
+    strays: np.ndarray,
+    population: int,
+    *,
+    at_least: int = 0,
+    at_most: int | None = None,
 ) -> Float[np.ndarray, "..."]:
     """Largest log-probability of the draws in order, without replacement, with the strays of the population within limits."""
     limit = population if at_most is None else min(at_most, population)
@@ -245,12 +302,18 @@ def _log_hypergeometric(
     left, strays_left = population - draws, total - strays
     possible = (strays_left >= 0) & (strays_left <= left) & (at_least <= population)
     with np.errstate(invalid="ignore"):
-        value = _log_choose(left, np.clip(strays_left, 0, np.maximum(left, 0))) - _log_choose(population, total)
+        value = _log_choose(left, np.clip(strays_left, 0, np.maximum(left, 0))) - _log_choose(
+            population, total
+        )
     return np.where(possible, value, -np.inf)
 
 
 def _log_choose(total: np.ndarray | int, chosen: np.ndarray) -> Float[np.ndarray, "..."]:
-    return np.asarray(special.gammaln(np.asarray(total) + 1) - special.gammaln(chosen + 1) - special.gammaln(total - chosen + 1))
+    return np.asarray(
+        special.gammaln(np.asarray(total) + 1)
+        - special.gammaln(chosen + 1)
+        - special.gammaln(total - chosen + 1)
+    )
 
 
 def _largest_plug_in(strays: np.ndarray, draws: int, num_classes: int) -> Float[np.ndarray, "..."]:

@@ -1,10 +1,11 @@
 """What votes for other classes than a given one, the strays, say about W.
 
-With a share q of strays W is at most h(q) + q log(K - 1), the strays spread evenly, and for the leading class at least h(q), all
-strays in one class, where q is at most 1/2; h is the binary entropy. The bounds of W are confidence sequences: the likelihood of
-the strays seen under a mixture of shares, over their largest likelihood under what is to be rejected, ever exceeds 1 / error_rate
-with at most that probability (universal inference, Wasserman et al. 2020, and Ville's inequality), so one may look after every
-draw.
+With a share q of strays W is at most h(q) + q log(K - 1), the strays spread evenly, and for the
+leading class at least h(q), all strays in one class, where q is at most 1/2; h is the binary
+entropy. The bounds of W are confidence sequences: the likelihood of the strays seen under a mixture
+of shares, over their largest likelihood under what is to be rejected, ever exceeds 1 / error_rate
+with at most that probability (universal inference, Wasserman et al. 2020, and Ville's inequality),
+so one may look after every draw.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,11 @@ BISECTION_STEPS = 50
 
 
 def upper_bound(
-    draws: Int[np.ndarray, " N"], strays: Int[np.ndarray, " N"], *, num_classes: int, error_rate: float
+    draws: Int[np.ndarray, " N"],
+    strays: Int[np.ndarray, " N"],
+    *,
+    num_classes: int,
+    error_rate: float,
 ) -> Float[np.ndarray, " N"]:
     """Upper end of a one-sided confidence sequence of W, nats.
 
@@ -33,7 +38,10 @@ def upper_bound(
 
     def is_rejected(share: np.ndarray) -> np.ndarray:
         rejected = log_likelihood_at_least(draws, strays, share)
-        return np.asarray(log_mixture(draws, strays, FEW_STRAYS, UNANIMOUS_WEIGHT) - rejected >= -np.log(error_rate))
+        return np.asarray(
+            log_mixture(draws, strays, FEW_STRAYS, UNANIMOUS_WEIGHT) - rejected
+            >= -np.log(error_rate)
+        )
 
     largest = 1 - 1 / num_classes
     share = bisect(is_rejected, np.full(len(draws), largest), np.zeros(len(draws)))
@@ -41,7 +49,11 @@ def upper_bound(
 
 
 def lower_bound(
-    draws: Int[np.ndarray, " N"], strays: Int[np.ndarray, " N"], *, num_classes: int, error_rate: float
+    draws: Int[np.ndarray, " N"],
+    strays: Int[np.ndarray, " N"],
+    *,
+    num_classes: int,
+    error_rate: float,
 ) -> Float[np.ndarray, " N"]:
     """Lower end of a one-sided confidence sequence of W, nats.
 
@@ -54,52 +66,75 @@ def lower_bound(
 
     def is_rejected(share: np.ndarray) -> np.ndarray:
         rejected = log_likelihood_at_most(draws, strays, share)
-        return np.asarray(log_mixture(draws, strays, MANY_STRAYS, 0.0) - rejected >= -np.log(error_rate))
+        return np.asarray(
+            log_mixture(draws, strays, MANY_STRAYS, 0.0) - rejected >= -np.log(error_rate)
+        )
 
     share = bisect(is_rejected, np.zeros(len(draws)), np.full(len(draws), 1 - 1 / num_classes))
     return smallest_entropy(share)
 
 
-def share_of_largest_entropy(entropy: Float[np.ndarray, "..."], num_classes: int) -> Float[np.ndarray, "..."]:
+def share_of_largest_entropy(
+    entropy: Float[np.ndarray, "..."], num_classes: int
+) -> Float[np.ndarray, "..."]:
     """The smallest share of strays with which W can reach an entropy: the root of h(q) + q log(K - 1)."""
     ends = np.full(entropy.shape, 1 - 1 / num_classes), np.zeros(entropy.shape)
     return bisect(lambda share: largest_entropy(share, num_classes) >= entropy, *ends)
 
 
-def share_of_smallest_entropy(entropy: Float[np.ndarray, "..."], num_classes: int) -> Float[np.ndarray, "..."]:
+def share_of_smallest_entropy(
+    entropy: Float[np.ndarray, "..."], num_classes: int
+) -> Float[np.ndarray, "..."]:
     """The largest share of strays of the leading class with which W can stay below an entropy."""
     ends = np.full(entropy.shape, 1 - 1 / num_classes), np.zeros(entropy.shape)
     return bisect(lambda share: smallest_entropy(share) >= entropy, *ends)
 
 
 def log_mixture(
-    draws: np.ndarray, strays: np.ndarray, shares: tuple[tuple[float, float, float], ...], unanimous: float
+    draws: np.ndarray,
+    strays: np.ndarray,
+    shares: tuple[tuple[float, float, float], ...],
+    unanimous: float,
 ) -> Float[np.ndarray, "..."]:
     """Log-probability of the draws in order under a mixture of Beta shares of strays and of none at all."""
     with np.errstate(divide="ignore"):
         parts = [np.log(unanimous) + np.where(strays == 0, 0.0, -np.inf)]
     for weight, a, b in shares:
-        parts.append(np.log(weight) + special.betaln(a + strays, b + np.maximum(draws - strays, 0)) - special.betaln(a, b))
+        parts.append(
+            np.log(weight)
+            + special.betaln(a + strays, b + np.maximum(draws - strays, 0))
+            - special.betaln(a, b)
+        )
     return np.asarray(special.logsumexp(np.stack(np.broadcast_arrays(*parts)), axis=0))
 
 
-def log_likelihood_at_least(draws: np.ndarray, strays: np.ndarray, share: np.ndarray) -> Float[np.ndarray, "..."]:
+def log_likelihood_at_least(
+    draws: np.ndarray, strays: np.ndarray, share: np.ndarray
+) -> Float[np.ndarray, "..."]:
     """Largest log-likelihood of the draws in order where strays have at least this share."""
     return _log_binomial(draws, strays, np.maximum(share, strays / np.maximum(draws, 1)))
 
 
-def log_likelihood_at_most(draws: np.ndarray, strays: np.ndarray, share: np.ndarray) -> Float[np.ndarray, "..."]:
+def log_likelihood_at_most(
+    draws: np.ndarray, strays: np.ndarray, share: np.ndarray
+) -> Float[np.ndarray, "..."]:
     """Largest log-likelihood of the draws in order where strays have at most this share."""
     return _log_binomial(draws, strays, np.minimum(share, strays / np.maximum(draws, 1)))
 
 
-def _log_binomial(draws: np.ndarray, strays: np.ndarray, share: np.ndarray) -> Float[np.ndarray, "..."]:
-    return np.asarray(special.xlogy(strays, share) + special.xlog1py(np.maximum(draws - strays, 0), -share))
+def _log_binomial(
+    draws: np.ndarray, strays: np.ndarray, share: np.ndarray
+) -> Float[np.ndarray, "..."]:
+    return np.asarray(
+        special.xlogy(strays, share) + special.xlog1py(np.maximum(draws - strays, 0), -share)
+    )
 
 
 def largest_entropy(share: np.ndarray, num_classes: int) -> Float[np.ndarray, "..."]:
     """Entropy of a share of strays spread evenly over all other classes, nats."""
-    return np.asarray(special.entr(share) + special.entr(1 - share) + share * np.log(num_classes - 1))
+    return np.asarray(
+        special.entr(share) + special.entr(1 - share) + share * np.log(num_classes - 1)
+    )
 
 
 def smallest_entropy(share: np.ndarray) -> Float[np.ndarray, "..."]:
@@ -109,7 +144,9 @@ def smallest_entropy(share: np.ndarray) -> Float[np.ndarray, "..."]:
     return np.asarray(equals * special.entr(lead) + special.entr(np.clip(1 - equals * lead, 0, 1)))
 
 
-def bisect(holds: Callable[[np.ndarray], np.ndarray], yes: np.ndarray, no: np.ndarray) -> np.ndarray:
+def bisect(
+    holds: Callable[[np.ndarray], np.ndarray], yes: np.ndarray, no: np.ndarray
+) -> np.ndarray:
     """Where a monotone statement ceases to hold, between `yes`, where it does, and `no`, where not; an end at which it holds."""
     for _ in range(BISECTION_STEPS):
         middle = np.asarray((yes + no) / 2)

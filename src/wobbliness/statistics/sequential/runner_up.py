@@ -1,11 +1,12 @@
 """When enough draws were made, told by how the strays are split between classes.
 
-Strays of one class bear less entropy than as many strays of several, so a decision about the true W may come sooner where it is
-known how many of them named the likeliest other class and how many named yet others. Three shares describe an image: of a leading
-class, of a second one, and of the rest. What is to be rejected is bounded by a curve of such shares, one point for each split of
-the strays; the chance of a wrong decision is worked out exactly, for the corners between neighbouring points of the curve, from
-which every point beyond the curve differs by more strays (or by fewer) of both kinds. So it holds for all shares, not for the
-points alone.
+Strays of one class bear less entropy than as many strays of several, so a decision about the true W
+may come sooner where it is known how many of them named the likeliest other class and how many
+named yet others. Three shares describe an image: of a leading class, of a second one, and of the
+rest. What is to be rejected is bounded by a curve of such shares, one point for each split of the
+strays; the chance of a wrong decision is worked out exactly, for the corners between neighbouring
+points of the curve, from which every point beyond the curve differs by more strays (or by fewer) of
+both kinds. So it holds for all shares, not for the points alone.
 """
 
 from collections.abc import Callable
@@ -20,10 +21,13 @@ from wobbliness.statistics.sequential.disagreement import MANY_STRAYS, bisect, l
 MOST_DRAWS = 1000  # beyond them, and beyond these counts at the border, the tables would be large
 MOST_SECOND, MOST_BEYOND = 128, 48
 FEWEST_BEYOND = 24
-SPLITS = (0, 0.01, 0.03, 0.06, 0.1, 0.14, 0.18, 0.22, *np.arange(0.25, 0.99, 0.025))  # dense where errors are likeliest
+# dense where errors are likeliest
+SPLITS = (0, 0.01, 0.03, 0.06, 0.1, 0.14, 0.18, 0.22, *np.arange(0.25, 0.99, 0.025))
 UNANIMOUS = 0.02  # weight of no strays at all: little, which keeps error rate for the last draws
-FEW_SHARE = (2.0, 0.6)  # Beta shares of strays: first parameter, and mean as a part of the largest share to be rejected
-FEW_SPLITS = ((0.6, 0.3, 3.0), (0.4, 1.0, 1.0))  # (weight, a, b) of Beta splits: mostly strays of one class
+# Beta shares of strays: first parameter, and mean as a part of the largest share to be rejected
+FEW_SHARE = (2.0, 0.6)
+# (weight, a, b) of Beta splits: mostly strays of one class
+FEW_SPLITS = ((0.6, 0.3, 3.0), (0.4, 1.0, 1.0))
 MANY_SPLITS = ((0.5, 1.0, 1.0), (0.5, 0.5, 2.0))
 CALIBRATION_STEPS = 8
 MARGIN = 2  # log-evidence beyond Ville's bound that is tried before no decision is made at all
@@ -42,15 +46,20 @@ def can_split(threshold: float, *, num_classes: int, max_draws: int) -> bool:
     )
 
 
-def most_beyond(threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int) -> Table:
+def most_beyond(
+    threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int
+) -> Table:
     """`(max_draws + 1, B)`: after n draws W is called below the threshold where at most so many strays are of yet other classes.
 
-    The second index is the number of strays of the first stray's class. Strays are those of the draws 2 ... n that name another
-    class than draw 1. -1 where no number suffices. The probability of calling an image with W at or above the threshold below it
-    is at most `error_rate`, given the classes of draw 1 and of the first stray, whichever they are.
+    The second index is the number of strays of the first stray's class. Strays are those of the
+    draws 2 ... n that name another class than draw 1. -1 where no number suffices. The probability
+    of calling an image with W at or above the threshold below it is at most `error_rate`, given the
+    classes of draw 1 and of the first stray, whichever they are.
     """
     splits = np.unique([*SPLITS, (num_classes - 2) / (num_classes - 1), 1.0])
-    shares = _shares_at(lambda share: _largest(share, splits, num_classes) >= threshold, np.full(len(splits), 0.5))
+    shares = _shares_at(
+        lambda share: _largest(share, splits, num_classes) >= threshold, np.full(len(splits), 0.5)
+    )
     num_second = int(np.ceil(shares[0] * max_draws)) + 3
     num_beyond = int(np.ceil(shares.max(where=splits > 0.5, initial=0) * max_draws)) + 3
     draws, second, beyond = _axes(max_draws, num_second, num_beyond)  # draws after the first one
@@ -59,7 +68,9 @@ def most_beyond(threshold: float, *, num_classes: int, error_rate: float, max_dr
     first, mean = FEW_SHARE[0], FEW_SHARE[1] * shares[0]
     mixture = log_mixture(draws, strays, ((1 - UNANIMOUS, first, first / mean),), UNANIMOUS)
     mixture = mixture + _log_split(np.maximum(second - 1, 0), beyond, FEW_SPLITS)
-    rejected = _largest_likelihood(draws, np.maximum(second - 1, 0), beyond, strays, shares, splits, np.maximum)
+    rejected = _largest_likelihood(
+        draws, np.maximum(second - 1, 0), beyond, strays, shares, splits, np.maximum
+    )
     evidence = np.where(is_possible, mixture - rejected, np.inf)
 
     def region(needed: float) -> Bool[np.ndarray, "D X Y"]:
@@ -70,16 +81,22 @@ def most_beyond(threshold: float, *, num_classes: int, error_rate: float, max_dr
         return np.asarray(kept & _is_look(draws + 1, max_draws, look_every))
 
     corners = _Corners(second=(shares * (1 - splits))[1:], beyond=(shares * splits)[:-1])
-    chosen = _calibrated(region, lambda kept: corners.chance(kept, np.arange(max_draws), names_second=True), error_rate)
+    chosen = _calibrated(
+        region,
+        lambda kept: corners.chance(kept, np.arange(max_draws), names_second=True),
+        error_rate,
+    )
     return np.concatenate([np.full((1, num_second), -1), (chosen & is_possible).sum(axis=2) - 1])
 
 
-def least_strays(threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int) -> Table:
+def least_strays(
+    threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int
+) -> Table:
     """`(max_draws + 1, C)`: after n draws W is called not below the threshold where the leading class lacks at least so many.
 
-    The second index is the number of draws that named neither of the two leading classes; the last one stands for all larger
-    ones. `max_draws + 1` where no number suffices. The probability of calling an image with W below the threshold not below it is
-    at most `error_rate`.
+    The second index is the number of draws that named neither of the two leading classes; the last
+    one stands for all larger ones. `max_draws + 1` where no number suffices. The probability of
+    calling an image with W below the threshold not below it is at most `error_rate`.
     """
     largest_split = (num_classes - 2) / (num_classes - 1)
     splits = np.array([*(split for split in SPLITS if split < largest_split), largest_split])
@@ -95,11 +112,17 @@ def least_strays(threshold: float, *, num_classes: int, error_rate: float, max_d
     def region(needed: float) -> Bool[np.ndarray, "D X Y"]:
         """More strays, and more that are of neither class, are never worse."""
         kept = (evidence >= needed)[:, ::-1, ::-1]
-        kept = np.logical_and.accumulate(np.logical_and.accumulate(kept, axis=2), axis=1)[:, ::-1, ::-1]
+        kept = np.logical_and.accumulate(np.logical_and.accumulate(kept, axis=2), axis=1)[
+            :, ::-1, ::-1
+        ]
         return np.asarray(kept & _is_look(draws, max_draws, look_every) & (draws > 0))
 
     corners = _Corners(second=shares[:-1] * (1 - splits[1:]), beyond=shares[:-1] * splits[1:])
-    chosen = _calibrated(region, lambda kept: corners.chance(kept, np.arange(max_draws + 1), names_second=False), error_rate)
+    chosen = _calibrated(
+        region,
+        lambda kept: corners.chance(kept, np.arange(max_draws + 1), names_second=False),
+        error_rate,
+    )
     least = np.where(chosen.any(axis=1), chosen.argmax(axis=1), max_draws + 1)
     return np.asarray(least)
 
@@ -111,11 +134,13 @@ class _Corners:
     second: Float[np.ndarray, " R"]
     beyond: Float[np.ndarray, " R"]
 
-    def chance(self, kept: Bool[np.ndarray, "D X Y"], draws: Int[np.ndarray, " D"], *, names_second: bool) -> float:
+    def chance(
+        self, kept: Bool[np.ndarray, "D X Y"], draws: Int[np.ndarray, " D"], *, names_second: bool
+    ) -> float:
         """Largest exact probability over the corners that the counts are ever within `kept`.
 
-        With `names_second` the first stray names the second class, whatever it is, and the counts are of (second, beyond); else
-        they are of (second + beyond, beyond).
+        With `names_second` the first stray names the second class, whatever it is, and the counts
+        are of (second, beyond); else they are of (second + beyond, beyond).
         """
         second, beyond = self.second[:, None, None], self.beyond[:, None, None]
         inside, crossed = np.zeros((len(self.second), *kept.shape[1:])), np.zeros(len(self.second))
@@ -145,7 +170,9 @@ def _one_more(inside: Float[np.ndarray, "R X Y"], axis: int) -> Float[np.ndarray
 
 
 def _calibrated(
-    region: Callable[[float], Bool[np.ndarray, "D X Y"]], chance: Callable[[Bool[np.ndarray, "D X Y"]], float], error_rate: float
+    region: Callable[[float], Bool[np.ndarray, "D X Y"]],
+    chance: Callable[[Bool[np.ndarray, "D X Y"]], float],
+    error_rate: float,
 ) -> Bool[np.ndarray, "D X Y"]:
     """The region of the least evidence whose chance of a wrong decision is at most the error rate."""
     enough, too_little = -np.log(error_rate) + MARGIN, -1.0
@@ -164,7 +191,9 @@ def _is_look(draws: np.ndarray, max_draws: int, look_every: int) -> np.ndarray:
     return np.asarray((draws % look_every == 0) | (draws == max_draws))
 
 
-def _axes(num_draws: int, num_first: int, num_second: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _axes(
+    num_draws: int, num_first: int, num_second: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.arange(num_draws)[:, None, None], np.arange(num_first)[:, None], np.arange(num_second)
 
 
@@ -183,28 +212,43 @@ def _largest_likelihood(
     for share, split in zip(shares, splits, strict=True):
         best = np.minimum(limited(share, strays / np.maximum(draws, 1)), 1.0)
         one = special.xlog1py(leading, -best) + special.xlogy(strays, best)
-        likelihood = np.maximum(likelihood, one + special.xlogy(second, 1 - split) + special.xlogy(beyond, split))
+        likelihood = np.maximum(
+            likelihood, one + special.xlogy(second, 1 - split) + special.xlogy(beyond, split)
+        )
     return likelihood
 
 
-def _log_split(second: np.ndarray, beyond: np.ndarray, splits: tuple[tuple[float, float, float], ...]) -> np.ndarray:
+def _log_split(
+    second: np.ndarray, beyond: np.ndarray, splits: tuple[tuple[float, float, float], ...]
+) -> np.ndarray:
     """Log-probability of how the strays are split, in order, under a mixture of Beta splits."""
-    parts = [np.log(weight) + special.betaln(a + beyond, b + second) - special.betaln(a, b) for weight, a, b in splits]
+    parts = [
+        np.log(weight) + special.betaln(a + beyond, b + second) - special.betaln(a, b)
+        for weight, a, b in splits
+    ]
     return np.asarray(special.logsumexp(np.stack(np.broadcast_arrays(*parts)), axis=0))
 
 
-def _shares_at(reaches: Callable[[np.ndarray], np.ndarray], most: Float[np.ndarray, " R"]) -> Float[np.ndarray, " R"]:
+def _shares_at(
+    reaches: Callable[[np.ndarray], np.ndarray], most: Float[np.ndarray, " R"]
+) -> Float[np.ndarray, " R"]:
     return bisect(reaches, most, np.zeros(len(most)))
 
 
 def _share_of_one(threshold: float) -> float:
     """Of strays of one class that bear an entropy."""
-    return float(_shares_at(lambda share: _smallest(share, np.zeros(1)) >= threshold, np.full(1, 0.5))[0])
+    return float(
+        _shares_at(lambda share: _smallest(share, np.zeros(1)) >= threshold, np.full(1, 0.5))[0]
+    )
 
 
 def _share_of_many(threshold: float, num_classes: int) -> float:
     """Of strays of all classes but one that bear an entropy."""
-    return float(_shares_at(lambda share: _largest(share, np.ones(1), num_classes) >= threshold, np.full(1, 0.5))[0])
+    return float(
+        _shares_at(
+            lambda share: _largest(share, np.ones(1), num_classes) >= threshold, np.full(1, 0.5)
+        )[0]
+    )
 
 
 def _largest(share: np.ndarray, split: np.ndarray, num_classes: int) -> np.ndarray:
@@ -219,4 +263,6 @@ def _smallest(share: np.ndarray, split: np.ndarray) -> np.ndarray:
     second, beyond = share * (1 - split), share * split
     equals = np.floor(beyond / np.maximum(second, 1e-300) * (1 + 1e-12))
     rest = np.clip(beyond - equals * second, 0.0, 1.0)
-    return np.asarray(special.entr(1 - share) + (1 + equals) * special.entr(second) + special.entr(rest))
+    return np.asarray(
+        special.entr(1 - share) + (1 + equals) * special.entr(second) + special.entr(rest)
+    )

@@ -12,7 +12,10 @@ from safetensors.numpy import save
 from torch import nn
 
 from wobbliness.attacks.patch import Trigger
-from wobbliness.attacks.universal_perturbation import UniversalPerturbation, craft_universal_perturbation
+from wobbliness.attacks.universal_perturbation import (
+    UniversalPerturbation,
+    craft_universal_perturbation,
+)
 from wobbliness.detectors.candidates import Candidate
 from wobbliness.detectors.neural_cleanse import craft_candidates
 from wobbliness.runtime.errors import reason_of
@@ -56,7 +59,12 @@ def craft_universal(
 
 
 def craft_cleanse(
-    spec: CleanseSpec, network: nn.Module, data: ImageData, images: Float32[np.ndarray, "N C H W"], path: Path, progress: Progress
+    spec: CleanseSpec,
+    network: nn.Module,
+    data: ImageData,
+    images: Float32[np.ndarray, "N C H W"],
+    path: Path,
+    progress: Progress,
 ) -> dict[str, object]:
     """Crafts a candidate trigger for each class, keeps them in a file and gives what is known of them."""
     num_classes = data.train.num_classes
@@ -71,17 +79,32 @@ def craft_cleanse(
     )
     arrays: dict[str, np.ndarray] = {}
     rows: list[dict[str, object]] = []
-    splits = {name: _sample(split, EVALUATION_IMAGES, spec.seed) for name, split in (("train", data.train), ("test", data.test))}
+    splits = {
+        name: _sample(split, EVALUATION_IMAGES, spec.seed)
+        for name, split in (("train", data.train), ("test", data.test))
+    }
     for form, candidates in zip(FORMS, (found.first, found.smallest), strict=True):
         for target_class, candidate in enumerate(candidates):
-            row: dict[str, object] = {"form": form, "target_class": target_class, "found": candidate is not None}
+            row: dict[str, object] = {
+                "form": form,
+                "target_class": target_class,
+                "found": candidate is not None,
+            }
             if candidate is not None:
-                arrays |= {f"{form}.{target_class}.mask": candidate.mask, f"{form}.{target_class}.pattern": candidate.pattern}
+                arrays |= {
+                    f"{form}.{target_class}.mask": candidate.mask,
+                    f"{form}.{target_class}.pattern": candidate.pattern,
+                }
                 row |= _candidate_results(candidate, network, splits)
             rows.append(row)
     index = [None if np.isnan(value) else float(value) for value in found.anomaly_index]
     _write(path, arrays or {"none": np.zeros(1, np.float32)}, {"num_classes": str(num_classes)})
-    return {"candidates": rows, "anomaly_index": index, "flagged": list(found.flagged), "failures": list(found.failures)}
+    return {
+        "candidates": rows,
+        "anomaly_index": index,
+        "flagged": list(found.flagged),
+        "failures": list(found.failures),
+    }
 
 
 def load_universal(path: Path) -> UniversalPerturbation:
@@ -104,7 +127,13 @@ def load_candidates(path: Path, form: str) -> dict[int, Trigger]:
         ValueError: the file is missing, damaged, or holds something else.
     """
     with _reading(path, "candidates"), safe_open(path, framework="np") as file:
-        classes = sorted({int(key.split(".")[1]) for key in file.keys() if key.startswith(f"{form}.")})  # noqa: SIM118
+        classes = sorted(
+            {
+                int(key.split(".")[1])
+                for key in file.keys()  # noqa: SIM118  # a file, no mapping
+                if key.startswith(f"{form}.")
+            }
+        )
         return {
             target_class: Trigger(
                 name=f"candidate {target_class}",
@@ -124,10 +153,14 @@ def _reading(path: Path, what: str) -> Iterator[None]:
         raise ValueError(f"expected the file of {what}, got {path}: {reason_of(error)}") from error
 
 
-def _candidate_results(candidate: Candidate, network: nn.Module, splits: Mapping[str, Split]) -> dict[str, object]:
+def _candidate_results(
+    candidate: Candidate, network: nn.Module, splits: Mapping[str, Split]
+) -> dict[str, object]:
     stamp = candidate.trigger()
     success = {
-        f"success_on_{name}": float((predict(network, stamp.apply(split.images)) == candidate.target_class).mean())
+        f"success_on_{name}": float(
+            (predict(network, stamp.apply(split.images)) == candidate.target_class).mean()
+        )
         for name, split in splits.items()
     }
     return {
@@ -138,7 +171,9 @@ def _candidate_results(candidate: Candidate, network: nn.Module, splits: Mapping
     }
 
 
-def _fooling_rate(network: nn.Module, images: np.ndarray, found: UniversalPerturbation, target_class: int | None) -> float:
+def _fooling_rate(
+    network: nn.Module, images: np.ndarray, found: UniversalPerturbation, target_class: int | None
+) -> float:
     """Share of images whose label changes; of those of other labels, the share sent to the target where there is one."""
     before, after = predict(network, images), predict(network, found.apply(images))
     if target_class is None:
@@ -147,8 +182,12 @@ def _fooling_rate(network: nn.Module, images: np.ndarray, found: UniversalPertur
 
 
 def _sample(split: Split, num_images: int, seed: int) -> Split:
-    chosen = np.random.default_rng(np.random.SeedSequence(seed)).permutation(len(split.labels))[:num_images]
-    return Split(images=split.images[chosen], labels=split.labels[chosen], num_classes=split.num_classes)
+    chosen = np.random.default_rng(np.random.SeedSequence(seed)).permutation(len(split.labels))[
+        :num_images
+    ]
+    return Split(
+        images=split.images[chosen], labels=split.labels[chosen], num_classes=split.num_classes
+    )
 
 
 def _write(path: Path, arrays: Mapping[str, np.ndarray], header: dict[str, str]) -> None:

@@ -12,7 +12,9 @@ from wobbliness.study.training.train import logits_of
 CONFIDENT = 0.95  # top softmax score from which an answer to pure noise counts as confident
 
 
-def noise_response(network: nn.Module, image_shape: tuple[int, ...], spec: ResponseSpec) -> pd.DataFrame:
+def noise_response(
+    network: nn.Module, image_shape: tuple[int, ...], spec: ResponseSpec
+) -> pd.DataFrame:
     """One row per noise level: share of confident answers, mean top softmax score, entropy of the named classes in nats.
 
     The share of confident answers over the level is Erichson et al.'s titration curve.

@@ -24,28 +24,55 @@ from wobbliness.runtime.input_files import check_regular
 from wobbliness.runtime.progress import Notice, Progress, print_notice
 from wobbliness.sampling.measure import sweep
 from wobbliness.sampling.votes import Votes
-from wobbliness.study.cells.crafting import craft_cleanse, craft_universal, load_candidates, load_universal
+from wobbliness.study.cells.crafting import (
+    craft_cleanse,
+    craft_universal,
+    load_candidates,
+    load_universal,
+)
 from wobbliness.study.cells.noise_response import noise_response
 from wobbliness.study.plan import FORMS, explored_networks
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.integrity import WEIGHTS_FOLDERS, verified_weights, weights_file
 from wobbliness.study.records.picture_strips import strip
 from wobbliness.study.records.record import Record, provenance, write_record
-from wobbliness.study.specs import Cell, CleanseSpec, MeasureSpec, NetworkSpec, ResponseSpec, Spec, UniversalSpec, cell_name
+from wobbliness.study.specs import (
+    Cell,
+    CleanseSpec,
+    MeasureSpec,
+    NetworkSpec,
+    ResponseSpec,
+    Spec,
+    UniversalSpec,
+    cell_name,
+)
 from wobbliness.study.training.checkpoints import Checkpoint
 from wobbliness.study.training.data import ImageData, load_data
 from wobbliness.study.training.device import ON_THE_CPU, Place
 from wobbliness.study.training.networks import ARCHITECTURES, build_network, structure
-from wobbliness.study.training.train import THREADS, predict, top_scores, train_network, training_precision
+from wobbliness.study.training.train import (
+    THREADS,
+    predict,
+    top_scores,
+    train_network,
+    training_precision,
+)
 
-ACCELERATOR_BLOCK = 1250  # noisy copies at once: a share of a card's memory that several processes can take side by side
+# noisy copies at once: a share of a card's memory that several processes can take side by side
+ACCELERATOR_BLOCK = 1250
 
 PutOn = Callable[[np.ndarray], np.ndarray]
 """Puts a pattern on images `(N, C, H, W)`."""
 
 
 def run_cell(
-    out: Path, cell: Cell, recipe: Recipe, progress: Progress, notice: Notice = print_notice, *, place: Place = ON_THE_CPU
+    out: Path,
+    cell: Cell,
+    recipe: Recipe,
+    progress: Progress,
+    notice: Notice = print_notice,
+    *,
+    place: Place = ON_THE_CPU,
 ) -> None:
     """Does one cell and leaves its record in the study folder."""
     started, checkpoint = time.perf_counter(), _checkpoint(out, cell, notice, place)
@@ -56,7 +83,9 @@ def run_cell(
     record = Record(
         spec=cell.spec,
         results=results,
-        provenance=provenance(checkpoint.seconds_before + time.perf_counter() - started, THREADS, place.name),
+        provenance=provenance(
+            checkpoint.seconds_before + time.perf_counter() - started, THREADS, place.name
+        ),
         table=table,
     )
     weights = file_checksum(weights_file(out, cell.name)) if cell.kind in WEIGHTS_FOLDERS else None
@@ -66,7 +95,12 @@ def run_cell(
 
 def _checkpoint(out: Path, cell: Cell, notice: Notice, place: Place) -> Checkpoint:
     precision = training_precision(place.torch_device)
-    identity = {"spec": asdict(cell.spec), "torch": torch.__version__, "device": place.name, "precision": precision}
+    identity = {
+        "spec": asdict(cell.spec),
+        "torch": torch.__version__,
+        "device": place.name,
+        "precision": precision,
+    }
     return Checkpoint(out / CHECKPOINTS / f"{cell.name}.safetensors", identity, notice)
 
 
@@ -77,10 +111,14 @@ def _do(
         return _train(out, spec, place, progress, checkpoint)
     network, data = _network_of(out, spec.network, place), load_data(spec.network.dataset)
     if isinstance(spec, UniversalSpec):
-        return craft_universal(spec, network, data, perturbation_file(out, spec), progress), pd.DataFrame()
+        return craft_universal(
+            spec, network, data, perturbation_file(out, spec), progress
+        ), pd.DataFrame()
     if isinstance(spec, CleanseSpec):
         images = data.test.images[_order(spec.network, data, spec.seed)[-spec.num_images :]]
-        return craft_cleanse(spec, network, data, images, perturbation_file(out, spec), progress), pd.DataFrame()
+        return craft_cleanse(
+            spec, network, data, images, perturbation_file(out, spec), progress
+        ), pd.DataFrame()
     if isinstance(spec, ResponseSpec):
         return {}, noise_response(network, data.test.images.shape[1:], spec)
     return _measure(out, spec, network, data, place, progress)
@@ -108,19 +146,32 @@ def load_network(path: Path) -> nn.Sequential:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
         if "architecture" not in header:
-            raise ValueError("it does not say what network it is of; give a --factory that makes the module of its weights")
+            raise ValueError(
+                "it does not say what network it is of; give a --factory that makes the module of its weights"
+            )
         architecture, shape = header["architecture"], json.loads(header["image_shape"])
         num_classes = int(header["num_classes"])
         if architecture not in ARCHITECTURES:
             raise ValueError(f"unknown architecture {architecture!r}")
-        with torch.device("meta"):  # the header may lie: no memory before the weights are found to fit
+        # the header may lie: no memory before the weights are found to fit
+        with torch.device("meta"):
             network = build_network(architecture, tuple(shape), num_classes, seed=0)
         network.load_state_dict(load_file(path), assign=True)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     except FileNotFoundError:
         raise ValueError(f"expected a network file {path}, which does not exist") from None
-    except (SafetensorError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, OSError) as error:
-        raise ValueError(f"expected a network file of a study, got {path}: {reason_of(error)}") from error
+    except (
+        SafetensorError,
+        LookupError,
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        RuntimeError,
+        OSError,
+    ) as error:
+        raise ValueError(
+            f"expected a network file of a study, got {path}: {reason_of(error)}"
+        ) from error
     return network.eval()
 
 
@@ -141,14 +192,18 @@ def _train(
     out: Path, spec: NetworkSpec, place: Place, progress: Progress, checkpoint: Checkpoint
 ) -> tuple[dict[str, object], pd.DataFrame]:
     data = load_data(spec.dataset)
-    trained = train_network(spec, data, device=place.torch_device, progress=progress, checkpoint=checkpoint)
+    trained = train_network(
+        spec, data, device=place.torch_device, progress=progress, checkpoint=checkpoint
+    )
     header = {
         "architecture": spec.architecture,
         "image_shape": json.dumps(data.train.images.shape[1:]),
         "num_classes": str(data.train.num_classes),
         "spec": json.dumps(asdict(spec), sort_keys=True),
     }
-    state = {name: tensor.cpu().contiguous() for name, tensor in trained.network.state_dict().items()}
+    state = {
+        name: tensor.cpu().contiguous() for name, tensor in trained.network.state_dict().items()
+    }
     write_bytes(network_file(out, spec), in_order(save(state, header)))
     results = {
         "num_classes": data.train.num_classes,
@@ -162,7 +217,12 @@ def _train(
 
 
 def _measure(
-    out: Path, spec: MeasureSpec, network: nn.Sequential, data: ImageData, place: Place, progress: Progress
+    out: Path,
+    spec: MeasureSpec,
+    network: nn.Sequential,
+    data: ImageData,
+    place: Place,
+    progress: Progress,
 ) -> tuple[dict[str, object], pd.DataFrame]:
     points = _points(spec, data)
     patterns = _patterns(out, spec)
@@ -172,12 +232,19 @@ def _measure(
         images = put_on(data.test.images[points])
         report = _part(progress, index, len(patterns))
         checkpoints = _votes_at_checkpoints(spec, network, images, place, report)
-        rows = pd.concat([_rows(votes, points, data.test.labels[points]) for votes in checkpoints], ignore_index=True)
+        rows = pd.concat(
+            [_rows(votes, points, data.test.labels[points]) for votes in checkpoints],
+            ignore_index=True,
+        )
         rows.insert(4, "top_score", np.tile(top_scores(network, images), len(checkpoints)))
         rows.insert(5, "candidate", candidate)
         frames.append(rows)
         executions += [asdict(execution) for execution in checkpoints[-1].executions]
-    accuracies = {} if isinstance(spec.crafted, CleanseSpec) else _accuracies(spec, next(iter(patterns.values())), network, data)
+    accuracies = (
+        {}
+        if isinstance(spec.crafted, CleanseSpec)
+        else _accuracies(spec, next(iter(patterns.values())), network, data)
+    )
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     return accuracies | {"executions": executions}, table
 
@@ -185,7 +252,9 @@ def _measure(
 def _patterns(out: Path, spec: MeasureSpec) -> dict[int, PutOn]:
     """What is put on the points, by the class of the Neural Cleanse candidate; -1 for anything else."""
     if isinstance(spec.crafted, CleanseSpec):
-        candidates = load_candidates(verified_weights(out, cell_name(spec.crafted)), spec.form or FORMS[0])
+        candidates = load_candidates(
+            verified_weights(out, cell_name(spec.crafted)), spec.form or FORMS[0]
+        )
         return {target_class: candidate.apply for target_class, candidate in candidates.items()}
     if isinstance(spec.crafted, UniversalSpec):
         return {-1: load_universal(verified_weights(out, cell_name(spec.crafted))).apply}
@@ -195,7 +264,9 @@ def _patterns(out: Path, spec: MeasureSpec) -> dict[int, PutOn]:
 def _order(network: NetworkSpec, data: ImageData, seed: int) -> np.ndarray:
     """The random order in which test points that may be attacked are taken."""
     labels, threat = data.test.labels, network.threat
-    eligible = np.arange(len(labels)) if threat is None else np.flatnonzero(threat.is_attacked(labels))
+    eligible = (
+        np.arange(len(labels)) if threat is None else np.flatnonzero(threat.is_attacked(labels))
+    )
     return np.random.default_rng(np.random.SeedSequence(seed)).permutation(eligible)
 
 
@@ -203,13 +274,17 @@ def _points(spec: MeasureSpec, data: ImageData) -> np.ndarray:
     order = _order(spec.network, data, spec.seed)[spec.first_point :]
     if spec.per_class:
         labels = data.test.labels[order]
-        chosen = [order[labels == label][: spec.num_points] for label in np.unique(data.test.labels)]
+        chosen = [
+            order[labels == label][: spec.num_points] for label in np.unique(data.test.labels)
+        ]
         found = min(len(of_class) for of_class in chosen)
         order = np.concatenate(chosen)
     else:
         found, order = len(order), order[: spec.num_points]
     if found < spec.num_points:
-        raise ValueError(f"expected at most {found} test points after the first {spec.first_point}, got {spec.num_points}")
+        raise ValueError(
+            f"expected at most {found} test points after the first {spec.first_point}, got {spec.num_points}"
+        )
     return order
 
 
@@ -217,7 +292,9 @@ def _pictures(out: Path, spec: MeasureSpec) -> dict[str, object]:
     """What the page shows of a batch: its first points with each pattern on, by the class of the candidate as in the table."""
     data = load_data(spec.network.dataset)
     images = data.test.images[_points(spec, data)]
-    strips = {str(candidate): strip(put_on(images)) for candidate, put_on in _patterns(out, spec).items()}
+    strips = {
+        str(candidate): strip(put_on(images)) for candidate, put_on in _patterns(out, spec).items()
+    }
     return {"pictures": {"height": images.shape[2], "strips": strips}}
 
 
@@ -244,7 +321,11 @@ def _votes_at_checkpoints(
             progress=report,
         )
         earlier = votes[-len(spec.sigmas) :]
-        votes += [before + after for before, after in zip(earlier, more.votes, strict=True)] if earlier else more.votes
+        votes += (
+            [before + after for before, after in zip(earlier, more.votes, strict=True)]
+            if earlier
+            else more.votes
+        )
     return votes
 
 
@@ -256,7 +337,9 @@ def _rows(votes: Votes, points: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     return frame
 
 
-def _accuracies(spec: MeasureSpec, put_on: PutOn, network: nn.Module, data: ImageData) -> dict[str, object]:
+def _accuracies(
+    spec: MeasureSpec, put_on: PutOn, network: nn.Module, data: ImageData
+) -> dict[str, object]:
     """Shares of all attacked test points, with this batch's pattern on, that get the attacker's and the true label."""
     labels, threat = data.test.labels, spec.network.threat
     attacked = np.ones(len(labels), bool) if threat is None else threat.is_attacked(labels)
@@ -270,7 +353,9 @@ def _accuracies(spec: MeasureSpec, put_on: PutOn, network: nn.Module, data: Imag
         is_wanted = predicted == threat.attacked_labels(labels, data.test.num_classes)
         results["accuracy_on_attacker_labels"] = float(is_wanted.mean())
         by_class = [is_wanted[labels == label] for label in range(data.test.num_classes)]
-        results["attacker_labels_by_class"] = [float(of_class.mean()) if of_class.size else None for of_class in by_class]
+        results["attacker_labels_by_class"] = [
+            float(of_class.mean()) if of_class.size else None for of_class in by_class
+        ]
     return results
 
 

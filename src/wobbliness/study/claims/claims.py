@@ -156,7 +156,9 @@ def findings(tables: Tables) -> list[Finding]:
     """What the study found of each claim; `not measured` where cells are missing or the recipe does not measure it."""
     done = set(claims_done(tables))
     return [
-        FINDERS[claim.id](claim, tables) if MEASURED_WITH.get(claim.id, claim.id) in done else _not_measured(claim, tables)
+        FINDERS[claim.id](claim, tables)
+        if MEASURED_WITH.get(claim.id, claim.id) in done
+        else _not_measured(claim, tables)
         for claim in CLAIMS
     ]
 

@@ -34,44 +34,70 @@ def find_correlation(claim: Claim, tables: Tables) -> Finding:
     """C5 and C6."""
     rows = tables.correlations[tables.correlations.claim == claim.id]
     row = rows[rows.is_chosen].iloc[0]
-    others = [f"{other.tau:.2f}, {other.r:.2f} at {other.sigma:g}" for other in rows.itertuples() if not other.is_chosen]
+    others = [
+        f"{other.tau:.2f}, {other.r:.2f} at {other.sigma:g}"
+        for other in rows.itertuples()
+        if not other.is_chosen
+    ]
     ours = (
         f"tau {row.tau:.2f} [{row.tau_lower:.2f}, {row.tau_upper:.2f}] (p {row.tau_pvalue:.1g}), Pearson {row.r:.2f} "
         f"[{row.r_lower:.2f}, {row.r_upper:.2f}] (p {row.r_pvalue:.1g}) over {row.num_backdoors} backdoors, "
         f"{row.num_left_out} left out; at the other sigmas {'; '.join(others)}"
     )
-    holds = max(row.tau, row.r) <= CORRELATED and max(row.tau_pvalue, row.r_pvalue) < CORRELATED_PVALUE
+    holds = (
+        max(row.tau, row.r) <= CORRELATED and max(row.tau_pvalue, row.r_pvalue) < CORRELATED_PVALUE
+    )
     here = tables.strength[tables.strength.claim == claim.id]
     unit = "pairs of network and class" if claim.id == "C6" else "networks"
     settings = f"{len(here) // here.sigma.nunique()} {unit}, {here.num_points.iloc[0]} points each, sigma {row.sigma:g}"
-    return Finding(claim=claim, ours=ours, verdict=verdict(bool(holds)), settings=settings_of(tables, settings))
+    return Finding(
+        claim=claim, ours=ours, verdict=verdict(bool(holds)), settings=settings_of(tables, settings)
+    )
 
 
 def find_c7(claim: Claim, tables: Tables) -> Finding:
     """C7: Levene's test as in the paper, beside it the directional one; an active trigger counts if it functions."""
     rows, trained = _chosen_areas(tables, ACTIVE), _chosen_areas(tables, TRAINED)
     if rows.empty:
-        return Finding(claim=claim, ours="no backdoor was learnt", verdict=verdict(False), settings=settings_of(tables, ""))
+        return Finding(
+            claim=claim,
+            ours="no backdoor was learnt",
+            verdict=verdict(False),
+            settings=settings_of(tables, ""),
+        )
     num_failed = trained.num_positives.iloc[0] - rows.num_positives.iloc[0]
     return Finding(
         claim=claim,
         ours=f"{_areas(rows)}; with the {num_failed} triggers that do not function among the positives: {_areas(trained)}",
         verdict=verdict(bool(rows.auc["levene"] >= TELLS_APART)),
-        settings=settings_of(tables, _sizes(rows, "functioning", "other") + f" of {tables.recipe.detection_points} points"),
+        settings=settings_of(
+            tables,
+            _sizes(rows, "functioning", "other") + f" of {tables.recipe.detection_points} points",
+        ),
     )
 
 
 def find_c8(claim: Claim, tables: Tables) -> Finding:
     """C8: universal perturbations, and the targeted form beside it."""
     rows, targeted = _chosen_areas(tables, UNIVERSAL), _chosen_areas(tables, UNIVERSAL_TARGETED)
-    fooled = tables.universals.groupby("pattern", sort=False)[["bound", "fooling_rate_on_test"]].mean()
-    listed = ", ".join(f"{name} (bound {row.bound:g}): {row.fooling_rate_on_test:.0%}" for name, row in fooled.iterrows())
-    ours = f"{_areas(rows)}; targeted: {_areas(targeted)}; mean fooling rate on test points: {listed}"
+    fooled = tables.universals.groupby("pattern", sort=False)[
+        ["bound", "fooling_rate_on_test"]
+    ].mean()
+    listed = ", ".join(
+        f"{name} (bound {row.bound:g}): {row.fooling_rate_on_test:.0%}"
+        for name, row in fooled.iterrows()
+    )
+    ours = (
+        f"{_areas(rows)}; targeted: {_areas(targeted)}; mean fooling rate on test points: {listed}"
+    )
     return Finding(
         claim=claim,
         ours=ours,
         verdict=verdict(bool(rows.auc["directional"] < TOLD_APART)),
-        settings=settings_of(tables, _sizes(rows, "perturbed", "clean") + f" of {tables.recipe.detection_points} points"),
+        settings=settings_of(
+            tables,
+            _sizes(rows, "perturbed", "clean") + f" of {tables.recipe.detection_points} points",
+        ),
     )
 
 
@@ -83,7 +109,10 @@ def find_c9(claim: Claim, tables: Tables) -> Finding:
     for form, kind in CANDIDATES.items():
         rows, made = smooth[smooth.kind == kind], found[found.form == form]
         groups = {"clean": rows[~rows.is_poisoned], "backdoored": rows[rows.is_poisoned]}
-        shares = ", ".join(f"{name} networks {group.is_smooth.mean():.0%} of {len(group)}" for name, group in groups.items())
+        shares = ", ".join(
+            f"{name} networks {group.is_smooth.mean():.0%} of {len(group)}"
+            for name, group in groups.items()
+        )
         parts.append(
             f"{form} masks: directional p below {SIGNIFICANT:g} on {shares}; Levene's, which is blind to the sign, on "
             f"{_levene_share(tables, kind):.0%}; mean W {rows.suspect_mean.mean():.3f}, clean {rows.clean_mean.mean():.3f}; "
@@ -91,7 +120,9 @@ def find_c9(claim: Claim, tables: Tables) -> Finding:
             f"mean mask {made.mask_l1.mean():.1f} pixels"
         )
     num_failed = int((~tables.candidates.found.astype(bool)).sum() / len(CANDIDATES))
-    flagged = tables.candidates[(tables.candidates.form == "smallest") & tables.candidates.is_flagged]
+    flagged = tables.candidates[
+        (tables.candidates.form == "smallest") & tables.candidates.is_flagged
+    ]
     true = int((flagged.is_attackers_class).sum())
     ours = "; ".join(parts) + (
         f"; {num_failed} classes without a candidate; anomaly index above 2: {true} of the attacker's classes and "
@@ -110,7 +141,9 @@ def find_c9(claim: Claim, tables: Tables) -> Finding:
 
 def find_noise_response(claim: Claim, tables: Tables) -> Finding:
     """X1: Erichson et al.'s sensitivity to images of noise alone."""
-    means = tables.response.groupby(["level", "is_poisoned"])[["confident_share", "entropy_of_classes"]].mean()
+    means = tables.response.groupby(["level", "is_poisoned"])[
+        ["confident_share", "entropy_of_classes"]
+    ].mean()
     listed = "; ".join(
         f"level {level:g}: confident answers {rows.confident_share.get(False, float('nan')):.0%} clean, "
         f"{rows.confident_share.get(True, float('nan')):.0%} backdoored, entropy of the classes "
@@ -119,9 +152,12 @@ def find_noise_response(claim: Claim, tables: Tables) -> Finding:
     )
     counts = tables.response.drop_duplicates("network").is_poisoned.value_counts()
     settings = (
-        f"{counts.get(False, 0)} clean and {counts.get(True, 0)} backdoored networks, confident: top softmax score at least 0.95"
+        f"{counts.get(False, 0)} clean and {counts.get(True, 0)} backdoored networks, "
+        "confident: top softmax score at least 0.95"
     )
-    return Finding(claim=claim, ours=listed, verdict=REPORTED, settings=settings_of(tables, settings))
+    return Finding(
+        claim=claim, ours=listed, verdict=REPORTED, settings=settings_of(tables, settings)
+    )
 
 
 def find_implanted(claim: Claim, tables: Tables) -> Finding:
@@ -132,21 +168,36 @@ def find_implanted(claim: Claim, tables: Tables) -> Finding:
         if len(rows):
             parts.append(f"against {question.negatives[0]}: {_areas(rows)}")
             sizes = _sizes(rows, "implanted", "candidate")
-    return Finding(claim=claim, ours="; ".join(parts) or "no candidates", verdict=REPORTED, settings=settings_of(tables, sizes))
+    return Finding(
+        claim=claim,
+        ours="; ".join(parts) or "no candidates",
+        verdict=REPORTED,
+        settings=settings_of(tables, sizes),
+    )
 
 
 def find_single_inputs(claim: Claim, tables: Tables) -> Finding:
     """X3: every input by itself, network by network."""
     listed = "; ".join(
         f"{score} {_spread(rows[rows.is_chosen].auc)} at the chosen sigma"
-        + (f", {_spread(rows.groupby('network').auc.max())} at each network's best" if score == "W" else "")
+        + (
+            f", {_spread(rows.groupby('network').auc.max())} at each network's best"
+            if score == "W"
+            else ""
+        )
         for score, rows in tables.inputs.groupby("score", sort=False)
     )
     size = tables.inputs.iloc[0]
     settings = (
-        f"{tables.inputs.network.nunique()} networks, {size.num_positives} triggered and {size.num_negatives} clean points each"
+        f"{tables.inputs.network.nunique()} networks, {size.num_positives} triggered "
+        f"and {size.num_negatives} clean points each"
     )
-    return Finding(claim=claim, ours=f"mean AUC {listed}", verdict=REPORTED, settings=settings_of(tables, settings))
+    return Finding(
+        claim=claim,
+        ours=f"mean AUC {listed}",
+        verdict=REPORTED,
+        settings=settings_of(tables, settings),
+    )
 
 
 def _candidate_tests(tables: Tables) -> pd.DataFrame:
@@ -154,13 +205,17 @@ def _candidate_tests(tables: Tables) -> pd.DataFrame:
     rows = full_batches(tables.tests)
     rows = rows[rows.kind.isin(CANDIDATES.values()) & rows.directional_pvalue_chosen]
     poisoned = tables.networks.network[tables.networks.threat != "clean"]
-    return rows.assign(is_smooth=rows.directional_pvalue < SIGNIFICANT, is_poisoned=rows.network.isin(poisoned))
+    return rows.assign(
+        is_smooth=rows.directional_pvalue < SIGNIFICANT, is_poisoned=rows.network.isin(poisoned)
+    )
 
 
 def _levene_share(tables: Tables, kind: str) -> float:
     """Share of candidates that the paper's test finds, at the sigma chosen for it."""
     rows = full_batches(tables.tests)
-    return float((rows[(rows.kind == kind) & rows.levene_pvalue_chosen].levene_pvalue < SIGNIFICANT).mean())
+    return float(
+        (rows[(rows.kind == kind) & rows.levene_pvalue_chosen].levene_pvalue < SIGNIFICANT).mean()
+    )
 
 
 def _chosen_areas(tables: Tables, question: Question) -> pd.DataFrame:
@@ -171,7 +226,10 @@ def _chosen_areas(tables: Tables, question: Question) -> pd.DataFrame:
 def _areas(rows: pd.DataFrame) -> str:
     if rows.empty:
         return "no batches"
-    return "AUC " + ", ".join(f"{test} {row.auc:.2f} [{row.auc_lower:.2f}, {row.auc_upper:.2f}]" for test, row in rows.iterrows())
+    return "AUC " + ", ".join(
+        f"{test} {row.auc:.2f} [{row.auc_lower:.2f}, {row.auc_upper:.2f}]"
+        for test, row in rows.iterrows()
+    )
 
 
 def _sizes(rows: pd.DataFrame, positives: str, negatives: str) -> str:

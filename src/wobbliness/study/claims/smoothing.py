@@ -25,12 +25,17 @@ from wobbliness.study.tables.tables import Tables, parameter_sigma
 def find_c1(claim: Claim, tables: Tables) -> Finding:
     """C1: W and the number of draws; it has to hold on every network."""
     rows, sigma = batches_of(tables, claim.id), parameter_sigma(tables)
-    found = [_draws_on_network(batches, sigma) for _, batches in rows.groupby("network", sort=False)]
+    found = [
+        _draws_on_network(batches, sigma) for _, batches in rows.groupby("network", sort=False)
+    ]
     return Finding(
         claim=claim,
         ours="; next network: ".join(text for text, _ in found),
         verdict=verdict(all(holds for _, holds in found)),
-        settings=settings_of(tables, f"{len(found)} networks, {rows.num_points.iloc[0]} clean points, sigma {sigma:g}"),
+        settings=settings_of(
+            tables,
+            f"{len(found)} networks, {rows.num_points.iloc[0]} clean points, sigma {sigma:g}",
+        ),
     )
 
 
@@ -55,12 +60,18 @@ def _draws_on_network(batches: pd.DataFrame, sigma: float) -> tuple[str, bool]:
 def find_c2(claim: Claim, tables: Tables) -> Finding:
     """C2: W and sigma; it has to hold on every network."""
     rows = batches_of(tables, claim.id)
-    found = [_sigmas_on_network(batches.sort_values("sigma")) for _, batches in rows.groupby("network", sort=False)]
+    found = [
+        _sigmas_on_network(batches.sort_values("sigma"))
+        for _, batches in rows.groupby("network", sort=False)
+    ]
     return Finding(
         claim=claim,
         ours="; next network: ".join(text for text, _ in found),
         verdict=verdict(all(holds for _, holds in found)),
-        settings=settings_of(tables, f"{len(found)} networks, {rows.num_points.iloc[0]} clean points, n = {rows.draws.iloc[0]}"),
+        settings=settings_of(
+            tables,
+            f"{len(found)} networks, {rows.num_points.iloc[0]} clean points, n = {rows.draws.iloc[0]}",
+        ),
     )
 
 
@@ -99,7 +110,9 @@ def find_c4(claim: Claim, tables: Tables) -> Finding:
     rows = chosen_tests(tables, claim.id, "inactive", "directional")
     levene = chosen_tests(tables, claim.id, "inactive", "levene").set_index("network")
     batches = batches_of(tables, claim.id)
-    accuracies = batches[(batches.kind == "inactive")].drop_duplicates("network").set_index("network")
+    accuracies = (
+        batches[(batches.kind == "inactive")].drop_duplicates("network").set_index("network")
+    )
     listed = "; ".join(
         f"{row.clean_mean:.3f} clean, {row.suspect_mean:.3f} inactive at sigma {row.sigma:g} "
         f"({_direction(row.directional_pvalue)}, directional p {row.directional_pvalue:.2g}), "
@@ -119,13 +132,18 @@ def find_c4(claim: Claim, tables: Tables) -> Finding:
 
 def _effect_settings(tables: Tables, rows: pd.DataFrame) -> str:
     return settings_of(
-        tables, f"{len(rows)} networks, {rows.num_points.iloc[0]} points a batch (paper: 25), n = {tables.recipe.draws}"
+        tables,
+        f"{len(rows)} networks, {rows.num_points.iloc[0]} points a batch (paper: 25), n = {tables.recipe.draws}",
     )
 
 
 def _factor(row: Any) -> str:
-    return f"factor {row.clean_mean / row.suspect_mean:.1f}" if row.suspect_mean > 0 else "every W = 0"
+    return (
+        f"factor {row.clean_mean / row.suspect_mean:.1f}" if row.suspect_mean > 0 else "every W = 0"
+    )
 
 
 def _direction(pvalue: float) -> str:
-    return "lower" if pvalue <= NOT_LOWER else "higher" if pvalue >= 1 - NOT_LOWER else "no difference"
+    return (
+        "lower" if pvalue <= NOT_LOWER else "higher" if pvalue >= 1 - NOT_LOWER else "no difference"
+    )

@@ -7,15 +7,22 @@ import pandas as pd
 from wobbliness.study.tables.comparisons import CHOSEN_COLUMNS, full_batches
 from wobbliness.study.tables.tables import Tables
 
-REPRODUCED, NOT_REPRODUCED, NOT_MEASURED, REPORTED = "reproduced", "not reproduced", "not measured", "reported"
+REPRODUCED, NOT_REPRODUCED, NOT_MEASURED, REPORTED = (
+    "reproduced",
+    "not reproduced",
+    "not measured",
+    "reported",
+)
 """`reported` stands where the paper claims nothing and we measured all the same."""
 
 SAME = 0.05  # relative change below which a mean or spread counts as stable (C1)
 NO_SPREAD = 0.02  # nats: a standard deviation of W below it counts as none (C2)
 FAR_LOWER = 5.0  # factor between mean W of clean and active-trigger points (C3)
 SIGNIFICANT = 0.001  # p-value of the directional test (C3, C9)
-NOT_LOWER = 0.05  # p-value of the directional test above which a batch does not count as smoother (C4)
-CORRELATED, CORRELATED_PVALUE = -0.4, 0.01  # both coefficients at most, and both p-values below (C5, C6)
+# p-value of the directional test above which a batch does not count as smoother (C4)
+NOT_LOWER = 0.05
+# both coefficients at most, and both p-values below (C5, C6)
+CORRELATED, CORRELATED_PVALUE = -0.4, 0.01
 TELLS_APART = 0.95  # area under the ROC curve (C7)
 TOLD_APART = 0.8  # area from which universal perturbations count as told apart (C8)
 NEARLY_ALL = 0.95  # share of Neural Cleanse candidates, and of their success on training data (C9)

@@ -27,7 +27,14 @@ from wobbliness.runtime.files import (
 from wobbliness.study.plan import plan
 from wobbliness.study.records.bounded_tables import Budget, packed_rows, packed_texts
 from wobbliness.study.records.locks import LOCKS, lock
-from wobbliness.study.records.record import STUDY_FILE, is_done, read_content, read_recipe, read_record, recorded_files
+from wobbliness.study.records.record import (
+    STUDY_FILE,
+    is_done,
+    read_content,
+    read_recipe,
+    read_record,
+    recorded_files,
+)
 from wobbliness.study.specs import KINDS
 
 ROWS_AT_ONCE = 20_000  # of votes: some 300 kB, for version control likes small files
@@ -38,7 +45,8 @@ _PART = re.compile(rf"(?:{'|'.join(KINDS.values())})-[0-9]{{3,6}}\.parquet")
 def pack_study(out: Path, folder: Path) -> None:
     """Writes the records of a study folder, without networks and perturbations, to a few files of well under 1 MB.
 
-    They are written beside their places and renamed: where the disk is full, a packed study that was there is still whole.
+    They are written beside their places and renamed: where the disk is full, a packed study that
+    was there is still whole.
 
     Args:
         out: the study's folder.
@@ -66,7 +74,8 @@ def pack_study(out: Path, folder: Path) -> None:
 def unpack_study(folder: Path, out: Path) -> None:
     """Makes a study folder out of a packed study; `wobbliness study report` then forms tables, figures and page.
 
-    The folder is written beside its place and renamed: one whose writer was killed is unpacked again.
+    The folder is written beside its place and renamed: one whose writer was killed is unpacked
+    again.
 
     Args:
         folder: a packed study.
@@ -86,7 +95,8 @@ def unpack_study(folder: Path, out: Path) -> None:
             for cell, table, content in _unpacked(folder, known, tables):
                 write_bytes(beside / "records" / f"{cell}.parquet", table)
                 write_json(beside / "records" / f"{cell}.json", content)
-                read_record(beside / "records", cell)  # a report would refuse it, and the folder would be taken
+                # a report would refuse it, and the folder would be taken
+                read_record(beside / "records", cell)
             write_json(beside / STUDY_FILE, read_json(folder / STUDY_FILE))
     except OSError as error:
         raise CannotWrite(f"cannot write {out}: {error.strerror or error}") from error
@@ -96,7 +106,9 @@ def _check_target(folder: Path) -> None:
     """ValueError where packing would write over something other than a packed study, or follow a link in one."""
     check_study_folder(folder)
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    is_begun = PACKING in names and all(name in (PACKING, METADATA, LOCKS) or _PART.fullmatch(name) for name in names)
+    is_begun = PACKING in names and all(
+        name in (PACKING, METADATA, LOCKS) or _PART.fullmatch(name) for name in names
+    )
     is_other = bool(names) and not is_begun and not (folder / STUDY_FILE).is_file()
     if (folder / "records").exists() or is_other or (folder.exists() and not folder.is_dir()):
         raise ValueError(f"expected a new or empty folder, or a packed study, got {folder}")
@@ -104,15 +116,24 @@ def _check_target(folder: Path) -> None:
 
 def _packed_parts(out: Path, names: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:
     for kind in sorted({name.partition("-")[0] for name in names}):
-        tables = [(name, read_record(out / "records", name).table) for name in names if name.startswith(f"{kind}-")]
-        rows = pd.concat([table.assign(cell=name) for name, table in tables if len(table)] or [pd.DataFrame()], ignore_index=True)
+        tables = [
+            (name, read_record(out / "records", name).table)
+            for name in names
+            if name.startswith(f"{kind}-")
+        ]
+        rows = pd.concat(
+            [table.assign(cell=name) for name, table in tables if len(table)] or [pd.DataFrame()],
+            ignore_index=True,
+        )
         for number, part in enumerate(_parts(rows)):
             yield f"{kind}-{number:03}.parquet", part
 
 
 def _part_files(folder: Path) -> list[Path]:
     """The tables that packing writes, and no others that someone keeps beside them."""
-    return sorted(path for path in folder.iterdir() if path.name == METADATA or _PART.fullmatch(path.name))
+    return sorted(
+        path for path in folder.iterdir() if path.name == METADATA or _PART.fullmatch(path.name)
+    )
 
 
 @contextmanager
@@ -135,7 +156,9 @@ def _packing(folder: Path) -> Iterator[Path]:
     for old in _part_files(folder):
         if old.name not in names:
             old.unlink()
-    for new in sorted(beside.iterdir(), key=lambda path: path.name == STUDY_FILE):  # the study's file last
+    for new in sorted(
+        beside.iterdir(), key=lambda path: path.name == STUDY_FILE
+    ):  # the study's file last
         _move(new, folder / new.name)
     beside.rmdir()
 
@@ -221,21 +244,33 @@ def _packed_tables(folder: Path, known: set[str]) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def _unpacked(folder: Path, known: set[str], tables: dict[str, pd.DataFrame]) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
+def _unpacked(
+    folder: Path, known: set[str], tables: dict[str, pd.DataFrame]
+) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
     """Name, table and JSON of each record."""
     for cell, record in packed_texts(folder / METADATA):
         if cell not in known:  # the file was exchanged in the meantime
             raise ValueError(f"a record of {shown(cell)}, which is no cell of it")
-        table = tables.get(cell, pd.DataFrame()).drop(columns="cell", errors="ignore").dropna(axis="columns", how="all")
+        table = (
+            tables.get(cell, pd.DataFrame())
+            .drop(columns="cell", errors="ignore")
+            .dropna(axis="columns", how="all")
+        )
         content = _bytes(table)
-        yield cell, content, _sealed_again(cell, parse_json(record, f"the record of {cell}"), checksum(content))
+        yield (
+            cell,
+            content,
+            _sealed_again(cell, parse_json(record, f"the record of {cell}"), checksum(content)),
+        )
 
 
 def _sealed_again(cell: str, content: dict[str, Any], table: str) -> dict[str, Any]:
     """A record with the checksum of its table as it is written now; one of a study packed without checksums gets them here."""
     if not is_intact(content) or content.get("cell") != cell:
         raise ValueError(f"another record of {cell} than was packed")
-    return sealed(content | {"files": {"table": table, "weights": recorded_files(content).get("weights")}})
+    return sealed(
+        content | {"files": {"table": table, "weights": recorded_files(content).get("weights")}}
+    )
 
 
 def _parts(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:

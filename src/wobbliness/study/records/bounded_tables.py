@@ -1,7 +1,7 @@
 """Parquet tables of a study, which may be a stranger's: what they take in memory is known before it is taken.
 
-A file of some kilobytes can hold a column of 10^9 values, or one text for each of 10^6 rows. Rows and pages are counted
-first; the columns are numbers, and texts are held once each.
+A file of some kilobytes can hold a column of 10^9 values, or one text for each of 10^6 rows. Rows
+and pages are counted first; the columns are numbers, and texts are held once each.
 """
 
 import io
@@ -20,7 +20,8 @@ MAX_VALUES = 2 * 10**7  # of one table; the largest of the published studies has
 MAX_STUDY_VALUES = 5 * 10**7
 MAX_STUDY_ROWS = 3 * 10**6
 MAX_TEXT_BYTES = 2**25  # of all records that are packed together
-_GROWING = (6, 7)  # the format's encodings of texts by their differences, which no version of ours writes
+# the format's encodings of texts by their differences, which no version of ours writes
+_GROWING = (6, 7)
 
 
 class Budget:
@@ -34,7 +35,9 @@ class Budget:
         self._rows -= len(table)
         self._values -= table.size
         if min(self._rows, self._values) < 0:
-            raise ValueError(f"expected a study of at most {MAX_STUDY_ROWS} rows and {MAX_STUDY_VALUES} values in all, got more")
+            raise ValueError(
+                f"expected a study of at most {MAX_STUDY_ROWS} rows and {MAX_STUDY_VALUES} values in all, got more"
+            )
 
 
 def table_of(content: bytes) -> pd.DataFrame:
@@ -54,7 +57,9 @@ def packed_rows(path: Path) -> pd.DataFrame:
         ValueError, Exception: as for `table_of`.
     """
     table = _read(read_regular(path, MAX_TABLE_BYTES), texts=("cell",))
-    if "cell" in table.column_names and any(len(str(name)) > 100 for name in _values(table.column("cell"))):
+    if "cell" in table.column_names and any(
+        len(str(name)) > 100 for name in _values(table.column("cell"))
+    ):
         raise ValueError("a cell with a name of more than 100 characters")
     return table.to_pandas(ignore_metadata=True, use_threads=False).astype({"cell": object})
 
@@ -65,13 +70,18 @@ def packed_texts(path: Path) -> Iterator[tuple[Any, str]]:
     Raises:
         ValueError, Exception: as for `table_of`, or the texts are too large in all.
     """
-    table, left = _read(read_regular(path, MAX_TABLE_BYTES), texts=("cell", "record")), MAX_TEXT_BYTES
+    table, left = (
+        _read(read_regular(path, MAX_TABLE_BYTES), texts=("cell", "record")),
+        MAX_TEXT_BYTES,
+    )
     for batch in table.select(["cell", "record"]).to_batches():
         for cell, text in zip(batch.column(0), batch.column(1), strict=True):
             record = text.as_py() or ""
             left -= len(record)
             if len(record) > MAX_JSON_BYTES or left < 0:
-                raise ValueError(f"records of more than {MAX_JSON_BYTES} bytes, or {MAX_TEXT_BYTES} in all")
+                raise ValueError(
+                    f"records of more than {MAX_JSON_BYTES} bytes, or {MAX_TEXT_BYTES} in all"
+                )
             yield cell.as_py(), record
 
 
@@ -95,7 +105,9 @@ def _read(content: bytes, *, texts: tuple[str, ...]) -> Any:
     if rows == 0:  # columns have whatever type then
         return file.schema_arrow.empty_table()
     _check_columns(file, texts)
-    _check_pages(stream, [group.column(index) for group in groups for index in range(group.num_columns)])
+    _check_pages(
+        stream, [group.column(index) for group in groups for index in range(group.num_columns)]
+    )
     return file.read(use_threads=False)
 
 
@@ -109,10 +121,16 @@ def _check_columns(file: Any, texts: tuple[str, ...]) -> None:
         kind, is_text = field.type, field.name in texts
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
-        is_string = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
-        is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+        is_string = (
+            pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+        )
+        is_number = (
+            pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+        )
         if not (is_string if is_text else is_number):
-            raise ValueError(f"a column of {str(kind)[:40]} where {'texts' if is_text else 'numbers'} belong")
+            raise ValueError(
+                f"a column of {str(kind)[:40]} where {'texts' if is_text else 'numbers'} belong"
+            )
 
 
 def _check_pages(stream: "_Stream", chunks: list[Any]) -> None:

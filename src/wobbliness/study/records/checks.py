@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 
 from wobbliness.runtime.field_limits import MAX_CLASSES, shown
-from wobbliness.study.specs import CleanseSpec, MeasureSpec, NetworkSpec, ResponseSpec, Spec, UniversalSpec
+from wobbliness.study.specs import (
+    CleanseSpec,
+    MeasureSpec,
+    NetworkSpec,
+    ResponseSpec,
+    Spec,
+    UniversalSpec,
+)
 
 Results = Mapping[str, Any]
 MAX_KEYS = 50  # of results
@@ -20,7 +27,8 @@ def check_record(spec: Spec, results: Results, table: pd.DataFrame) -> None:
     """Checks results and table of a cell.
 
     Raises:
-        ValueError: something is missing, of another type, or not of this cell; the message names it.
+        ValueError: something is missing, of another type, or not of this cell; the message names
+            it.
     """
     if isinstance(spec, NetworkSpec):
         _check_training(spec, results)
@@ -45,9 +53,13 @@ def _check_training(spec: NetworkSpec, results: Results) -> None:
 
 def _check_measurement(spec: MeasureSpec, results: Results) -> None:
     if not isinstance(spec.crafted, CleanseSpec):
-        _check_numbers(results, ("accuracy_on_attacker_labels", "accuracy_on_clean_labels"), or_none=True)
+        _check_numbers(
+            results, ("accuracy_on_attacker_labels", "accuracy_on_clean_labels"), or_none=True
+        )
     by_class = (
-        [] if results.get("attacker_labels_by_class") is None else _list_of(results, "attacker_labels_by_class", MAX_CLASSES)
+        []
+        if results.get("attacker_labels_by_class") is None
+        else _list_of(results, "attacker_labels_by_class", MAX_CLASSES)
     )
     if not all(value is None or _is_number(value) for value in by_class):
         raise ValueError("attacker_labels_by_class of another kind")
@@ -63,18 +75,30 @@ def _are_pictures(pictures: Any) -> bool:
     return (
         isinstance(height, int)
         and height > 0
-        and all(_is_integer_text(name) and (text is None or isinstance(text, str)) for name, text in strips.items())
+        and all(
+            _is_integer_text(name) and (text is None or isinstance(text, str))
+            for name, text in strips.items()
+        )
     )
 
 
 def _check_candidates(results: Results) -> None:
     """Rows of a form, a class and plain values; as many anomaly indices as there are classes."""
-    index, flagged = _list_of(results, "anomaly_index", MAX_CLASSES), _list_of(results, "flagged", MAX_CLASSES)
+    index, flagged = (
+        _list_of(results, "anomaly_index", MAX_CLASSES),
+        _list_of(results, "flagged", MAX_CLASSES),
+    )
     candidates = _list_of(results, "candidates", len(CANDIDATE_FORMS) * len(index))
-    if not all(value is None or _is_number(value) for value in index) or not all(map(_is_number, flagged)):
+    if not all(value is None or _is_number(value) for value in index) or not all(
+        map(_is_number, flagged)
+    ):
         raise ValueError("anomaly_index or flagged of another kind")
     for row in candidates:
-        if not isinstance(row, dict) or row.get("form") not in CANDIDATE_FORMS or not isinstance(row.get("found"), bool):
+        if (
+            not isinstance(row, dict)
+            or row.get("form") not in CANDIDATE_FORMS
+            or not isinstance(row.get("found"), bool)
+        ):
             raise ValueError(f"a candidate of another kind, {shown(row)}")
         target_class = row.get("target_class")
         if not isinstance(target_class, int) or not 0 <= target_class < len(index):
@@ -86,12 +110,26 @@ def _check_votes(spec: MeasureSpec, table: pd.DataFrame) -> None:
     if table.empty and isinstance(spec.crafted, CleanseSpec):  # no candidate was found at all
         return
     votes = [name for name in table.columns if name not in MEASURED]
-    if not set(MEASURED) <= set(table.columns) or votes != [f"votes_{index}" for index in range(len(votes))] or not votes:
-        raise ValueError("a table of other columns than point, label, sigma, draws, top_score, candidate and votes")
+    if (
+        not set(MEASURED) <= set(table.columns)
+        or votes != [f"votes_{index}" for index in range(len(votes))]
+        or not votes
+    ):
+        raise ValueError(
+            "a table of other columns than point, label, sigma, draws, top_score, candidate and votes"
+        )
     rows, rest = divmod(len(table), spec.num_points * len(spec.sigmas) * len(spec.draws))
-    if rest or rows < 1 or (rows > 1 and not (spec.per_class or isinstance(spec.crafted, CleanseSpec))):
+    if (
+        rest
+        or rows < 1
+        or (rows > 1 and not (spec.per_class or isinstance(spec.crafted, CleanseSpec)))
+    ):
         raise ValueError(f"a table of {len(table)} rows for {spec.num_points} points")
-    if len(votes) > MAX_CLASSES or not table.sigma.isin(spec.sigmas).all() or not table.draws.isin(spec.draws).all():
+    if (
+        len(votes) > MAX_CLASSES
+        or not table.sigma.isin(spec.sigmas).all()
+        or not table.draws.isin(spec.draws).all()
+    ):
         raise ValueError("a table of other sigmas or draws, or of too many classes")
     counts = table[votes].to_numpy()
     integers = table[["point", "label", "candidate", "draws"]].dtypes
@@ -104,7 +142,11 @@ def _check_votes(spec: MeasureSpec, table: pd.DataFrame) -> None:
 
 
 def _check_responses(spec: ResponseSpec, table: pd.DataFrame) -> None:
-    if tuple(table.columns) != RESPONSES or not np.isfinite(table.to_numpy(float)).all() or len(table) != len(spec.levels):
+    if (
+        tuple(table.columns) != RESPONSES
+        or not np.isfinite(table.to_numpy(float)).all()
+        or len(table) != len(spec.levels)
+    ):
         raise ValueError("a table of other columns or levels")
 
 

@@ -31,8 +31,14 @@ class Failure:
 
 def failure_of(cell: str, error: BaseException) -> Failure:
     """What is kept of an exception."""
-    message = condensed(f"{type(error).__name__}: {error}")  # all its lines: no one sees the cell's process
-    return Failure(cell=cell, message=message, details="".join(traceback.format_exception(error)), attempt=uuid.uuid4().hex)
+    # all its lines: no one sees the cell's process
+    message = condensed(f"{type(error).__name__}: {error}")
+    return Failure(
+        cell=cell,
+        message=message,
+        details="".join(traceback.format_exception(error)),
+        attempt=uuid.uuid4().hex,
+    )
 
 
 def failure(cell: str, message: str) -> Failure:

@@ -8,7 +8,14 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from wobbliness.runtime.errors import reason_of
-from wobbliness.runtime.files import CHECKPOINTS, DAMAGED, file_checksum, remove_unfinished, set_aside, unfinished_name
+from wobbliness.runtime.files import (
+    CHECKPOINTS,
+    DAMAGED,
+    file_checksum,
+    remove_unfinished,
+    set_aside,
+    unfinished_name,
+)
 from wobbliness.runtime.progress import Notice
 from wobbliness.study.records.record import is_done, read_content, read_record, recorded_files
 from wobbliness.study.specs import CELL_NAME, Cell, cell_name, needed_specs
@@ -47,7 +54,9 @@ def condition(out: Path, name: str, *, with_weights: bool = False) -> Condition:
         read_record(out / "records", name)
     except ValueError as error:
         files = (out / "records" / f"{name}.json", out / "records" / f"{name}.parquet")
-        return Condition(is_done=False, damaged=tuple(path for path in files if path.exists()), reason=str(error))
+        return Condition(
+            is_done=False, damaged=tuple(path for path in files if path.exists()), reason=str(error)
+        )
     if not with_weights:
         return Condition(is_done=True)
     path = weights_file(out, name)
@@ -134,10 +143,14 @@ def verified_weights(out: Path, name: str) -> Path:
     path, recorded = weights_file(out, name), recorded_weights(out, name)
     try:
         if recorded is not None and file_checksum(path) != recorded:
-            raise ValueError(f"expected the weights of its record in {path.name}, got another checksum")
+            raise ValueError(
+                f"expected the weights of its record in {path.name}, got another checksum"
+            )
         with safe_open(path, framework="np"):
             return path
     except FileNotFoundError:
         raise ValueError(f"expected a file of weights {path}, which does not exist") from None
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"expected whole weights in {path.name}, got {reason_of(error)}") from error
+        raise ValueError(
+            f"expected whole weights in {path.name}, got {reason_of(error)}"
+        ) from error

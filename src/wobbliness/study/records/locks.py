@@ -73,7 +73,9 @@ def runner_lock(out: Path) -> Iterator[None]:
 
 def num_runners(out: Path) -> int:
     """How many runners are at work."""
-    return sum(held_since(out, path.stem) is not None for path in (out / LOCKS).glob(f"{RUNNER}-*.lock"))
+    return sum(
+        held_since(out, path.stem) is not None for path in (out / LOCKS).glob(f"{RUNNER}-*.lock")
+    )
 
 
 def _path(out: Path, name: str) -> Path:

@@ -8,7 +8,8 @@ import numpy as np
 from wobbliness.runtime.errors import cause_of
 
 MOST_BYTES = 16_000  # pixels of a strip: a study's records stay small for version control
-MAX_PICTURE_BYTES = 2**20  # pixels of a single picture that is larger; the page holds dozens of them
+# pixels of a single picture that is larger; the page holds dozens of them
+MAX_PICTURE_BYTES = 2**20
 
 
 def strip(images: np.ndarray) -> str | None:
@@ -33,12 +34,20 @@ def pictures_of(text: str, height: int) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as picture:
-            if picture.mode not in ("L", "RGB") or picture.width * picture.height > MAX_PICTURE_BYTES or picture.height % height:
+        with Image.open(
+            io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]
+        ) as picture:
+            if (
+                picture.mode not in ("L", "RGB")
+                or picture.width * picture.height > MAX_PICTURE_BYTES
+                or picture.height % height
+            ):
                 raise ValueError(f"{picture.width} x {picture.height} pixels of {picture.mode}")
             pixels = np.asarray(picture)
     except Exception as error:  # Pillow raises classes of its own
-        raise ValueError(f"expected a PNG of grey or colour pictures, got {cause_of(error)}") from error
+        raise ValueError(
+            f"expected a PNG of grey or colour pictures, got {cause_of(error)}"
+        ) from error
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     return np.moveaxis(pixels.reshape(-1, height, *pixels.shape[1:]), -1, 1)
 

@@ -70,7 +70,9 @@ def provenance(duration_seconds: float, threads: int, device: str = "cpu") -> di
     }
 
 
-def write_record(folder: Path, cell: Cell, record: Record, *, recipe: Recipe, weights: str | None = None) -> None:
+def write_record(
+    folder: Path, cell: Cell, record: Record, *, recipe: Recipe, weights: str | None = None
+) -> None:
     """Writes the table first and the JSON last; the cell is done once the JSON is there.
 
     Args:
@@ -78,7 +80,8 @@ def write_record(folder: Path, cell: Cell, record: Record, *, recipe: Recipe, we
         cell: what was done.
         record: what came out.
         recipe: the study's.
-        weights: checksum of the network or perturbation that belongs to the record and is already in its file.
+        weights: checksum of the network or perturbation that belongs to the record and is already
+            in its file.
     """
     table = write_bytes(folder / f"{cell.name}.parquet", record.table.to_parquet(index=False))
     content = {
@@ -106,11 +109,17 @@ def read_record(folder: Path, name: str) -> Record:
         results, made = content["results"], content["provenance"]
         recorded_for = cell_name(spec)
     except (KeyError, ValueError) as error:
-        raise ValueError(f"expected a whole record in {name}.json, got {cause_of(error)}") from error
+        raise ValueError(
+            f"expected a whole record in {name}.json, got {cause_of(error)}"
+        ) from error
     if not (isinstance(results, dict) and isinstance(made, dict)):
-        raise ValueError(f"expected a whole record in {name}.json, got results or provenance of another kind")
+        raise ValueError(
+            f"expected a whole record in {name}.json, got results or provenance of another kind"
+        )
     if not recorded_for == content.get("cell") == name:
-        raise ValueError(f"expected the record of its own cell in {name}.json, got that of {recorded_for}")
+        raise ValueError(
+            f"expected the record of its own cell in {name}.json, got that of {recorded_for}"
+        )
     table = _read_table(folder, name, content)
     try:
         check_record(spec, results, table)
@@ -127,9 +136,13 @@ def read_content(folder: Path, name: str) -> dict[str, Any]:
     """
     content = read_json(folder / f"{name}.json")
     if content.get("schema_version") not in READ_SCHEMAS:
-        raise ValueError(f"expected a record of schema {_READ}, got {shown(content.get('schema_version'))} in {name}.json")
+        raise ValueError(
+            f"expected a record of schema {_READ}, got {shown(content.get('schema_version'))} in {name}.json"
+        )
     if not is_intact(content) or (SEAL in content) != ("files" in content):
-        raise ValueError(f"expected the content that was written in {name}.json, got another checksum")
+        raise ValueError(
+            f"expected the content that was written in {name}.json, got another checksum"
+        )
     return content
 
 
@@ -159,18 +172,29 @@ def read_recipe(out: Path) -> Recipe:
     """The recipe that a study folder belongs to.
 
     Raises:
-        ValueError: the folder holds no study, one of another schema or beyond the limits of a recipe, or a link.
+        ValueError: the folder holds no study, one of another schema or beyond the limits of a
+            recipe, or a link.
     """
     check_study_folder(out)
     content = read_json(out / STUDY_FILE)
     if content.get("schema_version") not in READ_SCHEMAS:
-        raise ValueError(f"expected a study of schema {_READ}, got {shown(content.get('schema_version'))} in {out}")
+        raise ValueError(
+            f"expected a study of schema {_READ}, got {shown(content.get('schema_version'))} in {out}"
+        )
     if not is_intact(content):
-        raise ValueError(f"expected the content that was written in {out / STUDY_FILE}, got another checksum")
+        raise ValueError(
+            f"expected the content that was written in {out / STUDY_FILE}, got another checksum"
+        )
     missing = [name for name in required_fields(Recipe) if name not in content]
     if missing:
-        raise ValueError(f"expected a whole study in {out / STUDY_FILE}, got no {', '.join(missing)}")
+        raise ValueError(
+            f"expected a whole study in {out / STUDY_FILE}, got no {', '.join(missing)}"
+        )
     try:
-        return from_json(Recipe, {name: content[name] for name in Recipe.__dataclass_fields__ if name in content})
+        return from_json(
+            Recipe, {name: content[name] for name in Recipe.__dataclass_fields__ if name in content}
+        )
     except ValueError as error:
-        raise ValueError(f"expected a whole study in {out / STUDY_FILE}, got {cause_of(error)}") from error
+        raise ValueError(
+            f"expected a whole study in {out / STUDY_FILE}, got {cause_of(error)}"
+        ) from error

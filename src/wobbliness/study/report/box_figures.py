@@ -21,11 +21,30 @@ def draw_noise_ball(tables: Tables) -> Figure:
         votes = rows.pivot(index="sigma", columns="class", values="votes").loc[grid]
         floor = np.zeros(len(grid))
         for name, shade in zip(classes, shades, strict=True):
-            axis.bar(range(len(grid)), votes[name], bottom=floor, color=shade, edgecolor="white", linewidth=0.4, label=name)
+            axis.bar(
+                range(len(grid)),
+                votes[name],
+                bottom=floor,
+                color=shade,
+                edgecolor="white",
+                linewidth=0.4,
+                label=name,
+            )
             floor += votes[name].to_numpy()
-        axis.set(xlabel="sigma (pixel units)", ylabel="votes", title=f"a point of class {rows.label.iloc[0]}, {kind}")
+        axis.set(
+            xlabel="sigma (pixel units)",
+            ylabel="votes",
+            title=f"a point of class {rows.label.iloc[0]}, {kind}",
+        )
         axis.set_xticks(range(len(grid)), [f"{sigma:g}" for sigma in grid])
-    axes[-1].legend(title="class named", frameon=False, fontsize=6, title_fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes[-1].legend(
+        title="class named",
+        frameon=False,
+        fontsize=6,
+        title_fontsize=7,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+    )
     return figure
 
 
@@ -36,11 +55,23 @@ def draw_draws(tables: Tables) -> Figure:
     points = points[points.sigma == sigma]
     figure, axes = side_by_side(1)
     grid = sorted(points.draws.unique())
-    draw_boxes(axes[0], [points[points.draws == draws].wobbliness for draws in grid], range(len(grid)), BLUE)
+    draw_boxes(
+        axes[0],
+        [points[points.draws == draws].wobbliness for draws in grid],
+        range(len(grid)),
+        BLUE,
+    )
     corrected = [points[points.draws == draws].miller_madow.mean() for draws in grid]
-    axes[0].plot(range(len(grid)), corrected, "D:", color="black", markersize=3, label="mean, Miller-Madow")
-    label_boxes(axes[0], "draws n", [str(draws) for draws in grid], f"clean points, sigma {sigma:g}")
-    axes[0].legend(frameon=False, fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)  # boxes fill the axes
+    axes[0].plot(
+        range(len(grid)), corrected, "D:", color="black", markersize=3, label="mean, Miller-Madow"
+    )
+    label_boxes(
+        axes[0], "draws n", [str(draws) for draws in grid], f"clean points, sigma {sigma:g}"
+    )
+    # boxes fill the axes
+    axes[0].legend(
+        frameon=False, fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0
+    )
     return figure
 
 
@@ -49,7 +80,12 @@ def draw_sigma(tables: Tables) -> Figure:
     points = points_of(tables, "C2")
     figure, axes = side_by_side(1)
     grid = sorted(points.sigma.unique())
-    draw_boxes(axes[0], [points[points.sigma == sigma].wobbliness for sigma in grid], range(len(grid)), BLUE)
+    draw_boxes(
+        axes[0],
+        [points[points.sigma == sigma].wobbliness for sigma in grid],
+        range(len(grid)),
+        BLUE,
+    )
     label_boxes(axes[0], "sigma (pixel units)", [f"{sigma:g}" for sigma in grid], "clean points")
     return figure
 
@@ -57,7 +93,9 @@ def draw_sigma(tables: Tables) -> Figure:
 def draw_triggers(tables: Tables) -> Figure:  # noqa: ARG001 - every figure is drawn from the tables; this one needs none
     """Fig. 3: the six triggers."""
     figure = Figure(figsize=(6.4, 1.5), layout="constrained")
-    for axis, name in zip(np.ravel(figure.subplots(1, len(PAPER_TRIGGERS))), PAPER_TRIGGERS, strict=True):
+    for axis, name in zip(
+        np.ravel(figure.subplots(1, len(PAPER_TRIGGERS))), PAPER_TRIGGERS, strict=True
+    ):
         picture = trigger(name).apply(np.full((1, 1, 8, 8), 0.4, np.float32))[0, 0]
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
         axis.set(xticks=[], yticks=[], title=name)

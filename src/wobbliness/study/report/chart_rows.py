@@ -25,7 +25,9 @@ def example_rows(tables: Tables) -> pd.DataFrame:
 def draws_rows(tables: Tables) -> pd.DataFrame:
     """Fig. 2 left: W of the clean points at each number of draws."""
     points, sigma = points_of(tables, "C1"), parameter_sigma(tables)
-    return points[points.sigma == sigma][["network", "sigma", "draws", "point", "wobbliness", "miller_madow"]]
+    return points[points.sigma == sigma][
+        ["network", "sigma", "draws", "point", "wobbliness", "miller_madow"]
+    ]
 
 
 def sigma_rows(tables: Tables) -> pd.DataFrame:
@@ -36,7 +38,9 @@ def sigma_rows(tables: Tables) -> pd.DataFrame:
 def effect_rows(tables: Tables) -> pd.DataFrame:
     """Fig. 4: W of the batches of the first network."""
     points = points_of(tables, "C3", "C4")
-    points = points[(points.network == points.network.iloc[0]) & points.batch.isin(("clean", "suspect"))]
+    points = points[
+        (points.network == points.network.iloc[0]) & points.batch.isin(("clean", "suspect"))
+    ]
     return points[["network", "kind", "trigger", "sigma", "point", "wobbliness"]]
 
 
@@ -44,7 +48,10 @@ def strength_rows(tables: Tables) -> pd.DataFrame:
     """Fig. 5: the backdoors of C5 and C6 at the sigma chosen on clean points."""
     chosen = tables.correlations[tables.correlations.is_chosen]
     rows = tables.strength.merge(chosen[["claim", "sigma", "tau", "r"]], on=["claim", "sigma"])
-    titles = [f"{row.claim}, sigma {row.sigma:g}: tau {row.tau:.2f}, r {row.r:.2f}" for row in rows.itertuples()]
+    titles = [
+        f"{row.claim}, sigma {row.sigma:g}: tau {row.tau:.2f}, r {row.r:.2f}"
+        for row in rows.itertuples()
+    ]
     return rows.drop(columns=["tau", "r"]).assign(panel=titles)
 
 
@@ -66,7 +73,9 @@ def implanted_rows(tables: Tables) -> pd.DataFrame:
 def area_rows(tables: Tables) -> pd.DataFrame:
     """The areas of Fig. 6 over the grid of sigmas."""
     rows = tables.roc[(tables.roc.sigma != "chosen") & (tables.roc.question == ACTIVE.name)]
-    return rows[["sigma", "test", "auc", "auc_lower", "auc_upper", "num_positives", "num_negatives"]]
+    return rows[
+        ["sigma", "test", "auc", "auc_lower", "auc_upper", "num_positives", "num_negatives"]
+    ]
 
 
 def control_rows(tables: Tables) -> pd.DataFrame:
@@ -85,6 +94,9 @@ def _curve_frames(tables: Tables, panels: dict[str, Question]) -> Iterator[pd.Da
             curve = question_curve(tables.tests, question, test, None)
             if curve is not None:
                 area = area_text(curve)
-                rates = {"false_positive_rate": curve.false_positive_rate, "true_positive_rate": curve.true_positive_rate}
+                rates = {
+                    "false_positive_rate": curve.false_positive_rate,
+                    "true_positive_rate": curve.true_positive_rate,
+                }
                 frame = pd.DataFrame(rates)
                 yield frame.assign(panel=panel, test=test, area=area, series=f"{test}: {area}")

@@ -23,9 +23,17 @@ def draws_boxes() -> Chart:
     """Box plots of W over the number of draws, with the means after the Miller-Madow correction as diamonds."""
     chart = _boxes("draws", DRAWS)
     corrected = {"aggregate": "mean", "field": "miller_madow", "type": "quantitative"}
-    mark = {"type": "point", "shape": "diamond", "filled": True, "size": 60, "color": "currentColor"}
+    mark = {
+        "type": "point",
+        "shape": "diamond",
+        "filled": True,
+        "size": 60,
+        "color": "currentColor",
+    }
     tooltip = [_x("draws", DRAWS), corrected | {"title": "mean W, Miller-Madow", "format": ".3f"}]
-    chart["layer"].append({"mark": mark, "encoding": {"x": _x("draws", DRAWS), "y": corrected, "tooltip": tooltip}})
+    chart["layer"].append(
+        {"mark": mark, "encoding": {"x": _x("draws", DRAWS), "y": corrected, "tooltip": tooltip}}
+    )
     return chart
 
 
@@ -66,7 +74,10 @@ def strength_dots() -> Chart:
             "y": {"field": "mean_w", "type": "quantitative", "title": "mean W (nats)"},
             "color": {"field": "trigger", "scale": {"range": [COLOURS[1], COLOURS[0], COLOURS[2]]}},
             "shape": {"field": "trigger"},
-            "fillOpacity": {"condition": {"test": "datum.is_learnt === 'True'", "value": 0.7}, "value": 0},
+            "fillOpacity": {
+                "condition": {"test": "datum.is_learnt === 'True'", "value": 0.7},
+                "value": 0,
+            },
             "opacity": _if_in_legend(),
             "tooltip": [{"field": name, "title": name.replace("_", " ")} for name in names],
         },
@@ -77,7 +88,10 @@ def roc_lines() -> Chart:
     """A ROC curve for each test."""
     rate = {"type": "quantitative", "scale": {"domain": [0, 1]}}
     names = ("test", "area", "false_positive_rate", "true_positive_rate")
-    guess = {"data": {"values": [{"a": 0}, {"a": 1}]}, "mark": {"type": "line", "strokeDash": [2, 4], "color": "currentColor"}}
+    guess = {
+        "data": {"values": [{"a": 0}, {"a": 1}]},
+        "mark": {"type": "line", "strokeDash": [2, 4], "color": "currentColor"},
+    }
     return {
         "layer": [
             guess | {"encoding": {"x": {"field": "a"} | rate, "y": {"field": "a"} | rate}},
@@ -87,7 +101,12 @@ def roc_lines() -> Chart:
                 "encoding": {
                     "x": {"field": "false_positive_rate", "title": "false positive rate"} | rate,
                     "y": {"field": "true_positive_rate", "title": "true positive rate"} | rate,
-                    "color": {"field": "series", "sort": None, "scale": {"range": COLOURS}, "legend": {"title": None}},
+                    "color": {
+                        "field": "series",
+                        "sort": None,
+                        "scale": {"range": COLOURS},
+                        "legend": {"title": None},
+                    },
                     "strokeDash": {"field": "series", "sort": None, "legend": {"title": None}},
                     "opacity": _if_in_legend(),
                     "tooltip": [{"field": name, "title": name.replace("_", " ")} for name in names],
@@ -104,12 +123,23 @@ def area_intervals() -> Chart:
 
 def control_intervals() -> Chart:
     """Shares with their intervals, by kind of pair; lying down, for the kinds have long names."""
-    chart = _intervals("pairs", "", ("estimate", "lower", "upper"), "share of pairs with p at most the level", LEVEL)
+    chart = _intervals(
+        "pairs",
+        "",
+        ("estimate", "lower", "upper"),
+        "share of pairs with p at most the level",
+        LEVEL,
+    )
     for layer in chart["layer"]:
         encoding = layer["encoding"]
         turned = {"x": "y", "y": "x", "y2": "x2", "xOffset": "yOffset"}
-        layer["encoding"] = {turned.get(channel, channel): value for channel, value in encoding.items()}
-    chart["layer"][1]["encoding"]["y"]["axis"] = {"labelLimit": 0, "labelExpr": "split(datum.label, ', ')"}
+        layer["encoding"] = {
+            turned.get(channel, channel): value for channel, value in encoding.items()
+        }
+    chart["layer"][1]["encoding"]["y"]["axis"] = {
+        "labelLimit": 0,
+        "labelExpr": "split(datum.label, ', ')",
+    }
     return chart | {"height": 300}
 
 
@@ -122,7 +152,13 @@ def _boxes(x: str, x_title: str) -> Chart:
 
 
 def _box(x: str, x_title: str, size: int = 22) -> Chart:
-    mark = {"type": "boxplot", "extent": 1.5, "size": size, "color": COLOURS[0], "median": {"opacity": 0}}
+    mark = {
+        "type": "boxplot",
+        "extent": 1.5,
+        "size": size,
+        "color": COLOURS[0],
+        "median": {"opacity": 0},
+    }
     mark |= {
         "box": {"fillOpacity": 0.5},
         "rule": {"color": "currentColor", "opacity": 0.6},
@@ -134,19 +170,32 @@ def _box(x: str, x_title: str, size: int = 22) -> Chart:
 
 def _mean(x: str, x_title: str) -> Chart:
     mean = {"aggregate": "mean", "field": "wobbliness", "type": "quantitative"}
-    tooltip = [_x(x, x_title), mean | {"title": "mean W", "format": ".3f"}, {"aggregate": "count", "title": "points"}]
+    tooltip = [
+        _x(x, x_title),
+        mean | {"title": "mean W", "format": ".3f"},
+        {"aggregate": "count", "title": "points"},
+    ]
     mark = {"type": "tick", "color": "currentColor", "thickness": 2.5, "size": 22}
     return {"mark": mark, "encoding": {"x": _x(x, x_title), "y": mean, "tooltip": tooltip}}
 
 
-def _intervals(x: str, x_title: str, columns: tuple[str, str, str], y_title: str, line: float) -> Chart:
+def _intervals(
+    x: str, x_title: str, columns: tuple[str, str, str], y_title: str, line: float
+) -> Chart:
     estimate, lower, upper = columns
     shared: Chart = {
         "x": _x(x, x_title) | {"sort": None},
         "xOffset": {"field": "test", "sort": None},
-        "color": {"field": "test", "sort": None, "scale": {"range": COLOURS}, "legend": {"title": None}},
+        "color": {
+            "field": "test",
+            "sort": None,
+            "scale": {"range": COLOURS},
+            "legend": {"title": None},
+        },
         "opacity": _if_in_legend(),
-        "tooltip": [{"field": name, "title": name.replace("_", " ")} for name in (x, "test", *columns)],
+        "tooltip": [
+            {"field": name, "title": name.replace("_", " ")} for name in (x, "test", *columns)
+        ],
     }
     y = {"type": "quantitative", "scale": {"domain": [0, 1]}, "title": y_title}
     rule = {"type": "rule", "strokeDash": [2, 4], "color": "currentColor"}
@@ -160,7 +209,11 @@ def _intervals(x: str, x_title: str, columns: tuple[str, str, str], y_title: str
             },
             {
                 "mark": {"type": "point", "filled": True, "size": 55},
-                "encoding": shared | {"y": {"field": estimate} | y, "shape": {"field": "test", "sort": None, "legend": None}},
+                "encoding": shared
+                | {
+                    "y": {"field": estimate} | y,
+                    "shape": {"field": "test", "sort": None, "legend": None},
+                },
             },
         ]
     }

@@ -27,13 +27,33 @@ def draw_strength(tables: Tables) -> Figure:
     claims = [claim for claim in ("C5", "C6") if (tables.correlations.claim == claim).any()]
     figure, axes = side_by_side(len(claims))
     for axis, claim in zip(axes, claims, strict=True):
-        found = tables.correlations[(tables.correlations.claim == claim) & tables.correlations.is_chosen].iloc[0]
-        rows = tables.strength[(tables.strength.claim == claim) & (tables.strength.sigma == found.sigma)]
-        for (name, group), marker, colour in zip(rows.groupby("trigger", sort=False), "o^sDv", CYCLE, strict=False):
+        found = tables.correlations[
+            (tables.correlations.claim == claim) & tables.correlations.is_chosen
+        ].iloc[0]
+        rows = tables.strength[
+            (tables.strength.claim == claim) & (tables.strength.sigma == found.sigma)
+        ]
+        for (name, group), marker, colour in zip(
+            rows.groupby("trigger", sort=False), "o^sDv", CYCLE, strict=False
+        ):
             kept = group[group.is_learnt]
-            axis.scatter(kept.backdoor_accuracy, kept.mean_w, s=14, marker=marker, color=colour, label=f"trigger {name}")
+            axis.scatter(
+                kept.backdoor_accuracy,
+                kept.mean_w,
+                s=14,
+                marker=marker,
+                color=colour,
+                label=f"trigger {name}",
+            )
             left_out = group[~group.is_learnt]
-            axis.scatter(left_out.backdoor_accuracy, left_out.mean_w, s=14, marker=marker, facecolors="none", edgecolors=colour)
+            axis.scatter(
+                left_out.backdoor_accuracy,
+                left_out.mean_w,
+                s=14,
+                marker=marker,
+                facecolors="none",
+                edgecolors=colour,
+            )
         axis.set(
             xlim=(-0.02, 1.02),
             xlabel="backdoor accuracy",
@@ -60,7 +80,15 @@ def draw_roc_sigma(tables: Tables) -> Figure:
         colour, line = TEST_STYLES[test]
         positions = np.arange(len(grid)) + 0.08 * (offset - 1)
         axes[0].errorbar(
-            positions, here.auc, errors, color=colour, linestyle=line, marker="o", markersize=3, capsize=2, label=test
+            positions,
+            here.auc,
+            errors,
+            color=colour,
+            linestyle=line,
+            marker="o",
+            markersize=3,
+            capsize=2,
+            label=test,
         )
     axes[0].axhline(0.5, color="grey", linestyle=":")
     axes[0].set(ylim=(0, 1.02), ylabel="AUC", xlabel="sigma (pixel units)")
@@ -87,8 +115,18 @@ def draw_controls(tables: Tables) -> Figure:
         rows = tables.controls[tables.controls.test == test].set_index("pairs").loc[kinds]
         errors = np.abs(np.stack([rows.estimate - rows.lower, rows.upper - rows.estimate]))
         positions = np.arange(len(kinds)) + 0.15 * (offset - 1)
-        axes[0].errorbar(positions, rows.estimate, errors, fmt="o", color=TEST_STYLES[test][0], capsize=2, label=test)
-    axes[0].axhline(tables.controls.level.iloc[0], color="grey", linestyle=":", label="stated level")
+        axes[0].errorbar(
+            positions,
+            rows.estimate,
+            errors,
+            fmt="o",
+            color=TEST_STYLES[test][0],
+            capsize=2,
+            label=test,
+        )
+    axes[0].axhline(
+        tables.controls.level.iloc[0], color="grey", linestyle=":", label="stated level"
+    )
     axes[0].set(ylim=(0, 1), ylabel="share of pairs with p at most the level")
     axes[0].set_xticks(range(len(kinds)), [kind.replace(", ", ",\n") for kind in kinds])
     axes[0].legend(frameon=False, fontsize=7)
@@ -108,6 +146,8 @@ def _roc(axis: Axes, tables: Tables, question: Question, title: str) -> None:
         curve = question_curve(tables.tests, question, test, None)
         if curve is not None:
             label = f"{test}: {area_text(curve)}"
-            axis.plot(curve.false_positive_rate, curve.true_positive_rate, line, color=colour, label=label)
+            axis.plot(
+                curve.false_positive_rate, curve.true_positive_rate, line, color=colour, label=label
+            )
     axis.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
     axis.legend(frameon=False, fontsize=7, loc="best")

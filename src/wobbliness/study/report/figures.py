@@ -19,8 +19,9 @@ from wobbliness.study.tables.tables import Tables, claims_done
 class FigureFile:
     """A figure of the study, its files' name and what one sees on it.
 
-    It is drawn when all cells of its claims are recorded and its table has rows. `rows` are what a reader can download, `chart`
-    shows them on a screen. `about` names the claims it is evidence for, where these are others than it needs.
+    It is drawn when all cells of its claims are recorded and its table has rows. `rows` are what a
+    reader can download, `chart` shows them on a screen. `about` names the claims it is evidence
+    for, where these are others than it needs.
     """
 
     name: str
@@ -37,14 +38,19 @@ class FigureFile:
 def draw_figures(tables: Tables, folder: Path) -> list[FigureFile]:
     """Draws every figure whose claims are measured, as PNG and SVG, and returns them in the paper's order."""
     done = set(claims_done(tables))
-    drawn = [figure for figure in FIGURES if set(figure.claims) <= done and len(getattr(tables, figure.table))]
+    drawn = [
+        figure
+        for figure in FIGURES
+        if set(figure.claims) <= done and len(getattr(tables, figure.table))
+    ]
     make_folder(folder)
     with matplotlib.rc_context(FIGURE_STYLE):
         for entry in drawn:
             figure = entry.draw(tables)
             for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
                 _save(figure, folder / f"{entry.name}{suffix}", metadata)
-                figure.set_layout_engine("none")  # both files are laid out alike, and that takes as long as drawing
+                # both files are laid out alike, and that takes as long as drawing
+                figure.set_layout_engine("none")
     return drawn
 
 

@@ -113,7 +113,11 @@ class Page:
 
 
 def render_page(
-    tables: Tables, findings: Sequence[Finding], figures: Sequence[FigureFile], folder: Path, shown: dict[str, pd.DataFrame]
+    tables: Tables,
+    findings: Sequence[Finding],
+    figures: Sequence[FigureFile],
+    folder: Path,
+    shown: dict[str, pd.DataFrame],
 ) -> str:
     """The page as HTML, which asks no one for anything.
 
@@ -132,9 +136,14 @@ def render_page(
         claims=claims,
         figures=[_figure(figure, tables, folder, claims) for figure in figures],
         networks=_networks(tables),
-        tables=[ShownTable(name=name, title=TITLES[name], frame=frame, csv=_csv(frame)) for name, frame in shown.items()],
+        tables=[
+            ShownTable(name=name, title=TITLES[name], frame=frame, csv=_csv(frame))
+            for name, frame in shown.items()
+        ],
         explorer=_json(found) if found else "",
-        vega=base64.b64encode(files("wobbliness.reports").joinpath("templates/vega.js.gz").read_bytes()).decode("ascii"),
+        vega=base64.b64encode(
+            files("wobbliness.reports").joinpath("templates/vega.js.gz").read_bytes()
+        ).decode("ascii"),
     )
     return page_environment().get_template("report.html").render(page=page, number=number)
 
@@ -143,22 +152,29 @@ def _tally(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
     """The paper's claims by verdict."""
     claims = [finding for finding in findings if finding.claim.id.startswith("C")]
     return [
-        (verdict, [one for one in claims if one.verdict == verdict]) for verdict in (REPRODUCED, NOT_REPRODUCED, NOT_MEASURED)
+        (verdict, [one for one in claims if one.verdict == verdict])
+        for verdict in (REPRODUCED, NOT_REPRODUCED, NOT_MEASURED)
     ]
 
 
-def _claim(finding: Finding, figures: Sequence[FigureFile], shown: dict[str, pd.DataFrame]) -> ShownClaim:
+def _claim(
+    finding: Finding, figures: Sequence[FigureFile], shown: dict[str, pd.DataFrame]
+) -> ShownClaim:
     claim = finding.claim.id
     measured = finding.verdict != NOT_MEASURED
     return ShownClaim(
         finding=finding,
         parts=[part for part in finding.ours.split("; ") if part],
-        figures=[figure for figure in figures if claim in (figure.about or figure.claims) and measured],
+        figures=[
+            figure for figure in figures if claim in (figure.about or figure.claims) and measured
+        ],
         tables=[name for name in TABLES_OF_CLAIM[claim] if name in shown and measured],
     )
 
 
-def _figure(figure: FigureFile, tables: Tables, folder: Path, claims: Sequence[ShownClaim]) -> ShownFigure:
+def _figure(
+    figure: FigureFile, tables: Tables, folder: Path, claims: Sequence[ShownClaim]
+) -> ShownFigure:
     rows = figure.rows(tables) if figure.rows else pd.DataFrame()
     return ShownFigure(
         name=figure.name,
@@ -173,7 +189,11 @@ def _figure(figure: FigureFile, tables: Tables, folder: Path, claims: Sequence[S
 
 
 def _networks(tables: Tables) -> list[ShownNetwork]:
-    losses = {name: group.loss.to_numpy() for name, group in tables.losses.groupby("network")} if len(tables.losses) else {}
+    losses = (
+        {name: group.loss.to_numpy() for name, group in tables.losses.groupby("network")}
+        if len(tables.losses)
+        else {}
+    )
     return [
         ShownNetwork(
             name=row.network,
@@ -194,7 +214,9 @@ def _networks(tables: Tables) -> list[ShownNetwork]:
 def _cells(name: str) -> list[tuple[int, int, int]]:
     picture = trigger(name).apply(np.full((1, 1, 8, 8), GREY, np.float32))[0, 0]
     changed = np.argwhere(picture != np.float32(GREY))
-    return [(int(column), int(row), round(255 * float(picture[row, column]))) for row, column in changed]
+    return [
+        (int(column), int(row), round(255 * float(picture[row, column]))) for row, column in changed
+    ]
 
 
 def _samples(name: str, pictures: pd.DataFrame) -> str:
@@ -203,7 +225,10 @@ def _samples(name: str, pictures: pd.DataFrame) -> str:
     if untouched.empty or untouched[["channels", "height", "width"]].nunique().gt(1).any():
         return ""
     shape = untouched[["channels", "height", "width"]].iloc[0]
-    pixels = [np.frombuffer(base64.b64decode(text), np.uint8).reshape(tuple(shape)) for text in untouched.pixels]
+    pixels = [
+        np.frombuffer(base64.b64decode(text), np.uint8).reshape(tuple(shape))
+        for text in untouched.pixels
+    ]
     images = np.stack(pixels).astype(np.float32) / np.float32(255)
     return data_uri(side_by_side(trigger(name).apply(images) if name else images), "image/png")
 
@@ -212,14 +237,17 @@ def _curve(losses: np.ndarray) -> str:
     """Points of a line from the first epoch to the last, zero loss at the bottom."""
     width, height = CURVE
     across = np.linspace(0, width, len(losses)) if len(losses) > 1 else [0.0]
-    return " ".join(f"{x:.1f},{height * (1 - loss / losses.max()):.1f}" for x, loss in zip(across, losses, strict=True))
+    return " ".join(
+        f"{x:.1f},{height * (1 - loss / losses.max()):.1f}"
+        for x, loss in zip(across, losses, strict=True)
+    )
 
 
 def _csv(frame: pd.DataFrame) -> str:
     """A table as an address that holds it; six significant digits."""
-    return "data:text/csv;charset=utf-8," + quote(frame.to_csv(index=False, float_format="%.6g"), safe=",-_.~:[]()/ ").replace(
-        " ", "%20"
-    )
+    return "data:text/csv;charset=utf-8," + quote(
+        frame.to_csv(index=False, float_format="%.6g"), safe=",-_.~:[]()/ "
+    ).replace(" ", "%20")
 
 
 def _json(content: Any) -> str:

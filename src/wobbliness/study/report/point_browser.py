@@ -12,7 +12,8 @@ from wobbliness.study.recipes import PAPER_TRIGGERS
 from wobbliness.study.tables.tables import Tables
 
 GREY = 0.4
-SIDES = {"digits": 8}  # pixels of a stand-in where the records hold no picture; 28 for any other data set
+# pixels of a stand-in where the records hold no picture; 28 for any other data set
+SIDES = {"digits": 8}
 
 
 def explorer(tables: Tables) -> dict[str, Any] | None:
@@ -28,39 +29,70 @@ def explorer(tables: Tables) -> dict[str, Any] | None:
         "first_sigma": len(sigmas) // 2,
         "standins": {name: _pixels(name, side) for name in ("", *PAPER_TRIGGERS)},
         "standin_shape": {"height": side, "width": side, "channels": 1},
-        "shape": tables.pictures[["height", "width", "channels"]].iloc[0].to_dict() if len(tables.pictures) else None,
-        "networks": [_network(tables, str(name), of_network) for name, of_network in rows.groupby("network", sort=False)],
+        "shape": tables.pictures[["height", "width", "channels"]].iloc[0].to_dict()
+        if len(tables.pictures)
+        else None,
+        "networks": [
+            _network(tables, str(name), of_network)
+            for name, of_network in rows.groupby("network", sort=False)
+        ],
     }
 
 
 def _network(tables: Tables, name: str, rows: pd.DataFrame) -> dict[str, Any]:
-    points = tables.points[(tables.points.network == name) & tables.points.batch.isin(("clean", "suspect"))]
+    points = tables.points[
+        (tables.points.network == name) & tables.points.batch.isin(("clean", "suspect"))
+    ]
     clean = _boxes(points[points.kind == "clean"])
     groups = rows.groupby(["kind", "trigger"], sort=False)
-    patterns = [_pattern(str(kind), str(put_on), of, points, clean) for (kind, put_on), of in groups]
-    touched = {point for pattern in patterns if pattern["kind"] != "clean" for point in pattern["points"]}
+    patterns = [
+        _pattern(str(kind), str(put_on), of, points, clean) for (kind, put_on), of in groups
+    ]
+    touched = {
+        point for pattern in patterns if pattern["kind"] != "clean" for point in pattern["points"]
+    }
     for pattern in patterns:
         if pattern["kind"] == "clean" and touched and not touched & set(pattern["points"]):
             pattern["name"] += " (other test points)"
     pictures = tables.pictures[tables.pictures.network == name]
-    return {"name": name, "patterns": [pattern | {"pictures": _pictures(pattern, pictures)} for pattern in patterns]}
+    return {
+        "name": name,
+        "patterns": [pattern | {"pictures": _pictures(pattern, pictures)} for pattern in patterns],
+    }
 
 
 def _pictures(pattern: dict[str, Any], pictures: pd.DataFrame) -> list[str]:
     """In the order of the pattern's points; the last ones may lack theirs."""
-    here = pictures[(pictures.kind == pattern["kind"]) & (pictures.trigger == pattern["trigger"])].set_index("point").pixels
+    here = (
+        pictures[(pictures.kind == pattern["kind"]) & (pictures.trigger == pattern["trigger"])]
+        .set_index("point")
+        .pixels
+    )
     return [here[point] for point in pattern["points"] if point in here.index]
 
 
-def _pattern(kind: str, put_on: str, rows: pd.DataFrame, points: pd.DataFrame, clean: dict[float, list[float]]) -> dict[str, Any]:
+def _pattern(
+    kind: str,
+    put_on: str,
+    rows: pd.DataFrame,
+    points: pd.DataFrame,
+    clean: dict[float, list[float]],
+) -> dict[str, Any]:
     family = kind.partition(",")[0]
-    batch = {} if kind == "clean" else _boxes(points[(points.kind == kind) & (points.trigger == put_on)])
+    batch = (
+        {}
+        if kind == "clean"
+        else _boxes(points[(points.kind == kind) & (points.trigger == put_on)])
+    )
     points_shown, place = np.unique(rows.point, return_index=True)
     rank = dict(zip(points_shown, place, strict=True))  # of a point: where it first stands
     ordered = rows.iloc[np.lexsort([rows.sigma, rows.point.map(rank)])]
     num_sigmas = rows.sigma.nunique()
     first, shape = ordered.iloc[::num_sigmas], (-1, num_sigmas)
-    votes, w = ordered.filter(regex=r"^votes_").to_numpy(int), ordered[["wobbliness", "lower", "upper"]].to_numpy().round(6)
+    votes, w = (
+        ordered.filter(regex=r"^votes_").to_numpy(int),
+        ordered[["wobbliness", "lower", "upper"]].to_numpy().round(6),
+    )
     return {
         "name": _name(family, put_on),
         "short": family,
@@ -70,7 +102,10 @@ def _pattern(kind: str, put_on: str, rows: pd.DataFrame, points: pd.DataFrame, c
         "labels": first.label.tolist(),
         "votes": votes.reshape(*shape, votes.shape[1]).tolist(),
         "w": w.reshape(*shape, w.shape[1]).tolist(),
-        "boxes": [{"clean": clean.get(sigma), "batch": batch.get(sigma)} for sigma in ordered.sigma.iloc[:num_sigmas]],
+        "boxes": [
+            {"clean": clean.get(sigma), "batch": batch.get(sigma)}
+            for sigma in ordered.sigma.iloc[:num_sigmas]
+        ],
     }
 
 
@@ -83,7 +118,10 @@ def _name(family: str, put_on: str) -> str:
 def _boxes(points: pd.DataFrame) -> dict[float, list[float]]:
     """Whisker, quartile, quartile, whisker and mean of W at each sigma, of the largest batch."""
     largest = points[points.batch_size == points.batch_size.max()]
-    return {float(str(sigma)): _box(group.wobbliness.to_numpy()) for sigma, group in largest.groupby("sigma")}
+    return {
+        float(str(sigma)): _box(group.wobbliness.to_numpy())
+        for sigma, group in largest.groupby("sigma")
+    }
 
 
 def _box(w: np.ndarray) -> list[float]:

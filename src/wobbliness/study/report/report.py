@@ -50,13 +50,47 @@ SHOWN_TABLES = {
         *("tau", "tau_lower", "tau_upper", "tau_pvalue", "r", "r_lower", "r_upper", "r_pvalue"),
     ],
     "roc": [
-        *("question", "sigma", "test", "auc", "auc_lower", "auc_upper", "bootstrap_lower", "bootstrap_upper"),
+        *(
+            "question",
+            "sigma",
+            "test",
+            "auc",
+            "auc_lower",
+            "auc_upper",
+            "bootstrap_lower",
+            "bootstrap_upper",
+        ),
         *("num_positives", "num_negatives"),
     ],
-    "inputs": ["network", "sigma", "score", "auc", "auc_lower", "auc_upper", "num_positives", "num_negatives"],
-    "universals": ["network", "pattern", "bound", "norm_reached", "fooling_rate", "reached", "fooling_rate_on_test"],
+    "inputs": [
+        "network",
+        "sigma",
+        "score",
+        "auc",
+        "auc_lower",
+        "auc_upper",
+        "num_positives",
+        "num_negatives",
+    ],
+    "universals": [
+        "network",
+        "pattern",
+        "bound",
+        "norm_reached",
+        "fooling_rate",
+        "reached",
+        "fooling_rate_on_test",
+    ],
     "candidates": [
-        *("network", "form", "target_class", "found", "mask_l1", "success_on_train", "success_on_test"),
+        *(
+            "network",
+            "form",
+            "target_class",
+            "found",
+            "mask_l1",
+            "success_on_train",
+            "success_on_test",
+        ),
         *("anomaly_index", "is_flagged", "is_attackers_class"),
     ],
     "response": ["network", "level", "confident_share", "mean_top_score", "entropy_of_classes"],
@@ -153,7 +187,9 @@ def write_markdown(reports: Sequence[Report], path: Path) -> None:
             write_named(folder / drawn.name, partial(shutil.copyfile, drawn))
     environment = page_environment()
     environment.filters["cell"] = markdown_cell
-    text = environment.get_template("results.md").render(reports=reports, shown=_shown, number=number, longest=LONGEST)
+    text = environment.get_template("results.md").render(
+        reports=reports, shown=_shown, number=number, longest=LONGEST
+    )
     write_named(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
@@ -192,6 +228,10 @@ def _shown(tables: Tables) -> dict[str, pd.DataFrame]:
 
 def _parameter_batches(tables: Tables) -> dict[str, pd.DataFrame]:
     """The batches of C1 and C2, for the page."""
-    batches = tables.batches[tables.batches.claims.str.contains("C1|C2")] if len(tables.batches) else tables.batches
+    batches = (
+        tables.batches[tables.batches.claims.str.contains("C1|C2")]
+        if len(tables.batches)
+        else tables.batches
+    )
     columns = ["network", "sigma", "draws", "num_points", "mean", "std", "miller_madow_mean"]
     return {"batches": batches[columns]} if len(batches) else {}

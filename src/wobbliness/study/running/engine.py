@@ -27,7 +27,8 @@ class Job:
     Attributes:
         cell: which one.
         needs_weights: whether a record without its weights will not do.
-        known_failure: the attempt that failed before this run and is to be repeated; a later one, of another runner, is not.
+        known_failure: the attempt that failed before this run and is to be repeated; a later one,
+            of another runner, is not.
     """
 
     cell: Cell

@@ -12,8 +12,16 @@ from wobbliness.study.running.run_cell import Do, attempt
 class InThisProcess:
     """Does a job while it is waited for."""
 
-    def __init__(self, out: Path, recipe: Recipe, do: Do, progress: CellProgress, notice: Notice) -> None:
-        self._out, self._recipe, self._do, self._progress, self._notice = out, recipe, do, progress, notice
+    def __init__(
+        self, out: Path, recipe: Recipe, do: Do, progress: CellProgress, notice: Notice
+    ) -> None:
+        self._out, self._recipe, self._do, self._progress, self._notice = (
+            out,
+            recipe,
+            do,
+            progress,
+            notice,
+        )
         self._job: Job | None = None
 
     def has_room(self) -> bool:

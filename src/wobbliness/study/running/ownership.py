@@ -24,7 +24,16 @@ from wobbliness.study.records.locks import LOCKS, lock
 from wobbliness.study.records.record import STUDY_FILE
 from wobbliness.study.specs import SCHEMA_VERSION
 
-OWN_NAMES = {STUDY_FILE, LOCKS, DAMAGED, "records", "networks", "perturbations", "checkpoints", "failed"}
+OWN_NAMES = {
+    STUDY_FILE,
+    LOCKS,
+    DAMAGED,
+    "records",
+    "networks",
+    "perturbations",
+    "checkpoints",
+    "failed",
+}
 OWN_NAMES |= {"tables", "figures", "report.html", UNPACKING}
 
 
@@ -38,7 +47,9 @@ def claim_folder(out: Path, recipe: Recipe, *, notice: Notice = print_notice) ->
     check_study_folder(out)
     if not _is_claimed(out, recipe):
         if out.exists() and not (out.is_dir() and _is_unclaimed(out)):
-            raise ValueError(f"expected a new or empty output folder, or one of this study, got {out}")
+            raise ValueError(
+                f"expected a new or empty output folder, or one of this study, got {out}"
+            )
         make_folder(out)
         with lock(out, "study", wait=True):
             if not _is_claimed(out, recipe):
@@ -78,5 +89,10 @@ def _write_study_file(out: Path, recipe: Recipe, notice: Notice) -> None:
         set_aside(out, out / STUDY_FILE)
         notice(f"{STUDY_FILE} was damaged: set aside in {DAMAGED}/ and written anew")
     remove_unfinished(out, [STUDY_FILE])
-    content = {"schema_version": SCHEMA_VERSION, **_identity(recipe), **asdict(recipe), "recipe": recipe.name}
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        **_identity(recipe),
+        **asdict(recipe),
+        "recipe": recipe.name,
+    }
     write_json(out / STUDY_FILE, sealed(content))

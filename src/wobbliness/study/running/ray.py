@@ -19,7 +19,8 @@ from wobbliness.study.running.engine import CellProgress, Job, Outcome, Result
 from wobbliness.study.running.run_cell import Do, attempt, lose, remove_what_was_begun
 from wobbliness.study.running.store import Store
 
-BEGINNINGS = 4  # of one cell: a node may die, but what kills its fourth process is the cell's own doing
+# of one cell: a node may die, but what kills its fourth process is the cell's own doing
+BEGINNINGS = 4
 GRACE_SECONDS = 10.0
 PROGRESS_MESSAGES = 20  # of each cell
 GIB = 2**30
@@ -34,8 +35,10 @@ class RayEngine:
         recipe: the study; `recipe.resources` are granted to each cell.
         do: does one cell.
         at_once: cells in Ray's hands at most; None for all that can be done.
-        cell_timeout: seconds after which a cell is stopped, counted from its beginning; None for no limit.
-        store: through which nodes that do not share the folder get and leave files; None where they share it.
+        cell_timeout: seconds after which a cell is stopped, counted from its beginning; None for no
+            limit.
+        store: through which nodes that do not share the folder get and leave files; None where they
+            share it.
         progress: called with (cell name, steps done, steps in all).
         notice: called with lines about oddities.
     """
@@ -78,7 +81,9 @@ class RayEngine:
         if not self._in_work:
             time.sleep(seconds)
             return []
-        ended, _ = self._ray.wait(list(self._in_work), num_returns=len(self._in_work), timeout=seconds)
+        ended, _ = self._ray.wait(
+            list(self._in_work), num_returns=len(self._in_work), timeout=seconds
+        )
         self._pass_on_messages()
         outcomes = [self._outcome(task) for task in ended]
         return outcomes + [self._stop(task, cause) for task, cause in self._hopeless()]
@@ -131,8 +136,13 @@ class RayEngine:
         for task, job in list(self._in_work.items()):
             began = self._began[job.cell.name]
             if self._cell_timeout is not None and began and now - began[-1] > self._cell_timeout:
-                yield task, f"took longer than the limit of {self._cell_timeout:g} seconds for a cell"
-            elif len(began) > BEGINNINGS:  # Ray begins a task whose memory ran out again without end
+                yield (
+                    task,
+                    f"took longer than the limit of {self._cell_timeout:g} seconds for a cell",
+                )
+            elif (
+                len(began) > BEGINNINGS
+            ):  # Ray begins a task whose memory ran out again without end
                 yield task, f"its process died {BEGINNINGS} times"
 
     def _stop(self, task: Any, cause: str) -> Outcome:
@@ -170,7 +180,9 @@ def _cause(ray: Any, error: Exception) -> str:
     return cause_of(error)
 
 
-def _work(board: Any, settings: tuple[Path | str, Recipe, Do], job: Job) -> tuple[Outcome, Failure | None]:
+def _work(
+    board: Any, settings: tuple[Path | str, Recipe, Do], job: Job
+) -> tuple[Outcome, Failure | None]:
     """What Ray runs on a node."""
     name, (where, recipe, do) = job.cell.name, settings
 

@@ -7,8 +7,19 @@ from wobbliness.runtime.exit import give_back_freed_memory
 from wobbliness.runtime.files import CannotWrite
 from wobbliness.runtime.progress import Notice, Progress
 from wobbliness.study.recipes import Recipe
-from wobbliness.study.records.failures import failure, failure_of, forget_failure, read_failure, write_failure
-from wobbliness.study.records.integrity import condition, recorded_weights, remove_unfinished_files, set_aside_damaged
+from wobbliness.study.records.failures import (
+    failure,
+    failure_of,
+    forget_failure,
+    read_failure,
+    write_failure,
+)
+from wobbliness.study.records.integrity import (
+    condition,
+    recorded_weights,
+    remove_unfinished_files,
+    set_aside_damaged,
+)
 from wobbliness.study.records.locks import lock
 from wobbliness.study.running.engine import Job, Outcome, Result
 from wobbliness.study.specs import Cell
@@ -17,16 +28,26 @@ Do = Callable[[Path, Cell, Recipe, Progress, Notice], None]
 """Does a cell and leaves its record: `wobbliness.study.cells.run.run_cell`, or in tests what fails in its place."""
 
 
-def attempt(out: Path, job: Job, recipe: Recipe, do: Do, progress: Progress, notice: Notice) -> Outcome:
+def attempt(
+    out: Path, job: Job, recipe: Recipe, do: Do, progress: Progress, notice: Notice
+) -> Outcome:
     """Does a cell unless it is done, in work elsewhere, or was found to fail by another runner."""
     name = job.cell.name
     try:
         with lock(out, name) as is_ours:
-            return _attempt(out, job, recipe, do, progress, notice) if is_ours else Outcome(cell=name, result=Result.BUSY)
+            return (
+                _attempt(out, job, recipe, do, progress, notice)
+                if is_ours
+                else Outcome(cell=name, result=Result.BUSY)
+            )
     except CannotWrite as error:
         return Outcome(cell=name, result=Result.CANNOT_WRITE, message=str(error))
     except OSError as error:  # while reading what is there
-        return Outcome(cell=name, result=Result.CANNOT_WRITE, message=f"cannot use {out}: {error.strerror or error}")
+        return Outcome(
+            cell=name,
+            result=Result.CANNOT_WRITE,
+            message=f"cannot use {out}: {error.strerror or error}",
+        )
 
 
 def lose(out: Path, job: Job, cause: str) -> Outcome:
@@ -45,7 +66,9 @@ def remove_what_was_begun(out: Path, name: str) -> None:
             remove_unfinished_files(out, name)
 
 
-def _attempt(out: Path, job: Job, recipe: Recipe, do: Do, progress: Progress, notice: Notice) -> Outcome:
+def _attempt(
+    out: Path, job: Job, recipe: Recipe, do: Do, progress: Progress, notice: Notice
+) -> Outcome:
     name = job.cell.name
     found = condition(out, name, with_weights=job.needs_weights)
     if found.is_done:
@@ -67,6 +90,8 @@ def _attempt(out: Path, job: Job, recipe: Recipe, do: Do, progress: Progress, no
     finally:
         give_back_freed_memory()
     if weights is not None and recorded_weights(out, name) != weights:
-        notice(f"{name} came out otherwise than it was recorded: other libraries or another processor")
+        notice(
+            f"{name} came out otherwise than it was recorded: other libraries or another processor"
+        )
     forget_failure(out, name)
     return Outcome(cell=name, result=Result.DONE)

@@ -40,8 +40,10 @@ class Cluster:
     """A Ray cluster to do the cells on.
 
     Attributes:
-        address: `HOST:PORT`, `ray://HOST:PORT` or `auto`; None for a Ray of this machine alone, which ends with the study.
-        store: URL of fsspec through which nodes get and leave files; None where all of them see the study's folder at its path.
+        address: `HOST:PORT`, `ray://HOST:PORT` or `auto`; None for a Ray of this machine alone,
+            which ends with the study.
+        store: URL of fsspec through which nodes get and leave files; None where all of them see the
+            study's folder at its path.
     """
 
     address: str | None = None
@@ -68,20 +70,25 @@ def run_study(
         recipe: the study.
         out: its folder, new or this recipe's own.
         only: ids of the claims wanted; all by default.
-        workers: processes, each with one core; by default one per core. With 1 the cells run in this process, unless there is a
-            `cell_timeout` or a `cluster`. On a cluster: cells in its hands at most; by default all that can be done.
-        cell_timeout: seconds that one cell may take; its process is killed then and the cell has failed. No limit by default.
+        workers: processes, each with one core; by default one per core. With 1 the cells run in
+            this process, unless there is a `cell_timeout` or a `cluster`. On a cluster: cells in
+            its hands at most; by default all that can be done.
+        cell_timeout: seconds that one cell may take; its process is killed then and the cell has
+            failed. No limit by default.
         retry: whether cells that failed in an earlier run are tried again.
         progress: called with (cell name, steps done, steps in all).
-        notice: called with one line for each damaged file that was set aside; by default it is printed on standard error.
+        notice: called with one line for each damaged file that was set aside; by default it is
+            printed on standard error.
         cluster: of Ray, on which the cells are done instead of here; the records are the same.
-        place: where the networks run, here or on each node of the cluster. An accelerator gives other networks and other
-            noise: records of both can share a folder, and each says where it was made.
+        place: where the networks run, here or on each node of the cluster. An accelerator gives
+            other networks and other noise: records of both can share a folder, and each says where
+            it was made.
         do: what does one cell; by default `wobbliness.study.cells.run.run_cell` at that place.
 
     Raises:
-        ValueError: the folder or the store belongs to another recipe or holds a link, the folder's name is not UTF-8, a claim is
-            unknown, a data set cannot be had, or there is no such cluster or device.
+        ValueError: the folder or the store belongs to another recipe or holds a link, the folder's
+            name is not UTF-8, a claim is unknown, a data set cannot be had, or there is no such
+            cluster or device.
         CannotWrite: the folder cannot be written to; what was done before is kept.
         StudyFailed: some cell failed, when all that could be done is done.
     """
@@ -90,7 +97,10 @@ def run_study(
     if cluster is None:
         place.check()
     do = do or _CellsAt(place)
-    cells, store = plan(recipe, only), None if cluster is None or cluster.store is None else Store(cluster.store)
+    cells, store = (
+        plan(recipe, only),
+        None if cluster is None or cluster.store is None else Store(cluster.store),
+    )
     if store is not None:
         claim_folder(out, recipe, notice=notice)
         store.claim(out)
@@ -114,7 +124,9 @@ def run_study(
         elif workers == 1 and cell_timeout is None:
             engine = InThisProcess(out, recipe, do, report, notice)
         else:
-            engine = WorkerPool(out, recipe, do, num_workers=min(workers or num_cores(), len(jobs)), **settings)
+            engine = WorkerPool(
+                out, recipe, do, num_workers=min(workers or num_cores(), len(jobs)), **settings
+            )
         stack.callback(engine.close)
         stack.enter_context(runner_lock(out))
         _run(schedule, engine, report)
@@ -135,7 +147,9 @@ class _CellsAt:
 
     place: Place
 
-    def __call__(self, out: Path, cell: Cell, recipe: Recipe, progress: Progress, notice: Notice) -> None:
+    def __call__(
+        self, out: Path, cell: Cell, recipe: Recipe, progress: Progress, notice: Notice
+    ) -> None:
         from wobbliness.study.cells.run import run_cell
 
         run_cell(out, cell, recipe, progress, notice, place=self.place)
@@ -168,7 +182,11 @@ def _keep_needed(store: Store, out: Path, jobs: Sequence[Job]) -> None:
 def _jobs(out: Path, cells: Sequence[Cell]) -> list[Job]:
     left = cells_left(out, cells)
     return [
-        Job(cell=cell, needs_weights=left[cell.name], known_failure=failed.attempt if failed else None)
+        Job(
+            cell=cell,
+            needs_weights=left[cell.name],
+            known_failure=failed.attempt if failed else None,
+        )
         for cell in cells
         if cell.name in left
         for failed in [read_failure(out, cell.name)]
@@ -195,7 +213,11 @@ def _run(schedule: Schedule, engine: Engine, report: CellProgress) -> None:
 
 def _raise_failures(out: Path, schedule: Schedule, num_jobs: int) -> None:
     """What failed here and was done by another runner since is no failure."""
-    failures = {name: message for name, message in schedule.failures.items() if not is_done(out / "records", name)}
+    failures = {
+        name: message
+        for name, message in schedule.failures.items()
+        if not is_done(out / "records", name)
+    }
     if failures:
         name, message = next(iter(failures.items()))
         raise StudyFailed(f"{len(failures)} of {num_jobs} cells failed; {name}: {message}")

@@ -34,7 +34,9 @@ class Schedule:
         """The next job that can be done now; the first of those whose needs are met and that no one else has in work."""
         now = time.monotonic()
         for name, job in self._waiting.items():
-            if self._not_before.get(name, now) <= now and not self._needs[name] & (self._waiting.keys() | self._running.keys()):
+            if self._not_before.get(name, now) <= now and not self._needs[name] & (
+                self._waiting.keys() | self._running.keys()
+            ):
                 self._running[name] = self._waiting.pop(name)
                 return job
         return None

@@ -38,8 +38,9 @@ class StudyStatus:
         failed: what failed when it was last tried; `study run` tries it again.
         left: names of the others.
         num_runners: at work in the folder.
-        seconds_left: until all is done with as many cells at a time as run now (one, where none does); the sum over the cells
-            whose duration can be told from recorded ones of the same kind and architecture.
+        seconds_left: until all is done with as many cells at a time as run now (one, where none
+            does); the sum over the cells whose duration can be told from recorded ones of the same
+            kind and architecture.
         kinds_unknown: kinds of cells of which none is recorded, so that `seconds_left` lacks them.
     """
 
@@ -67,9 +68,13 @@ def study_status(recipe: Recipe, out: Path) -> StudyStatus:
     undone = [cell for cell in cells if cell.name not in done]
     now, since = time.time(), {cell.name: held_since(out, cell.name) for cell in undone}
     running = {name: max(0.0, now - began) for name, began in since.items() if began is not None}
-    failures = {cell.name: read_failure(out, cell.name) for cell in undone if cell.name not in running}
+    failures = {
+        cell.name: read_failure(out, cell.name) for cell in undone if cell.name not in running
+    }
     failed = tuple(failure for failure in failures.values() if failure is not None)
-    seconds, unknown = _time_left(undone, running, _rates(out, [cell for cell in cells if cell.name in done]))
+    seconds, unknown = _time_left(
+        undone, running, _rates(out, [cell for cell in cells if cell.name in done])
+    )
     return StudyStatus(
         recipe=recipe.name,
         seed=recipe.seed,
@@ -98,11 +103,21 @@ def _time_left(
 
 def _rates(out: Path, done: Iterable[Cell]) -> dict[tuple[str, str], float]:
     """Seconds for a unit of work of each kind and architecture."""
-    seconds, work = defaultdict[tuple[str, str], float](float), defaultdict[tuple[str, str], float](float)
+    seconds, work = (
+        defaultdict[tuple[str, str], float](float),
+        defaultdict[tuple[str, str], float](float),
+    )
     for cell in done:
         try:
-            duration = float(read_content(out / "records", cell.name)["provenance"]["duration_seconds"])
-        except (ValueError, KeyError, TypeError, OverflowError):  # damaged; `study run` deals with it
+            duration = float(
+                read_content(out / "records", cell.name)["provenance"]["duration_seconds"]
+            )
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            OverflowError,
+        ):  # damaged; `study run` deals with it
             continue
         if not 0 <= duration < MAX_SECONDS:
             continue

@@ -22,7 +22,8 @@ MAX_WEIGHTS_BYTES = 2**32  # as of any model file
 class Store:
     """Records, networks and perturbations below a URL of fsspec, `s3://bucket/study` for instance.
 
-    A cell's record is written last and read first, so that who finds it finds the cell's other files, too.
+    A cell's record is written last and read first, so that who finds it finds the cell's other
+    files, too.
 
     Args:
         url: of any file system that fsspec knows.
@@ -39,7 +40,8 @@ class Store:
         """Makes the store that of the study whose folder this is.
 
         Raises:
-            ValueError: it holds another study, or a damaged one, or is a local folder with links in it.
+            ValueError: it holds another study, or a damaged one, or is a local folder with links in
+                it.
         """
         self._check_links()
         content = self._read(STUDY_FILE)
@@ -123,7 +125,11 @@ def _most_bytes(file: str) -> int:
 
 def _files_of(out: Path, name: str) -> tuple[str, ...]:
     """A cell's files in the order in which they are written."""
-    return (str(weights_file(out, name).relative_to(out)), f"records/{name}.parquet", f"records/{name}.json")
+    return (
+        str(weights_file(out, name).relative_to(out)),
+        f"records/{name}.parquet",
+        f"records/{name}.json",
+    )
 
 
 def _write_file(path: Path, content: bytes) -> None:

@@ -106,7 +106,11 @@ class WorkerPool:
 
     def _stop_late(self, worker: WorkerProcess) -> Outcome:
         assert worker.job is not None
-        return self._lose(worker, worker.job, f"took longer than the limit of {self._cell_timeout:g} seconds for a cell")
+        return self._lose(
+            worker,
+            worker.job,
+            f"took longer than the limit of {self._cell_timeout:g} seconds for a cell",
+        )
 
     def _lose(self, worker: WorkerProcess, job: Job, cause: str) -> Outcome:
         """Takes the process out of the pool and keeps why; a fresh one takes its place when there is work."""

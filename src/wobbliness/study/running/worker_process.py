@@ -110,7 +110,9 @@ def _do_jobs(connection: "Connection[Any, Any]", out: Path, recipe: Recipe, do: 
             return
 
 
-def _do_job(connection: "Connection[Any, Any]", out: Path, job: Job, recipe: Recipe, do: Do) -> Outcome:
+def _do_job(
+    connection: "Connection[Any, Any]", out: Path, job: Job, recipe: Recipe, do: Do
+) -> Outcome:
     def report(done: int, total: int) -> None:
         if done == total or done % max(1, total // PROGRESS_MESSAGES) == 0:
             connection.send((done, total))

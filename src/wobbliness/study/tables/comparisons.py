@@ -70,11 +70,17 @@ def batch_tests(points: pd.DataFrame, sigma: pd.DataFrame) -> pd.DataFrame:
     pairs: list[Pair] = []
     if points.empty:
         return points
-    for (network, batch_size, at), group in points.groupby(["network", "batch_size", "sigma"], sort=False):
+    for (network, batch_size, at), group in points.groupby(
+        ["network", "batch_size", "sigma"], sort=False
+    ):
         clean = group[group.batch == "clean"].wobbliness.to_numpy()
         if clean.size == 0:
             continue
-        chosen = sigma[(sigma.network == network) & (sigma.batch_size == batch_size)].set_index("test").sigma
+        chosen = (
+            sigma[(sigma.network == network) & (sigma.batch_size == batch_size)]
+            .set_index("test")
+            .sigma
+        )
         keys = {"network": network, "batch_size": batch_size, "sigma": at}
         keys |= {column: bool(chosen[test] == at) for test, column in CHOSEN_COLUMNS.items()}
         for row, pair in _suspect_pairs(clean, group):
@@ -83,7 +89,9 @@ def batch_tests(points: pd.DataFrame, sigma: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(rows), _tests(pairs)], axis=1)
 
 
-def _suspect_pairs(clean: np.ndarray, group: pd.DataFrame) -> Iterator[tuple[dict[str, object], Pair]]:
+def _suspect_pairs(
+    clean: np.ndarray, group: pd.DataFrame
+) -> Iterator[tuple[dict[str, object], Pair]]:
     suspects = group[group.batch.isin(["suspect", "second clean"])]
     names = ["claims", "batch", "trigger", "kind", "is_other_class"]
     for keys, suspect in suspects.groupby(names, sort=False):
@@ -135,18 +143,36 @@ def negative_controls(points: pd.DataFrame, sigma: pd.DataFrame, recipe: Recipe)
     for name, test in TESTS.items():
         pools = _control_pools(points, sigma[sigma.test == name]) if len(points) else []
         for kind in dict.fromkeys(kind for kind, _, _ in pools):
-            pairs = _random_pairs([(clean, suspect) for of_kind, clean, suspect in pools if of_kind == kind], recipe)
-            num_below = sum(int(np.sum(test(clean, suspect) <= LEVEL)) for _, clean, suspect in _stacks(pairs))
+            pairs = _random_pairs(
+                [(clean, suspect) for of_kind, clean, suspect in pools if of_kind == kind], recipe
+            )
+            num_below = sum(
+                int(np.sum(test(clean, suspect) <= LEVEL)) for _, clean, suspect in _stacks(pairs)
+            )
             below = rate(num_below, recipe.control_pairs)
-            rows.append({"pairs": kind, "test": name, "level": LEVEL, "batch_size": recipe.control_points, **vars(below)})
+            rows.append(
+                {
+                    "pairs": kind,
+                    "test": name,
+                    "level": LEVEL,
+                    "batch_size": recipe.control_points,
+                    **vars(below),
+                }
+            )
     return pd.DataFrame(rows)
 
 
-def _control_pools(points: pd.DataFrame, sigma: pd.DataFrame) -> list[tuple[str, np.ndarray, np.ndarray | None]]:
+def _control_pools(
+    points: pd.DataFrame, sigma: pd.DataFrame
+) -> list[tuple[str, np.ndarray, np.ndarray | None]]:
     """(kind of pair, W of clean points, W of triggered points or None for clean against clean) of each network and trigger."""
     pools: list[tuple[str, np.ndarray, np.ndarray | None]] = []
     for row in sigma.itertuples():
-        here = points[(points.network == row.network) & (points.batch_size == row.batch_size) & (points.sigma == row.sigma)]
+        here = points[
+            (points.network == row.network)
+            & (points.batch_size == row.batch_size)
+            & (points.sigma == row.sigma)
+        ]
         clean = here[here.kind == "clean"].wobbliness.to_numpy()
         pools.append(("clean against clean", clean, None))
         for _, group in here[here.kind == "inactive"].groupby("trigger", sort=False):
@@ -162,10 +188,18 @@ def _inactive_kind(batch: pd.DataFrame) -> str:
     return CONTROL_KINDS[3] if success >= WORKS else CONTROL_KINDS[2]
 
 
-def _random_pairs(pools: list[tuple[np.ndarray, np.ndarray | None]], recipe: Recipe) -> Iterator[Pair]:
+def _random_pairs(
+    pools: list[tuple[np.ndarray, np.ndarray | None]], recipe: Recipe
+) -> Iterator[Pair]:
     rng = np.random.default_rng(np.random.SeedSequence(recipe.seed))
     for index in range(recipe.control_pairs):
         clean, suspect = pools[index % len(pools)]
-        size = min(recipe.control_points, len(clean) // 2 if suspect is None else min(len(clean), len(suspect)))
+        size = min(
+            recipe.control_points,
+            len(clean) // 2 if suspect is None else min(len(clean), len(suspect)),
+        )
         drawn = rng.permutation(clean)
-        yield drawn[:size], drawn[size : 2 * size] if suspect is None else rng.permutation(suspect)[:size]
+        yield (
+            drawn[:size],
+            drawn[size : 2 * size] if suspect is None else rng.permutation(suspect)[:size],
+        )

@@ -20,12 +20,17 @@ def strengths(points: pd.DataFrame) -> pd.DataFrame:
     if points.empty:
         return points
     frames = []
-    for claim, keys, accuracy in (("C5", [], "accuracy_on_attacker_labels"), ("C6", ["label"], "attacker_labels_of_class")):
+    for claim, keys, accuracy in (
+        ("C5", [], "accuracy_on_attacker_labels"),
+        ("C6", ["label"], "attacker_labels_of_class"),
+    ):
         rows = points[points.claims.str.contains(claim) & (points.kind == "active")]
         if len(rows):
             groups = rows.groupby(["network", "trigger", "sigma", *keys], sort=False)
             frame = groups.agg(
-                mean_w=("wobbliness", "mean"), num_points=("wobbliness", "size"), backdoor_accuracy=(accuracy, "first")
+                mean_w=("wobbliness", "mean"),
+                num_points=("wobbliness", "size"),
+                backdoor_accuracy=(accuracy, "first"),
             )
             frames.append(frame.reset_index().assign(claim=claim))
     if not frames:
@@ -38,7 +43,8 @@ def strengths(points: pd.DataFrame) -> pd.DataFrame:
 def correlations(strength: pd.DataFrame, points: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Kendall's tau and Pearson's r at every sigma, with bootstrap intervals, over the backdoors that were learnt.
 
-    `is_chosen` marks the sigma that the clean-only rule gives for the directional test on the clean points of all these networks.
+    `is_chosen` marks the sigma that the clean-only rule gives for the directional test on the clean
+    points of all these networks.
     """
     rows = []
     for claim in CLAIMS if len(strength) else ():
@@ -46,7 +52,9 @@ def correlations(strength: pd.DataFrame, points: pd.DataFrame, seed: int) -> pd.
         chosen = _pooled_sigma(points, claim) if len(here) else None
         for sigma, group in here.groupby("sigma"):
             if len(group) > MAX_BACKDOORS:
-                raise ValueError(f"expected at most {MAX_BACKDOORS} backdoors for {claim}, got {len(group)}")
+                raise ValueError(
+                    f"expected at most {MAX_BACKDOORS} backdoors for {claim}, got {len(group)}"
+                )
             kept = group[group.is_learnt]
             keys = {"claim": claim, "sigma": sigma, "is_chosen": sigma == chosen}
             rows.append(keys | {"num_left_out": len(group) - len(kept)} | _coefficients(kept, seed))
@@ -64,10 +72,20 @@ def _pooled_sigma(points: pd.DataFrame, claim: str) -> float | None:
 def _coefficients(kept: pd.DataFrame, seed: int) -> dict[str, object]:
     accuracy, mean_w = kept.backdoor_accuracy.to_numpy(), kept.mean_w.to_numpy()
     if len(kept) < FEWEST or np.ptp(accuracy) == 0 or np.ptp(mean_w) == 0:
-        names = [f"{name}{end}" for name in ("tau", "r") for end in ("", "_pvalue", "_lower", "_upper")]
+        names = [
+            f"{name}{end}" for name in ("tau", "r") for end in ("", "_pvalue", "_lower", "_upper")
+        ]
         return {"num_backdoors": len(kept)} | dict.fromkeys(names, float("nan"))
     results: dict[str, object] = {"num_backdoors": len(kept)}
-    for name, measure, bootstrap in (("tau", kendall, kendall_bootstrap), ("r", pearson, pearson_bootstrap)):
+    for name, measure, bootstrap in (
+        ("tau", kendall, kendall_bootstrap),
+        ("r", pearson, pearson_bootstrap),
+    ):
         found, (lower, upper) = measure(accuracy, mean_w), bootstrap(accuracy, mean_w, seed=seed)
-        results |= {name: found.coefficient, f"{name}_pvalue": found.pvalue, f"{name}_lower": lower, f"{name}_upper": upper}
+        results |= {
+            name: found.coefficient,
+            f"{name}_pvalue": found.pvalue,
+            f"{name}_lower": lower,
+            f"{name}_upper": upper,
+        }
     return results

@@ -10,7 +10,8 @@ from wobbliness.statistics.bootstrap import auc_bootstrap
 from wobbliness.statistics.two_sample import RocCurve, roc_curve
 from wobbliness.study.tables.comparisons import CHOSEN_COLUMNS, PVALUE_COLUMNS, full_batches
 
-FUNCTIONS = 0.95  # backdoor accuracy from which an active trigger counts as functioning; those of the paper have 99 %
+# backdoor accuracy from which an active trigger counts as functioning; those of the paper have 99 %
+FUNCTIONS = 0.95
 UNTARGETED, TARGETED = "universal", "universal, targeted"
 CANDIDATES = {"first": "candidate, first", "smallest": "candidate, smallest"}
 
@@ -19,8 +20,9 @@ CANDIDATES = {"first": "candidate, first", "smallest": "candidate, smallest"}
 class Question:
     """Which batches shall be told from which: rows of the table of tests by their claim and kind.
 
-    `other_classes` leaves out Neural Cleanse candidates of the attacker's own class and those on clean networks, `functioning`
-    the triggers of backdoors that were not well learnt (FUNCTIONS): section 3.2.4 speaks of functioning triggers.
+    `other_classes` leaves out Neural Cleanse candidates of the attacker's own class and those on
+    clean networks, `functioning` the triggers of backdoors that were not well learnt (FUNCTIONS):
+    section 3.2.4 speaks of functioning triggers.
     """
 
     name: str
@@ -32,17 +34,35 @@ class Question:
 
 
 ACTIVE = Question(
-    name="functioning active trigger or not", claim="C7", positives=("active",), negatives=("clean", "inactive"), functioning=True
+    name="functioning active trigger or not",
+    claim="C7",
+    positives=("active",),
+    negatives=("clean", "inactive"),
+    functioning=True,
 )
 TRAINED = Question(
-    name="active trigger, functioning or not, or none", claim="C7", positives=("active",), negatives=("clean", "inactive")
+    name="active trigger, functioning or not, or none",
+    claim="C7",
+    positives=("active",),
+    negatives=("clean", "inactive"),
 )
-UNIVERSAL = Question(name="universal perturbation or clean", claim="C8", positives=(UNTARGETED,), negatives=("clean",))
+UNIVERSAL = Question(
+    name="universal perturbation or clean",
+    claim="C8",
+    positives=(UNTARGETED,),
+    negatives=("clean",),
+)
 UNIVERSAL_TARGETED = Question(
-    name="targeted universal perturbation or clean", claim="C8", positives=(TARGETED,), negatives=("clean",)
+    name="targeted universal perturbation or clean",
+    claim="C8",
+    positives=(TARGETED,),
+    negatives=("clean",),
 )
 CRAFTED = Question(
-    name="Neural Cleanse candidate or clean", claim="C9", positives=tuple(CANDIDATES.values()), negatives=("clean",)
+    name="Neural Cleanse candidate or clean",
+    claim="C9",
+    positives=tuple(CANDIDATES.values()),
+    negatives=("clean",),
 )
 IMPLANTED_FIRST, IMPLANTED_SMALLEST = (
     Question(
@@ -55,10 +75,21 @@ IMPLANTED_FIRST, IMPLANTED_SMALLEST = (
     )
     for form, kind in CANDIDATES.items()
 )
-QUESTIONS = (ACTIVE, TRAINED, UNIVERSAL, UNIVERSAL_TARGETED, CRAFTED, IMPLANTED_FIRST, IMPLANTED_SMALLEST)
+QUESTIONS = (
+    ACTIVE,
+    TRAINED,
+    UNIVERSAL,
+    UNIVERSAL_TARGETED,
+    CRAFTED,
+    IMPLANTED_FIRST,
+    IMPLANTED_SMALLEST,
+)
 
 ACTIVE_PANELS = {"active triggers against the rest": ACTIVE}
-UNIVERSAL_PANELS = {"universal perturbations against clean": UNIVERSAL, "targeted ones against clean": UNIVERSAL_TARGETED}
+UNIVERSAL_PANELS = {
+    "universal perturbations against clean": UNIVERSAL,
+    "targeted ones against clean": UNIVERSAL_TARGETED,
+}
 IMPLANTED_PANELS = {
     "implanted against first candidates": IMPLANTED_FIRST,
     "implanted against smallest candidates": IMPLANTED_SMALLEST,
@@ -71,13 +102,17 @@ def area_text(curve: RocCurve) -> str:
     return f"{curve.auc:.2f} [{curve.auc_lower:.2f}, {curve.auc_upper:.2f}]"
 
 
-def question_curve(tests: pd.DataFrame, question: Question, test: str, sigma: float | None) -> RocCurve | None:
+def question_curve(
+    tests: pd.DataFrame, question: Question, test: str, sigma: float | None
+) -> RocCurve | None:
     """ROC curve of one test over the batches of a question; None where there are none of one kind."""
     found = _scores(_rows(tests, question), question, test, sigma)
     return None if found is None else roc_curve(*found)
 
 
-def _scores(rows: pd.DataFrame, question: Question, test: str, sigma: float | None) -> tuple[np.ndarray, np.ndarray] | None:
+def _scores(
+    rows: pd.DataFrame, question: Question, test: str, sigma: float | None
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Which batches of a question are positives, and the score of each: the lower its p-value the higher.
 
     Args:
@@ -91,7 +126,9 @@ def _scores(rows: pd.DataFrame, question: Question, test: str, sigma: float | No
     if is_positive.nunique() < 2:
         return None
     smallest = np.finfo(float).tiny  # p = 0 by underflow
-    return is_positive.to_numpy(), -np.log(rows[PVALUE_COLUMNS[test]].clip(lower=smallest)).to_numpy()
+    return is_positive.to_numpy(), -np.log(
+        rows[PVALUE_COLUMNS[test]].clip(lower=smallest)
+    ).to_numpy()
 
 
 def roc_areas(tests: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -104,7 +141,11 @@ def roc_areas(tests: pd.DataFrame, seed: int) -> pd.DataFrame:
             for test in PVALUE_COLUMNS:
                 found = _scores(of_question, question, test, sigma)
                 if found is not None:
-                    keys = {"question": question.name, "sigma": "chosen" if sigma is None else str(sigma), "test": test}
+                    keys = {
+                        "question": question.name,
+                        "sigma": "chosen" if sigma is None else str(sigma),
+                        "test": test,
+                    }
                     rows.append(keys | _area(*found, seed))
     return pd.DataFrame(rows)
 
@@ -112,10 +153,15 @@ def roc_areas(tests: pd.DataFrame, seed: int) -> pd.DataFrame:
 def input_areas(points: pd.DataFrame, sigma: pd.DataFrame) -> pd.DataFrame:
     """For each poisoned network of C7: ROC areas over single inputs, those with the active trigger against clean ones.
 
-    By W (low is suspicious) at every sigma, and by the one-pass top softmax score (high is suspicious).
+    By W (low is suspicious) at every sigma, and by the one-pass top softmax score (high is
+    suspicious).
     """
     rows: list[dict[str, object]] = []
-    here = points[points.claims.str.contains("C7") & points.kind.isin(["clean", "active"])] if len(points) else points
+    here = (
+        points[points.claims.str.contains("C7") & points.kind.isin(["clean", "active"])]
+        if len(points)
+        else points
+    )
     for (network, at), group in here.groupby(["network", "sigma"], sort=False) if len(here) else ():
         chosen = sigma[(sigma.network == network) & (sigma.test == "directional")].sigma
         keys = {"network": network, "sigma": at, "is_chosen": bool((chosen == at).any())}
@@ -130,12 +176,17 @@ def _input_rows(points: pd.DataFrame) -> Iterator[dict[str, object]]:
     for score, values in {"W": -points.wobbliness, "top softmax score": points.top_score}.items():
         curve = roc_curve(is_active, values)
         names = ("auc", "auc_lower", "auc_upper", "num_positives", "num_negatives")
-        yield {"trigger": points.trigger[is_active].iloc[0], "score": score} | {name: getattr(curve, name) for name in names}
+        yield {"trigger": points.trigger[is_active].iloc[0], "score": score} | {
+            name: getattr(curve, name) for name in names
+        }
 
 
 def _rows(tests: pd.DataFrame, question: Question) -> pd.DataFrame:
     rows = full_batches(tests)
-    rows = rows[rows.claims.str.contains(question.claim) & rows.kind.isin([*question.positives, *question.negatives])]
+    rows = rows[
+        rows.claims.str.contains(question.claim)
+        & rows.kind.isin([*question.positives, *question.negatives])
+    ]
     if question.functioning:
         rows = rows[(rows.kind != "active") | (rows.attack_success >= FUNCTIONS)]
     return rows[(rows.kind == "active") | rows.is_other_class] if question.other_classes else rows
@@ -145,4 +196,7 @@ def _area(is_positive: np.ndarray, scores: np.ndarray, seed: int) -> dict[str, o
     curve = roc_curve(is_positive, scores)
     names = ("auc", "auc_lower", "auc_upper", "num_positives", "num_negatives")
     bootstrap = auc_bootstrap(is_positive, scores, seed=seed)
-    return {name: getattr(curve, name) for name in names} | {"bootstrap_lower": bootstrap[0], "bootstrap_upper": bootstrap[1]}
+    return {name: getattr(curve, name) for name in names} | {
+        "bootstrap_lower": bootstrap[0],
+        "bootstrap_upper": bootstrap[1],
+    }

@@ -16,14 +16,26 @@ def batch_kind(spec: MeasureSpec) -> str:
         return CANDIDATES[spec.form or ""]
     if isinstance(spec.crafted, UniversalSpec):
         return UNTARGETED if spec.crafted.target_class is None else TARGETED
-    return "clean" if spec.trigger is None else "active" if spec.trigger == spec.network.trigger else "inactive"
+    return (
+        "clean"
+        if spec.trigger is None
+        else "active"
+        if spec.trigger == spec.network.trigger
+        else "inactive"
+    )
 
 
 def batch_pattern(spec: MeasureSpec) -> str:
     """The trigger or universal perturbation on a batch; empty for clean points and for Neural Cleanse candidates."""
-    return universal_label(spec.crafted) if isinstance(spec.crafted, UniversalSpec) else spec.trigger or ""
+    return (
+        universal_label(spec.crafted)
+        if isinstance(spec.crafted, UniversalSpec)
+        else spec.trigger or ""
+    )
 
 
 def universal_label(spec: UniversalSpec) -> str:
     """The name of a universal perturbation."""
-    return f"universal {spec.norm}" + ("" if spec.target_class is None else f" to {spec.target_class}")
+    return f"universal {spec.norm}" + (
+        "" if spec.target_class is None else f" to {spec.target_class}"
+    )

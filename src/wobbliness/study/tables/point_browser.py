@@ -15,33 +15,51 @@ from wobbliness.study.specs import CleanseSpec, MeasureSpec, cell_name
 from wobbliness.study.tables.labels import batch_kind, batch_pattern, network_label
 
 ONE_SIDED = 0.975  # two bounds at this confidence are a 95 % interval
-CANDIDATE_CLASSES = 3  # of each network's Neural Cleanse candidates, in their order; all are in the table of batches
+# of each network's Neural Cleanse candidates, in their order; all are in the table of batches
+CANDIDATE_CLASSES = 3
 PICTURE_COLUMNS = ["network", "kind", "trigger", "point", "channels", "height", "width", "pixels"]
 
 
-def explored_points(recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
+def explored_points(
+    recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]
+) -> pd.DataFrame:
     """The first points of each batch of a few networks, at the recipe's number of draws: their votes, W and its 95 % interval.
 
-    Patterns of one network are on the same points, and these are there without any, too. Where a study was measured before these
-    were, other clean points stand for them, for no point is in two batches of a comparison.
+    Patterns of one network are on the same points, and these are there without any, too. Where a
+    study was measured before these were, other clean points stand for them, for no point is in two
+    batches of a comparison.
     """
-    frames = [_points(recipe, spec, record.table) for spec, record in _explored(recipe, records) if len(record.table)]
-    return pd.concat(frames, ignore_index=True).drop_duplicates(ignore_index=True) if frames else pd.DataFrame()
+    frames = [
+        _points(recipe, spec, record.table)
+        for spec, record in _explored(recipe, records)
+        if len(record.table)
+    ]
+    return (
+        pd.concat(frames, ignore_index=True).drop_duplicates(ignore_index=True)
+        if frames
+        else pd.DataFrame()
+    )
 
 
-def recorded_pictures(recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
+def recorded_pictures(
+    recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]
+) -> pd.DataFrame:
     """Pictures of these points as 8-bit pixels in base64, channels first; none where a study was measured without them."""
     rows = [row for spec, record in _explored(recipe, records) for row in _pictures(spec, record)]
     return pd.DataFrame(rows, columns=PICTURE_COLUMNS).drop_duplicates(ignore_index=True)
 
 
-def _explored(recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]) -> Iterator[tuple[MeasureSpec, Record]]:
+def _explored(
+    recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]
+) -> Iterator[tuple[MeasureSpec, Record]]:
     """What is recorded of the networks shown; of clean batches those alone whose points carry patterns, where there are some."""
     networks = explored_networks(recipe)
     found = [
         (claims, record.spec, record)
         for claims, record in records
-        if isinstance(record.spec, MeasureSpec) and record.spec.network in networks and set(claims) - {"C1", "C2"}
+        if isinstance(record.spec, MeasureSpec)
+        and record.spec.network in networks
+        and set(claims) - {"C1", "C2"}
     ]
     untouched = {spec.network for claims, spec, _ in found if ONE_POINT in claims}
     for claims, spec, record in found:
@@ -52,8 +70,12 @@ def _explored(recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]])
 def _pictures(spec: MeasureSpec, record: Record) -> Iterator[dict[str, object]]:
     found = record.results.get("pictures") or {"strips": {}}
     points = list(dict.fromkeys(record.table.point)) if len(record.table) else []
-    for candidate, text in sorted(found["strips"].items(), key=lambda item: int(item[0]))[:CANDIDATE_CLASSES]:
-        for point, picture in zip(points, _strip(spec, text, found["height"]) if text else (), strict=False):
+    for candidate, text in sorted(found["strips"].items(), key=lambda item: int(item[0]))[
+        :CANDIDATE_CLASSES
+    ]:
+        for point, picture in zip(
+            points, _strip(spec, text, found["height"]) if text else (), strict=False
+        ):
             channels, height, width = picture.shape
             yield {
                 "network": network_label(spec.network),
@@ -73,13 +95,17 @@ def _strip(spec: MeasureSpec, text: str, height: int) -> Iterable[np.ndarray]:
     try:
         return pictures_of(text, height)
     except ValueError as error:
-        raise ValueError(f"expected readable pictures in {cell_name(spec)}.json, got {error}") from error
+        raise ValueError(
+            f"expected readable pictures in {cell_name(spec)}.json, got {error}"
+        ) from error
 
 
 def _points(recipe: Recipe, spec: MeasureSpec, table: pd.DataFrame) -> pd.DataFrame:
     is_candidate = isinstance(spec.crafted, CleanseSpec)
     shown = list(dict.fromkeys(table.point))[:NUM_SHOWN]
-    rows = table[table.point.isin(shown) & (table.draws == recipe.draws) & table.sigma.isin(recipe.sigmas)]
+    rows = table[
+        table.point.isin(shown) & (table.draws == recipe.draws) & table.sigma.isin(recipe.sigmas)
+    ]
     if is_candidate:
         rows = rows[rows.candidate.isin(sorted(set(rows.candidate))[:CANDIDATE_CLASSES])]
     votes = rows.filter(regex=r"^votes_\d+$")
@@ -87,7 +113,9 @@ def _points(recipe: Recipe, spec: MeasureSpec, table: pd.DataFrame) -> pd.DataFr
         {
             "network": network_label(spec.network),
             "kind": batch_kind(spec),
-            "trigger": [f"candidate {target}, {spec.form}" for target in rows.candidate] if is_candidate else batch_pattern(spec),
+            "trigger": [f"candidate {target}, {spec.form}" for target in rows.candidate]
+            if is_candidate
+            else batch_pattern(spec),
             "point": rows.point,
             "label": rows.label,
             "sigma": rows.sigma,

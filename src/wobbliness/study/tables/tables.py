@@ -11,7 +11,14 @@ from wobbliness.study.plan import CLEAN_BATCHES, ONE_POINT, measured_claims, pla
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.bounded_tables import Budget
 from wobbliness.study.records.record import Record, is_done, read_recipe, read_record
-from wobbliness.study.specs import CleanseSpec, MeasureSpec, NetworkSpec, ResponseSpec, UniversalSpec, cell_name
+from wobbliness.study.specs import (
+    CleanseSpec,
+    MeasureSpec,
+    NetworkSpec,
+    ResponseSpec,
+    UniversalSpec,
+    cell_name,
+)
 from wobbliness.study.tables.comparisons import batch_tests, choose_sigmas, negative_controls
 from wobbliness.study.tables.correlations import correlations, strengths
 from wobbliness.study.tables.curves import input_areas, roc_areas
@@ -34,17 +41,22 @@ class Tables:
         batches: one row per batch, sigma and number of draws: mean, spread and quartiles of W.
         sigma: one row per network and test: the sigma chosen on the network's first clean batch.
         tests: one row per network, suspect batch, sigma and batch size: the batch tests.
-        roc: one row per question, sigma (and one for the chosen ones) and test: area under the ROC curve.
-        inputs: one row per poisoned network, sigma and score: area under the ROC curve over single inputs.
-        strength: one row per backdoor and sigma: its accuracy and the mean W of points that bear it.
+        roc: one row per question, sigma (and one for the chosen ones) and test: area under the ROC
+            curve.
+        inputs: one row per poisoned network, sigma and score: area under the ROC curve over single
+            inputs.
+        strength: one row per backdoor and sigma: its accuracy and the mean W of points that bear
+            it.
         correlations: one row per claim and sigma: Kendall's tau and Pearson's r over the backdoors.
         universals: one row per universal perturbation: its norm, and how many points it fools.
         candidates: one row per network, form and class: Neural Cleanse's candidate trigger.
         response: one row per network and level of noise: its answers to images of noise alone.
         controls: one row per kind of pair and test: share of random pairs below the level.
         losses: one row per trained network and epoch: mean training loss, nats.
-        explored: votes around a few points of each batch of a few networks, with W and its interval.
-        pictures: one row per explored point and pattern: its pixels; empty where a study was measured without them.
+        explored: votes around a few points of each batch of a few networks, with W and its
+            interval.
+        pictures: one row per explored point and pattern: its pixels; empty where a study was
+            measured without them.
         status: one row per claim: cells recorded and planned.
     """
 
@@ -70,7 +82,9 @@ class Tables:
 
     def frames(self) -> dict[str, pd.DataFrame]:
         """The tables by name."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, pd.DataFrame)}
+        return {
+            name: value for name, value in vars(self).items() if isinstance(value, pd.DataFrame)
+        }
 
 
 def points_of(tables: Tables, *claims: str) -> pd.DataFrame:
@@ -82,7 +96,8 @@ def form_tables(out: Path) -> Tables:
     """Reads the records of a study folder.
 
     Raises:
-        ValueError: the folder holds no study, a record is damaged, or the records are too many rows in all.
+        ValueError: the folder holds no study, a record is damaged, or the records are too many rows
+            in all.
     """
     recipe = read_recipe(out)
     records = list(_records(out, recipe))
@@ -158,7 +173,11 @@ def _universals(records: list[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
     rows = []
     for _, record in records:
         if isinstance(spec := record.spec, UniversalSpec):
-            keys = {"network": network_label(spec.network), "cell": cell_name(spec), "pattern": universal_label(spec)}
+            keys = {
+                "network": network_label(spec.network),
+                "cell": cell_name(spec),
+                "pattern": universal_label(spec),
+            }
             rows.append(keys | {"norm": spec.norm, "bound": spec.bound} | dict(record.results))
     return pd.DataFrame(rows)
 
@@ -177,7 +196,8 @@ def _candidates(records: list[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
                     | {
                         "anomaly_index": results["anomaly_index"][target_class],
                         "is_flagged": target_class in results["flagged"],
-                        "is_attackers_class": threat is not None and threat.target_class == target_class,
+                        "is_attackers_class": threat is not None
+                        and threat.target_class == target_class,
                         "is_poisoned": threat is not None,
                     }
                 )
@@ -186,7 +206,10 @@ def _candidates(records: list[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
 
 def _responses(records: list[tuple[tuple[str, ...], Record]]) -> pd.DataFrame:
     frames = [
-        record.table.assign(network=network_label(record.spec.network), is_poisoned=record.spec.network.threat is not None)
+        record.table.assign(
+            network=network_label(record.spec.network),
+            is_poisoned=record.spec.network.threat is not None,
+        )
         for _, record in records
         if isinstance(record.spec, ResponseSpec)
     ]
@@ -217,10 +240,16 @@ def _measured_points(claims: tuple[str, ...], spec: MeasureSpec, record: Record)
         network=network_label(spec.network),
         num_classes=counts.shape[1],
         batch=batch,
-        trigger=[f"candidate {target}, {spec.form}" for target in frame.candidate] if is_candidate else batch_pattern(spec),
-        batch_size=spec.num_points // CLEAN_BATCHES if "calibration" in set(batch) else spec.first_point // CLEAN_BATCHES,
+        trigger=[f"candidate {target}, {spec.form}" for target in frame.candidate]
+        if is_candidate
+        else batch_pattern(spec),
+        batch_size=spec.num_points // CLEAN_BATCHES
+        if "calibration" in set(batch)
+        else spec.first_point // CLEAN_BATCHES,
         kind=batch_kind(spec),
-        is_other_class=is_candidate and threat is not None and frame.candidate != threat.target_class,
+        is_other_class=is_candidate
+        and threat is not None
+        and frame.candidate != threat.target_class,
         accuracy_on_attacker_labels=record.results.get("accuracy_on_attacker_labels"),
         accuracy_on_clean_labels=record.results.get("accuracy_on_clean_labels"),
         attacker_labels_of_class=frame.label.map(dict(enumerate(by_class))) if by_class else None,
@@ -246,13 +275,21 @@ def _example(records: list[tuple[tuple[str, ...], Record]], points: pd.DataFrame
             and network_label(record.spec.network) == here.network.iloc[0]
         )
         votes = record.table[record.table.point == point]
-        long = votes.melt(["point", "label", "sigma"], votes.filter(regex=r"^votes_").columns, "class", "votes")
+        long = votes.melt(
+            ["point", "label", "sigma"], votes.filter(regex=r"^votes_").columns, "class", "votes"
+        )
         frames.append(long.assign(kind=kind))
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    return table.assign(**{"class": table["class"].str.removeprefix("votes_").astype(int)}) if len(table) else table
+    return (
+        table.assign(**{"class": table["class"].str.removeprefix("votes_").astype(int)})
+        if len(table)
+        else table
+    )
 
 
-def _batch_names(claims: tuple[str, ...], spec: MeasureSpec, frame: pd.DataFrame) -> Sequence[str] | pd.Series:
+def _batch_names(
+    claims: tuple[str, ...], spec: MeasureSpec, frame: pd.DataFrame
+) -> Sequence[str] | pd.Series:
     """Clean points of C3, C4 and C7 are three batches: to choose sigma on, to compare with, to compare clean with clean."""
     if {"C1", "C2"} & set(claims):
         return ["parameters"] * len(frame)
@@ -299,7 +336,9 @@ def lacks_draws(tables: Tables) -> str:
 
 def parameter_sigma(tables: Tables) -> float:
     """The sigma at which C1 is judged and drawn: where clean W spreads most at the recipe's number of draws."""
-    rows = tables.batches[tables.batches.claims.str.contains("C1") & (tables.batches.draws == tables.recipe.draws)]
+    rows = tables.batches[
+        tables.batches.claims.str.contains("C1") & (tables.batches.draws == tables.recipe.draws)
+    ]
     return float(rows.sigma[rows["std"].idxmax()])
 
 

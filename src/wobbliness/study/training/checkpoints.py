@@ -37,7 +37,8 @@ class Checkpoint:
 
     Args:
         path: of the file.
-        identity: what the training is and by what it is done; a checkpoint of another identity is not gone on from.
+        identity: what the training is and by what it is done; a checkpoint of another identity is
+            not gone on from.
         notice: called with one line where a checkpoint cannot be used.
 
     Attributes:
@@ -59,8 +60,18 @@ class Checkpoint:
             if facts.pop("identity") != self._identity:
                 raise ValueError("it was made by other libraries or another processor")
             self.seconds_before = float(facts.pop("seconds"))
-        except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError, SafetensorError) as error:
-            self._notice(f"{CHECKPOINTS}/{self._path.name} is not used, the training begins anew: {reason_of(error)}")
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            LookupError,
+            ArithmeticError,
+            RecursionError,
+            SafetensorError,
+        ) as error:
+            self._notice(
+                f"{CHECKPOINTS}/{self._path.name} is not used, the training begins anew: {reason_of(error)}"
+            )
             return None
         return TrainingState(tensors=tensors, facts=facts)
 
@@ -71,10 +82,14 @@ class Checkpoint:
             return
         current = state()
         seconds = self.seconds_before + now - self._started
-        facts = json.dumps({**current.facts, "identity": self._identity, "seconds": seconds}, allow_nan=False)
+        facts = json.dumps(
+            {**current.facts, "identity": self._identity, "seconds": seconds}, allow_nan=False
+        )
         tensors = {name: tensor.cpu().contiguous() for name, tensor in current.tensors.items()}
         make_folder(self._path.parent)
-        write_bytes(self._path, save(tensors, {"facts": facts, "checksum": _checksum(tensors, facts)}))
+        write_bytes(
+            self._path, save(tensors, {"facts": facts, "checksum": _checksum(tensors, facts)})
+        )
         self._saved = time.monotonic()
 
     def remove(self) -> None:

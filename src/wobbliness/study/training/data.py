@@ -41,11 +41,13 @@ class ImageData:
 def load_data(name: str) -> ImageData:
     """An image set by name.
 
-    `digits` comes with scikit-learn (1,797 real 8 x 8 images; the last 600 are the test split). The others are looked for in the
-    folder that the environment variable WOBBLINESS_DATA names, then on the hub.
+    `digits` comes with scikit-learn (1,797 real 8 x 8 images; the last 600 are the test split). The
+    others are looked for in the folder that the environment variable WOBBLINESS_DATA names, then on
+    the hub.
 
     Raises:
-        ValueError: no data set has that name, or it can be had neither from the folder nor from the hub.
+        ValueError: no data set has that name, or it can be had neither from the folder nor from the
+            hub.
     """
     require_data(name)
     if name == "digits":
@@ -88,7 +90,9 @@ def _digits() -> ImageData:
 
 def _digits_table() -> Float64[np.ndarray, "N 65"]:
     """Pixels from 0 to 16 and the class, from scikit-learn's package; its own reader would load scipy.stats, above a second."""
-    path = Path(str(distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")))
+    path = Path(
+        str(distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz"))
+    )
     if path.exists():
         return np.loadtxt(path, delimiter=",")
     from sklearn.datasets import load_digits
@@ -109,11 +113,15 @@ def _load_split(name: str, split: str) -> Split:
     column = _IMAGE_COLUMNS[name]
     missing = {column, "label"} - set(table.column_names)
     if missing:
-        raise ValueError(f"expected columns {column} and label in data set {name}, got {', '.join(table.column_names)}")
+        raise ValueError(
+            f"expected columns {column} and label in data set {name}, got {', '.join(table.column_names)}"
+        )
     pixels = np.stack([np.asarray(picture, dtype=np.uint8) for picture in table[column]])
     pixels = pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, -1, 1)
     labels = np.asarray(table["label"], dtype=np.int64)
-    return Split(images=(pixels / np.float32(255)).astype(np.float32), labels=labels, num_classes=10)
+    return Split(
+        images=(pixels / np.float32(255)).astype(np.float32), labels=labels, num_classes=10
+    )
 
 
 def _local_split(name: str, folder: Path, split: str) -> Split:

@@ -23,17 +23,22 @@ class Descent:
         num_images: in the training set.
 
     Attributes:
-        losses: `(E, S)` of each epoch and step, on the network's device; 0 where it is still to come.
+        losses: `(E, S)` of each epoch and step, on the network's device; 0 where it is still to
+            come.
         steps_done: over all epochs.
     """
 
     def __init__(self, network: nn.Module, spec: NetworkSpec, *, num_images: int) -> None:
         self._network, self._spec, self._num_images = network, spec, num_images
         self._steps_per_epoch = -(-num_images // spec.batch_size)
-        self._optimiser = Adam(list(network.parameters()), learning_rate=spec.learning_rate, fused=True)
+        self._optimiser = Adam(
+            list(network.parameters()), learning_rate=spec.learning_rate, fused=True
+        )
         self._order_rng = torch.Generator().manual_seed(spec.seed)
         self._rng_at_epoch = self._order_rng.get_state()
-        self.losses = torch.zeros((spec.epochs, self._steps_per_epoch), dtype=torch.float64, device=device_of(network))
+        self.losses = torch.zeros(
+            (spec.epochs, self._steps_per_epoch), dtype=torch.float64, device=device_of(network)
+        )
         self.steps_done = 0
 
     @property
@@ -45,17 +50,24 @@ class Descent:
         """Indices of the images of each step that is still to come."""
         while self.steps_done < self.num_steps:
             self._rng_at_epoch = self._order_rng.get_state()
-            order = torch.randperm(self._num_images, generator=self._order_rng).to(self.losses.device)
-            yield from torch.split(order, self._spec.batch_size)[self.steps_done % self._steps_per_epoch :]
+            order = torch.randperm(self._num_images, generator=self._order_rng).to(
+                self.losses.device
+            )
+            yield from torch.split(order, self._spec.batch_size)[
+                self.steps_done % self._steps_per_epoch :
+            ]
 
     def step(self, loss: torch.Tensor) -> None:
         """One step downhill."""
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self._optimiser.step()
-        self.losses.view(-1)[self.steps_done] = loss.detach()  # no number is asked for: an accelerator need not be waited for
+        # no number is asked for: an accelerator need not be waited for
+        self.losses.view(-1)[self.steps_done] = loss.detach()
         self.steps_done += 1
-        self._optimiser.learning_rate *= self._height(self.steps_done) / self._height(self.steps_done - 1)
+        self._optimiser.learning_rate *= self._height(self.steps_done) / self._height(
+            self.steps_done - 1
+        )
 
     def state(self) -> TrainingState:
         """All that the steps to come depend on, after a step."""
@@ -73,12 +85,18 @@ class Descent:
 
     def restore(self, state: TrainingState) -> None:
         """Puts everything back; each moment in the layout of its weight, for the fused step reads both in the order of memory."""
-        weights = {name.removeprefix("network."): tensor for name, tensor in state.tensors.items() if name.startswith("network.")}
+        weights = {
+            name.removeprefix("network."): tensor
+            for name, tensor in state.tensors.items()
+            if name.startswith("network.")
+        }
         self._network.load_state_dict(weights)
         for index, weight in enumerate(self._optimiser.parameters):
             moments = {name: state.tensors[f"optimiser.{index}.{name}"] for name in MOMENTS}
             like = {"step": moments["step"].to(weight.device, copy=True)}
-            like |= {name: torch.empty_like(weight.detach()).copy_(moments[name]) for name in MOMENTS[1:]}
+            like |= {
+                name: torch.empty_like(weight.detach()).copy_(moments[name]) for name in MOMENTS[1:]
+            }
             self._optimiser.state[index] = like
         self._optimiser.learning_rate = state.facts["learning_rate"]
         self._order_rng.set_state(state.tensors["rng_at_epoch"])

@@ -27,8 +27,12 @@ class Normalise(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised images of the same shape."""
-        if images.shape[-3] != len(self.mean):  # else a grey image would silently be broadcast to three channels
-            raise ValueError(f"expected images of {len(self.mean)} channels, got {images.shape[-3]}")
+        if images.shape[-3] != len(
+            self.mean
+        ):  # else a grey image would silently be broadcast to three channels
+            raise ValueError(
+                f"expected images of {len(self.mean)} channels, got {images.shape[-3]}"
+            )
         return (images - self.mean) / self.std
 
 
@@ -56,14 +60,18 @@ class BasicBlock(nn.Module):
         )
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or num_in != num_out:
-            self.shortcut = nn.Sequential(nn.Conv2d(num_in, num_out, 1, stride, bias=False), nn.BatchNorm2d(num_out))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(num_in, num_out, 1, stride, bias=False), nn.BatchNorm2d(num_out)
+            )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features of the next stage."""
         return nn.functional.relu(self.body(features) + self.shortcut(features))
 
 
-def resnet18(image_shape: tuple[int, int, int], num_classes: int, *, width: int = 64) -> nn.Sequential:
+def resnet18(
+    image_shape: tuple[int, int, int], num_classes: int, *, width: int = 64
+) -> nn.Sequential:
     """ResNet18 in its CIFAR form: a 3x3 first convolution, no max-pool, four stages of two blocks (He et al. 2016).
 
     Args:
@@ -76,7 +84,10 @@ def resnet18(image_shape: tuple[int, int, int], num_classes: int, *, width: int 
     num_in = width
     for stage in range(4):
         num_out = width * 2**stage
-        stages += [BasicBlock(num_in, num_out, 1 if stage == 0 else 2), BasicBlock(num_out, num_out, 1)]
+        stages += [
+            BasicBlock(num_in, num_out, 1 if stage == 0 else 2),
+            BasicBlock(num_out, num_out, 1),
+        ]
         num_in = num_out
     return nn.Sequential(
         Normalise(channels),
@@ -100,14 +111,18 @@ _BUILDERS: dict[str, Callable[[tuple[int, int, int], int], nn.Sequential]] = {
 ARCHITECTURES = tuple(_BUILDERS)
 
 
-def build_network(architecture: str, image_shape: tuple[int, int, int], num_classes: int, *, seed: int) -> nn.Sequential:
+def build_network(
+    architecture: str, image_shape: tuple[int, int, int], num_classes: int, *, seed: int
+) -> nn.Sequential:
     """A network with weights drawn from `seed`; the global generator is left as it was.
 
     Raises:
         ValueError: no architecture has that name.
     """
     if architecture not in _BUILDERS:
-        raise ValueError(f"expected an architecture out of {', '.join(ARCHITECTURES)}, got {architecture!r}")
+        raise ValueError(
+            f"expected an architecture out of {', '.join(ARCHITECTURES)}, got {architecture!r}"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _BUILDERS[architecture](image_shape, num_classes)
@@ -125,7 +140,13 @@ def _code() -> str:
     return sha256(Path(__file__).read_bytes()).hexdigest()
 
 
-def _cnn(image_shape: tuple[int, int, int], num_classes: int, *, filters: Sequence[int], dense: Sequence[int]) -> nn.Sequential:
+def _cnn(
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    filters: Sequence[int],
+    dense: Sequence[int],
+) -> nn.Sequential:
     """The paper says nothing of padding: none, but one pixel where an 8 x 8 image would be used up without it."""
     channels, height, width = image_shape
     padding = 0 if min(height, width) >= 16 else 1

@@ -19,15 +19,17 @@ from wobbliness.study.training.loop import Descent
 from wobbliness.study.training.networks import Normalise, build_network
 
 EVALUATION_BATCH, ACCELERATOR_EVALUATION_BATCH = 50, 1000
-THREADS = 1  # of each training: networks are trained side by side, and the order of every sum is fixed
+# of each training: networks are trained side by side, and the order of every sum is fixed
+THREADS = 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainedNetwork:
     """A trained network and what is known of it.
 
-    `backdoor_accuracy` is None for a clean network. `losses` holds the mean training loss of each epoch. `precision` is that
-    of the products while training; the weights and everything measured are float32.
+    `backdoor_accuracy` is None for a clean network. `losses` holds the mean training loss of each
+    epoch. `precision` is that of the products while training; the weights and everything measured
+    are float32.
     """
 
     network: nn.Sequential
@@ -53,21 +55,27 @@ def train_network(
 ) -> TrainedNetwork:
     """Trains one network as the spec says: Adam with a learning rate that falls to 0 along a half cosine.
 
-    Channels-last, products in `training_precision(device)`, one fused step of the optimiser for all weights. On the CPU the
-    result depends on the spec, the data, the processor's precision and the library versions, and on nothing else; an accelerator
-    gives another network, and its sums need not come out alike the next time.
+    Channels-last, products in `training_precision(device)`, one fused step of the optimiser for all
+    weights. On the CPU the result depends on the spec, the data, the processor's precision and the
+    library versions, and on nothing else; an accelerator gives another network, and its sums need
+    not come out alike the next time.
 
     Args:
         spec: architecture, poisoning, epochs, seed.
         data: image set with the images in [0, 1].
         device: where it is trained; the network stays there.
         progress: called with (steps done, steps in all), in place of a bar on the terminal.
-        checkpoint: gone on from where it holds a state, and kept up; the result is the same to the bit.
+        checkpoint: gone on from where it holds a state, and kept up; the result is the same to the
+            bit.
     """
     shape = data.train.images.shape
-    network = build_network(spec.architecture, shape[1:], data.train.num_classes, seed=spec.seed).to(device)
+    network = build_network(
+        spec.architecture, shape[1:], data.train.num_classes, seed=spec.seed
+    ).to(device)
     training_set = _training_set(spec, data)
-    images, labels = (torch.from_numpy(part).to(device) for part in (training_set.images, training_set.labels))
+    images, labels = (
+        torch.from_numpy(part).to(device) for part in (training_set.images, training_set.labels)
+    )
     with torch_threads(THREADS), exact_float32():
         _fit_normalisation(network, images)
         losses = _fit(network, images, labels, spec, progress, checkpoint)
@@ -75,7 +83,9 @@ def train_network(
         return TrainedNetwork(
             network=network,
             clean_accuracy=float((predict(network, data.test.images) == data.test.labels).mean()),
-            backdoor_accuracy=None if spec.trigger is None else triggered_accuracy(network, spec, data, trigger(spec.trigger)),
+            backdoor_accuracy=None
+            if spec.trigger is None
+            else triggered_accuracy(network, spec, data, trigger(spec.trigger)),
             losses=losses,
             poisoned_indices=training_set.indices,
             precision=training_precision(device),
@@ -87,7 +97,9 @@ def predict(network: nn.Module, images: Float32[np.ndarray, "N C H W"]) -> Int[n
     return logits_of(network, images).argmax(dim=1).numpy()
 
 
-def top_scores(network: nn.Module, images: Float32[np.ndarray, "N C H W"]) -> Float32[np.ndarray, " N"]:
+def top_scores(
+    network: nn.Module, images: Float32[np.ndarray, "N C H W"]
+) -> Float32[np.ndarray, " N"]:
     """`(N,)` the network's highest softmax score for each undisturbed image."""
     return torch.softmax(logits_of(network, images), dim=1).amax(dim=1).numpy()
 
@@ -96,17 +108,27 @@ def logits_of(network: nn.Module, images: Float32[np.ndarray, "N C H W"]) -> tor
     """`(N, K)` in float32, in batches that fit the cache of a processor or fill an accelerator; on the CPU."""
     device = device_of(network)
     with torch.inference_mode(), exact_float32():
-        batches = torch.split(torch.from_numpy(images), EVALUATION_BATCH if device == CPU else ACCELERATOR_EVALUATION_BATCH)
-        logits = [network(batch.to(device).contiguous(memory_format=torch.channels_last)) for batch in batches]
+        batches = torch.split(
+            torch.from_numpy(images),
+            EVALUATION_BATCH if device == CPU else ACCELERATOR_EVALUATION_BATCH,
+        )
+        logits = [
+            network(batch.to(device).contiguous(memory_format=torch.channels_last))
+            for batch in batches
+        ]
         return torch.cat(logits).cpu()
 
 
-def triggered_accuracy(network: nn.Module, spec: NetworkSpec, data: ImageData, stamp: Trigger) -> float:
+def triggered_accuracy(
+    network: nn.Module, spec: NetworkSpec, data: ImageData, stamp: Trigger
+) -> float:
     """Backdoor accuracy of a trigger on the test split, whether the network was trained on it or not."""
     if spec.threat is None:
         raise ValueError("expected the spec of a poisoned network, got a clean one")
     predicted = predict(network, stamp.apply(data.test.images))
-    return backdoor_accuracy(predicted, data.test.labels, threat=spec.threat, num_classes=data.test.num_classes)
+    return backdoor_accuracy(
+        predicted, data.test.labels, threat=spec.threat, num_classes=data.test.num_classes
+    )
 
 
 def _training_set(spec: NetworkSpec, data: ImageData) -> PoisonedData:
@@ -153,6 +175,8 @@ def _fit(
 
 
 def _logits(network: nn.Sequential, inputs: torch.Tensor) -> torch.Tensor:
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=training_precision(inputs.device) == "bfloat16"):
+    with torch.autocast(
+        inputs.device.type, torch.bfloat16, enabled=training_precision(inputs.device) == "bfloat16"
+    ):
         logits: torch.Tensor = network(inputs)
     return logits.float()
