@@ -1,1 +1,1 @@
-"""Torch modules as ONNX graphs, and the sessions that run them."""
+"""ONNX graphs of torch modules, and the sessions that run them."""

@@ -1,4 +1,4 @@
-"""Exported graphs kept on disk from one process to the next: loading the exporter and running it costs seconds each time."""
+"""A cache on disk of exported graphs: exporting costs seconds in each new process."""
 
 import os
 from contextlib import suppress
@@ -8,14 +8,17 @@ from pathlib import Path
 import platformdirs
 
 FOLDER = "WOBBLINESS_CACHE"
-"""Environment variable: the folder in place of the user's own for caches. It may be deleted at any time."""
+"""The environment variable that overrides the user's cache folder.
+
+The folder may be deleted at any time.
+"""
 
 SEAL_BYTES = 32
 LARGEST = 16 * 2**20  # bytes; without its weights the small CNN's graph has 13,000
 
 
 def recall(key: str) -> bytes | None:
-    """What was kept under a key; None where nothing was, or where it is damaged."""
+    """Returns the content stored under a key; None where there is none or it is damaged."""
     path = _path(key)
     try:
         if path.stat().st_size > LARGEST:
@@ -28,7 +31,7 @@ def recall(key: str) -> bytes | None:
 
 
 def keep(key: str, content: bytes) -> None:
-    """Keeps a graph, whole or not at all; where the folder cannot be written to, nothing is kept and nothing is lost."""
+    """Stores a graph atomically; does nothing where the folder cannot be written to."""
     path = _path(key)
     beside = path.with_name(f".{os.getpid()}-{path.name}")
     try:

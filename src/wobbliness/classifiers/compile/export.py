@@ -1,4 +1,4 @@
-"""A torch module as a compiled ONNX graph, checked against the module itself."""
+"""The export of a torch module to an ONNX graph, compared with the module itself."""
 
 import importlib
 from collections.abc import Iterator, Mapping
@@ -54,7 +54,7 @@ class Compilation:
 
 @dataclass(frozen=True, kw_only=True)
 class Declared:
-    """What was said of a module: the name of its structure, and the digest of all but its numbers at that time."""
+    """A declared structure: its name, and the module's digest without its numbers at that time."""
 
     name: str
     digest: ModuleDigest
@@ -66,7 +66,9 @@ _templates: dict[Structure, GraphTemplate | None] = {}
 
 
 def declare_structure(module: torch.nn.Module, structure: str) -> None:
-    """Says that all modules declared by this name compute the same, but for their numbers: one export then serves them all.
+    """Declares that all modules of this structure compute the same except for their numbers.
+
+    One export then serves them all.
 
     It is kept on disk for the processes to come, so the name must change with the code of the
     modules.
@@ -81,7 +83,9 @@ def declare_structure(module: torch.nn.Module, structure: str) -> None:
 def compile_module(
     module: torch.nn.Module, examples: Float32[np.ndarray, "B ..."], reading: Reading = PLAIN
 ) -> Compilation:
-    """The module as an ONNX graph (`torch.onnx`, dynamo exporter); kept for as long as its digest stays the same.
+    """Exports the module as an ONNX graph (`torch.onnx`, dynamo exporter).
+
+    The graph is kept as long as the module's digest stays the same.
 
     A graph is not kept where the digest cannot tell all that the module computes with.
 
@@ -119,7 +123,7 @@ def _compilation(
 def disagreement(
     graph: OnnxGraph, examples: Float32[np.ndarray, "B ..."], scores: Shaped[np.ndarray, "B ..."]
 ) -> str | None:
-    """How the graph's answer differs from the module's own scores; None where it does not.
+    """Describes how the graph's answer differs from the module's scores; None if it agrees.
 
     Scores may differ by SCORE_TOLERANCE of the largest one (at least of 1), labels only where two
     scores lie as close as that.
@@ -134,16 +138,22 @@ def disagreement(
     except ValueError as error:
         return str(error)
     if compiled.shape != scores.shape or not np.isfinite(scores).all():
-        return f"the graph gives scores {compiled.shape} and the module {scores.shape}, or some are infinite"
+        return (
+            f"the graph gives scores {compiled.shape} and the module {scores.shape}, or some are "
+            "infinite"
+        )
     tolerance = SCORE_TOLERANCE * max(1.0, float(np.abs(scores).max()))
     difference = float(np.abs(compiled - scores).max())
     if not difference <= tolerance:
-        return f"scores of the graph differ by {difference:.2g} from the module's, more than {tolerance:.2g}"
+        return (
+            f"scores of the graph differ by {difference:.2g} from the module's, more than "
+            f"{tolerance:.2g}"
+        )
     return None
 
 
 def _graph(module: torch.nn.Module, examples: np.ndarray, reading: Reading) -> onnx.ModelProto:
-    """Of a module of known structure from the export of the first one, where that is possible; any other is exported itself."""
+    """Exports a module, from the template of its declared structure where possible."""
     structure = _structure_of(module) if reading.is_plain else None
     if structure is None:
         return _exported(module if reading.is_plain else OneOutput(module, reading), examples)
@@ -155,7 +165,7 @@ def _graph(module: torch.nn.Module, examples: np.ndarray, reading: Reading) -> o
 
 
 def _kept(key: Structure, tensors: Mapping[str, torch.Tensor]) -> onnx.ModelProto | None:
-    """From the export of another process."""
+    """Builds a graph from the template that another process stored."""
     content = recall(_name_on_disk(key))
     if content is None:
         return None
@@ -179,7 +189,7 @@ def _first_of_its_structure(
 
 
 def _name_on_disk(key: Structure) -> str:
-    """With all that has a say in an export."""
+    """Returns a key of all that influences an export."""
     return repr((*key, EXPORT_ROWS, torch.__version__, onnx.__version__, version("onnxscript")))
 
 
@@ -202,7 +212,7 @@ def _exported(module: torch.nn.Module, examples: np.ndarray) -> onnx.ModelProto:
 
 
 def _load_exporter() -> None:
-    """So that its loggers are known before they are kept quiet."""
+    """Imports the exporter, so that its loggers exist before they are silenced."""
     for name in (
         "torch.onnx._internal.exporter._core",
         "torch._export.non_strict_utils",
@@ -215,7 +225,10 @@ def _load_exporter() -> None:
 
 @contextmanager
 def _without_graphs() -> Iterator[None]:
-    """Without the graph that torch prints on standard error where it gives up; what other threads have it print comes through."""
+    """Silences the graph that torch prints on standard error where it fails.
+
+    What other threads print is not affected.
+    """
     tracer, thread = importlib.import_module("torch.export._trace"), get_ident()
 
     def say(*values: object, **options: Any) -> None:
@@ -231,10 +244,10 @@ def _without_graphs() -> Iterator[None]:
 
 
 def _twin(module: torch.nn.Module) -> torch.nn.Module:
-    """Another module of the same parts and tensors, for the exporter: it puts symbols in the place of tensors while it traces.
+    """Copies a module, sharing its tensors, for the exporter, which replaces them while it traces.
 
-    The module itself stays usable by other threads. It is its own twin where its parts refer to
-    each other in other ways than as parts, which a twin's would not.
+    The module itself stays usable by other threads. It is its own twin where its parts refer
+    to each other in other ways than as submodules: copies would refer to the originals.
     """
     parts = list(module.modules())
     if any(isinstance(part, torch.jit.ScriptModule) or _refers_to_others(part) for part in parts):
@@ -255,7 +268,7 @@ def _refers_to_others(part: torch.nn.Module) -> bool:
 
 
 def _refers_to_a_part(value: object) -> bool:
-    """Whether an attribute is a module, one of its methods, or a list or the like with one inside."""
+    """Checks for a module, one of its methods, or a collection that contains one."""
     if isinstance(value, list | tuple | set | dict) and len(value) <= MOST_REFERENCES:
         inside = value.values() if isinstance(value, dict) else value
         return any(isinstance(getattr(one, "__self__", one), torch.nn.Module) for one in inside)
@@ -269,7 +282,7 @@ def _digest(
 
 
 def _structure_of(module: torch.nn.Module) -> str | None:
-    """The structure that a module was declared to have, as long as nothing but its numbers was changed since."""
+    """Returns the declared structure of a module if only its numbers have changed since."""
     declared = _structures.get(module)
     if declared is None or declared.digest != module_digest(module, with_tensors=False):
         return None
@@ -277,7 +290,7 @@ def _structure_of(module: torch.nn.Module) -> str | None:
 
 
 def _first_cause(error: BaseException) -> str:
-    """Returns what the error that led to all others says; causes may lead back in a circle."""
+    """Returns the message of the error that caused all others; causes may form a cycle."""
     seen = {id(error)}
     while error.__cause__ is not None and id(error.__cause__) not in seen:
         error = error.__cause__

@@ -35,7 +35,7 @@ MAX_BLOCK_VALUES = 2**29  # held at one time by a block of a graph of a free bat
 
 @dataclass(frozen=True, kw_only=True)
 class GraphOptions:
-    """What a user says of a graph beyond what it declares.
+    """The options that a user gives for a graph beyond what it declares.
 
     Attributes:
         layout: where the channels are.
@@ -57,7 +57,7 @@ class OnnxGraph:
 
     Attributes:
         batch_size: B where the graph fixes it, 1 where an image's answer depends on the rest of a
-            block; blocks then have that size, and what a last one lacks is filled up and dropped.
+            block; blocks then have that size, and the last one is padded.
         image_shape: of one image, channels first; None inside where any size goes, None where
             images are flat.
         classes: that the graph lists for its labels; None where it lists none, or gives scores.
@@ -140,7 +140,9 @@ class OnnxGraph:
         )
 
     def run(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
-        """The output for a batch, made in blocks of `block_size`, or of the size that the graph fixes, and a rest.
+        """Computes the output for a batch, in blocks and a remainder.
+
+        Blocks have `block_size` images, or the number that the graph fixes.
 
         Raises:
             ValueError: the graph declares another shape of input, or refuses this one.
@@ -154,12 +156,12 @@ class OnnxGraph:
         return np.asarray(in_blocks(self._run_block, images, size))
 
     def _few(self, block_size: int) -> int:
-        """A block of as many images, or of fewer where those would take more than MAX_BLOCK_VALUES at a time."""
+        """Returns the block size, smaller where blocks would hold more than MAX_BLOCK_VALUES."""
         held = self._sizes.held_per_image if self._sizes is not None else 0
         return min(block_size, max(1, MAX_BLOCK_VALUES // max(1, held)))
 
     def _run_block(self, images: np.ndarray) -> np.ndarray:
-        """One pass; a block shorter than the graph's own size is filled up with images that it already holds."""
+        """Runs one block, padded with its own images where it is shorter than the graph's size."""
         if self.batch_size == 1:
             answer = self._run(images)
             return answer[None] if is_without_batch(answer.shape) else answer
@@ -168,7 +170,7 @@ class OnnxGraph:
         return self._run(np.resize(images, (self.batch_size, *images.shape[1:])))[: len(images)]
 
     def _run_all_blocks(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
-        """One call for all whole blocks and one for the rest."""
+        """Runs all whole blocks in one call and the remainder in another."""
         num_whole = len(images) // block_size * block_size
         parts = [images[:num_whole].reshape(-1, block_size, *images.shape[1:])] if num_whole else []
         if num_whole < len(images):
@@ -179,20 +181,19 @@ class OnnxGraph:
     def _run(self, images: np.ndarray) -> np.ndarray:
         try:
             output: np.ndarray = self._session.run([self._output], {self._input: images})[0]
-        except (
-            Exception
-        ) as error:  # ONNX Runtime raises classes of its own that share no base but Exception
+        # ONNX Runtime raises classes of its own that share no base but Exception.
+        except Exception as error:
             refused = f"expected images that the graph accepts, got {images.shape} at once"
             raise ValueError(f"{refused}: {reason_of(error)}") from error
         return output
 
     def values_per_image(self) -> int | None:
-        """Values in the input and output of the largest step for one image; None where the graph does not tell its shapes."""
+        """Returns the values in input and output of the largest step for one image, if known."""
         return None if self._sizes is None else self._sizes.values_per_image
 
 
 def _checked_sizes(model: onnx.ModelProto, name: str) -> GraphSizes:
-    """What the graph makes for one image, once it is checked; its claims and larger tensors are dropped."""
+    """Checks a graph and computes its sizes; removes its declared sizes and larger tensors."""
     try:
         whole = written_out(model)
         check_randomness(whole)
@@ -202,23 +203,28 @@ def _checked_sizes(model: onnx.ModelProto, name: str) -> GraphSizes:
 
 
 def _alone(batch_size: int | None, operator: str, name: str) -> int:
-    """The block of one image for a graph whose answers depend on the rest of a block."""
+    """Returns a block size of 1 for a graph whose answers depend on the rest of a block."""
     if batch_size not in (None, 1):
         raise ValueError(
-            f"expected a graph that answers alike in any company, got {operator} for {batch_size} images together in {name}"
+            f"expected a graph that answers alike in any company, got {operator} for {batch_size} "
+            f"images together in {name}"
         )
     return 1
 
 
 def over_blocks(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph of one input and one output, `(B, ...)` to `(B, K)`, put into a loop over blocks, `(T, B, ...)` to `(T, B, K)`.
+    """Wraps a graph in a loop over blocks.
 
-    The blocks of one image then take one call, and a thread has to wait for Python's lock once
-    instead of once a block.
+    The graph has one input and one output; `(B, ...)` to `(B, K)` becomes `(T, B, ...)` to
+    `(T, B, K)`.
+
+    The blocks of one image then take one call, and a thread waits for the GIL once instead
+    of once a block.
     """
     if {model.graph.input[0].name, model.graph.output[0].name} & {BLOCKS, BLOCKS_OF_SCORES}:
         raise ValueError(
-            f"expected a graph with other names than those of the loop, {BLOCKS} and {BLOCKS_OF_SCORES}"
+            f"expected a graph with other names than those of the loop, {BLOCKS} and "
+            f"{BLOCKS_OF_SCORES}"
         )
     loop = onnx.helper.make_node(
         "Scan", [BLOCKS], [BLOCKS_OF_SCORES], num_scan_inputs=1, body=model.graph

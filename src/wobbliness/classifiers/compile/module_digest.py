@@ -1,4 +1,4 @@
-"""A digest of all that a torch module computes with: tensors, structure, other attributes, hooks and code.
+"""A digest of all that a torch module computes with: tensors, structure, attributes, hooks, code.
 
 Two equal digests of one module, taken at different times, say that nothing was changed in between
 that could be found: no weight and no flag, no layer exchanged for another one, no method or
@@ -93,7 +93,7 @@ LIBRARIES = frozenset(sys.stdlib_module_names) | {
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleDigest:
-    """What was found.
+    """A digest of an object and whether it covers everything.
 
     Attributes:
         content: of all that can be read.
@@ -107,7 +107,7 @@ class ModuleDigest:
 def module_digest(
     module: torch.nn.Module, *context: object, with_tensors: bool = True
 ) -> ModuleDigest:
-    """The digest of a module, for comparing it with itself at another time.
+    """Computes the digest of a module, for comparing it with itself at another time.
 
     Args:
         module: in evaluation mode.
@@ -135,7 +135,7 @@ def _hooks_of_all_modules() -> Iterator[object]:
 
 
 class _Reader:
-    """Reads objects into a digest; one that was read before is named by its number."""
+    """A reader of objects into a digest; an object seen before is written as its number."""
 
     def __init__(self, *, with_tensors: bool) -> None:
         self.digest = hashlib.blake2b(digest_size=16)
@@ -145,7 +145,7 @@ class _Reader:
         self._kept: list[object] = []  # so that no other object gets the same id
 
     def read(self, value: object) -> None:
-        """Adds what an object is."""
+        """Adds an object to the digest."""
         if isinstance(value, PLAIN) or type(value).__module__.startswith("sympy."):
             self._add(type(value).__qualname__, repr(value))
             return
@@ -181,7 +181,7 @@ class _Reader:
         reader(self, value)
 
     def _read_callable(self, value: Any) -> None:
-        """One made of others: a method, a partial call, a property."""
+        """Reads a composed callable: a method, a partial call, a property."""
         for name in ("__func__", "__self__", "func", "args", "keywords", "fget", "fset"):
             if hasattr(value, name):
                 self.read(getattr(value, name))
@@ -205,7 +205,7 @@ class _Reader:
             self._read_object(values, is_known=True)
 
     def _read_set(self, values: Any) -> None:
-        """In an order of its own: that of a set is another one in each process."""
+        """Reads a set in sorted order: its own order differs between processes."""
         try:
             self._read_all(sorted(values))
         except TypeError:
@@ -230,13 +230,13 @@ class _Reader:
             self.digest.update(part.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
 
     def _read_script(self, module: torch.jit.ScriptModule) -> None:
-        """Its graph names large constants without their values."""
+        """Reads a script's graph and its large constants, which the graph names without values."""
         self._add(str(module.inlined_graph) if hasattr(module, "inlined_graph") else "")
         self._read_mapping(module.state_dict())
         self.is_certain = False
 
     def _read_part(self, part: torch.nn.Module) -> None:
-        """Attributes but for its own parts, which have names and turns of their own."""
+        """Reads the attributes of a module except its submodules, which are read by their names."""
         if isinstance(part, torch.jit.ScriptModule):
             self._read_script(part)
             return
@@ -265,7 +265,7 @@ class _Reader:
                 self._read_codes(base)
 
     def _read_codes(self, of: type) -> None:
-        """The code of a library's methods, without what it refers to."""
+        """Reads the code of a library's methods, without what it refers to."""
         for name, value in sorted(vars(of).items()):
             if isinstance(value, types.FunctionType):
                 self._add(name)
@@ -292,7 +292,7 @@ class _Reader:
                 )
 
     def _read_global(self, name: str, value: object, code: types.CodeType, *, deep: bool) -> None:
-        """What a function refers to by a name; of a module of Python the attributes that the function asks for."""
+        """Reads what a function refers to by name; for a Python module the attributes in use."""
         self._add(name)
         if isinstance(value, types.ModuleType):
             self._add(value.__name__)
@@ -312,7 +312,7 @@ class _Reader:
             self._add(type(value).__qualname__, str(getattr(value, "__qualname__", "")))
 
     def _read_code(self, code: types.CodeType) -> None:
-        """By its identity: code never changes, and another function has another one."""
+        """Reads code by its identity: code never changes, and another function has other code."""
         _codes[id(code)] = code
         self._add(str(id(code)))
 
@@ -323,7 +323,7 @@ class _Reader:
             self.read(owner)
 
     def _read_object(self, value: Any, *, is_known: bool = False) -> None:
-        """Any other one: its class and its attributes; one of C without any cannot be read."""
+        """Reads any other object by class and attributes; C objects without any are unreadable."""
         names = [name for of in type(value).__mro__ for name in _slots(of) if hasattr(value, name)]
         if (
             not is_known
@@ -379,7 +379,7 @@ _READERS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
 
 
 def _dense(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """The values of a tensor as plain tensors."""
+    """Returns the values of a tensor as plain tensors."""
     if tensor.is_quantized:
         scales = (
             tensor.q_per_channel_scales()
@@ -420,7 +420,7 @@ def _slots(of: type) -> tuple[str, ...]:
 
 @cache
 def _names(code: types.CodeType) -> frozenset[str]:
-    """All names that code looks up, also that of the functions within it."""
+    """Collects all names that code looks up, also in the functions within it."""
     inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
     return frozenset(code.co_names).union(*(_names(own) for own in inner))
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime's session of a graph, and what the graph tells of its layout."""
+"""ONNX Runtime's session of a graph, and the layout that the graph implies."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ TO_CHANNELS_FIRST = [0, 3, 1, 2]
 
 
 def open_session(content: bytes, name: str, folder: Path | None) -> onnxruntime.InferenceSession:
-    """A session on one core of the CPU.
+    """Opens a session on one core of the CPU.
 
     Args:
         content: of the ONNX file.
@@ -40,7 +40,10 @@ def open_session(content: bytes, name: str, folder: Path | None) -> onnxruntime.
 
 
 def layout_hint(graph: onnx.GraphProto) -> Layout | None:
-    """What the steps that take the input itself say: ONNX convolves channels first, and others transpose to that first."""
+    """Infers the layout from the steps that take the input itself.
+
+    ONNX convolves channels first; graphs of channels last transpose first.
+    """
     given = {tensor.name for tensor in graph.initializer}
     images = next((value.name for value in graph.input if value.name not in given), None)
     takers = [node for node in graph.node if node.input and node.input[0] == images]

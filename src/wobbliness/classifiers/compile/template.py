@@ -1,4 +1,4 @@
-"""One export for modules that differ in their numbers only: the graph without these, and how they come back into it."""
+"""A template of an exported graph, for modules that differ only in their numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 @dataclass(frozen=True, kw_only=True)
 class GraphTemplate:
-    """An exported graph whose tensors from the module are left empty, under their names and with their shapes.
+    """An exported graph whose tensors of the module are empty but keep their names and shapes.
 
     Attributes:
         content: the serialised graph; a file of it is worth as much.
@@ -20,7 +20,7 @@ class GraphTemplate:
     content: bytes
 
     def filled(self, tensors: Mapping[str, torch.Tensor]) -> onnx.ModelProto:
-        """The graph of another module.
+        """Fills the template with the tensors of a module.
 
         Args:
             tensors: its `state_dict()`.
@@ -44,7 +44,8 @@ class GraphTemplate:
         }
         if _shapes(empty) != _shapes(given):
             raise ValueError(
-                f"expected tensors {', '.join(empty)} of the exported module's shapes, got other ones"
+                f"expected tensors {', '.join(empty)} of the exported module's shapes, got other "
+                "ones"
             )
         for name, initializer in empty.items():
             initializer.raw_data = given[name].raw_data
@@ -54,7 +55,7 @@ class GraphTemplate:
 def template_of(
     model: onnx.ModelProto, tensors: Mapping[str, torch.Tensor]
 ) -> GraphTemplate | None:
-    """The template of an exported graph.
+    """Makes the template of an exported graph.
 
     Args:
         model: what the exporter made.
