@@ -1,1 +1,1 @@
-"""What goes into a model and what comes out of it: layouts, pixel ranges, outputs."""
+"""The inputs and outputs of models: layouts, pixel ranges, outputs."""

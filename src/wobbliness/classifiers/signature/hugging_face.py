@@ -1,4 +1,7 @@
-"""The steps of a Hugging Face image processor: it resizes and crops pictures itself when they are read, torch does the rest."""
+"""The steps of a Hugging Face image processor.
+
+The processor resizes and crops pictures itself when they are read; torch does the rest.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +17,13 @@ WARPING_SIZE = 384  # from which on ConvNeXt's processor resizes without croppin
 # of the picture that a processor is compared on, neither square nor of a usual size
 CHECK_SIZE = (37, 53)
 MAX_SIDE = 2048
-"""Pixels of a side that a processor may resize, crop or pad to; the networks of the field take up to 1024."""
+"""Pixels of a side that a processor may resize, crop or pad to; usual networks take up to 1024."""
 
 MAX_RESIZED_PIXELS = 8192 * 8192
-"""Pixels that a picture may have between resizing and cropping: a strip that is far longer than wide grows beyond any bound."""
+"""Pixels that a picture may have between resizing and cropping.
+
+A strip that is far longer than wide would grow beyond any bound.
+"""
 
 _AFTER_FITTING = (
     "do_rescale",
@@ -30,10 +36,10 @@ _SIZES = ("size", "crop_size", "pad_size")
 
 
 class PictureFit:
-    """Resizes and crops 8-bit pictures by an image processor of Hugging Face itself, and does no more."""
+    """A callable that resizes and crops 8-bit pictures by a Hugging Face image processor."""
 
     def __init__(self, processor: Any, num_channels: int) -> None:
-        """Takes a processor.
+        """Wraps an image processor.
 
         Raises:
             ValueError: it resizes to more than MAX_SIDE pixels, or does something else to a
@@ -45,7 +51,7 @@ class PictureFit:
         self._largest_side = _largest_side(settings)
 
     def __call__(self, picture: UInt8[np.ndarray, "C H W"]) -> UInt8[np.ndarray, "C h w"]:
-        """The picture as the network sees it.
+        """Returns the picture as the network sees it.
 
         Raises:
             ValueError: it is so long and narrow that it would grow beyond MAX_RESIZED_PIXELS.
@@ -53,7 +59,8 @@ class PictureFit:
         short, long = sorted(picture.shape[1:])
         if self._largest_side**2 * long > MAX_RESIZED_PIXELS * short:
             raise ValueError(
-                f"expected a picture that the image processor does not blow up, got {short} x {long} pixels"
+                f"expected a picture that the image processor does not blow up, got {short} x "
+                f"{long} pixels"
             )
         fitted = _processed(self._processor, picture, **self._off)
         if fitted.ndim != 3 or len(fitted) != self.num_channels or fitted.dtype != np.uint8:
@@ -61,7 +68,7 @@ class PictureFit:
         return fitted
 
     def image_shape(self) -> tuple[int | None, ...]:
-        """Shape of what it gives: `(C, H, W)`; None for sizes that depend on the picture's."""
+        """The shape of its output: `(C, H, W)`; None for sizes that depend on the picture's."""
         height, width = CHECK_SIZE
         sides = [
             self(np.zeros((self.num_channels, *size), np.uint8)).shape[1:]
@@ -71,7 +78,7 @@ class PictureFit:
 
 
 class Preparation(nn.Module):
-    """Pictures in [0, 1] to what a network of Hugging Face takes.
+    """A torch module from pictures in [0, 1] to the input of a Hugging Face network.
 
     Pictures that were fitted by the processor (see PictureFit) are scaled and normalised. Those of
     another size are resized and cropped here before; that rounds nothing to 8 bits and cuts nothing
@@ -92,7 +99,7 @@ class Preparation(nn.Module):
         num_channels: int,
         size: tuple[int | None, ...] | None = None,
     ) -> None:
-        """Reads the settings of a processor, and takes the size of fitted pictures where it is known."""
+        """Reads a processor's settings, and the size of fitted pictures where it is known."""
         super().__init__()
         self.geometry = _geometry(settings)
         self.size = size or (self.geometry.size if self.geometry else (None, None))
@@ -105,7 +112,7 @@ class Preparation(nn.Module):
         self.register_buffer("std", torch.from_numpy(std)[:, None, None])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Prepared pictures."""
+        """Prepares pictures."""
         if images.ndim != 4 or images.shape[1] != len(self.mean):
             raise ValueError(
                 f"expected images (B, {len(self.mean)}, H, W), got {tuple(images.shape)}"
@@ -123,13 +130,14 @@ class Preparation(nn.Module):
             return images
         height, width = self.size
         raise ValueError(
-            f"expected pictures of {height} x {width}, got {tuple(images.shape[-2:])}; fit them (fit_images), as read_images does"
+            f"expected pictures of {height} x {width}, got {tuple(images.shape[-2:])}; fit them "
+            "(fit_images), as read_images does"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """How pictures are resized and cropped in torch.
+    """A description of how pictures are resized and cropped in torch.
 
     Attributes:
         resized: height and width to resize to.
@@ -145,7 +153,7 @@ class Geometry:
 
     @property
     def size(self) -> tuple[int | None, int | None]:
-        """Of what it gives."""
+        """Height and width of the output."""
         return self.crop or self.resized or (None, None)
 
     def apply(self, images: torch.Tensor) -> torch.Tensor:
@@ -167,7 +175,7 @@ class Geometry:
 
 
 def check_preparation(preparation: Preparation, processor: Any) -> None:
-    """ValueError unless fitting and preparing a picture gives what the processor gives.
+    """Raises ValueError unless fitting and preparing a picture equals the processor's output.
 
     Where the module cannot resize as the processor does, but for rounding to 8 bits, it gives up
     its geometry, and takes fitted pictures only.
@@ -188,24 +196,26 @@ def check_preparation(preparation: Preparation, processor: Any) -> None:
 
 
 def check_sizes(settings: Mapping[str, Any]) -> None:
-    """ValueError where a processor's settings ask for pictures larger than MAX_SIDE."""
+    """Raises ValueError where a processor asks for pictures larger than MAX_SIDE."""
     _largest_side(settings)
 
 
 def _largest_side(settings: Mapping[str, Any]) -> float:
-    """Most pixels of the shorter side at any step."""
+    """Returns the largest length of the shorter side at any step."""
     sides = [side for name in _SIZES for side in _sides(settings.get(name))]
     if not all(isinstance(side, int | float) and 0 < side <= MAX_SIDE for side in sides):
         found = next(
             side for side in sides if not (isinstance(side, int | float) and 0 < side <= MAX_SIDE)
         )
         raise ValueError(
-            f"expected an image processor that gives 1 to {MAX_SIDE} pixels a side, got {str(found)[:40]}"
+            f"expected an image processor that gives 1 to {MAX_SIDE} pixels a side, got "
+            f"{str(found)[:40]}"
         )
     share = settings.get("crop_pct")
     if share is not None and not (isinstance(share, int | float) and 0.1 <= share <= 1):
         raise ValueError(
-            f"expected an image processor that keeps a share of 0.1 to 1 of a side, got {str(share)[:40]}"
+            "expected an image processor that keeps a share of 0.1 to 1 of a side, got "
+            f"{str(share)[:40]}"
         )
     return max(sides, default=1) / (share or 1) * 256 / 224  # LeViT's
 
@@ -223,7 +233,7 @@ def _sides(size: Any) -> list[Any]:
 
 
 def _processed(processor: Any, picture: UInt8[np.ndarray, "C H W"], **settings: bool) -> np.ndarray:
-    """What a processor gives for one picture, handed over as its pipeline does."""
+    """Runs a processor on one picture, in the form that its pipeline uses."""
     from PIL import Image
 
     source: Any = picture.transpose(1, 2, 0)
@@ -257,12 +267,13 @@ def _differ_by(theirs: np.ndarray, ours: torch.Tensor, steps: float) -> float:
 def _does_more(processor: Any) -> ValueError:
     name = type(processor).__name__
     return ValueError(
-        f"expected an image processor that resizes, crops, scales and normalises, got {name}, which does more"
+        f"expected an image processor that resizes, crops, scales and normalises, got {name}, "
+        "which does more"
     )
 
 
 def _normalisation(settings: Mapping[str, Any], num_channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel, of all steps that shift and scale together."""
+    """Returns mean and standard deviation of each channel over all steps that shift and scale."""
     normalises = bool(settings.get("do_normalize"))
     mean, std = (
         np.broadcast_to(
@@ -280,7 +291,7 @@ def _normalisation(settings: Mapping[str, Any], num_channels: int) -> tuple[np.n
 
 
 def _geometry(settings: Mapping[str, Any]) -> Geometry | None:
-    """What a processor's settings say; None for what torch cannot follow."""
+    """Reads a processor's settings; None for those that torch cannot reproduce."""
     try:
         return _read_geometry(settings)
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -309,7 +320,7 @@ def _height_and_width(size: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _cropped(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The central part."""
+    """Crops the central part."""
     missing = (images.shape[-2] < height, images.shape[-1] < width)
     if any(missing):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Where the channels of a classifier's images are: found in the shape it declares, else to be declared by the user."""
+"""The axis of the channels in a classifier's images, found in its shape or declared by the user."""
 
 from collections.abc import Sequence
 from typing import Literal, cast, get_args
@@ -10,7 +10,7 @@ PICTURE_CHANNELS = (1, 3, 4)
 
 
 def checked_layout(layout: str | None) -> Layout | None:
-    """ValueError unless it is one of the two, or None."""
+    """Raises ValueError unless the layout is one of the two, or None."""
     if layout not in (*get_args(Layout), None):
         raise ValueError(f"expected a layout of nchw or nhwc, got {layout!r}")
     return cast(Layout | None, layout)
@@ -19,7 +19,7 @@ def checked_layout(layout: str | None) -> Layout | None:
 def find_layout(
     shape: Sequence[int | None], declared: Layout | None, hint: Layout | None = None
 ) -> Layout:
-    """Whether the channels of a batch's shape `(B, ., ., .)` are the first or the last axis of an image.
+    """Finds whether the channels are the first or the last axis of an image in a batch.
 
     They are where a size of PICTURE_CHANNELS stands on one side only. Batches that are no pictures
     have none; flat features `(B, F)` are pictures flattened in the declared layout, channels first
@@ -27,8 +27,8 @@ def find_layout(
 
     Args:
         shape: as the classifier declares it, None for free axes.
-        declared: by the user; goes first, unless only one axis can be that of channels beside two
-            equal sides.
+        declared: by the user; goes first, unless only one axis can be that of channels, the other
+            two being equal sides.
         hint: what the classifier's own steps say, for shapes that say nothing.
 
     Raises:
@@ -37,7 +37,8 @@ def find_layout(
     """
     if declared == "nhwc" and len(shape) not in (2, 4):
         raise ValueError(
-            f"expected no layout for images without an axis of channels, got nhwc for shape {list(shape)}"
+            "expected no layout for images without an axis of channels, got nhwc for shape "
+            f"{list(shape)}"
         )
     if len(shape) != 4:
         return declared or "nchw"
@@ -46,7 +47,8 @@ def find_layout(
         sides = shape[2:] if first else shape[1:3]
         if first != last and sides[0] == sides[1] and declared != ("nchw" if first else "nhwc"):
             raise ValueError(
-                f"expected layout {'nchw' if first else 'nhwc'} for a shape of {list(shape)}, got {declared}"
+                f"expected layout {'nchw' if first else 'nhwc'} for a shape of {list(shape)}, got "
+                f"{declared}"
             )
         return declared
     if first != last:
@@ -54,12 +56,13 @@ def find_layout(
     if hint is not None:
         return hint
     raise ValueError(
-        f"expected a shape that tells where the channels are, got {list(shape)}; give layout nchw or nhwc"
+        f"expected a shape that tells where the channels are, got {list(shape)}; give layout nchw "
+        "or nhwc"
     )
 
 
 def described_layout(shape: Sequence[int | None], layout: Layout) -> dict[str, str]:
-    """Describes a layout, for comparisons: nothing where the shape tells it, or for channels first."""
+    """Describes a layout, for comparisons; nothing if it is implied or channels first."""
     axes = (
         [shape[axis] in PICTURE_CHANNELS for axis in (1, 3)] if len(shape) == 4 else [False, False]
     )
@@ -68,7 +71,10 @@ def described_layout(shape: Sequence[int | None], layout: Layout) -> dict[str, s
 
 
 def image_shape(shape: Sequence[int | None], layout: Layout) -> ImageShape | None:
-    """The shape of one image, channels first; None for batches of flat features, which images of any shape are flattened to."""
+    """Returns the shape of one image, channels first; None for batches of flat features.
+
+    Images of any shape are flattened to flat features.
+    """
     if len(shape) < 3:
         return None
     sizes = tuple(shape[1:])

@@ -1,4 +1,4 @@
-"""What a torch module gives for a batch, and the one tensor of it that says the classes."""
+"""The answer of a torch module to a batch, and the tensor of it that predicts the classes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -11,7 +11,7 @@ from wobbliness.classifiers.signature.outputs import Output, choose_output
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How scores are read from a module's answers.
+    """A rule for how scores are read from a module's answers.
 
     Attributes:
         name: of the output that says the classes; None where an answer is one tensor.
@@ -25,7 +25,7 @@ class Reading:
     def of(
         cls, answer: object, num_images: int, *, wanted: str | int | None, num_classes: int | None
     ) -> "Reading":
-        """Of an answer, by the rule of `choose_output`.
+        """Returns the rule for an answer, chosen by `choose_output`.
 
         Args:
             answer: a tensor, or a tuple, dict, dataclass or `ModelOutput` of tensors.
@@ -40,7 +40,8 @@ class Reading:
         if isinstance(answer, torch.Tensor):
             if wanted is not None:
                 raise ValueError(
-                    f"expected no output to be chosen of a module that gives one tensor, got {wanted!r}"
+                    "expected no output to be chosen of a module that gives one tensor, got "
+                    f"{wanted!r}"
                 )
             return cls(
                 is_plain=answer.ndim <= 2
@@ -54,7 +55,8 @@ class Reading:
         ]
         if not outputs:
             raise ValueError(
-                f"expected the module to give a tensor of logits ({num_images}, K), got {type(answer).__name__}"
+                f"expected the module to give a tensor of logits ({num_images}, K), got "
+                f"{type(answer).__name__}"
             )
         chosen = choose_output(
             outputs, wanted, num_classes=num_classes, source="the module's answer"
@@ -62,7 +64,9 @@ class Reading:
         return cls(name=outputs[chosen].name, is_plain=False)
 
     def scores(self, answer: object) -> torch.Tensor:
-        """Scores `(B, K)`, or one score or label for each image `(B,)`; axes of length 1 beyond these are dropped.
+        """Returns scores `(B, K)`, or one score or label for each image `(B,)`.
+
+        Axes of length 1 beyond these are dropped.
 
         Raises:
             ValueError: the answer has no such output, or it is nested or complex.
@@ -74,7 +78,8 @@ class Reading:
             )
         if scores.is_nested or scores.is_complex():
             raise ValueError(
-                f"expected a tensor of real scores of one shape, got {'a nested one' if scores.is_nested else scores.dtype}"
+                "expected a tensor of real scores of one shape, got "
+                f"{'a nested one' if scores.is_nested else scores.dtype}"
             )
         scores = scores if scores.layout == torch.strided else scores.to_dense()
         scores = scores.to(torch.uint8) if scores.dtype == torch.bool else scores
@@ -93,12 +98,12 @@ class OneOutput(torch.nn.Module):
         self._module, self._reading = module, reading
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Scores `(B, K)`."""
+        """Computes scores `(B, K)`."""
         return self._reading.scores(self._module(images))
 
 
 def _named(answer: object) -> dict[str, torch.Tensor]:
-    """The tensors of an answer under their names, or their numbers where they have none."""
+    """Returns the tensors of an answer by name, or by number where they have no names."""
     items = _items(answer)
     if len(items) == 1 and not isinstance(only := next(iter(items.values())), torch.Tensor):
         return _named(only)

@@ -1,4 +1,4 @@
-"""What an ONNX graph tells of its answer: the classes that its labels stand for, and where class 1 begins in one score."""
+"""The declarations of an ONNX graph about its answer: classes of the labels, and threshold."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -27,7 +27,7 @@ TO_PROBABILITIES = {"Sigmoid", "HardSigmoid", "Softmax"}
 def declared_outputs(
     outputs: Sequence[Any], graph: onnx.GraphProto, batch_size: int | None
 ) -> list[Output]:
-    """The outputs of ONNX Runtime's session.
+    """Returns the outputs of ONNX Runtime's session.
 
     Words whose classes the graph lists count as their numbers. A graph for one image at a time may
     leave the axis of the batch out: `(K,)` is `(1, K)`.
@@ -41,12 +41,14 @@ def declared_outputs(
 
 
 def is_without_batch(shape: Sequence[int | None] | None) -> bool:
-    """Whether an answer to one image is a vector of several values."""
+    """Checks whether an answer to one image is a vector of several values."""
     return shape is not None and len(shape) == 1 and shape[0] not in (1, None)
 
 
 def classes_of(graph: onnx.GraphProto, name: str) -> np.ndarray | None:
-    """The classes that a graph lists for the labels of an output, in the order of their scores; None where it lists none.
+    """Returns the classes that a graph lists for the labels of an output; None where it lists none.
+
+    They are in the order of their scores.
 
     Operators of ai.onnx.ml list them in an attribute; other graphs pick them from a constant by the
     number of the class.
@@ -65,7 +67,10 @@ def classes_of(graph: onnx.GraphProto, name: str) -> np.ndarray | None:
 
 
 def label_numbers(labels: np.ndarray, classes: np.ndarray, limit: int) -> np.ndarray:
-    """Labels as numbers from 0 on: as they are where all classes are numbers below the limit, else their places in the list.
+    """Converts labels to numbers from 0 on.
+
+    Labels stay as they are where all classes are numbers below the limit; else they become their
+    places in the list.
 
     Raises:
         ValueError: a label is not in the list.
@@ -75,13 +80,14 @@ def label_numbers(labels: np.ndarray, classes: np.ndarray, limit: int) -> np.nda
     is_class = labels.reshape(-1, 1) == classes
     if not is_class.any(axis=1).all():
         raise ValueError(
-            f"expected labels among {', '.join(map(str, classes[:5]))}, as the graph lists them, got others"
+            f"expected labels among {', '.join(map(str, classes[:5]))}, as the graph lists them, "
+            "got others"
         )
     return np.asarray(is_class.argmax(axis=1))
 
 
 def threshold_of(graph: onnx.GraphProto, name: str, *, has_one_score: bool = False) -> float | None:
-    """Where class 1 begins in an output of one score for two classes; None where the graph does not tell.
+    """Returns the threshold of class 1 in an output of one score; None where it is unknown.
 
     At 0.5 where the last step makes probabilities; else the name decides: 0 for logits, 0.5 for
     probabilities.
@@ -93,7 +99,8 @@ def threshold_of(graph: onnx.GraphProto, name: str, *, has_one_score: bool = Fal
     plain = next((node for node in _makers(graph, name) if node.op_type not in PASSING_ON), None)
     if plain is not None and plain.op_type == "Softmax" and has_one_score:
         raise ValueError(
-            f"expected scores that differ, got {name}: a softmax of one score, which is 1 for every image"
+            f"expected scores that differ, got {name}: a softmax of one score, which is 1 for "
+            "every image"
         )
     last = next((node for node in _makers(graph, name) if node.op_type not in passing), None)
     if last is not None and last.op_type in TO_PROBABILITIES:
@@ -116,7 +123,7 @@ def _declared(output: Any, graph: onnx.GraphProto) -> Output:
 
 
 def _makers(graph: onnx.GraphProto, name: str) -> Iterator[onnx.NodeProto]:
-    """The node that makes a value, the one that makes its first input, and so on."""
+    """Yields the node that makes a value, the one that makes its first input, and so on."""
     made_by = {made: node for node in graph.node for made in node.output}
     seen: set[str] = set()
     while name in made_by and name not in seen:
@@ -150,7 +157,7 @@ def _constant(graph: onnx.GraphProto, name: str) -> np.ndarray | None:
 
 
 def _texts(values: np.ndarray) -> np.ndarray:
-    """A list of classes, bytes as texts."""
+    """Returns a list of classes with bytes decoded."""
     texts = [
         value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         for value in values.ravel()

@@ -1,4 +1,4 @@
-"""The images of a measurement as the input that an ONNX graph declares."""
+"""The conversion of images to the input that an ONNX graph declares."""
 
 from dataclasses import replace
 from typing import Any
@@ -29,7 +29,7 @@ INTEGER_TYPES = {
 
 
 class OnnxInput:
-    """What is done to images in [0, 1], channels first, before a graph gets them.
+    """A callable that converts images in [0, 1], channels first, to a graph's input.
 
     Pixel values are scaled where the user, the graph's metadata or its type says so. A graph of
     whole numbers gets them rounded and cut off at the ends of their range: noise is smaller or
@@ -97,11 +97,14 @@ class OnnxInput:
 
     @property
     def rounding(self) -> str | None:
-        """What is done to noisy copies beyond a change of units; None for graphs of floats."""
+        """Describes what is done to noisy copies beyond a change of units; None for floats."""
         if self._scale is None or self._dtype in FLOAT_TYPES.values():
             return None
         low, high = self._scale.low, self._scale.high
-        return f"noisy copies are rounded and clipped to {low:g} ... {high:g}, since the graph takes {self._dtype.__name__}"
+        return (
+            f"noisy copies are rounded and clipped to {low:g} ... {high:g}, since the graph takes "
+            f"{self._dtype.__name__}"
+        )
 
     def preprocessing(self) -> dict[str, str]:
         """Describes pixel values and layout, for comparisons."""
@@ -109,7 +112,7 @@ class OnnxInput:
         return described_scale(self._scale) | described_layout(sizes, self._layout)
 
     def __call__(self, images: Float32[np.ndarray, "B ..."]) -> np.ndarray:
-        """Images as the graph wants them.
+        """Converts images to the graph's input.
 
         Raises:
             ValueError: their shape is not what it declares.
@@ -151,7 +154,10 @@ def _found_layout(
 
 
 def _scale_of_type(scale: PixelScale | None, dtype: str, source: str) -> PixelScale | None:
-    """The scale of a graph: 8 bits are 0 to 255, and of other whole numbers the user has to say what they mean."""
+    """Returns the scale that a graph's type implies.
+
+    8 bits are 0 to 255; for other integers the user has to give the range.
+    """
     if dtype in FLOAT_TYPES:
         return scale
     if dtype == "tensor(uint8)":
@@ -171,7 +177,8 @@ def _scale_of_type(scale: PixelScale | None, dtype: str, source: str) -> PixelSc
         or scale.high - scale.low < 2
     ):
         raise ValueError(
-            f"expected a range of whole numbers without mean and std for {dtype} in {source}, got {scale}"
+            f"expected a range of whole numbers without mean and std for {dtype} in {source}, got "
+            f"{scale}"
         )
     return scale
 
@@ -179,6 +186,7 @@ def _scale_of_type(scale: PixelScale | None, dtype: str, source: str) -> PixelSc
 def _blue_first(images: np.ndarray) -> np.ndarray:
     if images.ndim != 4 or images.shape[1] < 3:
         raise ValueError(
-            f"expected coloured pictures (N, 3, H, W) for a graph of blue, green and red, got {images.shape}"
+            "expected coloured pictures (N, 3, H, W) for a graph of blue, green and red, got "
+            f"{images.shape}"
         )
     return images[:, [2, 1, 0, *range(3, images.shape[1])]]

@@ -1,4 +1,4 @@
-"""What an ONNX file says of the pictures it wants: metadata of the model and denotations of the input's axes."""
+"""The metadata and denotations of an ONNX file that describe its input pictures."""
 
 from dataclasses import dataclass, replace
 
@@ -22,7 +22,7 @@ RANGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class PictureRules:
-    """How images in [0, 1], red first, become what a graph wants.
+    """The rules by which images in [0, 1], red first, become the input of a graph.
 
     Attributes:
         scale: of the pixel values; None where they stay.
@@ -38,7 +38,7 @@ class PictureRules:
 def picture_rules(
     model: onnx.ModelProto, images: onnx.ValueInfoProto | None, scale: PixelScale | None
 ) -> PictureRules:
-    """Reads the metadata of a model; a scale that the user gives may add to it, not contradict it.
+    """Reads the metadata of a model; the user's scale may add to it but not contradict it.
 
     Args:
         model: of an ONNX file.
@@ -69,13 +69,14 @@ def _scale(stated: str | None, scale: PixelScale | None) -> PixelScale | None:
     low, high = RANGES[stated.lower()]
     if scale is not None and scale.has_range and (scale.low, scale.high) != (low, high):
         raise ValueError(
-            f"expected input range {low:g},{high:g}, as the graph's metadata say, got {scale.low:g},{scale.high:g}"
+            f"expected input range {low:g},{high:g}, as the graph's metadata say, got "
+            f"{scale.low:g},{scale.high:g}"
         )
     return replace(scale or PixelScale(), low=low, high=high, has_range=True)
 
 
 def _stated_layout(images: onnx.ValueInfoProto) -> Layout | None:
-    """From the axis that is denoted as that of the channels."""
+    """Returns the layout from the axis that is denoted as the channels."""
     denotations = [axis.denotation for axis in images.type.tensor_type.shape.dim]
     if len(denotations) != 4 or "DATA_CHANNEL" not in denotations:
         return None

@@ -1,4 +1,4 @@
-"""The output of a model that says the class, chosen among those it declares.
+"""The choice of the output that predicts the class, among those that a model declares.
 
 The choice rests on names, types and shapes, never on values: features look like scores. Where more
 than one output could be meant, the user has to choose.
@@ -66,7 +66,7 @@ class Output:
     shape: tuple[int | None, ...] | None
 
     def __str__(self) -> str:
-        """Name, type and shape, for errors."""
+        """Describes name, type and shape, for errors."""
         if self.shape is None:
             return f"{self.name}: {self.dtype}"
         sizes = ["B", *("?" if size is None else str(size) for size in self.shape[1:])][
@@ -76,18 +76,21 @@ class Output:
 
     @property
     def is_float(self) -> bool:
-        """Whether it holds floats, which are scores."""
+        """Checks whether it holds floats, which are scores."""
         return re.match(TENSOR + r"(b?float|double|half)", self.dtype) is not None
 
     @property
     def width(self) -> int | None:
-        """Values for one image where the shape is that of labels `(B,)` or scores `(B, K)`; axes of length 1 do not count."""
+        """Values for one image if the shape is that of labels `(B,)` or scores `(B, K)`.
+
+        Axes of length 1 do not count.
+        """
         sizes = None if not self.shape else [size for size in self.shape[1:] if size != 1]
         return None if sizes is None or len(sizes) > 1 else (sizes[0] if sizes else 1)
 
     @property
     def may_hold_classes(self) -> bool:
-        """Whether its type and shape, as far as they are declared, are those of labels `(B,)` or scores `(B, K)`."""
+        """Checks whether declared type and shape are those of labels `(B,)` or scores `(B, K)`."""
         if self.shape == () or not (
             self.is_float or re.match(TENSOR + r"(u?int|bool)", self.dtype)
         ):
@@ -102,12 +105,12 @@ class Output:
 
     @property
     def words(self) -> frozenset[str]:
-        """The words of its name, `classLogits:0` as `class`, `logits` and `0`."""
+        """The words of its name: `class`, `logits` and `0` for `classLogits:0`."""
         return frozenset(_words(self.name))
 
     @property
     def is_of_something_else(self) -> bool:
-        """Whether its name is one of features, hidden states, boxes or auxiliary classifiers.
+        """Checks for a name of features, hidden states, boxes or auxiliary classifiers.
 
         The last word counts, `class_token` is a token; scores of something else,
         `attention_scores`, are no classes either.
@@ -120,7 +123,7 @@ class Output:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether its name speaks of classes and of something else as well, as `feature_logits` or `domain_label` do."""
+        """Checks for a name of classes and something else, as `feature_logits`."""
         words = set(_telling_words(self.name))
         plain = TOLD_WORDS | OUTPUT_WORDS | PLAIN_WORDS
         return bool(words & TOLD_WORDS) and not all(
@@ -129,13 +132,16 @@ class Output:
 
 
 def _words(name: str) -> list[str]:
-    """The words of a name in their order."""
+    """Splits a name into its words, in order."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     return re.findall(r"logits?|softmax|[a-z]+?(?=logit|softmax|[^a-z]|$)|[0-9]+", spaced.lower())
 
 
 def _telling_words(name: str) -> list[str]:
-    """The words of a name, or of its last part alone, `loss3/classifier`, where that speaks of classes."""
+    """Returns the words of a name, or of its last part alone if that indicates classes.
+
+    An example of a last part is `classifier` in `loss3/classifier`.
+    """
     last = _words(re.split(r"[/.]", name)[-1])
     return last if TOLD_WORDS & set(last) else _words(name)
 
@@ -148,13 +154,13 @@ def choose_output(
     source: str = "the model",
     wants_scores: bool = False,
 ) -> int:
-    """Chooses the output that says the class.
+    """Chooses the output that predicts the class.
 
-    A name of classes (logits, scores, probabilities, label ...) goes before one that says output,
-    and this before any other; names of features, hidden states, boxes or auxiliary classifiers are
-    left out. A name that speaks of classes of something else, such as `domain_logits`, is taken
-    where no other is left. Labels beside scores, as scikit-learn's converters give both, are the
-    class. Probabilities beside logits are those of the logits.
+    A name of classes (logits, scores, probabilities, label ...) is preferred to one with "output",
+    and this to any other; names of features, hidden states, boxes or auxiliary classifiers are
+    left out. A name of the classes of something else, such as `domain_logits`, is taken where no
+    other is left. Where a model gives labels and scores, as scikit-learn's converters make it, the
+    labels are the class. Where it gives logits and probabilities, the logits are read.
 
     Args:
         outputs: all that the model declares.
@@ -188,7 +194,8 @@ def choose_output(
         return next(index for index, output in enumerate(outputs) if output is best[0])
     if best:
         raise ValueError(
-            f"expected one output of labels or scores, got {_listed(best)} in {source}; choose one by output=NAME (--output)"
+            f"expected one output of labels or scores, got {_listed(best)} in {source}; choose one "
+            "by output=NAME (--output)"
         )
     hint = (
         "; if one of them is meant, choose it by output=NAME (--output)"
@@ -196,7 +203,8 @@ def choose_output(
         else _way_out(outputs)
     )
     raise ValueError(
-        f"expected an output of {_kinds(wants_scores, num_classes)}, got {_listed(outputs)} in {source}{hint}"
+        f"expected an output of {_kinds(wants_scores, num_classes)}, got {_listed(outputs)} in "
+        f"{source}{hint}"
     )
 
 
@@ -220,27 +228,28 @@ def _wanted(outputs: Sequence[Output], wanted: str, source: str, *, wants_scores
         or (wants_scores and not output.is_float)
     ):
         raise ValueError(
-            f"expected an output of {_kinds(wants_scores)}, got {output} in {source}{_way_out([output])}"
+            f"expected an output of {_kinds(wants_scores)}, got {output} in "
+            f"{source}{_way_out([output])}"
         )
     return index
 
 
 def threshold_by_name(output: Output) -> float | None:
-    """Where class 1 begins in an output of one score: 0 for logits, 0.5 for probabilities; None where its name does not tell."""
+    """Returns the threshold of class 1: 0 for logits, 0.5 for probabilities, else None."""
     if output.words & LOGIT_WORDS:
         return 0.0
     return 0.5 if output.words & PROBABILITY_WORDS else None
 
 
 def _fits(output: Output, num_classes: int | None) -> bool:
-    """Whether its width is that of labels, of one score for two classes, or of K scores."""
+    """Checks whether the width fits labels, one score for two classes, or K scores."""
     if num_classes is None or output.width is None or (output.width == 1 and not output.is_float):
         return True
     return output.width == num_classes or (output.width == 1 and num_classes == 2)
 
 
 def _is_of_top_k(output: Output, outputs: Sequence[Output]) -> bool:
-    """Whether it holds the values of the best few classes: another output of its shape holds their numbers."""
+    """Checks for values of top-k: another output of the same shape holds their indices."""
     partners = (
         other
         for other in outputs
@@ -255,7 +264,7 @@ def _is_of_top_k(output: Output, outputs: Sequence[Output]) -> bool:
 
 
 def _rank(output: Output) -> int | None:
-    """How clearly a name speaks of classes, 3 at best; None where it speaks of something else."""
+    """Ranks how clearly a name indicates classes, 3 at best; None for other meanings."""
     if output.is_of_something_else:
         return None
     if output.words & TOLD_WORDS:
@@ -264,7 +273,10 @@ def _rank(output: Output) -> int | None:
 
 
 def _preferred(candidates: Sequence[Output]) -> list[Output]:
-    """Those whose names speak most clearly, but for scores beside labels and probabilities beside logits."""
+    """Selects the outputs that most clearly indicate classes.
+
+    Labels are preferred to scores, and logits to probabilities.
+    """
     highest = max((_rank(output) or 0 for output in candidates), default=0)
     best = [output for output in candidates if _rank(output) == highest or highest == 2]
     labels = [output for output in best if not output.is_float and output.width == 1]
@@ -275,14 +287,17 @@ def _preferred(candidates: Sequence[Output]) -> list[Output]:
 
 
 def _logits_of(scores: list[Output]) -> list[Output]:
-    """The logits where all others are probabilities of the same classes, by name and width; else all."""
+    """Returns the logits if all others are probabilities of the same classes; else all.
+
+    Names and widths decide which classes an output is about.
+    """
     logits = [output for output in scores if output.words & LOGIT_WORDS]
     about = {(output.words - SCORE_WORDS, output.width) for output in scores}
     return logits if len(logits) == 1 and len(about) == 1 else scores
 
 
 def _way_out(outputs: Sequence[Output]) -> str:
-    """What to do about the maps from class to probability that scikit-learn's converter writes."""
+    """Returns a hint for the class-to-probability maps of scikit-learn's converter."""
     return (
         "; convert the model with zipmap=False"
         if any("map(" in output.dtype for output in outputs)

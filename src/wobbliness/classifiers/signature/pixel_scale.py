@@ -1,4 +1,4 @@
-"""The pixel values that a classifier wants, where these are not those of images in [0, 1]."""
+"""The pixel values that a classifier takes, where these are not those of images in [0, 1]."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,9 @@ PixelNumbers = str | int | float | Sequence[int | float] | np.ndarray | None
 
 @dataclass(frozen=True, kw_only=True)
 class PixelScale:
-    """Images x in [0, 1] become (low + x (high - low) - mean) / std, channel by channel, in float32.
+    """A map from images x in [0, 1] to (low + x (high - low) - mean) / std, per channel.
+
+    It computes in float32.
 
     Attributes:
         low: what a black pixel becomes before the mean is taken off.
@@ -31,7 +33,7 @@ class PixelScale:
     std: tuple[float, ...] = (1.0,)
 
     def __str__(self) -> str:
-        """The numbers, for errors."""
+        """Describes the numbers, for errors."""
         lists = (
             f"{name} {', '.join(f'{value:g}' for value in values)}"
             for name, values in (("mean", self.mean), ("std", self.std))
@@ -40,13 +42,13 @@ class PixelScale:
 
     @property
     def num_channels(self) -> int | None:
-        """The number of channels that have a mean or std of their own; None where one number is for all."""
+        """The number of channels of mean and std; None where one number is for all."""
         return (
             max(len(self.mean), len(self.std)) if max(len(self.mean), len(self.std)) > 1 else None
         )
 
     def apply(self, images: Float32[np.ndarray, "B C ..."]) -> Float32[np.ndarray, "B C ..."]:
-        """Computes the values that the classifier wants, in new memory; the images themselves where they are those.
+        """Computes the classifier's pixel values in new memory; unchanged images are not copied.
 
         Raises:
             ValueError: the images have another number of channels.
@@ -59,14 +61,15 @@ class PixelScale:
         return scaled
 
     def check_channels(self, shape: Sequence[Any]) -> None:
-        """Raises ValueError unless a batch of this shape has the channels that mean and std are given for."""
+        """Raises ValueError unless a batch has the channels that mean and std are given for."""
         if self.num_channels is not None and (len(shape) == 3 or shape[1] != self.num_channels):
             raise ValueError(
-                f"expected images of {self.num_channels} channels, as mean and std are given for, got {shape[1:]} each"
+                f"expected images of {self.num_channels} channels, as mean and std are given for, "
+                f"got {shape[1:]} each"
             )
 
     def columns(self, ndim: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and std as float32 arrays that align with the channels, the second axis, of a batch."""
+        """Returns mean and std as float32 arrays aligned with the channels of a batch, axis 1."""
         shape = (-1, *[1] * (ndim - 2))
         mean, std = (
             np.asarray(values, np.float32).reshape(shape) for values in (self.mean, self.std)
@@ -74,7 +77,7 @@ class PixelScale:
         return mean, std
 
     def _steps(self, ndim: int) -> list[tuple[Any, np.ndarray, int]]:
-        """Operations in their order, each with its number and the number that changes nothing."""
+        """Returns operations in order, each with its number and the number that changes nothing."""
         mean, std = self.columns(ndim)
         width, low = np.array([self.high - self.low], np.float32), np.array([self.low], np.float32)
         return [
@@ -86,7 +89,10 @@ class PixelScale:
 
 
 def described_scale(scale: PixelScale | None) -> dict[str, str]:
-    """Describes pixel values, for comparisons: nothing where they stay as they are, one number where all channels have it."""
+    """Describes pixel values, for comparisons; nothing where they stay as they are.
+
+    A value that all channels share is written once.
+    """
     if scale is None:
         return {}
     mean, std = (

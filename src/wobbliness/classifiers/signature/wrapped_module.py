@@ -1,4 +1,4 @@
-"""A torch module inside steps that its caller described: other pixel values, one score for two classes."""
+"""Wrappers of a torch module: other pixel values, one score for two classes."""
 
 import torch
 
@@ -6,15 +6,15 @@ from wobbliness.classifiers.signature.pixel_scale import PixelScale, described_s
 
 
 class DescribedModule(torch.nn.Module):
-    """A module that tells what it does besides what its author wrote."""
+    """A module that describes the steps around its author's module."""
 
     def preprocessing(self) -> dict[str, str]:
-        """Describes that as a text for each kind, for comparisons."""
+        """Describes the steps as a text for each kind, for comparisons."""
         return {}
 
 
 class ScaledPixels(DescribedModule):
-    """A module that gets pixel values of its own range, and images in [0, 1] from outside."""
+    """A module that takes images in [0, 1] and passes pixel values of the inner module's range."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -27,11 +27,11 @@ class ScaledPixels(DescribedModule):
         self.image_shape = getattr(module, "image_shape", None)
 
     def preprocessing(self) -> dict[str, str]:
-        """Its pixel values, and what is inside."""
+        """Describes its pixel values, and the steps inside."""
         return described_steps(self.module) | described_scale(self.scale)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Whatever the module gives."""
+        """Returns the inner module's answer."""
         self.scale.check_channels(tuple(images.shape))
         shape = (-1, *[1] * (images.ndim - 2))
         values = images * (self.scale.high - self.scale.low) + self.scale.low
@@ -40,7 +40,10 @@ class ScaledPixels(DescribedModule):
 
 
 class TwoClasses(DescribedModule):
-    """A module of one score for each image as one of two scores, 0 and score - threshold: class 1 begins above the threshold."""
+    """A module of two scores, 0 and score - threshold, around one of a single score.
+
+    Class 1 begins above the threshold.
+    """
 
     def __init__(self, module: torch.nn.Module, threshold: float) -> None:
         super().__init__()
@@ -48,11 +51,11 @@ class TwoClasses(DescribedModule):
         self.image_shape = getattr(module, "image_shape", None)
 
     def preprocessing(self) -> dict[str, str]:
-        """Its threshold, and what is inside."""
+        """Describes its threshold, and the steps inside."""
         return described_steps(self.module) | {"threshold": f"{self.threshold:g}"}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Two scores `(B, 2)`.
+        """Computes two scores `(B, 2)`.
 
         Raises:
             ValueError: the module gives more than one score.
@@ -68,12 +71,12 @@ class TwoClasses(DescribedModule):
 
 
 def described_steps(module: torch.nn.Module) -> dict[str, str]:
-    """Describes the steps around a module, for comparisons; nothing for a module as its author made it."""
+    """Describes the steps around a module, for comparisons; nothing without a wrapper."""
     return module.preprocessing() if isinstance(module, DescribedModule) else {}
 
 
 def threshold_of(module: torch.nn.Module) -> float | None:
-    """Where class 1 begins in the score of a module: 0.5 where its last step is a sigmoid; None where that cannot be told."""
+    """Returns the threshold of class 1: 0.5 if the last step is a sigmoid, None if unknown."""
     while isinstance(module, torch.nn.Sequential):
         steps = [
             part for part in module if not isinstance(part, torch.nn.Flatten | torch.nn.Identity)
