@@ -1,4 +1,4 @@
-"""What kind of model a file holds, told from its first bytes and the names in it; nothing of it is run."""
+"""The kind of model in a file, by its first bytes and the names in it; nothing of it is run."""
 
 import warnings
 import zipfile
@@ -17,7 +17,7 @@ HDF5 = b"\x89HDF"
 
 
 def file_kind(path: Path) -> FileKind:
-    """The kind of a model's file. A pickle is told as one whatever its name.
+    """Determines the kind of a model's file; a pickle is recognised whatever its name.
 
     Raises:
         ValueError: it does not exist, is larger than MAX_FILE_BYTES, or is of a kind that cannot be
@@ -27,7 +27,8 @@ def file_kind(path: Path) -> FileKind:
         raise ValueError(f"expected a model file, got {path}, which does not exist")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(
-            f"expected a model file of at most {MAX_FILE_BYTES} bytes, got {path} of {path.stat().st_size}"
+            f"expected a model file of at most {MAX_FILE_BYTES} bytes, got {path} of "
+            f"{path.stat().st_size}"
         )
     with open_regular(path) as file:
         head = file.read(9)
@@ -43,20 +44,24 @@ def file_kind(path: Path) -> FileKind:
 
 
 def refusal(path: Path, kind: FileKind) -> str:
-    """Why a pickle or TorchScript file is not opened, and what to do instead."""
+    """Explains why a pickle or TorchScript file is not opened, and what to do instead."""
     ways = {
-        "pickle": "save its weights with safetensors.torch.save_file and give a factory, or export it with torch.onnx.export, "
+        "pickle": "save its weights with safetensors.torch.save_file and give a factory, or "
+        "export it with torch.onnx.export, "
         "torch.export.save or, for scikit-learn, skl2onnx",
-        "TorchScript": "export the module it was made from with torch.onnx.export or torch.export.save",
+        "TorchScript": (
+            "export the module it was made from with torch.onnx.export or torch.export.save"
+        ),
     }
     return (
-        f"expected a model that runs no code of its author's, got {path}: a {kind} file can run any code when it is opened; "
-        f"where you trust it, {ways[kind]}, or open it with trust_pickle=True (--trust-pickle)"
+        f"expected a model that runs no code of its author's, got {path}: a {kind} file can run "
+        f"any code when it is opened; where you trust it, {ways[kind]}, or open it with "
+        "trust_pickle=True (--trust-pickle)"
     )
 
 
 def warn_of_code(path: Path) -> None:
-    """A UserWarning that a file is opened whose code runs."""
+    """Warns that opening a file runs the code in it."""
     warnings.warn(
         f"opening {path} runs whatever code it holds, as asked by trust_pickle",
         UserWarning,
@@ -65,7 +70,10 @@ def warn_of_code(path: Path) -> None:
 
 
 def _is_pickled(head: bytes, suffix: str) -> bool:
-    """By the opcode that pickles of protocol 2 and later begin with, or by name: joblib's may be compressed."""
+    """Checks for a pickle, by the opcode that protocols 2 and later begin with, or by suffix.
+
+    The suffix decides for joblib's files, which may be compressed.
+    """
     return (
         head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
     ) or suffix.lower() in PICKLE_SUFFIXES
@@ -74,7 +82,8 @@ def _is_pickled(head: bytes, suffix: str) -> bool:
 def _kind_by_suffix(path: Path, head: bytes) -> FileKind:
     if head.startswith(HDF5):
         raise ValueError(
-            f"expected a model that needs no Keras, got {path}; convert it with tf2onnx to FILE.onnx"
+            f"expected a model that needs no Keras, got {path}; convert it with tf2onnx to "
+            "FILE.onnx"
         )
     if path.suffix.lower() == ".onnx":
         return "onnx"
@@ -97,7 +106,8 @@ def _zip_kind(path: Path) -> FileKind:
         return "exported program"
     if "serialized_exported_program.json" in names:
         raise ValueError(
-            f"expected an archive of torch.export.save of torch 2.8 or later, got {path}; save it anew"
+            f"expected an archive of torch.export.save of torch 2.8 or later, got {path}; save it "
+            "anew"
         )
     if any("/code/" in name for name in names):
         return "TorchScript"

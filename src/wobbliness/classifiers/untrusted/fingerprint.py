@@ -1,4 +1,4 @@
-"""Which model a classifier is: a name for people and a digest of what it holds, to tell it from another."""
+"""The identity of a classifier's model: a name for people and a digest of its content."""
 
 import hashlib
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class Fingerprint:
 
 
 def fingerprint(classifier: Any) -> Fingerprint:
-    """The name and digest of a model in any form that is measured.
+    """Computes the name and digest of a model in any form that is measured.
 
     An ONNX file is told by its content and that of its external data; a torch module, in whatever
     form it came, by the values of its parameters and buffers; an estimator of scikit-learn by its
@@ -58,7 +58,7 @@ def fingerprint(classifier: Any) -> Fingerprint:
 
 
 def _of_graph(path: Path) -> str:
-    """Of the file and of those that hold its external data."""
+    """Computes the digest of a graph's file and of the files that hold its external data."""
     from wobbliness.classifiers.untrusted.onnx_content import external_files
 
     digest = hashlib.blake2b(digest_size=16)
@@ -78,7 +78,10 @@ def _of_parts(parts: Iterator[tuple[str, bytes]]) -> str:
 
 
 def _tensors(module: Any) -> Iterator[tuple[str, bytes]]:
-    """The values of all tensors, whatever their names and order, which differ from form to form; counters left out."""
+    """Yields the values of all tensors except counters, whatever their names and order.
+
+    Names and order differ from form to form.
+    """
     import torch
 
     found = []
@@ -96,7 +99,7 @@ def _tensors(module: Any) -> Iterator[tuple[str, bytes]]:
 
 
 def _attributes(estimator: Any) -> Iterator[tuple[str, bytes]]:
-    """What fitting left in an estimator, in itself and in the estimators it holds."""
+    """Reads what fitting left in an estimator and in the estimators it holds."""
     for name, value in sorted(getattr(estimator, "__dict__", {}).items()):
         for part in value if isinstance(value, list | tuple) and len(value) < 10_000 else [value]:
             held = part[-1] if isinstance(part, tuple) and part else part

@@ -1,4 +1,7 @@
-"""Checks of a Hugging Face folder before transformers opens it: no code, no pickles, and nothing that names another source."""
+"""Checks of a Hugging Face folder before transformers opens it.
+
+No code, no pickles and nothing that names another source is let through.
+"""
 
 import json
 from collections.abc import Iterator
@@ -33,7 +36,7 @@ class CheckedFolder:
 
 
 def check_folder(folder: Path) -> CheckedFolder:
-    """Reads what a folder of Hugging Face says of itself. Links are followed, as the hub's cache has them.
+    """Reads and checks a Hugging Face folder; links are followed, as in the hub's cache.
 
     Raises:
         ValueError: it has no configuration or no safetensors, a file is too large or no regular
@@ -43,7 +46,8 @@ def check_folder(folder: Path) -> CheckedFolder:
         raise ValueError("expected a folder with config.json")
     if (folder / "adapter_config.json").exists():
         raise ValueError(
-            "expected a whole model, got an adapter of another one (adapter_config.json); merge it and save the model"
+            "expected a whole model, got an adapter of another one (adapter_config.json); merge "
+            "it and save the model"
         )
     for file in sorted(folder.glob("*.json")):
         check_regular(file)
@@ -68,7 +72,7 @@ def _settings(file: Path) -> dict[str, Any]:
 
 
 def _entries(settings: Any) -> Iterator[tuple[str, Any]]:
-    """Each name and value at any depth, but for the names of the classes."""
+    """Yields each name and value at any depth, except for the names of the classes."""
     if isinstance(settings, dict):
         yield from settings.items()
         settings = [value for key, value in settings.items() if key not in _LABELS]
@@ -78,7 +82,10 @@ def _entries(settings: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _check_entry(key: str, value: Any) -> None:
-    """ValueError for code of others, kernels of the hub, quantised weights, and names of other models or configurations."""
+    """Raises ValueError for foreign code, hub kernels, quantised weights and other sources.
+
+    Other sources are names of other models or configurations.
+    """
     if key == "auto_map" and value:
         raise ValueError(
             "expected a model that needs no code of its own, got a configuration with auto_map"
@@ -89,7 +96,8 @@ def _check_entry(key: str, value: Any) -> None:
         raise ValueError("expected weights as numbers, got quantised ones")
     if _names_another_source(key, value):
         raise ValueError(
-            f"expected a model that is whole, got one that is made from another source: {key} is {str(value)[:80]!r}"
+            f"expected a model that is whole, got one that is made from another source: {key} is "
+            f"{str(value)[:80]!r}"
         )
 
 
@@ -110,12 +118,13 @@ def _check_processor(settings: dict[str, Any]) -> None:
 
 
 def _checked_weights(folder: Path) -> list[Path]:
-    """The folder's safetensors, not too large; the index of their parts names no other files."""
+    """Checks the folder's safetensors: their size, and that the index names no other files."""
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise ValueError(
-            "expected weights as safetensors, got none: pickles such as pytorch_model.bin can run any code when they are opened; "
-            "where you trust them, load the model with transformers and save it again with save_pretrained"
+            "expected weights as safetensors, got none: pickles such as pytorch_model.bin can run "
+            "any code when they are opened; where you trust them, load the model with "
+            "transformers and save it again with save_pretrained"
         )
     for file in weights:
         check_regular(file)

@@ -1,4 +1,4 @@
-"""Upper bounds on what a step of an ONNX graph makes where inference does not tell its size, and on the room it works in.
+"""Upper bounds on the output and workspace of ONNX steps whose sizes inference cannot tell.
 
 Every operator that is named nowhere here is one whose size has to be told.
 """
@@ -198,12 +198,14 @@ ATTENTION = {
 
 
 def full_name(node: onnx.NodeProto) -> str:
-    """An operator's name, with its domain where that is not the standard one."""
+    """Returns an operator's name, with its domain if that is not the standard one."""
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
 
 
 def upper_bound(node: onnx.NodeProto, sizes: Sequence[int], shapes: Sequence[Shape]) -> int | None:
-    """At most how many values each output of a step has, whatever the values of its inputs; None where that is not known.
+    """Returns an upper bound on each output's number of values, whatever the inputs' values.
+
+    Returns None where no bound is known.
 
     Args:
         node: the step.
@@ -223,7 +225,10 @@ def upper_bound(node: onnx.NodeProto, sizes: Sequence[int], shapes: Sequence[Sha
 
 
 def workspace(node: onnx.NodeProto, shapes: Sequence[Shape], output: Shape) -> int:
-    """Values that a step works with beyond its inputs and outputs; 0 for most, and where the shapes are not known."""
+    """Returns how many values a step uses beyond inputs and outputs.
+
+    This is 0 for most steps, and where the shapes are not known.
+    """
     name = full_name(node)
     if name in CONVOLUTIONS:
         return _columns(node, shapes, output)
@@ -238,7 +243,7 @@ def workspace(node: onnx.NodeProto, shapes: Sequence[Shape], output: Shape) -> i
 
 
 def _columns(node: onnx.NodeProto, shapes: Sequence[Shape], output: Shape) -> int:
-    """The patches of an image, each as a column as long as a filter."""
+    """Counts the values of an image's patches, each as a column as long as a filter."""
     index = 3 if node.op_type == "QLinearConv" else 1
     image, filters = shapes[0], shapes[index] if len(shapes) > index else None
     positions = image if node.op_type == "ConvTranspose" else output
@@ -248,7 +253,10 @@ def _columns(node: onnx.NodeProto, shapes: Sequence[Shape], output: Shape) -> in
 
 
 def _all_labels(node: onnx.NodeProto, shapes: Sequence[Shape]) -> int:
-    """All axes of a product of three or more: what two of them make on the way may be as large."""
+    """Multiplies all axes of a product of three or more tensors.
+
+    The product of two of them may be as large on the way.
+    """
     equation = next(
         (
             attribute.s.decode("utf-8", "replace")
@@ -268,7 +276,7 @@ def _all_labels(node: onnx.NodeProto, shapes: Sequence[Shape]) -> int:
 
 
 def _attention_scores(node: onnx.NodeProto, shapes: Sequence[Shape]) -> int:
-    """A number for each head and pair of a query and a key."""
+    """Counts one number for each head and pair of a query and a key."""
     queries = shapes[0]
     is_packed = node.op_type in ("Attention", "QAttention") and node.domain == "com.microsoft"
     keys = queries if is_packed or len(shapes) < 2 else shapes[1]

@@ -1,4 +1,7 @@
-"""An ONNX graph without what it says of its own sizes: an author may declare any, and shape inference believes them."""
+"""The removal of an ONNX graph's declared sizes.
+
+An author may declare any size, and shape inference believes it.
+"""
 
 import math
 from collections.abc import Iterator
@@ -14,7 +17,7 @@ LARGE_TENSOR = 1024  # values; shapes are never computed from tensors as large a
 
 
 def drop_claims(model: onnx.ModelProto) -> None:
-    """Deletes every declared size but that of the graph's own inputs, also inside functions and inner graphs.
+    """Deletes all declared sizes except the graph's own inputs, also in functions and inner graphs.
 
     The free sizes of an image are fixed.
 
@@ -32,7 +35,7 @@ def drop_claims(model: onnx.ModelProto) -> None:
 
 
 def written_out(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph for inference: without claims, its functions written out.
+    """Builds a graph for inference: without declared sizes, with its functions written out.
 
     Args:
         model: its larger tensors are dropped from it, the rest is copied.
@@ -74,7 +77,7 @@ def all_graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
 
 
 def inner_graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    """The graphs that a step holds: branches, bodies of loops."""
+    """Yields the graphs that a step holds: branches, bodies of loops."""
     return [
         graph
         for attribute in node.attribute
@@ -91,7 +94,7 @@ def _drop_shape(kind: onnx.TypeProto) -> None:
 
 
 def _declare_tensors(graph: onnx.GraphProto) -> None:
-    """Gives inputs that are tensors of the file the sizes of those."""
+    """Declares the sizes of inputs that are tensors of the file."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for value in graph.input:
         if value.name in tensors:
@@ -99,7 +102,7 @@ def _declare_tensors(graph: onnx.GraphProto) -> None:
 
 
 def _fix_free_sizes(graph: onnx.GraphProto) -> None:
-    """Gives the free sizes of an image a number, all axes but the first."""
+    """Fixes the free sizes of an image, all axes but the first, to a number."""
     for value in graph.input:
         sizes = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
         is_free = len(sizes) == 4 and not any(sizes[1:])
@@ -109,7 +112,7 @@ def _fix_free_sizes(graph: onnx.GraphProto) -> None:
 
 
 def _drop_large_tensors(graph: onnx.GraphProto) -> None:
-    """Makes inputs of a graph's larger tensors: inference works on a copy of all it is given."""
+    """Turns a graph's larger tensors into inputs: inference copies all that it is given."""
     kept = []
     given = {value.name for value in graph.input}
     for tensor in graph.initializer:

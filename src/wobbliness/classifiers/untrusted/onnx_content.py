@@ -1,4 +1,4 @@
-"""What an ONNX file may not hold: refused before a runtime sees it, in memory of a few times the file's size.
+"""Checks of an ONNX file's content before a runtime sees it, in a few times the file's memory.
 
 A graph is operators and numbers, and no code of its author's. But a runtime reads the files that a
 graph points to, loads the operators that it asks for and makes the constants that it describes.
@@ -43,7 +43,7 @@ class CheckedGraph:
 
 
 def read_checked(path: Path) -> CheckedGraph:
-    """Reads an ONNX file.
+    """Reads and checks an ONNX file.
 
     External data is a file in the graph's own folder. Where the graph is a link as the hub's cache
     has them, it may be a link into the same cache, too.
@@ -73,14 +73,17 @@ def read_checked(path: Path) -> CheckedGraph:
 
 
 def external_files(path: Path) -> list[Path]:
-    """The files that hold external data of an ONNX file that was checked, by name."""
+    """Returns the files that hold external data of a checked ONNX file, sorted by name."""
     tensors = _tensors(onnx.load_model_from_string(path.read_bytes()))
     outside = [tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL]
     return sorted({_external_file(tensor, path.parent, _hub_cache(path)) for tensor in outside})
 
 
 def _hub_cache(path: Path) -> Path | None:
-    """The folder of a model in the hub's cache, where the file is one of its links: `snapshots/.../name` into `blobs`."""
+    """Returns a model's folder in the hub's cache if the file is one of its links.
+
+    These lead from `snapshots/.../name` into `blobs`.
+    """
     cache = path.resolve().parent.parent
     is_of_hub = path.is_symlink() and path.resolve().parent == cache / "blobs"
     return (
@@ -102,7 +105,8 @@ def _check_operators(model: onnx.ModelProto) -> None:
             > MAX_NAME
         ):
             raise ValueError(
-                f"expected names of at most {MAX_NAME} characters, got a longer one at {node.op_type[:80]!r}"
+                f"expected names of at most {MAX_NAME} characters, got a longer one at "
+                f"{node.op_type[:80]!r}"
             )
         name = f"{node.domain}::{node.op_type}"
         if (node.domain, node.op_type) in own:
@@ -116,7 +120,7 @@ def _check_operators(model: onnx.ModelProto) -> None:
 
 
 def _check_functions(model: onnx.ModelProto) -> None:
-    """Counts what there is after all functions are written out: MAX_STEPS steps at most, and MAX_WRITTEN_BYTES of functions.
+    """Limits a graph with all its functions written out to MAX_STEPS and MAX_WRITTEN_BYTES.
 
     None may call itself, or take the place of an operator that comes with the runtime.
     """
@@ -127,7 +131,8 @@ def _check_functions(model: onnx.ModelProto) -> None:
     taken = next((name for domain, name, _ in functions if domain in TRUSTED_DOMAINS), None)
     if taken is not None:
         raise ValueError(
-            f"expected functions in domains of their own, got {taken[:80]!r} among the operators of ONNX Runtime"
+            f"expected functions in domains of their own, got {taken[:80]!r} among the operators "
+            "of ONNX Runtime"
         )
     found: dict[tuple[str, str, str], tuple[int, int]] = {}
 
@@ -153,16 +158,21 @@ def _check_functions(model: onnx.ModelProto) -> None:
     steps, size = count(list(model.graph.node), frozenset())
     if steps > MAX_STEPS:
         raise ValueError(
-            f"expected a graph of at most {MAX_STEPS} steps, got {steps} when its functions are written out"
+            f"expected a graph of at most {MAX_STEPS} steps, got {steps} when its functions are "
+            "written out"
         )
     if size > MAX_WRITTEN_BYTES:
         raise ValueError(
-            f"expected functions of at most {MAX_WRITTEN_BYTES} bytes when they are written out, got {size}"
+            f"expected functions of at most {MAX_WRITTEN_BYTES} bytes when they are written out, "
+            f"got {size}"
         )
 
 
 def _check_tensors(model: onnx.ModelProto, folder: Path, cache: Path | None) -> bool:
-    """Checks every tensor; whether there is external data, which is then named as seen from the hub's cache, if any."""
+    """Checks every tensor; returns whether there is external data.
+
+    External data is then renamed as seen from the hub's cache, if any.
+    """
     sizes: dict[Path, int] = {}
     for tensor in _tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -216,12 +226,13 @@ def _check_stored(tensor: onnx.TensorProto) -> None:
         )
     if declared > stored:
         raise ValueError(
-            f"expected a tensor as large as it declares, got {stored} of {declared} values for {tensor.name!r}"
+            f"expected a tensor as large as it declares, got {stored} of {declared} values for "
+            f"{tensor.name!r}"
         )
 
 
 def _external_file(tensor: onnx.TensorProto, folder: Path, cache: Path | None) -> Path:
-    """The file of external data, links followed; ValueError where it lies elsewhere or does not exist."""
+    """Returns the file of external data, links followed; ValueError if outside or missing."""
     location = _entries(tensor).get("location", "")
     named = folder / location
     path = named.resolve()
@@ -234,12 +245,13 @@ def _external_file(tensor: onnx.TensorProto, folder: Path, cache: Path | None) -
         )
     if not path.exists():
         raise ValueError(
-            f"expected external data in a file of the graph's own folder, got {location[:200]!r}, which does not exist; "
-            "the weights are in that file: put it beside the graph"
+            f"expected external data in a file of the graph's own folder, got {location[:200]!r}, "
+            "which does not exist; the weights are in that file: put it beside the graph"
         )
     if not path.is_file():
         raise ValueError(
-            f"expected external data in a file of the graph's own folder, got {location[:200]!r}, which is none"
+            f"expected external data in a file of the graph's own folder, got {location[:200]!r}, "
+            "which is none"
         )
     return path
 
@@ -249,7 +261,7 @@ def _entries(tensor: onnx.TensorProto) -> dict[str, str]:
 
 
 def _is_within(named: Path, folder: Path) -> bool:
-    """Whether a name leads into the folder before its last link is followed."""
+    """Checks whether a name leads into the folder before its last link is followed."""
     return named.parent.resolve().is_relative_to(folder.resolve())
 
 
@@ -260,7 +272,7 @@ def _rename_external(tensor: onnx.TensorProto, location: str) -> None:
 
 
 def _check_external(tensor: onnx.TensorProto, path: Path, sizes: dict[Path, int]) -> None:
-    """The file is as long as it has to be."""
+    """Checks that the file of external data is long enough."""
     entries = _entries(tensor)
     location = entries["location"]
     sizes[path] = path.stat().st_size
@@ -271,7 +283,8 @@ def _check_external(tensor: onnx.TensorProto, path: Path, sizes: dict[Path, int]
     length = int(entries.get("length") or sizes[path] - offset)
     if offset < 0 or needed > length or offset + length > sizes[path]:
         raise ValueError(
-            f"expected {needed} bytes of external data at {offset}, got {sizes[path]} in all in {location!r}"
+            f"expected {needed} bytes of external data at {offset}, got {sizes[path]} in all in "
+            f"{location!r}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Operators that ONNX's inference knows little of, ONNX Runtime's own and those of classical models, as standard ones.
+"""Standard ONNX operators in place of contributed and classical ones, for shape inference.
 
 What stands in their place gives the same shapes and computes something else.
 """
@@ -55,7 +55,7 @@ SPLIT_BY_NUMBER = 18
 
 
 def shape_of(value: onnx.ValueInfoProto) -> Shape:
-    """The sizes of a tensor, or None where one of them is not told."""
+    """Returns the sizes of a tensor, or None where one of them is unknown."""
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         return None
@@ -67,7 +67,9 @@ def shape_of(value: onnx.ValueInfoProto) -> Shape:
 
 
 def put_standard_operators(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
-    """Puts standard operators in place of those of com.microsoft whose shapes they give; the others stay.
+    """Replaces operators of com.microsoft by standard ones that give the same shapes.
+
+    Operators without such a counterpart stay.
 
     Args:
         model: for inference only, since it computes something else afterwards; changed in place.
@@ -103,7 +105,7 @@ def _replace(graph: onnx.GraphProto, version: int, replaced: dict[str, onnx.Node
 
 
 def _standard(node: onnx.NodeProto, version: int) -> list[onnx.NodeProto]:
-    """Steps of standard operators with outputs of the same shapes; none where there are no such."""
+    """Returns standard steps with outputs of the same shapes; none where there are no such."""
     name, inputs, output = node.op_type, list(node.input), node.output[0]
     if node.domain == "ai.onnx.ml":
         return _standard_of_ml(node)
@@ -148,7 +150,7 @@ def _standard_of_ml(node: onnx.NodeProto) -> list[onnx.NodeProto]:
 
 
 def _rows(node: onnx.NodeProto, length: int) -> list[onnx.NodeProto]:
-    """A label for each row, where the operator gives two outputs, and a row of scores."""
+    """Returns steps for a label for each row, if there are two outputs, and a row of scores."""
     *labels, scores = node.output[:2]
     top, numbers, whole = (f"{scores}/{part}" for part in ("top", "numbers", "whole"))
     zeros = onnx.helper.make_tensor(numbers, onnx.TensorProto.FLOAT, [length], [0.0] * length)
@@ -168,7 +170,7 @@ def _rows(node: onnx.NodeProto, length: int) -> list[onnx.NodeProto]:
 
 
 def row_length(node: onnx.NodeProto) -> int:
-    """At most how many scores an operator of a classical model gives for each row."""
+    """Returns an upper bound on the scores that a classical operator gives for each row."""
     lengths = [1]
     for attribute in node.attribute:
         if attribute.name in ROW_NUMBERS:
@@ -185,13 +187,15 @@ def row_length(node: onnx.NodeProto) -> int:
 
 
 def _fused_product(node: onnx.NodeProto, _: int) -> list[onnx.NodeProto]:
-    """A plain product; how far a turned one is turned is told only once its rank is known."""
+    """Returns a plain product; how far it is transposed is known only with its rank."""
     is_plain = not any(_numbers(node).get(flag) for flag in TURNS)
     return [onnx.helper.make_node("MatMul", node.input[:2], node.output[:1])] if is_plain else []
 
 
 def turn_products(model: onnx.ModelProto) -> bool:
-    """Puts standard steps in place of products of turned matrices whose ranks are known; whether there were any.
+    """Replaces products of transposed matrices of known rank by standard steps.
+
+    Returns whether there were any.
 
     Args:
         model: with inferred shapes; changed in place.
@@ -246,7 +250,10 @@ def _quantised_gemm(node: onnx.NodeProto, _: int) -> list[onnx.NodeProto]:
 
 
 def _packed_attention(node: onnx.NodeProto, version: int) -> list[onnx.NodeProto]:
-    """Queries, keys and values are one product, and the answer is as large as the values."""
+    """Returns standard steps for attention whose queries, keys and values are one product.
+
+    The answer is as large as the values.
+    """
     if (
         any(part.name == "qkv_hidden_sizes" for part in node.attribute)
         or any(node.output[1:])

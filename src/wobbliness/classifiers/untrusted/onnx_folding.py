@@ -1,4 +1,4 @@
-"""The small numbers that an ONNX graph computes its shapes from, worked out once the shape of its input is fixed."""
+"""Constant folding of the small numbers that an ONNX graph computes its shapes from."""
 
 import math
 from typing import Any
@@ -57,7 +57,9 @@ FOLDED |= {"Range", "ConstantOfShape", "Expand", "Tile"}
 
 
 def fold_small_values(model: onnx.ModelProto) -> bool:
-    """Puts numbers in place of the steps that can be computed, for the next inference of shapes; whether there were any.
+    """Replaces computable steps by their values for the next shape inference.
+
+    Returns whether there were any.
 
     Only steps whose inputs and results are of at most SMALL values are computed.
 
@@ -92,7 +94,7 @@ def _result(
     shapes: dict[str, tuple[int, ...] | None],
     opsets: dict[str, int],
 ) -> np.ndarray | None:
-    """What a step gives, if that is a small number of values that can be told."""
+    """Computes a step's result if it is a small number of known values."""
     if node.op_type not in FOLDED or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
         return None
     shape = shapes.get(node.output[0])
@@ -115,7 +117,10 @@ def _operand(
     values: dict[str, np.ndarray],
     shapes: dict[str, tuple[int, ...] | None],
 ) -> np.ndarray | None:
-    """A step's operand; where the step asks for its shape only, any values of that shape, which take no memory."""
+    """Returns a step's operand.
+
+    Where the step uses its shape alone, any values of that shape will do, and take no memory.
+    """
     shape = shapes.get(name)
     if op_type in ("Shape", "Size") and name not in values and shape is not None:
         return np.broadcast_to(np.float32(0), shape)

@@ -1,4 +1,4 @@
-"""Steps of an ONNX graph whose answer is not a function of the image: random ones, and those that look at the rest of a block."""
+"""ONNX steps whose answer is not a function of the image: random or dependent on the block."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ MAX_STEPS_BACK, SMALL = 30, 64
 
 
 def check_randomness(model: onnx.ModelProto) -> None:
-    """Refuses a graph that draws random numbers, or that normalises by the statistics of a block.
+    """Refuses a graph that draws random numbers or normalises by the statistics of a block.
 
     Whether what is drawn reaches the answer is not looked at. Dropout is let through where its flag
     is absent, or is computed from constants alone and false.
@@ -95,7 +95,7 @@ def check_randomness(model: onnx.ModelProto) -> None:
 
 
 def block_dependent_operator(model: onnx.ModelProto) -> str | None:
-    """The first operator whose answer for an image depends on the images in one block with it; None where there is none."""
+    """Returns the first operator that makes an image's answer depend on its block; None if none."""
     nodes = (
         node for part in (model.graph, *model.functions) for node in all_nodes(list(part.node))
     )
@@ -116,7 +116,7 @@ def _is_training(node: onnx.NodeProto, constants: "_Constants") -> bool:
 
 
 class _Constants:
-    """Small values that need no image, computed when asked for."""
+    """A table of small values that need no image, computed on demand."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._opsets = {opset.domain: opset.version for opset in model.opset_import}
@@ -129,7 +129,10 @@ class _Constants:
                     self._makers.setdefault(name, []).append(node)
 
     def value(self, name: str, steps: int = MAX_STEPS_BACK) -> np.ndarray | None:
-        """The value of that name; None where it is large, depends on the image or its size, or has two makers."""
+        """Returns the value of that name.
+
+        Returns None where it is large, depends on the image or its size, or has two makers.
+        """
         makers = self._makers.get(name, [])
         if len(makers) != 1 or steps == 0:
             return None

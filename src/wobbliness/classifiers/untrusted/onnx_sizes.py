@@ -1,4 +1,4 @@
-"""How many values the steps of an ONNX graph make, told from the graph alone."""
+"""The number of values that the steps of an ONNX graph make, derived from the graph alone."""
 
 import copy
 import math
@@ -65,7 +65,7 @@ GROWING = {"Loop", "SequenceMap", "StringConcat", "StringSplit", "ImageDecoder"}
 
 @dataclass(frozen=True, kw_only=True)
 class GraphSizes:
-    """What a graph makes for one image.
+    """The sizes of a graph for one image.
 
     Attributes:
         values_per_image: that the largest step takes and makes; None where no step takes the image.
@@ -77,7 +77,7 @@ class GraphSizes:
 
 
 def check_sizes(model: onnx.ModelProto) -> GraphSizes:
-    """Adds up what a graph makes for one image; what the file declares of its own sizes is not believed.
+    """Adds up the values that a graph makes for one image, ignoring the file's declared sizes.
 
     The sizes come from ONNX's shape inference, and where that does not tell one, from a bound on
     what the operator makes of its inputs (`onnx_bounds`). An operator whose size neither tells is
@@ -112,7 +112,7 @@ def check_sizes(model: onnx.ModelProto) -> GraphSizes:
 
 
 def _batch(graph: onnx.GraphProto) -> int:
-    """The number of images that a graph takes at once; 0 where any."""
+    """Returns the number of images that a graph takes at a time; 0 for any."""
     tensors = _tensor_names(graph)
     images = next((value for value in graph.input if value.name not in tensors), None)
     sizes = images.type.tensor_type.shape.dim if images is not None else []
@@ -120,7 +120,7 @@ def _batch(graph: onnx.GraphProto) -> int:
 
 
 def _with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """A copy that takes a number of images at once."""
+    """Copies a graph with the number of images in a batch fixed."""
     model = copy.deepcopy(model)
     for value in model.graph.input:
         for dimension in value.type.tensor_type.shape.dim[:1]:
@@ -129,19 +129,23 @@ def _with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
 
 
 def _check_fits(model: onnx.ModelProto, batch: int) -> None:
-    """ValueError where steps do not fit each other, as where an exporter took the number of images for a constant."""
+    """Raises ValueError where steps have incompatible shapes.
+
+    An exporter may have taken the number of images for a constant, for instance.
+    """
     try:
         onnx.shape_inference.infer_shapes(_inferred(model), strict_mode=True)
     except Exception as error:  # the checker's own classes share no base but Exception
         wanted = f"{batch} images at once" if batch else "any number of images at once"
         raise ValueError(
-            f"expected a graph whose steps fit {wanted}, as it declares, got {reason_of(error)}; where its exporter took the "
-            "number of images for a constant (len(images) for images.shape[0]), export it for one image or anew"
+            f"expected a graph whose steps fit {wanted}, as it declares, got {reason_of(error)}; "
+            "where its exporter took the number of images for a constant (len(images) for "
+            "images.shape[0]), export it for one image or anew"
         ) from error
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with the shapes of its steps, for one image.
+    """Infers the shapes of a graph's steps, for one image.
 
     ONNX could propagate values itself (`data_prop`). It makes an object for each value of a row
     then, before any size is known: rows that are joined again and again fill the memory. So values
@@ -166,7 +170,7 @@ def _tensor_names(graph: onnx.GraphProto) -> set[str]:
 
 
 def _longest_text(model: onnx.ModelProto) -> int:
-    """Bytes of the longest string in a file: no step that is let through makes a longer one."""
+    """Returns the bytes of the longest string in a file: no allowed step makes a longer one."""
     longest = 0
     for graph in all_graphs(model):
         for tensor in graph.initializer:
@@ -180,7 +184,7 @@ def _longest_text(model: onnx.ModelProto) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class _Known:
-    """What is known of the values of a graph and of those around it.
+    """The known facts about the values of a graph and of those around it.
 
     Attributes:
         shapes: by name, None where not told.
@@ -195,7 +199,7 @@ class _Known:
     texts: set[str] = field(default_factory=set)
 
     def within(self, graph: onnx.GraphProto) -> "_Known":
-        """The same with the values that a graph declares, or that were inferred for it."""
+        """Extends the facts by the values that a graph declares or that were inferred for it."""
         values = (*graph.value_info, *graph.output, *graph.input)
         shapes = {value.name: shape_of(value) for value in values}
         shapes |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
@@ -216,7 +220,7 @@ class _Known:
 
 @dataclass(kw_only=True)
 class _Sizes:
-    """Running sums over the steps of a graph and of those in it.
+    """The running sums over the steps of a graph and of those in it.
 
     Attributes:
         values_per_text: room of a string, in values of four bytes.
@@ -243,7 +247,7 @@ class _Sizes:
     def check(
         self, graph: onnx.GraphProto, outer: _Known, held: int = 0, times: int = 1
     ) -> list[int | None]:
-        """Goes through a graph; upper bounds on its outputs.
+        """Checks a graph and returns upper bounds on its outputs.
 
         Args:
             graph: with inferred shapes.
@@ -264,7 +268,7 @@ class _Sizes:
         return [known.sizes.get(value.name) for value in graph.output]
 
     def _make(self, node: onnx.NodeProto, known: _Known, held: int, times: int) -> dict[str, int]:
-        """The sizes of a step's outputs, which are known from then on."""
+        """Computes the sizes of a step's outputs and records them."""
         if node.op_type in GROWING:
             raise _unknown(node)
         bound = _bound(node, known)
@@ -300,7 +304,10 @@ class _Sizes:
         if is_constant or node.op_type in ENLARGING:
             self.created += sum(made.values()) * times
         if self.created > self.most_created:
-            made_of_nothing = f"at most {self.most_created} values of its own, got {self.created} by {node.op_type}"
+            made_of_nothing = (
+                f"at most {self.most_created} values of its own, got {self.created} by "
+                f"{node.op_type}"
+            )
             raise ValueError(f"expected a graph that makes {made_of_nothing}")
 
 
@@ -318,7 +325,7 @@ class _Live:
         self._uses.update(value.name for value in graph.output)
 
     def step(self, node: onnx.NodeProto, made: dict[str, int], extra: int) -> int:
-        """Adds what a step makes, and drops what no later one needs; the values held while it works."""
+        """Adds a step's outputs, drops unused values, and returns how many were held meanwhile."""
         most = self.total + sum(made.values()) + extra
         kept = {name: size for name, size in made.items() if self._uses[name]}
         self._sizes |= kept
@@ -331,7 +338,7 @@ class _Live:
 
 
 def _needed(node: onnx.NodeProto) -> list[str]:
-    """Names that a step takes: its inputs, and what the graphs in it take."""
+    """Returns the names that a step takes, including those that its inner graphs take."""
     names = list(filter(None, node.input))
     for graph in inner_graphs(node):
         names += [name for inner in graph.node for name in _needed(inner)] + [
@@ -341,7 +348,7 @@ def _needed(node: onnx.NodeProto) -> list[str]:
 
 
 def _given(node: onnx.NodeProto, known: _Known) -> tuple[list[Shape], Shape]:
-    """The shapes of a step's inputs and of its first output."""
+    """Returns the shapes of a step's inputs and of its first output."""
     return [known.shapes.get(name) for name in node.input], known.shapes.get(
         node.output[0]
     ) if node.output else None
@@ -354,13 +361,16 @@ def _bound(node: onnx.NodeProto, known: _Known) -> int | None:
 
 
 def _largest(found: list[list[int | None]]) -> int | None:
-    """The largest output of several branches."""
+    """Returns the largest output of several branches."""
     told = [size for sizes in found for size in sizes if size is not None]
     return max(told, default=0) if len(told) == sum(map(len, found)) else None
 
 
 def _num_runs(node: onnx.NodeProto, known: _Known) -> int:
-    """At most how often the graph in a step is run: once for each row of the longest input of a Scan."""
+    """Returns an upper bound on the runs of a step's inner graph.
+
+    That is one for each row of the longest input of a Scan.
+    """
     if node.op_type != "Scan":
         return 1
     return max((size for shape in _given(node, known)[0] for size in shape or ()), default=1)
@@ -368,5 +378,6 @@ def _num_runs(node: onnx.NodeProto, known: _Known) -> int:
 
 def _unknown(node: onnx.NodeProto) -> ValueError:
     return ValueError(
-        f"expected sizes that the graph tells, got {full_name(node)} of unknown size; export with fixed sizes"
+        f"expected sizes that the graph tells, got {full_name(node)} of unknown size; export with "
+        "fixed sizes"
     )

@@ -1,4 +1,4 @@
-"""Whether an ONNX graph sorts its scores, so that their places say nothing about the classes."""
+"""A check for ONNX graphs that sort their scores, whose places then do not indicate classes."""
 
 import math
 
@@ -38,12 +38,13 @@ def check_unsorted(graph: onnx.GraphProto, name: str, width: int | None) -> None
     """
     if sorts_scores(graph, name, width):
         raise ValueError(
-            f"expected scores of classes in their own order, got {name}: scores that are sorted by TopK"
+            f"expected scores of classes in their own order, got {name}: scores that are sorted by "
+            "TopK"
         )
 
 
 def sorts_scores(graph: onnx.GraphProto, name: str, width: int | None = None) -> bool:
-    """Returns whether TopK, which every sort becomes, orders the values of an output."""
+    """Checks whether TopK, which every sort becomes, orders the values of an output."""
     made_by = {made: node for node in graph.node for made in node.output}
     num_sorted = None if width == 1 else _num_sorted(graph, made_by, name)
     return num_sorted is not None and num_sorted >= (width or 2) > 1
@@ -52,7 +53,7 @@ def sorts_scores(graph: onnx.GraphProto, name: str, width: int | None = None) ->
 def _num_sorted(
     graph: onnx.GraphProto, made_by: dict[str, onnx.NodeProto], name: str
 ) -> float | None:
-    """How many values TopK sorted that an output is made of; None where it did not."""
+    """Returns how many values TopK sorted for an output; None where it did not."""
     seen, place = set[str](), 0  # TopK gives values first, then their places
     while name in made_by and name not in seen:
         seen.add(name)
@@ -74,7 +75,7 @@ def _num_sorted(
 def _number(
     graph: onnx.GraphProto, made_by: dict[str, onnx.NodeProto], node: onnx.NodeProto
 ) -> float:
-    """K of TopK, infinite where it is computed."""
+    """Returns K of TopK; infinity where it is computed."""
     if len(node.input) < 2:
         return next(
             (attribute.i for attribute in node.attribute if attribute.name == "k"), math.inf

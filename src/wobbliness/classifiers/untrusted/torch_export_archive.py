@@ -1,4 +1,4 @@
-"""A `torch.export` archive made safe to load: what it says is copied, checked piece by piece, into a new archive in memory.
+"""A safe copy of a `torch.export` archive, checked piece by piece, in memory.
 
 `torch.export.load` must not be given a stranger's archive: in torch 2.13 it unpickles sample
 inputs, weights and constants that are marked so, loads shared libraries, evaluates symbolic sizes
@@ -84,7 +84,7 @@ DAMAGES = (
 
 
 def checked_archive(path: Path) -> io.BytesIO:
-    """A copy of an archive of `torch.export.save` that holds nothing but what has been checked.
+    """Copies an archive of `torch.export.save` with nothing but what has been checked.
 
     Raises:
         ValueError: it is compressed, holds pickles, libraries or several programs, or says what
@@ -109,7 +109,10 @@ def checked_archive(path: Path) -> io.BytesIO:
 
 
 def _entries(archive: zipfile.ZipFile, num_bytes: int) -> dict[str, zipfile.ZipInfo]:
-    """The archive's files by name: none compressed, and together no larger than the archive."""
+    """Returns the archive's entries by name.
+
+    None is compressed, and together they are no larger than the archive.
+    """
     found = archive.infolist()
     if len(found) > MAX_ENTRIES or len({entry.filename for entry in found}) < len(found):
         raise ValueError(
@@ -117,7 +120,8 @@ def _entries(archive: zipfile.ZipFile, num_bytes: int) -> dict[str, zipfile.ZipI
         )
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in found):
         raise ValueError(
-            "expected an archive without compression, as torch.export.save writes it, got a compressed one"
+            "expected an archive without compression, as torch.export.save writes it, got a "
+            "compressed one"
         )
     total = sum(entry.file_size for entry in found)
     if total > num_bytes:
@@ -169,7 +173,7 @@ def _paths(payloads: dict[str, Any]) -> set[str]:
 
 
 def _checked_payload(name: str, payload: dict[str, Any]) -> str:
-    """The file of a tensor that is stored as its bytes."""
+    """Returns the file of a tensor that is stored as its bytes."""
     if (
         payload["use_pickle"]
         or payload["tensor_meta"] is None
@@ -182,17 +186,18 @@ def _checked_payload(name: str, payload: dict[str, Any]) -> str:
 
 
 def _check_extents(payloads: dict[str, Any], stored: dict[str, int]) -> None:
-    """No tensor has more values than the file that it is read from has bytes."""
+    """Checks that no tensor has more values than its file has bytes."""
     for name, payload in payloads.items():
         sizes = [size["as_int"] for size in payload["tensor_meta"]["sizes"]]
         if min(sizes, default=0) < 0 or math.prod(sizes) > stored[payload["path_name"]]:
             raise ValueError(
-                f"expected a tensor within its {stored[payload['path_name']]} bytes, got {sizes} for {name!r}"
+                f"expected a tensor within its {stored[payload['path_name']]} bytes, got {sizes} "
+                f"for {name!r}"
             )
 
 
 def _checked_program(program: dict[str, Any]) -> dict[str, Any]:
-    """The program without what is of no use here; ValueError where the rest says anything that could be run."""
+    """Returns the program without its unused parts; ValueError if the rest could run code."""
     module = program["graph_module"]
     graph = dict(module["graph"])
     if graph.get("custom_obj_values"):
@@ -238,7 +243,10 @@ def _is_known_private(operator: str) -> bool:
 
 
 def _check_strings(value: Any, key: str = "") -> None:
-    """Every word of a document is of the form that its place allows; unknown places allow plain names."""
+    """Checks that each string has the form that its place allows.
+
+    Unknown places allow plain names.
+    """
     if isinstance(value, dict):
         for name, part in value.items():
             _check_dotted(name)
@@ -266,7 +274,7 @@ def _check_string(text: str, key: str) -> None:
 
 
 def _check_size(text: str) -> None:
-    """Sums and products of symbols and integers: sympy evaluates what it is given."""
+    """Checks for sums and products of symbols and integers: sympy evaluates what it is given."""
     plain = SYMPY_SYMBOL.sub(r"\1", text)
     words = re.findall(r"\w+", plain)
     if (
@@ -295,10 +303,11 @@ def _treespecs(entries: list[dict[str, Any]]) -> Iterator[Any]:
 
 
 def _check_containers(spec: dict[str, Any]) -> None:
-    """Tuples, lists and dicts of plain names only: other containers are looked up by name."""
+    """Allows tuples, lists and dicts of plain names: other containers are looked up by name."""
     if spec["type"] not in CONTAINERS:
         raise ValueError(
-            f"expected inputs and outputs in tuples, lists and dicts, got {str(spec['type'])[:80]!r}"
+            "expected inputs and outputs in tuples, lists and dicts, got "
+            f"{str(spec['type'])[:80]!r}"
         )
     for name in json.loads(spec["context"] or "null") or []:
         _check_name(name)

@@ -1,4 +1,4 @@
-"""What the steps of an exported program make and whether they answer alike each time, told without running them."""
+"""The sizes and repeatability of an exported program's steps, derived without running them."""
 
 import math
 from collections.abc import Iterator
@@ -28,7 +28,8 @@ def check_repeatable(program: torch.export.ExportedProgram) -> None:
         given = _arguments(node)
         if any(given.get(flag) is True for flag in TRAINING):
             raise ValueError(
-                f"expected a program exported in evaluation mode, got {node.target} in training mode"
+                f"expected a program exported in evaluation mode, got {node.target} in training "
+                "mode"
             )
         if not _is_random(node) or any(given.get(flag) is False for flag in TRAINING):
             continue
@@ -38,7 +39,9 @@ def check_repeatable(program: torch.export.ExportedProgram) -> None:
 
 
 def check_steps(module: torch.nn.Module, shape: list[int | None], dtype: torch.dtype) -> int:
-    """Runs a program on shapes alone, and adds up what it makes; for free batches with few images and with many.
+    """Runs a program on shapes alone, and adds up the values that it makes.
+
+    A program for free batches is run with few images and with many.
 
     Args:
         module: of the program.
@@ -62,7 +65,7 @@ def check_steps(module: torch.nn.Module, shape: list[int | None], dtype: torch.d
 
 
 def _largest_step(module: torch.nn.Module, shape: list[Any], dtype: torch.dtype, most: int) -> int:
-    """The most values that a step makes, at most `most`."""
+    """Returns the most values that a step makes, or raises ValueError above `most`."""
     assert isinstance(module, torch.fx.GraphModule)
     with FakeTensorMode(allow_non_fake_inputs=True), _Watch(most) as watch, torch.no_grad():
         images = torch.empty(shape, dtype=dtype)
@@ -71,7 +74,7 @@ def _largest_step(module: torch.nn.Module, shape: list[Any], dtype: torch.dtype,
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
-    """Looks at the size of what each operator makes, also inside of operators that are made of others.
+    """A dispatch mode that checks the output size of each operator, also inside composite ones.
 
     Attributes:
         largest: the most that one has made so far.
@@ -98,14 +101,14 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
 
 
 class _Live(torch.fx.Interpreter):
-    """Adds up what is held from step to step."""
+    """An interpreter that adds up the values held from step to step."""
 
     def __init__(self, module: torch.fx.GraphModule, most: int) -> None:
         super().__init__(module)
         self._most, self._held, self._sizes = most, 0, dict[torch.fx.Node, int]()
 
     def run_node(self, n: torch.fx.Node) -> Any:
-        """As its parent does, and ValueError where too much is held."""
+        """Runs a node as its parent does; ValueError where too many values are held."""
         result = super().run_node(n)
         self._sizes[n] = (
             sum(part.numel() for part in _tensors(result)) if n.op == "call_function" else 0
@@ -113,7 +116,8 @@ class _Live(torch.fx.Interpreter):
         self._held += self._sizes[n]
         if self._held > self._most:
             raise ValueError(
-                f"expected steps that hold at most {self._most} values at a time, got {self._held} at {n.target}"
+                f"expected steps that hold at most {self._most} values at a time, got {self._held} "
+                f"at {n.target}"
             )
         for done in self.user_to_last_uses.get(n, []):
             self._held -= self._sizes.pop(done, 0)
@@ -127,7 +131,10 @@ def _tensors(result: Any) -> Iterator[torch.Tensor]:
 
 
 def _scores(operator: Any, args: tuple[Any, ...]) -> int:
-    """Attention's number for each head and pair of a query and a key, which is kept on some paths."""
+    """Counts attention's scores: one for each head and pair of a query and a key.
+
+    Some implementations keep them.
+    """
     if "scaled_dot_product" not in str(operator) or len(args) < 2:
         return 0
     queries, keys = args[0], args[1]
@@ -141,7 +148,7 @@ def _all_nodes(module: torch.fx.GraphModule) -> Iterator[torch.fx.Node]:
 
 
 def _arguments(node: torch.fx.Node) -> dict[str, Any]:
-    """What a step gives to its operator, by name, with the operator's own defaults."""
+    """Returns the arguments of a step by name, with the operator's own defaults."""
     schema = getattr(node.target, "_schema", None)
     given: dict[str, Any] = {}
     for index, argument in enumerate(schema.arguments if schema else ()):
