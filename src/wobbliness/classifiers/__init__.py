@@ -1,4 +1,4 @@
-"""Classifiers: anything that names a class for each image of a batch."""
+"""Classifiers: anything that predicts a class for each image of a batch."""
 
 from wobbliness.classifiers.base import Classifier
 from wobbliness.classifiers.open import open_classifier

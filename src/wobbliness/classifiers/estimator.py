@@ -1,4 +1,4 @@
-"""A fitted classifier of scikit-learn, or of a library that follows its conventions, as a classifier."""
+"""A fitted classifier of scikit-learn, or of a library that follows its conventions."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ Arrangement = Callable[[np.ndarray], np.ndarray]
 
 
 class EstimatorClassifier(ScoredClassifier):
-    """What an estimator's `predict` says: class k is `classes_[k]`.
+    """A classifier that predicts with an estimator's `predict`: class k is `classes_[k]`.
 
     It gets images as it was fitted on: flattened, from channels first or last; or as pictures,
     where it was fitted on those, as a pipeline may be that begins with features of pictures.
@@ -54,7 +54,8 @@ class EstimatorClassifier(ScoredClassifier):
             getattr(estimator, said, False) is True for said in several
         ):
             raise ValueError(
-                f"expected a classifier that names one class for each image, got several answers of {name}"
+                "expected a classifier that names one class for each image, got several answers "
+                f"of {name}"
             )
         self._estimator, self._classes = estimator, np.asarray(classes)
         if num_classes not in (None, len(self._classes)):
@@ -67,7 +68,7 @@ class EstimatorClassifier(ScoredClassifier):
         self._arrange: tuple[tuple[int, ...], Arrangement] | None = None
 
     def preprocessing(self) -> dict[str, str]:
-        """Also pixel values and layout."""
+        """Describes the steps around the estimator, including pixel values and layout."""
         return (
             super().preprocessing()
             | described_scale(self._scale)
@@ -77,7 +78,7 @@ class EstimatorClassifier(ScoredClassifier):
     def classify(
         self, images: Float32[np.ndarray, "B ..."], block_size: int
     ) -> Int[np.ndarray, " B"]:
-        """The class of each image.
+        """Returns the predicted class of each image.
 
         Raises:
             ValueError: the estimator refuses images of this size, or gives more than one answer for
@@ -86,8 +87,11 @@ class EstimatorClassifier(ScoredClassifier):
         return np.asarray(in_blocks(self._classify_block, images, block_size))
 
     @contextmanager
-    def session(self, examples: Float32[np.ndarray, "B ..."]) -> Iterator[Execution]:  # noqa: ARG002
-        """Nothing to prepare."""
+    def session(
+        self,
+        examples: Float32[np.ndarray, "B ..."],  # noqa: ARG002
+    ) -> Iterator[Execution]:
+        """Prepares nothing: an estimator is ready when it is fitted."""
         yield Execution(backend="callable", threads="one calling thread")
 
     def _classify_block(self, images: np.ndarray) -> np.ndarray:
@@ -101,10 +105,11 @@ class EstimatorClassifier(ScoredClassifier):
         return self._numbers(np.asarray(answer), len(images))
 
     def _numbers(self, answer: np.ndarray, num_images: int) -> np.ndarray:
-        """Places of the answers in `classes_`."""
+        """Returns the indices of the answers in `classes_`."""
         if answer.size != num_images:
             raise ValueError(
-                f"expected one class for each of {num_images} images, got an answer of shape {answer.shape}"
+                f"expected one class for each of {num_images} images, got an answer of shape "
+                f"{answer.shape}"
             )
         answer = answer.ravel()
         places = np.searchsorted(self._classes, answer, sorter=self._order).clip(
@@ -118,7 +123,7 @@ class EstimatorClassifier(ScoredClassifier):
         return self.labels_of(numbers, num_images)
 
     def _found_arrangement(self, images: np.ndarray) -> Arrangement:
-        """How the estimator takes images of this shape.
+        """Finds how the estimator takes images of this shape.
 
         Its number of features says so: that of a whole image, or the length of the axis after the
         batch's. Where it has none, rows are tried and then pictures, and the first that it does not
@@ -138,7 +143,8 @@ class EstimatorClassifier(ScoredClassifier):
     def _takes(self, image: np.ndarray) -> bool:
         try:
             self._estimator.predict(image)
-        except Exception:  # an estimator of others may raise anything; what it says of rows is what the user will read
+        # An estimator of others may raise anything; the user reads what it says of rows.
+        except Exception:
             return False
         return True
 
@@ -165,7 +171,10 @@ def _check_fitted(estimator: Any, name: str) -> None:
 
 
 def _arrangements(shape: tuple[int, ...], layout: Layout | None) -> list[Arrangement]:
-    """The ways to hand over images of a shape: as rows, then as pictures; in the layout, or first channels first."""
+    """Returns the ways to pass images of a shape: as rows, then as pictures.
+
+    Pictures are passed in the declared layout, or else channels first before channels last.
+    """
     if len(shape) != 3:
         return [_rows, np.ndarray.copy]
     first: list[Arrangement] = [np.ndarray.copy]

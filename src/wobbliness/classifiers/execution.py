@@ -1,4 +1,4 @@
-"""How the forward passes of a measurement are run, and the rule for the size of their blocks."""
+"""The description of how forward passes are run, and the rule for the block size."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ MIN_BLOCK, MAX_BLOCK = 25, 256
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How forward passes were run.
+    """A description of how the forward passes of a measurement were run.
 
     Attributes:
         backend: `onnxruntime` (a compiled graph), `torch` (eager) or `callable`.
@@ -36,13 +36,13 @@ class Execution:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of the votes should know of it, in words."""
+        """Returns remarks for a reader of the votes, in words."""
         compiled = f"not compiled: {self.reason}" if self.reason else None
         return tuple(remark for remark in (compiled, self.threads, self.company) if remark)
 
 
 def default_block_size(draws: int, values_per_image: int) -> int:
-    """The number of noisy copies classified at once.
+    """Computes the number of noisy copies classified at a time.
 
     The largest step of the network, its input and output for a whole block as float32, stays within
     CACHE_BYTES, but a block has MIN_BLOCK to MAX_BLOCK copies. Within that, blocks that divide the

@@ -15,7 +15,7 @@ CALLING_THREAD = "one calling thread"
 
 
 class FunctionClassifier(ScoredClassifier):
-    """A callable from a batch to labels `(B,)` or scores `(B, K)`.
+    """A classifier around a callable that gives labels `(B,)` or scores `(B, K)` for a batch.
 
     It gets numpy arrays; or tensors, without gradients, where the images of the measurement were
     tensors.
@@ -36,22 +36,25 @@ class FunctionClassifier(ScoredClassifier):
         self._as_tensor = as_tensor
 
     def preprocessing(self) -> dict[str, str]:
-        """Also pixel values."""
+        """Describes the steps around the callable, including pixel values."""
         return super().preprocessing() | described_scale(self._scale)
 
     def classify(
         self, images: Float32[np.ndarray, "B ..."], block_size: int
     ) -> Int[np.ndarray, " B"]:
-        """The class of each image, checked."""
+        """Returns the predicted class of each image, validated."""
         return np.asarray(in_blocks(self._classify_block, images, block_size))
 
     def answers(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
-        """What it gives for each image before a class is chosen, checked."""
+        """Returns the callable's answers before a class is chosen, validated."""
         return np.asarray(in_blocks(self._checked_answer, images, block_size))
 
     @contextmanager
-    def session(self, examples: Float32[np.ndarray, "B ..."]) -> Iterator[Execution]:  # noqa: ARG002
-        """Nothing to prepare."""
+    def session(
+        self,
+        examples: Float32[np.ndarray, "B ..."],  # noqa: ARG002
+    ) -> Iterator[Execution]:
+        """Prepares nothing: a callable is taken as it is."""
         yield Execution(backend="callable", threads=CALLING_THREAD)
 
     def _classify_block(self, images: np.ndarray) -> np.ndarray:

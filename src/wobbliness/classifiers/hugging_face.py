@@ -1,4 +1,4 @@
-"""An image classifier of Hugging Face as a torch module, with its image processor's steps inside."""
+"""An image classifier of Hugging Face as a torch module, with its image processor's steps."""
 
 import copy
 import importlib
@@ -28,7 +28,7 @@ MISSING_EXTRA = (
 
 
 class HubModule(torch.nn.Module):
-    """Pictures in [0, 1], channels first, to logits `(B, K)`.
+    """A torch module from pictures in [0, 1], channels first, to logits `(B, K)`.
 
     Attributes:
         image_shape: of pictures that were resized and cropped as the model's image processor does
@@ -47,13 +47,13 @@ class HubModule(torch.nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits."""
+        """Computes the logits."""
         logits: torch.Tensor = self.network(pixel_values=self.preparation(images)).logits
         return logits
 
 
 def load_hub_model(name: str) -> HubModule:
-    """A model from a local folder with `config.json` or by its name on the hub.
+    """Loads a model from a local folder with `config.json` or by its name on the hub.
 
     Only safetensors are read and only transformers' own code is run. A folder is opened without
     asking the network, whatever its files name; nothing is fetched for a model of the hub but its
@@ -105,7 +105,8 @@ def _load(transformers: Any, folder: Path, config: Any) -> HubModule:
     missing = sorted(map(str, (*loaded["missing_keys"], *loaded["mismatched_keys"])))
     if missing:
         raise ValueError(
-            f"expected all weights of the classifier, got none for {missing[0]} and {len(missing) - 1} more"
+            f"expected all weights of the classifier, got none for {missing[0]} and "
+            f"{len(missing) - 1} more"
         )
     fit_picture = PictureFit(processor, getattr(network.config, "num_channels", 3))
     preparation = Preparation(
@@ -116,7 +117,10 @@ def _load(transformers: Any, folder: Path, config: Any) -> HubModule:
 
 
 def _own_config(transformers: Any, config: dict[str, Any]) -> Any:
-    """The configuration as transformers' own class; made here, so that no class asks for more files."""
+    """Builds the configuration as transformers' own class.
+
+    It is made here, so that no class asks for more files.
+    """
     kinds = importlib.import_module(
         "transformers.models.auto.modeling_auto"
     ).MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
@@ -129,7 +133,10 @@ def _own_config(transformers: Any, config: dict[str, Any]) -> Any:
 
 
 def _check_size(transformers: Any, config: Any, num_bytes: int) -> None:
-    """The configuration describes no more parameters than the weights have bytes; told without making them."""
+    """Checks that the configuration has no more parameters than the weights have bytes.
+
+    The parameters are counted without allocating them.
+    """
     with torch.device("meta"):
         network = transformers.AutoModelForImageClassification.from_config(
             copy.deepcopy(config), trust_remote_code=False
@@ -137,13 +144,14 @@ def _check_size(transformers: Any, config: Any, num_bytes: int) -> None:
     described = sum(tensor.numel() for tensor in (*network.parameters(), *network.buffers()))
     if described > num_bytes:
         raise ValueError(
-            f"expected weights for {described} parameters, as the configuration says, got {num_bytes} bytes"
+            f"expected weights for {described} parameters, as the configuration says, got "
+            f"{num_bytes} bytes"
         )
 
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Without progress bars and advice on standard error; set back afterwards."""
+    """Suppresses progress bars and advice on standard error, and restores them afterwards."""
     with borrowed_state():
         before, shows_bars = (
             transformers.logging.get_verbosity(),

@@ -15,7 +15,9 @@ from wobbliness.classifiers.signature.onnx_answers import label_numbers
 
 
 class OnnxClassifier(ScoredClassifier):
-    """An output of an ONNX graph: scores `(B, K)`, one score for two classes, or labels `(B,)` or `(B, 1)`.
+    """An output of an ONNX graph: scores `(B, K)`, one score for two classes, or labels `(B,)`.
+
+    Labels may also be `(B, 1)`.
 
     Opening the file runs no code of its author's. Images are handed over channels first whatever
     the graph's own layout; a graph of flat features `(B, F)` gets them flattened. Each call runs on
@@ -52,13 +54,13 @@ class OnnxClassifier(ScoredClassifier):
         self.image_shape = self._graph.image_shape
 
     def preprocessing(self) -> dict[str, str]:
-        """Also pixel values, layout and output, as the file or the user says."""
+        """Describes the steps around the graph: pixel values, layout and output."""
         return super().preprocessing() | self._graph.preprocessing()
 
     def classify(
         self, images: Float32[np.ndarray, "B ..."], block_size: int
     ) -> Int[np.ndarray, " B"]:
-        """The class of each image.
+        """Returns the predicted class of each image.
 
         Raises:
             ValueError: the graph declares another shape of input, or answers neither labels nor
@@ -67,7 +69,7 @@ class OnnxClassifier(ScoredClassifier):
         return self.labels_of(self.answers(images, block_size), len(images))
 
     def answers(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
-        """What it gives for each image before a class is chosen; labels as numbers.
+        """Returns the graph's answers before a class is chosen; labels as class indices.
 
         Raises:
             ValueError: the graph declares another shape of input.
@@ -76,15 +78,21 @@ class OnnxClassifier(ScoredClassifier):
         return answer if classes is None else self._numbers(answer, classes)
 
     def _numbers(self, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """Labels as numbers of classes; K is that of the list where they are places in it."""
+        """Converts labels to class indices.
+
+        K is the length of the graph's list of classes where the labels are places in it.
+        """
         numbers = label_numbers(labels, classes, self.num_classes or MAX_UNDECLARED_CLASSES)
         if numbers is not labels:
             self.num_classes = self.num_classes or len(classes)
         return numbers
 
     @contextmanager
-    def session(self, examples: Float32[np.ndarray, "B ..."]) -> Iterator[Execution]:  # noqa: ARG002
-        """Nothing to prepare."""
+    def session(
+        self,
+        examples: Float32[np.ndarray, "B ..."],  # noqa: ARG002
+    ) -> Iterator[Execution]:
+        """Prepares nothing: the graph is open already."""
         graph = self._graph
         values = graph.values_per_image()
         yield Execution(

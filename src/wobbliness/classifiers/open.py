@@ -1,4 +1,4 @@
-"""From what a user holds to a Classifier."""
+"""The conversion of files, modules, estimators and callables to a Classifier."""
 
 import copy
 import math
@@ -23,7 +23,7 @@ HUB = "hf:"
 
 @dataclass(frozen=True, kw_only=True)
 class _Options:
-    """How to open a classifier; see `open_classifier`."""
+    """The options of `open_classifier`."""
 
     num_classes: int | None
     as_tensor: bool
@@ -55,7 +55,7 @@ def open_classifier(
     std: PixelNumbers = None,
     threshold: int | float | None = None,
 ) -> Classifier:
-    """A classifier from a file, a model of Hugging Face, an object of torch or scikit-learn, or any callable.
+    """Opens a file, Hugging Face model, torch module, estimator or callable as a classifier.
 
     Files run none of their author's code: an ONNX file, a `torch.export` archive `.pt2`,
     `.safetensors` weights with a factory, and a folder of Hugging Face. Their contents are checked
@@ -146,7 +146,7 @@ def _open_object(source: Any, options: _Options) -> Classifier:
 
 
 def _open_scaled(source: Any, options: _Options, *, is_estimator: bool) -> Classifier:
-    """An estimator, or a callable."""
+    """Opens an estimator, or a callable."""
     num_classes, scale = options.num_classes, options.scale
     if is_estimator:
         from wobbliness.classifiers.estimator import EstimatorClassifier
@@ -162,12 +162,13 @@ def _open_scaled(source: Any, options: _Options, *, is_estimator: bool) -> Class
         return classifier
     name = type(source).__name__
     raise ValueError(
-        f"expected a torch module, a scikit-learn classifier, a callable or a path as classifier, got {name}"
+        "expected a torch module, a scikit-learn classifier, a callable or a path as classifier, "
+        f"got {name}"
     )
 
 
 def _is_estimator(source: Any) -> bool:
-    """Without loading scikit-learn: who holds an estimator has done so."""
+    """Checks for an estimator without loading scikit-learn: whoever holds one has loaded it."""
     base = sys.modules.get("sklearn.base")
     return (
         base is not None and isinstance(source, base.BaseEstimator) and not isinstance(source, type)
@@ -209,16 +210,17 @@ def _open_module(module: Any, options: _Options) -> Classifier:
 
 
 def _check_stays_on_cpu(name: str, options: _Options) -> None:
-    """ValueError where what is no torch module is to run elsewhere, or in bfloat16."""
+    """Raises ValueError where anything but a torch module is to run elsewhere or in bfloat16."""
     device, autocast = options.device, options.autocast
     if device not in (None, "cpu") or autocast:
         raise ValueError(
-            f"expected a torch module to run {f'on {device}' if device else 'with autocast'}, got {name}"
+            f"expected a torch module to run {f'on {device}' if device else 'with autocast'}, got "
+            f"{name}"
         )
 
 
 def checked_device(name: str) -> Any:
-    """The device of torch by its name.
+    """Returns the torch device of that name.
 
     Raises:
         ValueError: no device has that name, or this machine has none such.
@@ -256,7 +258,8 @@ def _open_name(name: str, options: _Options) -> Classifier:
         return _open_file(path, options)
     if ":" not in name:
         raise ValueError(
-            f"expected a classifier as FILE.onnx, .pt2, .safetensors, a folder, hf:name or package.module:attribute, got {name!r}"
+            "expected a classifier as FILE.onnx, .pt2, .safetensors, a folder, hf:name or "
+            f"package.module:attribute, got {name!r}"
         )
     from wobbliness.classifiers.weights import import_attribute
 
@@ -325,7 +328,7 @@ def _open_exported(path: Path, options: _Options) -> Classifier:
 
 
 def _check_takes(name: str, options: _Options, **used: bool) -> None:
-    """ValueError where an option was given that would have no effect."""
+    """Raises ValueError where an option was given that would have no effect."""
     for option in ("layout", "factory", "output", "threshold", "scale"):
         given = getattr(options, option)
         if given is not None and not used.get(option, False):

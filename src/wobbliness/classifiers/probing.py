@@ -1,4 +1,4 @@
-"""A look at a classifier before it is measured: is its answer a function of the image?
+"""A test, before a measurement, that a classifier's answer is a function of the image alone.
 
 Votes mean something only where the answer to an image depends on that image. Dropout that is left
 on, batch normalisation without statistics of its own, dynamic quantisation or a counter of calls
@@ -41,25 +41,25 @@ Answers: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
 
 
 class NotRepeatableError(ValueError):
-    """The same call gave two answers."""
+    """An error for two different answers to the same call."""
 
 
 class CompanyError(ValueError):
-    """The answer to an image depends on the others of its block; the message says what was seen."""
+    """An error for an answer that depends on the other images of the block."""
 
 
 class BlockWatch:
-    """Labels for a measurement, whose first blocks are compared with small ones.
+    """A labeller for a measurement whose first blocks are compared with small ones.
 
     May be called by several threads where the classifier may.
     """
 
     def __init__(self, classifier: Any, num_calls: int) -> None:
-        """Begins a measurement.
+        """Starts to watch a measurement.
 
         Args:
-            classifier: names the classes; compared by its scores where it has `answers`.
-            num_calls: that are watched, each in its first block.
+            classifier: predicts the classes; compared by its scores where it has `answers`.
+            num_calls: number of calls that are watched, each in its first block.
         """
         self._classifier, self._num_left = classifier, num_calls
         self._lock = threading.Lock()
@@ -67,7 +67,7 @@ class BlockWatch:
     def classify(
         self, images: Float32[np.ndarray, "B ..."], block_size: int
     ) -> Int[np.ndarray, " B"]:
-        """Returns the class of each image, as the classifier itself names it.
+        """Returns the class that the classifier predicts for each image.
 
         Raises:
             CompanyError: images of the first block have other answers in a small one.
@@ -84,7 +84,7 @@ class BlockWatch:
         return np.asarray(classifier.labels_of(given, len(images)) if has_answers else given)
 
     def _is_watched(self, num_rows: int) -> bool:
-        """Not for a block as small as those that were probed."""
+        """Checks whether to compare this block: not one as small as those that were probed."""
         with self._lock:
             is_watched = self._num_left > 0 and num_rows > COMPANY
             self._num_left -= is_watched
@@ -92,7 +92,7 @@ class BlockWatch:
 
 
 def watched_rows(num_rows: int) -> Int[np.ndarray, " R"]:
-    """Returns which rows of a block are asked again in a small one."""
+    """Returns the rows of a block that are classified again in a small one."""
     return _spread(num_rows, COMPANY)
 
 
@@ -109,7 +109,7 @@ def require_close(given: Shaped[np.ndarray, "R ..."], again: Shaped[np.ndarray, 
 def probe(
     answers: Answers, examples: Float32[np.ndarray, "E ..."], *, block_size: int, num_copies: int
 ) -> str | None:
-    """Asks a classifier a few times.
+    """Probes a classifier with a few small calls.
 
     Args:
         answers: gives scores or labels for images, in blocks of a size.
@@ -144,7 +144,9 @@ def _probe_in_company(
     others: Float32[np.ndarray, "C ..."],
     faint: Float32[np.ndarray, "F ..."],
 ) -> str | None:
-    """Answers to two images: in a small block, alone, at the end of a large block, and in the small block again.
+    """Compares answers to two images in a small block, alone and at the end of a large block.
+
+    The small block is classified again last.
 
     Labels tell of their company only where it changes the class. So faint images are compared then,
     too: among themselves, and at the end of the large block, whose others differ from them in mean,
@@ -173,7 +175,7 @@ def _probe_in_company(
 
 
 def _taken(answers: Answers, images: Float32[np.ndarray, "B ..."]) -> np.ndarray | None:
-    """Returns answers to images that a classifier need not take; None where it does not."""
+    """Returns answers to images that a classifier may refuse; None where it does."""
     try:
         return answers(images.copy(), len(images))
     except Exception:  # of any kind
@@ -181,29 +183,32 @@ def _taken(answers: Answers, images: Float32[np.ndarray, "B ..."]) -> np.ndarray
 
 
 def _faint(examples: Float32[np.ndarray, "E ..."], num_images: int) -> Float32[np.ndarray, "F ..."]:
-    """Returns images of little contrast."""
+    """Returns images of low contrast."""
     some = examples[_spread(len(examples), num_images)]
     return np.asarray(np.float32(0.5) + CONTRAST * (some - np.float32(0.5)))
 
 
 def _bright(examples: Float32[np.ndarray, "E ..."]) -> Float32[np.ndarray, "C ..."]:
-    """Returns images whose pixels have the largest value of all examples, and here and there the least."""
+    """Returns images whose pixels have the largest value of all examples, a few the least."""
     is_low = np.random.default_rng(0).random((BRIGHT, *examples.shape[1:])) < DARK_SHARE
     return np.asarray(np.where(is_low, examples.min(), examples.max()), dtype=np.float32)
 
 
 def _are_coarse(answers: np.ndarray) -> bool:
-    """Returns whether answers are labels, or whole numbers such as votes."""
+    """Checks whether answers are labels, or whole numbers such as votes."""
     return not np.issubdtype(answers.dtype, np.floating) or bool(
         (answers == np.rint(answers)).all()
     )
 
 
 class OrderWatch:
-    """Answers of a classifier, and whether all of them were sorted, as those of top-k and sort are."""
+    """A recorder of a classifier's answers that notes whether all of them were sorted.
+
+    The output of top-k and sort is sorted.
+    """
 
     def __init__(self, answers: Answers) -> None:
-        """Begins to watch.
+        """Starts to record.
 
         Args:
             answers: gives scores or labels for images, in blocks of a size.
@@ -211,7 +216,7 @@ class OrderWatch:
         self._answers, self._orders, self._kinds = answers, set[str | None](), set[bytes]()
 
     def __call__(self, images: np.ndarray, block_size: int) -> np.ndarray:
-        """Asks for answers and looks at their order."""
+        """Returns the classifier's answers and records their order."""
         answer = self._answers(images, block_size)
         self._orders.add(order_of(answer))
         if len(self._kinds) < ENOUGH_SORTED and len(self._orders) == 1 and self.order:
@@ -222,11 +227,13 @@ class OrderWatch:
 
     @property
     def order(self) -> str | None:
-        """The order of all answers so far, in a word; None where one had another order or none."""
+        """Returns the order of all answers so far, or None where one had another order or none."""
         return next(iter(self._orders)) if len(self._orders) == 1 else None
 
     def require_unsorted(self, examples: Float32[np.ndarray, "E ..."], block_size: int) -> None:
-        """Asks for more images where all answers were sorted, which are unlike any that a network was trained on.
+        """Probes with unusual images where all answers so far were sorted.
+
+        The images are unlike any that a network is trained on.
 
         A network that sees one class only may well rank the others alike. It does not on all of
         these, and least on those of large values, where its biases do not count.
@@ -256,7 +263,10 @@ class OrderWatch:
 
 
 def order_of(scores: Shaped[np.ndarray, "B ..."]) -> str | None:
-    """Returns the order that the scores of every image have, `descending` or `ascending`; None for another, and for labels."""
+    """Returns the order that the scores of every image have, `descending` or `ascending`.
+
+    Returns None for another order, and for labels.
+    """
     rows = scores.reshape(len(scores), -1)
     if rows.shape[1] < 2 or rows.dtype.kind not in "iuf":
         return None
@@ -267,15 +277,18 @@ def order_of(scores: Shaped[np.ndarray, "B ..."]) -> str | None:
 
 
 def sorted_scores(order: str) -> str:
-    """Returns what to say of scores that are sorted."""
+    """Returns the message about scores that are sorted."""
     return (
-        f"expected scores of the classes, got values sorted in {order} order, as of topk or sort, whose places are no classes; "
-        "give the scores before they are sorted, or labels"
+        f"expected scores of the classes, got values sorted in {order} order, as of topk or sort, "
+        "whose places are no classes; give the scores before they are sorted, or labels"
     )
 
 
 def _strange(examples: Float32[np.ndarray, "E ..."]) -> list[Float32[np.ndarray, "S ..."]]:
-    """Returns images in [0, 1], which are negatives, pixels in disorder and noise, and noise of large values."""
+    """Returns out-of-distribution images: negatives, shuffled pixels, noise, and large noise.
+
+    All but the last are in [0, 1].
+    """
     rng = np.random.default_rng(0)
     some = examples[_spread(len(examples), NUM_STRANGE)].clip(0, 1)
     mixed = rng.permuted(some.reshape(len(some), -1), axis=1).reshape(some.shape)
@@ -285,7 +298,10 @@ def _strange(examples: Float32[np.ndarray, "E ..."]) -> list[Float32[np.ndarray,
 
 
 def in_whole_blocks(answers: Answers, block_size: int) -> Answers:
-    """Asks in blocks of one size only, filled up with the images that they hold; for classifiers that take no other."""
+    """Classifies in blocks of one size only, padded with the images that they hold.
+
+    Some classifiers take no other size.
+    """
 
     def ask(images: np.ndarray, _: int) -> np.ndarray:
         num_rows = -(-len(images) // block_size) * block_size
@@ -295,7 +311,7 @@ def in_whole_blocks(answers: Answers, block_size: int) -> Answers:
 
 
 def require_alone(answers: Answers, examples: Float32[np.ndarray, "E ..."]) -> None:
-    """Checks that images one at a time get the same answers again.
+    """Checks that images classified one at a time get the same answers again.
 
     Raises:
         NotRepeatableError: they do not.
@@ -305,7 +321,7 @@ def require_alone(answers: Answers, examples: Float32[np.ndarray, "E ..."]) -> N
 
 
 def _spread(num_examples: int, wanted: int) -> np.ndarray:
-    """Rows from the first to the last, repeated where there are too few."""
+    """Selects rows evenly from the first to the last, repeated where there are too few."""
     return np.linspace(0, num_examples - 1, max(2, wanted)).round().astype(np.int64)
 
 
@@ -315,12 +331,13 @@ def _require_same(first: np.ndarray, again: np.ndarray) -> None:
     seen = _difference(first, again, "the second time")
     raise NotRepeatableError(
         f"expected a classifier that gives the same answer to the same images, got {seen}; "
-        "put the model into evaluation mode and leave out what is random or counts its calls (dropout, sampling, noise)"
+        "put the model into evaluation mode and leave out what is random or counts its calls "
+        "(dropout, sampling, noise)"
     )
 
 
 def _are_equal(first: Shaped[np.ndarray, "..."], again: Shaped[np.ndarray, "..."]) -> bool:
-    """Bit for bit, or as close as sums come that were added in another order."""
+    """Checks for bitwise equality, or differences as small as another summation order makes."""
     if np.array_equal(first, again):
         return True
     if not np.issubdtype(first.dtype, np.floating) or not np.issubdtype(again.dtype, np.floating):
@@ -332,7 +349,10 @@ def _are_equal(first: Shaped[np.ndarray, "..."], again: Shaped[np.ndarray, "..."
 def _are_close(
     first: Shaped[np.ndarray, "P ..."], other: Shaped[np.ndarray, "P ..."]
 ) -> Bool[np.ndarray, " P"]:
-    """Whether answers are as close as rounding in blocks of other sizes leaves them; labels are equal."""
+    """Checks whether answers differ by no more than rounding; labels have to be equal.
+
+    Blocks of other sizes round differently.
+    """
     if first.shape != other.shape:
         return np.zeros(len(first), dtype=bool)
     tolerance = (
@@ -344,7 +364,10 @@ def _are_close(
 
 
 def _tolerance(scores: np.ndarray) -> float:
-    """More for scores that are all numbers of 16 bits: what computed them rounds so."""
+    """Returns the tolerance, larger for scores that are all 16-bit numbers.
+
+    Whatever computed such scores rounds to 16 bits.
+    """
     single = scores.astype(np.float32)
     if (single.view(np.uint32) & 0xFFFF == 0).all():
         return HALF_TOLERANCES["bfloat16"]
@@ -354,7 +377,10 @@ def _tolerance(scores: np.ndarray) -> float:
 
 
 def _is_within(first: np.ndarray, other: np.ndarray, tolerance: float) -> Bool[np.ndarray, "..."]:
-    """Also of scores that are not numbers: whoever counts votes refuses these."""
+    """Compares arrays within a tolerance.
+
+    NaN is left to the counting of votes, which refuses it.
+    """
     ours, theirs = first.astype(np.float64), other.astype(np.float64)
     with np.errstate(invalid="ignore"):
         is_near = np.abs(ours - theirs) <= tolerance
@@ -367,7 +393,7 @@ def _largest(scores: np.ndarray) -> float:
 
 
 def _difference(first: np.ndarray, other: np.ndarray, circumstance: str) -> str:
-    """In words."""
+    """Describes a difference in words."""
     if first.shape != other.shape:
         return f"an answer of shape {first.shape} and {circumstance} one of shape {other.shape}"
     if not np.issubdtype(first.dtype, np.floating):

@@ -47,7 +47,7 @@ FREE_SIZE = 224  # taken for axes of an image that the program leaves free
 
 @dataclass(frozen=True, kw_only=True)
 class ProgramOptions:
-    """What a user says of a program beyond what it declares.
+    """The options that a user gives for a program beyond what it declares.
 
     Attributes:
         layout: where the channels are.
@@ -65,7 +65,9 @@ class ProgramOptions:
 
 
 class ExportedModule(DescribedModule):
-    """An exported program that gives scores `(B, K)` or labels `(B,)` for images channels first and for batches of any size.
+    """A torch module around an exported program, for batches of any size, channels first.
+
+    The program gives scores `(B, K)` or labels `(B,)`.
 
     It stays in the mode it was exported in.
 
@@ -104,11 +106,11 @@ class ExportedModule(DescribedModule):
 
     @property
     def takes_bytes(self) -> bool:
-        """Whether the program takes whole numbers of 8 bits."""
+        """Checks whether the program takes 8-bit integers."""
         return bool(self._dtype == torch.uint8)
 
     def preprocessing(self) -> dict[str, str]:
-        """Describes the layout, and the output where one was asked for, for comparisons."""
+        """Describes the layout, and the output where one was chosen, for comparisons."""
         return described_layout(self._sizes, self._layout) | (
             {} if self._wanted is None else {"output": str(self._wanted)}
         )
@@ -119,7 +121,7 @@ class ExportedModule(DescribedModule):
         return self
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Scores."""
+        """Computes the scores."""
         images = self._arranged(images)
         if self._most_images is not None:
             return torch.cat([self._run(piece) for piece in torch.split(images, self._most_images)])
@@ -128,7 +130,7 @@ class ExportedModule(DescribedModule):
         return torch.cat([self._run_piece(piece) for piece in torch.split(images, self.batch_size)])
 
     def _arranged(self, images: torch.Tensor) -> torch.Tensor:
-        """Images in the program's own layout and type; whole numbers are rounded and clipped to those of 8 bits."""
+        """Converts images to the program's layout and type; for uint8 it rounds and clips them."""
         if self._layout == "nhwc" and images.ndim == 4:
             images = images.permute(0, 2, 3, 1).contiguous()
         if self._rank == 2:
@@ -162,7 +164,7 @@ class ExportedModule(DescribedModule):
 
 
 def load_exported(path: Path, *, trust_pickle: bool = False, **options: Any) -> torch.nn.Module:
-    """A module from an archive of `torch.export.save`.
+    """Loads a module from an archive of `torch.export.save`.
 
     Args:
         path: of the archive.
@@ -201,7 +203,7 @@ def _loaded(source: Any) -> torch.export.ExportedProgram:
 
 
 def _with_steps(module: ExportedModule, options: ProgramOptions) -> torch.nn.Module:
-    """The module for images in [0, 1] and with two scores at least."""
+    """Wraps the module for images in [0, 1] and at least two scores."""
     scale, threshold = (
         options.scale,
         module.threshold if options.threshold is None else options.threshold,
@@ -214,7 +216,8 @@ def _with_steps(module: ExportedModule, options: ProgramOptions) -> torch.nn.Mod
         scale = BYTE if scale is None or (scale == PixelScale()) else scale
         if scale != BYTE:
             raise ValueError(
-                f"expected an input range of 0,255 without mean and std for a program of uint8, got {scale}"
+                "expected an input range of 0,255 without mean and std for a program of uint8, "
+                f"got {scale}"
             )
     if module.has_one_score and threshold is None:
         raise ValueError(ONE_SCORE)
@@ -227,7 +230,7 @@ def _with_steps(module: ExportedModule, options: ProgramOptions) -> torch.nn.Mod
 
 
 def _image_input(program: torch.export.ExportedProgram) -> Any:
-    """What the program says of its one input."""
+    """Reads the program's declaration of its single input."""
     names = [
         spec.arg.name
         for spec in program.graph_signature.input_specs
@@ -257,7 +260,7 @@ def _is_of_pixels(value: torch.Tensor) -> bool:
 def _scores_of(
     program: torch.export.ExportedProgram, options: ProgramOptions
 ) -> tuple[int, bool, float | None]:
-    """The number of the output to read, whether it is one score, and where class 1 begins in that."""
+    """Returns the output to read, whether it is one score, and the threshold of class 1."""
     nodes = list(next(node for node in program.graph.nodes if node.op == "output").args[0])
     nodes = nodes[len(nodes) - len(program.graph_signature.user_outputs) :]
     outputs = [_declared(name, node) for name, node in zip(_names(program), nodes, strict=True)]
@@ -278,7 +281,7 @@ def _scores_of(
 
 
 def _names(program: torch.export.ExportedProgram) -> list[str]:
-    """Names of the outputs: keys of a dict, numbers in a tuple."""
+    """Returns the names of the outputs: keys of a dict, numbers in a tuple."""
     spec = program.call_spec.out_spec
     assert spec is not None
     paths, _ = tree_flatten_with_path(tree_unflatten(range(spec.num_leaves), spec))
@@ -299,7 +302,11 @@ def _declared(name: str, node: Any) -> Output:
 
 
 def _threshold_of(node: torch.fx.Node, output: Output) -> float | None:
-    """At 0.5 where the last step is a sigmoid; else by name, 0 for logits and 0.5 for probabilities."""
+    """Returns the threshold of class 1 in an output of one score.
+
+    It is 0.5 where the last step is a sigmoid; else the name decides: 0 for logits, 0.5 for
+    probabilities.
+    """
     while node.op == "call_function" and str(node.target).startswith(RESHAPING):
         (node, *_) = node.all_input_nodes
     return 0.5 if str(node.target).startswith("aten.sigmoid") else threshold_by_name(output)

@@ -25,7 +25,7 @@ EAGER_THREADS = "one calling thread, with torch's own threads inside"
 
 @contextmanager
 def torch_threads(num_threads: int) -> Iterator[None]:
-    """A fixed number of torch's threads, which also fixes the order of its sums; set back afterwards."""
+    """Fixes the number of torch's threads and so the order of its sums; restored afterwards."""
     with borrowed_state():
         before = torch.get_num_threads()
         torch.set_num_threads(num_threads)
@@ -39,16 +39,17 @@ CPU = torch.device("cpu")
 
 
 def device_of(module: torch.nn.Module) -> torch.device:
-    """Where a module's parameters and buffers are, by the first of them; one without any is taken to be on the CPU."""
+    """Returns the device of a module's first parameter or buffer; the CPU for one without any."""
     return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), CPU)
 
 
 def check_has_values(module: torch.nn.Module) -> None:
-    """ValueError where a parameter or buffer has no values: not initialised yet, or made for its shape alone."""
+    """Raises ValueError where a parameter or buffer is uninitialised or on the meta device."""
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if torch.nn.parameter.is_lazy(tensor):
             raise ValueError(
-                f"expected a module with its weights, got {name} not yet initialised; run it on an image first"
+                f"expected a module with its weights, got {name} not yet initialised; run it on an "
+                "image first"
             )
         if tensor.is_meta or isinstance(tensor, FakeTensor):
             raise ValueError(
@@ -57,7 +58,7 @@ def check_has_values(module: torch.nn.Module) -> None:
 
 
 def has_fast_bfloat16(device: torch.device = CPU) -> bool:
-    """Whether the processor, or an accelerator, has instructions for products in bfloat16."""
+    """Checks whether the processor, or an accelerator, multiplies in bfloat16 natively."""
     if device.type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported())
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -65,7 +66,10 @@ def has_fast_bfloat16(device: torch.device = CPU) -> bool:
 
 @contextmanager
 def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode; each part's own mode is set back afterwards. Nothing is changed where all are in it already."""
+    """Sets evaluation mode and restores each part's own mode afterwards.
+
+    Nothing is changed where all parts are in evaluation mode already.
+    """
     with borrowed_state():
         learning = [part for part in module.modules() if getattr(part, "training", False)]
         if not learning:
@@ -81,7 +85,10 @@ def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
 
 
 def _evaluate(module: torch.nn.Module) -> None:
-    """Sets a module into evaluation mode; the mode of an exported program is part of it, and there is nothing to set."""
+    """Sets a module into evaluation mode.
+
+    The mode of an exported program is part of it: there is nothing to set.
+    """
     try:
         module.eval()
     except NotImplementedError:
@@ -90,7 +97,7 @@ def _evaluate(module: torch.nn.Module) -> None:
 
 
 class TorchClassifier(ScoredClassifier):
-    """A module on the CPU that gives logits `(B, K)`.
+    """A classifier around a module on the CPU that gives logits `(B, K)`.
 
     It is compiled to an ONNX graph and checked on real inputs (see `compiled.disagreement`); where
     that fails it runs eagerly, channels-last, in the type of its own parameters. Either way in
@@ -135,7 +142,7 @@ class TorchClassifier(ScoredClassifier):
         self._graph: OnnxGraph | None = None
 
     def scoring_module(self, examples: Float32[np.ndarray, "B ..."]) -> torch.nn.Module:
-        """The module as one that gives scores alone: itself, or with what reads them from its answers around it.
+        """Returns the module itself, or wrapped so that it gives scores alone.
 
         Args:
             examples: some images, to see what it gives.
@@ -152,14 +159,14 @@ class TorchClassifier(ScoredClassifier):
         )
 
     def preprocessing(self) -> dict[str, str]:
-        """Also pixel values and layout, and the output where one was asked for."""
+        """Describes the steps around the module: pixel values, layout, and a chosen output."""
         output = {} if self._wanted is None else {"output": str(self._wanted)}
         return super().preprocessing() | output | described_steps(self.module)
 
     def classify(
         self, images: Float32[np.ndarray, "B ..."], block_size: int
     ) -> Int[np.ndarray, " B"]:
-        """The class of each image.
+        """Returns the predicted class of each image.
 
         Raises:
             ValueError: the module refuses images of this shape, or gives no logits.
@@ -169,7 +176,7 @@ class TorchClassifier(ScoredClassifier):
     def answers(
         self, images: Float32[np.ndarray, "B ..."], block_size: int
     ) -> Shaped[np.ndarray, "B ..."]:
-        """What it gives for each image before a class is chosen.
+        """Returns the module's answers before a class is chosen.
 
         Raises:
             ValueError: the module refuses images of this shape, or gives no logits.
@@ -181,7 +188,10 @@ class TorchClassifier(ScoredClassifier):
 
     @contextmanager
     def session(self, examples: Float32[np.ndarray, "B ..."]) -> Iterator[Execution]:
-        """The compiled graph where it agrees with the module in evaluation mode. The module itself is not held meanwhile."""
+        """Compiles the module and uses the graph if it agrees with the module in evaluation mode.
+
+        The module itself is not held meanwhile.
+        """
         with self._made_ready():
             with largest_step(self.module) as values:
                 scores, size = self._scores_of_examples(examples)
@@ -204,7 +214,7 @@ class TorchClassifier(ScoredClassifier):
     def _scores_of_examples(
         self, examples: Float32[np.ndarray, "B ..."]
     ) -> tuple[Shaped[np.ndarray, "B ..."], int | None]:
-        """Returns scores, and the size of a block where the module takes one image at a time only."""
+        """Returns scores, and the block size where the module takes one image at a time only."""
         try:
             # a module may change its batch in place
             return self._first_scores(examples.copy()), None
@@ -220,7 +230,10 @@ class TorchClassifier(ScoredClassifier):
 
     @contextmanager
     def _made_ready(self) -> Iterator[None]:
-        """The module in evaluation mode and for this thread alone; on one core in a forked process, where others would wait."""
+        """Sets evaluation mode for this thread alone, with one torch thread in a forked process.
+
+        More threads would wait for each other there.
+        """
         with evaluation_mode(self.module), torch_threads(1) if is_forked() else nullcontext():
             yield
 
@@ -240,7 +253,7 @@ class TorchClassifier(ScoredClassifier):
         return (compilation.graph, None) if reason is None else (None, reason)
 
     def _first_scores(self, images: Float32[np.ndarray, "B ..."]) -> Shaped[np.ndarray, "B ..."]:
-        """In the type of the first parameter, or of another one where that is not what the module takes."""
+        """Computes scores in the type of the first parameter, or in another one that works."""
         errors: list[ValueError] = []
         for dtype in self._dtypes:
             self._dtype = dtype
@@ -260,7 +273,8 @@ class TorchClassifier(ScoredClassifier):
             scores = self._reading.scores(answer)
         if scores.ndim not in (1, 2) or len(scores) != len(images):
             raise ValueError(
-                f"expected the module to give logits ({len(images)}, K), got shape {tuple(scores.shape)}"
+                f"expected the module to give logits ({len(images)}, K), got shape "
+                f"{tuple(scores.shape)}"
             )
         return (scores.float() if scores.is_floating_point() else scores).detach().numpy()
 
@@ -270,11 +284,15 @@ class TorchClassifier(ScoredClassifier):
         except (RuntimeError, IndexError, TypeError, AssertionError, NotImplementedError) as error:
             reason = reason_of(error)
             raise ValueError(
-                f"expected images that the module accepts, got {tuple(batch.shape[1:])} each: {reason}"
+                f"expected images that the module accepts, got {tuple(batch.shape[1:])} each: "
+                f"{reason}"
             ) from error
 
     def _run(self, batch: torch.Tensor) -> object:
-        """Channels-last, unless the module cannot: `x.view(n, -1)` wants contiguous features. Then never again."""
+        """Runs the module channels-last, until it fails once.
+
+        A module with `x.view(n, -1)`, for instance, needs contiguous features.
+        """
         if batch.ndim == 4 and self._is_channels_last:
             try:
                 return self.module(batch.contiguous(memory_format=torch.channels_last))
@@ -286,7 +304,7 @@ class TorchClassifier(ScoredClassifier):
 
 
 def _float_types(module: torch.nn.Module) -> tuple[torch.dtype, ...]:
-    """Types of floats among a module's tensors, the first one's first; float32 where there is none."""
+    """Returns the float types of a module's tensors, in order; float32 where there are none."""
     tensors = (
         tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()
     )
@@ -295,7 +313,9 @@ def _float_types(module: torch.nn.Module) -> tuple[torch.dtype, ...]:
 
 @contextmanager
 def largest_step(module: torch.nn.Module) -> Iterator[list[int]]:
-    """While open, keeps in a list of one the most values seen in input and output of one part that has no parts of its own.
+    """Yields a list of one number: the most values in input and output of one leaf module.
+
+    The number is updated by every call of the module meanwhile.
 
     Calls of other threads do not count.
     """

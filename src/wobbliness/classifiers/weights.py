@@ -15,7 +15,7 @@ from wobbliness.runtime.process_state import borrowed_state
 
 
 def import_attribute(name: str) -> Any:
-    """What `package.module:attribute` names; importing runs the module.
+    """Imports the attribute that `package.module:attribute` names; importing runs the module.
 
     Raises:
         ValueError: there is no such thing, or importing fails.
@@ -32,7 +32,9 @@ def import_attribute(name: str) -> Any:
 
 
 def load_weights(path: Path, factory: str | None) -> torch.nn.Module:
-    """A factory's module with the weights of a safetensors file, all of them and no others, in evaluation mode.
+    """Loads a safetensors file into a factory's module, in evaluation mode.
+
+    The file has to hold all weights of the module and no others.
 
     Raises:
         ValueError: there is no factory, it gives no module, the file is damaged, or its weights are
@@ -40,8 +42,9 @@ def load_weights(path: Path, factory: str | None) -> torch.nn.Module:
     """
     if factory is None:
         raise ValueError(
-            f"expected a factory (--factory package.module:function) that makes the module of the weights, got none for {path}; "
-            "for a study's network, hand over wobbliness.study.cells.run.load_network(path)"
+            "expected a factory (--factory package.module:function) that makes the module of the "
+            f"weights, got none for {path}; for a study's network, hand over "
+            "wobbliness.study.cells.run.load_network(path)"
         )
     try:
         state = load_file(path)
@@ -53,7 +56,7 @@ def load_weights(path: Path, factory: str | None) -> torch.nn.Module:
 
 
 def load_pickle(path: Path, factory: str | None) -> Any:
-    """What a pickle or TorchScript file holds. It runs whatever code is in it, after a warning."""
+    """Loads a pickle or TorchScript file; this runs whatever code is in it, after a warning."""
     warn_of_code(path)
     try:
         content = _unpickled(path)
@@ -63,7 +66,8 @@ def load_pickle(path: Path, factory: str | None) -> Any:
         return content
     if factory is None:
         raise ValueError(
-            f"expected a whole model, got weights alone in {path}; give a factory (--factory) for their module"
+            f"expected a whole model, got weights alone in {path}; give a factory (--factory) for "
+            "their module"
         )
     return _with_weights(factory, content, path)
 
