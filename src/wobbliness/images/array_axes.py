@@ -1,4 +1,4 @@
-"""Which axes of an array are images, channels, rows and columns, told by what the classifier declares."""
+"""The meaning of an array's axes (images, channels, rows, columns), given a classifier's shape."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ MOST_OBLONG = 16
 def image_set_of(
     array: np.ndarray, labels: Int[np.ndarray, " N"] | None, target: Target, path: Path | str
 ) -> ImageSet:
-    """The images of an array from a file, fitted to a classifier.
+    """Converts an array from a file to images that fit a classifier.
 
     Raises:
         ValueError: its values are no pixels, its axes can be read in several ways, or as for
@@ -41,7 +41,7 @@ def image_set_of(
 
 
 def with_image_axis(array: np.ndarray, target: Target, name: str, *, is_set: bool) -> np.ndarray:
-    """The array as `(N, ...)`, channels first, as far as the declared shape of a picture tells.
+    """Returns the array as `(N, ...)`, channels first, as far as the declared shape decides it.
 
     One picture `(C, H, W)`, `(H, W, C)` or, where it is grey, `(H, W)` becomes a set of one.
     Channels that are last, and could not be rows, become the first.
@@ -74,7 +74,7 @@ def with_image_axis(array: np.ndarray, target: Target, name: str, *, is_set: boo
 
 
 def _maybe_one_picture(array: np.ndarray, target: Target, name: str) -> np.ndarray:
-    """`(N, H, W)` as it is, unless it is one picture of several channels."""
+    """Returns `(N, H, W)` as it is, unless it is one picture of several channels."""
     channels = target.image_shape[0] if target.image_shape else None
     if channels is None:
         _check_rows(array, target, name)
@@ -83,8 +83,9 @@ def _maybe_one_picture(array: np.ndarray, target: Target, name: str) -> np.ndarr
     last = array.shape[2] == channels and _are_sides(array.shape[:2], target)
     if first and last:
         raise ValueError(
-            f"expected images of shape (N, ...), got shape {array.shape} in {name}: its channels may be the first or the last "
-            "axis; add an axis for one picture, array[None], channels first"
+            f"expected images of shape (N, ...), got shape {array.shape} in {name}: its channels "
+            "may be the first or the last axis; add an axis for one picture, array[None], "
+            "channels first"
         )
     if first:
         return array[None]
@@ -96,7 +97,7 @@ def _maybe_one_picture(array: np.ndarray, target: Target, name: str) -> np.ndarr
 
 
 def _check_rows(array: np.ndarray, target: Target, name: str) -> None:
-    """Raises ValueError where `(N, H, W)` would be pictures of 1, 3 or 4 columns, unless such are declared."""
+    """Raises ValueError if `(N, H, W)` would be pictures of 1, 3 or 4 undeclared columns."""
     is_set = (
         array.shape[2] not in (1, 3, 4)
         or _are_exactly(array.shape[1:], target)
@@ -104,21 +105,23 @@ def _check_rows(array: np.ndarray, target: Target, name: str) -> None:
     )
     if not is_set and array.shape[1] > array.shape[2]:
         raise ValueError(
-            f"expected images of shape (N, C, H, W), got shape {array.shape} in {name}, which may be one picture with "
-            "its channels last; add an axis for one picture, array[None], or for the channels, array[:, None]"
+            f"expected images of shape (N, C, H, W), got shape {array.shape} in {name}, which may "
+            "be one picture with its channels last; add an axis for one picture, array[None], or "
+            "for the channels, array[:, None]"
         )
 
 
 def _check_not_flat(array: np.ndarray, target: Target, name: str) -> None:
-    """Raises ValueError where `(H, W)` would be one picture, and may be flattened ones."""
+    """Raises ValueError where `(H, W)`, taken for one picture, may be flattened ones."""
     declared = [size for size in target.image_shape or () if size is not None]
     is_declared = len(declared) == 3 and array.shape[1] == math.prod(declared)
     if not _are_exactly(array.shape, target) and (
         is_declared or array.shape[1] > MOST_OBLONG * array.shape[0]
     ):
         raise ValueError(
-            f"expected images of shape (N, C, H, W), got shape {array.shape} in {name}, which may be flattened pictures; "
-            "reshape them, or add two axes for one picture, array[None, None]"
+            f"expected images of shape (N, C, H, W), got shape {array.shape} in {name}, which may "
+            "be flattened pictures; reshape them, or add two axes for one picture, array[None, "
+            "None]"
         )
 
 
@@ -132,7 +135,7 @@ def _has_channels_last(sizes: Sequence[int], channels: int | None) -> bool:
 
 
 def _are_sides(sizes: Sequence[int], target: Target) -> bool:
-    """Whether a picture may have this height and width: those declared, or any where it is resized."""
+    """Checks for a possible height and width: those declared, or any where pictures are resized."""
     return (
         target.resize or isinstance(target.image_shape, FittedShape) or _are_declared(sizes, target)
     )
@@ -144,5 +147,5 @@ def _are_declared(sizes: Sequence[int], target: Target) -> bool:
 
 
 def _are_exactly(sizes: Sequence[int], target: Target) -> bool:
-    """Whether these are the declared height and width, and both are declared."""
+    """Checks whether these are the declared height and width, and both are declared."""
     return tuple(sizes) == tuple((target.image_shape or ())[1:])

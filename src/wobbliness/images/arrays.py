@@ -1,4 +1,4 @@
-"""Arrays from `.npy` files and `.npz` archives, in memory bounded by what they hold."""
+"""Arrays from `.npy` files and `.npz` archives, in memory bounded by their stored size."""
 
 import math
 import zipfile
@@ -21,7 +21,7 @@ LABELS = "labels"
 
 
 def read_npy(path: Path, target: Target) -> ImageSet:
-    """The images of a `.npy` file.
+    """Reads the images of a `.npy` file.
 
     Raises:
         ValueError: it is damaged, holds Python objects, is shorter than its header says, or holds
@@ -41,7 +41,7 @@ def read_npy(path: Path, target: Target) -> ImageSet:
 def read_npz(
     path: Path, target: Target, *, column: str | None, label_column: str | None
 ) -> ImageSet:
-    """The images of an `.npz` archive, and their labels where it has an array of them.
+    """Reads the images of an `.npz` archive, and their labels where it has an array of them.
 
     Raises:
         ValueError: as for `read_npy`; or the archive lacks a named array, or unpacks to far more
@@ -73,7 +73,8 @@ def _read_archive(
         if label_column:
             found = f"{labels.dtype} of shape {labels.shape}"
             raise ValueError(
-                f"expected {len(images)} integer labels, got {found} as {label_column} in {archive.path}"
+                f"expected {len(images)} integer labels, got {found} as {label_column} in "
+                f"{archive.path}"
             )
         labels = None
     return image_set_of(images, labels, target, archive.path)
@@ -81,7 +82,7 @@ def _read_archive(
 
 @dataclass(frozen=True, kw_only=True)
 class _Archive:
-    """Arrays of a zip archive, each read only when it is wanted."""
+    """The arrays of a zip archive, each read only when it is needed."""
 
     path: Path
     content: zipfile.ZipFile
@@ -106,14 +107,15 @@ class _Archive:
         stated = math.prod(shape) * dtype.itemsize
         if stated > info.file_size:
             raise ValueError(
-                f"expected {stated} bytes of {name} in {self.path}, as its header says, got {info.file_size}"
+                f"expected {stated} bytes of {name} in {self.path}, as its header says, got "
+                f"{info.file_size}"
             )
         with _reading(self.path), self.content.open(info) as stream:
             return np.asarray(npy.read_array(stream, allow_pickle=False))
 
 
 def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type that an array's header announces."""
+    """Reads the shape and type in an array's header."""
     read = (
         npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
     )
@@ -123,7 +125,10 @@ def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """One line for whatever a damaged file raises: numpy's, zipfile's, the operating system's and Python's parser's classes."""
+    """Converts any error of a damaged file to a ValueError of one line.
+
+    Numpy, zipfile, the operating system and Python's parser raise classes of their own.
+    """
     try:
         yield
     except Exception as error:

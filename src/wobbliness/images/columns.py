@@ -1,4 +1,4 @@
-"""Which columns of a table hold pictures and labels, told by their types."""
+"""The choice of a table's columns of pictures and labels, by their types."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,10 @@ Labels = tuple[Int[np.ndarray, " N"] | None, tuple[str, ...] | None]
 """Class of each image and names of the classes, where they are known."""
 
 Features = Mapping[str, Any]
-"""Type of each column as the hub writes it: `{"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": [...]}}`."""
+"""The type of each column as the hub writes it.
+
+For example `{"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": [...]}}`.
+"""
 
 ARRAY = "Array"
 """The `_type` of a column of nested lists of numbers, whatever the hub's libraries call it."""
@@ -21,7 +24,7 @@ _DEFAULTS = {"image": ("image", "images", "pixel_values"), "label": ("label", "l
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The columns to read, the classes' names where the label's type tells them, and whether images are lists of numbers."""
+    """The columns to read, the class names if the type has them, and whether images are lists."""
 
     image: str
     label: str | None
@@ -30,14 +33,14 @@ class Columns:
 
     @property
     def names(self) -> list[str]:
-        """Of the columns."""
+        """Returns the names of the columns."""
         return [self.image] if self.label is None else [self.image, self.label]
 
 
 def find_columns(
     features: Features, name: str, *, column: str | None, label_column: str | None
 ) -> Columns:
-    """The column of pictures and the one of classes.
+    """Finds the column of pictures and the one of classes.
 
     Either is as named, else the only one of that type, else the one called `image` or `label`.
 
@@ -75,7 +78,9 @@ def find_columns(
 
 
 def labels_from(values: Sequence[Any], columns: Columns, name: str) -> Labels:
-    """Labels and class names from a column's values: integers as they are, strings numbered in alphabetical order.
+    """Reads labels and class names from a column's values.
+
+    Integers stay as they are; strings are numbered in alphabetical order.
 
     No labels where all values are missing, as in test splits whose classes are kept back.
 
@@ -95,7 +100,8 @@ def labels_from(values: Sequence[Any], columns: Columns, name: str) -> Labels:
             value for value in values if not isinstance(value, int) or isinstance(value, bool)
         )
         raise ValueError(
-            f"expected an integer label in each row of {name}, got {strange!r} in column {columns.label}"
+            f"expected an integer label in each row of {name}, got {strange!r} in column "
+            f"{columns.label}"
         )
     return np.asarray(values, dtype=np.int64), columns.class_names
 
@@ -109,7 +115,8 @@ def _only(candidates: list[str], kind: str, name: str) -> str | None:
     if candidates and len(chosen) != 1:
         option = "--column" if kind == "image" else "--label-column"
         raise ValueError(
-            f"expected one {kind} column in {name}, got {', '.join(candidates)}; name one ({option})"
+            f"expected one {kind} column in {name}, got {', '.join(candidates)}; name one "
+            f"({option})"
         )
     return chosen[0] if chosen else None
 
@@ -119,7 +126,7 @@ def _of_type(features: Features, kind: str) -> list[str]:
 
 
 def _whole_numbers(features: Features) -> list[str]:
-    """Integer columns that are called labels, in tables whose types say no more."""
+    """Returns the integer columns with the name of labels, for tables whose types say no more."""
     return [
         name for name in _DEFAULTS["label"] if "int" in str(_field(features.get(name), "dtype"))
     ]

@@ -1,4 +1,4 @@
-"""Images matched to the shape that a classifier declares, or refused."""
+"""The conversion of images to the shape that a classifier declares, or their refusal."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ PictureFitting = Callable[[UInt8[np.ndarray, "C H W"]], UInt8[np.ndarray, "C h w
 
 
 class FittedShape(tuple[int | None, ...]):
-    """A shape together with the way in which pictures of any size are brought to it.
+    """A shape with the method by which pictures of any size are brought to it.
 
     A classifier that comes with an image processor of its own declares it, so that whoever fits
     pictures to `image_shape` does what that processor does.
@@ -34,7 +34,7 @@ class FittedShape(tuple[int | None, ...]):
     fit_picture: PictureFitting
 
     def __new__(cls, shape: Sequence[int | None], fit_picture: PictureFitting) -> "FittedShape":
-        """The shape of a fitted picture, and what fits it."""
+        """Creates the shape of a fitted picture, and attaches the function that fits it."""
         made = super().__new__(cls, shape)
         made.fit_picture = fit_picture
         return made
@@ -46,7 +46,7 @@ class FittedShape(tuple[int | None, ...]):
 def fit_images(
     images: Float32[np.ndarray, "N ..."], image_shape: ImageShape, *, resize: bool = False
 ) -> Float32[np.ndarray, "N ..."]:
-    """Images in the shape that a classifier declares.
+    """Converts images to the shape that a classifier declares.
 
     Grey pictures are repeated for a classifier of colour, and pictures whose channels are all equal
     are given as one channel to a classifier of grey ones; an array `(N, H, W)` gets its channel
@@ -76,14 +76,14 @@ def fit_images(
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What images are to be fitted to."""
+    """The target shape and size of images."""
 
     image_shape: ImageShape = None
     resize: bool = False
 
     @classmethod
     def of_size(cls, image_shape: ImageShape, size: tuple[int, int]) -> "Target":
-        """The target of pictures that are scaled to a height and a width of the user's.
+        """Creates the target of pictures scaled to a height and width that the user chose.
 
         Raises:
             ValueError: the classifier declares another size, a way of its own to get to it, or no
@@ -113,27 +113,29 @@ class Target:
 
     @property
     def picture_shape(self) -> ImageShape:
-        """Shape of a picture: a classifier of `(H, W)` without an axis of channels takes grey ones, `(1, H, W)`."""
+        """The shape of a picture; a classifier of `(H, W)` takes grey pictures `(1, H, W)`."""
         shape = self.image_shape
         return (1, *shape) if shape is not None and len(shape) == 2 else shape
 
     def fit_all(self, images: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "M ..."]:
-        """All images of an array; the array itself where nothing is to be done."""
+        """Fits all images of an array; returns the array itself where nothing is to be done."""
         shape = self.picture_shape if images.ndim == 4 else self.image_shape
         if shape is None:
             return images
         if images.ndim == 3 and len(shape) == 3:
             if shape[0] not in (None, 1) and _fits(images.shape, shape):
                 raise ValueError(
-                    f"expected images of shape (N, ...), got {images.shape}, one picture or as many grey ones; "
-                    "add an axis for one picture, images[None], or for the channels, images[:, None]"
+                    f"expected images of shape (N, ...), got {images.shape}, one picture or as "
+                    "many grey ones; add an axis for one picture, images[None], or for the "
+                    "channels, images[:, None]"
                 )
             images = images[:, None]
         if _fits(images.shape[1:], shape) and not isinstance(shape, FittedShape):
             return images
         if images.ndim != 4 or len(shape) != 3:
             raise ValueError(
-                f"expected images of shape {_text(shape)} each, as the classifier declares, got {_text(images.shape[1:])}"
+                f"expected images of shape {_text(shape)} each, as the classifier declares, got "
+                f"{_text(images.shape[1:])}"
             )
         return self._fit_each(images)
 
@@ -146,12 +148,13 @@ class Target:
         return fitted
 
     def fit(self, picture: np.ndarray, name: str) -> np.ndarray:
-        """One picture `(C, H, W)` of any type of pixel; of that type still where it is not scaled."""
+        """Fits one picture `(C, H, W)`; its type of pixel stays unless it is scaled."""
         if self.picture_shape is None:
             return picture
         if len(self.picture_shape) != 3:
             raise ValueError(
-                f"expected images of shape {_text(self.image_shape)}, as the classifier declares, got picture {name}"
+                f"expected images of shape {_text(self.image_shape)}, as the classifier declares, "
+                f"got picture {name}"
             )
         channels, height, width = self.picture_shape
         picture = with_channels(picture, channels, name)
@@ -161,14 +164,18 @@ class Target:
             return picture
         if not self.resize or height is None or width is None:
             raise ValueError(
-                f"expected pictures of {_text((height, width))} pixels, as the classifier declares, "
-                f"got {_text(picture.shape[1:])} in {name}; resize them (--resize) or choose others"
+                f"expected pictures of {_text((height, width))} pixels, as the classifier "
+                f"declares, got {_text(picture.shape[1:])} in {name}; resize them (--resize) or "
+                "choose others"
             )
         return np.stack([_resized(channel, height, width) for channel in picture])
 
 
 def _fitted(picture: np.ndarray, fit_picture: PictureFitting, name: str) -> np.ndarray:
-    """The picture as a classifier's own processor gives it; untouched where that leaves every pixel where it is."""
+    """Resizes and crops a picture with the classifier's own processor.
+
+    A picture whose pixels all stay as they are is not copied.
+    """
     eight_bits = picture
     if picture.dtype != np.uint8:
         values = unit_values(picture)
@@ -183,7 +190,7 @@ def _fitted(picture: np.ndarray, fit_picture: PictureFitting, name: str) -> np.n
 
 
 def with_channels(picture: np.ndarray, channels: int | None, name: str) -> np.ndarray:
-    """The same picture in another number of channels, where nothing is lost by it.
+    """Converts a picture to another number of channels if that loses nothing.
 
     Raises:
         ValueError: colours would be lost, or the channels have no common meaning.
@@ -198,7 +205,8 @@ def with_channels(picture: np.ndarray, channels: int | None, name: str) -> np.nd
     why = "; colours are not turned to grey" if channels == 1 and found == 3 else ""
     why = why or ("; are its channels last?" if picture.shape[2] == channels else "")
     raise ValueError(
-        f"expected pictures of {channels} channels, as the classifier declares, got {found} in {name}{why}"
+        f"expected pictures of {channels} channels, as the classifier declares, got {found} in "
+        f"{name}{why}"
     )
 
 

@@ -1,4 +1,4 @@
-"""A folder of pictures, or of class folders with pictures."""
+"""Folders of pictures, or of class folders with pictures."""
 
 from pathlib import Path
 
@@ -27,11 +27,11 @@ _FILE_MANAGERS = (
     "@recycle",
 )
 _STRAY = frozenset(_SYSTEMS + _FILE_MANAGERS)
-"""Names, in small letters, of what systems, file managers, network drives and notebooks leave in folders."""
+"""Lower-case names of files that systems, file managers and notebooks leave in folders."""
 
 
 def read_picture(path: Path, target: Target) -> ImageSet:
-    """One picture, as a set of one.
+    """Reads one picture, as a set of one.
 
     Raises:
         ValueError: as for `stack_pictures`.
@@ -41,7 +41,9 @@ def read_picture(path: Path, target: Target) -> ImageSet:
 
 
 def read_picture_folder(folder: Path, target: Target) -> ImageSet:
-    """Pictures sorted by name; labels from class folders in alphabetical order, as torchvision's ImageFolder gives them.
+    """Reads pictures sorted by name, with labels from class folders in alphabetical order.
+
+    Torchvision's ImageFolder assigns the same labels.
 
     Hidden files and folders, those that systems and file managers leave (`__MACOSX`, `@eaDir`,
     `Thumbs.db`), and empty folders are skipped: they are no classes. Anything else that is no
@@ -70,7 +72,8 @@ def _check_only_folders(folder: Path, class_folders: list[Path]) -> None:
     beside = [path for path in _entries(folder) if not path.is_dir()]
     if beside:
         raise ValueError(
-            f"expected pictures or class folders in {folder}, got both: {class_folders[0].name} and {beside[0].name}"
+            f"expected pictures or class folders in {folder}, got both: {class_folders[0].name} "
+            f"and {beside[0].name}"
         )
 
 
@@ -84,13 +87,14 @@ def _pictures(folder: Path) -> list[Path]:
             )
         if path.suffix.lower() not in PICTURE_ENDINGS or not path.is_file():
             raise ValueError(
-                f"expected only pictures ({', '.join(PICTURE_ENDINGS)}) in {folder}, got {path.name}"
+                f"expected only pictures ({', '.join(PICTURE_ENDINGS)}) in {folder}, got "
+                f"{path.name}"
             )
     return files
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, by name, without what no user put there."""
+    """Returns the entries of a folder, sorted by name, without files that systems put there."""
     return sorted(
         path
         for path in folder.iterdir()

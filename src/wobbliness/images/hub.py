@@ -1,4 +1,4 @@
-"""Data sets by their names on the Hugging Face hub; a local folder of that name is read without asking the hub."""
+"""Data sets by name on the Hugging Face hub; a local folder of that name needs no request."""
 
 import os
 import re
@@ -24,7 +24,10 @@ _NAME = re.compile(r"(?P<name>[^\[\]]+?)(:(?P<config>[\w.-]+))?(\[(?P<split>.+)\
 
 @dataclass(frozen=True, kw_only=True)
 class HubName:
-    """`name[split]` or `name:config[split]`; the split may be a slice, `test[:100]`."""
+    """A name of the form `name[split]` or `name:config[split]`.
+
+    The split may be a slice, `test[:100]`.
+    """
 
     name: str
     config: str | None
@@ -32,12 +35,12 @@ class HubName:
 
     @property
     def source(self) -> str:
-        """What `datasets.load_dataset` is to read."""
+        """Returns the name that `datasets.load_dataset` is to read."""
         return data_source(self.name)
 
 
 def parse_hub_name(text: str) -> HubName:
-    """The parts of a data set's name, without the `hf:`.
+    """Parses a data set's name, without the `hf:`.
 
     >>> parse_hub_name("cifar10[test[:100]]").split
     'test[:100]'
@@ -52,7 +55,7 @@ def parse_hub_name(text: str) -> HubName:
 
 
 def data_source(name: str) -> str:
-    """Where a data set is: in the folder that the environment variable WOBBLINESS_DATA names, else on the hub."""
+    """Returns a data set's folder in WOBBLINESS_DATA if it exists, else its name on the hub."""
     folder = os.environ.get(DATA_VARIABLE)
     local = Path(folder) / name if folder else None
     return str(local) if local is not None and local.is_dir() else HUB_NAMES.get(name, name)
@@ -61,7 +64,7 @@ def data_source(name: str) -> str:
 def read_hub(
     text: str, target: Target, *, column: str | None, label_column: str | None
 ) -> ImageSet:
-    """The pictures of one split of a hub data set.
+    """Reads the pictures of one split of a hub data set.
 
     Raises:
         ValueError: the data set or its split cannot be had, a column does not exist, or as for
@@ -90,7 +93,8 @@ def _read_remote(
 
     if _looks_local(wanted.source):
         raise ValueError(
-            f"expected data set {name} as a folder or a name on the hub, got no folder {wanted.source}"
+            f"expected data set {name} as a folder or a name on the hub, got no folder "
+            f"{wanted.source}"
         )
     try:
         table = datasets.load_dataset(
@@ -98,7 +102,8 @@ def _read_remote(
         )
     except _Ambiguous:
         raise
-    except Exception as error:  # the library raises a dozen classes of its own, from the network's to the file system's
+    # The library raises a dozen classes of its own, from the network's to the file system's.
+    except Exception as error:
         reason = cause_of(error)
         raise ValueError(
             f"expected data set {name} in ${DATA_VARIABLE} or on the hub, got {reason}"
@@ -118,7 +123,7 @@ def _read_remote(
 
 
 def _looks_local(source: str) -> bool:
-    """Whether what is no folder can be no name on the hub either: a path, a file, a script or an address."""
+    """Checks whether a name is impossible on the hub: a path, a file, a script or an address."""
     return (
         source.count("/") > 1
         or source.startswith((".", "/", "~"))
@@ -129,7 +134,7 @@ def _looks_local(source: str) -> bool:
 
 
 class _Ambiguous(ValueError):
-    """A data set of several splits, and none named."""
+    """An error for a data set of several splits without a chosen one."""
 
 
 def _only_split(wanted: HubName) -> str:
@@ -138,13 +143,14 @@ def _only_split(wanted: HubName) -> str:
     splits = datasets.get_dataset_split_names(wanted.source, wanted.config)
     if len(splits) != 1:
         raise _Ambiguous(
-            f"expected a split of data set {wanted.name} as hf:{wanted.name}[SPLIT], got none of {', '.join(splits)}"
+            f"expected a split of data set {wanted.name} as hf:{wanted.name}[SPLIT], got none of "
+            f"{', '.join(splits)}"
         )
     return str(splits[0])
 
 
 class _Rows:
-    """Goes through a data set row by row; keeps names."""
+    """An iterator over the rows of a data set that keeps their names."""
 
     def __init__(self, table: Any, columns: Columns, roots: tuple[Path, ...]) -> None:
         self._table, self._columns, self._roots = table, columns, roots
@@ -158,7 +164,7 @@ class _Rows:
             yield name, content if isinstance(content, bytes) else self._file(path, name)
 
     def _file(self, path: str | None, name: str) -> Path:
-        """The file of a data set that stores pictures beside its table; a stranger's table may not name others."""
+        """Returns a picture file of the data set itself; a table may not name other files."""
         file = Path(path or "").resolve()
         if not path or not any(file.is_relative_to(root) for root in self._roots):
             raise ValueError(
@@ -168,7 +174,7 @@ class _Rows:
 
 
 def _caches() -> tuple[Path, ...]:
-    """Folders that the files of a data set of the hub are in."""
+    """Returns the folders that the files of a hub data set are in."""
     import datasets
     from huggingface_hub.constants import HF_HUB_CACHE
 

@@ -1,4 +1,4 @@
-"""What reading images gives, and how large it may become."""
+"""The result of reading images, and limits on its size."""
 
 import math
 from dataclasses import dataclass
@@ -51,21 +51,21 @@ class ImageSet:
 
 
 def row_names(num_images: int) -> tuple[str, ...]:
-    """The rows' numbers, for sources without names."""
+    """Returns the rows' numbers, for sources without names."""
     return tuple(str(row) for row in range(num_images))
 
 
 def check_set_size(shape: tuple[int, ...], name: str) -> None:
-    """ValueError where float32 images of this shape would take more memory than a set may."""
+    """Raises ValueError where float32 images of this shape exceed the memory of a set."""
     if math.prod(shape) * 4 > MAX_SET_BYTES:
         raise ValueError(
-            f"expected images that take at most {MAX_SET_BYTES / 2**30:g} GiB as float32, got shape {shape} in {name}; "
-            "read them in parts"
+            f"expected images that take at most {MAX_SET_BYTES / 2**30:g} GiB as float32, got "
+            f"shape {shape} in {name}; read them in parts"
         )
 
 
 def check_expansion(unpacked: int, stored: int, name: str) -> None:
-    """ValueError where compressed content claims to grow as no images do: a decompression bomb."""
+    """Raises ValueError where compressed content claims to grow like a decompression bomb."""
     if unpacked > max(SMALL_BYTES, MAX_EXPANSION * stored):
         raise ValueError(
             f"expected content that unpacks to at most {MAX_EXPANSION} times its stored size, "

@@ -1,4 +1,4 @@
-"""A data set in a local folder, read by its files alone: what a README or a script in it says is not followed."""
+"""Data sets in local folders, read by their files alone: README and scripts are ignored."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -36,7 +36,7 @@ def read_local(
     column: str | None,
     label_column: str | None,
 ) -> ImageSet:
-    """The pictures of one split of a data set in a folder; nothing is fetched, and no code in it is run.
+    """Reads the pictures of one split of a data set in a folder, without downloads or its code.
 
     It holds Parquet files (`SPLIT-00000-of-00001.parquet`, also in `data/`, in a folder of the
     configuration's name, or in one of the split's), pictures in a folder of the split's name, or
@@ -61,7 +61,8 @@ def read_local(
         return _read_pictures(folder, target, split, name)
     if not splits:
         raise ValueError(
-            f"expected Parquet files or what save_to_disk writes in {folder}, for a column of {name}, got none"
+            f"expected Parquet files or what save_to_disk writes in {folder}, for a column of "
+            f"{name}, got none"
         )
     if split is None and len(splits) != 1:
         raise _no_split(name, splits)
@@ -80,7 +81,7 @@ def _configured(folder: Path, config: str | None, name: str) -> Path:
 
 
 def _splits(folder: Path) -> dict[str, Callable[[], list[RowRange]]]:
-    """How to open the tables of each split."""
+    """Finds how to open the tables of each split."""
     if is_saved(folder):
         return {name: _opener(saved_tables, [path]) for name, path in saved_splits(folder).items()}
     return {
@@ -98,12 +99,15 @@ def _no_split(name: str, splits: Iterable[str]) -> ValueError:
     )
 
 
-def _opener(open_tables: Callable[[Path], list], paths: list[Path]) -> Callable[[], list[RowRange]]:  # type: ignore[type-arg]
+def _opener(
+    open_tables: Callable[[Path], list],  # type: ignore[type-arg]
+    paths: list[Path],
+) -> Callable[[], list[RowRange]]:
     return lambda: [RowRange(table=table) for path in paths for table in open_tables(path)]
 
 
 def _parquet_splits(folder: Path) -> dict[str, list[Path]]:
-    """Parquet files by split: of the folder itself, else of `data`, else of folders named as splits."""
+    """Finds Parquet files by split: in the folder, else in `data`, else in folders of splits."""
     for place in (folder, folder / _DATA_FOLDER):
         files = parquet_files(place) if place.is_dir() else []
         if files:
@@ -127,7 +131,7 @@ def _split_of(file: Path) -> str:
 
 
 def _split_word(name: str) -> str | None:
-    """The split that a word in a name says, if any, as `datasets` reads it."""
+    """Returns the split that a word in a name denotes, if any, as `datasets` reads it."""
     words = set(re.split(r"[^a-z]+", name.lower()))
     return next((split for split, synonyms in SPLIT_WORDS.items() if words & set(synonyms)), None)
 
@@ -142,7 +146,8 @@ def _chosen(
     unknown = [word for word in named if word not in splits]
     if unknown or not words:
         raise ValueError(
-            f"expected a split of data set {name} out of {', '.join(splits)}, got {unknown[0] if unknown else wanted!r}"
+            f"expected a split of data set {name} out of {', '.join(splits)}, got "
+            f"{unknown[0] if unknown else wanted!r}"
         )
     opened = {word: splits[word]() for word in named}
     try:
@@ -152,13 +157,14 @@ def _chosen(
         slices = ReadInstruction.from_spec(wanted).to_absolute(lengths)
     except Exception as error:  # the library raises classes of its own
         raise ValueError(
-            f"expected a split of data set {name} such as test[:100], got {wanted!r}: {reason_of(error)}"
+            f"expected a split of data set {name} such as test[:100], got {wanted!r}: "
+            f"{reason_of(error)}"
         ) from error
     return [part for cut in slices for part in _cut(opened[cut.splitname], cut.from_, cut.to)]
 
 
 class _Length(int):
-    """The number of rows of a split, as `datasets` asks for it."""
+    """A stand-in for a split with its number of rows, as `datasets` asks for it."""
 
     @property
     def num_examples(self) -> int:
@@ -166,7 +172,7 @@ class _Length(int):
 
 
 def _cut(parts: list[RowRange], start: int, stop: int) -> list[RowRange]:
-    """The rows from `start` to before `stop` of consecutive tables."""
+    """Selects the rows from `start` to before `stop` of consecutive tables."""
     cut, first = [], 0
     for part in parts:
         begin, end = max(start - first, 0), min(stop - first, len(part))
@@ -177,7 +183,7 @@ def _cut(parts: list[RowRange], start: int, stop: int) -> list[RowRange]:
 
 
 def _read_pictures(folder: Path, target: Target, split: str | None, name: str) -> ImageSet:
-    """Pictures in a folder of the split's name, or in the folder itself where it has no splits."""
+    """Reads pictures in the split's folder, or in the data set's own where it has no splits."""
     inner = {
         path.name: path
         for path in sorted(folder.iterdir())
@@ -192,6 +198,7 @@ def _read_pictures(folder: Path, target: Target, split: str | None, name: str) -
         raise _no_split(name, by_split)
     else:
         raise ValueError(
-            f"expected a split of data set {name} out of {', '.join(by_split or inner) or 'train'}, got {split!r}"
+            f"expected a split of data set {name} out of "
+            f"{', '.join(by_split or inner) or 'train'}, got {split!r}"
         )
     return replace(read, names=tuple(Path(file).name for file in read.names))

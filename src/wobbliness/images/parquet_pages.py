@@ -1,4 +1,4 @@
-"""What the pages of a Parquet column unpack to by their own headers, which a reader obeys; the footer may say anything."""
+"""The unpacked size of a Parquet column by its page headers; a footer may claim anything."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _INTEGERS = (4, 5, 6)
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """What a page's header says.
+    """The header of a page.
 
     Attributes:
         unpacked: bytes that it unpacks to.
@@ -31,7 +31,7 @@ class Page:
 
 
 def unpacked_size(stream: BinaryIO, chunk: Any) -> int:
-    """Bytes that all pages of a column chunk unpack to.
+    """Computes the bytes that all pages of a column chunk unpack to.
 
     Args:
         stream: the file.
@@ -44,7 +44,7 @@ def unpacked_size(stream: BinaryIO, chunk: Any) -> int:
 
 
 def pages(stream: BinaryIO, chunk: Any) -> Iterator[Page]:
-    """All pages of a column chunk; as for `unpacked_size`."""
+    """Reads all pages of a column chunk; raises as `unpacked_size` does."""
     offsets = [chunk.data_page_offset] + (
         [chunk.dictionary_page_offset] if chunk.has_dictionary_page else []
     )
@@ -82,7 +82,7 @@ def pages(stream: BinaryIO, chunk: Any) -> Iterator[Page]:
 
 
 def _struct(stream: BinaryIO) -> dict[int, Any]:
-    """The integers and structures of a structure by the numbers of their fields; all else is passed over."""
+    """Reads the integers and inner structures of a structure, by field number; skips the rest."""
     fields: dict[int, Any] = {}
     number = 0
     while head := stream.read(1)[0]:
@@ -109,7 +109,7 @@ def _integer(stream: BinaryIO) -> int:
 
 
 def _natural(stream: BinaryIO) -> int:
-    """A number in groups of seven bits, the lowest first; of ten groups at most, as 64 bits take."""
+    """Reads an integer in groups of seven bits, lowest first; at most ten groups, for 64 bits."""
     value = 0
     for shift in range(0, 70, 7):
         byte = stream.read(1)[0]

@@ -1,4 +1,4 @@
-"""One encoded picture, decoded without loss of meaning or of memory."""
+"""The decoding of one picture without loss of meaning, in bounded memory."""
 
 import io
 import warnings
@@ -29,7 +29,7 @@ _PNG_START, _PNG_GREY = b"\x89PNG\r\n\x1a\n", 0
 def decode_picture(
     source: Path | bytes, name: str
 ) -> UInt8[np.ndarray, "C H W"] | UInt16[np.ndarray, "C H W"]:
-    """A PNG, JPEG or WebP picture: one channel if it is stored as grey, else three.
+    """Decodes a PNG, JPEG or WebP picture: one channel if it is stored as grey, else three.
 
     Palettes are looked up, 1-bit pixels become black and white, the orientation that a camera noted
     is applied. An alpha channel is dropped where it is opaque everywhere. Colour profiles are not
@@ -47,14 +47,15 @@ def decode_picture(
     decoded = decode_with_mask(source, name)
     if decoded.mask is not None and not (decoded.mask == 1).all():
         raise ValueError(
-            f"expected an opaque picture, got transparent pixels in {name}; put it on a background first"
+            f"expected an opaque picture, got transparent pixels in {name}; put it on a background "
+            "first"
         )
     return decoded.pixels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DecodedPicture:
-    """Pixels of a picture and how opaque each is.
+    """The pixels of a picture and their opacity.
 
     Attributes:
         pixels: one channel or three, 8 or 16 bits.
@@ -68,7 +69,7 @@ class DecodedPicture:
 def decode_with_mask(
     source: Path | bytes, name: str, *, max_pixels: int | None = None, max_bytes: int | None = None
 ) -> DecodedPicture:
-    """Reads a picture as `decode_picture` does, with its transparency kept.
+    """Decodes a picture as `decode_picture` does, with its transparency kept.
 
     Args:
         source: a file or its content.
@@ -110,11 +111,14 @@ def decode_with_mask(
 
 
 class _Refused(ValueError):
-    """A picture that can be read and is not wanted."""
+    """An error for a picture that is readable but not accepted."""
 
 
 def _content(path: Path, max_bytes: int) -> bytes:
-    """Of a file; were it handed to Pillow, a chunk's length would be asked of the system, up to 4 GiB for a file of 100 bytes."""
+    """Reads a file's content, so that Pillow never allocates what a chunk's length claims.
+
+    That may be 4 GiB for a file of 100 bytes.
+    """
     try:
         return read_bounded(path, max_bytes)
     except OSError as error:
@@ -126,7 +130,8 @@ def _content(path: Path, max_bytes: int) -> bytes:
 def _check_start(start: bytes, name: str) -> None:
     if start.startswith(POINTER_START):
         raise _Refused(
-            f"expected the picture itself, got a pointer of git-lfs to it in {name}; fetch it with `git lfs pull`"
+            f"expected the picture itself, got a pointer of git-lfs to it in {name}; fetch it with "
+            "`git lfs pull`"
         )
     if (
         start.startswith(_PNG_START)
@@ -135,14 +140,16 @@ def _check_start(start: bytes, name: str) -> None:
         and start[25] != _PNG_GREY
     ):
         raise _Refused(
-            f"expected 8-bit colours, got a 16-bit PNG in {name}; store 8 bits, or all 16 in an .npy array"
+            f"expected 8-bit colours, got a 16-bit PNG in {name}; store 8 bits, or all 16 in an "
+            ".npy array"
         )
 
 
 def _check_extent(picture: "Image.Image", max_pixels: int, name: str) -> None:
     if picture.width * picture.height > max_pixels:
         raise _Refused(
-            f"expected a picture of at most {max_pixels} pixels, got {picture.height} x {picture.width} in {name}"
+            f"expected a picture of at most {max_pixels} pixels, got {picture.height} x "
+            f"{picture.width} in {name}"
         )
     if picture.format != "MPO" and getattr(
         picture, "is_animated", False

@@ -1,4 +1,4 @@
-"""From what a user names to images."""
+"""The reading of images from any source that a user names."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def read_images(
     resize: bool = False,
     size: tuple[int, int] | None = None,
 ) -> ImageSet:
-    """Images in [0, 1] from files.
+    """Reads images in [0, 1] from files.
 
     The range is read from the type of the pixels, never guessed from their values: 8-bit ones are
     divided by 255, 16-bit ones by 65535, floats must be in [0, 1] already. Nothing is unpickled,
@@ -71,7 +71,8 @@ def read_images(
     """
     if not isinstance(source, str | Path):
         raise ValueError(
-            f"expected the path of images or hf:NAME[SPLIT], got {type(source).__name__}; measure arrays as they are"
+            f"expected the path of images or hf:NAME[SPLIT], got {type(source).__name__}; measure "
+            "arrays as they are"
         )
     target = (
         Target(image_shape=image_shape, resize=resize)
@@ -89,7 +90,7 @@ def read_images(
 
 
 def _with_column(path: Path) -> tuple[Path, str | None]:
-    """A path, and the array or column that stands behind a colon, unless there is such a file."""
+    """Splits a path from the array or column after a colon, unless there is such a file."""
     file, colon, column = str(path).rpartition(":")
     if (
         path.exists()
@@ -125,7 +126,8 @@ def _read_path(
         )
     if column is not None or label_column is not None:
         raise ValueError(
-            f"expected a source with columns ({', '.join(_WITH_COLUMNS)} or hf:) for a column, got {path}"
+            f"expected a source with columns ({', '.join(_WITH_COLUMNS)} or hf:) for a column, got "
+            f"{path}"
         )
     return _read_plain(path, target)
 

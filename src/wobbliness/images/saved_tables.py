@@ -1,4 +1,4 @@
-"""Folders that `save_to_disk` of `datasets` writes: Arrow files beside a list of them."""
+"""Folders that `save_to_disk` of `datasets` writes: Arrow files and a list of them."""
 
 import json
 import struct
@@ -19,12 +19,12 @@ _HEADER_TYPE, _HEADER, _RECORD_BATCH, _COMPRESSION = 1, 2, 3, 3
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote this folder, of one split or of several."""
+    """Checks whether `save_to_disk` wrote this folder, of one split or of several."""
     return (folder / _STATE).is_file() or (folder / _SPLITS).is_file()
 
 
 def saved_splits(folder: Path) -> dict[str, Path]:
-    """The folder of each split.
+    """Finds the folder of each split.
 
     Raises:
         ValueError: a list of splits is no such list, or names a folder elsewhere.
@@ -38,7 +38,7 @@ def saved_splits(folder: Path) -> dict[str, Path]:
 
 
 def saved_tables(folder: Path) -> list["ArrowTable"]:
-    """The tables of one split.
+    """Opens the tables of one split.
 
     Raises:
         ValueError: it lists files elsewhere, or one is damaged or compressed.
@@ -57,10 +57,10 @@ def saved_tables(folder: Path) -> list["ArrowTable"]:
 
 
 class ArrowTable:
-    """A file in Arrow's streaming format, not compressed: it is mapped, and takes no more memory than it stores."""
+    """A table in Arrow's streaming format, uncompressed: memory-mapped, as large as the file."""
 
     def __init__(self, path: Path) -> None:
-        """Counts its rows; ValueError where it is no regular file, or compressed."""
+        """Opens a table and counts its rows; ValueError for no regular file or a compressed one."""
         import pyarrow as pa
 
         check_regular(path)
@@ -72,11 +72,11 @@ class ArrowTable:
             self.num_rows = sum(len(batch) for batch in self._stream())
 
     def check(self, columns: Columns) -> None:
-        """ValueError where a column is missing."""
+        """Raises ValueError where a column is missing."""
         check_columns(self.schema, columns, self._path)
 
     def rows(self, columns: Columns) -> Iterator[Any]:
-        """Batches of one row each."""
+        """Yields batches of one row each."""
         for batch in self._stream():
             chosen = batch.select(columns.names)
             chosen.validate(full=True)  # a stranger's offsets may lead out of the file
@@ -100,7 +100,10 @@ def _check_uncompressed(source: Any, path: Path) -> None:
 
 
 def _is_compressed(metadata: bytes) -> bool:
-    """Whether a message's batch of rows states a compression; read from its flatbuffer, whose tables start with their fields."""
+    """Checks whether the flatbuffer of a message's record batch states a compression.
+
+    A flatbuffer's tables begin with a list of where their fields are.
+    """
     try:
         message = struct.unpack_from("<I", metadata)[0]
         kind = _field(metadata, message, _HEADER_TYPE)
@@ -117,7 +120,7 @@ def _is_compressed(metadata: bytes) -> bool:
 
 
 def _field(buffer: bytes, table: int, number: int) -> int | None:
-    """Where a field of a table lies; None where it is absent."""
+    """Finds the position of a field in a flatbuffer table; None where it is absent."""
     fields = table - struct.unpack_from("<i", buffer, table)[0]
     size = struct.unpack_from("<H", buffer, fields)[0]
     if 4 + 2 * number >= size:

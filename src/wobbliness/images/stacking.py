@@ -1,4 +1,4 @@
-"""Pictures one by one into one array."""
+"""The stacking of pictures, one by one, into one array."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -45,7 +45,10 @@ def stack_pictures(
 
 
 class _Stack:
-    """Takes pictures one by one; memory for all is taken with the first, once it is known that they are not too many."""
+    """A stack of pictures whose memory is allocated with the first.
+
+    By then it is known that they are not too many.
+    """
 
     def __init__(self, num_pictures: int, name: str) -> None:
         self._num_pictures, self._name = num_pictures, name
@@ -56,7 +59,8 @@ class _Stack:
     def add(self, picture: Float32[np.ndarray, "C H W"], name: str) -> None:
         if self._num_added == self._num_pictures:
             raise ValueError(
-                f"expected {self._num_pictures} pictures in {self._name}, as it states itself, got more"
+                f"expected {self._num_pictures} pictures in {self._name}, as it states itself, got "
+                "more"
             )
         images = self._images
         if images is None:
@@ -64,8 +68,8 @@ class _Stack:
         if picture.shape[1:] != images.shape[2:]:
             sizes = ["{} x {}".format(*shape[-2:]) for shape in (images.shape, picture.shape)]
             raise ValueError(
-                f"expected pictures of one size, got {sizes[0]} in {self._first_name} and {sizes[1]} in {name}; "
-                "scale them to one (size=(H, W), --size HxW)"
+                f"expected pictures of one size, got {sizes[0]} in {self._first_name} and "
+                f"{sizes[1]} in {name}; scale them to one (size=(H, W), --size HxW)"
             )
         if len(picture) > images.shape[1]:
             grey, images = images, self._allocated(picture.shape)
@@ -79,7 +83,8 @@ class _Stack:
             raise ValueError(f"expected at least one picture in {self._name}, got none")
         if self._num_added < self._num_pictures:
             raise ValueError(
-                f"expected {self._num_pictures} pictures in {self._name}, as it states itself, got {self._num_added}"
+                f"expected {self._num_pictures} pictures in {self._name}, as it states itself, got "
+                f"{self._num_added}"
             )
         return self._images
 

@@ -1,4 +1,4 @@
-"""Pictures in Parquet tables, as the Hugging Face hub stores them: encoded, or as nested lists of numbers."""
+"""Pictures in Parquet tables as on the Hugging Face hub: encoded, or nested lists of numbers."""
 
 import json
 import os
@@ -30,7 +30,7 @@ _LARGEST_VALUE = 8  # bytes that a number of a list takes at most while it is re
 
 @runtime_checkable
 class Table(Protocol):
-    """Rows of a file, read one by one.
+    """A table whose rows are read one by one.
 
     Attributes:
         schema: names and Arrow types of its columns.
@@ -41,17 +41,17 @@ class Table(Protocol):
     num_rows: int
 
     def check(self, columns: Columns) -> None:
-        """ValueError where a column is missing, or unpacks to far more than it stores."""
+        """Raises ValueError where a column is missing, or unpacks to far more than it stores."""
         ...
 
     def rows(self, columns: Columns) -> Iterator[Any]:
-        """Batches of one row each."""
+        """Yields batches of one row each."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowRange:
-    """The rows from `start` to before `stop` of a table; all of them to the end where `stop` is None."""
+    """The rows from `start` to before `stop` of a table; `stop` is None for all to the end."""
 
     table: Table
     start: int = 0
@@ -63,7 +63,7 @@ class RowRange:
         ) - self.start
 
     def rows(self, columns: Columns) -> Iterator[Any]:
-        """Batches of one row each."""
+        """Yields batches of one row each."""
         for row, batch in enumerate(self.table.rows(columns)):
             if self.stop is not None and row >= self.stop:
                 return
@@ -74,7 +74,7 @@ class RowRange:
 def read_parquet(
     path: Path, target: Target, *, column: str | None, label_column: str | None
 ) -> ImageSet:
-    """The pictures of a Parquet file, or of all such files of a folder in the order of their names.
+    """Reads the pictures of a Parquet file, or of all in a folder in the order of their names.
 
     Pictures are read from the table only: a path in it is a name, and is never opened.
 
@@ -96,7 +96,7 @@ def read_rows(
     label_column: str | None,
     root: Path | None = None,
 ) -> ImageSet:
-    """The pictures of rows of tables that have the same columns.
+    """Reads the pictures in rows of tables that have the same columns.
 
     Args:
         parts: which rows.
@@ -131,14 +131,15 @@ def read_rows(
 
 
 def column_types(schema: Any) -> Features:
-    """Types of the columns: those that the hub's libraries wrote into the file, else by the Arrow types.
+    """Returns the columns' types as the hub's libraries wrote them, else the Arrow types.
 
     Raises:
         ValueError: two columns have one name.
     """
     if len(set(schema.names)) < len(schema.names):
         raise ValueError(
-            f"expected columns of different names, got {', '.join(sorted(schema.names))[:MAX_SHOWN]}"
+            "expected columns of different names, got "
+            f"{', '.join(sorted(schema.names))[:MAX_SHOWN]}"
         )
     features: dict[str, Any] = {field.name: _feature(field.type) for field in schema}
     try:
@@ -160,7 +161,7 @@ def column_types(schema: Any) -> Features:
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """Parquet files of a folder, by name."""
+    """Finds the Parquet files of a folder, sorted by name."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -169,10 +170,10 @@ def parquet_files(folder: Path) -> list[Path]:
 
 
 class ParquetTable:
-    """A Parquet file."""
+    """A table in a Parquet file."""
 
     def __init__(self, path: Path) -> None:
-        """Opens it; ValueError where it is no regular file."""
+        """Opens the file; ValueError where it is no regular one."""
         import pyarrow.parquet as pq
 
         check_regular(path)
@@ -181,7 +182,7 @@ class ParquetTable:
         self._largest_page = 1
 
     def check(self, columns: Columns) -> None:
-        """ValueError where a column is missing, or unpacks to far more than it stores."""
+        """Raises ValueError where a column is missing, or unpacks to far more than it stores."""
         check_columns(self.schema, columns, self._path)
         metadata = self._file.metadata
         if metadata.num_rows < 1:  # then a column need not have pages either
@@ -208,7 +209,10 @@ class ParquetTable:
                         check_expansion(num_values * _LARGEST_VALUE, stored, str(self._path))
 
     def rows(self, columns: Columns) -> Iterator[Any]:
-        """Batches of one row each, read some at a time: so few that they are small even where each is a whole page."""
+        """Yields batches of one row each.
+
+        So few rows are read at a time that they are small even where each is a whole page.
+        """
         batch_size = max(1, min(_BATCH_ROWS, _BATCH_BYTES // self._largest_page))
         for batch in self._file.iter_batches(
             batch_size=batch_size, columns=columns.names, use_threads=False
@@ -218,14 +222,17 @@ class ParquetTable:
 
 
 def check_columns(schema: Any, columns: Columns, path: Path) -> None:
-    """ValueError where a column is missing in one of several files."""
+    """Raises ValueError where a column is missing in one of several files."""
     missing = set(columns.names) - set(schema.names)
     if missing:
         raise ValueError(f"expected column {min(missing)} in {path}, got {', '.join(schema.names)}")
 
 
 class _Rows:
-    """Goes through the tables row by row, so that a value repeated a million times is held once; keeps names and labels."""
+    """An iterator over the rows of tables that keeps names and labels.
+
+    Rows are read one by one, so that a value repeated a million times is held once.
+    """
 
     def __init__(
         self, parts: Sequence[RowRange], columns: Columns, name: str, root: Path | None
@@ -236,7 +243,7 @@ class _Rows:
         self.labels: list[Any] = []
 
     def encoded(self) -> Iterator[Encoded]:
-        """Name and content of each picture."""
+        """Yields name and content of each picture."""
         for batch in self._batches():
             path, content = picture_cell(_column(batch, self._columns.image)[0].as_py())
             self._keep(batch, path)
@@ -246,7 +253,7 @@ class _Rows:
             )
 
     def arrays(self) -> Iterator[np.ndarray]:
-        """The numbers of each row."""
+        """Yields the numbers of each row."""
         for batch in self._batches():
             self._keep(batch, None)
             yield _array_of(
@@ -266,28 +273,31 @@ class _Rows:
     def _once(self, text: str) -> str:
         if len(text) > MAX_NAME_LENGTH:
             raise ValueError(
-                f"expected names of at most {MAX_NAME_LENGTH} letters in {self._name}, got {len(text)}"
+                f"expected names of at most {MAX_NAME_LENGTH} letters in {self._name}, got "
+                f"{len(text)}"
             )
         return self._kept.setdefault(text, text)
 
     def _file(self, path: Any) -> Path:
-        """The file of a data set that stores pictures beside its table; a stranger's table may not name others."""
+        """Returns a picture file of the data set itself; a table may not name other files."""
         row = len(self.names) - 1
         if self._root is None:
             raise ValueError(
-                f"expected the bytes of a picture in each row of {self._name}, got none in row {row}"
+                f"expected the bytes of a picture in each row of {self._name}, got none in row "
+                f"{row}"
             )
         root = self._root.resolve()
         file = (root / str(path or "")).resolve()
         if not path or not file.is_relative_to(root):
             raise ValueError(
-                f"expected a picture within the data set, got {path or 'none'} in row {row} of {self._name}"
+                f"expected a picture within the data set, got {path or 'none'} in row {row} of "
+                f"{self._name}"
             )
         return file
 
 
 def picture_cell(cell: Any) -> tuple[Any, Any]:
-    """Path and bytes of a cell: a dictionary of both as the hub writes it, or the bytes alone."""
+    """Returns path and bytes of a cell: a dictionary of both as on the hub, or the bytes alone."""
     return (cell.get("path"), cell.get("bytes")) if isinstance(cell, dict) else (None, cell)
 
 
@@ -316,7 +326,10 @@ def _stacked_arrays(rows: _Rows, num_rows: int, name: str) -> np.ndarray:
 
 
 def _array_of(column: Any, name: str) -> np.ndarray:
-    """The numbers of the one row of a column of nested lists; ValueError where lists differ in length or numbers are missing."""
+    """Converts the one row of a column of nested lists to an array.
+
+    It raises ValueError where lists differ in length or numbers are missing.
+    """
     shape, values = [], column
     while _is_list(values.type):
         if values.null_count or len(values) == 0:
@@ -338,7 +351,8 @@ def _files(path: Path) -> list[Path]:
     splits = {match["split"] for file in files if (match := SPLIT_OF_SHARD.fullmatch(file.name))}
     if len(splits) > 1:
         raise ValueError(
-            f"expected one split in {path}, got {', '.join(sorted(splits))}; choose one as hf:{path}[SPLIT]"
+            f"expected one split in {path}, got {', '.join(sorted(splits))}; choose one as "
+            f"hf:{path}[SPLIT]"
         )
     return files
 
@@ -370,7 +384,7 @@ def _is_list(kind: Any) -> bool:
 
 @contextmanager
 def reading_table(name: str) -> Iterator[None]:
-    """One line for whatever a damaged table raises."""
+    """Converts any error of a damaged table to a ValueError of one line."""
     import pyarrow as pa
 
     try:

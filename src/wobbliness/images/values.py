@@ -1,4 +1,4 @@
-"""The range of pixel values, read from their type."""
+"""The range of pixel values, given by their type."""
 
 import numpy as np
 from jaxtyping import Float32
@@ -7,7 +7,7 @@ _HIGHEST = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
 def unit_values(values: np.ndarray) -> Float32[np.ndarray, "..."]:
-    """Values as float32: 8-bit divided by 255, 16-bit by 65535, floats as they are.
+    """Converts values to float32: 8-bit divided by 255, 16-bit by 65535, floats unchanged.
 
     Raises:
         ValueError: another type; what its range means is not guessed.
@@ -19,7 +19,8 @@ def unit_values(values: np.ndarray) -> Float32[np.ndarray, "..."]:
         return scaled
     if not np.issubdtype(values.dtype, np.floating):
         raise ValueError(
-            f"expected images as floats in [0, 1] or 8- or 16-bit unsigned integers, got {values.dtype}"
+            "expected images as floats in [0, 1] or 8- or 16-bit unsigned integers, got "
+            f"{values.dtype}"
         )
     # a value beyond float32 becomes infinite, and is refused by check_range
     with np.errstate(over="ignore"):
@@ -27,7 +28,7 @@ def unit_values(values: np.ndarray) -> Float32[np.ndarray, "..."]:
 
 
 def check_range(images: Float32[np.ndarray, "..."], name: str) -> None:
-    """ValueError where values lie outside [0, 1] or are NaN, as measuring them does."""
+    """Raises ValueError where values lie outside [0, 1] or are NaN, as `measure` does."""
     if images.size == 0:
         raise ValueError(
             f"expected at least one image, and none empty, got shape {images.shape} in {name}"
@@ -35,6 +36,6 @@ def check_range(images: Float32[np.ndarray, "..."], name: str) -> None:
     lowest, highest = images.min(), images.max()
     if not (lowest >= 0 and highest <= 1):
         raise ValueError(
-            f"expected floats in [0, 1], got values from {lowest} to {highest} in {name}; convert other ranges before, "
-            "or store 8-bit integers"
+            f"expected floats in [0, 1], got values from {lowest} to {highest} in {name}; convert "
+            "other ranges before, or store 8-bit integers"
         )
