@@ -1,1 +1,1 @@
-"""`wobbliness bench`: passes a second compared with the bare model."""
+"""Forward passes per second of `wobbliness bench`, compared with the bare model."""

@@ -1,4 +1,7 @@
-"""`wobbliness bench`: how fast W is measured, beside what others do, always as a ratio of both sides in one run."""
+"""Speed of measuring W in `wobbliness bench`, compared with the baselines.
+
+Every figure is a ratio of both sides in one run.
+"""
 
 import statistics
 import time
@@ -53,7 +56,7 @@ class Rate:
 
     @property
     def median(self) -> float:
-        """Median of the repeats."""
+        """Returns the median of the repeats."""
         return statistics.median(self.per_second)
 
 
@@ -74,7 +77,10 @@ class NetworkResult:
     sgemm: tuple[float, ...]
 
     def ratio(self, contender: str) -> float | None:
-        """Median over the repeats of ours / the contender's best setting; None where it was not run."""
+        """Returns the median over the repeats of ours / the contender's best setting.
+
+        None where the contender was not run.
+        """
         others = [rate for rate in self.rates if rate.contender.startswith(contender)]
         if not others:
             return None
@@ -85,7 +91,10 @@ class NetworkResult:
 
     @property
     def sgemm_share(self) -> float:
-        """Share of the matrix product's rate that ours reaches, end to end."""
+        """Returns the share of the matrix product's rate that ours reaches.
+
+        The rate is that of the whole measurement, end to end.
+        """
         return statistics.median(
             a * self.flops / b for a, b in zip(self.rates[0].per_second, self.sgemm, strict=True)
         )
@@ -93,7 +102,9 @@ class NetworkResult:
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionResult:
-    """What sequential decisions save on the digits: half clean points, half with the active trigger.
+    """Draws that sequential decisions save on the digits.
+
+    Half of the points are clean, half bear the active trigger.
 
     Attributes:
         question: `true W` or `all draws`.
@@ -112,7 +123,7 @@ class DecisionResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """Everything that was measured, with the settings."""
+    """All that was measured, with the settings."""
 
     draws: int
     repeats: int
@@ -121,7 +132,7 @@ class Benchmark:
     decisions: tuple[DecisionResult, ...] = field(default=())
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
+        """Returns the benchmark as plain values for JSON."""
         return asdict(self)
 
 
@@ -139,7 +150,7 @@ def run_benchmark(
         networks: names of architectures.
         repeats: of each timing.
         device: where ours, the loop and the bare forward run.
-        scale: of the number of images; below 1 for a quick look.
+        scale: of the number of images; below 1 for a quick run.
         progress: called with (steps done, steps in all), in place of a bar on the terminal.
 
     Raises:
@@ -148,7 +159,8 @@ def run_benchmark(
     unknown = set(networks) - set(NETWORKS)
     if unknown or not networks:
         raise ValueError(
-            f"expected networks out of {', '.join(NETWORKS)}, got {', '.join(sorted(unknown)) or 'none'}"
+            f"expected networks out of {', '.join(NETWORKS)}, got "
+            f"{', '.join(sorted(unknown)) or 'none'}"
         )
     if repeats < 1:
         raise ValueError(f"expected at least 1 repeat, got {repeats}")
@@ -221,7 +233,10 @@ def _seconds(function: Callable[[], object]) -> float:
 
 
 def _peak_bytes(function: Callable[[], object]) -> int | None:
-    """Memory at its highest while a function runs, above what the process held before; Linux alone tells."""
+    """Returns the peak memory of a function call, above what the process held before.
+
+    None except on Linux, where the kernel tells.
+    """
     function()  # what is loaded or compiled once does not count
     try:
         Path("/proc/self/clear_refs").write_text("5")

@@ -1,4 +1,4 @@
-"""What `wobbliness bench` compares: our measurement, the loops others use, and the bare forward pass."""
+"""Contenders of `wobbliness bench`: ours, the loops others use, the bare forward pass."""
 
 import copy
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Contender = Callable[[np.ndarray], None]
 
 
 def ours(network: nn.Module, draws: int, *, device: str) -> Contender:
-    """`wobbliness.measure`, end to end."""
+    """Returns `wobbliness.measure`, end to end."""
     own = network if device == "cpu" else copy.deepcopy(network).to(device)
 
     def run(images: np.ndarray) -> None:
@@ -32,12 +32,13 @@ def ours(network: nn.Module, draws: int, *, device: str) -> Contender:
 
 
 def smoothing_loop(network: nn.Module, draws: int, *, device: str) -> Contender:
-    """The loop of randomized smoothing as Cohen et al. (2019) publish it: eager, contiguous, one image at a time.
+    """Returns the loop of randomized smoothing as Cohen et al. (2019) publish it.
 
-    `_sample_noise` of their `core.py`: repeat the input, add `randn_like` noise, take the arg-max,
-    count in Python.
+    Eager, contiguous, one image at a time. `_sample_noise` of their `core.py`: repeat the input,
+    add `randn_like` noise, take the arg-max, count in Python.
     """
-    own = copy.deepcopy(network).to(device).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    own = copy.deepcopy(network).to(device)
+    own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def run(images: np.ndarray) -> None:
@@ -53,14 +54,15 @@ def smoothing_loop(network: nn.Module, draws: int, *, device: str) -> Contender:
 
 
 def art(network: nn.Module, draws: int, *, batch_size: int, device: str) -> Contender:
-    """`PyTorchRandomizedSmoothing.predict` of the Adversarial Robustness Toolbox.
+    """Returns `PyTorchRandomizedSmoothing.predict` of the Adversarial Robustness Toolbox.
 
     Raises:
         ImportError: the extra `bench` is not installed.
     """
     from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
 
-    own = copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    own = copy.deepcopy(network)
+    own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     estimators: dict[tuple[int, ...], Any] = {}
 
     def run(images: np.ndarray) -> None:
@@ -81,7 +83,10 @@ def art(network: nn.Module, draws: int, *, batch_size: int, device: str) -> Cont
 
 
 def bare_forward(network: nn.Module, draws: int, *, block_size: int, device: str) -> Contender:
-    """The compiled forward alone, on every core: no noise, no counting. On an accelerator the eager one."""
+    """Returns the compiled forward pass alone, on every core: no noise, no counting.
+
+    On an accelerator it is the eager one.
+    """
     if device != "cpu":
         return _bare_on_device(copy.deepcopy(network).to(device), draws, block_size)
 
@@ -112,7 +117,7 @@ def _bare_on_device(network: nn.Module, draws: int, block_size: int) -> Contende
 
 
 def sgemm(size: int, *, device: str) -> Callable[[], float]:
-    """A float32 matrix product on all cores; gives its floating-point operations."""
+    """Returns a float32 matrix product on all cores; each call returns its operations."""
     left, right = (torch.rand(size, size, device=device) for _ in range(2))
 
     def run() -> float:
