@@ -1,4 +1,4 @@
-"""What a test of a batch leaves for people: one self-contained page."""
+"""Report of a batch test: one self-contained page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,9 @@ def write_comparison(
     suspect: str,
     warnings: Sequence[str] = (),
 ) -> None:
-    """Writes the page of a comparison, which asks no one for anything; the same comparison gives the same bytes.
+    """Writes the page of a comparison; the same comparison gives the same bytes.
+
+    The page is self-contained: it requests nothing.
 
     Args:
         found: the comparison.
@@ -50,7 +52,7 @@ def write_comparison(
 
 
 def checked_page(path: str | Path) -> Path:
-    """The path of a page, or ValueError where it is named like something else."""
+    """Returns the path of a page; raises ValueError where it does not end in `.html`."""
     if Path(path).suffix != ".html":
         raise ValueError(f"expected a page ending in .html, got {path}")
     return Path(path)

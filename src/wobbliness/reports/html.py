@@ -1,4 +1,4 @@
-"""What the pages share: their templates, how they write numbers, and pictures inside a page."""
+"""Parts that the pages share: templates, formatted numbers, pictures inside a page."""
 
 import base64
 import re
@@ -14,7 +14,7 @@ _MARKDOWN = re.compile(r"[<&|`\\]|\](?=[(\[:])")
 
 
 def page_environment() -> Environment:
-    """Templates of the pages; a name that is missing is an error, not a gap."""
+    """Returns the templates of the pages, in which an undefined name is an error."""
     return Environment(
         loader=PackageLoader("wobbliness.reports"),
         autoescape=select_autoescape(["html"]),
@@ -27,16 +27,20 @@ def page_environment() -> Environment:
 
 
 def _harmless(value: Any) -> Any:
-    """Text as every page can hold it: what is a control character, or not Unicode, is an escape; markup of ours is left alone."""
+    """Returns text as every page can hold it, with our own markup left as it is.
+
+    Control characters and what is not Unicode become escapes.
+    """
     if type(value) is not str or value.isprintable():
         return value
     return "\n".join(visible(line) for line in value.split("\n"))
 
 
 def number(value: object) -> str:
-    """A table's value as people read it: three decimals, p-values in powers of ten, nothing for an absent one.
+    """Returns a table's value as text: three decimals, p-values in powers of ten.
 
-    What is not 1 never reads as 1: a share just below it keeps a fourth decimal.
+    An absent value is empty. What is not 1 never reads as 1: a share just below it keeps a fourth
+    decimal.
     """
     if isinstance(value, bool) or not isinstance(value, float):
         return "" if value is None else str(value)
@@ -49,7 +53,7 @@ def number(value: object) -> str:
 
 
 def markdown_cell(text: str) -> str:
-    """Text for a cell of a Markdown table, or a line of it, in which nothing is markup.
+    """Returns text for a cell or a line of Markdown, in which nothing is markup.
 
     >>> print(markdown_cell("a|b <script> [x](http://y) [0.1, 0.2]"))
     a&#124;b &#60;script> [x&#93;(http://y) [0.1, 0.2]
@@ -58,7 +62,7 @@ def markdown_cell(text: str) -> str:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """A picture as an address that holds it: the page asks no one for anything.
+    """Returns a file as a data URI, so that the page requests nothing.
 
     Args:
         content: of the file.

@@ -1,4 +1,4 @@
-"""What a scan leaves for people and machines: a self-contained page, pictures, JSON and a table."""
+"""Report of a model scan: a self-contained page, pictures, JSON and a table."""
 
 import math
 import os
@@ -26,10 +26,10 @@ class Card:
 
     Attributes:
         name: for people.
-        file: beginning of the names of its files.
+        file: prefix of the names of its files.
         effect: what the pattern does.
         finding: of the class, where the pattern is a candidate.
-        pictures: PNG files by the end of their names: the pattern, an image without it and with it.
+        pictures: PNG files by suffix of their names: the pattern, an image without it and with it.
     """
 
     name: str
@@ -40,11 +40,13 @@ class Card:
 
 
 def write_scan(scan: Scan, folder: str | Path, *, warnings: Sequence[str] = ()) -> Path:
-    """Writes `report.html`, `scan.json`, `scan.csv` and pictures into a folder; the same scan gives the same bytes.
+    """Writes `report.html`, `scan.json`, `scan.csv` and pictures into a folder.
+
+    The same scan gives the same bytes.
 
     The picture of a pattern holds its mask as alpha and can be a suspected trigger of another scan
-    (`trigger_from_png`). All is written to a folder beside it first, so that what is not finished
-    is in nobody's way.
+    (`trigger_from_png`). All files are first written to a temporary folder next to it, so that an
+    unfinished scan is never seen.
 
     Args:
         scan: what was found.
@@ -52,7 +54,7 @@ def write_scan(scan: Scan, folder: str | Path, *, warnings: Sequence[str] = ()) 
         warnings: what the page says first.
 
     Returns:
-        The path of the page, which asks no one for anything.
+        The path of the page, which is self-contained.
 
     Raises:
         ValueError: the folder holds something else.
@@ -82,7 +84,10 @@ def _write_all(scan: Scan, folder: Path, warnings: Sequence[str]) -> None:
 
 
 def _move(beside: Path, folder: Path) -> None:
-    """Puts a whole scan where an earlier one, or nothing, was; what an earlier one left is removed, what is not its own stays."""
+    """Moves a whole scan to where an earlier one, or nothing, was.
+
+    Files of the earlier scan are removed; files that are not its own stay.
+    """
     if not folder.exists() or not any(folder.iterdir()):
         os.replace(beside, folder.resolve())
         return
@@ -101,7 +106,7 @@ def _move(beside: Path, folder: Path) -> None:
 
 
 def checked_scan_folder(folder: str | Path) -> Path:
-    """The folder, or ValueError where it is a file or holds something else than a scan."""
+    """Returns the folder; raises ValueError where it holds something else than a scan."""
     path = Path(folder)
     if path.exists() and (
         not path.is_dir() or (any(path.iterdir()) and not (path / JSON_FILE).is_file())
@@ -113,7 +118,10 @@ def checked_scan_folder(folder: str | Path) -> Path:
 
 
 def scan_json(scan: Scan) -> dict[str, Any]:
-    """A scan for machines, in strict JSON; what is absent is null, an infinite anomaly index too (`is_flagged` tells)."""
+    """Returns a scan in strict JSON.
+
+    Absent values are null, and so is an infinite anomaly index (`is_flagged` tells).
+    """
     found = scan.comparison
     return {
         "kind": KIND,
@@ -145,7 +153,7 @@ def scan_json(scan: Scan) -> dict[str, Any]:
 
 
 def _strict(value: Any) -> Any:
-    """Null for what JSON has no word for."""
+    """Returns the value; None where JSON cannot express it."""
     if (
         value is None
         or value != value

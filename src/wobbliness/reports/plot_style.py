@@ -1,4 +1,4 @@
-"""What the figures share: colours, axes, box plots in the paper's form."""
+"""Style that the figures share: colours, axes, box plots in the paper's form."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -9,7 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, PINK, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"
-"""Of Okabe and Ito's palette, safe for colour-blind readers: clean points are blue, active triggers orange, inactive green."""
+"""Okabe and Ito's palette, safe for colour-blind readers.
+
+Clean points are blue, active triggers orange, inactive ones green.
+"""
 
 TEST_STYLES = {
     "levene": (ORANGE, "-"),
@@ -31,7 +34,7 @@ FIGURE_STYLE: Any = {
 
 
 def side_by_side(num_axes: int, *, width: float | None = None) -> tuple[Figure, Sequence[Axes]]:
-    """A figure of axes that share their y-axis."""
+    """Returns a figure of axes that share their y-axis."""
     figure = Figure(figsize=(width or (5.2 if num_axes == 1 else 8.4), 3.2), layout="constrained")
     return figure, list(np.ravel(figure.subplots(1, num_axes, sharey=True)))
 
@@ -45,7 +48,10 @@ def draw_boxes(
     width: float = 0.6,
     orientation: Literal["vertical", "horizontal"] = "vertical",
 ) -> None:
-    """Box plots as in the paper: boxes and whiskers in one colour, the mean as an orange line, outliers as dots."""
+    """Draws box plots as in the paper.
+
+    Boxes and whiskers have one colour, the mean is an orange line, outliers are dots.
+    """
     axes.boxplot(
         [np.asarray(batch) for batch in series],
         orientation=orientation,
@@ -63,6 +69,6 @@ def draw_boxes(
 
 
 def label_boxes(axes: Axes, xlabel: str, labels: list[str], title: str) -> None:
-    """Names the boxes, from position 0 on, and the axes."""
+    """Labels the boxes, from position 0 on, and the axes."""
     axes.set(xlabel=xlabel, ylabel="W (nats)", title=title)
     axes.set_xticks(range(len(labels)), labels)

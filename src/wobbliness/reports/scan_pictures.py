@@ -16,14 +16,18 @@ ROW_HEIGHT, WIDTH = 0.3, 4.2  # inches, of the boxes; a telephone shows them at 
 
 
 def picture_png(image: Float32[np.ndarray, "C H W"]) -> bytes:
-    """An image as PNG, pixel by pixel: grey or colour; channels beyond the third are left out."""
+    """Returns an image as PNG, pixel by pixel, in grey or colour.
+
+    Channels beyond the third are left out.
+    """
     return _png(_colours(image))
 
 
 def pattern_png(stamp: Trigger, image_shape: tuple[int, int, int]) -> bytes:
-    """A pattern as PNG of the size of a whole image: its colours, and how much of each pixel it replaces as alpha.
+    """Returns a pattern as PNG of the size of a whole image.
 
-    `trigger_from_png` makes the same trigger of it again, up to the rounding to 8 bits.
+    The alpha channel says how much of each pixel it replaces. `trigger_from_png` makes the same
+    trigger of it again, up to the rounding to 8 bits.
     """
     black = stamp.apply(np.zeros((1, *image_shape), np.float32))[0]
     white = stamp.apply(np.ones((1, *image_shape), np.float32))[0]
@@ -40,17 +44,17 @@ def pattern_png(stamp: Trigger, image_shape: tuple[int, int, int]) -> bytes:
 
 
 def w_png(scan: Scan) -> bytes:
-    """W around clean images and around images with each pattern, as PNG."""
+    """Returns a figure of W around clean images and images with each pattern, as PNG."""
     return _drawn(scan, "png")
 
 
 def w_svg(scan: Scan) -> bytes:
-    """The same as SVG."""
+    """Returns the figure of `w_png` as SVG."""
     return _drawn(scan, "svg")
 
 
 def name_of(effect: PatternEffect, *, is_candidate: bool) -> str:
-    """What a pattern is called on figure and page."""
+    """Returns the label of a pattern on figure and page."""
     return (
         f"candidate of class {effect.target_class}"
         if is_candidate
@@ -59,7 +63,7 @@ def name_of(effect: PatternEffect, *, is_candidate: bool) -> str:
 
 
 def _drawn(scan: Scan, kind: str) -> bytes:
-    """The same bytes for the same scan."""
+    """Returns the figure; the same bytes for the same scan."""
     metadata: dict[str, None] = {"Software": None} if kind == "png" else {"Date": None}
     with matplotlib.rc_context(FIGURE_STYLE):
         content = io.BytesIO()
@@ -68,7 +72,7 @@ def _drawn(scan: Scan, kind: str) -> bytes:
 
 
 def _boxes(scan: Scan) -> Figure:
-    """A box for the clean images and for each pattern, at the sigma of the verdicts."""
+    """Draws a box for the clean images and for each pattern, at the sigma of the verdicts."""
     assert scan.comparison is not None
     sigma = scan.comparison.sigma
     rows = [("clean images", scan.clean_w[sigma], BLUE)]

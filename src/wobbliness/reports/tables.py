@@ -1,4 +1,4 @@
-"""Tables as CSV and Parquet, whatever the names in them are."""
+"""Tables as CSV and Parquet that are safe with any text in them."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,10 @@ def cell_text(text: str) -> str:
 
 
 def csv_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows as CSV may hold them: each text as `cell_text` writes it, numbers, negative ones too, as they are."""
+    """Returns the rows as CSV may hold them, each text as `cell_text` writes it.
+
+    Numbers, negative ones too, stay as they are.
+    """
     return _with_text(frame, cell_text)
 
 
@@ -36,12 +39,15 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
-    """Writes rows as Parquet; names are as they are, but for bytes that are not UTF-8."""
+    """Writes rows as Parquet; text stays as it is, except for bytes that are not UTF-8."""
     _with_text(frame, well_formed).to_parquet(path, index=False)
 
 
 def _with_text(frame: pd.DataFrame, change: Any) -> pd.DataFrame:
-    """The rows with all strings changed, in cells and heads; other values and the types of columns stay."""
+    """Returns the rows with all strings changed, in cells and heads.
+
+    Other values and the types of columns stay.
+    """
     changed = frame.copy(deep=False)
     for position in range(frame.shape[1]):
         values = frame.iloc[:, position]
