@@ -1,1 +1,1 @@
-"""What a study does for each kind of cell."""
+"""Computation of each kind of cell."""

@@ -1,4 +1,7 @@
-"""What is crafted after training: universal perturbations and Neural Cleanse candidates, and the files they are kept in."""
+"""Patterns crafted after training, and the files they are kept in.
+
+Universal perturbations and reverse-engineered triggers of Neural Cleanse.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -33,7 +36,10 @@ EVALUATION_IMAGES = 2000  # of each split, on which a crafted pattern's success 
 def craft_universal(
     spec: UniversalSpec, network: nn.Module, data: ImageData, path: Path, progress: Progress
 ) -> dict[str, object]:
-    """Crafts the perturbation on training images, keeps it in a file and gives what is known of it."""
+    """Crafts a universal perturbation on training images and writes it to a file.
+
+    Returns the results for the record.
+    """
     images = _sample(data.train, spec.num_images, spec.seed).images
     found = craft_universal_perturbation(
         network,
@@ -66,7 +72,10 @@ def craft_cleanse(
     path: Path,
     progress: Progress,
 ) -> dict[str, object]:
-    """Crafts a candidate trigger for each class, keeps them in a file and gives what is known of them."""
+    """Crafts a Neural Cleanse trigger for each class and writes them to a file.
+
+    Returns the results for the record.
+    """
     num_classes = data.train.num_classes
     found = craft_candidates(
         network,
@@ -108,7 +117,7 @@ def craft_cleanse(
 
 
 def load_universal(path: Path) -> UniversalPerturbation:
-    """The perturbation of a file written by `craft_universal`.
+    """Returns the perturbation of a file written by `craft_universal`.
 
     Raises:
         ValueError: the file is missing, damaged, or holds something else.
@@ -121,7 +130,9 @@ def load_universal(path: Path) -> UniversalPerturbation:
 
 
 def load_candidates(path: Path, form: str) -> dict[int, Trigger]:
-    """The candidates of one form by class, of a file written by `craft_cleanse`; classes without one are absent.
+    """Returns the triggers of one form by class, of a file written by `craft_cleanse`.
+
+    Classes without a trigger are absent.
 
     Raises:
         ValueError: the file is missing, damaged, or holds something else.
@@ -146,7 +157,7 @@ def load_candidates(path: Path, form: str) -> dict[int, Trigger]:
 
 @contextmanager
 def _reading(path: Path, what: str) -> Iterator[None]:
-    """One line for whatever a damaged file raises."""
+    """Turns whatever a damaged file raises into one line."""
     try:
         yield
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
@@ -174,7 +185,11 @@ def _candidate_results(
 def _fooling_rate(
     network: nn.Module, images: np.ndarray, found: UniversalPerturbation, target_class: int | None
 ) -> float:
-    """Share of images whose label changes; of those of other labels, the share sent to the target where there is one."""
+    """Computes the label-flip rate; for a targeted perturbation the targeted ASR.
+
+    The attack success rate (ASR) is the share of images of other predictions that are then
+    predicted as the target class.
+    """
     before, after = predict(network, images), predict(network, found.apply(images))
     if target_class is None:
         return float((after != before).mean())

@@ -1,4 +1,4 @@
-"""How a network answers to images of noise alone (Erichson et al., SDM 2021, arXiv 2008.00123)."""
+"""Response of a network to images of noise alone (Erichson et al., SDM 2021, arXiv 2008.00123)."""
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,9 @@ CONFIDENT = 0.95  # top softmax score from which an answer to pure noise counts 
 def noise_response(
     network: nn.Module, image_shape: tuple[int, ...], spec: ResponseSpec
 ) -> pd.DataFrame:
-    """One row per noise level: share of confident answers, mean top softmax score, entropy of the named classes in nats.
+    """Computes one row per noise level.
 
+    Share of confident answers, mean top softmax score, entropy of the predicted classes in nats.
     The share of confident answers over the level is Erichson et al.'s titration curve.
     """
     rng = np.random.default_rng(np.random.SeedSequence(spec.seed))

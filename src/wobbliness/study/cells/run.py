@@ -1,4 +1,4 @@
-"""What is done in one cell: train a network, or measure a batch."""
+"""Computation of one cell: training a network, crafting a pattern, or measuring a batch."""
 
 import json
 import time
@@ -58,7 +58,7 @@ from wobbliness.study.training.train import (
     training_precision,
 )
 
-# noisy copies at once: a share of a card's memory that several processes can take side by side
+# noisy copies in a block: several processes share the memory of one accelerator
 ACCELERATOR_BLOCK = 1250
 
 PutOn = Callable[[np.ndarray], np.ndarray]
@@ -74,7 +74,7 @@ def run_cell(
     *,
     place: Place = ON_THE_CPU,
 ) -> None:
-    """Does one cell and leaves its record in the study folder."""
+    """Computes one cell and writes its record to the study folder."""
     started, checkpoint = time.perf_counter(), _checkpoint(out, cell, notice, place)
     with torch_threads(THREADS):
         results, table = _do(out, cell.spec, place, progress, checkpoint)
@@ -125,17 +125,19 @@ def _do(
 
 
 def network_file(out: Path, spec: NetworkSpec) -> Path:
-    """Where a study keeps a network."""
+    """Returns the path of a network in a study folder."""
     return weights_file(out, cell_name(spec))
 
 
 def perturbation_file(out: Path, spec: UniversalSpec | CleanseSpec) -> Path:
-    """Where a study keeps what was crafted."""
+    """Returns the path of a crafted pattern in a study folder."""
     return weights_file(out, cell_name(spec))
 
 
 def load_network(path: Path) -> nn.Sequential:
-    """A network of a study from its safetensors file; the header says the architecture, no code of the file's is run.
+    """Returns a network of a study from its safetensors file.
+
+    The header says the architecture; no code of the file is run.
 
     Raises:
         ValueError: the file is missing, damaged, or not a network of this package.
@@ -147,7 +149,8 @@ def load_network(path: Path) -> nn.Sequential:
             header = file.metadata() or {}
         if "architecture" not in header:
             raise ValueError(
-                "it does not say what network it is of; give a --factory that makes the module of its weights"
+                "it does not say what network it is of; give a --factory that makes the module of "
+                "its weights"
             )
         architecture, shape = header["architecture"], json.loads(header["image_shape"])
         num_classes = int(header["num_classes"])
@@ -157,7 +160,8 @@ def load_network(path: Path) -> nn.Sequential:
         with torch.device("meta"):
             network = build_network(architecture, tuple(shape), num_classes, seed=0)
         network.load_state_dict(load_file(path), assign=True)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+        # torch's stubs lack this overload
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     except FileNotFoundError:
         raise ValueError(f"expected a network file {path}, which does not exist") from None
     except (
@@ -181,8 +185,12 @@ def _network_of(out: Path, spec: NetworkSpec, place: Place) -> nn.Sequential:
 
 
 @lru_cache(maxsize=4)
-def _network(path: Path, changed: int, device: torch.device) -> nn.Sequential:  # noqa: ARG001  # made again, it is another one
-    """Kept from one cell of a process to the next, with its compiled graph."""
+def _network(
+    path: Path,
+    changed: int,  # noqa: ARG001  # a file that was written again is another network
+    device: torch.device,
+) -> nn.Sequential:
+    """Loads a network, kept from one cell of a process to the next with its compiled graph."""
     network = load_network(path).to(device)
     declare_structure(network, structure(network))
     return network
@@ -250,7 +258,10 @@ def _measure(
 
 
 def _patterns(out: Path, spec: MeasureSpec) -> dict[int, PutOn]:
-    """What is put on the points, by the class of the Neural Cleanse candidate; -1 for anything else."""
+    """Returns the patterns put on the points, by the class of the Neural Cleanse candidate.
+
+    The class is -1 for any other pattern.
+    """
     if isinstance(spec.crafted, CleanseSpec):
         candidates = load_candidates(
             verified_weights(out, cell_name(spec.crafted)), spec.form or FORMS[0]
@@ -262,7 +273,7 @@ def _patterns(out: Path, spec: MeasureSpec) -> dict[int, PutOn]:
 
 
 def _order(network: NetworkSpec, data: ImageData, seed: int) -> np.ndarray:
-    """The random order in which test points that may be attacked are taken."""
+    """Draws the random order in which test points that may be attacked are taken."""
     labels, threat = data.test.labels, network.threat
     eligible = (
         np.arange(len(labels)) if threat is None else np.flatnonzero(threat.is_attacked(labels))
@@ -283,13 +294,17 @@ def _points(spec: MeasureSpec, data: ImageData) -> np.ndarray:
         found, order = len(order), order[: spec.num_points]
     if found < spec.num_points:
         raise ValueError(
-            f"expected at most {found} test points after the first {spec.first_point}, got {spec.num_points}"
+            f"expected at most {found} test points after the first {spec.first_point}, got "
+            f"{spec.num_points}"
         )
     return order
 
 
 def _pictures(out: Path, spec: MeasureSpec) -> dict[str, object]:
-    """What the page shows of a batch: its first points with each pattern on, by the class of the candidate as in the table."""
+    """Returns the pictures of a batch for the page: its first points with each pattern on.
+
+    They are keyed by the class of the candidate, as in the table.
+    """
     data = load_data(spec.network.dataset)
     images = data.test.images[_points(spec, data)]
     strips = {
@@ -301,7 +316,10 @@ def _pictures(out: Path, spec: MeasureSpec) -> dict[str, object]:
 def _votes_at_checkpoints(
     spec: MeasureSpec, network: nn.Module, images: np.ndarray, place: Place, progress: Progress
 ) -> list[Votes]:
-    """Votes at every sigma and every checkpoint, the draws of a checkpoint being the first ones of the next."""
+    """Counts votes at every sigma and every checkpoint of the number of draws.
+
+    The draws of a checkpoint are the first ones of the next.
+    """
     last, classifier = spec.draws[-1], open_classifier(network, autocast=place.autocast)
     votes: list[Votes] = []
     for first, stop in zip((0, *spec.draws), spec.draws, strict=False):
@@ -340,7 +358,10 @@ def _rows(votes: Votes, points: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
 def _accuracies(
     spec: MeasureSpec, put_on: PutOn, network: nn.Module, data: ImageData
 ) -> dict[str, object]:
-    """Shares of all attacked test points, with this batch's pattern on, that get the attacker's and the true label."""
+    """Computes accuracies on all attacked test points with this batch's pattern on.
+
+    Shares that are predicted as the attacker's and as the true label.
+    """
     labels, threat = data.test.labels, spec.network.threat
     attacked = np.ones(len(labels), bool) if threat is None else threat.is_attacked(labels)
     predicted, labels = predict(network, put_on(data.test.images[attacked])), labels[attacked]
@@ -360,5 +381,5 @@ def _accuracies(
 
 
 def _part(progress: Progress, index: int, num_parts: int) -> Progress:
-    """Progress of one of several parts of the same length."""
+    """Returns the progress of one of several parts of the same length."""
     return lambda done, total: progress(index * total + done, num_parts * total)
