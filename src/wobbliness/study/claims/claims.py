@@ -1,4 +1,4 @@
-"""The paper's claims, each with what the paper says, what a study found, and a verdict by a rule stated here."""
+"""Claims of the paper, each with the paper's words, our finding, and a verdict by a rule."""
 
 from collections.abc import Callable
 
@@ -28,9 +28,11 @@ CLAIMS = (
     Claim(
         id="C1",
         topic="W settles by 250 draws",
-        claim="As the number of draws n grows, the mean of W rises and its spread falls; both are stable from n = 250 on",
+        claim="As the number of draws n grows, the mean of W rises and its spread falls; both are "
+        "stable from n = 250 on",
         paper="plot (Fig. 2 left)",
-        rule=f"mean higher and standard deviation lower at n = 250 than at the smallest n; both change by at most {SAME:.0%} "
+        rule="mean higher and standard deviation lower at n = 250 than at the smallest n; both "
+        f"change by at most {SAME:.0%} "
         "from 250 to the largest n, at the sigma where clean W spreads most",
     ),
     Claim(
@@ -38,14 +40,16 @@ CLAIMS = (
         topic="Less noise, less spread of W",
         claim="As sigma falls the spread of W falls; none is left at 0.01",
         paper="plot (Fig. 2 right)",
-        rule=f"standard deviation falls at every step from the largest sigma down, and is below {NO_SPREAD} nats at 0.01",
+        rule="standard deviation falls at every step from the largest sigma down, and is below "
+        f"{NO_SPREAD} nats at 0.01",
     ),
     Claim(
         id="C3",
         topic="W is far lower around an active trigger",
         claim="Around an active trigger W is far lower than around clean points",
         paper="plot (Fig. 4 left), trigger accuracy 99 %",
-        rule=f"on every network mean W at least {FAR_LOWER:g} times lower and directional p below {SIGNIFICANT:g}, "
+        rule=f"on every network mean W at least {FAR_LOWER:g} times lower and directional p below "
+        f"{SIGNIFICANT:g}, "
         "at the sigma chosen for that test on clean points",
     ),
     Claim(
@@ -53,51 +57,64 @@ CLAIMS = (
         topic="W is not lower around an inactive trigger",
         claim="Around an inactive trigger W looks like clean: it is not lower",
         paper="plot (Fig. 4 right), 9 % on poison labels, 89 % on clean labels",
-        rule=f"on every network W is not lower: directional p above {NOT_LOWER:g}, at the sigma chosen for it on clean points",
+        rule=f"on every network W is not lower: directional p above {NOT_LOWER:g}, at the sigma "
+        "chosen for it on clean points",
     ),
     Claim(
         id="C5",
         topic="Better backdoors are smoother, over networks",
         claim="The better a backdoor works, the lower is W around its trigger, over networks",
-        paper="Kendall tau -0.50 (p 0.001), Pearson -0.77 (p 7.5e-5): CIFAR-10 T1, 24 networks (Fig. 5 left)",
-        rule=f"both coefficients at most {CORRELATED:g} with p below {CORRELATED_PVALUE:g}, backdoors below random guess left "
+        paper="Kendall tau -0.50 (p 0.001), Pearson -0.77 (p 7.5e-5): CIFAR-10 T1, 24 networks "
+        "(Fig. 5 left)",
+        rule=f"both coefficients at most {CORRELATED:g} with p below {CORRELATED_PVALUE:g}, "
+        "backdoors below random guess left "
         "out, at the sigma chosen on the clean points of all networks together",
     ),
     Claim(
         id="C6",
         topic="Better backdoors are smoother, over classes",
         claim="The same over target classes",
-        paper="tau -0.49 (p 1.5e-10), Pearson -0.58 (p 1.8e-8): Fashion-MNIST T2, 79 pairs of network and class (Fig. 5 right)",
+        paper="tau -0.49 (p 1.5e-10), Pearson -0.58 (p 1.8e-8): Fashion-MNIST T2, 79 pairs of "
+        "network and class (Fig. 5 right)",
         rule="as C5",
     ),
     Claim(
         id="C7",
         topic="Levene's test finds working triggers",
-        claim="Levene's test on W tells functioning active triggers from inactive ones and from clean points",
+        claim="Levene's test on W tells functioning active triggers from inactive ones and from "
+        "clean points",
         paper="AUC 0.99 (CIFAR-10 T1), 1.0 (Fashion-MNIST T3) (Fig. 6)",
-        rule=f"AUC of Levene's p-value (outliers removed) at least {TELLS_APART:g}, at the sigma chosen for it on clean points; "
-        f"an active trigger functions if its backdoor accuracy is at least {FUNCTIONS:.0%} (paper: 99 %)",
+        rule=f"AUC of Levene's p-value (outliers removed) at least {TELLS_APART:g}, at the sigma "
+        "chosen for it on clean points; "
+        f"an active trigger functions if its backdoor accuracy is at least {FUNCTIONS:.0%} (paper: "
+        "99 %)",
     ),
     Claim(
         id="C8",
         topic="Universal perturbations are not told apart",
         claim="Universal adversarial perturbations are not told from clean points this way",
         paper="AUC 0.05 (CIFAR-10 T1: more variance than clean), 0.56 (Fashion-MNIST T3) (Fig. 7)",
-        rule=f"AUC of the directional test below {TOLD_APART:g}, both norms together, untargeted, at the sigma chosen for it",
+        rule=f"AUC of the directional test below {TOLD_APART:g}, both norms together, untargeted, "
+        "at the sigma chosen for it",
     ),
     Claim(
         id="C9",
         topic="Crafted candidates are smooth too",
-        claim="Neural Cleanse candidates, one per class, are smooth on clean and backdoored networks alike: a backdoor is not "
+        claim="Neural Cleanse candidates, one per class, are smooth on clean and backdoored "
+        "networks alike: a backdoor is not "
         "necessary for backdoor smoothing",
-        paper="all found smooth with the same very low p; on training data each sends 100 % to its class (section 3.2.4)",
-        rule=f"at least {NEARLY_ALL:.0%} of the candidates at their success threshold have directional p below {SIGNIFICANT:g}, "
-        f"on clean networks as on backdoored ones, and send at least {NEARLY_ALL:.0%} of training points to their class",
+        paper="all found smooth with the same very low p; on training data each sends 100 % to its "
+        "class (section 3.2.4)",
+        rule=f"at least {NEARLY_ALL:.0%} of the candidates at their success threshold have "
+        f"directional p below {SIGNIFICANT:g}, "
+        f"on clean networks as on backdoored ones, and send at least {NEARLY_ALL:.0%} of training "
+        "points to their class",
     ),
     Claim(
         id="X1",
         topic="Backdoored networks and pure noise",
-        claim="Are backdoored networks more sensitive to images of noise alone (Erichson et al. 2021)?",
+        claim="Are backdoored networks more sensitive to images of noise alone (Erichson et al. "
+        "2021)?",
         paper="not in the paper; Erichson et al. find them more sensitive",
         rule="reported",
     ),
@@ -111,7 +128,8 @@ CLAIMS = (
     Claim(
         id="X3",
         topic="Single inputs, and the top score beside W",
-        claim="Does W tell single triggered inputs from clean ones, and better than the top softmax score?",
+        claim="Does W tell single triggered inputs from clean ones, and better than the top "
+        "softmax score?",
         paper="not in the paper",
         rule="reported",
     ),
@@ -137,7 +155,7 @@ MEASURED_WITH = {"X2": "C9", "X3": "C7"}
 
 
 def claims_table(tables: Tables) -> pd.DataFrame:
-    """One row per claim: id, claim, paper, ours, verdict, settings."""
+    """Returns one row per claim: id, claim, paper, ours, verdict, settings."""
     rows = [
         {
             "id": finding.claim.id,
@@ -153,7 +171,10 @@ def claims_table(tables: Tables) -> pd.DataFrame:
 
 
 def findings(tables: Tables) -> list[Finding]:
-    """What the study found of each claim; `not measured` where cells are missing or the recipe does not measure it."""
+    """Returns the study's finding on each claim.
+
+    It is `not measured` where cells are missing or the recipe does not measure the claim.
+    """
     done = set(claims_done(tables))
     return [
         FINDERS[claim.id](claim, tables)

@@ -1,4 +1,4 @@
-"""Findings on C5 to C9 and beside them: how strong a backdoor is, what W tells apart, and what else is smooth."""
+"""Findings on C5 to C9 and X1 to X3: backdoor strength, detection, and other smooth patterns."""
 
 import pandas as pd
 
@@ -31,7 +31,7 @@ from wobbliness.study.tables.tables import Tables
 
 
 def find_correlation(claim: Claim, tables: Tables) -> Finding:
-    """C5 and C6."""
+    """Computes the finding on C5 and C6: the correlation of W and backdoor accuracy."""
     rows = tables.correlations[tables.correlations.claim == claim.id]
     row = rows[rows.is_chosen].iloc[0]
     others = [
@@ -40,8 +40,10 @@ def find_correlation(claim: Claim, tables: Tables) -> Finding:
         if not other.is_chosen
     ]
     ours = (
-        f"tau {row.tau:.2f} [{row.tau_lower:.2f}, {row.tau_upper:.2f}] (p {row.tau_pvalue:.1g}), Pearson {row.r:.2f} "
-        f"[{row.r_lower:.2f}, {row.r_upper:.2f}] (p {row.r_pvalue:.1g}) over {row.num_backdoors} backdoors, "
+        f"tau {row.tau:.2f} [{row.tau_lower:.2f}, {row.tau_upper:.2f}] (p {row.tau_pvalue:.1g}), "
+        f"Pearson {row.r:.2f} "
+        f"[{row.r_lower:.2f}, {row.r_upper:.2f}] (p {row.r_pvalue:.1g}) over {row.num_backdoors} "
+        "backdoors, "
         f"{row.num_left_out} left out; at the other sigmas {'; '.join(others)}"
     )
     holds = (
@@ -49,14 +51,20 @@ def find_correlation(claim: Claim, tables: Tables) -> Finding:
     )
     here = tables.strength[tables.strength.claim == claim.id]
     unit = "pairs of network and class" if claim.id == "C6" else "networks"
-    settings = f"{len(here) // here.sigma.nunique()} {unit}, {here.num_points.iloc[0]} points each, sigma {row.sigma:g}"
+    settings = (
+        f"{len(here) // here.sigma.nunique()} {unit}, {here.num_points.iloc[0]} points each, sigma "
+        f"{row.sigma:g}"
+    )
     return Finding(
         claim=claim, ours=ours, verdict=verdict(bool(holds)), settings=settings_of(tables, settings)
     )
 
 
 def find_c7(claim: Claim, tables: Tables) -> Finding:
-    """C7: Levene's test as in the paper, beside it the directional one; an active trigger counts if it functions."""
+    """Computes the finding on C7: Levene's test as in the paper, and the directional one.
+
+    An active trigger counts if it functions.
+    """
     rows, trained = _chosen_areas(tables, ACTIVE), _chosen_areas(tables, TRAINED)
     if rows.empty:
         return Finding(
@@ -68,7 +76,8 @@ def find_c7(claim: Claim, tables: Tables) -> Finding:
     num_failed = trained.num_positives.iloc[0] - rows.num_positives.iloc[0]
     return Finding(
         claim=claim,
-        ours=f"{_areas(rows)}; with the {num_failed} triggers that do not function among the positives: {_areas(trained)}",
+        ours=f"{_areas(rows)}; with the {num_failed} triggers that do not function among the "
+        f"positives: {_areas(trained)}",
         verdict=verdict(bool(rows.auc["levene"] >= TELLS_APART)),
         settings=settings_of(
             tables,
@@ -78,7 +87,7 @@ def find_c7(claim: Claim, tables: Tables) -> Finding:
 
 
 def find_c8(claim: Claim, tables: Tables) -> Finding:
-    """C8: universal perturbations, and the targeted form beside it."""
+    """Computes the finding on C8: universal perturbations, untargeted and targeted."""
     rows, targeted = _chosen_areas(tables, UNIVERSAL), _chosen_areas(tables, UNIVERSAL_TARGETED)
     fooled = tables.universals.groupby("pattern", sort=False)[
         ["bound", "fooling_rate_on_test"]
@@ -102,7 +111,7 @@ def find_c8(claim: Claim, tables: Tables) -> Finding:
 
 
 def find_c9(claim: Claim, tables: Tables) -> Finding:
-    """C9: both forms of candidates, on clean and backdoored networks."""
+    """Computes the finding on C9: both forms of candidates, on clean and backdoored networks."""
     smooth = _candidate_tests(tables)
     found = tables.candidates[tables.candidates.found.astype(bool)]
     parts = []
@@ -114,9 +123,12 @@ def find_c9(claim: Claim, tables: Tables) -> Finding:
             for name, group in groups.items()
         )
         parts.append(
-            f"{form} masks: directional p below {SIGNIFICANT:g} on {shares}; Levene's, which is blind to the sign, on "
-            f"{_levene_share(tables, kind):.0%}; mean W {rows.suspect_mean.mean():.3f}, clean {rows.clean_mean.mean():.3f}; "
-            f"{made.success_on_train.mean():.1%} of training points sent to the class (least {made.success_on_train.min():.1%}), "
+            f"{form} masks: directional p below {SIGNIFICANT:g} on {shares}; Levene's, which is "
+            "blind to the sign, on "
+            f"{_levene_share(tables, kind):.0%}; mean W {rows.suspect_mean.mean():.3f}, clean "
+            f"{rows.clean_mean.mean():.3f}; "
+            f"{made.success_on_train.mean():.1%} of training points sent to the class (least "
+            f"{made.success_on_train.min():.1%}), "
             f"mean mask {made.mask_l1.mean():.1f} pixels"
         )
     num_failed = int((~tables.candidates.found.astype(bool)).sum() / len(CANDIDATES))
@@ -125,12 +137,17 @@ def find_c9(claim: Claim, tables: Tables) -> Finding:
     ]
     true = int((flagged.is_attackers_class).sum())
     ours = "; ".join(parts) + (
-        f"; {num_failed} classes without a candidate; anomaly index above 2: {true} of the attacker's classes and "
-        f"{len(flagged) - true} others; {_areas(_chosen_areas(tables, CRAFTED))} against clean batches"
+        f"; {num_failed} classes without a candidate; anomaly index above 2: {true} of the "
+        "attacker's classes and "
+        f"{len(flagged) - true} others; {_areas(_chosen_areas(tables, CRAFTED))} against clean "
+        "batches"
     )
     first = smooth[smooth.kind == CANDIDATES["first"]].groupby("is_poisoned").is_smooth.mean()
     success = found[found.form == "first"].success_on_train.mean()
-    settings = f"{tables.candidates.network.nunique()} networks, {smooth.num_points.iloc[0]} points a candidate"
+    settings = (
+        f"{tables.candidates.network.nunique()} networks, {smooth.num_points.iloc[0]} points a "
+        "candidate"
+    )
     return Finding(
         claim=claim,
         ours=ours,
@@ -140,14 +157,19 @@ def find_c9(claim: Claim, tables: Tables) -> Finding:
 
 
 def find_noise_response(claim: Claim, tables: Tables) -> Finding:
-    """X1: Erichson et al.'s sensitivity to images of noise alone."""
+    """Computes the finding on X1: sensitivity to images of noise alone.
+
+    Erichson et al. (2021).
+    """
     means = tables.response.groupby(["level", "is_poisoned"])[
         ["confident_share", "entropy_of_classes"]
     ].mean()
     listed = "; ".join(
-        f"level {level:g}: confident answers {rows.confident_share.get(False, float('nan')):.0%} clean, "
+        f"level {level:g}: confident answers {rows.confident_share.get(False, float('nan')):.0%} "
+        "clean, "
         f"{rows.confident_share.get(True, float('nan')):.0%} backdoored, entropy of the classes "
-        f"{rows.entropy_of_classes.get(False, float('nan')):.2f} and {rows.entropy_of_classes.get(True, float('nan')):.2f} nats"
+        f"{rows.entropy_of_classes.get(False, float('nan')):.2f} and "
+        f"{rows.entropy_of_classes.get(True, float('nan')):.2f} nats"
         for level, rows in ((level, rows.droplevel(0)) for level, rows in means.groupby(level=0))
     )
     counts = tables.response.drop_duplicates("network").is_poisoned.value_counts()
@@ -161,7 +183,10 @@ def find_noise_response(claim: Claim, tables: Tables) -> Finding:
 
 
 def find_implanted(claim: Claim, tables: Tables) -> Finding:
-    """X2: implanted triggers against Neural Cleanse candidates of other classes on the same networks."""
+    """Computes the finding on X2: implanted triggers against Neural Cleanse candidates.
+
+    The candidates are of other classes on the same networks.
+    """
     parts, sizes = [], ""
     for question in (IMPLANTED_FIRST, IMPLANTED_SMALLEST):
         rows = _chosen_areas(tables, question)
@@ -177,7 +202,7 @@ def find_implanted(claim: Claim, tables: Tables) -> Finding:
 
 
 def find_single_inputs(claim: Claim, tables: Tables) -> Finding:
-    """X3: every input by itself, network by network."""
+    """Computes the finding on X3: every input by itself, network by network."""
     listed = "; ".join(
         f"{score} {_spread(rows[rows.is_chosen].auc)} at the chosen sigma"
         + (
@@ -201,7 +226,7 @@ def find_single_inputs(claim: Claim, tables: Tables) -> Finding:
 
 
 def _candidate_tests(tables: Tables) -> pd.DataFrame:
-    """The tests of all candidates at the sigma chosen for the directional test."""
+    """Returns the tests of all candidates at the sigma chosen for the directional test."""
     rows = full_batches(tables.tests)
     rows = rows[rows.kind.isin(CANDIDATES.values()) & rows.directional_pvalue_chosen]
     poisoned = tables.networks.network[tables.networks.threat != "clean"]
@@ -211,7 +236,7 @@ def _candidate_tests(tables: Tables) -> pd.DataFrame:
 
 
 def _levene_share(tables: Tables, kind: str) -> float:
-    """Share of candidates that the paper's test finds, at the sigma chosen for it."""
+    """Computes the share of candidates that Levene's test finds, at its chosen sigma."""
     rows = full_batches(tables.tests)
     return float(
         (rows[(rows.kind == kind) & rows.levene_pvalue_chosen].levene_pvalue < SIGNIFICANT).mean()

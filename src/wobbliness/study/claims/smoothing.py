@@ -1,4 +1,4 @@
-"""Findings on C1 to C4: how W behaves, and that it is low around active triggers."""
+"""Findings on C1 to C4: W over draws and sigma, and low W around active triggers."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ from wobbliness.study.tables.tables import Tables, parameter_sigma
 
 
 def find_c1(claim: Claim, tables: Tables) -> Finding:
-    """C1: W and the number of draws; it has to hold on every network."""
+    """Computes the finding on C1: W and the number of draws, which has to hold on every network."""
     rows, sigma = batches_of(tables, claim.id), parameter_sigma(tables)
     found = [
         _draws_on_network(batches, sigma) for _, batches in rows.groupby("network", sort=False)
@@ -48,17 +48,21 @@ def _draws_on_network(batches: pd.DataFrame, sigma: float) -> tuple[str, bool]:
     falls_at = [f"{at:g}" for at in spreads.index[spreads[250] < spreads[first]]]
     stable = max(abs(mean[last] / mean[250] - 1), abs(std[last] / std[250] - 1))
     text = (
-        f"mean {mean[first]:.3f} at n = {first}, {mean[250]:.3f} at 250, {mean[last]:.3f} at {last} (Miller-Madow "
-        f"{rows.miller_madow_mean[first]:.3f}, {rows.miller_madow_mean[250]:.3f}, {rows.miller_madow_mean[last]:.3f}); "
+        f"mean {mean[first]:.3f} at n = {first}, {mean[250]:.3f} at 250, {mean[last]:.3f} at "
+        f"{last} (Miller-Madow "
+        f"{rows.miller_madow_mean[first]:.3f}, {rows.miller_madow_mean[250]:.3f}, "
+        f"{rows.miller_madow_mean[last]:.3f}); "
         f"standard deviation {std[first]:.3f}, {std[250]:.3f}, {std[last]:.3f}; "
-        f"mean {either(rises, 'rises', 'does not rise')}, spread {either(falls, 'falls', 'does not fall')}, "
-        f"largest change after 250: {stable:.1%}; over the grid the spread falls at sigma {', '.join(falls_at) or 'none'}"
+        f"mean {either(rises, 'rises', 'does not rise')}, spread "
+        f"{either(falls, 'falls', 'does not fall')}, "
+        f"largest change after 250: {stable:.1%}; over the grid the spread falls at sigma "
+        f"{', '.join(falls_at) or 'none'}"
     )
     return text, bool(rises and falls and stable <= SAME)
 
 
 def find_c2(claim: Claim, tables: Tables) -> Finding:
-    """C2: W and sigma; it has to hold on every network."""
+    """Computes the finding on C2: W and sigma, which has to hold on every network."""
     rows = batches_of(tables, claim.id)
     found = [
         _sigmas_on_network(batches.sort_values("sigma"))
@@ -70,7 +74,8 @@ def find_c2(claim: Claim, tables: Tables) -> Finding:
         verdict=verdict(all(holds for _, holds in found)),
         settings=settings_of(
             tables,
-            f"{len(found)} networks, {rows.num_points.iloc[0]} clean points, n = {rows.draws.iloc[0]}",
+            f"{len(found)} networks, {rows.num_points.iloc[0]} clean points, n = "
+            f"{rows.draws.iloc[0]}",
         ),
     )
 
@@ -80,20 +85,26 @@ def _sigmas_on_network(rows: pd.DataFrame) -> tuple[str, bool]:
     falls = bool(all(np.diff(list(spread.values())) > 0))
     peak, smallest = max(spread, key=lambda sigma: spread[sigma]), min(spread)
     listed = ", ".join(f"{value:.3f} at {sigma:g}" for sigma, value in spread.items())
-    text = f"standard deviation {listed}; largest at sigma {peak:g}, {either(falls, 'and', 'not')} falling at every step"
+    text = (
+        f"standard deviation {listed}; largest at sigma {peak:g}, {either(falls, 'and', 'not')} "
+        "falling at every step"
+    )
     return text, bool(falls and spread[smallest] < NO_SPREAD)
 
 
 def find_c3(claim: Claim, tables: Tables) -> Finding:
-    """C3: active triggers."""
+    """Computes the finding on C3: active triggers."""
     rows = chosen_tests(tables, claim.id, "active", "directional")
     levene = chosen_tests(tables, claim.id, "active", "levene").set_index("network")
     networks = tables.networks.set_index("network")
     listed = "; ".join(
-        f"{row.clean_mean:.3f} clean, {row.suspect_mean:.3f} active at sigma {row.sigma:g} ({_factor(row)}, directional p "
-        f"{row.directional_pvalue:.0e}), {levene.clean_mean[row.network]:.3f} and {levene.suspect_mean[row.network]:.3f} at "
+        f"{row.clean_mean:.3f} clean, {row.suspect_mean:.3f} active at sigma {row.sigma:g} "
+        f"({_factor(row)}, directional p "
+        f"{row.directional_pvalue:.0e}), {levene.clean_mean[row.network]:.3f} and "
+        f"{levene.suspect_mean[row.network]:.3f} at "
         f"{levene.sigma[row.network]:g} (Levene p {levene.levene_pvalue[row.network]:.0e}); "
-        f"accuracy {networks.clean_accuracy[row.network]:.1%} clean, {networks.backdoor_accuracy[row.network]:.1%} backdoor"
+        f"accuracy {networks.clean_accuracy[row.network]:.1%} clean, "
+        f"{networks.backdoor_accuracy[row.network]:.1%} backdoor"
         for row in rows.itertuples()
     )
     is_far_lower = (rows.suspect_mean * FAR_LOWER <= rows.clean_mean).all()
@@ -106,7 +117,7 @@ def find_c3(claim: Claim, tables: Tables) -> Finding:
 
 
 def find_c4(claim: Claim, tables: Tables) -> Finding:
-    """C4: inactive triggers."""
+    """Computes the finding on C4: inactive triggers."""
     rows = chosen_tests(tables, claim.id, "inactive", "directional")
     levene = chosen_tests(tables, claim.id, "inactive", "levene").set_index("network")
     batches = batches_of(tables, claim.id)
@@ -133,7 +144,8 @@ def find_c4(claim: Claim, tables: Tables) -> Finding:
 def _effect_settings(tables: Tables, rows: pd.DataFrame) -> str:
     return settings_of(
         tables,
-        f"{len(rows)} networks, {rows.num_points.iloc[0]} points a batch (paper: 25), n = {tables.recipe.draws}",
+        f"{len(rows)} networks, {rows.num_points.iloc[0]} points a batch (paper: 25), n = "
+        f"{tables.recipe.draws}",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a claim and a finding are, and the words and thresholds of the verdicts."""
+"""Claims and findings, and the words and thresholds of the verdicts."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class Claim:
     """A claim of the paper.
 
     Attributes:
-        id: C1 to C9; X1 to X3 are questions beside them.
+        id: C1 to C9; X1 to X3 are further questions.
         topic: the claim in a few words.
         claim: what is claimed, in a sentence.
         paper: where, and with which figure.
@@ -49,7 +49,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a study found of a claim."""
+    """Result of a study on one claim."""
 
     claim: Claim
     ours: str
@@ -58,26 +58,26 @@ class Finding:
 
 
 def batches_of(tables: Tables, claim: str) -> pd.DataFrame:
-    """Rows of the table of batches that belong to a claim."""
+    """Returns the rows of the table of batches that belong to a claim."""
     return tables.batches[tables.batches.claims.str.contains(claim)]
 
 
 def chosen_tests(tables: Tables, claim: str, kind: str, test: str) -> pd.DataFrame:
-    """The rows of whole batches at the sigma chosen for a test."""
+    """Returns the rows of whole batches at the sigma chosen for a test."""
     rows = tables.tests[tables.tests.claims.str.contains(claim) & (tables.tests.kind == kind)]
     return full_batches(rows[rows[CHOSEN_COLUMNS[test]]])
 
 
 def settings_of(tables: Tables, text: str) -> str:
-    """The settings of a finding, with the recipe and its seed."""
+    """Returns the settings of a finding, with the recipe and its seed."""
     return f"recipe {tables.recipe.name}, seed {tables.recipe.seed}: {text}"
 
 
 def verdict(holds: bool) -> str:
-    """Reproduced or not."""
+    """Returns the verdict: reproduced or not."""
     return REPRODUCED if holds else NOT_REPRODUCED
 
 
 def either(holds: bool, yes: str, no: str) -> str:
-    """One of two words."""
+    """Returns the first word if it holds, else the second."""
     return yes if holds else no
