@@ -1,4 +1,7 @@
-"""Comparisons of batches, from the table of points: sigma chosen on clean ones, batch tests, ROC curves, negative controls."""
+"""Comparisons of batches, from the table of points.
+
+Sigma chosen on clean batches, batch tests, negative controls.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +31,10 @@ TESTS: dict[str, BatchTest] = {
     "levene, all points": levene_pvalues_all_points,
     "directional": directional_pvalues,
 }
-"""The three tests by the name they bear in tables and figures. Each is judged at the sigma chosen for it on clean points."""
+"""The three tests by their name in tables and figures.
+
+Each is used at the sigma chosen for it on clean points.
+"""
 
 PVALUE_COLUMNS = {
     "levene": "levene_pvalue",
@@ -36,7 +42,7 @@ PVALUE_COLUMNS = {
     "directional": "directional_pvalue",
 }
 CHOSEN_COLUMNS = {test: f"{column}_chosen" for test, column in PVALUE_COLUMNS.items()}
-"""Columns of the table of tests: p-value, and whether its row's sigma is the one chosen for that test on that network."""
+"""Columns of the table of tests: whether the row's sigma is the one chosen for the test."""
 
 WORKS = 0.5  # share of attacker's labels from which a trigger counts as working, trained on or not
 
@@ -51,7 +57,7 @@ SIGMA_KEYS = ["claims", "network", "batch_size"]
 
 
 def choose_sigmas(points: pd.DataFrame) -> pd.DataFrame:
-    """Chosen on the calibration batch of each network, for each test."""
+    """Chooses sigma on the calibration batch of each network, for each test."""
     rows: list[dict[str, object]] = []
     calibration = points[points.batch == "calibration"] if len(points) else points
     if calibration.empty:
@@ -65,7 +71,10 @@ def choose_sigmas(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def batch_tests(points: pd.DataFrame, sigma: pd.DataFrame) -> pd.DataFrame:
-    """Each suspect batch, and the second clean one, against the clean batch of its network, where both are recorded."""
+    """Tests each suspect batch against the clean batch of its network.
+
+    So also the second clean batch. Networks of which one of the two is not recorded are left out.
+    """
     rows: list[dict[str, object]] = []
     pairs: list[Pair] = []
     if points.empty:
@@ -103,7 +112,7 @@ def _suspect_pairs(
 
 
 def _tests(pairs: Sequence[Pair]) -> pd.DataFrame:
-    """All tests of each pair of batches, in their order."""
+    """Computes all tests of each pair of batches, in the order of the pairs."""
     frames = []
     for places, clean, suspect in _stacks(pairs):
         levene, directional = levene_rows(clean, suspect), mann_whitney_rows(clean, suspect)
@@ -123,7 +132,7 @@ def _tests(pairs: Sequence[Pair]) -> pd.DataFrame:
 
 
 def _stacks(pairs: Iterable[Pair]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
-    """The pairs of each size, as rows, after their places among all."""
+    """Yields the pairs of each size as rows, with their places in the order of all pairs."""
     of_size: defaultdict[tuple[int, int], list[tuple[int, Pair]]] = defaultdict(list)
     for place, (clean, suspect) in enumerate(pairs):
         of_size[clean.size, suspect.size].append((place, (clean, suspect)))
@@ -133,12 +142,15 @@ def _stacks(pairs: Iterable[Pair]) -> Iterator[tuple[list[int], np.ndarray, np.n
 
 
 def full_batches(tests: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the table of tests that compare whole batches, not the paper's smaller ones."""
+    """Returns the rows that compare whole batches, not the paper's smaller ones."""
     return tests[tests.is_full]
 
 
 def negative_controls(points: pd.DataFrame, sigma: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
-    """Random pairs of batches without an active trigger, at the sigma chosen for each test: how often is p below the level?"""
+    """Computes how often p is below the level without an active trigger.
+
+    On random pairs of batches, at the sigma chosen for each test.
+    """
     rows = []
     for name, test in TESTS.items():
         pools = _control_pools(points, sigma[sigma.test == name]) if len(points) else []
@@ -165,7 +177,10 @@ def negative_controls(points: pd.DataFrame, sigma: pd.DataFrame, recipe: Recipe)
 def _control_pools(
     points: pd.DataFrame, sigma: pd.DataFrame
 ) -> list[tuple[str, np.ndarray, np.ndarray | None]]:
-    """(kind of pair, W of clean points, W of triggered points or None for clean against clean) of each network and trigger."""
+    """Returns the pools of W that each network and trigger gives for random pairs.
+
+    (kind of pair, W of clean points, W of triggered points or None for clean against clean).
+    """
     pools: list[tuple[str, np.ndarray, np.ndarray | None]] = []
     for row in sigma.itertuples():
         here = points[
@@ -181,7 +196,11 @@ def _control_pools(
 
 
 def _inactive_kind(batch: pd.DataFrame) -> str:
-    """Some patterns set off a backdoor that was planted with another one: they are untrained, but hardly inactive."""
+    """Returns the kind of pair of a batch with an untrained trigger.
+
+    Some patterns activate a backdoor that was planted with another one: they are untrained, but
+    hardly inactive.
+    """
     success = batch.accuracy_on_attacker_labels.iloc[0]
     if success is None or np.isnan(success):
         return CONTROL_KINDS[1]

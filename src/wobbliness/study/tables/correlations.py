@@ -1,4 +1,7 @@
-"""C5 and C6: mean W of triggered points against backdoor accuracy, over networks and over classes (section 3.2.3)."""
+"""Correlation of mean W of triggered points and backdoor accuracy (C5, C6; section 3.2.3).
+
+C5 compares networks, C6 classes.
+"""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +16,9 @@ MAX_BACKDOORS = 5_000  # Kendall's bootstrap takes memory for all their pairs
 
 
 def strengths(points: pd.DataFrame) -> pd.DataFrame:
-    """One row per backdoor (C5: network; C6: network and class) and sigma: its accuracy, and the mean W of points that bear it.
+    """Returns one row per backdoor and sigma: its accuracy, and mean W of points that bear it.
+
+    A backdoor is a network (C5), or a network and class (C6).
 
     `is_learnt` tells the backdoors at or above random guess, which the paper keeps.
     """
@@ -41,7 +46,9 @@ def strengths(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def correlations(strength: pd.DataFrame, points: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Kendall's tau and Pearson's r at every sigma, with bootstrap intervals, over the backdoors that were learnt.
+    """Computes Kendall's tau and Pearson's r at every sigma, with bootstrap intervals.
+
+    Only the backdoors that were learnt count.
 
     `is_chosen` marks the sigma that the clean-only rule gives for the directional test on the clean
     points of all these networks.

@@ -1,4 +1,7 @@
-"""ROC curves over the batches and over single inputs of a study, from its tables of tests and points."""
+"""ROC curves over the batches and over single inputs of a study.
+
+From its tables of tests and points.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ CANDIDATES = {"first": "candidate, first", "smallest": "candidate, smallest"}
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """Which batches shall be told from which: rows of the table of tests by their claim and kind.
+    """Batches to be told apart: rows of the table of tests by their claim and kind.
 
     `other_classes` leaves out Neural Cleanse candidates of the attacker's own class and those on
     clean networks, `functioning` the triggers of backdoors that were not well learnt (FUNCTIONS):
@@ -98,14 +101,17 @@ IMPLANTED_PANELS = {
 
 
 def area_text(curve: RocCurve) -> str:
-    """The area under a curve with its interval, as figures state it."""
+    """Returns the area under a curve with its interval, as figures state it."""
     return f"{curve.auc:.2f} [{curve.auc_lower:.2f}, {curve.auc_upper:.2f}]"
 
 
 def question_curve(
     tests: pd.DataFrame, question: Question, test: str, sigma: float | None
 ) -> RocCurve | None:
-    """ROC curve of one test over the batches of a question; None where there are none of one kind."""
+    """Computes the ROC curve of one test over the batches of a question.
+
+    None where there are no positives or no negatives.
+    """
     found = _scores(_rows(tests, question), question, test, sigma)
     return None if found is None else roc_curve(*found)
 
@@ -113,7 +119,9 @@ def question_curve(
 def _scores(
     rows: pd.DataFrame, question: Question, test: str, sigma: float | None
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Which batches of a question are positives, and the score of each: the lower its p-value the higher.
+    """Returns which batches of a question are positives, and the score of each.
+
+    The lower its p-value, the higher the score.
 
     Args:
         rows: of the table of tests, those of the question.
@@ -132,7 +140,10 @@ def _scores(
 
 
 def roc_areas(tests: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Area under the ROC curve of each question and test at every sigma and at the chosen ones."""
+    """Computes the area under the ROC curve of each question and test.
+
+    At every sigma of the grid, and at the chosen ones.
+    """
     rows = []
     for question in QUESTIONS if len(tests) else ():
         of_question = _rows(tests, question)
@@ -151,10 +162,10 @@ def roc_areas(tests: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def input_areas(points: pd.DataFrame, sigma: pd.DataFrame) -> pd.DataFrame:
-    """For each poisoned network of C7: ROC areas over single inputs, those with the active trigger against clean ones.
+    """Computes ROC areas over single inputs for each poisoned network of C7.
 
-    By W (low is suspicious) at every sigma, and by the one-pass top softmax score (high is
-    suspicious).
+    Inputs with the active trigger against clean ones: by W (low is suspicious) at every sigma, and
+    by the one-pass top softmax score (high is suspicious).
     """
     rows: list[dict[str, object]] = []
     here = (

@@ -1,17 +1,17 @@
-"""What networks, batches and patterns are called in tables, figures and page."""
+"""Labels of networks, batches and patterns in tables, figures and page."""
 
 from wobbliness.study.specs import CleanseSpec, MeasureSpec, NetworkSpec, UniversalSpec
 from wobbliness.study.tables.curves import CANDIDATES, TARGETED, UNTARGETED
 
 
 def network_label(spec: NetworkSpec) -> str:
-    """A network's name in tables and figures, unique within a study."""
+    """Returns a network's name in tables and figures, unique within a study."""
     poisoning = f"{spec.threat.name} {spec.trigger}" if spec.threat else "clean"
     return f"{poisoning}, {spec.architecture}, seed {spec.seed}"
 
 
 def batch_kind(spec: MeasureSpec) -> str:
-    """Clean, active, inactive, or how it was crafted."""
+    """Returns the kind of a batch: clean, active, inactive, or how it was crafted."""
     if isinstance(spec.crafted, CleanseSpec):
         return CANDIDATES[spec.form or ""]
     if isinstance(spec.crafted, UniversalSpec):
@@ -26,7 +26,10 @@ def batch_kind(spec: MeasureSpec) -> str:
 
 
 def batch_pattern(spec: MeasureSpec) -> str:
-    """The trigger or universal perturbation on a batch; empty for clean points and for Neural Cleanse candidates."""
+    """Returns the trigger or universal perturbation on a batch.
+
+    Empty for clean points and for Neural Cleanse candidates.
+    """
     return (
         universal_label(spec.crafted)
         if isinstance(spec.crafted, UniversalSpec)
@@ -35,7 +38,7 @@ def batch_pattern(spec: MeasureSpec) -> str:
 
 
 def universal_label(spec: UniversalSpec) -> str:
-    """The name of a universal perturbation."""
+    """Returns the name of a universal perturbation."""
     return f"universal {spec.norm}" + (
         "" if spec.target_class is None else f" to {spec.target_class}"
     )

@@ -1,4 +1,7 @@
-"""Votes around single points, for the figure in which a reader chooses the point, the pattern and the noise (paper: Fig. 1)."""
+"""Votes around single points, for the page's point browser (paper: Fig. 1).
+
+The reader chooses the point, the pattern and the noise.
+"""
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,11 +26,12 @@ PICTURE_COLUMNS = ["network", "kind", "trigger", "point", "channels", "height", 
 def explored_points(
     recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]
 ) -> pd.DataFrame:
-    """The first points of each batch of a few networks, at the recipe's number of draws: their votes, W and its 95 % interval.
+    """Returns votes, W and its 95 % interval of a few points of each batch.
 
-    Patterns of one network are on the same points, and these are there without any, too. Where a
-    study was measured before these were, other clean points stand for them, for no point is in two
-    batches of a comparison.
+    The first points of each batch of a few networks, at the recipe's number of draws. Patterns of
+    one network are on the same points, and these are there without any, too. Where a study was
+    measured before these were, other clean points stand for them, for no point is in two batches of
+    a comparison.
     """
     frames = [
         _points(recipe, spec, record.table)
@@ -44,7 +48,10 @@ def explored_points(
 def recorded_pictures(
     recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]
 ) -> pd.DataFrame:
-    """Pictures of these points as 8-bit pixels in base64, channels first; none where a study was measured without them."""
+    """Returns pictures of these points as 8-bit pixels in base64, channels first.
+
+    None where a study was measured without them.
+    """
     rows = [row for spec, record in _explored(recipe, records) for row in _pictures(spec, record)]
     return pd.DataFrame(rows, columns=PICTURE_COLUMNS).drop_duplicates(ignore_index=True)
 
@@ -52,7 +59,10 @@ def recorded_pictures(
 def _explored(
     recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]
 ) -> Iterator[tuple[MeasureSpec, Record]]:
-    """What is recorded of the networks shown; of clean batches those alone whose points carry patterns, where there are some."""
+    """Yields the records of the networks shown.
+
+    Of clean batches only those whose points carry patterns, where there are some.
+    """
     networks = explored_networks(recipe)
     found = [
         (claims, record.spec, record)

@@ -1,4 +1,7 @@
-"""Tables of a study, formed from its records. Every number that is quoted anywhere is formed here."""
+"""Tables of a study, formed from its records.
+
+Every number that is quoted anywhere is formed here.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -81,19 +84,19 @@ class Tables:
     status: pd.DataFrame
 
     def frames(self) -> dict[str, pd.DataFrame]:
-        """The tables by name."""
+        """Returns the tables by name."""
         return {
             name: value for name, value in vars(self).items() if isinstance(value, pd.DataFrame)
         }
 
 
 def points_of(tables: Tables, *claims: str) -> pd.DataFrame:
-    """Rows of the table of points that belong to one of the claims."""
+    """Returns the rows of the table of points that belong to one of the claims."""
     return tables.points[tables.points.claims.str.contains("|".join(claims))]
 
 
 def form_tables(out: Path) -> Tables:
-    """Reads the records of a study folder.
+    """Forms all tables from the records of a study folder.
 
     Raises:
         ValueError: the folder holds no study, a record is damaged, or the records are too many rows
@@ -130,7 +133,7 @@ def form_tables(out: Path) -> Tables:
 
 
 def _records(out: Path, recipe: Recipe) -> Iterator[tuple[tuple[str, ...], Record]]:
-    """The claims and the record of each cell that is done."""
+    """Yields the claims and the record of each cell that is done."""
     budget = Budget()
     for cell in plan(recipe):
         if is_done(out / "records", cell.name):
@@ -257,7 +260,10 @@ def _measured_points(claims: tuple[str, ...], spec: MeasureSpec, record: Record)
 
 
 def _example(records: list[tuple[tuple[str, ...], Record]], points: pd.DataFrame) -> pd.DataFrame:
-    """Of C3's first network: the clean and the triggered point whose W, averaged over sigma, is the median one."""
+    """Returns the votes of one clean and one triggered point of C3's first network.
+
+    The points whose W, averaged over sigma, is the median one.
+    """
     here = points[points.claims.str.contains("C3")] if len(points) else points
     frames: list[pd.DataFrame] = []
     for kind in ("clean", "active") if len(here) else ():
@@ -290,7 +296,10 @@ def _example(records: list[tuple[tuple[str, ...], Record]], points: pd.DataFrame
 def _batch_names(
     claims: tuple[str, ...], spec: MeasureSpec, frame: pd.DataFrame
 ) -> Sequence[str] | pd.Series:
-    """Clean points of C3, C4 and C7 are three batches: to choose sigma on, to compare with, to compare clean with clean."""
+    """Returns the batch of each clean point of C3, C4 and C7.
+
+    Three batches: to choose sigma on, to compare with, to compare clean with clean.
+    """
     if {"C1", "C2"} & set(claims):
         return ["parameters"] * len(frame)
     if spec.trigger is not None or spec.crafted is not None:
@@ -329,13 +338,13 @@ def _status(out: Path, recipe: Recipe) -> pd.DataFrame:
 
 
 def lacks_draws(tables: Tables) -> str:
-    """Says which numbers of draws C1 needs and the recipe's grid lacks; empty where it has them."""
+    """Says which numbers of draws C1 needs and the recipe's grid lacks; empty if none."""
     lacking = sorted({STABLE_DRAWS, tables.recipe.draws} - set(tables.recipe.draws_grid))
     return f"draws_grid lacks {' and '.join(map(str, lacking))}" if lacking else ""
 
 
 def parameter_sigma(tables: Tables) -> float:
-    """The sigma at which C1 is judged and drawn: where clean W spreads most at the recipe's number of draws."""
+    """Returns the sigma of C1: where clean W spreads most at the recipe's draws."""
     rows = tables.batches[
         tables.batches.claims.str.contains("C1") & (tables.batches.draws == tables.recipe.draws)
     ]
@@ -343,7 +352,7 @@ def parameter_sigma(tables: Tables) -> float:
 
 
 def claims_done(tables: Tables) -> Iterator[str]:
-    """Claims whose cells are all recorded, and hold what the claim is judged by."""
+    """Yields the claims whose cells are all recorded and hold what the claim needs."""
     for row in tables.status.itertuples():
         if row.cells_done == row.cells and not (row.claim == "C1" and lacks_draws(tables)):
             yield str(row.claim)
