@@ -1,4 +1,7 @@
-"""A study's records in a few small files, from which its tables, figures and page can be formed again without training."""
+"""Archive of a study: its records in a few small files.
+
+Its tables, figures and page can be formed from them again without training.
+"""
 
 import json
 import re
@@ -43,10 +46,10 @@ _PART = re.compile(rf"(?:{'|'.join(KINDS.values())})-[0-9]{{3,6}}\.parquet")
 
 
 def pack_study(out: Path, folder: Path) -> None:
-    """Writes the records of a study folder, without networks and perturbations, to a few files of well under 1 MB.
+    """Writes the records of a study folder to a few files of well under 1 MB.
 
-    They are written beside their places and renamed: where the disk is full, a packed study that
-    was there is still whole.
+    Networks and perturbations are left out. The files are written under temporary names and
+    renamed: where the disk is full, a packed study that was there is still whole.
 
     Args:
         out: the study's folder.
@@ -72,10 +75,10 @@ def pack_study(out: Path, folder: Path) -> None:
 
 
 def unpack_study(folder: Path, out: Path) -> None:
-    """Makes a study folder out of a packed study; `wobbliness study report` then forms tables, figures and page.
+    """Writes the study folder of a packed study.
 
-    The folder is written beside its place and renamed: one whose writer was killed is unpacked
-    again.
+    `wobbliness study report` then forms tables, figures and page. The folder is written under a
+    temporary name and renamed: one whose writer was killed is unpacked again.
 
     Args:
         folder: a packed study.
@@ -103,7 +106,7 @@ def unpack_study(folder: Path, out: Path) -> None:
 
 
 def _check_target(folder: Path) -> None:
-    """ValueError where packing would write over something other than a packed study, or follow a link in one."""
+    """Checks that packing overwrites nothing but a packed study, and follows no link."""
     check_study_folder(folder)
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     is_begun = PACKING in names and all(
@@ -130,7 +133,7 @@ def _packed_parts(out: Path, names: list[str]) -> Iterator[tuple[str, pd.DataFra
 
 
 def _part_files(folder: Path) -> list[Path]:
-    """The tables that packing writes, and no others that someone keeps beside them."""
+    """Returns the tables that packing writes, and no others in the same folder."""
     return sorted(
         path for path in folder.iterdir() if path.name == METADATA or _PART.fullmatch(path.name)
     )
@@ -138,7 +141,10 @@ def _part_files(folder: Path) -> list[Path]:
 
 @contextmanager
 def _packing(folder: Path) -> Iterator[Path]:
-    """A new folder inside of another, whose files take the places of the packed study there; nothing is left where that fails."""
+    """Yields a new folder inside another, whose files then replace the packed study there.
+
+    Nothing is left where that fails.
+    """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     beside = folder / PACKING
     try:
@@ -184,16 +190,17 @@ def _read_errors(folder: Path) -> Iterator[None]:
 
 
 def _is_free(out: Path) -> bool:
-    """Whether a folder holds nothing, or what an unpacking left that was killed."""
+    """Checks whether a folder is empty, or holds what a killed unpacking left."""
     names = {path.name for path in out.iterdir()}
     return names <= {LOCKS} or (names <= {LOCKS, UNPACKING, "records"} and UNPACKING in names)
 
 
 @contextmanager
 def _unpacking(out: Path) -> Iterator[Path]:
-    """A new folder inside `out`, whose content becomes that of `out` in the end; nothing is left where that fails.
+    """Yields a new folder inside `out`, whose content in the end becomes that of `out`.
 
-    It is inside, and not beside: `out` may be the mount point of a disk.
+    Nothing is left where that fails. It is inside `out` because `out` may be the mount point of a
+    disk.
     """
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     beside = out / UNPACKING
@@ -227,7 +234,10 @@ def _forget(out: Path, made: list[Path]) -> None:
 
 
 def _packed_tables(folder: Path, known: set[str]) -> dict[str, pd.DataFrame]:
-    """Rows of each record. Nothing is written before all cells are known: a name may lead out of a folder."""
+    """Returns the rows of each record.
+
+    Nothing is written before all cells are known: a name may lead out of a folder.
+    """
     left = set(known)
     for cell, _ in packed_texts(folder / METADATA):
         if cell not in known:
@@ -247,7 +257,7 @@ def _packed_tables(folder: Path, known: set[str]) -> dict[str, pd.DataFrame]:
 def _unpacked(
     folder: Path, known: set[str], tables: dict[str, pd.DataFrame]
 ) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
-    """Name, table and JSON of each record."""
+    """Yields the name, table and JSON of each record."""
     for cell, record in packed_texts(folder / METADATA):
         if cell not in known:  # the file was exchanged in the meantime
             raise ValueError(f"a record of {shown(cell)}, which is no cell of it")
@@ -265,7 +275,10 @@ def _unpacked(
 
 
 def _sealed_again(cell: str, content: dict[str, Any], table: str) -> dict[str, Any]:
-    """A record with the checksum of its table as it is written now; one of a study packed without checksums gets them here."""
+    """Returns a record with the checksum of its table as it is written now.
+
+    So also a record of a study that was packed without checksums.
+    """
     if not is_intact(content) or content.get("cell") != cell:
         raise ValueError(f"another record of {cell} than was packed")
     return sealed(
@@ -274,7 +287,7 @@ def _sealed_again(cell: str, content: dict[str, Any], table: str) -> dict[str, A
 
 
 def _parts(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Whole cells together, in parts of about ROWS_AT_ONCE rows."""
+    """Yields whole cells together, in parts of about ROWS_AT_ONCE rows."""
     part: list[pd.DataFrame] = []
     for _, of_cell in rows.groupby("cell", sort=False) if len(rows) else ():
         if part and sum(map(len, part)) + len(of_cell) > ROWS_AT_ONCE:

@@ -1,4 +1,4 @@
-"""Parquet tables of a study, which may be a stranger's: what they take in memory is known before it is taken.
+"""Parquet tables of a study, read within bounds on their memory, since they may be untrusted.
 
 A file of some kilobytes can hold a column of 10^9 values, or one text for each of 10^6 rows. Rows
 and pages are counted first; the columns are numbers, and texts are held once each.
@@ -25,23 +25,24 @@ _GROWING = (6, 7)
 
 
 class Budget:
-    """What is left of the rows and values that a whole study may have."""
+    """Rows and values that a whole study may still have."""
 
     def __init__(self) -> None:
         self._rows, self._values = MAX_STUDY_ROWS, MAX_STUDY_VALUES
 
     def take(self, table: pd.DataFrame) -> None:
-        """Takes a table off; ValueError where too little is left."""
+        """Takes the size of a table off the budget; raises ValueError where too little is left."""
         self._rows -= len(table)
         self._values -= table.size
         if min(self._rows, self._values) < 0:
             raise ValueError(
-                f"expected a study of at most {MAX_STUDY_ROWS} rows and {MAX_STUDY_VALUES} values in all, got more"
+                f"expected a study of at most {MAX_STUDY_ROWS} rows and {MAX_STUDY_VALUES} values "
+                "in all, got more"
             )
 
 
 def table_of(content: bytes) -> pd.DataFrame:
-    """The table of a record, all of whose columns are numbers.
+    """Reads the table of a record, all of whose columns are numbers.
 
     Raises:
         ValueError: it holds something else, or more than MAX_VALUES.
@@ -51,7 +52,7 @@ def table_of(content: bytes) -> pd.DataFrame:
 
 
 def packed_rows(path: Path) -> pd.DataFrame:
-    """Rows of several records: numbers, and the cell that each belongs to.
+    """Reads the rows of several records: numbers, and the cell that each belongs to.
 
     Raises:
         ValueError, Exception: as for `table_of`.
@@ -65,7 +66,7 @@ def packed_rows(path: Path) -> pd.DataFrame:
 
 
 def packed_texts(path: Path) -> Iterator[tuple[Any, str]]:
-    """Cell and text of each packed record.
+    """Reads the cell and text of each packed record.
 
     Raises:
         ValueError, Exception: as for `table_of`, or the texts are too large in all.
@@ -86,12 +87,15 @@ def packed_texts(path: Path) -> Iterator[tuple[Any, str]]:
 
 
 def _values(column: Any) -> list[Any]:
-    """The different values of a column that was read as a dictionary, each once."""
+    """Returns the distinct values of a column that was read as a dictionary."""
     return [value for chunk in column.chunks for value in chunk.dictionary.to_pylist()]
 
 
 def _read(content: bytes, *, texts: tuple[str, ...]) -> Any:
-    """The table as Arrow has it, found to hold numbers, texts in the columns named, and not too much of either."""
+    """Reads an Arrow table within the bounds.
+
+    Its columns are numbers, but for texts in the columns given.
+    """
     import pyarrow.parquet as pq
 
     stream = _Stream(content)
@@ -145,6 +149,6 @@ def _check_pages(stream: "_Stream", chunks: list[Any]) -> None:
 
 
 class _Stream(io.BytesIO):
-    """Bytes that messages speak of as a file."""
+    """Bytes that error messages describe as a file."""
 
     name, mode = "the table", "rb"

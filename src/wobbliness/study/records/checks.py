@@ -1,4 +1,7 @@
-"""What a record must hold for tables to be formed of it: numbers where numbers belong, and as many rows as were measured."""
+"""Checks that a record holds what tables are formed of.
+
+Numbers where numbers belong, and as many rows as were measured.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -83,7 +86,10 @@ def _are_pictures(pictures: Any) -> bool:
 
 
 def _check_candidates(results: Results) -> None:
-    """Rows of a form, a class and plain values; as many anomaly indices as there are classes."""
+    """Checks rows of a form, a class and plain values.
+
+    There are as many anomaly indices as classes.
+    """
     index, flagged = (
         _list_of(results, "anomaly_index", MAX_CLASSES),
         _list_of(results, "flagged", MAX_CLASSES),
@@ -116,7 +122,8 @@ def _check_votes(spec: MeasureSpec, table: pd.DataFrame) -> None:
         or not votes
     ):
         raise ValueError(
-            "a table of other columns than point, label, sigma, draws, top_score, candidate and votes"
+            "a table of other columns than point, label, sigma, draws, top_score, candidate and "
+            "votes"
         )
     rows, rest = divmod(len(table), spec.num_points * len(spec.sigmas) * len(spec.draws))
     if (
@@ -151,7 +158,7 @@ def _check_responses(spec: ResponseSpec, table: pd.DataFrame) -> None:
 
 
 def _check_plain(results: Results, wanted: tuple[str, ...]) -> None:
-    """Names, each with a number or none: they become columns of a table."""
+    """Checks names, each with a number or None: they become columns of a table."""
     _check_numbers(results, wanted)
     if len(results) > MAX_KEYS:
         raise ValueError(f"{len(results)} results")

@@ -1,4 +1,4 @@
-"""What is kept of a cell that failed, until it is done."""
+"""Failures of cells, kept until the cell is done."""
 
 import traceback
 import uuid
@@ -14,7 +14,7 @@ MAX_MESSAGE = 1_000  # characters of a message that is read
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why a cell failed.
+    """Reason why a cell failed.
 
     Attributes:
         cell: its name.
@@ -30,7 +30,7 @@ class Failure:
 
 
 def failure_of(cell: str, error: BaseException) -> Failure:
-    """What is kept of an exception."""
+    """Returns the failure of a cell that raised an exception."""
     # all its lines: no one sees the cell's process
     message = condensed(f"{type(error).__name__}: {error}")
     return Failure(
@@ -42,12 +42,12 @@ def failure_of(cell: str, error: BaseException) -> Failure:
 
 
 def failure(cell: str, message: str) -> Failure:
-    """A failure without an exception."""
+    """Returns a failure without an exception."""
     return Failure(cell=cell, message=message, details="", attempt=uuid.uuid4().hex)
 
 
 def write_failure(out: Path, failed: Failure) -> None:
-    """Keeps it as JSON in the folder `failed`.
+    """Writes a failure as JSON to the folder `failed`.
 
     Raises:
         CannotWrite: the folder cannot be written to.
@@ -57,7 +57,7 @@ def write_failure(out: Path, failed: Failure) -> None:
 
 
 def read_failure(out: Path, cell: str) -> Failure | None:
-    """The last failure of a cell; None where there is none, or none that can be read."""
+    """Reads the last failure of a cell; None where there is none that can be read."""
     try:
         content = read_json(_path(out, cell))
         kept = {name: str(content[name]) for name in ("message", "details", "attempt")}
@@ -68,7 +68,7 @@ def read_failure(out: Path, cell: str) -> Failure | None:
 
 
 def forget_failure(out: Path, cell: str) -> None:
-    """Removes it: the cell is done."""
+    """Removes the failure of a cell that is done."""
     _path(out, cell).unlink(missing_ok=True)
 
 

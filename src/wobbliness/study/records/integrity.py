@@ -1,4 +1,4 @@
-"""Whether a cell is done: its record verified, and its weights where another cell needs them."""
+"""Integrity of a cell: its record verified, and its weights where another cell needs them."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -27,7 +27,7 @@ CELL_ENDINGS = (".json", ".parquet", ".safetensors")
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """What is found of a cell.
+    """Integrity of a cell's files.
 
     Attributes:
         is_done: its record is whole, and so are its weights where they were asked for.
@@ -41,7 +41,7 @@ class Condition:
 
 
 def condition(out: Path, name: str, *, with_weights: bool = False) -> Condition:
-    """Looks at the files of a cell and changes nothing.
+    """Verifies the files of a cell and changes nothing.
 
     Args:
         out: the study's folder.
@@ -70,7 +70,9 @@ def condition(out: Path, name: str, *, with_weights: bool = False) -> Condition:
 
 
 def cells_left(out: Path, cells: Sequence[Cell]) -> dict[str, bool]:
-    """Names of the cells that have to be done, in the order of `cells`, each with whether its weights are needed.
+    """Returns the names of the cells that have to be done, in the order of `cells`.
+
+    Each with whether its weights are needed.
 
     Weights that are gone are made again only for a cell that is itself to be done.
     """
@@ -84,12 +86,15 @@ def cells_left(out: Path, cells: Sequence[Cell]) -> dict[str, bool]:
 
 
 def needs_of(cell: Cell) -> set[str]:
-    """Names of all cells whose weights a cell reads."""
+    """Returns the names of all cells whose weights a cell reads."""
     return {cell_name(spec) for spec in needed_specs(cell.spec)}
 
 
 def set_aside_damaged(out: Path, found: Condition, notice: Notice) -> None:
-    """Puts what is damaged out of the way and says so in one line; the caller holds the cell's lock."""
+    """Moves damaged files out of the way and reports them in one line.
+
+    The caller holds the cell's lock.
+    """
     for path in found.damaged:
         set_aside(out, path)
     if found.damaged:
@@ -98,13 +103,16 @@ def set_aside_damaged(out: Path, found: Condition, notice: Notice) -> None:
 
 
 def remove_unfinished_files(out: Path, name: str) -> None:
-    """Removes what killed writers of a cell had begun; the caller holds the cell's lock."""
+    """Removes unfinished files of killed writers of a cell.
+
+    The caller holds the cell's lock.
+    """
     for folder in CELL_FOLDERS:
         remove_unfinished(out / folder, [f"{name}{ending}" for ending in CELL_ENDINGS])
 
 
 def remove_unfinished_of(out: Path, process: int) -> None:
-    """Removes files of cells that one process, which is dead, had begun to write in a study's folder."""
+    """Removes unfinished files of cells that one dead process left in the folder."""
     for folder in CELL_FOLDERS:
         for path in (out / folder).glob(f".{process}-*"):
             name = unfinished_name(path.name) or ""
@@ -114,19 +122,25 @@ def remove_unfinished_of(out: Path, process: int) -> None:
 
 
 def remove_stale_checkpoints(out: Path) -> None:
-    """Removes checkpoints of trainings that are recorded: of runners that were killed between the two."""
+    """Removes checkpoints of trainings that are recorded.
+
+    A runner that was killed between the two leaves them.
+    """
     for path in (out / CHECKPOINTS).glob("*.safetensors"):
         if not path.name.startswith(".") and is_done(out / "records", path.stem):
             path.unlink(missing_ok=True)
 
 
 def weights_file(out: Path, name: str) -> Path:
-    """Where a study keeps the network or the perturbation of a cell."""
+    """Returns the path of the network or the perturbation of a cell."""
     return out / WEIGHTS_FOLDERS.get(name.partition("-")[0], "networks") / f"{name}.safetensors"
 
 
 def recorded_weights(out: Path, name: str) -> str | None:
-    """The checksum of a cell's weights from its record; None where the record is damaged or was written without."""
+    """Returns the checksum of a cell's weights from its record.
+
+    None where the record is damaged or was written without.
+    """
     try:
         checksum: str | None = recorded_files(read_content(out / "records", name)).get("weights")
     except ValueError:
@@ -135,7 +149,9 @@ def recorded_weights(out: Path, name: str) -> str | None:
 
 
 def verified_weights(out: Path, name: str) -> Path:
-    """The file of a cell's weights, found to be what was written; without a checksum, to be whole.
+    """Returns the path of a cell's weights, after their checksum was verified.
+
+    Weights without a checksum are only checked to be whole.
 
     Raises:
         ValueError: it is missing or damaged.

@@ -1,4 +1,7 @@
-"""Locks by which several runners share a study's folder. The system frees those of a process that dies, however it dies."""
+"""Locks by which several runners share a study's folder.
+
+The operating system releases those of a process that dies, however it dies.
+"""
 
 import os
 import socket
@@ -31,7 +34,7 @@ def lock(out: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
     try:
         path.parent.mkdir(exist_ok=True)
         held.acquire()
-        os.utime(path)  # status reads from it since when the cell is in work
+        os.utime(path)  # status reads from it since when the cell is running
     except Timeout:
         yield False
         return
@@ -44,7 +47,10 @@ def lock(out: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
 
 
 def held_since(out: Path, name: str) -> float | None:
-    """Since when (seconds since 1970) some living process holds a lock; None where none does."""
+    """Returns the time since when some living process holds a lock; None where none does.
+
+    In seconds since 1970.
+    """
     path = _path(out, name)
     if not path.is_file():
         return None
@@ -61,7 +67,10 @@ def held_since(out: Path, name: str) -> float | None:
 
 @contextmanager
 def runner_lock(out: Path) -> Iterator[None]:
-    """Tells others that a runner is at work, also between two cells; removes what runners that were killed left of theirs."""
+    """Marks a runner as running, also between two cells.
+
+    Removes the marks of runners that were killed.
+    """
     name = f"{RUNNER}-{socket.gethostname()}-{os.getpid()}"
     for path in (out / LOCKS).glob(f"{RUNNER}-*.lock"):
         if held_since(out, path.stem) is None:
@@ -72,7 +81,7 @@ def runner_lock(out: Path) -> Iterator[None]:
 
 
 def num_runners(out: Path) -> int:
-    """How many runners are at work."""
+    """Counts the runners that are running."""
     return sum(
         held_since(out, path.stem) is not None for path in (out / LOCKS).glob(f"{RUNNER}-*.lock")
     )

@@ -1,4 +1,4 @@
-"""Pictures of a few measured points in a record: one below the other, as one PNG in base64."""
+"""Pictures of a few measured points in a record, stacked in one PNG in base64."""
 
 import base64
 import io
@@ -13,7 +13,10 @@ MAX_PICTURE_BYTES = 2**20
 
 
 def strip(images: np.ndarray) -> str | None:
-    """The first of `(N, C, H, W)` images in [0, 1] as 8-bit PNG; None where they are neither grey nor colour, or very large."""
+    """Returns the first of `(N, C, H, W)` images in [0, 1] as 8-bit PNG, one below the other.
+
+    None where they are neither grey nor colour, or very large.
+    """
     if images.ndim != 4 or images.shape[1] not in (1, 3) or images[0].size > MAX_PICTURE_BYTES:
         return None
     pixels = _pixels(images[: max(1, MOST_BYTES // images[0].size)])
@@ -21,12 +24,12 @@ def strip(images: np.ndarray) -> str | None:
 
 
 def side_by_side(images: np.ndarray) -> bytes:
-    """`(N, C, H, W)` grey or colour images in [0, 1] in a row, as 8-bit PNG."""
+    """Returns `(N, C, H, W)` grey or colour images in [0, 1] in a row, as 8-bit PNG."""
     return _png(np.concatenate(_pixels(images), axis=1))
 
 
 def pictures_of(text: str, height: int) -> np.ndarray:
-    """The `(N, C, H, W)` 8-bit pictures of a strip.
+    """Returns the `(N, C, H, W)` 8-bit pictures of a strip.
 
     Raises:
         ValueError: it is no PNG of grey or colour pictures of that height, or a very large one.
@@ -53,7 +56,7 @@ def pictures_of(text: str, height: int) -> np.ndarray:
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:
-    """`(N, H, W, C)` 8-bit values."""
+    """Returns `(N, H, W, C)` 8-bit values."""
     return np.moveaxis(np.round(255 * np.clip(images, 0, 1)).astype(np.uint8), 1, -1)
 
 

@@ -1,4 +1,4 @@
-"""What a finished cell leaves on disk. A record is there whole or not at all."""
+"""Record of a finished cell on disk, which is there whole or not at all."""
 
 import platform
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ RECORDED_LIBRARIES = ("wobbliness", "torch", "numpy", "scipy", "scikit-learn", "
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Record:
-    """A finished cell.
+    """Finished cell.
 
     Attributes:
         spec: what was done.
@@ -60,7 +60,7 @@ class Record:
 
 
 def provenance(duration_seconds: float, threads: int, device: str = "cpu") -> dict[str, Any]:
-    """Library versions, device and duration of a cell."""
+    """Returns library versions, device and duration of a cell."""
     return {
         "libraries": {name: version(name) for name in RECORDED_LIBRARIES},
         "python": platform.python_version(),
@@ -98,7 +98,9 @@ def write_record(
 
 
 def read_record(folder: Path, name: str) -> Record:
-    """The record of a finished cell, verified: by its checksums, or where it was written without them, as far as it can be.
+    """Reads the record of a finished cell and verifies it by its checksums.
+
+    One that was written without them is verified as far as it can be.
 
     Raises:
         ValueError: the record is missing, damaged, another cell's, or of another schema.
@@ -129,7 +131,7 @@ def read_record(folder: Path, name: str) -> Record:
 
 
 def read_content(folder: Path, name: str) -> dict[str, Any]:
-    """The JSON of a record, intact as far as its checksum tells.
+    """Reads the JSON of a record, intact as far as its checksum tells.
 
     Raises:
         ValueError: it is missing, damaged, or of another schema.
@@ -137,7 +139,8 @@ def read_content(folder: Path, name: str) -> dict[str, Any]:
     content = read_json(folder / f"{name}.json")
     if content.get("schema_version") not in READ_SCHEMAS:
         raise ValueError(
-            f"expected a record of schema {_READ}, got {shown(content.get('schema_version'))} in {name}.json"
+            f"expected a record of schema {_READ}, got {shown(content.get('schema_version'))} in "
+            f"{name}.json"
         )
     if not is_intact(content) or (SEAL in content) != ("files" in content):
         raise ValueError(
@@ -147,7 +150,10 @@ def read_content(folder: Path, name: str) -> dict[str, Any]:
 
 
 def recorded_files(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Checksums of a record's table and weights; none where it was written without, or says something else there."""
+    """Returns the checksums of a record's table and weights.
+
+    Empty where the record was written without, or says something else there.
+    """
     files = content.get("files")
     return files if isinstance(files, dict) else {}
 
@@ -158,18 +164,19 @@ def _read_table(folder: Path, name: str, content: Mapping[str, Any]) -> pd.DataF
         if "files" in content and checksum(table) != recorded_files(content).get("table"):
             raise ValueError("another checksum")
         return table_of(table)
-    except Exception as error:  # pandas and pyarrow raise KeyError, TypeError and classes of their own for damaged tables
+    # pandas and pyarrow raise KeyError, TypeError and classes of their own for damaged tables
+    except Exception as error:
         reason = str(error) if type(error) is ValueError else type(error).__name__
         raise ValueError(f"expected a readable table beside {name}.json, got {reason}") from error
 
 
 def is_done(folder: Path, name: str) -> bool:
-    """Whether the cell's record is there."""
+    """Checks whether the cell's record exists."""
     return (folder / f"{name}.json").is_file()
 
 
 def read_recipe(out: Path) -> Recipe:
-    """The recipe that a study folder belongs to.
+    """Reads the recipe that a study folder belongs to.
 
     Raises:
         ValueError: the folder holds no study, one of another schema or beyond the limits of a
@@ -179,7 +186,8 @@ def read_recipe(out: Path) -> Recipe:
     content = read_json(out / STUDY_FILE)
     if content.get("schema_version") not in READ_SCHEMAS:
         raise ValueError(
-            f"expected a study of schema {_READ}, got {shown(content.get('schema_version'))} in {out}"
+            f"expected a study of schema {_READ}, got {shown(content.get('schema_version'))} in "
+            f"{out}"
         )
     if not is_intact(content):
         raise ValueError(
