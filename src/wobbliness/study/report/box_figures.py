@@ -1,4 +1,4 @@
-"""The paper's Figures 1 to 4 from the tables of a study: votes around a point, and box plots of W."""
+"""Figures 1 to 4 of the paper from the tables of a study: votes around a point, box plots of W."""
 
 import matplotlib
 import numpy as np
@@ -11,7 +11,7 @@ from wobbliness.study.tables.tables import Tables, parameter_sigma, points_of
 
 
 def draw_noise_ball(tables: Tables) -> Figure:
-    """Fig. 1: the votes around one clean and one triggered point, by sigma."""
+    """Draws Fig. 1: the votes around one clean and one triggered point, by sigma."""
     figure, axes = side_by_side(2)
     grid = sorted(tables.example.sigma.unique())
     classes = sorted(tables.example["class"].unique())
@@ -49,7 +49,7 @@ def draw_noise_ball(tables: Tables) -> Figure:
 
 
 def draw_draws(tables: Tables) -> Figure:
-    """Fig. 2 left, at the sigma chosen on clean data, with the Miller-Madow means."""
+    """Draws Fig. 2 left, at the sigma chosen on clean data, with the Miller-Madow means."""
     points = points_of(tables, "C1")
     sigma = parameter_sigma(tables)
     points = points[points.sigma == sigma]
@@ -76,7 +76,7 @@ def draw_draws(tables: Tables) -> Figure:
 
 
 def draw_sigma(tables: Tables) -> Figure:
-    """Fig. 2 right."""
+    """Draws Fig. 2 right."""
     points = points_of(tables, "C2")
     figure, axes = side_by_side(1)
     grid = sorted(points.sigma.unique())
@@ -90,8 +90,11 @@ def draw_sigma(tables: Tables) -> Figure:
     return figure
 
 
-def draw_triggers(tables: Tables) -> Figure:  # noqa: ARG001 - every figure is drawn from the tables; this one needs none
-    """Fig. 3: the six triggers."""
+def draw_triggers(tables: Tables) -> Figure:  # noqa: ARG001
+    """Draws Fig. 3: the six triggers.
+
+    Every figure is drawn from the tables; this one needs none of them.
+    """
     figure = Figure(figsize=(6.4, 1.5), layout="constrained")
     for axis, name in zip(
         np.ravel(figure.subplots(1, len(PAPER_TRIGGERS))), PAPER_TRIGGERS, strict=True
@@ -103,7 +106,10 @@ def draw_triggers(tables: Tables) -> Figure:  # noqa: ARG001 - every figure is d
 
 
 def draw_effect(tables: Tables) -> Figure:
-    """Fig. 4: clean against the active trigger, and against the inactive one, on the first network."""
+    """Draws Fig. 4: clean points against the active and the inactive trigger.
+
+    On the first network.
+    """
     points = points_of(tables, "C3", "C4")
     points = points[points.network == points.network.iloc[0]]
     figure, axes = side_by_side(2)

@@ -1,4 +1,7 @@
-"""The rows that each figure shows, as a reader may download them. Where they have a column `panel`, each value is a chart."""
+"""Rows that each figure shows, as a reader may download them.
+
+Where they have a column `panel`, each value is a chart.
+"""
 
 from collections.abc import Iterator
 
@@ -18,12 +21,12 @@ from wobbliness.study.tables.tables import Tables, parameter_sigma, points_of
 
 
 def example_rows(tables: Tables) -> pd.DataFrame:
-    """Fig. 1: the votes around one clean and one triggered point."""
+    """Returns the rows of Fig. 1: the votes around one clean and one triggered point."""
     return tables.example
 
 
 def draws_rows(tables: Tables) -> pd.DataFrame:
-    """Fig. 2 left: W of the clean points at each number of draws."""
+    """Returns the rows of Fig. 2 left: W of the clean points at each number of draws."""
     points, sigma = points_of(tables, "C1"), parameter_sigma(tables)
     return points[points.sigma == sigma][
         ["network", "sigma", "draws", "point", "wobbliness", "miller_madow"]
@@ -31,12 +34,12 @@ def draws_rows(tables: Tables) -> pd.DataFrame:
 
 
 def sigma_rows(tables: Tables) -> pd.DataFrame:
-    """Fig. 2 right: W of the clean points at each sigma."""
+    """Returns the rows of Fig. 2 right: W of the clean points at each sigma."""
     return points_of(tables, "C2")[["network", "sigma", "draws", "point", "wobbliness"]]
 
 
 def effect_rows(tables: Tables) -> pd.DataFrame:
-    """Fig. 4: W of the batches of the first network."""
+    """Returns the rows of Fig. 4: W of the batches of the first network."""
     points = points_of(tables, "C3", "C4")
     points = points[
         (points.network == points.network.iloc[0]) & points.batch.isin(("clean", "suspect"))
@@ -45,7 +48,10 @@ def effect_rows(tables: Tables) -> pd.DataFrame:
 
 
 def strength_rows(tables: Tables) -> pd.DataFrame:
-    """Fig. 5: the backdoors of C5 and C6 at the sigma chosen on clean points."""
+    """Returns the rows of Fig. 5: the backdoors of C5 and C6.
+
+    At the sigma chosen on clean points.
+    """
     chosen = tables.correlations[tables.correlations.is_chosen]
     rows = tables.strength.merge(chosen[["claim", "sigma", "tau", "r"]], on=["claim", "sigma"])
     titles = [
@@ -56,22 +62,22 @@ def strength_rows(tables: Tables) -> pd.DataFrame:
 
 
 def roc_rows(tables: Tables) -> pd.DataFrame:
-    """Fig. 6."""
+    """Returns the rows of Fig. 6."""
     return _curves(tables, ACTIVE_PANELS)
 
 
 def universal_rows(tables: Tables) -> pd.DataFrame:
-    """Fig. 7, and the targeted form."""
+    """Returns the rows of Fig. 7, and of the targeted form."""
     return _curves(tables, UNIVERSAL_PANELS)
 
 
 def implanted_rows(tables: Tables) -> pd.DataFrame:
-    """Implanted triggers against Neural Cleanse candidates."""
+    """Returns the rows of implanted triggers against Neural Cleanse candidates."""
     return _curves(tables, IMPLANTED_PANELS)
 
 
 def area_rows(tables: Tables) -> pd.DataFrame:
-    """The areas of Fig. 6 over the grid of sigmas."""
+    """Returns the areas of Fig. 6 over the grid of sigmas."""
     rows = tables.roc[(tables.roc.sigma != "chosen") & (tables.roc.question == ACTIVE.name)]
     return rows[
         ["sigma", "test", "auc", "auc_lower", "auc_upper", "num_positives", "num_negatives"]
@@ -79,7 +85,7 @@ def area_rows(tables: Tables) -> pd.DataFrame:
 
 
 def control_rows(tables: Tables) -> pd.DataFrame:
-    """The negative controls."""
+    """Returns the rows of the negative controls."""
     return tables.controls
 
 

@@ -1,4 +1,7 @@
-"""The figures for a screen, as Vega-Lite charts. They hold no data: the page gives each the rows of the figure's CSV file."""
+"""Figures for the screen, as Vega-Lite charts without data.
+
+The page gives each chart the rows of the figure's CSV file.
+"""
 
 from typing import Any
 
@@ -15,12 +18,15 @@ KINDS = ["clean", "active", "inactive"]
 
 
 def sigma_boxes() -> Chart:
-    """Box plots of W at each sigma; the tick is the mean."""
+    """Returns box plots of W at each sigma; the tick is the mean."""
     return _boxes("sigma", SIGMA)
 
 
 def draws_boxes() -> Chart:
-    """Box plots of W over the number of draws, with the means after the Miller-Madow correction as diamonds."""
+    """Returns box plots of W over the number of draws.
+
+    Diamonds are the means after the Miller-Madow correction.
+    """
     chart = _boxes("draws", DRAWS)
     corrected = {"aggregate": "mean", "field": "miller_madow", "type": "quantitative"}
     mark = {
@@ -38,7 +44,7 @@ def draws_boxes() -> Chart:
 
 
 def effect_boxes() -> Chart:
-    """Box plots of W of clean, active and inactive points side by side."""
+    """Returns box plots of W of clean, active and inactive points side by side."""
     colour = {
         "field": "kind",
         "scale": {"domain": KINDS, "range": COLOURS},
@@ -59,7 +65,7 @@ def effect_boxes() -> Chart:
 
 
 def strength_dots() -> Chart:
-    """A dot for each backdoor; hollow where it was left out."""
+    """Returns a dot for each backdoor; hollow where it was left out."""
     names = ("network", "trigger", "label", "backdoor_accuracy", "mean_w", "is_learnt")
     return {
         "mark": {"type": "point", "size": 45, "tooltip": True},
@@ -85,7 +91,7 @@ def strength_dots() -> Chart:
 
 
 def roc_lines() -> Chart:
-    """A ROC curve for each test."""
+    """Returns a ROC curve for each test."""
     rate = {"type": "quantitative", "scale": {"domain": [0, 1]}}
     names = ("test", "area", "false_positive_rate", "true_positive_rate")
     guess = {
@@ -117,12 +123,15 @@ def roc_lines() -> Chart:
 
 
 def area_intervals() -> Chart:
-    """Areas with their intervals, by sigma."""
+    """Returns areas under the ROC curve with their intervals, by sigma."""
     return _intervals("sigma", SIGMA, ("auc", "auc_lower", "auc_upper"), "AUC", 0.5)
 
 
 def control_intervals() -> Chart:
-    """Shares with their intervals, by kind of pair; lying down, for the kinds have long names."""
+    """Returns shares with their intervals, by kind of pair.
+
+    Horizontal, for the kinds have long names.
+    """
     chart = _intervals(
         "pairs",
         "",

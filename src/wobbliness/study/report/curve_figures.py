@@ -1,4 +1,4 @@
-"""The paper's Figures 5 to 7 from the tables of a study, and those beside them: correlations, ROC curves, controls."""
+"""Figures 5 to 7 of the paper and further ones: correlations, ROC curves, controls."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,10 @@ CYCLE = (ORANGE, BLUE, GREEN, PINK, RED)
 
 
 def draw_strength(tables: Tables) -> Figure:
-    """Fig. 5: mean W of triggered points over backdoor accuracy; one dot is a network (C5) or a network's class (C6)."""
+    """Draws Fig. 5: mean W of triggered points over backdoor accuracy.
+
+    One dot is a network (C5) or a network's class (C6).
+    """
     claims = [claim for claim in ("C5", "C6") if (tables.correlations.claim == claim).any()]
     figure, axes = side_by_side(len(claims))
     for axis, claim in zip(axes, claims, strict=True):
@@ -65,12 +68,15 @@ def draw_strength(tables: Tables) -> Figure:
 
 
 def draw_roc(tables: Tables) -> Figure:
-    """Fig. 6, for each test, at each network's chosen sigma."""
+    """Draws Fig. 6, for each test, at each network's chosen sigma."""
     return _rocs(tables, ACTIVE_PANELS, width=4.2)
 
 
 def draw_roc_sigma(tables: Tables) -> Figure:
-    """Area under the ROC curve over the whole grid of sigmas: nothing is tuned on the labels."""
+    """Draws the area under the ROC curve over the whole grid of sigmas.
+
+    Nothing is tuned on the labels.
+    """
     figure, axes = side_by_side(1, width=4.2)
     rows = tables.roc[(tables.roc.sigma != "chosen") & (tables.roc.question == ACTIVE.name)]
     grid = sorted(rows.sigma.unique(), key=float)
@@ -98,17 +104,20 @@ def draw_roc_sigma(tables: Tables) -> Figure:
 
 
 def draw_universal(tables: Tables) -> Figure:
-    """Fig. 7, and beside it the targeted form."""
+    """Draws Fig. 7, and the targeted form."""
     return _rocs(tables, UNIVERSAL_PANELS)
 
 
 def draw_implanted(tables: Tables) -> Figure:
-    """Implanted triggers against Neural Cleanse candidates of other classes."""
+    """Draws implanted triggers against Neural Cleanse candidates of other classes."""
     return _rocs(tables, IMPLANTED_PANELS)
 
 
 def draw_controls(tables: Tables) -> Figure:
-    """Negative controls: how often each test fires on pairs without an active trigger."""
+    """Draws the negative controls.
+
+    How often each test fires on pairs without an active trigger.
+    """
     figure, axes = side_by_side(1, width=6.4)
     kinds = list(dict.fromkeys(tables.controls.pairs))
     for offset, test in enumerate(PVALUE_COLUMNS):

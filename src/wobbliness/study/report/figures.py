@@ -1,4 +1,7 @@
-"""Figures in the paper's form, drawn from the tables of a study. Each is written as PNG and SVG, the same bytes every time."""
+"""Figures in the paper's form, drawn from the tables of a study.
+
+Each is written as PNG and SVG, the same bytes every time.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +20,7 @@ from wobbliness.study.tables.tables import Tables, claims_done
 
 @dataclass(frozen=True, kw_only=True)
 class FigureFile:
-    """A figure of the study, its files' name and what one sees on it.
+    """Figure of the study, its files' name and caption.
 
     It is drawn when all cells of its claims are recorded and its table has rows. `rows` are what a
     reader can download, `chart` shows them on a screen. `about` names the claims it is evidence
@@ -36,7 +39,10 @@ class FigureFile:
 
 
 def draw_figures(tables: Tables, folder: Path) -> list[FigureFile]:
-    """Draws every figure whose claims are measured, as PNG and SVG, and returns them in the paper's order."""
+    """Draws every figure whose claims are measured, as PNG and SVG.
+
+    Returns them in the paper's order.
+    """
     done = set(claims_done(tables))
     drawn = [
         figure
@@ -62,7 +68,8 @@ FIGURES = (
     FigureFile(
         name="fig1",
         title="Votes around one point (paper: Fig. 1)",
-        caption="250 noisy copies of a clean point and of a triggered one: which classes the network names, by sigma. One colour "
+        caption="250 noisy copies of a clean point and of a triggered one: which classes the "
+        "network names, by sigma. One colour "
         "everywhere is W = 0.",
         draw=box_figures.draw_noise_ball,
         rows=chart_rows.example_rows,
@@ -72,7 +79,8 @@ FIGURES = (
     FigureFile(
         name="fig2-draws",
         title="W and the number of draws (paper: Fig. 2 left)",
-        caption="Box plots of W over the clean points; the line across a box: mean. Diamonds: the mean with the Miller-Madow "
+        caption="Box plots of W over the clean points; the line across a box: mean. Diamonds: the "
+        "mean with the Miller-Madow "
         "correction; what of the rise they lack is the plug-in estimator's bias, not the network.",
         draw=box_figures.draw_draws,
         rows=chart_rows.draws_rows,
@@ -91,13 +99,15 @@ FIGURES = (
     FigureFile(
         name="fig3-triggers",
         title="The six triggers (paper: Fig. 3)",
-        caption="Our own patterns, on a grey 8 x 8 image; each overwrites its box in the lower right corner.",
+        caption="Our own patterns, on a grey 8 x 8 image; each overwrites its box in the lower "
+        "right corner.",
         draw=box_figures.draw_triggers,
     ),
     FigureFile(
         name="fig4",
         title="Backdoor smoothing (paper: Fig. 4)",
-        caption="W of clean points (blue) beside W of points with the trigger that the network was trained on (active) and "
+        caption="W of clean points (blue) beside W of points with the trigger that the network was "
+        "trained on (active) and "
         "with another one (inactive), first network.",
         draw=box_figures.draw_effect,
         rows=chart_rows.effect_rows,
@@ -107,7 +117,8 @@ FIGURES = (
     FigureFile(
         name="fig5",
         title="Backdoor accuracy and W (paper: Fig. 5)",
-        caption="Mean W of triggered points over backdoor accuracy at the sigma chosen on clean points. Hollow: below random "
+        caption="Mean W of triggered points over backdoor accuracy at the sigma chosen on clean "
+        "points. Hollow: below random "
         "guess, left out of the correlation.",
         draw=curve_figures.draw_strength,
         rows=chart_rows.strength_rows,
@@ -118,7 +129,8 @@ FIGURES = (
     FigureFile(
         name="fig6",
         title="Telling active triggers from the rest (paper: Fig. 6)",
-        caption="ROC of the batch tests over all networks and triggers, each network at its own chosen sigma; "
+        caption="ROC of the batch tests over all networks and triggers, each network at its own "
+        "chosen sigma; "
         "area with its 95 % interval.",
         draw=curve_figures.draw_roc,
         rows=chart_rows.roc_rows,
@@ -137,7 +149,8 @@ FIGURES = (
     FigureFile(
         name="fig7",
         title="Universal adversarial perturbations (paper: Fig. 7)",
-        caption="ROC of the batch tests: batches with a universal perturbation against clean ones: untargeted in both norms, "
+        caption="ROC of the batch tests: batches with a universal perturbation against clean ones: "
+        "untargeted in both norms, "
         "and targeted.",
         draw=curve_figures.draw_universal,
         rows=chart_rows.universal_rows,
@@ -147,7 +160,8 @@ FIGURES = (
     FigureFile(
         name="implanted",
         title="Implanted triggers and Neural Cleanse candidates",
-        caption="ROC of the batch tests: batches with the implanted trigger against batches with a crafted candidate of another "
+        caption="ROC of the batch tests: batches with the implanted trigger against batches with a "
+        "crafted candidate of another "
         "class, on the same networks.",
         draw=curve_figures.draw_implanted,
         rows=chart_rows.implanted_rows,
@@ -158,7 +172,8 @@ FIGURES = (
     FigureFile(
         name="controls",
         title="Negative controls",
-        caption="Random pairs of batches without an active trigger. Levene's test is blind to the sign: it fires where a pattern "
+        caption="Random pairs of batches without an active trigger. Levene's test is blind to the "
+        "sign: it fires where a pattern "
         "makes W rise. The directional test asks whether W is lower.",
         draw=curve_figures.draw_controls,
         rows=chart_rows.control_rows,

@@ -1,4 +1,4 @@
-"""What the page of a study shows, formed from its tables, findings and figures: a pure function of the records."""
+"""Page of a study, formed from its tables, findings and figures: a pure function of the records."""
 
 import base64
 import json
@@ -37,21 +37,23 @@ TITLES = {
     "batches": "W of the clean points by sigma and number of draws",
     "sigma": "Sigma chosen on clean points",
     "tests": "Batch tests at the chosen sigma",
-    "correlations": "Backdoor accuracy and mean W of triggered points: Kendall's tau and Pearson's r",
+    "correlations": "Backdoor accuracy and mean W of triggered points: Kendall's tau and Pearson's "
+    "r",
     "roc": "Areas under the ROC curves",
     "inputs": "Single inputs: areas under the ROC curves at the chosen sigma",
     "universals": "Universal adversarial perturbations",
     "candidates": "Neural Cleanse candidates",
     "response": "Images of noise alone",
-    "controls": "Negative controls: share of random pairs without an active trigger with p at most the level",
+    "controls": "Negative controls: share of random pairs without an active trigger with p at most "
+    "the level",
 }
-NUM_SAMPLES = 3  # test images beside each network
+NUM_SAMPLES = 3  # test images of each network
 CURVE = (100, 30)  # width and height of a training curve
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownClaim:
-    """A finding, its statement in parts (the first is the one that counts), and where to look."""
+    """Finding, its statement in parts (the first is the one that counts), and where to look."""
 
     finding: Finding
     parts: list[str]
@@ -61,7 +63,10 @@ class ShownClaim:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownFigure:
-    """A figure on the page: what it says of which claims, and its still picture, chart and rows as addresses that hold them."""
+    """Figure on the page: the claims it is evidence for, its still picture, chart and rows.
+
+    The picture and the rows are data URIs.
+    """
 
     name: str
     title: str
@@ -75,7 +80,10 @@ class ShownFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownNetwork:
-    """A network's accuracies and training curve, and its trigger: pixels `(column, row, shade)` on 8 x 8, and test images."""
+    """Accuracies and training curve of a network, and its trigger.
+
+    The trigger is pixels `(column, row, shade)` on 8 x 8, and test images.
+    """
 
     name: str
     trigger: str
@@ -90,7 +98,7 @@ class ShownNetwork:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShownTable:
-    """Rows of a table, and the same as an address that holds a CSV file."""
+    """Rows of a table, and the same as a data URI of a CSV file."""
 
     name: str
     title: str
@@ -119,7 +127,7 @@ def render_page(
     folder: Path,
     shown: dict[str, pd.DataFrame],
 ) -> str:
-    """The page as HTML, which asks no one for anything.
+    """Renders the page as self-contained HTML, which requests nothing.
 
     Args:
         tables: of the study.
@@ -149,7 +157,7 @@ def render_page(
 
 
 def _tally(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
-    """The paper's claims by verdict."""
+    """Returns the paper's claims by verdict."""
     claims = [finding for finding in findings if finding.claim.id.startswith("C")]
     return [
         (verdict, [one for one in claims if one.verdict == verdict])
@@ -204,7 +212,8 @@ def _networks(tables: Tables) -> list[ShownNetwork]:
             clean_accuracy=row.clean_accuracy,
             backdoor_accuracy=None if pd.isna(row.backdoor_accuracy) else row.backdoor_accuracy,
             curve=_curve(losses[row.network]),
-            curve_says=f"Training loss from {number(losses[row.network][0])} to {number(losses[row.network][-1])} nats in "
+            curve_says=f"Training loss from {number(losses[row.network][0])} to "
+            f"{number(losses[row.network][-1])} nats in "
             f"{len(losses[row.network])} epochs",
         )
         for row in tables.networks.itertuples()
@@ -220,7 +229,10 @@ def _cells(name: str) -> list[tuple[int, int, int]]:
 
 
 def _samples(name: str, pictures: pd.DataFrame) -> str:
-    """The first recorded test images with a trigger on, as an address; empty where a study was measured without pictures."""
+    """Returns the first recorded test images with a trigger on, as a data URI.
+
+    Empty where a study was measured without pictures.
+    """
     untouched = pictures[pictures.kind == "clean"][:NUM_SAMPLES]
     if untouched.empty or untouched[["channels", "height", "width"]].nunique().gt(1).any():
         return ""
@@ -234,7 +246,7 @@ def _samples(name: str, pictures: pd.DataFrame) -> str:
 
 
 def _curve(losses: np.ndarray) -> str:
-    """Points of a line from the first epoch to the last, zero loss at the bottom."""
+    """Returns the points of a line from the first epoch to the last, zero loss at the bottom."""
     width, height = CURVE
     across = np.linspace(0, width, len(losses)) if len(losses) > 1 else [0.0]
     return " ".join(
@@ -244,12 +256,12 @@ def _curve(losses: np.ndarray) -> str:
 
 
 def _csv(frame: pd.DataFrame) -> str:
-    """A table as an address that holds it; six significant digits."""
+    """Returns a table as a data URI of CSV, with six significant digits."""
     return "data:text/csv;charset=utf-8," + quote(
         frame.to_csv(index=False, float_format="%.6g"), safe=",-_.~:[]()/ "
     ).replace(" ", "%20")
 
 
 def _json(content: Any) -> str:
-    """JSON that can stand inside a script element."""
+    """Returns JSON that can stand inside a script element."""
     return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

@@ -1,4 +1,7 @@
-"""The data of the page's figure in which a reader chooses a point, a pattern and the noise (paper: Fig. 1)."""
+"""Data of the page's point browser (paper: Fig. 1).
+
+A reader chooses a point, a pattern and the noise.
+"""
 
 import base64
 from typing import Any
@@ -17,7 +20,10 @@ SIDES = {"digits": 8}
 
 
 def explorer(tables: Tables) -> dict[str, Any] | None:
-    """Votes, W with its interval, and box plots, by network, pattern, point and sigma; None where nothing is recorded."""
+    """Returns votes, W with its interval, and box plots, by network, pattern, point and sigma.
+
+    None where nothing is recorded.
+    """
     rows = tables.explored
     if rows.empty:
         return None
@@ -62,7 +68,7 @@ def _network(tables: Tables, name: str, rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _pictures(pattern: dict[str, Any], pictures: pd.DataFrame) -> list[str]:
-    """In the order of the pattern's points; the last ones may lack theirs."""
+    """Returns the pictures in the order of the pattern's points; the last ones may lack theirs."""
     here = (
         pictures[(pictures.kind == pattern["kind"]) & (pictures.trigger == pattern["trigger"])]
         .set_index("point")
@@ -116,7 +122,10 @@ def _name(family: str, put_on: str) -> str:
 
 
 def _boxes(points: pd.DataFrame) -> dict[float, list[float]]:
-    """Whisker, quartile, quartile, whisker and mean of W at each sigma, of the largest batch."""
+    """Computes whisker, quartile, quartile, whisker and mean of W at each sigma.
+
+    Of the largest batch.
+    """
     largest = points[points.batch_size == points.batch_size.max()]
     return {
         float(str(sigma)): _box(group.wobbliness.to_numpy())

@@ -1,4 +1,4 @@
-"""What a study leaves for people: tables as files, figures, a self-contained page, and Markdown for the documentation."""
+"""Report of a study: tables, figures, a self-contained page, and Markdown for the documentation."""
 
 import shutil
 from collections.abc import Sequence
@@ -103,7 +103,7 @@ LONGEST = 60  # rows of a table in Markdown
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
-    """A study read back from its records."""
+    """Study read back from its records."""
 
     tables: Tables
     findings: list[Finding]
@@ -112,12 +112,14 @@ class Report:
 
     @property
     def has_records(self) -> bool:
-        """Whether any cell was recorded, even if it is too few for a verdict."""
+        """Checks whether any cell was recorded, even if it is too few for a verdict."""
         return bool(self.tables.status.cells_done.any())
 
 
 def form_report(out: Path) -> Report:
-    """Forms tables and findings from the records of a study's folder, and writes nothing. Needs no torch.
+    """Forms tables and findings from the records of a study's folder.
+
+    It writes nothing and needs no torch.
 
     Raises:
         ValueError: the folder holds no study, or a record is damaged.
@@ -127,7 +129,9 @@ def form_report(out: Path) -> Report:
 
 
 def write_pages(report: Report) -> Report:
-    """Writes tables, figures and `report.html` to the study's folder; the same records give the same bytes.
+    """Writes tables, figures and `report.html` to the study's folder.
+
+    The same records give the same bytes.
 
     Returns:
         The report with its figures.
@@ -150,7 +154,9 @@ def write_pages(report: Report) -> Report:
 
 
 def write_report(out: Path) -> Report:
-    """Forms tables, figures and `report.html` in the study folder from its records: `form_report` and `write_pages`.
+    """Forms and writes tables, figures and `report.html` in the study folder.
+
+    Calls `form_report` and `write_pages`.
 
     Raises:
         ValueError: the folder holds no study, or a record is damaged.
@@ -160,7 +166,7 @@ def write_report(out: Path) -> Report:
 
 
 def check_markdown(path: Path) -> None:
-    """Makes sure before the work that a Markdown page and its figures can be written.
+    """Checks before the work that a Markdown page and its figures can be written.
 
     Raises:
         ValueError: they cannot.
@@ -174,7 +180,9 @@ def check_markdown(path: Path) -> None:
 
 
 def write_markdown(reports: Sequence[Report], path: Path) -> None:
-    """Writes the findings of several studies as one Markdown page, with their figures as PNG in a folder beside it.
+    """Writes the findings of several studies as one Markdown page.
+
+    Their figures are PNG files in a folder in the same place.
 
     Raises:
         CannotWrite: the page or the folder of its figures cannot be written.
@@ -194,7 +202,7 @@ def write_markdown(reports: Sequence[Report], path: Path) -> None:
 
 
 def _written_names(tables: Tables) -> dict[str, set[str]]:
-    """The names of all files that a report consists of, by folder."""
+    """Returns the names of all files that a report consists of, by folder."""
     return {
         ".": {PAGE},
         "tables": {CLAIMS, POINTS, *(f"{name}.csv" for name in tables.frames())},
@@ -215,7 +223,10 @@ def _write_tables(tables: Tables, folder: Path) -> None:
 
 
 def _shown(tables: Tables) -> dict[str, pd.DataFrame]:
-    """The tables of the page; of the tests, those of whole batches at a sigma chosen for one of the two tests."""
+    """Returns the tables of the page.
+
+    Of the tests, those of whole batches at a sigma chosen for one of the two tests.
+    """
     shown = {name: getattr(tables, name) for name in SHOWN_TABLES}
     tests = shown["tests"]
     if len(tests):
@@ -227,7 +238,7 @@ def _shown(tables: Tables) -> dict[str, pd.DataFrame]:
 
 
 def _parameter_batches(tables: Tables) -> dict[str, pd.DataFrame]:
-    """The batches of C1 and C2, for the page."""
+    """Returns the batches of C1 and C2, for the page."""
     batches = (
         tables.batches[tables.batches.claims.str.contains("C1|C2")]
         if len(tables.batches)
