@@ -1,1 +1,1 @@
-"""Who does the cells: processes, Ray, locks, status."""
+"""Running the cells of a study: processes, Ray, locks, status."""

@@ -1,4 +1,4 @@
-"""What the runner asks of an engine: the thing that does cells, in this process, in others, or on other machines."""
+"""Protocol of an engine, which runs cells in this process, in others, or on other machines."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ CellProgress = Callable[[str, int, int], None]
 
 
 class Result(Enum):
-    """How an attempt at a cell ended."""
+    """Result of an attempt at a cell."""
 
     DONE = "done"  # by this attempt, or by another runner before it
-    BUSY = "busy"  # another runner has it in work
+    BUSY = "busy"  # another runner is running it
     FAILED = "failed"
     CANNOT_WRITE = "cannot write"  # no fault of the cell's: no other cell would fare better
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A cell to be done.
+    """Cell to be done.
 
     Attributes:
         cell: which one.
@@ -38,7 +38,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a job."""
+    """Outcome of a job."""
 
     cell: str
     result: Result
@@ -46,10 +46,13 @@ class Outcome:
 
 
 class Engine(Protocol):
-    """Does jobs, each under the lock of its cell (`wobbliness.study.running.run_cell.attempt`)."""
+    """Engine that runs jobs, each under the lock of its cell.
+
+    See `wobbliness.study.running.run_cell.attempt`.
+    """
 
     def has_room(self) -> bool:
-        """Whether a job can be taken now."""
+        """Checks whether a job can be taken now."""
         ...
 
     def submit(self, job: Job) -> None:
@@ -57,9 +60,12 @@ class Engine(Protocol):
         ...
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """What has ended since, after waiting for the first of it for at most about so long."""
+        """Returns what has ended since the last call.
+
+        Waits for the first outcome for at most about so long.
+        """
         ...
 
     def close(self) -> None:
-        """Stops whatever is in work, at once."""
+        """Stops all running jobs, without waiting for them to finish."""
         ...

@@ -1,4 +1,4 @@
-"""The engine that does cells in the calling process, one after another."""
+"""Engine that runs cells in the calling process, one after another."""
 
 import time
 from pathlib import Path
@@ -10,7 +10,7 @@ from wobbliness.study.running.run_cell import Do, attempt
 
 
 class InThisProcess:
-    """Does a job while it is waited for."""
+    """Engine that runs a job while it is waited for."""
 
     def __init__(
         self, out: Path, recipe: Recipe, do: Do, progress: CellProgress, notice: Notice
@@ -25,7 +25,7 @@ class InThisProcess:
         self._job: Job | None = None
 
     def has_room(self) -> bool:
-        """Whether there is no job yet."""
+        """Checks whether there is no job yet."""
         return self._job is None
 
     def submit(self, job: Job) -> None:
@@ -33,7 +33,7 @@ class InThisProcess:
         self._job = job
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """Does the job, however long it takes."""
+        """Runs the job, however long it takes."""
         job, self._job = self._job, None
         if job is None:
             time.sleep(seconds)
@@ -45,4 +45,4 @@ class InThisProcess:
         return [attempt(self._out, job, self._recipe, self._do, report, self._notice)]
 
     def close(self) -> None:
-        """Nothing is in work between two calls."""
+        """Does nothing: no job is running between two calls."""

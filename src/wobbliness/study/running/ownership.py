@@ -1,4 +1,4 @@
-"""Whose study a folder is."""
+"""Ownership of a study folder: which recipe it belongs to."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -38,7 +38,9 @@ OWN_NAMES |= {"tables", "figures", "report.html", UNPACKING}
 
 
 def claim_folder(out: Path, recipe: Recipe, *, notice: Notice = print_notice) -> None:
-    """Makes the output folder the recipe's own. May be called by several processes at once.
+    """Makes the output folder the recipe's own.
+
+    Several processes may call it at the same time.
 
     Raises:
         ValueError: the folder holds another study, files that are no study at all, or a link.
@@ -59,7 +61,10 @@ def claim_folder(out: Path, recipe: Recipe, *, notice: Notice = print_notice) ->
 
 
 def _is_claimed(out: Path, recipe: Recipe) -> bool:
-    """Whether the folder is the recipe's; not so where no one's name is on it, or none that can be read."""
+    """Checks whether the folder belongs to the recipe.
+
+    It does not where no owner is recorded, or none that can be read.
+    """
     try:
         found = read_json(out / STUDY_FILE)
     except ValueError:
@@ -68,14 +73,15 @@ def _is_claimed(out: Path, recipe: Recipe) -> bool:
         return False
     if any(found.get(key) != value for key, value in _identity(recipe).items()):
         raise ValueError(
-            f"expected a folder of recipe {recipe.name} with seed {recipe.seed}, got {out}, which belongs to "
+            f"expected a folder of recipe {recipe.name} with seed {recipe.seed}, got {out}, which "
+            "belongs to "
             f"{named(found.get('recipe'))} with seed {named(found.get('seed'))}"
         )
     return True
 
 
 def _is_unclaimed(out: Path) -> bool:
-    """Whether there is nothing, or only what a runner leaves that was stopped while it claimed the folder."""
+    """Checks whether the folder is empty, or holds what a runner leaves while claiming it."""
     names = {path.name for path in out.iterdir() if unfinished_name(path.name) != STUDY_FILE}
     return not names or (names <= OWN_NAMES and bool(names & {LOCKS, STUDY_FILE}))
 

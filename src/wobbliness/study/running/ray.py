@@ -1,4 +1,7 @@
-"""The engine that does cells on a Ray cluster, each where there is room; a cell whose node dies is done on another one."""
+"""Engine that runs cells on a Ray cluster, each where there is room.
+
+A cell whose node dies is run on another one.
+"""
 
 import shutil
 import tempfile
@@ -27,7 +30,9 @@ GIB = 2**30
 
 
 class RayEngine:
-    """Hands every job to Ray at once, so that a cluster that grows on demand sees the whole demand.
+    """Engine that hands every job to Ray immediately.
+
+    So a cluster that grows on demand sees the whole demand.
 
     Args:
         ray: the module, connected.
@@ -68,7 +73,7 @@ class RayEngine:
         self._began: dict[str, list[float]] = {}
 
     def has_room(self) -> bool:
-        """Whether fewer cells than asked for are in Ray's hands."""
+        """Checks whether fewer cells than asked for are in Ray's hands."""
         return self._at_once is None or len(self._in_work) < self._at_once
 
     def submit(self, job: Job) -> None:
@@ -77,7 +82,10 @@ class RayEngine:
         self._began[job.cell.name] = []
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """Outcomes of the tasks that have ended, and of those that are stopped because they took too long or died too often."""
+        """Returns the outcomes of the tasks that have ended.
+
+        So also of those that are stopped because they took too long or died too often.
+        """
         if not self._in_work:
             time.sleep(seconds)
             return []
@@ -89,7 +97,10 @@ class RayEngine:
         return outcomes + [self._stop(task, cause) for task, cause in self._hopeless()]
 
     def close(self) -> None:
-        """Stops all tasks and waits a little for their end; what they had begun to write is removed."""
+        """Stops all tasks and waits briefly for their end.
+
+        Files that they left unfinished are removed.
+        """
         tasks = list(self._in_work)
         for task in tasks:
             self._ray.cancel(task, force=True)
@@ -119,7 +130,7 @@ class RayEngine:
         return outcome if self._store is None else self._fetched(self._store, job, outcome, failed)
 
     def _fetched(self, store: Store, job: Job, outcome: Outcome, failed: Failure | None) -> Outcome:
-        """The files of a cell come from the store into the study's folder."""
+        """Fetches the files of a cell from the store into the study's folder."""
         name = job.cell.name
         try:
             if failed is not None:
@@ -140,9 +151,7 @@ class RayEngine:
                     task,
                     f"took longer than the limit of {self._cell_timeout:g} seconds for a cell",
                 )
-            elif (
-                len(began) > BEGINNINGS
-            ):  # Ray begins a task whose memory ran out again without end
+            elif len(began) > BEGINNINGS:  # Ray restarts a task whose memory ran out without limit
                 yield task, f"its process died {BEGINNINGS} times"
 
     def _stop(self, task: Any, cause: str) -> Outcome:
@@ -152,17 +161,17 @@ class RayEngine:
 
 
 class _Board:
-    """Where tasks leave what the runner is to know; an actor on the runner's node."""
+    """Messages of the tasks for the runner; an actor on the runner's node."""
 
     def __init__(self) -> None:
         self._messages: list[tuple[str, Any]] = []
 
     def put(self, name: str, message: Any) -> None:
-        """Leaves `()` for a beginning, `(done, total)`, or a line."""
+        """Adds a message: `()` for a start, `(done, total)`, or a line."""
         self._messages.append((name, message))
 
     def take(self) -> list[tuple[str, Any]]:
-        """What was left since the last time."""
+        """Returns the messages since the last call."""
         messages, self._messages = self._messages, []
         return messages
 
@@ -183,7 +192,7 @@ def _cause(ray: Any, error: Exception) -> str:
 def _work(
     board: Any, settings: tuple[Path | str, Recipe, Do], job: Job
 ) -> tuple[Outcome, Failure | None]:
-    """What Ray runs on a node."""
+    """Runs a job on a node; this is Ray's task."""
     name, (where, recipe, do) = job.cell.name, settings
 
     def report(done: int, total: int) -> None:
@@ -208,7 +217,7 @@ def _work(
 
 @contextmanager
 def _folder_with_needs(store: Store, job: Job) -> Iterator[Path]:
-    """A folder of this node with the cells that a job needs."""
+    """Yields a folder of this node with the cells that a job needs."""
     folder = Path(tempfile.mkdtemp(prefix="wobbliness-"))
     try:
         for part in ("records", "networks", "perturbations"):

@@ -1,4 +1,4 @@
-"""One attempt at a cell: under its lock, with what was damaged set aside and a failure kept."""
+"""Attempt at one cell: under its lock, with damaged files set aside and a failure kept."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,13 +25,13 @@ from wobbliness.study.running.engine import Job, Outcome, Result
 from wobbliness.study.specs import Cell
 
 Do = Callable[[Path, Cell, Recipe, Progress, Notice], None]
-"""Does a cell and leaves its record: `wobbliness.study.cells.run.run_cell`, or in tests what fails in its place."""
+"""Runs a cell and writes its record, as `wobbliness.study.cells.run.run_cell` does."""
 
 
 def attempt(
     out: Path, job: Job, recipe: Recipe, do: Do, progress: Progress, notice: Notice
 ) -> Outcome:
-    """Does a cell unless it is done, in work elsewhere, or was found to fail by another runner."""
+    """Runs a cell unless it is done, running elsewhere, or was found to fail by another runner."""
     name = job.cell.name
     try:
         with lock(out, name) as is_ours:
@@ -51,7 +51,7 @@ def attempt(
 
 
 def lose(out: Path, job: Job, cause: str) -> Outcome:
-    """Keeps why a cell's process did not live to say itself how it ended."""
+    """Records why a cell's process ended without reporting an outcome."""
     try:
         write_failure(out, failure(job.cell.name, cause))
     except CannotWrite as error:
@@ -60,7 +60,10 @@ def lose(out: Path, job: Job, cause: str) -> Outcome:
 
 
 def remove_what_was_begun(out: Path, name: str) -> None:
-    """Removes unfinished files of a cell whose process was stopped, unless someone else has it in work by now."""
+    """Removes unfinished files of a cell whose process was stopped.
+
+    They stay where another process is running the cell by now.
+    """
     with lock(out, name) as is_ours:
         if is_ours:
             remove_unfinished_files(out, name)

@@ -1,4 +1,7 @@
-"""Runs the cells of a study and leaves records. What is recorded already is not done again, by whomever it was done."""
+"""Runner of a study's cells.
+
+A cell that is recorded already is not run again, whoever recorded it.
+"""
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -32,12 +35,12 @@ POLL_SECONDS = 0.2
 
 
 class StudyFailed(StudyStopped):
-    """A cell failed; the other cells were done all the same."""
+    """Failure of a cell; the other cells were done all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """A Ray cluster to do the cells on.
+    """Ray cluster to run the cells on.
 
     Attributes:
         address: `HOST:PORT`, `ray://HOST:PORT` or `auto`; None for a Ray of this machine alone,
@@ -64,7 +67,9 @@ def run_study(
     place: Place = ON_THE_CPU,
     do: Do | None = None,
 ) -> None:
-    """Runs every cell of the study that has no record yet. Several runners may share a folder.
+    """Runs every cell of the study that has no record yet.
+
+    Several runners may share a folder.
 
     Args:
         recipe: the study.
@@ -134,7 +139,7 @@ def run_study(
 
 
 def _check_name(out: Path) -> None:
-    """ValueError for a folder in which safetensors opens no file, which would be found after the first training."""
+    """Checks that safetensors can open files in the folder, before the first training."""
     try:
         str(out.resolve()).encode()
     except UnicodeEncodeError as error:
@@ -143,7 +148,10 @@ def _check_name(out: Path) -> None:
 
 @dataclass(frozen=True)
 class _CellsAt:
-    """`run_cell` at a place. A runner imports no torch for it; a process that receives it has imported everything."""
+    """`run_cell` on a device.
+
+    A runner imports no torch for it; a process that receives it has imported everything.
+    """
 
     place: Place
 
@@ -159,13 +167,14 @@ class _CellsAt:
 
 
 def _arrived(place: Place) -> _CellsAt:
-    import wobbliness.study.cells.run  # noqa: F401  # takes seconds, which no cell shall be charged for
+    # takes seconds, which must not count towards the time of a cell
+    import wobbliness.study.cells.run  # noqa: F401
 
     return _CellsAt(place)
 
 
 def _fetch_missing(store: Store, out: Path, cells: Sequence[Cell]) -> None:
-    """What others did for the same store need not be done here."""
+    """Fetches cells that others did for the same store."""
     there = store.names()
     for cell in cells:
         if cell.name in there and not is_done(out / "records", cell.name):
@@ -173,7 +182,7 @@ def _fetch_missing(store: Store, out: Path, cells: Sequence[Cell]) -> None:
 
 
 def _keep_needed(store: Store, out: Path, jobs: Sequence[Job]) -> None:
-    """What was done here is in the store if a job needs it."""
+    """Writes cells that were done here and that a job needs to the store."""
     needed = {name for job in jobs for name in needs_of(job.cell)} - {job.cell.name for job in jobs}
     for name in needed - store.names():
         store.keep(out, name)
@@ -199,7 +208,7 @@ def _earlier_failures(out: Path, jobs: Sequence[Job]) -> dict[str, str]:
 
 
 def _run(schedule: Schedule, engine: Engine, report: CellProgress) -> None:
-    """A cell is handed out as soon as those it needs are done."""
+    """Submits each cell as soon as those it needs are done."""
     while not schedule.is_finished:
         while engine.has_room() and (job := schedule.take()) is not None:
             engine.submit(job)
@@ -212,7 +221,7 @@ def _run(schedule: Schedule, engine: Engine, report: CellProgress) -> None:
 
 
 def _raise_failures(out: Path, schedule: Schedule, num_jobs: int) -> None:
-    """What failed here and was done by another runner since is no failure."""
+    """Raises StudyFailed for cells that failed here and that no other runner did since."""
     failures = {
         name: message
         for name, message in schedule.failures.items()

@@ -1,4 +1,4 @@
-"""Which cell comes next."""
+"""Schedule of cells: which one is run next."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping
 from wobbliness.study.records.integrity import needs_of
 from wobbliness.study.running.engine import Job, Outcome, Result
 
-BUSY_SECONDS = 0.5  # until a cell that another runner has in work is asked for again
+BUSY_SECONDS = 0.5  # until a cell that another runner is running is tried again
 
 
 class Schedule:
-    """The jobs of one run: waiting, in work, done, failed, or hopeless because what they need failed.
+    """Jobs of one run: waiting, running, done, failed, or hopeless.
+
+    A job is hopeless where a cell that it needs failed.
 
     Args:
         jobs: what is to be done, those that others need before them.
@@ -27,11 +29,14 @@ class Schedule:
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing is waiting or in work."""
+        """Checks whether nothing is waiting or running."""
         return not self._waiting and not self._running
 
     def take(self) -> Job | None:
-        """The next job that can be done now; the first of those whose needs are met and that no one else has in work."""
+        """Returns the next job that can be run now.
+
+        The first of those whose needs are met and that no other runner is running.
+        """
         now = time.monotonic()
         for name, job in self._waiting.items():
             if self._not_before.get(name, now) <= now and not self._needs[name] & (
@@ -42,7 +47,7 @@ class Schedule:
         return None
 
     def note(self, outcome: Outcome) -> None:
-        """Takes down what became of a job."""
+        """Records the outcome of a job."""
         job = self._running.pop(outcome.cell)
         if outcome.result is Result.BUSY:
             self._waiting[outcome.cell] = job

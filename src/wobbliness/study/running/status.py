@@ -1,4 +1,4 @@
-"""How far a study is, read from its folder alone, whether a runner is at work or none."""
+"""Progress of a study, read from its folder alone, with or without a runner."""
 
 import time
 from collections import defaultdict
@@ -19,7 +19,7 @@ MAX_SECONDS = 1e9  # of one cell; a record that says more, or no number, tells n
 
 @dataclass(frozen=True, kw_only=True)
 class RunningCell:
-    """A cell that some process has in work, and for how many seconds."""
+    """Cell that some process is running, and for how many seconds."""
 
     cell: str
     seconds: float
@@ -27,14 +27,14 @@ class RunningCell:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyStatus:
-    """How much of a study is recorded.
+    """Share of a study that is recorded.
 
     Attributes:
         recipe: its name.
         seed: its seed.
         num_cells: planned; each is done, running, failed or left.
         num_done: recorded.
-        running: in work, by whichever runner.
+        running: by whichever runner.
         failed: what failed when it was last tried; `study run` tries it again.
         left: names of the others.
         num_runners: at work in the folder.
@@ -57,7 +57,7 @@ class StudyStatus:
 
 
 def study_status(recipe: Recipe, out: Path) -> StudyStatus:
-    """Looks at the records, locks and failures in the folder, and changes nothing.
+    """Reads the records, locks and failures in the folder, and changes nothing.
 
     Raises:
         ValueError: there is a link in the folder.
@@ -102,7 +102,7 @@ def _time_left(
 
 
 def _rates(out: Path, done: Iterable[Cell]) -> dict[tuple[str, str], float]:
-    """Seconds for a unit of work of each kind and architecture."""
+    """Computes the seconds for a unit of work of each kind and architecture."""
     seconds, work = (
         defaultdict[tuple[str, str], float](float),
         defaultdict[tuple[str, str], float](float),
@@ -132,7 +132,7 @@ def _alike(cell: Cell) -> tuple[str, str]:
 
 
 def _work(cell: Cell) -> float:
-    """Units that cells of one kind differ in: epochs, noisy copies, steps."""
+    """Returns the units of work that cells of one kind differ in: epochs, noisy copies, steps."""
     spec = cell.spec
     if isinstance(spec, NetworkSpec):
         return spec.epochs

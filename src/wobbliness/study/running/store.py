@@ -1,4 +1,4 @@
-"""The files of a study in an object store, for machines that share no folder."""
+"""Object store for the files of a study, for machines that share no folder."""
 
 from pathlib import Path
 from typing import Any
@@ -51,12 +51,13 @@ class Store:
         found, own = parse_json(content, f"{self.url}/{STUDY_FILE}"), read_json(out / STUDY_FILE)
         if any(found.get(key) != own.get(key) for key in ("recipe", "seed", "digest")):
             raise ValueError(
-                f"expected a store of recipe {own.get('recipe')} with seed {own.get('seed')}, got {self.url}, which belongs to "
+                f"expected a store of recipe {own.get('recipe')} with seed {own.get('seed')}, got "
+                f"{self.url}, which belongs to "
                 f"{named(found.get('recipe'))} with seed {named(found.get('seed'))}"
             )
 
     def names(self) -> set[str]:
-        """Names of the cells that are recorded there."""
+        """Returns the names of the cells that are recorded there."""
         self._files.invalidate_cache()
         found = self._files.glob(f"{self._root}/records/*.json")
         return {str(path).rpartition("/")[2].removesuffix(".json") for path in found}
@@ -72,7 +73,7 @@ class Store:
                 self._write(file, (out / file).read_bytes())
 
     def fetch(self, out: Path, name: str) -> bool:
-        """Gets a cell's files; False where the cell is not recorded there.
+        """Gets a cell's files; returns False where the cell is not recorded there.
 
         Raises:
             CannotWrite: the store cannot be read, or the folder not be written to.
@@ -96,7 +97,7 @@ class Store:
             raise CannotWrite(f"cannot write {self.url}/{file}: {error}") from error
 
     def _check_links(self) -> None:
-        """A store in a folder may be a stranger's, as a study's folder may."""
+        """Checks for links: a store in a folder may be untrusted, as a study's folder may."""
         if "file" in _protocols(self._files):
             check_study_folder(Path(self._root))
 
@@ -124,7 +125,7 @@ def _most_bytes(file: str) -> int:
 
 
 def _files_of(out: Path, name: str) -> tuple[str, ...]:
-    """A cell's files in the order in which they are written."""
+    """Returns a cell's files in the order in which they are written."""
     return (
         str(weights_file(out, name).relative_to(out)),
         f"records/{name}.parquet",

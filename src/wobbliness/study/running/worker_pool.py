@@ -1,4 +1,7 @@
-"""The engine that does cells in processes of this machine. A process that dies or hangs costs its cell and no other."""
+"""Engine that runs cells in processes of this machine.
+
+A process that dies or hangs costs its cell and no other.
+"""
 
 import time
 from multiprocessing.connection import wait
@@ -13,7 +16,7 @@ from wobbliness.study.running.worker_process import BEGUN, WorkerProcess
 
 
 class WorkerPool:
-    """Processes, started when they are first needed.
+    """Pool of processes, started when they are first needed.
 
     Args:
         out: the study's folder.
@@ -40,10 +43,10 @@ class WorkerPool:
         self._num_workers, self._cell_timeout = num_workers, cell_timeout
         self._progress, self._notice = progress, notice
         self._idle: list[WorkerProcess] = []
-        self._busy: dict[WorkerProcess, float] = {}  # with the time at which each began its job
+        self._busy: dict[WorkerProcess, float] = {}  # with the time at which each started its job
 
     def has_room(self) -> bool:
-        """Whether fewer cells are in work than there may be processes."""
+        """Checks whether fewer cells are running than there may be processes."""
         return len(self._busy) < self._num_workers
 
     def submit(self, job: Job) -> None:
@@ -60,17 +63,18 @@ class WorkerPool:
         self._busy[worker] = time.monotonic()
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """Outcomes of the processes that are ready, that died, or that took too long."""
+        """Returns the outcomes of processes that are ready, died, or took too long."""
         if not self._busy:
             time.sleep(seconds)
             return []
         by_connection = {worker.connection: worker for worker in self._busy}
-        ready = [by_connection[connection] for connection in wait(list(by_connection), seconds)]  # type: ignore[index]
+        connections = wait(list(by_connection), seconds)
+        ready = [by_connection[connection] for connection in connections]  # type: ignore[index]
         outcomes = [outcome for worker in ready if (outcome := self._read(worker)) is not None]
         return outcomes + [self._stop_late(worker) for worker in self._late()]
 
     def close(self) -> None:
-        """Ends all processes; what those in work had begun to write is removed."""
+        """Ends all processes and removes the files that they left unfinished."""
         for worker in self._busy:
             self._kill(worker)
         for worker in self._idle:
@@ -113,7 +117,10 @@ class WorkerPool:
         )
 
     def _lose(self, worker: WorkerProcess, job: Job, cause: str) -> Outcome:
-        """Takes the process out of the pool and keeps why; a fresh one takes its place when there is work."""
+        """Takes the process out of the pool and records why.
+
+        A fresh one takes its place when there is work.
+        """
         del self._busy[worker]
         self._kill(worker)
         return lose(self._out, job, cause)

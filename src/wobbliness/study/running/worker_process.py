@@ -1,4 +1,4 @@
-"""A process that does one cell at a time for a runner and ends when the runner does."""
+"""Process that runs one cell at a time for a runner and ends when the runner does."""
 
 import multiprocessing
 import os
@@ -22,7 +22,7 @@ BEGUN = ()  # the first message of a job: a process that is new has imported eve
 
 
 class WorkerProcess:
-    """The runner's end of a worker."""
+    """Runner's end of a worker process."""
 
     def __init__(self, out: Path, recipe: Recipe, do: Do) -> None:
         context = multiprocessing.get_context("spawn")
@@ -35,11 +35,11 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Returns its process id."""
         return self._process.pid or 0
 
     def send(self, job: Job) -> bool:
-        """Hands over a job; False where the process is dead."""
+        """Hands over a job; returns False where the process is dead."""
         try:
             self.connection.send(job)
         except OSError:
@@ -48,14 +48,17 @@ class WorkerProcess:
         return True
 
     def receive(self) -> Any:
-        """The next message, BEGUN, `(done, total)`, a line or an Outcome; None where the process is dead."""
+        """Returns the next message; None where the process is dead.
+
+        A message is BEGUN, `(done, total)`, a line or an Outcome.
+        """
         try:
             return self.connection.recv()
         except (EOFError, OSError):
             return None
 
     def cause_of_death(self) -> str:
-        """Why the process ended, in one line."""
+        """Says in one line why the process ended."""
         self._process.join()
         code = self._process.exitcode or 0
         if code == -signal.SIGKILL:
@@ -65,7 +68,10 @@ class WorkerProcess:
         return f"its process ended with exit code {code}"
 
     def dismiss(self) -> None:
-        """Has an idle process end by itself, so that it clears away what it made; `await_end` sees to it that it does."""
+        """Lets an idle process end by itself, so that it cleans up.
+
+        `await_end` makes sure that it does.
+        """
         self.connection.close()
 
     def await_end(self) -> None:
@@ -74,7 +80,7 @@ class WorkerProcess:
         self.kill()
 
     def kill(self) -> None:
-        """Ends the process at once."""
+        """Ends the process immediately."""
         self._process.kill()
         self._process.join()
         self.connection.close()
@@ -82,7 +88,10 @@ class WorkerProcess:
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """A process started in here never sees Ctrl-C, from its first instruction on; ours arrives afterwards."""
+    """Hides Ctrl-C from a process started in here, from its first instruction on.
+
+    Ours arrives afterwards.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -122,7 +131,10 @@ def _do_job(
 
 
 def _end_with_runner() -> None:
-    """Without its runner a worker would go on with a cell that the next runner waits for."""
+    """Ends a worker whose runner is gone.
+
+    It would otherwise continue with a cell that the next runner waits for.
+    """
     runner = multiprocessing.parent_process()
     if runner is not None:
         wait([runner.sentinel])
