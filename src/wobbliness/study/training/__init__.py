@@ -1,1 +1,1 @@
-"""Networks, data and the training of what a study measures."""
+"""Training of the networks of a study: networks, data, training loop."""

@@ -1,4 +1,7 @@
-"""Where a long training was when it was stopped: tensors and JSON in one safetensors file, with a checksum."""
+"""Checkpoint of a long training, from which it is resumed.
+
+Tensors and JSON in one safetensors file, with a checksum.
+"""
 
 import hashlib
 import json
@@ -21,7 +24,7 @@ CHECKPOINT_SECONDS = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingState:
-    """All that a training goes on from.
+    """State from which a training is resumed.
 
     Attributes:
         tensors: weights, the optimiser's moments, the state of the generator of the order, losses.
@@ -33,12 +36,12 @@ class TrainingState:
 
 
 class Checkpoint:
-    """The file that one training leaves while it is in work.
+    """File that one training leaves while it is running.
 
     Args:
         path: of the file.
-        identity: what the training is and by what it is done; a checkpoint of another identity is
-            not gone on from.
+        identity: the training and what it runs on; training is not resumed from a checkpoint of
+            another identity.
         notice: called with one line where a checkpoint cannot be used.
 
     Attributes:
@@ -52,7 +55,10 @@ class Checkpoint:
         self.seconds_before = 0.0
 
     def load(self) -> TrainingState | None:
-        """The state to go on from; None where there is none, or none that is whole and of this training."""
+        """Returns the state to resume from.
+
+        None where there is none, or none that is whole and of this training.
+        """
         if not self._path.exists():
             return None
         try:
@@ -70,13 +76,14 @@ class Checkpoint:
             SafetensorError,
         ) as error:
             self._notice(
-                f"{CHECKPOINTS}/{self._path.name} is not used, the training begins anew: {reason_of(error)}"
+                f"{CHECKPOINTS}/{self._path.name} is not used, the training begins anew: "
+                f"{reason_of(error)}"
             )
             return None
         return TrainingState(tensors=tensors, facts=facts)
 
     def save_if_due(self, state: Callable[[], TrainingState]) -> None:
-        """Saves what `state` gives, where the last time is CHECKPOINT_SECONDS ago."""
+        """Saves what `state` gives, if CHECKPOINT_SECONDS have passed since the last."""
         now = time.monotonic()
         if now - self._saved < CHECKPOINT_SECONDS:
             return
@@ -93,7 +100,7 @@ class Checkpoint:
         self._saved = time.monotonic()
 
     def remove(self) -> None:
-        """Removes the file: the training is recorded."""
+        """Removes the file, once the training is recorded."""
         self._path.unlink(missing_ok=True)
 
 
@@ -110,7 +117,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor], facts: str) -> str:
-    """SHA-256 of the facts and of every tensor's name, type, shape and bytes."""
+    """Computes SHA-256 over the facts and every tensor's name, type, shape and bytes."""
     digest = hashlib.sha256(facts.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

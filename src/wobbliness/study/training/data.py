@@ -1,4 +1,7 @@
-"""Image sets by name: the embedded digits, and Fashion-MNIST and CIFAR-10 by the `datasets` library."""
+"""Image sets by name: the embedded digits, Fashion-MNIST and CIFAR-10.
+
+The latter two are read by the `datasets` library.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,7 +33,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageData:
-    """A data set's training and test splits."""
+    """Training and test split of a data set."""
 
     name: str
     train: Split
@@ -39,7 +42,7 @@ class ImageData:
 
 @lru_cache(maxsize=2)
 def load_data(name: str) -> ImageData:
-    """An image set by name.
+    """Loads an image set by name.
 
     `digits` comes with scikit-learn (1,797 real 8 x 8 images; the last 600 are the test split). The
     others are looked for in the folder that the environment variable WOBBLINESS_DATA names, then on
@@ -56,7 +59,7 @@ def load_data(name: str) -> ImageData:
 
 
 def require_data(name: str) -> None:
-    """Makes sure that a data set is there, without reading it.
+    """Checks that a data set is there, without reading it.
 
     Raises:
         ValueError: as for `load_data`.
@@ -72,7 +75,8 @@ def require_data(name: str) -> None:
 
     try:
         datasets.load_dataset_builder(source)
-    except Exception as error:  # the library raises a dozen classes of its own, from the network's to the file system's
+    # the library raises a dozen classes of its own, from the network's to the file system's
+    except Exception as error:
         raise _missing(name, source, error) from error
 
 
@@ -89,7 +93,10 @@ def _digits() -> ImageData:
 
 
 def _digits_table() -> Float64[np.ndarray, "N 65"]:
-    """Pixels from 0 to 16 and the class, from scikit-learn's package; its own reader would load scipy.stats, above a second."""
+    """Reads pixels from 0 to 16 and the class, from scikit-learn's package.
+
+    Its own reader would load scipy.stats, which takes more than a second.
+    """
     path = Path(
         str(distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz"))
     )
@@ -114,7 +121,8 @@ def _load_split(name: str, split: str) -> Split:
     missing = {column, "label"} - set(table.column_names)
     if missing:
         raise ValueError(
-            f"expected columns {column} and label in data set {name}, got {', '.join(table.column_names)}"
+            f"expected columns {column} and label in data set {name}, got "
+            f"{', '.join(table.column_names)}"
         )
     pixels = np.stack([np.asarray(picture, dtype=np.uint8) for picture in table[column]])
     pixels = pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, -1, 1)
@@ -125,7 +133,7 @@ def _load_split(name: str, split: str) -> Split:
 
 
 def _local_split(name: str, folder: Path, split: str) -> Split:
-    """Read by its files alone: nothing in the folder can have anything fetched."""
+    """Reads a split by its files alone: nothing in the folder can have anything fetched."""
     columns = {"column": _IMAGE_COLUMNS[name], "label_column": "label"}
     read = read_local(folder, Target(), config=None, split=split, name=name, **columns)
     if read.labels is None:

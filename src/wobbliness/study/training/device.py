@@ -1,4 +1,4 @@
-"""Where the networks of a study run."""
+"""Device that the networks of a study run on."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where and how the networks of a study run.
+    """Device that the networks of a study run on, and their precision.
 
     Attributes:
         device: of torch, `cpu` or `cuda`.
@@ -20,13 +20,21 @@ class Place:
     autocast: bool = False
 
     def check(self) -> None:
-        """ValueError where this machine has no such device, or autocast is wanted on the CPU."""
+        """Checks that this machine has the device, and that autocast is not wanted on the CPU.
+
+        Raises:
+            ValueError: the device is missing, or autocast is wanted on the CPU.
+        """
         if self != ON_THE_CPU and self.torch_device.type == "cpu" and self.autocast:
             raise ValueError("expected an accelerator for autocast, got the cpu")
 
     @property
     def torch_device(self) -> "torch.device":
-        """The device as torch has it; ValueError where this machine has no such device."""
+        """Returns the device as torch has it.
+
+        Raises:
+            ValueError: this machine has no such device.
+        """
         from wobbliness.classifiers.open import checked_device
 
         device: torch.device = checked_device(self.device)
@@ -34,7 +42,7 @@ class Place:
 
     @property
     def name(self) -> str:
-        """The device by its maker's name too, for the record."""
+        """Returns the device, with its maker's name too, for the record."""
         device = self.torch_device
         if device.type != "cuda":
             return device.type

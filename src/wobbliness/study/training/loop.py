@@ -1,4 +1,7 @@
-"""Adam along a half cosine, one step at a time, stopped and gone on with at any of them."""
+"""Training loop: Adam with a half-cosine learning rate, which can be stopped at any step.
+
+A loop that was stopped is resumed from its state.
+"""
 
 import math
 from collections.abc import Iterator
@@ -15,7 +18,7 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class Descent:
-    """The steps of one training: their order, the optimiser, the learning rate, and the loss of each.
+    """Steps of one training: their order, the optimiser, the learning rate, and the losses.
 
     Args:
         network: what is trained, on any device.
@@ -43,11 +46,11 @@ class Descent:
 
     @property
     def num_steps(self) -> int:
-        """Over all epochs."""
+        """Returns the number of steps over all epochs."""
         return self._steps_per_epoch * self._spec.epochs
 
     def batches(self) -> Iterator[torch.Tensor]:
-        """Indices of the images of each step that is still to come."""
+        """Yields the indices of the images of each step that is still to come."""
         while self.steps_done < self.num_steps:
             self._rng_at_epoch = self._order_rng.get_state()
             order = torch.randperm(self._num_images, generator=self._order_rng).to(
@@ -58,7 +61,7 @@ class Descent:
             ]
 
     def step(self, loss: torch.Tensor) -> None:
-        """One step downhill."""
+        """Takes one step of the optimiser."""
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self._optimiser.step()
@@ -70,7 +73,7 @@ class Descent:
         )
 
     def state(self) -> TrainingState:
-        """All that the steps to come depend on, after a step."""
+        """Returns all that the steps to come depend on, after a step."""
         tensors = {f"network.{name}": tensor for name, tensor in self._network.state_dict().items()}
         for index, moments in self._optimiser.state.items():
             tensors |= {f"optimiser.{index}.{name}": moments[name] for name in MOMENTS}
@@ -84,7 +87,11 @@ class Descent:
         )
 
     def restore(self, state: TrainingState) -> None:
-        """Puts everything back; each moment in the layout of its weight, for the fused step reads both in the order of memory."""
+        """Restores a state.
+
+        Each moment gets the layout of its weight, for the fused step reads both in the order of
+        memory.
+        """
         weights = {
             name.removeprefix("network."): tensor
             for name, tensor in state.tensors.items()
@@ -104,10 +111,10 @@ class Descent:
         self.steps_done = state.facts["steps_done"]
 
     def _height(self, step: int) -> float:
-        """Twice the height of the half cosine after a step."""
+        """Returns twice the height of the half cosine after a step."""
         return 1 + math.cos(math.pi * step / self.num_steps)
 
     def _next_rng(self) -> torch.Tensor:
-        """The generator's state from which the order of the next step's epoch is drawn."""
+        """Returns the generator's state that draws the order of the next step's epoch."""
         is_epochs_end = self.steps_done % self._steps_per_epoch == 0
         return self._order_rng.get_state() if is_epochs_end else self._rng_at_epoch

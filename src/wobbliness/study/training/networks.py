@@ -1,4 +1,7 @@
-"""The paper's networks. Images are always in [0, 1]: the normalisation is the network's own first step."""
+"""Networks of the paper.
+
+Images are always in [0, 1]: the normalisation is the network's own first step.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -10,7 +13,10 @@ from torch import nn
 
 
 class Normalise(nn.Module):
-    """(x - mean) / std for each channel, with the training data's mean and standard deviation as buffers."""
+    """Layer that computes (x - mean) / std for each channel.
+
+    The training data's mean and standard deviation are buffers.
+    """
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -26,7 +32,7 @@ class Normalise(nn.Module):
         self.std.copy_(images.std(dim=(0, 2, 3))[:, None, None])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalised images of the same shape."""
+        """Returns the normalised images, of the same shape."""
         if images.shape[-3] != len(
             self.mean
         ):  # else a grey image would silently be broadcast to three channels
@@ -37,12 +43,15 @@ class Normalise(nn.Module):
 
 
 def small_cnn(image_shape: tuple[int, int, int], num_classes: int) -> nn.Sequential:
-    """Conv 32 3x3, max-pool 2, conv 12 3x3, dense 50, softmax (section 3.1)."""
+    """Returns conv 32 3x3, max-pool 2, conv 12 3x3, dense 50, softmax (section 3.1)."""
     return _cnn(image_shape, num_classes, filters=(32, 12), dense=(50,))
 
 
 def large_cnn(image_shape: tuple[int, int, int], num_classes: int) -> nn.Sequential:
-    """Conv 64 3x3, max-pool 2, conv 32 3x3, dense 500, dense 500, softmax (section 3.2.1)."""
+    """Returns the large CNN of section 3.2.1.
+
+    Conv 64 3x3, max-pool 2, conv 32 3x3, dense 500, dense 500, softmax.
+    """
     return _cnn(image_shape, num_classes, filters=(64, 32), dense=(500, 500))
 
 
@@ -65,14 +74,16 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Features of the next stage."""
+        """Returns the features of the next stage."""
         return nn.functional.relu(self.body(features) + self.shortcut(features))
 
 
 def resnet18(
     image_shape: tuple[int, int, int], num_classes: int, *, width: int = 64
 ) -> nn.Sequential:
-    """ResNet18 in its CIFAR form: a 3x3 first convolution, no max-pool, four stages of two blocks (He et al. 2016).
+    """Returns ResNet18 in its CIFAR form (He et al. 2016).
+
+    A 3x3 first convolution, no max-pool, four stages of two blocks.
 
     Args:
         image_shape: (C, H, W) of the images.
@@ -114,7 +125,9 @@ ARCHITECTURES = tuple(_BUILDERS)
 def build_network(
     architecture: str, image_shape: tuple[int, int, int], num_classes: int, *, seed: int
 ) -> nn.Sequential:
-    """A network with weights drawn from `seed`; the global generator is left as it was.
+    """Returns a network with weights drawn from `seed`.
+
+    The global generator is left as it was.
 
     Raises:
         ValueError: no architecture has that name.
@@ -126,12 +139,16 @@ def build_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _BUILDERS[architecture](image_shape, num_classes)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    # torch's stubs lack this overload
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
 
 def structure(network: nn.Sequential) -> str:
-    """All that a network of this module computes with but its numbers: its layers with their sizes, and their code."""
+    """Returns all that a network of this module computes with, except for its numbers.
+
+    Its layers with their sizes, and their code.
+    """
     return f"{network}\n{_code()}"
 
 
@@ -147,7 +164,11 @@ def _cnn(
     filters: Sequence[int],
     dense: Sequence[int],
 ) -> nn.Sequential:
-    """The paper says nothing of padding: none, but one pixel where an 8 x 8 image would be used up without it."""
+    """Returns a CNN of two convolutions and dense layers.
+
+    The paper says nothing of padding: none, but one pixel where an 8 x 8 image would be used up
+    without it.
+    """
     channels, height, width = image_shape
     padding = 0 if min(height, width) >= 16 else 1
     rows, columns = ((side - 2 + 2 * padding) // 2 - 2 + 2 * padding for side in (height, width))

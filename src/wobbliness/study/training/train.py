@@ -25,7 +25,7 @@ THREADS = 1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainedNetwork:
-    """A trained network and what is known of it.
+    """Trained network and its results.
 
     `backdoor_accuracy` is None for a clean network. `losses` holds the mean training loss of each
     epoch. `precision` is that of the products while training; the weights and everything measured
@@ -41,7 +41,11 @@ class TrainedNetwork:
 
 
 def training_precision(device: torch.device = CPU) -> str:
-    """`bfloat16` on a device with instructions for it, where it doubles the speed and costs no accuracy; else `float32`."""
+    """Returns the precision of the products while training.
+
+    `bfloat16` on a device with instructions for it, where it doubles the speed and costs no
+    accuracy; else `float32`.
+    """
     return "bfloat16" if has_fast_bfloat16(device) else "float32"
 
 
@@ -53,7 +57,7 @@ def train_network(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> TrainedNetwork:
-    """Trains one network as the spec says: Adam with a learning rate that falls to 0 along a half cosine.
+    """Trains one network as the spec says, with Adam and a half-cosine learning rate.
 
     Channels-last, products in `training_precision(device)`, one fused step of the optimiser for all
     weights. On the CPU the result depends on the spec, the data, the processor's precision and the
@@ -65,8 +69,8 @@ def train_network(
         data: image set with the images in [0, 1].
         device: where it is trained; the network stays there.
         progress: called with (steps done, steps in all), in place of a bar on the terminal.
-        checkpoint: gone on from where it holds a state, and kept up; the result is the same to the
-            bit.
+        checkpoint: training is resumed from its state, if it holds one, and saves to it; the
+            result is the same to the bit.
     """
     shape = data.train.images.shape
     network = build_network(
@@ -93,19 +97,22 @@ def train_network(
 
 
 def predict(network: nn.Module, images: Float32[np.ndarray, "N C H W"]) -> Int[np.ndarray, " N"]:
-    """`(N,)` the classes that the network names for undisturbed images."""
+    """Returns `(N,)` the clean predictions: the class of each image without noise."""
     return logits_of(network, images).argmax(dim=1).numpy()
 
 
 def top_scores(
     network: nn.Module, images: Float32[np.ndarray, "N C H W"]
 ) -> Float32[np.ndarray, " N"]:
-    """`(N,)` the network's highest softmax score for each undisturbed image."""
+    """Returns `(N,)` the highest softmax score for each image without noise."""
     return torch.softmax(logits_of(network, images), dim=1).amax(dim=1).numpy()
 
 
 def logits_of(network: nn.Module, images: Float32[np.ndarray, "N C H W"]) -> torch.Tensor:
-    """`(N, K)` in float32, in batches that fit the cache of a processor or fill an accelerator; on the CPU."""
+    """Returns `(N, K)` logits in float32 on the CPU.
+
+    In batches that fit the cache of a processor or fill an accelerator.
+    """
     device = device_of(network)
     with torch.inference_mode(), exact_float32():
         batches = torch.split(
@@ -122,7 +129,10 @@ def logits_of(network: nn.Module, images: Float32[np.ndarray, "N C H W"]) -> tor
 def triggered_accuracy(
     network: nn.Module, spec: NetworkSpec, data: ImageData, stamp: Trigger
 ) -> float:
-    """Backdoor accuracy of a trigger on the test split, whether the network was trained on it or not."""
+    """Computes the backdoor accuracy of a trigger on the test split.
+
+    The network may have been trained on another trigger, or on none.
+    """
     if spec.threat is None:
         raise ValueError("expected the spec of a poisoned network, got a clean one")
     predicted = predict(network, stamp.apply(data.test.images))
