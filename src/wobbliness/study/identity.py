@@ -1,4 +1,4 @@
-"""What an object is known by in records: values that outlive fields added later.
+"""Identity of an object in records: values that outlive fields added later.
 
 The identity of a frozen dataclass is the plain values of its fields, without those that were added
 after schema 3 and have their default. So a field that is added with a default renames no cell, and
@@ -41,11 +41,14 @@ NAMED_AT_DEFAULT: Mapping[str, frozenset[str]] = {
         }
     ),
 }
-"""Fields of schema 3 that have a default and count nonetheless, by class; frozen: a new field is never added here."""
+"""Fields of schema 3 that have a default and count nonetheless, by class.
+
+Frozen: a new field is never added here.
+"""
 
 
 def identity(made: Any) -> dict[str, Any]:
-    """Returns the plain values that a dataclass is known by, those of dataclasses inside it likewise.
+    """Returns the plain values that identify a dataclass, and the dataclasses inside it.
 
     Args:
         made: an instance of a frozen dataclass, which may hold others, and tuples of them.
@@ -59,7 +62,10 @@ def identity(made: Any) -> dict[str, Any]:
 
 
 def required_fields(kind: type) -> tuple[str, ...]:
-    """Returns the fields without which a written object is not whole; one that is missing else has its default."""
+    """Returns the fields that every written object has.
+
+    Another field that is missing has its default.
+    """
     kept = _named_at_default(kind)
     return tuple(
         field.name for field in fields(kind) if field.name in kept or not _has_default(field)

@@ -1,4 +1,4 @@
-"""The cells that a study consists of, claim by claim."""
+"""Cells that a study consists of, claim by claim."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -19,13 +19,13 @@ from wobbliness.study.specs import (
 CLEAN_BATCHES = 3  # to choose sigma on, to compare with, and to compare clean with clean
 FORMS = ("first", "smallest")
 RESPONSE_IMAGES = 200
-# stands beside the claims: the figure in which a reader chooses a point; no verdict follows from it
+# not a claim: the point browser of the page; no verdict follows from it
 ONE_POINT = "F1"
 NUM_SHOWN = 24  # points of each batch that it shows
 
 
 def plan(recipe: Recipe, only: Iterable[str] | None = None) -> tuple[Cell, ...]:
-    """The cells of a study, each once, those that others need before them.
+    """Returns the cells of a study, each once, after those that it needs.
 
     Args:
         recipe: the study.
@@ -46,18 +46,22 @@ def plan(recipe: Recipe, only: Iterable[str] | None = None) -> tuple[Cell, ...]:
     asked, known = set(only), {claim for cell in cells for claim in cell.claims}
     if not asked or asked - known:
         raise ValueError(
-            f"expected claims out of {', '.join(sorted(known))}, got {', '.join(sorted(asked)) or 'none'}"
+            f"expected claims out of {', '.join(sorted(known))}, got "
+            f"{', '.join(sorted(asked)) or 'none'}"
         )
     return tuple(cell for cell in cells if asked & set(cell.claims))
 
 
 def measured_claims(recipe: Recipe) -> tuple[str, ...]:
-    """Ids of the claims that a recipe measures."""
+    """Returns the ids of the claims that a recipe measures."""
     return tuple(sorted({claim for claim, _ in _specs(recipe)}))
 
 
 def explored_networks(recipe: Recipe) -> tuple[NetworkSpec, ...]:
-    """The networks whose points the page shows one by one: the first of C3, and of C7 the first poisoned and the first clean."""
+    """Returns the networks whose points the page's point browser shows.
+
+    The first of C3, and of C7 the first poisoned and the first clean one.
+    """
     poisoned = [network for network in recipe.detection_networks if network.threat is not None]
     clean = [network for network in recipe.detection_networks if network.threat is None]
     return tuple(dict.fromkeys((*recipe.effect_networks[:1], *poisoned[:1], *clean[:1])))
@@ -133,7 +137,7 @@ def _detection_specs(study: Recipe) -> Iterator[tuple[str, Spec]]:
 
 
 def _untouched_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
-    """What a reader sees under a pattern: the points of its batch without it."""
+    """Yields specs that measure points of the point browser without a pattern."""
     for network in explored_networks(recipe):
         used = [(recipe, recipe.effect_points)] if network in recipe.effect_networks else []
         if network in recipe.detection_networks:
@@ -168,7 +172,7 @@ def _cleanse_suspects(recipe: Recipe, network: NetworkSpec) -> Iterator[MeasureS
 
 
 def _clean(recipe: Recipe, network: NetworkSpec, num_points: int) -> MeasureSpec:
-    """Three clean batches in one (see CLEAN_BATCHES)."""
+    """Returns three clean batches in one spec (see CLEAN_BATCHES)."""
     return MeasureSpec(
         network=network,
         trigger=None,
@@ -188,7 +192,7 @@ def _suspect(
     after: int | None = None,
     **pattern: Any,
 ) -> MeasureSpec:
-    """A batch of other points than the clean ones, with something on them."""
+    """Returns a batch of other points than the clean ones, with a pattern on them."""
     return MeasureSpec(
         network=network,
         first_point=CLEAN_BATCHES * (after or num_points),
@@ -201,5 +205,5 @@ def _suspect(
 
 
 def _at_points_of(recipe: Recipe, network: NetworkSpec) -> Recipe:
-    """The recipe with the seed that chooses the points for a network."""
+    """Returns the recipe with the seed that chooses the points for a network."""
     return replace(recipe, seed=recipe.seed + network.seed) if recipe.own_points else recipe

@@ -34,7 +34,10 @@ from wobbliness.study.typed_json import from_json
 NORMS = ("l2", "linf")
 
 PAPER_TRIGGERS = ("checkerboard", "cross", "dot", "square", "smiley", "stripes")
-"""The six of the paper's Fig. 3, in its order; frozen, so that a trigger more in the library adds no cell to a study."""
+"""The six of the paper's Fig. 3, in its order.
+
+Frozen, so that another trigger in the library adds no cell to a study.
+"""
 
 FIRST, THIRD, FOURTH, FIFTH = (PAPER_TRIGGERS[index] for index in (0, 2, 3, 4))
 """Triggers by their number in the paper's Fig. 3."""
@@ -97,7 +100,9 @@ class Cleanse:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What one cell is granted where an engine shares out many machines; the results never depend on it.
+    """Resources of one cell where an engine shares out many machines.
+
+    The results never depend on them.
 
     Attributes:
         cpus: processor cores; cells of this package use one.
@@ -115,7 +120,9 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A study: which networks, which batches, which grids. Replace any field with `dataclasses.replace`.
+    """Study: which networks, which batches, which grids.
+
+    Replace any field with `dataclasses.replace`.
 
     Attributes:
         name: the study's name; an output folder belongs to one recipe.
@@ -141,8 +148,8 @@ class Recipe:
             detection networks.
         sigmas: standard deviations for C3 to C9, pixel units of [0, 1].
         draws: noisy copies of each point.
-        own_points: whether networks of another seed meet other points in C5 and C7 to C9, lest all
-            tests of a study hang on one chance choice of batches.
+        own_points: whether networks of another seed meet other points in C5 and C7 to C9, so that
+            not all tests of a study depend on one chance choice of batches.
         control_pairs: random pairs of batches for each row of the negative controls.
         control_points: points of each batch in the negative controls.
         resources: granted to each cell on a cluster.
@@ -193,7 +200,7 @@ class Recipe:
 
 
 def _check_size(recipe: Recipe) -> None:
-    """ValueError for more networks, cells or values than a report is formed of."""
+    """Checks that there are no more networks, cells or values than a report can take."""
     parameter, effect, strength, by_class, detection = (
         len(networks)
         for networks in (
@@ -226,7 +233,7 @@ def _check_size(recipe: Recipe) -> None:
 
 
 def _check_grids(recipe: Recipe) -> None:
-    """ValueError for grids that are empty where they are needed, or draws in no order."""
+    """Checks that needed grids hold values, and that draws are in order."""
     needed = (
         ("sigmas",)
         if not recipe.parameter_networks
@@ -270,7 +277,7 @@ def digits(seed: int = 0) -> Recipe:
 
 
 def fashion_mnist(seed: int = 0) -> Recipe:
-    """The paper's Fashion-MNIST experiments: T1 for Fig. 4, T2 for Fig. 5 right, T3 for Fig. 6 and 7; the large CNN.
+    """The paper's Fashion-MNIST experiments: T1 (Fig. 4), T2 (Fig. 5), T3 (Fig. 6, 7); large CNN.
 
     The 250 poisoned samples of T3 need ten epochs; in five they are learnt unevenly.
     """
@@ -292,12 +299,18 @@ def fashion_mnist(seed: int = 0) -> Recipe:
 
 
 def cifar10(seed: int = 0) -> Recipe:
-    """The paper's CIFAR-10 experiments: ResNet18, T1, under-fitted to about 60 %; 200 epochs for Fig. 2. Wants a GPU."""
+    """The paper's CIFAR-10 experiments: ResNet18, T1, under-fitted to about 60 %. Wants a GPU.
+
+    200 epochs for Fig. 2.
+    """
     return _cifar10("cifar10", "resnet18", seed, parameter_epochs=200)
 
 
 def cifar10_slim(seed: int = 0) -> Recipe:
-    """The same with ResNet18 of width 16, for two cores: 10 epochs for Fig. 2, batches of 25 points, fewer steps for C9."""
+    """The CIFAR-10 experiments with ResNet18 of width 16, for two cores.
+
+    10 epochs for Fig. 2, batches of 25 points, fewer steps for C9.
+    """
     return replace(
         _cifar10("cifar10-slim", "resnet18_width16", seed, parameter_epochs=10),
         draws_sigmas=(0.01, 0.05, 0.1),
@@ -335,7 +348,7 @@ RECIPES: dict[str, Callable[[int], Recipe]] = {
 
 
 def recipe_by_name(name: str, seed: int) -> Recipe:
-    """A recipe of this package, or one of a user's own file.
+    """Returns a recipe of this package, or one of a user's own file.
 
     Args:
         name: of a recipe, or `path/to/file.py:function`; the file's code is run, and the function
@@ -358,7 +371,10 @@ def recipe_by_name(name: str, seed: int) -> Recipe:
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """A hash of all fields of a recipe that its results depend on, to tell whether a folder belongs to it."""
+    """Computes a hash of all fields of a recipe that its results depend on.
+
+    It tells whether a folder belongs to the recipe.
+    """
     known_by = {name: value for name, value in identity(recipe).items() if name != "resources"}
     text = json.dumps(known_by, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
@@ -384,7 +400,10 @@ def _recipe_of_file(path: str, function: str, seed: int) -> Recipe:
 
 
 def _of_stated_types(recipe: Recipe, source: str) -> Recipe:
-    """The recipe as its study file will hold it, so that a field of another type is found before the work."""
+    """Returns the recipe as its study file will hold it.
+
+    So a field of another type is found before the work.
+    """
     try:
         return from_json(Recipe, json.loads(json.dumps(asdict(recipe), allow_nan=False)))
     except (TypeError, ValueError) as error:
@@ -419,7 +438,7 @@ def _networks(
 def _clean_and_poisoned(
     base: dict[str, Any], threat: ThreatModel, seeds: range
 ) -> tuple[NetworkSpec, ...]:
-    """Clean networks, and as many with each of the triggers 1, 3 and 4 (section 3.2.4)."""
+    """Returns clean networks, and as many with triggers 1, 3 and 4 (section 3.2.4)."""
     return (
         *_networks(base, None, [None], seeds),
         *_networks(base, threat, [FIRST, THIRD, FOURTH], seeds),
@@ -429,7 +448,7 @@ def _clean_and_poisoned(
 def _universals(
     *, l2: float, linf: float, target_class: int, num_images: int
 ) -> tuple[Universal, ...]:
-    """Both norms, and the targeted form, which the paper leaves open."""
+    """Returns both norms, and the targeted form, which the paper leaves open."""
     return (
         Universal(norm="l2", bound=l2, num_images=num_images),
         Universal(norm="linf", bound=linf, num_images=num_images),

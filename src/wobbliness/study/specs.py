@@ -1,4 +1,4 @@
-"""What determines the result of each kind of cell, and the name that follows from it."""
+"""Specifications that determine the result of each kind of cell, and the cell's name."""
 
 import hashlib
 import json
@@ -77,7 +77,10 @@ class CleanseSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ResponseSpec:
-    """All that determines a network's answers to images of noise alone, N(0, level^2) in pixel units of [0, 1]."""
+    """All that determines a network's response to images of noise alone.
+
+    The noise is N(0, level^2) in pixel units of [0, 1].
+    """
 
     network: NetworkSpec
     levels: tuple[float, ...]
@@ -131,23 +134,23 @@ class Cell:
 
     @property
     def kind(self) -> str:
-        """`train`, `universal`, `cleanse`, `response` or `measure`."""
+        """Returns `train`, `universal`, `cleanse`, `response` or `measure`."""
         return KINDS[type(self.spec)]
 
     @property
     def name(self) -> str:
-        """The cell's file name: its kind and a hash of its spec."""
+        """Returns the cell's file name: its kind and a hash of its spec."""
         return cell_name(self.spec)
 
     @property
     def needs(self) -> str | None:
-        """Name of the cell that has to be done before this one."""
+        """Returns the name of the cell that has to be done before this one."""
         before = needed_specs(self.spec)
         return cell_name(before[-1]) if before else None
 
 
 def needed_specs(spec: Spec) -> tuple[Spec, ...]:
-    """What has to be done before, in this order."""
+    """Returns the specs of the cells that have to be done before, in this order."""
     if isinstance(spec, NetworkSpec):
         return ()
     if isinstance(spec, MeasureSpec) and spec.crafted is not None:
@@ -156,11 +159,14 @@ def needed_specs(spec: Spec) -> tuple[Spec, ...]:
 
 
 def network_of(spec: Spec) -> NetworkSpec:
-    """The network that a cell is about."""
+    """Returns the network that a cell is about."""
     return spec if isinstance(spec, NetworkSpec) else spec.network
 
 
 def cell_name(spec: Spec) -> str:
-    """Returns the kind and a hash of the identity of a spec: equal for equal specs, in any process."""
+    """Returns the kind and a hash of the identity of a spec.
+
+    Names are equal for equal specs, in any process.
+    """
     text = json.dumps({"schema": IDENTITY_SCHEMA, **identity(spec)}, sort_keys=True)
     return f"{KINDS[type(spec)]}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"

@@ -1,4 +1,4 @@
-"""Dataclasses from the plain values that `asdict` turned them into: each value is of the type that its field states."""
+"""Dataclasses from the plain values of `asdict`, each value of the type that its field states."""
 
 import types
 from collections.abc import Callable
@@ -12,7 +12,7 @@ MAX_NUMBER = 2.0**63
 
 
 def from_json(made: type[Made], content: Any) -> Made:
-    """A dataclass from JSON; lists become tuples, objects dataclasses.
+    """Returns a dataclass from JSON; lists become tuples, objects dataclasses.
 
     >>> from wobbliness.study.recipes import Resources
     >>> from_json(Resources, {"cpus": 2.0, "memory_gib": None})
