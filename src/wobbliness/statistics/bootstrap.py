@@ -1,7 +1,7 @@
 """Percentile bootstrap intervals (Efron 1979) of the areas and correlations that a study reports.
 
 Written out, since `scipy.stats.bootstrap` gives no number where a single resample is degenerate;
-and for all resamples at once, by how often each value was drawn.
+and for all resamples at a time, by how often each value was drawn.
 """
 
 from functools import lru_cache
@@ -15,7 +15,7 @@ RESAMPLES = 1000
 def auc_bootstrap(
     is_positive: ArrayLike, scores: ArrayLike, *, seed: int, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Interval of the area under the ROC curve; positives and negatives are drawn again by themselves.
+    """Computes an interval of the area under the ROC curve, resampling each class by itself.
 
     It collapses to a point where the separation is perfect;
     `wobbliness.statistics.two_sample.auc_interval` does not.
@@ -29,6 +29,7 @@ def auc_bootstrap(
     positive, score = np.asarray(is_positive, bool), np.asarray(scores, float)
     higher, lower = score[positive], score[~positive]
     drawn_higher, drawn_lower = _counts_of_both(higher.size, lower.size, seed)
+    # The area is the mean win over all pairs, each pair weighted by how often both were drawn.
     wins = np.sign(higher[:, None] - lower[None]) + 1  # 2 for a pair in order, 1 for a tie
     areas = ((drawn_higher @ wins) * drawn_lower).sum(axis=1) / 2 / higher.size / lower.size
     return _interval(areas, confidence)
@@ -37,13 +38,16 @@ def auc_bootstrap(
 def kendall_bootstrap(
     x: ArrayLike, y: ArrayLike, *, seed: int, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Interval of Kendall's tau-b, pairs drawn again; a resample in which one side is constant counts as 0.
+    """Computes an interval of Kendall's tau-b from resampled pairs.
+
+    A resample in which one side is constant counts as 0.
 
     Takes memory for N * N pairs.
     """
     first, second = np.asarray(x, float), np.asarray(y, float)
     chosen = _chosen_pairs(first.size, seed)
     counts = np.apply_along_axis(np.bincount, 1, chosen, minlength=first.size).astype(float)
+    # Tau-b from the sign of every pair's order on both sides; weights are the resampled counts.
     orders = [np.sign(np.subtract.outer(side, side)) for side in (first, second)]
     agreeing, first_pairs, second_pairs = (
         ((counts @ pairs) * counts).sum(axis=1)
@@ -55,7 +59,7 @@ def kendall_bootstrap(
 def pearson_bootstrap(
     x: ArrayLike, y: ArrayLike, *, seed: int, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Interval of Pearson's r, as `kendall_bootstrap`."""
+    """Computes an interval of Pearson's r, as `kendall_bootstrap`."""
     chosen = _chosen_pairs(np.size(x), seed)
     first, second = (np.asarray(side, float)[chosen] for side in (x, y))
     constant = (np.ptp(first, axis=1) == 0) | (np.ptp(second, axis=1) == 0)
@@ -68,7 +72,10 @@ def pearson_bootstrap(
 
 @lru_cache(maxsize=1)  # a study asks for one size again and again: each test, at each sigma
 def _counts_of_both(num_higher: int, num_lower: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """How often each resample holds each positive and each negative; read-only, since callers share them."""
+    """Returns how often each resample holds each positive and each negative.
+
+    The arrays are read-only, since callers share them.
+    """
     rng = np.random.default_rng(np.random.SeedSequence(seed))
     sides = tuple(np.empty((RESAMPLES, size)) for size in (num_higher, num_lower))
     for index in range(RESAMPLES):
@@ -81,14 +88,14 @@ def _counts_of_both(num_higher: int, num_lower: int, seed: int) -> tuple[np.ndar
 
 
 def _chosen_pairs(num_pairs: int, seed: int) -> np.ndarray:
-    """Indices of the pairs of each resample."""
+    """Returns the indices of the pairs of each resample."""
     return np.random.default_rng(np.random.SeedSequence(seed)).integers(
         num_pairs, size=(RESAMPLES, num_pairs)
     )
 
 
 def _ratio(together: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """A coefficient from what two sides have together and each alone; 0 where one has nothing."""
+    """Computes a coefficient from the joint sum and each side's own; 0 where one side has none."""
     alone = np.sqrt(first * second)
     return np.asarray(np.divide(together, alone, out=np.zeros_like(alone), where=alone > 0))
 

@@ -14,11 +14,12 @@ from scipy import special
 BISECTION_STEPS = 60
 SECOND_ORDER = 9  # three standard errors, squared
 UNSEEN_VOTES = 0.5
-TIE_BREAK = 1e-9  # nudges the leading class ahead of its equals, so that a tied row can tilt at all
+# Nudges the leading class ahead of its equals, so that a tied row can tilt at all.
+TIE_BREAK = 1e-9
 
 
 def plug_in_entropy(counts: ArrayLike) -> Float[np.ndarray, "..."]:
-    """Entropy of the observed class frequencies: the paper's W (Eq. 3).
+    """Computes the entropy of the observed class frequencies: the paper's W (Eq. 3).
 
     W = - sum_k p_k log p_k with p_k = counts_k / n.
 
@@ -36,13 +37,14 @@ def plug_in_entropy(counts: ArrayLike) -> Float[np.ndarray, "..."]:
 
 
 def miller_madow_entropy(counts: ArrayLike) -> Float[np.ndarray, "..."]:
-    """Plug-in entropy plus the Miller-Madow bias correction (K_seen - 1) / (2 n).
+    """Computes the entropy with the Miller-Madow bias correction (K_seen - 1) / (2 n).
 
     Args:
         counts: `(..., K)` non-negative integers, the votes of each class.
 
     Returns:
-        `(...)` nats; exactly 0 where a single class was named; may exceed log K by the correction.
+        `(...)` nats; exactly 0 where a single class was predicted; may exceed log K by the
+        correction.
 
     Raises:
         ValueError: counts are not integers, negative, or a row has no vote.
@@ -53,16 +55,17 @@ def miller_madow_entropy(counts: ArrayLike) -> Float[np.ndarray, "..."]:
 
 
 def entropy_standard_error(counts: ArrayLike) -> Float[np.ndarray, "..."]:
-    """Standard error of the plug-in entropy.
+    """Computes the standard error of the plug-in entropy.
 
     Delta method, Var = (sum_k p_k log^2 p_k - H^2) / n + 9 (K_seen - 1) / (2 n^2), with three
-    precautions where it is known to be too small. Beside equally likely classes the first term
-    nearly vanishes and is badly known itself, so the second-order term is taken three standard
-    errors wide. A variance read off one or two stray votes is too small, so the frequencies are
-    first moved by the "plus four" rule of Agresti and Coull: two votes more for the leading class,
-    two for all others together. And where some class went unseen, it adds the term of half a vote.
-    All three fade as the draws grow. Where all votes are equal the data hold no estimate of spread,
-    and the 95 % upper bound of the entropy stands in its place instead of a false 0.
+    precautions where it is known to be too small. Near equally likely classes the first term nearly
+    vanishes and is badly known itself, so the second-order term is taken three standard errors
+    wide. A variance estimated from one or two votes that disagree with the top class is too small,
+    so the frequencies are first moved by the "plus four" rule of Agresti and Coull: two votes more
+    for the leading class, two for all others together. And where some class went unseen, it adds
+    the term of half a vote. All three fade as the draws grow. Where all votes are equal the data
+    hold no estimate of spread, and the 95 % upper bound of the entropy is returned instead of a
+    false 0.
 
     Args:
         counts: `(..., K)` non-negative integers, the votes of each class.
@@ -96,7 +99,7 @@ def entropy_standard_error(counts: ArrayLike) -> Float[np.ndarray, "..."]:
 
 
 def entropy_upper_bound(counts: ArrayLike, *, confidence: float = 0.95) -> Float[np.ndarray, "..."]:
-    """Largest entropy that the votes leave plausible, one-sided.
+    """Computes a one-sided upper confidence bound of the entropy.
 
     The maximum of H(p) over {p : KL(p_observed || p) <= c}. With c = log(1 / (1 - confidence)) / n
     this is Chernoff's bound, which for unanimous votes is the exact one: all n equal leave a share
@@ -123,7 +126,9 @@ def entropy_upper_bound(counts: ArrayLike, *, confidence: float = 0.95) -> Float
         (np.asarray(counts) >= 1).sum(axis=-1),
         (np.asarray(counts) == 1).sum(axis=-1),
     )
+    # Degrees of freedom of Wilks's bound; one more for each class seen once (Good-Turing).
     degrees = np.clip(num_seen - 1 + num_seen_once, 1, frequencies.shape[-1] - 1)
+    # The larger of Chernoff's radius, exact for unanimous votes, and Wilks's.
     radius = np.maximum(-np.log(tail), special.chdtri(degrees, tail) / 2) / num_draws
     return np.asarray(
         special.entr(_tilt(frequencies, radius, _towards_uniform, (-40.0, 1e6))).sum(axis=-1)
@@ -131,7 +136,7 @@ def entropy_upper_bound(counts: ArrayLike, *, confidence: float = 0.95) -> Float
 
 
 def entropy_lower_bound(counts: ArrayLike, *, confidence: float = 0.95) -> Float[np.ndarray, "..."]:
-    """Lower confidence bound of the entropy, one-sided.
+    """Computes a one-sided lower confidence bound of the entropy.
 
     The entropy of the escort distribution p_k^b / sum_j p_j^b whose divergence KL(p_observed || p)
     is log(1 / (1 - confidence)) / n. For two classes this is the exact end of Chernoff's interval.
@@ -155,7 +160,7 @@ def entropy_lower_bound(counts: ArrayLike, *, confidence: float = 0.95) -> Float
 
 
 def checked_confidence(confidence: float) -> float:
-    """The confidence as a float, or ValueError where it does not lie in (0, 1)."""
+    """Returns the confidence as a float; ValueError where it does not lie in (0, 1)."""
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"expected a confidence between 0 and 1, got {confidence}")
     return float(confidence)
@@ -172,7 +177,7 @@ def _frequencies(counts: ArrayLike) -> tuple[Float[np.ndarray, "... K"], Int[np.
     num_draws = np.asarray(votes.sum(axis=-1))
     if (num_draws < 1).any():
         raise ValueError("expected at least one vote in every row, got a row without any")
-    if votes.shape[-1] == 1:  # a single column still leaves room for a class that was never named
+    if votes.shape[-1] == 1:  # leaves room for a class that was never predicted
         votes = np.concatenate([votes, np.zeros_like(votes)], axis=-1)
     return votes / num_draws[..., None], num_draws
 
@@ -183,6 +188,7 @@ def _plus_four(
     top = frequencies.argmax(axis=-1)[..., None]
     leading = np.take_along_axis(frequencies, top, axis=-1)
     draws = num_draws[..., None]
+    # "Plus four": n + 4 votes, two more for the leader and two for all others together.
     rest = (draws * (1 - leading) + 2) / (draws + 4)
     adjusted = np.asarray(frequencies * rest / np.maximum(1 - leading, 1 / draws))
     np.put_along_axis(adjusted, top, 1 - rest, axis=-1)
@@ -190,7 +196,11 @@ def _plus_four(
 
 
 def _towards_uniform(frequencies: np.ndarray, log_strength: np.ndarray) -> np.ndarray:
-    """Stationary points of H(p) + strength * sum_k f_k log p_k: f itself at infinity, uniform at minus infinity."""
+    """Returns the log of the weights on the path from f to the uniform distribution.
+
+    Stationary points of H(p) + strength * sum_k f_k log p_k: f itself at infinity, uniform at minus
+    infinity.
+    """
     with np.errstate(divide="ignore"):
         log_frequencies = np.log(frequencies)
     seen = np.isfinite(log_frequencies)
@@ -200,7 +210,7 @@ def _towards_uniform(frequencies: np.ndarray, log_strength: np.ndarray) -> np.nd
 
 
 def _towards_certain(frequencies: np.ndarray, log_power: np.ndarray) -> np.ndarray:
-    """Logarithm of f^power, from f itself at power 1 to the leading class alone at infinity."""
+    """Returns the log of f^power, from f at power 1 to the leading class alone at infinity."""
     leader = np.zeros_like(frequencies)
     np.put_along_axis(leader, frequencies.argmax(axis=-1)[..., None], TIE_BREAK, axis=-1)
     with np.errstate(divide="ignore"):
@@ -213,7 +223,7 @@ def _tilt(
     log_weights: Callable[[np.ndarray, np.ndarray], np.ndarray],
     ends: tuple[float, float],
 ) -> np.ndarray:
-    """The distribution softmax(log_weights(f, t)) at divergence `radius` from f, by bisection of t between the two ends.
+    """Finds softmax(log_weights(f, t)) at divergence `radius` from f, by bisection of t.
 
     `ends` is (far, near): the divergence falls from the first to the second. Where even the far end
     lies within the radius, the far end is the answer.

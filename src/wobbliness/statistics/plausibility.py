@@ -1,4 +1,7 @@
-"""Whether a model answers clean images as a working one does, or as one that is shown them in another form than it wants."""
+"""Plausibility of a model's clean predictions: too low an accuracy, or one class for all images.
+
+Either tells of a model that is shown images in another form than it was trained on.
+"""
 
 import math
 
@@ -14,7 +17,8 @@ EASY_CLASSES = 10  # up to as many, a network that works gets more than half of 
 WARNING_RATE = 0.02  # at most, of samples from a network that is poor but works
 
 ADVICE = (
-    "is the range of its pixels another (--input-range), does it want a mean and std (--mean, --std), channels last (--layout), "
+    "is the range of its pixels another (--input-range), does it want a mean and std (--mean, "
+    "--std), channels last (--layout), "
     "or is its order of the classes another than that of the labels?"
 )
 
@@ -24,7 +28,7 @@ def implausible_answers(
     given: ArrayLike | None = None,
     num_classes: int | None = None,
 ) -> list[str]:
-    """Warns of a model whose answers to clean images, without noise, are hardly better than chance, or are all the same.
+    """Warns where clean predictions are hardly better than chance, or are all the same.
 
     Accuracy is too low where it is below `0.45 + 0.3 / K` and, by the exact binomial test, also
     significantly (at 0.02) below `0.6 + 0.2 / K`: a wrong range of pixels leaves 0.1 to 0.4 of K =
@@ -37,7 +41,7 @@ def implausible_answers(
     2
 
     Args:
-        predicted: the classes that the model names.
+        predicted: the classes that the model predicts without noise.
         given: the classes that the source of the images states; None where it states none.
         num_classes: K; by default as many as are seen.
 
@@ -61,8 +65,10 @@ def _of_accuracy(
     if accuracy >= share * (0.45 + 0.3 / num_classes) or not is_rare:
         return []
     return [
-        f"without noise the model gives {num_right} of {len(labels)} clean images the class that they are labelled with "
-        f"({accuracy:.0%}; chance is {1 / num_classes:.1%}), so what follows may say nothing: {ADVICE}"
+        f"without noise the model gives {num_right} of {len(labels)} clean images the class that "
+        "they are labelled with "
+        f"({accuracy:.0%}; chance is {1 / num_classes:.1%}), so what follows may say nothing: "
+        f"{ADVICE}"
     ]
 
 
@@ -77,5 +83,6 @@ def _of_one_class(
         return []
     unless = "unless all are of that class, " if labels is None else ""
     return [
-        f"without noise the model gives {most} of {len(predicted)} clean images one class, {counts.argmax()}: {unless}{ADVICE}"
+        f"without noise the model gives {most} of {len(predicted)} clean images one class, "
+        f"{counts.argmax()}: {unless}{ADVICE}"
     ]

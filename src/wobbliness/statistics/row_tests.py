@@ -1,4 +1,7 @@
-"""The batch tests for many pairs of batches at once, one pair in each row: the choice of sigma and controls need thousands."""
+"""The batch tests for many pairs of batches at a time, one pair in each row.
+
+The choice of sigma and the controls need thousands.
+"""
 
 from typing import NamedTuple
 
@@ -26,7 +29,10 @@ class MannWhitneyRows(NamedTuple):
 
 
 class _Distances(NamedTuple):
-    """Distances from the row's median: of all points, and of what is left without outliers from its own."""
+    """Distances from the row's median.
+
+    Of all points; and, without outliers, of those kept from their own median.
+    """
 
     of_all: Float[np.ndarray, "B N"]
     of_kept: Float[np.ndarray, "B N"]
@@ -36,7 +42,9 @@ class _Distances(NamedTuple):
 def levene_rows(
     clean_w: Float[np.ndarray, "B N"], suspect_w: Float[np.ndarray, "B M"]
 ) -> LeveneRows:
-    """Levene's test around the median, as `wobbliness.statistics.two_sample.levene_test` describes it.
+    """Computes Levene's test around the median for each row.
+
+    As `wobbliness.statistics.two_sample.levene_test` describes it.
 
     Args:
         clean_w: `(B, N)` nats, finite, N at least 2.
@@ -59,7 +67,9 @@ def levene_rows(
 def mann_whitney_rows(
     clean_w: Float[np.ndarray, "B N"], suspect_w: Float[np.ndarray, "B M"]
 ) -> MannWhitneyRows:
-    """The directional test, as `wobbliness.statistics.two_sample.mann_whitney_test` describes it.
+    """Computes the directional test for each row.
+
+    As `wobbliness.statistics.two_sample.mann_whitney_test` describes it.
 
     Args:
         clean_w: `(B, N)` nats, finite.
@@ -71,12 +81,14 @@ def mann_whitney_rows(
     order = np.argsort(pooled, axis=1)
     first, last = _ties(np.take_along_axis(pooled, order, axis=1))
     rank_sum = np.sum(first + last + 2, axis=1, where=order < num_clean) / 2
+    # U of the clean batch: its rank sum less the least possible one.
     statistic = rank_sum - num_clean * (num_clean + 1) / 2
-    # how many points share the value: over a tie of t points ties^2 - 1 adds up to t^3 - t
+    # Points that share the value: over a tie of t points ties^2 - 1 adds up to t^3 - t.
     ties = last - first + 1.0
     tie_loss = (np.sum(ties * ties, axis=1) - num_points) / (num_points * (num_points - 1))
     is_constant = ties[:, 0] == num_points
     std = np.sqrt(num_pairs / 12 * np.where(is_constant, 1.0, num_points + 1 - tie_loss))
+    # Normal approximation, with the correction for continuity.
     pvalue = special.ndtr(-(statistic - num_pairs / 2 - 0.5) / std)
     return MannWhitneyRows(statistic, np.where(is_constant, 1.0, pvalue))
 
@@ -84,7 +96,7 @@ def mann_whitney_rows(
 def _ties(
     ordered: Float[np.ndarray, "B N"],
 ) -> tuple[Int[np.ndarray, "B N"], Int[np.ndarray, "B N"]]:
-    """First and last place, from 0, of the values equal to each one in its sorted row."""
+    """Returns the first and last place, from 0, of the values equal to each in its sorted row."""
     size = ordered.shape[1]
     place, is_step = np.arange(size), ordered[:, 1:] != ordered[:, :-1]
     first, last = np.zeros(ordered.shape, int), np.full(ordered.shape, size - 1)
@@ -98,7 +110,7 @@ def _ties(
 def fences(
     ordered: Float[np.ndarray, "B N"],
 ) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
-    """Outside of which Eq. 4 sees outliers, for sorted rows."""
+    """Returns the limits of Eq. 4, outside of which a value is an outlier, for sorted rows."""
     lower, upper = _quantile(ordered, 0.25), _quantile(ordered, 0.75)
     reach = 1.5 * (upper - lower)
     return lower - reach, upper + reach
@@ -111,6 +123,7 @@ def _distances(batches: Float[np.ndarray, "B N"]) -> _Distances:
     of_all = np.abs(ordered - _quantile(ordered, 0.5)[:, None])
     if is_kept.all():
         return _Distances(of_all, of_all, is_kept)
+    # The rows are sorted, so the kept points are one run: its middle is their median.
     first, num_kept = is_kept.argmax(axis=1), is_kept.sum(axis=1)
     rows, middle = np.arange(len(ordered)), first + (num_kept - 1) // 2
     median = (ordered[rows, middle] + ordered[rows, first + num_kept // 2]) / 2
@@ -118,7 +131,7 @@ def _distances(batches: Float[np.ndarray, "B N"]) -> _Distances:
 
 
 def _quantile(ordered: Float[np.ndarray, "B N"], share: float) -> Float[np.ndarray, " B"]:
-    """Equal to numpy's, which takes 30 times as long for a batch of this size."""
+    """Computes numpy's quantile, which takes 30 times as long for a batch of this size."""
     size = ordered.shape[1]
     index, fraction = divmod(share * (size - 1), 1)
     below, above = ordered[:, int(index)], ordered[:, min(int(index) + 1, size - 1)]
@@ -132,7 +145,7 @@ def _variance_analysis(
     clean_counts: Bool[np.ndarray, "B N"],
     suspect_counts: Bool[np.ndarray, "B M"],
 ) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
-    """Statistic and p-value of one-way analysis of variance of the distances that count."""
+    """Computes statistic and p-value of one-way analysis of variance of counted distances."""
     num_clean, num_suspect = clean_counts.sum(axis=1), suspect_counts.sum(axis=1)
     clean_sum, suspect_sum = (
         (clean * clean_counts).sum(axis=1),

@@ -13,7 +13,7 @@ from wobbliness.statistics.row_tests import fences, levene_rows, mann_whitney_ro
 
 @dataclass(frozen=True, kw_only=True)
 class LeveneTest:
-    """Levene's test for equal spread of two batches, with and without the paper's outlier removal."""
+    """Levene's test for equal spread, with and without the paper's outlier removal."""
 
     statistic: float
     pvalue: float
@@ -52,7 +52,7 @@ class RocCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class Correlation:
-    """A correlation coefficient and the two-sided p-value of no correlation."""
+    """Correlation coefficient and the two-sided p-value of no correlation."""
 
     coefficient: float
     pvalue: float
@@ -61,7 +61,7 @@ class Correlation:
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """A share of successes with its exact (Clopper-Pearson) interval."""
+    """Share of successes with its exact (Clopper-Pearson) interval."""
 
     num_successes: int
     num_trials: int
@@ -71,7 +71,7 @@ class Rate:
 
 
 def is_outlier(values: ArrayLike) -> Bool[np.ndarray, " N"]:
-    """Outliers by Frigge et al. (Eq. 4): outside [Q25 - 1.5 IQR, Q75 + 1.5 IQR].
+    """Marks outliers by Frigge et al. (Eq. 4): outside [Q25 - 1.5 IQR, Q75 + 1.5 IQR].
 
     Args:
         values: `(N,)` finite numbers. Where all are equal none is an outlier (section 3.2.4).
@@ -86,12 +86,12 @@ def is_outlier(values: ArrayLike) -> Bool[np.ndarray, " N"]:
 
 
 def levene_test(clean_w: ArrayLike, suspect_w: ArrayLike) -> LeveneTest:
-    """The paper's batch test (section 3.2.4): do two batches of W differ in spread?
+    """Tests whether two batches of W differ in spread: the paper's batch test (section 3.2.4).
 
     Levene's test around the median (scipy's default, Brown and Forsythe) after the outliers of each
-    batch are removed, and beside it the test on all points. It does not see the sign: a batch that
-    wobbles more is told apart just as well. Two constant batches are no evidence: p = 1 (scipy says
-    NaN).
+    batch are removed, and for comparison the test on all points. It does not see the sign: a batch
+    that wobbles more is told apart just as well. Two constant batches are no evidence: p = 1 (scipy
+    says NaN).
 
     Args:
         clean_w: `(N,)` nats, at least 2 values.
@@ -116,7 +116,7 @@ def levene_test(clean_w: ArrayLike, suspect_w: ArrayLike) -> LeveneTest:
 
 
 def mann_whitney_test(clean_w: ArrayLike, suspect_w: ArrayLike) -> MannWhitneyTest:
-    """The directional batch test: is W of the suspect batch lower?
+    """Tests whether W of the suspect batch is lower: the directional batch test.
 
     One-sided Mann-Whitney U. Chosen because batches of W are full of ties at 0 and far from normal,
     which ranks do not mind, and because it needs neither outlier removal nor equal spreads under
@@ -142,7 +142,7 @@ def mann_whitney_test(clean_w: ArrayLike, suspect_w: ArrayLike) -> MannWhitneyTe
 
 
 def roc_curve(is_positive: ArrayLike, scores: ArrayLike, *, confidence: float = 0.95) -> RocCurve:
-    """ROC curve of scores that should be higher for positives, with the area under it.
+    """Computes the ROC curve of scores that should be higher for positives, with its area.
 
     The interval is Newcombe's (2006, method 5): Hanley and McNeil's variance solved as a score
     interval. Unlike a bootstrap or DeLong's it does not collapse to a point where the separation is
@@ -159,10 +159,12 @@ def roc_curve(is_positive: ArrayLike, scores: ArrayLike, *, confidence: float = 
     positive, score = np.asarray(is_positive).astype(bool), _batch(scores, "scores")
     if positive.shape != score.shape or positive.all() or not positive.any():
         raise ValueError(
-            f"expected one score for each of at least one positive and one negative, got {score.size} scores and "
+            "expected one score for each of at least one positive and one negative, got "
+            f"{score.size} scores and "
             f"{int(positive.sum())} positives of {positive.size}"
         )
     thresholds = np.unique(score)[::-1]
+    # Rates at each distinct score taken as the threshold, from the highest down.
     true_positives = (score[positive] >= thresholds[:, None]).mean(axis=1)
     false_positives = (score[~positive] >= thresholds[:, None]).mean(axis=1)
     num_positives, num_negatives = int(positive.sum()), int((~positive).sum())
@@ -183,7 +185,10 @@ def roc_curve(is_positive: ArrayLike, scores: ArrayLike, *, confidence: float = 
 def auc_interval(
     auc: float, num_positives: int, num_negatives: int, *, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Newcombe's (2006) method 5: all areas A with |auc - A| <= z sqrt(V(A)), V as Hanley and McNeil's."""
+    """Computes an interval of the area under the ROC curve by Newcombe's (2006) method 5.
+
+    All areas A with |auc - A| <= z sqrt(V(A)), V as Hanley and McNeil's.
+    """
     quantile = float(stats.norm.isf((1 - checked_confidence(confidence)) / 2))
     mean_size = (num_positives + num_negatives) / 2 - 1
 
@@ -199,7 +204,10 @@ def auc_interval(
 
 
 def kendall(x: ArrayLike, y: ArrayLike) -> Correlation:
-    """Kendall's tau-b. Raises ValueError where the two differ in length, have fewer than 3 points, or one is constant."""
+    """Computes Kendall's tau-b.
+
+    Raises: ValueError where the two differ in length, have fewer than 3 points, or one is constant.
+    """
     first, second = _pair(x, y)
     result = stats.kendalltau(first, second)
     return Correlation(
@@ -208,7 +216,10 @@ def kendall(x: ArrayLike, y: ArrayLike) -> Correlation:
 
 
 def pearson(x: ArrayLike, y: ArrayLike) -> Correlation:
-    """Pearson's r. Raises ValueError where the two differ in length, have fewer than 3 points, or one is constant."""
+    """Computes Pearson's r.
+
+    Raises: ValueError where the two differ in length, have fewer than 3 points, or one is constant.
+    """
     first, second = _pair(x, y)
     result = stats.pearsonr(first, second)
     return Correlation(
@@ -217,7 +228,7 @@ def pearson(x: ArrayLike, y: ArrayLike) -> Correlation:
 
 
 def rate(num_successes: int, num_trials: int, *, confidence: float = 0.95) -> Rate:
-    """A binomial share with its exact Clopper-Pearson interval."""
+    """Computes a binomial share with its exact Clopper-Pearson interval."""
     interval = stats.binomtest(num_successes, num_trials).proportion_ci(
         checked_confidence(confidence)
     )

@@ -1,11 +1,11 @@
-"""When enough draws were made: boundaries for sequential decisions about W.
+"""Boundaries of group-sequential decisions about W.
 
-All rests on strays, the votes for other classes than a given one (see
+All rests on disagreements, the votes for other classes than a given one (see
 `wobbliness.statistics.sequential.disagreement`). A decision rejects "W is at least the threshold",
-or "W is below it", where the likelihood of the strays seen under a mixture of shares is large
-beside their largest likelihood under what is to be rejected. How large follows from the largest
-number of draws: the evidence asked for is lowered until the exact probability of a wrong decision,
-in the hardest case, is the error rate.
+or "W is below it", where the likelihood of the disagreements seen under a mixture of shares is
+large compared with their largest likelihood under the rejected hypothesis. How large follows from
+the largest number of draws: the required evidence is lowered until the exact probability of a wrong
+decision, in the hardest case, is the error rate.
 """
 
 from collections.abc import Callable
@@ -33,29 +33,33 @@ from wobbliness.statistics.sequential.disagreement import (
 CALIBRATION_STEPS = 12
 ABOVE_SHARE = 0.4
 FEW_STRAYS_PATIENT, UNANIMOUS_WEIGHT_PATIENT = ((0.49, 4.0, 160.0), (0.49, 2.0, 30.0)), 0.02
-"""The mixture for the true W: it keeps error rate for the last draws, so that fewer images stay undecided."""
+"""The mixture for the true W; keeps error rate for the last draws: fewer images stay undecided."""
 
 StrayChance = Callable[[int, Int[np.ndarray, " S"]], Float[np.ndarray, " S"]]
-"""Gives the probability that the next draw is a stray after n draws with so many strays, in the hardest case to be rejected."""
+"""Gives the probability, in the hardest case to be rejected, that the next draw disagrees.
+
+Its arguments are the number of draws and that of the disagreements so far.
+"""
 
 LogLikelihood = Callable[[Int[np.ndarray, "..."], Int[np.ndarray, "..."]], Float[np.ndarray, "..."]]
-"""Gives the largest log-likelihood of (draws, strays) in order, under what is to be rejected."""
+"""Gives the largest log-likelihood of (draws, disagreements), under the rejected hypothesis."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Boundaries:
-    """At which numbers of strays an image is settled.
+    """Numbers of disagreements at which an image is decided.
 
-    Strays of an image may be split in two, those of one class and those beyond it; tables with a
-    single column do not split them. The last column of a table stands for all larger numbers.
+    Disagreements of an image may be split in two, those with the runner-up class and those beyond
+    it; tables with a single column do not split them. The last column of a table stands for all
+    larger numbers.
 
     Attributes:
-        most_beyond: `(max_draws + 1, B)` after n draws, b of which named the first stray's class, W
-            is called below the threshold where at most this many others named another class than
-            draw 1; -1 where no number suffices.
-        least_strays: `(max_draws + 1, C)` after n draws, c of which named neither of the two
-            classes named most often, W is called not below where the leading class lacks at least
-            so many.
+        most_beyond: `(max_draws + 1, B)` after n draws, b of which predicted the class of the first
+            disagreement, W is called below the threshold where at most this many others predicted
+            another class than draw 1; -1 where no number suffices.
+        least_strays: `(max_draws + 1, C)` after n draws, c of which predicted neither of the two
+            classes predicted most often, W is called not below where the leading class lacks at
+            least so many.
     """
 
     most_beyond: Int[np.ndarray, "D B"]
@@ -66,7 +70,9 @@ class Boundaries:
 def true_boundaries(
     threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1
 ) -> Boundaries:
-    """Boundaries for the true W, that of infinitely many draws; strays are split where that can be done (`split_strays`).
+    """Computes boundaries for the true W, that of infinitely many draws.
+
+    Disagreements are split where that can be done (`runner_up`).
 
     The guarantee and the arguments are those of `plain_boundaries`. The tables take a second to
     work out.
@@ -94,7 +100,7 @@ def true_boundaries(
 def plain_boundaries(
     threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1
 ) -> Boundaries:
-    """Boundaries for the true W that do not split strays: quickly made, for many thresholds.
+    """Computes boundaries for the true W without splitting disagreements: fast.
 
     For an image with W at or above the threshold the probability of ever being called below is at
     most `error_rate`, and the other way round. Each is a one-sided statement that spends all of
@@ -105,7 +111,8 @@ def plain_boundaries(
         num_classes: K.
         error_rate: in (0, 1), of each image.
         max_draws: the most draws of an image.
-        look_every: draws between two looks; boundaries hold at looks only, and at the last draw.
+        look_every: draws between two interim analyses; boundaries hold there only, and at the
+            last draw.
     """
     least_share = share_of_largest_entropy(np.asarray(threshold), num_classes)
     most_share = share_of_smallest_entropy(np.asarray(threshold), num_classes)
@@ -125,7 +132,7 @@ def plain_boundaries(
 def curtailed_boundaries(
     threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1
 ) -> Boundaries:
-    """Boundaries for the plug-in W that all `max_draws` draws together would give.
+    """Computes boundaries for the plug-in W that all `max_draws` draws together would give.
 
     The draws of an image come in random order, so the first n are a sample without replacement of
     all. Whatever those are, the probability of a decision that differs from theirs is at most
@@ -152,9 +159,12 @@ def curtailed_boundaries(
 def _curtailed_boundaries(
     fewest: int, most: int, *, error_rate: float, max_draws: int, look_every: int
 ) -> Boundaries:
-    """For W that is below the threshold only with less than `fewest` strays of the first class, and with `most` at most.
+    """Computes boundaries for a W decided by two numbers of disagreements.
 
-    Many thresholds share these numbers, so each pair is worked out once. Of the error rate "not
+    W at or above the threshold takes at least `fewest` disagreements with the first class, and W
+    below it at most `most` with the leading one.
+
+    Many thresholds share these numbers, so each pair is computed once. Of the error rate "not
     below" may use ABOVE_SHARE: such images take few draws anyway, and most of the wrong decisions
     on real ones would be theirs.
     """
@@ -175,7 +185,10 @@ def _curtailed_boundaries(
 def _chance_without_replacement(
     num_draws: int, strays: Int[np.ndarray, " S"], population: int, total: int
 ) -> np.ndarray:
-    """Probability that the next draw is one of `total` strays of a population, after so many."""
+    """Returns the probability that the next draw disagrees, without replacement.
+
+    `total` of the population disagree, `strays` of the `num_draws` draws before did.
+    """
     return np.clip((min(total, population) - strays) / (population - num_draws), 0.0, 1.0)
 
 
@@ -241,11 +254,12 @@ def _boundaries(
 
 
 def _smallest_evidence(chance: Callable[[float], float], error_rate: float) -> float:
-    """The least log-evidence to ask for, so that a wrong decision has at most the chance `error_rate` within all draws.
+    """Finds the least log-evidence for which a wrong decision has at most the error rate.
 
-    Ville's inequality asks for log(1 / error_rate), which is right for any number of draws and too
-    much for a known one.
+    Ville's inequality requires log(1 / error_rate), which is right for any number of draws and more
+    than needed for a known one.
     """
+    # Bisection; `enough` always keeps the error rate, so the answer does.
     enough, too_little = -np.log(error_rate), 0.0
     for _ in range(CALIBRATION_STEPS):
         middle = (enough + too_little) / 2
@@ -258,11 +272,13 @@ def _smallest_evidence(chance: Callable[[float], float], error_rate: float) -> f
 def _chance_to_cross(
     is_crossed: Callable[[int, np.ndarray], np.ndarray], num_draws: int, stray: StrayChance
 ) -> float:
-    """Exact probability that the strays of a sequence of draws ever cross a boundary."""
+    """Computes the exact probability that a sequence of draws ever crosses a boundary."""
     strays = np.arange(num_draws + 1)
+    # inside[s]: probability of s disagreements so far, without any crossing before.
     inside, crossed = np.zeros(num_draws + 1), 0.0
     inside[0] = 1.0
     for n in range(num_draws + 1):
+        # What has crossed leaves the process; what is left takes one more draw.
         out = is_crossed(n, strays) & (strays <= n)
         crossed += float(inside[out].sum())
         inside[out] = 0.0
@@ -276,7 +292,10 @@ def _chance_to_cross(
 def _search(
     holds: Callable[[np.ndarray], np.ndarray], yes: np.ndarray, no: np.ndarray
 ) -> np.ndarray:
-    """The integer next to `no` for which a monotone statement still holds, between `yes`, where it does, and `no`, where not."""
+    """Finds the integer next to `no` for which a monotone statement still holds.
+
+    Searches between `yes`, where it holds, and `no`, where it does not.
+    """
     while (np.abs(yes - no) > 1).any():
         middle = (yes + no) // 2
         holding = holds(np.clip(middle, 0, None)) & (np.abs(yes - no) > 1)
@@ -295,8 +314,12 @@ def _log_hypergeometric(
     at_least: int = 0,
     at_most: int | None = None,
 ) -> Float[np.ndarray, "..."]:
-    """Largest log-probability of the draws in order, without replacement, with the strays of the population within limits."""
+    """Computes the largest log-probability of the draws in order, without replacement.
+
+    The number of disagreements in the population lies within the limits.
+    """
     limit = population if at_most is None else min(at_most, population)
+    # The mode over the population's number of disagreements, then moved into the limits.
     likeliest = np.floor(strays * (population + 1) / np.maximum(draws, 1))
     total = np.clip(likeliest, min(at_least, population), limit)
     left, strays_left = population - draws, total - strays
@@ -317,7 +340,10 @@ def _log_choose(total: np.ndarray | int, chosen: np.ndarray) -> Float[np.ndarray
 
 
 def _largest_plug_in(strays: np.ndarray, draws: int, num_classes: int) -> Float[np.ndarray, "..."]:
-    """Largest plug-in entropy of `draws` votes of which a class lacks `strays`: those spread evenly over the others."""
+    """Computes the largest plug-in entropy of votes of which the leading class lacks some.
+
+    The missing votes are spread evenly over the other classes.
+    """
     others = num_classes - 1
     low, more = strays // others, strays % others
     spread = (others - more) * special.entr(low / draws) + more * special.entr((low + 1) / draws)

@@ -1,11 +1,11 @@
-"""What votes for other classes than a given one, the strays, say about W.
+"""Bounds of W from disagreements, the votes for other classes than a given one.
 
-With a share q of strays W is at most h(q) + q log(K - 1), the strays spread evenly, and for the
-leading class at least h(q), all strays in one class, where q is at most 1/2; h is the binary
-entropy. The bounds of W are confidence sequences: the likelihood of the strays seen under a mixture
-of shares, over their largest likelihood under what is to be rejected, ever exceeds 1 / error_rate
-with at most that probability (universal inference, Wasserman et al. 2020, and Ville's inequality),
-so one may look after every draw.
+With a share q of disagreements W is at most h(q) + q log(K - 1), the disagreements spread evenly,
+and for the leading class at least h(q), all disagreements in one class, where q is at most 1/2; h
+is the binary entropy. The bounds of W are confidence sequences: the likelihood of the disagreements
+seen under a mixture of shares, over their largest likelihood under the rejected hypothesis, ever
+exceeds 1 / error_rate with at most that probability (universal inference, Wasserman et al. 2020,
+and Ville's inequality), so an interim analysis after every draw is valid.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import special
 
-UNANIMOUS_WEIGHT = 0.3  # of the mixture, on "no strays at all": many smooth points are unanimous
+UNANIMOUS_WEIGHT = 0.3  # of the mixture, on "none at all": many smooth points are unanimous
 FEW_STRAYS = ((0.35, 1.0, 20.0), (0.35, 1.0, 60.0))  # (weight, a, b) of Beta(a, b) shares
 MANY_STRAYS = ((0.5, 0.5, 0.5), (0.5, 0.5, 5.0))
 BISECTION_STEPS = 50
@@ -27,11 +27,11 @@ def upper_bound(
     num_classes: int,
     error_rate: float,
 ) -> Float[np.ndarray, " N"]:
-    """Upper end of a one-sided confidence sequence of W, nats.
+    """Computes the upper end of a one-sided confidence sequence of W, nats.
 
     Args:
         draws: `(N,)` draws after the first.
-        strays: `(N,)` those that named another class than the first.
+        strays: `(N,)` those that predicted another class than the first.
         num_classes: K.
         error_rate: probability that W ever exceeds it.
     """
@@ -55,11 +55,11 @@ def lower_bound(
     num_classes: int,
     error_rate: float,
 ) -> Float[np.ndarray, " N"]:
-    """Lower end of a one-sided confidence sequence of W, nats.
+    """Computes the lower end of a one-sided confidence sequence of W, nats.
 
     Args:
         draws: `(N,)` draws.
-        strays: `(N,)` those that did not name the class named most often.
+        strays: `(N,)` those that did not predict the class predicted most often.
         num_classes: K.
         error_rate: probability that W is ever below it.
     """
@@ -77,7 +77,10 @@ def lower_bound(
 def share_of_largest_entropy(
     entropy: Float[np.ndarray, "..."], num_classes: int
 ) -> Float[np.ndarray, "..."]:
-    """The smallest share of strays with which W can reach an entropy: the root of h(q) + q log(K - 1)."""
+    """Finds the smallest share of disagreements with which W can reach an entropy.
+
+    The root of h(q) + q log(K - 1).
+    """
     ends = np.full(entropy.shape, 1 - 1 / num_classes), np.zeros(entropy.shape)
     return bisect(lambda share: largest_entropy(share, num_classes) >= entropy, *ends)
 
@@ -85,7 +88,10 @@ def share_of_largest_entropy(
 def share_of_smallest_entropy(
     entropy: Float[np.ndarray, "..."], num_classes: int
 ) -> Float[np.ndarray, "..."]:
-    """The largest share of strays of the leading class with which W can stay below an entropy."""
+    """Finds the largest share of disagreements with which W can stay below an entropy.
+
+    Disagreements are those with the leading class.
+    """
     ends = np.full(entropy.shape, 1 - 1 / num_classes), np.zeros(entropy.shape)
     return bisect(lambda share: smallest_entropy(share) >= entropy, *ends)
 
@@ -96,7 +102,10 @@ def log_mixture(
     shares: tuple[tuple[float, float, float], ...],
     unanimous: float,
 ) -> Float[np.ndarray, "..."]:
-    """Log-probability of the draws in order under a mixture of Beta shares of strays and of none at all."""
+    """Computes the log-probability of the draws in order under a mixture of shares.
+
+    Of Beta-distributed shares of disagreements, and of none at all.
+    """
     with np.errstate(divide="ignore"):
         parts = [np.log(unanimous) + np.where(strays == 0, 0.0, -np.inf)]
     for weight, a, b in shares:
@@ -111,14 +120,14 @@ def log_mixture(
 def log_likelihood_at_least(
     draws: np.ndarray, strays: np.ndarray, share: np.ndarray
 ) -> Float[np.ndarray, "..."]:
-    """Largest log-likelihood of the draws in order where strays have at least this share."""
+    """Computes the largest log-likelihood where disagreements have at least this share."""
     return _log_binomial(draws, strays, np.maximum(share, strays / np.maximum(draws, 1)))
 
 
 def log_likelihood_at_most(
     draws: np.ndarray, strays: np.ndarray, share: np.ndarray
 ) -> Float[np.ndarray, "..."]:
-    """Largest log-likelihood of the draws in order where strays have at most this share."""
+    """Computes the largest log-likelihood where disagreements have at most this share."""
     return _log_binomial(draws, strays, np.minimum(share, strays / np.maximum(draws, 1)))
 
 
@@ -131,14 +140,17 @@ def _log_binomial(
 
 
 def largest_entropy(share: np.ndarray, num_classes: int) -> Float[np.ndarray, "..."]:
-    """Entropy of a share of strays spread evenly over all other classes, nats."""
+    """Computes the entropy, nats, of disagreements spread evenly over all other classes."""
     return np.asarray(
         special.entr(share) + special.entr(1 - share) + share * np.log(num_classes - 1)
     )
 
 
 def smallest_entropy(share: np.ndarray) -> Float[np.ndarray, "..."]:
-    """Smallest entropy where the leading class lacks a share: as many classes as possible that are just as likely, and a rest."""
+    """Computes the smallest entropy, nats, where the leading class lacks a share.
+
+    As many classes as possible are just as likely as the leading one, and one takes the rest.
+    """
     lead = np.maximum(1 - share, 1e-12)
     equals = np.floor(1 / lead * (1 + 1e-12))
     return np.asarray(equals * special.entr(lead) + special.entr(np.clip(1 - equals * lead, 0, 1)))
@@ -147,7 +159,10 @@ def smallest_entropy(share: np.ndarray) -> Float[np.ndarray, "..."]:
 def bisect(
     holds: Callable[[np.ndarray], np.ndarray], yes: np.ndarray, no: np.ndarray
 ) -> np.ndarray:
-    """Where a monotone statement ceases to hold, between `yes`, where it does, and `no`, where not; an end at which it holds."""
+    """Finds an end, at which a monotone statement still holds, of the range where it does.
+
+    Searches between `yes`, where it holds, and `no`, where it does not.
+    """
     for _ in range(BISECTION_STEPS):
         middle = np.asarray((yes + no) / 2)
         holding = holds(middle)

@@ -1,12 +1,12 @@
-"""When enough draws were made, told by how the strays are split between classes.
+"""Boundaries that split the disagreements between the runner-up and all other classes.
 
-Strays of one class bear less entropy than as many strays of several, so a decision about the true W
-may come sooner where it is known how many of them named the likeliest other class and how many
-named yet others. Three shares describe an image: of a leading class, of a second one, and of the
-rest. What is to be rejected is bounded by a curve of such shares, one point for each split of the
-strays; the chance of a wrong decision is worked out exactly, for the corners between neighbouring
-points of the curve, from which every point beyond the curve differs by more strays (or by fewer) of
-both kinds. So it holds for all shares, not for the points alone.
+Disagreements with one class bear less entropy than as many with several, so a decision about the
+true W may come sooner where it is known how many of them predicted the runner-up and how many yet
+other classes. Three shares describe an image: of a leading class, of the runner-up, and of the
+rest. The rejected hypothesis is bounded by a curve of such shares, one point for each split of the
+disagreements; the probability of a wrong decision is computed exactly, for the corners between
+neighbouring points of the curve, from which every point beyond the curve differs by more
+disagreements (or by fewer) of both kinds. So it holds for all shares, not for the points alone.
 """
 
 from collections.abc import Callable
@@ -23,21 +23,24 @@ MOST_SECOND, MOST_BEYOND = 128, 48
 FEWEST_BEYOND = 24
 # dense where errors are likeliest
 SPLITS = (0, 0.01, 0.03, 0.06, 0.1, 0.14, 0.18, 0.22, *np.arange(0.25, 0.99, 0.025))
-UNANIMOUS = 0.02  # weight of no strays at all: little, which keeps error rate for the last draws
-# Beta shares of strays: first parameter, and mean as a part of the largest share to be rejected
+UNANIMOUS = 0.02  # weight of no disagreement: little, which keeps error rate for the last draws
+# Beta shares of disagreements: first parameter, mean as a part of the largest rejected share
 FEW_SHARE = (2.0, 0.6)
-# (weight, a, b) of Beta splits: mostly strays of one class
+# (weight, a, b) of Beta splits: mostly disagreements with one class
 FEW_SPLITS = ((0.6, 0.3, 3.0), (0.4, 1.0, 1.0))
 MANY_SPLITS = ((0.5, 1.0, 1.0), (0.5, 0.5, 2.0))
 CALIBRATION_STEPS = 8
-MARGIN = 2  # log-evidence beyond Ville's bound that is tried before no decision is made at all
+MARGIN = 2  # log-evidence beyond Ville's bound, tried before no decision is made at all
 
 Table = Int[np.ndarray, "D C"]
 Evidence = Float[np.ndarray, "D X Y"]
 
 
 def can_split(threshold: float, *, num_classes: int, max_draws: int) -> bool:
-    """Whether these tables are made: more than two classes, W below log 2, so that a class leads, and not too many draws."""
+    """Checks whether these tables can be made.
+
+    They need more than two classes, W below log 2, so that a class leads, and not too many draws.
+    """
     if num_classes < 3 or threshold >= np.log(2) or max_draws > MOST_DRAWS:
         return False
     return (
@@ -49,12 +52,15 @@ def can_split(threshold: float, *, num_classes: int, max_draws: int) -> bool:
 def most_beyond(
     threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int
 ) -> Table:
-    """`(max_draws + 1, B)`: after n draws W is called below the threshold where at most so many strays are of yet other classes.
+    """Computes the largest number of votes beyond the runner-up at which W is called below.
 
-    The second index is the number of strays of the first stray's class. Strays are those of the
-    draws 2 ... n that name another class than draw 1. -1 where no number suffices. The probability
-    of calling an image with W at or above the threshold below it is at most `error_rate`, given the
-    classes of draw 1 and of the first stray, whichever they are.
+    `(max_draws + 1, B)`, after n draws.
+
+    The second index is the number of votes for the class of the first disagreement. Disagreements
+    are those of the draws 2 ... n that predict another class than draw 1. -1 where no number
+    suffices. The probability of calling an image with W at or above the threshold below it is at
+    most `error_rate`, given the classes of draw 1 and of the first disagreement, whichever they
+    are.
     """
     splits = np.unique([*SPLITS, (num_classes - 2) / (num_classes - 1), 1.0])
     shares = _shares_at(
@@ -74,7 +80,10 @@ def most_beyond(
     evidence = np.where(is_possible, mixture - rejected, np.inf)
 
     def region(needed: float) -> Bool[np.ndarray, "D X Y"]:
-        """Fewer strays of either kind are never worse; the last counts stand for all larger ones."""
+        """Returns the counts with so much evidence, closed under fewer disagreements.
+
+        Fewer of either kind are never worse; the last counts stand for all larger ones.
+        """
         kept = evidence >= needed
         kept[:, -1], kept[:, :, -1] = False, False
         kept = np.logical_and.accumulate(np.logical_and.accumulate(kept, axis=2), axis=1)
@@ -92,11 +101,13 @@ def most_beyond(
 def least_strays(
     threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int
 ) -> Table:
-    """`(max_draws + 1, C)`: after n draws W is called not below the threshold where the leading class lacks at least so many.
+    """Computes the fewest votes that the leading class lacks at which W is called not below.
 
-    The second index is the number of draws that named neither of the two leading classes; the last
-    one stands for all larger ones. `max_draws + 1` where no number suffices. The probability of
-    calling an image with W below the threshold not below it is at most `error_rate`.
+    `(max_draws + 1, C)`, after n draws.
+
+    The second index is the number of draws that predicted neither of the two leading classes; the
+    last one stands for all larger ones. `max_draws + 1` where no number suffices. The probability
+    of calling an image with W below the threshold not below it is at most `error_rate`.
     """
     largest_split = (num_classes - 2) / (num_classes - 1)
     splits = np.array([*(split for split in SPLITS if split < largest_split), largest_split])
@@ -110,7 +121,10 @@ def least_strays(
     evidence = np.where(is_possible, mixture - rejected, np.inf)
 
     def region(needed: float) -> Bool[np.ndarray, "D X Y"]:
-        """More strays, and more that are of neither class, are never worse."""
+        """Returns the counts with so much evidence, closed under more disagreements.
+
+        More, and more that are of neither leading class, are never worse.
+        """
         kept = (evidence >= needed)[:, ::-1, ::-1]
         kept = np.logical_and.accumulate(np.logical_and.accumulate(kept, axis=2), axis=1)[
             :, ::-1, ::-1
@@ -129,7 +143,7 @@ def least_strays(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Corners:
-    """Shares of the second class and of the rest in the hardest cases."""
+    """Shares of the runner-up and of the rest in the hardest cases."""
 
     second: Float[np.ndarray, " R"]
     beyond: Float[np.ndarray, " R"]
@@ -137,13 +151,15 @@ class _Corners:
     def chance(
         self, kept: Bool[np.ndarray, "D X Y"], draws: Int[np.ndarray, " D"], *, names_second: bool
     ) -> float:
-        """Largest exact probability over the corners that the counts are ever within `kept`.
+        """Computes the largest exact probability over the corners of ever being within `kept`.
 
-        With `names_second` the first stray names the second class, whatever it is, and the counts
-        are of (second, beyond); else they are of (second + beyond, beyond).
+        With `names_second` the first disagreement defines the second class, whatever it is, and the
+        counts are of (second, beyond); else they are of (second + beyond, beyond).
         """
         second, beyond = self.second[:, None, None], self.beyond[:, None, None]
         inside, crossed = np.zeros((len(self.second), *kept.shape[1:])), np.zeros(len(self.second))
+        # inside[r, x, y]: probability of the counts so far at corner r, without any decision
+        # before.
         inside[:, 0, 0] = 1.0
         for n in draws:
             if n > 0:
@@ -151,6 +167,7 @@ class _Corners:
                 inside = inside * (1 - second - beyond) + _one_more(inside * second, 1)
                 inside += _one_more(stray if names_second else _one_more(stray, 1), 2)
             if names_second:
+                # A first disagreement beyond the second class becomes the second class.
                 inside[:, 1, 0] += inside[:, 0, 1]
                 inside[:, 0, 1] = 0.0
             if kept[n].any():
@@ -160,7 +177,7 @@ class _Corners:
 
 
 def _one_more(inside: Float[np.ndarray, "R X Y"], axis: int) -> Float[np.ndarray, "R X Y"]:
-    """Moved up by one on an axis; the last place stands for all larger counts."""
+    """Moves probabilities up by one on an axis; the last place stands for all larger counts."""
     moved = np.empty_like(inside)
     ends, before = np.moveaxis(moved, axis, 0), np.moveaxis(inside, axis, 0)
     ends[0] = 0.0
@@ -174,7 +191,7 @@ def _calibrated(
     chance: Callable[[Bool[np.ndarray, "D X Y"]], float],
     error_rate: float,
 ) -> Bool[np.ndarray, "D X Y"]:
-    """The region of the least evidence whose chance of a wrong decision is at most the error rate."""
+    """Returns the region of the least evidence whose error probability is at most the rate."""
     enough, too_little = -np.log(error_rate) + MARGIN, -1.0
     chosen = region(np.inf)
     for _ in range(CALIBRATION_STEPS):
@@ -206,10 +223,14 @@ def _largest_likelihood(
     splits: Float[np.ndarray, " R"],
     limited: np.ufunc,
 ) -> Evidence:
-    """Of the draws in order, over the splits, each with its likeliest share of strays among those to be rejected."""
+    """Computes the largest likelihood of the draws in order, over the splits.
+
+    Each split has its likeliest share of disagreements among those to be rejected.
+    """
     likelihood = np.full(np.broadcast_shapes(draws.shape, (second + beyond).shape), -np.inf)
     leading = np.maximum(draws - strays, 0)
     for share, split in zip(shares, splits, strict=True):
+        # The likeliest share is the observed one, moved into the rejected range.
         best = np.minimum(limited(share, strays / np.maximum(draws, 1)), 1.0)
         one = special.xlog1py(leading, -best) + special.xlogy(strays, best)
         likelihood = np.maximum(
@@ -221,7 +242,7 @@ def _largest_likelihood(
 def _log_split(
     second: np.ndarray, beyond: np.ndarray, splits: tuple[tuple[float, float, float], ...]
 ) -> np.ndarray:
-    """Log-probability of how the strays are split, in order, under a mixture of Beta splits."""
+    """Computes the log-probability of the order of the split under a mixture of Beta splits."""
     parts = [
         np.log(weight) + special.betaln(a + beyond, b + second) - special.betaln(a, b)
         for weight, a, b in splits
@@ -236,14 +257,14 @@ def _shares_at(
 
 
 def _share_of_one(threshold: float) -> float:
-    """Of strays of one class that bear an entropy."""
+    """Finds the share of disagreements, all with one class, that bears an entropy."""
     return float(
         _shares_at(lambda share: _smallest(share, np.zeros(1)) >= threshold, np.full(1, 0.5))[0]
     )
 
 
 def _share_of_many(threshold: float, num_classes: int) -> float:
-    """Of strays of all classes but one that bear an entropy."""
+    """Finds the share of disagreements, over all classes beyond the second, with an entropy."""
     return float(
         _shares_at(
             lambda share: _largest(share, np.ones(1), num_classes) >= threshold, np.full(1, 0.5)
@@ -252,14 +273,17 @@ def _share_of_many(threshold: float, num_classes: int) -> float:
 
 
 def _largest(share: np.ndarray, split: np.ndarray, num_classes: int) -> np.ndarray:
-    """Entropy where the part `split` of the strays is spread evenly over the classes beyond the second."""
+    """Computes the entropy where the part `split` is spread evenly beyond the second class."""
     beyond = share * split
     spread = special.entr(beyond) + beyond * np.log(num_classes - 2)
     return np.asarray(special.entr(1 - share) + special.entr(share - beyond) + spread)
 
 
 def _smallest(share: np.ndarray, split: np.ndarray) -> np.ndarray:
-    """Entropy where that part is in as few classes as possible, none of them larger than the second."""
+    """Computes the entropy where the part `split` is in as few classes as possible.
+
+    None of them is larger than the second.
+    """
     second, beyond = share * (1 - split), share * split
     equals = np.floor(beyond / np.maximum(second, 1e-300) * (1 + 1e-12))
     rest = np.clip(beyond - equals * second, 0.0, 1.0)
