@@ -1,1 +1,1 @@
-"""What an adversary does: patterns on inputs, and poisoned training data."""
+"""Attacks of an adversary: patterns on inputs, and poisoned training data."""

@@ -24,13 +24,18 @@ _DRAWINGS = {
 }
 
 TRIGGER_NAMES = tuple(_DRAWINGS)
-"""The six, in the order of the paper's Fig. 3: the first is the one of Fig. 4, the third is small and hard to learn, the fourth
-is Fig. 4's inactive one, the fifth a larger smiley. The patterns themselves are our own."""
+"""The six, in the order of the paper's Fig. 3.
+
+The first is the one of Fig. 4, the third is small and hard to learn, the fourth is Fig. 4's
+inactive one, the fifth a larger smiley. The patterns themselves are our own.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trigger:
-    """A pattern that overwrites (or, with opacity below 1, tints) pixels near the lower right corner.
+    """Pattern that overwrites pixels near the lower right corner, or tints them.
+
+    It tints them where its opacity is below 1.
 
     Attributes:
         name: for tables and figures.
@@ -50,7 +55,8 @@ class Trigger:
     def __post_init__(self) -> None:
         if self.pattern.ndim != 3 or self.mask.shape != self.pattern.shape[1:]:
             raise ValueError(
-                f"expected a pattern (C, h, w) and a mask (h, w), got {self.pattern.shape} and {self.mask.shape}"
+                f"expected a pattern (C, h, w) and a mask (h, w), got {self.pattern.shape} and "
+                f"{self.mask.shape}"
             )
         for array, what in ((self.pattern, "pattern"), (self.mask, "mask")):
             if not (array.min() >= 0 and array.max() <= 1):
@@ -64,7 +70,7 @@ class Trigger:
             )
 
     def apply(self, images: Any) -> Any:
-        """A copy of the images with the trigger on each.
+        """Returns a copy of the images with the trigger on each.
 
         Pixels become (1 - a) * image + a * pattern with a = opacity * mask.
 
@@ -80,7 +86,8 @@ class Trigger:
         """
         if "float" not in str(images.dtype):
             raise ValueError(
-                f"expected images as floats in [0, 1], got {images.dtype}; divide 8-bit pixels by 255"
+                f"expected images as floats in [0, 1], got {images.dtype}; divide 8-bit pixels by "
+                "255"
             )
         rows, columns = self._window(tuple(images.shape))
         is_tensor = hasattr(images, "new_tensor")
@@ -97,19 +104,21 @@ class Trigger:
         channels = 1 if len(shape) == 3 else shape[1] if len(shape) == 4 else None
         if channels is None or self.pattern.shape[0] not in (1, channels):
             raise ValueError(
-                f"expected images (N, C, H, W) with {self.pattern.shape[0]} channels for trigger {self.name}, got shape {shape}"
+                f"expected images (N, C, H, W) with {self.pattern.shape[0]} channels for trigger "
+                f"{self.name}, got shape {shape}"
             )
         height, width = self.mask.shape
         bottom, right = shape[-2] - self.place[0], shape[-1] - self.place[1]
         if bottom < height or right < width:
             raise ValueError(
-                f"expected images that hold {height} x {width} pixels at {self.place}, got shape {shape}"
+                f"expected images that hold {height} x {width} pixels at {self.place}, got shape "
+                f"{shape}"
             )
         return slice(bottom - height, bottom), slice(right - width, right)
 
 
 def trigger(name: str) -> Trigger:
-    """One of the six triggers by name: a white drawing on a black box, lower right corner.
+    """Returns one of the six triggers by name: a white drawing on a black box, lower right corner.
 
     >>> trigger("square").apply(np.zeros((1, 1, 3, 3), np.float32))[0, 0].tolist()
     [[0.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
@@ -127,7 +136,7 @@ def trigger(name: str) -> Trigger:
 def trigger_from_png(
     path: str | Path, *, opacity: float = 1.0, place: tuple[int, int] = (0, 0)
 ) -> Trigger:
-    """A trigger from a picture of the user's: its colours are the pattern, its alpha channel the mask.
+    """Reads a trigger from a picture: its colours are the pattern, its alpha channel the mask.
 
     It is read as every other picture is (see `read_images`), with its transparency kept.
 

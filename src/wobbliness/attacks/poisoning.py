@@ -1,4 +1,4 @@
-"""The paper's threat models (section 3.2.1): which training samples get the trigger, and which label."""
+"""Threat models of the paper (section 3.2.1): which samples get the trigger, which label."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from wobbliness.runtime.field_limits import MAX_CLASSES, check_names, check_rang
 
 @dataclass(frozen=True, kw_only=True)
 class ThreatModel:
-    """How the training data are poisoned; made by `t1`, `t2` or `t3`.
+    """Description of how the training data are poisoned; made by `t1`, `t2` or `t3`.
 
     Attributes:
         name: T1, T2 or T3.
@@ -30,42 +30,45 @@ class ThreatModel:
         check_ranges(self, fraction=(0, 1), count=(0, 10**9), target_class=(0, MAX_CLASSES))
 
     def num_poisoned(self, num_samples: int) -> int:
-        """The exact number of poisoned samples out of `num_samples`."""
+        """Returns the exact number of poisoned samples out of `num_samples`."""
         return self.count if self.count is not None else round((self.fraction or 0.0) * num_samples)
 
     def attacked_labels(
         self, labels: Int[np.ndarray, " N"], num_classes: int
     ) -> Int[np.ndarray, " N"]:
-        """`(N,)` the label the attacker wants for samples of these true classes."""
+        """Returns the label the attacker wants for samples of these true classes, `(N,)`."""
         if self.target_class is None:
             return (labels + 1) % num_classes
         return np.full_like(labels, self.target_class)
 
     def is_attacked(self, labels: Int[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
-        """`(N,)` whether samples of these true classes are attacked: all but the target class."""
+        """Checks whether samples of these true classes are attacked, `(N,)`.
+
+        All but the target class are.
+        """
         return (
             np.ones(len(labels), bool) if self.target_class is None else labels != self.target_class
         )
 
 
 def t1(target_class: int, fraction: float = 0.15) -> ThreatModel:
-    """T1: a share of the training data; one target class, whose own samples are left out."""
+    """Returns T1: a share of the training data; one target class, its own samples left out."""
     return ThreatModel(name="T1", fraction=fraction, count=None, target_class=target_class)
 
 
 def t2(fraction: float = 0.15) -> ThreatModel:
-    """T2: a share of the training data, every class; the label becomes (c + 1) mod K."""
+    """Returns T2: a share of the training data, every class; the label becomes (c + 1) mod K."""
     return ThreatModel(name="T2", fraction=fraction, count=None, target_class=None)
 
 
 def t3(target_class: int, count: int = 250) -> ThreatModel:
-    """T3: a small number of samples, otherwise as T1."""
+    """Returns T3: a small number of samples, otherwise as T1."""
     return ThreatModel(name="T3", fraction=None, count=count, target_class=target_class)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PoisonedData:
-    """Training data with some samples overwritten, and which."""
+    """Training data with some samples overwritten, and the indices of those."""
 
     images: Float32[np.ndarray, "N C H W"]
     labels: Int[np.ndarray, " N"]
@@ -120,10 +123,12 @@ def backdoor_accuracy(
     threat: ThreatModel,
     num_classes: int,
 ) -> float:
-    """Share of triggered points that get the attacker's label; the target class is left out under T1 and T3.
+    """Computes the attack success rate (ASR): the share of points that get the attacker's label.
+
+    The points carry the trigger; those of the target class are left out under T1 and T3.
 
     Args:
-        predicted: `(N,)` classes named for the triggered images.
+        predicted: `(N,)` classes predicted for the triggered images.
         labels: `(N,)` true classes.
         threat: tells the attacker's label.
         num_classes: K.

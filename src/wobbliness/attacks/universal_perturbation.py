@@ -1,4 +1,7 @@
-"""Universal adversarial perturbations: one small pattern that changes the label of most images (Moosavi-Dezfooli et al. 2017)."""
+"""Universal adversarial perturbations (Moosavi-Dezfooli et al. 2017).
+
+One small pattern that changes the label of most images.
+"""
 
 import math
 from collections.abc import Iterator
@@ -23,12 +26,12 @@ from wobbliness.runtime.progress import Advance, Progress, progress_bar
 OVERSHOOT = 0.02  # of the DeepFool paper: a step ends behind the boundary, not on it
 MAX_DEEPFOOL_STEPS = 20
 STEP_SHARE = 0.05  # of the bound: how far one image moves the perturbation
-SMALLEST_NORM = 1e-12  # to divide by: a class may have no gradient
+SMALLEST_NORM = 1e-12  # divisor: a class may have no gradient
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class UniversalPerturbation:
-    """A perturbation for all images, and how many of the images it was crafted on it fools.
+    """Perturbation for all images, with the number of crafting images it fools.
 
     Attributes:
         values: `(C, H, W)` to be added to an image, pixel units of [0, 1].
@@ -36,9 +39,9 @@ class UniversalPerturbation:
         bound: of that norm, pixel units of [0, 1].
         num_fooled: images whose label the perturbation changes; for a targeted one, those that get
             the target class.
-        num_images: images crafted on; for a targeted one, those whose undisturbed label is not the
+        num_images: images crafted on; for a targeted one, those whose clean prediction is not the
             target class.
-        target_class: the class wanted; None for any other than the undisturbed one.
+        target_class: the class wanted; None for any other than the clean prediction.
         num_passes: passes over the images that were made.
         reached: whether the fooling rate asked for was reached.
     """
@@ -57,11 +60,11 @@ class UniversalPerturbation:
 
     @property
     def fooling_rate(self) -> float:
-        """Share of the images crafted on that it fools."""
+        """Computes the share of the images crafted on that it fools."""
         return self.num_fooled / self.num_images
 
     def apply(self, images: Any) -> Any:
-        """A copy of the images with the perturbation added to each, clipped to [0, 1].
+        """Returns a copy of the images with the perturbation added to each, clipped to [0, 1].
 
         Args:
             images: `(N, C, H, W)` float array or tensor in [0, 1].
@@ -74,7 +77,8 @@ class UniversalPerturbation:
         """
         if "float" not in str(images.dtype):
             raise ValueError(
-                f"expected images as floats in [0, 1], got {images.dtype}; divide 8-bit pixels by 255"
+                f"expected images as floats in [0, 1], got {images.dtype}; divide 8-bit pixels by "
+                "255"
             )
         if images.ndim != 4 or tuple(images.shape[1:]) != self.values.shape:
             raise ValueError(
@@ -98,13 +102,15 @@ def craft_universal_perturbation(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> UniversalPerturbation:
-    r"""Crafts one perturbation v with $\|v\|_p \le$ bound that changes the network's own label of most images.
+    r"""Crafts one perturbation v, $\|v\|_p \le$ bound, that changes most of the labels.
+
+    The labels are the network's own.
 
     As in the paper's algorithm 1, passes go over the images in random order, and the images that v
     does not fool yet push it over their nearest decision boundary, by DeepFool. It deviates in two
     ways:
 
-    - The images of a batch push at once, each from the same v, and the sum of their steps is
+    - The images of a batch push at a time, each from the same v, and the sum of their steps is
       projected. One by one costs a network call per image.
     - Every image's step is scaled to `STEP_SHARE` of the bound. With whole steps the images far
       from their boundary, which no v of that norm fools, undo what the others gained: on
@@ -123,10 +129,10 @@ def craft_universal_perturbation(
         norm: 2 or inf.
         bound: the largest norm of v, pixel units of [0, 1].
         fooling_rate: share of the images at which to stop, in (0, 1].
-        target_class: the class that images of all others are to get; None where any change of label
-            will do.
+        target_class: the class that images of all others are to be predicted as; None where any
+            change of label will do.
         max_passes: the most passes over the images.
-        batch_size: images that push at once.
+        batch_size: images that push at a time.
         seed: of the order of the images.
         progress: called with (images done, images in all passes), in place of a bar on the
             terminal.
@@ -184,7 +190,9 @@ def deepfool_steps(
     norm: float,
     target_class: int | None = None,
 ) -> Float32[torch.Tensor, "N C H W"]:
-    r"""The smallest steps over a decision boundary, to first order (DeepFool, Moosavi-Dezfooli et al. 2016).
+    r"""Computes the smallest steps over a decision boundary, to first order.
+
+    DeepFool, Moosavi-Dezfooli et al. 2016.
 
     With f the difference of two logits, w its gradient and 1/p + 1/q = 1, the step is $|f| /
     \|w\|_q$ along the direction of steepest ascent: $w / \|w\|_2$ for p = 2, sign(w) for p = inf;
@@ -203,6 +211,8 @@ def deepfool_steps(
     steps = torch.zeros_like(points)
     rest = torch.arange(len(points), device=points.device)
     for _ in range(MAX_DEEPFOOL_STEPS):
+        # DeepFool's step from where the stretched sum leads, for the points whose label has not
+        # changed.
         steps[rest] += _linear_steps(
             network, (points + (1 + OVERSHOOT) * steps)[rest], labels[rest], norm, target_class
         )
@@ -215,7 +225,7 @@ def deepfool_steps(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Crafting:
-    """What stays the same from pass to pass."""
+    """Inputs that stay the same from pass to pass."""
 
     network: torch.nn.Module
     images: Float32[torch.Tensor, "N C H W"]
@@ -273,7 +283,8 @@ def _crafting(
     others = labels != -1 if target_class is None else labels != target_class
     if not others.any():
         raise ValueError(
-            f"expected images of other classes than the target, got {len(images)} of class {target_class}"
+            f"expected images of other classes than the target, got {len(images)} of class "
+            f"{target_class}"
         )
     return _Crafting(
         network=network,
@@ -297,10 +308,11 @@ def _linear_steps(
     norm: float,
     target_class: int | None,
 ) -> Float32[torch.Tensor, "N C H W"]:
-    """The smallest steps over the boundaries of the network's linearisation at the points."""
+    """Computes the smallest steps over the boundaries of the linearised network."""
     with torch.enable_grad():
         points = points.detach().requires_grad_()
         logits = _logits(network, points)
+        # Untargeted steps leave the label; a targeted one leaves whatever class is predicted there.
         origins = labels if target_class is None else logits.argmax(dim=1)
         differences = logits - logits.gather(1, origins[:, None])
         shortest = torch.full_like(logits[:, 0], torch.inf)
@@ -320,7 +332,8 @@ def _linear_steps(
 def _to_boundary(
     gaps: Float32[torch.Tensor, " N"], gradients: Float32[torch.Tensor, "N C H W"], norm: float
 ) -> tuple[Float32[torch.Tensor, " N"], Float32[torch.Tensor, "N C H W"]]:
-    """Distances to a linear boundary in the norm, and the directions of norm 1 that lead there."""
+    """Computes distances to a linear boundary, and the directions of norm 1 to it."""
+    # The distance in the p-norm is the gap over the gradient's dual norm, 1/p + 1/q = 1.
     dual_norm = 1.0 if norm == math.inf else 2.0
     slopes = torch.linalg.vector_norm(gradients.flatten(1), dual_norm, dim=1).clamp_min(
         SMALLEST_NORM
@@ -332,7 +345,7 @@ def _to_boundary(
 def _scaled(
     steps: Float32[torch.Tensor, "N C H W"], norm: float, length: float
 ) -> Float32[torch.Tensor, "N C H W"]:
-    """Each step with its direction kept and its norm set; a step of 0 stays."""
+    """Sets the norm of each step and keeps its direction; a step of 0 stays."""
     lengths = torch.linalg.vector_norm(steps.flatten(1), norm, dim=1).clamp_min(SMALLEST_NORM)
     factors: torch.Tensor = length / lengths
     return steps * factors[:, None, None, None]
@@ -341,7 +354,7 @@ def _scaled(
 def _projected(
     values: Float32[torch.Tensor, "C H W"], norm: float, bound: float
 ) -> Float32[torch.Tensor, "C H W"]:
-    """The nearest point of the ball."""
+    """Returns the nearest point of the ball."""
     if norm == math.inf:
         return torch.clamp(values, -bound, bound)
     length = float(torch.linalg.vector_norm(values))
@@ -359,7 +372,7 @@ def _labels(
 ) -> Int64[torch.Tensor, " N"]:
     with torch.no_grad():
         answers = [_logits(network, batch) for batch in torch.split(points, batch_size)]
-    if any(bool(logits.isnan().any()) for logits in answers):  # whose largest one is no class
+    if any(bool(logits.isnan().any()) for logits in answers):  # argmax would pick a NaN
         raise ValueError("expected scores that are numbers, got NaN")
     return torch.cat([logits.argmax(dim=1) for logits in answers])
 

@@ -1,4 +1,7 @@
-"""Adam, bit for bit torch's own, without the import of torch's compiler: seconds in every process that trains."""
+"""Adam, bit for bit torch's own, without the import of torch's compiler.
+
+That import takes seconds in every process that trains.
+"""
 
 from collections.abc import Sequence
 
@@ -9,10 +12,12 @@ EPSILON = 1e-8
 
 
 class Adam:
-    """Steps of `torch.optim.Adam`, whose bookkeeping imports torch's compiler where nothing is compiled.
+    """Optimiser with the steps of `torch.optim.Adam`.
+
+    Torch's own imports its compiler even where nothing is compiled.
 
     Args:
-        parameters: what is optimised, in place.
+        parameters: to be optimised, in place.
         learning_rate: of the next step; may be set at any time.
         betas: decay rates of both moments.
         fused: whether one kernel makes the step of all parameters.
@@ -35,13 +40,13 @@ class Adam:
         self._betas, self._fused = betas, fused
 
     def zero_grad(self) -> None:
-        """Forgets the gradients."""
+        """Drops the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step downhill of every parameter that has a gradient."""
+        """Makes one step downhill of every parameter that has a gradient."""
         moving = [
             index for index, parameter in enumerate(self.parameters) if parameter.grad is not None
         ]
@@ -64,7 +69,10 @@ class Adam:
         )
 
     def _state(self, index: int) -> dict[str, torch.Tensor]:
-        """The moments of a parameter, 0 before its first step; the steps are counted where torch counts them."""
+        """Returns the moments of a parameter, 0 before its first step.
+
+        The steps are counted where torch counts them.
+        """
         parameter = self.parameters[index]
         if index not in self.state:
             place = parameter.device if self._fused else torch.device("cpu")

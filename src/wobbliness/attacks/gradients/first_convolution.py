@@ -1,4 +1,4 @@
-"""Gradients for the pixels through a network's first convolution, on the processor."""
+"""Gradients for the pixels through a network's first convolution, on the CPU."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,11 +13,11 @@ FEW_CHANNELS = 4  # grey, colour, colour with alpha
 
 
 class PixelGradients(TorchFunctionMode):
-    """While active, convolutions of images send their gradients back by one product of matrices.
+    """Mode in which convolutions of images compute their gradients by one matrix product.
 
     Convolution libraries are made for many channels: going back to one or three they fill a vector
-    register badly, and on the processor that step alone takes a quarter of crafting. Convolutions
-    of another kind (strides, dilation, groups, more than `FEW_CHANNELS` channels) and those whose
+    register badly, and on the CPU that step alone takes a quarter of crafting. Convolutions of
+    another kind (strides, dilation, groups, more than `FEW_CHANNELS` channels) and those whose
     weights want gradients stay as they are; so does every value going forward.
     """
 
@@ -35,7 +35,8 @@ class PixelGradients(TorchFunctionMode):
             and _is_of_pixels(*args)
         ):
             images, weight, bias, _, padding, _, _ = args
-            return _ConvolutionOfPixels.apply(images, weight, bias, padding)  # type: ignore[no-untyped-call]  # torch's
+            convolve: Any = _ConvolutionOfPixels.apply
+            return convolve(images, weight, bias, padding)
         return function(*args, **(kwargs or {}))
 
 
@@ -48,7 +49,7 @@ def _is_of_pixels(
     dilation: object,
     groups: int,
 ) -> bool:
-    """Whether it is a plain convolution on the processor that wants gradients for few channels and for nothing else."""
+    """Checks whether it is a plain convolution on the CPU with gradients for few channels only."""
     learned = weight.requires_grad or (bias is not None and bias.requires_grad)
     is_wanted = torch.is_grad_enabled() and images.requires_grad and not learned
     is_plain = groups == 1 and stride == dilation == (1, 1) and isinstance(padding, tuple)
@@ -62,7 +63,11 @@ def _is_of_pixels(
 
 
 class _ConvolutionOfPixels(torch.autograd.Function):
-    """Forward torch's own; backward each place of the kernel is a row of one product, and the rows are added where they lay."""
+    """Convolution with torch's forward pass and a backward pass by one product.
+
+    Backward, each position of the kernel is a row of the product; each row is added to the pixels
+    at that position's offset.
+    """
 
     @staticmethod
     def forward(
@@ -86,11 +91,15 @@ class _ConvolutionOfPixels(torch.autograd.Function):
         filters, _, *kernel = weight.shape
         rows, columns = gradients.shape[2:]
         by_place = weight.permute(2, 3, 1, 0).reshape(-1, filters).to(gradients.dtype)
+        # Row (i, j, c): the gradient that kernel position (i, j) passes to channel c, at every
+        # output.
         parts = by_place @ gradients.permute(0, 2, 3, 1).reshape(-1, filters).T
         parts = parts.view(*kernel, channels, size, rows, columns)
         padded = torch.zeros(
             (channels, size, height + 2 * above, width + 2 * beside), dtype=ctx.dtype
         )
+        # Shifted by its kernel position, each part is added to the padded image; the padding is cut
+        # off.
         for row in range(kernel[0]):
             for column in range(kernel[1]):
                 padded[:, :, row : row + rows, column : column + columns] += parts[row, column]

@@ -1,4 +1,7 @@
-"""A torch network as a function of its images that is differentiated many times, on one thread or an accelerator."""
+"""Torch network as a function of its images, differentiated many times.
+
+On one thread or an accelerator.
+"""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
@@ -23,18 +26,23 @@ LOOKED_AT = 32  # images at a time, to see whether a network has gradients
 
 
 class NoGradients(ValueError):
-    """A network whose loss no image can change: its answers say nothing to a search that follows gradients."""
+    """Error of a network whose loss no image can change.
+
+    Its predictions tell nothing to a search that follows gradients.
+    """
 
 
 @contextmanager
 def differentiable(
     network: nn.Module, examples: torch.Tensor, num_classes: int
 ) -> Iterator["DifferentiableNetwork"]:
-    """The network in evaluation mode, without gradients of its weights; all set back afterwards.
+    """Yields the network in evaluation mode, without gradients of its weights.
+
+    All is set back afterwards.
 
     Args:
         network: gives logits `(B, K)`.
-        examples: `(B, C, H, W)`, a few images to try it on, where the network is.
+        examples: `(B, C, H, W)`, a few images to try it on, on the network's device.
         num_classes: K.
 
     Raises:
@@ -48,7 +56,9 @@ def differentiable(
 
 
 class DifferentiableNetwork:
-    """The network in the memory format that it takes: channels-last, or contiguous where it flattens by `view`.
+    """Network in the memory format that it takes.
+
+    Channels-last, or contiguous where it flattens by `view`.
 
     Attributes:
         device: where its parameters are, and where it takes images.
@@ -69,7 +79,10 @@ class DifferentiableNetwork:
             )
 
     def __call__(self, images: torch.Tensor, *, fast: bool) -> torch.Tensor:
-        """Logits `(B, K)` in float32; `fast` ones were computed in bfloat16 where its device has instructions for it."""
+        """Computes logits `(B, K)` in float32.
+
+        `fast` ones are computed in bfloat16 where its device has instructions for it.
+        """
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=fast and has_fast_bfloat16(self.device)
         ):
@@ -82,13 +95,17 @@ class DifferentiableNetwork:
                 return self._network(examples.contiguous(memory_format=self._format))
         except (RuntimeError, IndexError, TypeError) as error:
             raise ValueError(
-                f"expected images that the network accepts, got {tuple(examples.shape[1:])} each: {reason_of(error)}"
+                f"expected images that the network accepts, got {tuple(examples.shape[1:])} each: "
+                f"{reason_of(error)}"
             ) from error
 
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode, one thread for a fixed order of sums, no gradients of the weights; all set back afterwards."""
+    """Sets evaluation mode, one thread for a fixed order of sums, and no gradients of the weights.
+
+    All is set back afterwards.
+    """
     with borrowed_state():
         learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
         try:
@@ -104,7 +121,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
 def check_gradients(
     scores: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, classes: Iterable[int]
 ) -> None:
-    """Looks for one image and one class for which the loss changes with the image.
+    """Checks that the loss of one image and one class changes with the image.
 
     Args:
         scores: of a batch, `(B, K)`, with gradients enabled.
@@ -129,12 +146,18 @@ def check_gradients(
                 why if logits.requires_grad else "it cuts them off (torch.no_grad, detach or numpy)"
             )
         except (RuntimeError, TypeError) as error:
-            why = f"it cannot be differentiated: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+            why = (
+                "it cannot be differentiated: "
+                f"{(str(error).strip() or type(error).__name__).splitlines()[0]}"
+            )
     raise _no_gradients(why)
 
 
 def check_finite(gradients: Iterable[torch.Tensor]) -> None:
-    """Raises NoGradients where one of these gradients has NaN or infinite numbers: a step along it leads nowhere."""
+    """Raises NoGradients where one of these gradients has NaN or infinite numbers.
+
+    A step along it leads nowhere.
+    """
     found = torch.nn.utils.get_total_norm(list(gradients), norm_type=torch.inf)
     if not found.isfinite():
         raise _no_gradients("some are not finite (NaN or infinite)")
@@ -142,7 +165,8 @@ def check_finite(gradients: Iterable[torch.Tensor]) -> None:
 
 def _no_gradients(why: str) -> NoGradients:
     return NoGradients(
-        f"expected a network with gradients for its images, got one without: {why}; nothing can be crafted"
+        f"expected a network with gradients for its images, got one without: {why}; nothing can "
+        "be crafted"
     )
 
 
@@ -158,7 +182,7 @@ def _has_gradient(logits: torch.Tensor, points: torch.Tensor, target: int) -> bo
 
 
 def in_float32(network: nn.Module) -> nn.Module:
-    """The network, or a copy of it in float32 where it has numbers of another precision."""
+    """Returns the network, or a copy in float32 where it has numbers of another precision."""
     tensors = (*network.parameters(), *network.buffers())
     if all(tensor.dtype == torch.float32 for tensor in tensors if tensor.is_floating_point()):
         return network
@@ -166,15 +190,20 @@ def in_float32(network: nn.Module) -> nn.Module:
 
 
 def check_images(images: np.ndarray) -> None:
-    """Images to craft on: ValueError unless float32 `(N, C, H, W)` in [0, 1], at least one."""
+    """Checks that images to craft on are float32 `(N, C, H, W)` in [0, 1], at least one."""
     if images.ndim != 4 or len(images) == 0 or images.dtype != np.float32:
         raise ValueError(
-            f"expected float32 images (N, C, H, W), at least one, got {images.dtype} of shape {images.shape}"
+            f"expected float32 images (N, C, H, W), at least one, got {images.dtype} of shape "
+            f"{images.shape}"
         )
     if not (images.min() >= 0 and images.max() <= 1):
         raise ValueError(f"expected images in [0, 1], got [{images.min()}, {images.max()}]")
 
 
 def _keep_freed_memory() -> None:
-    """Has glibc's allocator reuse blocks of up to 32 MB: given back after each layer, their page faults can double the time."""
+    """Has glibc's allocator reuse blocks of up to 32 MB.
+
+    Given back after each layer, their page faults can double the time. Freeing one block of this
+    size raises the threshold above which malloc maps blocks one by one.
+    """
     torch.empty(2**25 - 2**16, dtype=torch.uint8)

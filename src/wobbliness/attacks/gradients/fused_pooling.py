@@ -1,4 +1,4 @@
-"""A network's first convolution with its ReLU and its pooling in one pass, forth and back."""
+"""First convolution of a network with its ReLU and pooling in one pass, forward and backward."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,19 +12,19 @@ from torch.autograd.function import once_differentiable
 from wobbliness.attacks.gradients.pooling_loops import convolve, spread
 
 NUM_LAYERS = 3
-# of one image: with fewer, compiling the pass takes longer than it spares
+# of one image: with fewer, compiling the pass takes longer than it saves
 LEAST_ACTIVATIONS = 2**13
 
 
 @contextmanager
 def pooled_convolutions(network: nn.Module) -> Iterator[None]:
-    """While active, images go through convolution, ReLU and max-pooling in one pass where those are layers of a `Sequential`.
+    """Runs convolution, ReLU and max-pooling of a `Sequential` in one pass, while active.
 
-    One after the other these layers write and read every activation several times, and on the
-    processor that takes longer than their multiplications: a third of crafting in a network of few
-    layers. Run so are 3 x 3 convolutions of one channel before a pooling of 2 x 2, in float32,
-    where the images want gradients and are not tiny. Values and gradients are sums in another order
-    than torch's, and may differ in the last digit.
+    One after the other these layers write and read every activation several times, and on the CPU
+    that takes longer than their multiplications: a third of crafting in a network of few layers.
+    Fused are 3 x 3 convolutions of one channel before a pooling of 2 x 2, in float32, where the
+    images want gradients and are not tiny. Values and gradients are sums in another order than
+    torch's, and may differ in the last digit.
 
     Args:
         network: its weights want no gradients meanwhile; its layers are put back afterwards.
@@ -53,8 +53,12 @@ def _replace_layers(module: nn.Sequential) -> None:
 
 
 def _is_plain(layers: Sequence[nn.Module]) -> bool:
-    """Whether these are a convolution, a ReLU and a pooling that the pass knows, and nobody listens to one of them."""
+    """Checks whether these are a convolution, a ReLU and a pooling that the pass supports.
+
+    None of them may have hooks.
+    """
     convolution, *others = layers
+    # ReLU and max-pooling commute, so either order of the two is the same function.
     pooling = next((layer for layer in others if type(layer) is nn.MaxPool2d), None)
     has_relu = any(type(layer) is nn.ReLU for layer in others)
     if type(convolution) is not nn.Conv2d or pooling is None or not has_relu:
@@ -108,7 +112,7 @@ class _PooledConvolution(nn.Module):
         self._bias = torch.zeros(len(kernel)) if bias is None else bias.detach()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """`(B, K, H', W')`, of images `(B, 1, H, W)`."""
+        """Computes `(B, K, H', W')` from images `(B, 1, H, W)`."""
         is_wanted = images.requires_grad and torch.is_grad_enabled() and not self._learns
         is_fit = (
             self._fits
@@ -123,18 +127,22 @@ class _PooledConvolution(nn.Module):
         if self._format is None:
             self._format = self._format_of_torch(images[:2])
         padded = nn.functional.pad(images[:, 0], self._padding).contiguous()
-        pooled: torch.Tensor = _OnePass.apply(padded, self._kernels, self._bias)  # type: ignore[no-untyped-call]  # torch's
+        one_pass: Any = _OnePass.apply
+        pooled: torch.Tensor = one_pass(padded, self._kernels, self._bias)
         return pooled.permute(0, 3, 1, 2).contiguous(memory_format=self._format)
 
     def _format_of_torch(self, images: torch.Tensor) -> torch.memory_format:
-        """What the layers would hand on: the next ones may take no other."""
+        """Returns the memory format of the layers' output: the next ones may take no other."""
         with torch.no_grad():
             is_contiguous = self._layers(images).is_contiguous()
         return torch.contiguous_format if is_contiguous else torch.channels_last
 
 
 class _OnePass(torch.autograd.Function):
-    """Padded images `(B, H, W)`, kernels `(9, K)`, bias `(K,)` to `(B, H', W', K)`."""
+    """Autograd function of padded images `(B, H, W)`, kernels `(9, K)`, bias `(K,)`.
+
+    Its value is `(B, H', W', K)`.
+    """
 
     @staticmethod
     def forward(
@@ -142,6 +150,7 @@ class _OnePass(torch.autograd.Function):
     ) -> torch.Tensor:
         size, height, width = images.shape
         pooled = torch.empty((size, (height - 2) // 2, (width - 2) // 2, len(bias)))
+        # For the backward pass: which of its window's four values each output is.
         places = torch.empty_like(pooled)
         convolve(images.numpy(), kernels.numpy(), bias.numpy(), pooled.numpy(), places.numpy())
         ctx.save_for_backward(places, kernels)

@@ -1,7 +1,7 @@
-"""A 3 x 3 convolution, a ReLU and a pooling of 2 x 2 window by window, forth and back, compiled.
+"""Loops of a 3 x 3 convolution, a ReLU and a pooling of 2 x 2, forward and backward, compiled.
 
-The inner loop runs over the filters and has no branch, so that the compiler turns it into vector
-instructions.
+Window by window. The inner loop runs over the filters and has no branch, so that the compiler turns
+it into vector instructions.
 """
 
 import numpy as np
@@ -9,23 +9,24 @@ import numpy as np
 from wobbliness.runtime.jit import ANY_ORDER, SAME_VALUES, compiled
 
 NOTHING, ONE, TWO, THREE = np.float32(0), np.float32(1), np.float32(2), np.float32(3)
-NO_PLACE = np.float32(4)  # in a window of four values: none of them is above 0
+NO_PLACE = np.float32(4)  # none of a window's four values is above 0
 
 
-def _convolve(images, kernels, bias, pooled, places):  # type: ignore[no-untyped-def]  # the compiler infers its own types
+# Untyped: Numba infers its own types.
+def _convolve(images, kernels, bias, pooled, places):  # type: ignore[no-untyped-def]
     num, rows, columns, filters = pooled.shape
     greatest = np.empty(filters, np.float32)
     for image in range(num):
         for row in range(rows):
             for column in range(columns):
+                # The 4 x 4 pixels that the four outputs of a 2 x 2 window are convolved from.
                 x = images[image, 2 * row : 2 * row + 4, 2 * column : 2 * column + 4]
                 a0, a1, a2, a3 = x[0, 0], x[0, 1], x[0, 2], x[0, 3]
                 b0, b1, b2, b3 = x[1, 0], x[1, 1], x[1, 2], x[1, 3]
                 c0, c1, c2, c3 = x[2, 0], x[2, 1], x[2, 2], x[2, 3]
                 d0, d1, d2, d3 = x[3, 0], x[3, 1], x[3, 2], x[3, 3]
-                for k in range(
-                    filters
-                ):  # all four values of a window at once, so that they stay in registers
+                # All four values of a window at a time, so that they stay in registers.
+                for k in range(filters):
                     p, q, r = kernels[0, k], kernels[1, k], kernels[2, k]
                     s, t, u = kernels[3, k], kernels[4, k], kernels[5, k]
                     v, w, y = kernels[6, k], kernels[7, k], kernels[8, k]
@@ -77,6 +78,8 @@ def _convolve(images, kernels, bias, pooled, places):  # type: ignore[no-untyped
                         + y * d3
                         + bias[k]
                     )
+                    # Max-pooling and ReLU, by selections instead of branches; the first of equals
+                    # wins, as in torch.
                     upper, lower = max(first, second), max(third, fourth)
                     upper_place = ONE if second > first else NOTHING
                     lower_place = THREE if fourth > third else TWO
@@ -87,7 +90,7 @@ def _convolve(images, kernels, bias, pooled, places):  # type: ignore[no-untyped
                 pooled[image, row, column, :] = greatest
 
 
-def _spread(gradients, places, kernels, pixels):  # type: ignore[no-untyped-def]  # the compiler infers its own types
+def _spread(gradients, places, kernels, pixels):  # type: ignore[no-untyped-def]
     num, rows, columns, filters = gradients.shape
     for image in range(num):
         for row in range(rows):
@@ -101,6 +104,8 @@ def _spread(gradients, places, kernels, pixels):  # type: ignore[no-untyped-def]
                     )
                     p = q = r = s = t = u = v = w = y = NOTHING
                     for k in range(filters):
+                        # A window's gradient goes to the value that was its maximum, and to no
+                        # other.
                         share = gradient[k] if winner[k] == here else NOTHING
                         p += share * kernels[0, k]
                         q += share * kernels[1, k]
@@ -111,6 +116,8 @@ def _spread(gradients, places, kernels, pixels):  # type: ignore[no-untyped-def]
                         v += share * kernels[6, k]
                         w += share * kernels[7, k]
                         y += share * kernels[8, k]
+                    # The convolution's transpose: each kernel weight to its pixel, summed over the
+                    # filters.
                     x = pixels[image, above : above + 3, left : left + 3]
                     x[0, 0] += p
                     x[0, 1] += q
@@ -124,11 +131,15 @@ def _spread(gradients, places, kernels, pixels):  # type: ignore[no-untyped-def]
 
 
 convolve = compiled(_convolve, freedoms=SAME_VALUES)
-"""convolve(images, kernels, bias, pooled, places) fills the last two, from images `(B, H, W)`, kernels `(9, K)`, bias `(K,)`.
+"""convolve(images, kernels, bias, pooled, places) fills the last two.
 
-Both are `(B, H', W', K)`: `pooled` is the greatest of the four values of a window, or 0; `places`
-tells which of them it was, row by row, or `NO_PLACE`.
+From images `(B, H, W)`, kernels `(9, K)` and bias `(K,)`. Both are `(B, H', W', K)`: `pooled` is
+the greatest of the four values of a window, or 0; `places` tells which of them it was, row by row,
+or `NO_PLACE`.
 """
 
 spread = compiled(_spread, freedoms=ANY_ORDER)
-"""spread(gradients, places, kernels, pixels) adds to pixels `(B, H, W)` what gradients `(B, H', W', K)` come from."""
+"""spread(gradients, places, kernels, pixels) adds the gradients of the pixels `(B, H, W)`.
+
+From the gradients `(B, H', W', K)` of the pooled values.
+"""
