@@ -1,1 +1,1 @@
-"""What the program needs of its process: progress, threads, Ctrl-C, files, errors, the terminal."""
+"""Services of the process: progress, threads, Ctrl-C, files, errors, the terminal."""

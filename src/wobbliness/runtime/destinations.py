@@ -1,4 +1,7 @@
-"""Places to write to, tried before the work: minutes later is too late to say that a file cannot be written."""
+"""Checks of the places to write to, made before the work.
+
+Minutes later is too late to say that a file cannot be written.
+"""
 
 import errno
 import os
@@ -10,7 +13,9 @@ NAME_BYTES = 255  # of a file name, where the system does not tell
 
 
 def check_file(path: str | Path) -> None:
-    """Tries whether a file can be written: a new file beside it, or beside what a link leads to, is made and removed.
+    """Checks that a file can be written.
+
+    A new file in the same folder, or in that of a link's target, is made and removed.
 
     Raises:
         ValueError: the folder does not exist or cannot be written to, the disk is full, the name is
@@ -28,7 +33,9 @@ def check_file(path: str | Path) -> None:
 
 
 def check_folder(path: str | Path) -> None:
-    """Tries whether files can be written to a folder, which may be new: what is missing of it is made and removed.
+    """Checks that files can be written to a folder, which may be new.
+
+    Missing folders are made and removed.
 
     Raises:
         ValueError: likewise.
@@ -51,7 +58,7 @@ def check_folder(path: str | Path) -> None:
 
 
 def _check_kind(file: Path) -> None:
-    """What stands there is a file or nothing; a link counts as what it leads to."""
+    """Checks that the path is a file or nothing; a link counts as its target."""
     try:
         mode = os.stat(file).st_mode
     except FileNotFoundError:
@@ -63,7 +70,10 @@ def _check_kind(file: Path) -> None:
 
 
 def _check_name(file: Path) -> None:
-    """A name that is too long for the system, which tells of it only where nothing else is wrong."""
+    """Checks the length of a file's name.
+
+    The system reports too long a one only where nothing else is wrong.
+    """
     length = len(os.fsencode(file.name))
     if not file.name or length > NAME_BYTES:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))

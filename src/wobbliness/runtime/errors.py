@@ -8,7 +8,7 @@ MAX_READ = 2000  # of a line, before it is condensed
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _STATUS = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _SOURCE_LINE = re.compile(r"(?:\S*/)?[\w.-]+\.(?:cc|cpp|cxx|cu|cuh|h|hpp):\d+:?\s+")
-# of a C++ function: void a::b<T>::c(const d&, e (*)(f)) const [with T = g]
+# signature of a C++ function: void a::b<T>::c(const d&, e (*)(f)) const [with T = g]
 _SIGNATURE = re.compile(
     r"(?:[\w:<>,&*~ ]|\[with[^\]]*\])*?[\w~>]+\s?"
     r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
@@ -22,13 +22,14 @@ _TRACE = re.compile(r'Traceback \(most recent call last\)|File ".*", line \d+|[\
 
 
 def reason_of(error: BaseException, max_characters: int = MAX_CHARACTERS) -> str:
-    r"""Returns what an error says in one line, without what only the developers of its library can use.
+    r"""Returns an error's message in one line, without details for its library's developers.
 
     That is the first line, or the last one where a traceback stands in the message, and what it
     introduces with a colon. Addresses of objects, lines and signatures of C++ code, colours and the
     place of installation are left out.
 
-    >>> reason_of(RuntimeError("Error(s) in loading:\n\n  Missing key <object at 0x7f12>\n  Unexpected key"))
+    >>> text = "Error(s) in loading:\n\n  Missing key <object at 0x7f12>\n  Unexpected key"
+    >>> reason_of(RuntimeError(text))
     'Error(s) in loading: Missing key <object>'
     >>> reason_of(KeyError("name"))
     "KeyError: 'name'"
@@ -58,7 +59,10 @@ def _said(error: BaseException, max_characters: int) -> str:
 
 
 def condensed(text: str, max_characters: int = MAX_CHARACTERS) -> str:
-    """Returns a text in one line of at most `max_characters`, without addresses, C++ code, colours and places of installation."""
+    """Returns a text in one line of at most `max_characters`.
+
+    Without addresses, C++ code, colours and places of installation.
+    """
     text = _STATUS.sub("", _COLOURS.sub("", text[:MAX_READ]))
     text = _without_signatures(text)
     text = _INSTALLED.sub("", _ADDRESS.sub("", _STREAM.sub("", text)))
@@ -67,7 +71,7 @@ def condensed(text: str, max_characters: int = MAX_CHARACTERS) -> str:
 
 
 def _essence(text: str) -> str:
-    """The line that says most, and what it introduces."""
+    """Returns the most informative line, and what it introduces."""
     lines = [line.strip() for line in text.splitlines()]
     told = [line for line in lines if line and not _TRACE.match(line)]
     if not told:
@@ -81,7 +85,7 @@ def _essence(text: str) -> str:
 
 
 def _without_signatures(text: str) -> str:
-    """Without lines of C++ code and the function that follows each."""
+    """Removes lines of C++ code and the function that follows each."""
     first, *others = _SOURCE_LINE.split(text)
     return first + "".join(map(_without_signature, others))
 

@@ -1,4 +1,7 @@
-"""How processes of our own end, and give memory back: exit codes, Ctrl-C. It is loaded first, and loads nothing."""
+"""End of the program's own processes: exit codes, Ctrl-C, malloc_trim.
+
+It is loaded first, and imports nothing but the standard library.
+"""
 
 import atexit
 import gc
@@ -15,19 +18,20 @@ _answered: list[bool] = []
 
 
 def end_quickly() -> None:
-    """Has this process end without looking through all its objects for garbage once more: up to 1.4 s where torch is loaded.
+    """Skips the final garbage collection of this process: up to 1.4 s where torch is loaded.
 
-    Whatever is to be done at the end is done all the same; only objects that refer to each other
-    are not taken apart.
+    Exit handlers still run; only objects that refer to each other are not taken apart.
     """
     atexit.register(_leave_objects_alone)
 
 
 def answer_at_once() -> Callable[[], object]:
-    """From now on Ctrl-C ends this process at once: while a command is being loaded, and when it is over.
+    """Makes Ctrl-C end this process immediately from now on.
+
+    For the time while a command is being loaded, and when it is over.
 
     Returns:
-        What puts the handler back that was there before.
+        A function that restores the handler that was there before.
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return lambda: None
@@ -36,7 +40,10 @@ def answer_at_once() -> Callable[[], object]:
 
 
 def end_interrupted(*_: object) -> None:
-    """Ends this process as interrupted, and says so in one line where nothing was said of it; a handler of signals."""
+    """Ends this process as interrupted; a signal handler.
+
+    It says so in one line where that was not said before.
+    """
     end_now(b"" if _answered else b"interrupted\n", EXIT_INTERRUPTED)
 
 
@@ -48,24 +55,27 @@ def end_now(line: bytes, code: int) -> NoReturn:
 
 
 def note_answered() -> None:
-    """Takes note that the user was told of the interruption: it is not said again."""
+    """Records that the user was told of the interruption: it is not said again."""
     _answered.append(True)
 
 
 def give_back_freed_memory() -> None:
-    """Has glibc's allocator return to the system what is free; others do so unasked, or cannot be asked.
+    """Returns free memory to the system by glibc's malloc_trim.
 
-    Blocks of many sizes leave holes in the heap. Unasked it returns none below the highest block in
-    use, and what cells of different kinds leave behind would add up.
+    Other allocators do so unasked, or cannot be asked.
+
+    Blocks of many sizes leave holes in the heap. Unasked glibc returns none below the highest block
+    in use, and what cells of different kinds leave behind would add up.
     """
     import contextlib
     import ctypes
 
-    # another C library, or one that cannot be looked into
+    # another C library, or one that cannot be loaded
     with contextlib.suppress(OSError, TypeError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _leave_objects_alone() -> None:
+    # Frozen objects are left out of the collection that the interpreter makes at its end.
     gc.disable()
     gc.freeze()

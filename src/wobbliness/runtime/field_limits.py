@@ -1,4 +1,7 @@
-"""Limits of a recipe's fields: names that are safe in paths, tables and pages, and numbers that no report explodes on."""
+"""Limits of a recipe's fields: safe names, and numbers that no report explodes on.
+
+Names must be safe in paths, tables and pages.
+"""
 
 import re
 from numbers import Real
@@ -20,7 +23,9 @@ MAX_CONTROL_VALUES = 10**7  # pairs times points of each
 
 
 def check_names(made: object, *fields: str) -> None:
-    """Checks that fields hold names: letters, digits, `.`, `_` and `-`, not beginning with a dot; None passes.
+    """Checks that fields hold names; None passes.
+
+    A name has letters, digits, `.`, `_` and `-`, and does not begin with a dot.
 
     Raises:
         ValueError: a field holds something else.
@@ -29,13 +34,14 @@ def check_names(made: object, *fields: str) -> None:
         value = getattr(made, field)
         if value is not None and not (isinstance(value, str) and _NAME.fullmatch(value)):
             raise ValueError(
-                f"expected {_said(made, field)} of at most 100 letters, digits and . _ -, not beginning with a dot, "
+                f"expected {_said(made, field)} of at most 100 letters, digits and . _ -, not "
+                "beginning with a dot, "
                 f"got {shown(value)}"
             )
 
 
 def check_ranges(made: object, **limits: tuple[int | float, int | float]) -> None:
-    """Checks that fields hold numbers from a least to a largest one, or grids of a few of them; None passes.
+    """Checks that fields hold numbers within limits, or short grids of them; None passes.
 
     Raises:
         ValueError: a number lies outside, a grid is too long, or a field holds something else.
@@ -64,19 +70,20 @@ def check_choice(made: object, field: str, choices: tuple[str, ...]) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value as a message quotes it: short, without control characters, however large or deep it is."""
+    """Returns a value as a message quotes it: short, without control characters.
+
+    However large or deep it is.
+    """
     try:
         text = repr(value)
-    except (
-        RecursionError,
-        ValueError,
-    ):  # nested beyond Python's depth; an integer of thousands of digits
+    # nested beyond Python's depth; an integer of thousands of digits
+    except (RecursionError, ValueError):
         text = f"a {type(value).__name__} that is too deep or too long to be shown"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def named(value: Any) -> str:
-    """A name or a number as it is, anything else as `shown` has it."""
+    """Returns a name or a number as it is, anything else as `shown` does."""
     return value if isinstance(value, str) and _NAME.fullmatch(value) else shown(value)
 
 

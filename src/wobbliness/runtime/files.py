@@ -1,4 +1,4 @@
-"""Files that are complete or absent, also after a power cut, and the checksums by which a damaged one is found.
+"""Atomic files, complete or absent also after a power cut, and checksums that reveal damage.
 
 A study's folder may be a stranger's: nothing in it is followed out of it, and nothing is read that
 has no end.
@@ -18,8 +18,8 @@ from typing import Any
 SEAL = "checksum"
 CHECKPOINTS = "checkpoints"
 DAMAGED = "damaged"
-UNPACKING = ".unpacking"  # what a study is unpacked in; one that was killed leaves it
-PACKING = ".packing"  # likewise, what it is packed in
+UNPACKING = ".unpacking"  # folder of a study being unpacked; one that was killed leaves it
+PACKING = ".packing"  # likewise, of one being packed
 CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP)  # some network file systems flush no folders
 # eighty times the largest record of the published studies; in memory it may take twenty times as
 # much
@@ -30,15 +30,20 @@ _UNFINISHED = re.compile(r"\.[1-9][0-9]{0,9}-(?P<name>.+)")
 
 
 class StudyStopped(RuntimeError):
-    """A study could not be brought to its end; the message says why in one line, and what was done is kept."""
+    """Error of a study that could not be finished.
+
+    The message says why in one line; what was done is kept.
+    """
 
 
 class CannotWrite(StudyStopped):
-    """A file of a study could not be written: a full disk, a read-only folder."""
+    """Error of a file of a study that could not be written: a full disk, a read-only folder."""
 
 
 def write_beside(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes to a new file in the same folder and renames it, so that `path` is complete or absent.
+    """Writes to a new file in the same folder and renames it to `path`.
+
+    So `path` is complete or absent.
 
     File and folder are flushed to the disk: after a power cut, too, a name stands for the whole
     content.
@@ -48,6 +53,7 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
     """
     beside = _beside(path)
     try:
+        # Content first, then the name: each is on the disk before the next step.
         _create(beside, path)
         write(beside)
         _flush(beside)
@@ -63,7 +69,9 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_named(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file that the user named, as `write_beside` does: where it is a link of theirs, the file that it leads to.
+    """Writes a file that the user named, as `write_beside` does.
+
+    Where it is a link of theirs, the file that it leads to.
 
     Raises:
         CannotWrite: as for `write_beside`, or the file is a device or a pipe.
@@ -87,13 +95,19 @@ def make_folder(folder: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> str:
-    """Writes a file as `write_beside` does and gives its checksum, taken before anything could go wrong on the way."""
+    """Writes a file as `write_beside` does and returns its checksum.
+
+    The checksum is taken before anything could go wrong on the way.
+    """
     write_beside(path, lambda beside: beside.write_bytes(content))
     return checksum(content)
 
 
 def in_order(weights: bytes) -> bytes:
-    """A safetensors file with its header in order of name, so that equal weights are equal bytes: its writer shuffles it."""
+    """Sorts the header of a safetensors file by name, so that equal weights are equal bytes.
+
+    Its writer shuffles the header.
+    """
     length = int.from_bytes(weights[:8], "little")
     header = json.dumps(
         json.loads(weights[8 : 8 + length]), sort_keys=True, separators=(",", ":")
@@ -103,13 +117,13 @@ def in_order(weights: bytes) -> bytes:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Strict JSON, written beside and renamed."""
+    """Writes strict JSON as `write_beside` does."""
     text = json.dumps(content, indent=1, allow_nan=False)
     write_beside(path, lambda beside: beside.write_text(text + "\n", encoding="utf-8"))
 
 
 def read_regular(path: Path, most_bytes: int) -> bytes:
-    """What is in a file: not behind a link, no device, and no pipe, which might never end.
+    """Reads a regular file: not behind a link, no device, no pipe, which might never end.
 
     Args:
         path: of the file.
@@ -136,7 +150,7 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Reads a JSON object from a file.
 
     Raises:
         ValueError: the file is missing or holds no JSON object, or a very large or deep one.
@@ -152,11 +166,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(content: bytes | str, source: str) -> dict[str, Any]:
-    """A JSON object.
+    """Parses a JSON object.
 
     Args:
         content: the text.
-        source: where it is from, for messages.
+        source: the origin of the text, for messages.
 
     Raises:
         ValueError: it is no JSON object, or a very large or deep one.
@@ -193,7 +207,9 @@ def _is_shallow(content: Any) -> bool:
 
 
 def check_study_folder(folder: Path) -> None:
-    """Refuses links, pipes and devices inside of a study's folder; the folder itself may be a link of the user's.
+    """Refuses links, pipes and devices inside of a study's folder.
+
+    The folder itself may be a link of the user's.
 
     Whatever is read, written, locked or removed in the folder afterwards is in the folder.
 
@@ -215,12 +231,16 @@ def check_study_folder(folder: Path) -> None:
             elif not entry.is_file(follow_symlinks=False):
                 what = "a link" if entry.is_symlink() else "a pipe or a device"
                 raise ValueError(
-                    f"expected plain files and folders in the study's folder, got {entry.path}, {what}"
+                    f"expected plain files and folders in the study's folder, got {entry.path}, "
+                    f"{what}"
                 )
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """None where the folder is missing or may not be read: then nothing in it is used either."""
+    """Yields the entries of a folder; none where it is missing or may not be read.
+
+    Then nothing in it is used either.
+    """
     try:
         with os.scandir(folder) as entries:
             yield from entries
@@ -229,24 +249,27 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def checksum(content: bytes) -> str:
-    """SHA-256, as `sha256sum` prints it."""
+    """Computes SHA-256, as `sha256sum` prints it."""
     return hashlib.sha256(content).hexdigest()
 
 
 def file_checksum(path: Path) -> str:
-    """`checksum` of what is in a file."""
+    """Computes the `checksum` of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content with the checksum of itself."""
+    """Returns the content with the checksum of itself."""
     bare = {name: value for name, value in content.items() if name != SEAL}
     return bare | {SEAL: _content_checksum(bare)}
 
 
 def is_intact(content: Mapping[str, Any]) -> bool:
-    """Whether sealed content is what it was; of content without a seal nothing is known, and that is no objection."""
+    """Checks that sealed content matches its seal.
+
+    Content without a seal is accepted.
+    """
     if SEAL not in content:
         return True
     try:
@@ -256,7 +279,7 @@ def is_intact(content: Mapping[str, Any]) -> bool:
 
 
 def set_aside(out: Path, path: Path) -> None:
-    """Moves a damaged file of a study to the folder `damaged`, where it is in nobody's way."""
+    """Moves a damaged file of a study to the folder `damaged`, out of the way."""
     folder = out / DAMAGED
     try:
         folder.mkdir(exist_ok=True)
@@ -270,7 +293,9 @@ def set_aside(out: Path, path: Path) -> None:
 
 
 def remove_unfinished(folder: Path, names: Collection[str]) -> None:
-    """Removes what writers that were killed had begun; the caller sees to it that no one else writes these files.
+    """Removes the unfinished files of writers that were killed.
+
+    The caller sees to it that no one else writes these files.
 
     Args:
         folder: looked through, without its subfolders.
@@ -282,7 +307,7 @@ def remove_unfinished(folder: Path, names: Collection[str]) -> None:
 
 
 def unfinished_name(name: str) -> str | None:
-    """The name of the finished file, where a file has the name that `write_beside` gives to one that it has begun."""
+    """Returns the finished file's name, for a name that `write_beside` gives to a started one."""
     found = _UNFINISHED.fullmatch(name)
     return found["name"] if found else None
 
@@ -292,7 +317,10 @@ def _content_checksum(content: Mapping[str, Any]) -> str:
 
 
 def _beside(path: Path) -> Path:
-    """Where a file is begun: beside it, and with its ending, by which writers choose the format."""
+    """Returns the name under which a file is started: in its folder, with its ending.
+
+    Writers choose the format by the ending.
+    """
     name = f".{os.getpid()}-{path.name}"
     if len(os.fsencode(name)) > _MAX_NAME_BYTES:
         name = f".{os.getpid()}-{checksum(os.fsencode(path.name))}{path.suffix}"
@@ -300,8 +328,11 @@ def _beside(path: Path) -> Path:
 
 
 def _create(beside: Path, path: Path) -> None:
-    """Makes a new file, no one else's and no link, which may be read by no more people than the one that it will replace."""
-    beside.unlink(missing_ok=True)  # left by a process that was killed and had this one's number
+    """Makes a new file, no one else's and no link.
+
+    It may be read by no more people than the one that it will replace.
+    """
+    beside.unlink(missing_ok=True)  # left by a killed process with this one's id
     os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     before = _replaced(path)
     if before is not None:
@@ -310,7 +341,7 @@ def _create(beside: Path, path: Path) -> None:
 
 
 def _take_mode(beside: Path, path: Path) -> None:
-    """Gives a new file the mode, and where the system allows it the owner, of the one that it replaces."""
+    """Gives a new file the mode, and where allowed the owner, of the one that it replaces."""
     before, now = _replaced(path), beside.stat()
     if before is None:
         return
@@ -322,7 +353,10 @@ def _take_mode(beside: Path, path: Path) -> None:
 
 
 def _replaced(path: Path) -> os.stat_result | None:
-    """What is known of the file that will be replaced; None where there is none, or a link, which has no mode of its own."""
+    """Returns the status of the file that will be replaced.
+
+    None where there is none, or a link, which has no mode of its own.
+    """
     try:
         found = path.lstat()
     except FileNotFoundError:
@@ -331,7 +365,7 @@ def _replaced(path: Path) -> os.stat_result | None:
 
 
 def _replaceable(path: Path) -> Path:
-    """The file to be replaced: behind links, for the user named it; ValueError where that is no file."""
+    """Returns the file to be replaced, behind links; ValueError where that is no file."""
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
     try:
         mode = target.lstat().st_mode
@@ -344,7 +378,7 @@ def _replaceable(path: Path) -> Path:
 
 
 def _flush(path: Path) -> None:
-    """Asks the system to bring a file, or the names in a folder, to the disk; what cannot be asked is left to it."""
+    """Flushes a file, or the names in a folder, to the disk where the system can."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:  # folders cannot be opened everywhere
@@ -361,7 +395,5 @@ def _flush(path: Path) -> None:
 def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
-    except (
-        OSError
-    ):  # the folder cannot be written to, and that is reported by whoever tries to write
+    except OSError:  # a read-only folder, which is reported by whoever tries to write
         return

@@ -1,4 +1,4 @@
-"""Files that a user names: only regular ones are opened, and a pointer of git-lfs is told from the file it stands for."""
+"""Files that a user names: only regular ones are opened, and no pointers of git-lfs."""
 
 import os
 import stat
@@ -48,7 +48,10 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def check_regular(path: Path) -> None:
-    """ValueError for what `open_regular` refuses, for readers that open a path by themselves."""
+    """Raises ValueError for what `open_regular` refuses.
+
+    For readers that open a path by themselves.
+    """
     open_regular(path).close()
 
 
@@ -70,8 +73,12 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def check_no_pointer(head: bytes, path: Path) -> None:
-    """ValueError where a file begins as a pointer of git-lfs does: the file itself was never fetched."""
+    """Raises ValueError where a file begins as a pointer of git-lfs does.
+
+    The file itself was never fetched.
+    """
     if head.startswith(POINTER_START):
         raise ValueError(
-            f"expected the file itself, got {path}, a pointer of git-lfs to it; fetch it with `git lfs pull`"
+            f"expected the file itself, got {path}, a pointer of git-lfs to it; fetch it with "
+            "`git lfs pull`"
         )

@@ -1,7 +1,9 @@
-"""Ctrl-C: answered by one line within two seconds, whatever runs; a second one at the next instruction.
+"""Ctrl-C: answered by one line within two seconds, whatever is running.
+
+A second one is answered at the next instruction.
 
 A model's code may take minutes for a step in which Python runs no handler, or never return. So a
-thread of its own hears of the signal, and ends the process where the command has not ended by
+thread of its own receives the signal, and ends the process where the command has not ended by
 itself.
 """
 
@@ -19,11 +21,11 @@ PATIENCE_SECONDS = 1.5  # for a command to stop by itself
 
 
 class Interrupted(Exception):
-    """Work was stopped by Ctrl-C; the message says in one line what is kept."""
+    """Error of work that was stopped by Ctrl-C; the message says in one line what is kept."""
 
 
 class _State:
-    """What happened in this process."""
+    """State of the interruption in this process."""
 
     is_heard = False
     is_unhurried = False
@@ -31,7 +33,10 @@ class _State:
 
 @contextmanager
 def clean_interrupts() -> Iterator[None]:
-    """The first Ctrl-C raises KeyboardInterrupt in here; the process ends two seconds later, or at once at the next one."""
+    """Makes the first Ctrl-C raise KeyboardInterrupt, while active.
+
+    The process ends two seconds later, or immediately at the next one.
+    """
     before = signal.getsignal(signal.SIGINT)
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or before not in (signal.default_int_handler, end_interrupted):
@@ -42,20 +47,25 @@ def clean_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        if (
-            not _State.is_heard
-        ):  # else the end is near, and what is left of the command has to keep to it
+        # Else the end is near, and what is left of the command has to keep to it.
+        if not _State.is_heard:
             stop_watching()
             signal.signal(signal.SIGINT, before)
 
 
 def take_time() -> None:
-    """Lets this command take as long as it needs to stop: it has work to keep, and stops workers of its own."""
+    """Lets this command take as long as it needs to stop.
+
+    It has work to keep, and stops workers of its own.
+    """
     _State.is_unhurried = True
 
 
 def is_interrupted() -> bool:
-    """Whether Ctrl-C was pressed in a command of this process: what failed since then failed of that."""
+    """Checks whether Ctrl-C was pressed in a command of this process.
+
+    Later failures are due to that.
+    """
     return _State.is_heard
 
 
@@ -68,17 +78,18 @@ def _first(_number: int, _frame: FrameType | None) -> None:
 
 
 def _say_nothing(_: "sys.UnraisableHookArgs") -> None:
-    """One line is said of an interruption, not a traceback for what it broke off."""
+    """Drops a traceback: one line is said of an interruption."""
 
 
 def _watch() -> Callable[[], None]:
-    """Starts the thread that hears of Ctrl-C even while the main thread is inside of a call that does not return.
+    """Starts the thread that receives Ctrl-C even during a call that does not return.
 
     Returns:
-        What stops it.
+        A function that stops it.
     """
     heard, hear = os.pipe()
     os.set_blocking(hear, False)
+    # The C-level handler writes the signal's number to the pipe, also while Python runs nothing.
     before, is_over = signal.set_wakeup_fd(hear, warn_on_full_buffer=False), threading.Event()
 
     def wait() -> None:

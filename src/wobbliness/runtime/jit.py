@@ -1,4 +1,4 @@
-"""Loops as machine code, for the few places where neither numpy nor torch has one pass for what is wanted."""
+"""Compilation of loops by Numba, where neither numpy nor torch has one pass for the task."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 import numba
 
 SAME_VALUES = frozenset({"contract", "nsz"})
-"""Freedoms of the compiler that keep the order of sums: fused multiply-adds, and no care for the sign of zero."""
+"""Fastmath flags that keep the order of sums: fused multiply-adds, and no signed zeros."""
 
 ANY_ORDER = SAME_VALUES | {"reassoc"}
-"""Sums in any order as well: they fill vector registers, and differ in the last digits."""
+"""Fastmath flags that reassociate sums too: they fill vector registers, last digits differ."""
 
 
 def compiled(function: Callable[..., None], *, freedoms: frozenset[str]) -> Any:
-    """Compiled for this processor, without Python's lock, and kept on disk where a folder can be written."""
+    """Compiles a function for this CPU, without the GIL, cached on disk where possible."""
     compiler: Any = numba.njit
     options = {"nogil": True, "fastmath": set(freedoms), "error_model": "numpy"}
     try:

@@ -1,4 +1,6 @@
-"""State that belongs to the whole process, changed for a while under one lock and for one thread where that can be.
+"""State of the whole process, changed for a while under one lock.
+
+For one thread only where that can be.
 
 Torch's number of threads, a module's training flags, its hooks and the flags of its weights are
 seen by every thread. Two threads that set them and set them back at the same time leave the wrong
@@ -21,18 +23,27 @@ _is_forked = False
 
 @contextmanager
 def borrowed_state() -> Iterator[None]:
-    """The only place where state of the process may be changed for a while; one thread at a time, which may enter it again."""
+    """Holds the lock under which state of the process may be changed for a while.
+
+    One thread at a time, which may enter it again; the only place for such changes.
+    """
     with _lock:  # the lock of the moment: a process that is forked meanwhile has another one
         yield
 
 
 def is_forked() -> bool:
-    """Whether this process is a copy that `fork` made: the threads of libraries, such as torch's own, are not there."""
+    """Checks whether this process is a copy that `fork` made.
+
+    The threads of libraries, such as torch's own, are not there.
+    """
     return _is_forked
 
 
 def _start_anew() -> None:
-    """Gives a forked process a lock of its own: the thread that holds the old one is not there to give it back."""
+    """Gives a forked process a lock of its own.
+
+    The thread that holds the old one is not there to release it.
+    """
     global _lock, _is_forked
     _lock, _is_forked = threading.RLock(), True
 
@@ -46,7 +57,7 @@ def quiet_thread(*packages: str) -> Iterator[None]:
     """Drops warnings and log records of the thread that enters, and of no other.
 
     Args:
-        packages: whose loggers, known when it is entered, are kept quiet.
+        packages: their loggers, known when it is entered, are kept quiet.
     """
     thread, loggers = _ThisThread(), list(_loggers_of(packages))
     with borrowed_state():
@@ -68,7 +79,10 @@ def quiet_thread(*packages: str) -> Iterator[None]:
 
 
 class _ThisThread(logging.Filter):
-    """What only one thread says: as a pattern of warnings it matches that, as a filter of records it drops it."""
+    """Filter of what one thread says.
+
+    As a pattern of warnings it matches that, as a filter of records it drops it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,16 +93,19 @@ class _ThisThread(logging.Filter):
         return not self.is_over and threading.get_ident() == self._thread
 
     def match(self, _: str) -> bool:
-        """Whether a warning is this thread's; Python asks patterns so."""
+        """Checks whether a warning is this thread's; Python asks patterns so."""
         return self._is_here
 
     def filter(self, _: logging.LogRecord) -> bool:
-        """Whether a record may pass."""
+        """Checks whether a record may pass."""
         return not self._is_here
 
 
 def _loggers_of(packages: Iterable[str]) -> Iterator[logging.Logger]:
-    """Of these packages and all within them: a filter of a logger does not see what its children say."""
+    """Yields the loggers of these packages and all within them.
+
+    A filter of a logger does not see what its children say.
+    """
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if isinstance(logger, logging.Logger) and name.split(".")[0] in packages:
             yield logger

@@ -24,19 +24,22 @@ Notice = Callable[[str], None]
 
 
 def print_notice(line: str) -> None:
-    """A Notice that a person reads on standard error."""
+    """Prints a Notice on standard error."""
     say(f"note: {line}", error=True)
 
 
 def ignore_progress(*_: object) -> None:
-    """A Progress that nobody watches."""
+    """Ignores a Progress."""
 
 
 @contextmanager
 def progress_bar(
     description: str, total: int, *, report: Progress | None = None
 ) -> Iterator[Advance]:
-    """Gives a function that takes steps done; draws a bar on the terminal once two seconds have passed, or calls `report`."""
+    """Yields a function that takes steps done, and calls `report` or draws a bar.
+
+    The bar appears on the terminal once two seconds have passed.
+    """
     bar: RichProgress | None = None
     started, done = time.monotonic(), 0
 
@@ -60,7 +63,7 @@ def progress_bar(
 
 
 def open_progress() -> "RichProgress":
-    """A rich progress display on standard error with time left, not yet started."""
+    """Makes a rich progress display on standard error with time left, not yet started."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

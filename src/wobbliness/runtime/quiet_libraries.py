@@ -1,4 +1,4 @@
-"""What libraries print of their own accord: kept from the user of a command, who gets the program's own lines."""
+"""Suppression of what libraries print: users of a command get the program's own lines."""
 
 import logging
 import os
@@ -15,7 +15,9 @@ NO_PROGRESS_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRES
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Hides logs, progress bars and warnings of libraries, not those of the user's own code or of this package.
+    """Hides logs, progress bars and warnings of libraries.
+
+    Not those of the user's own code or of this package.
 
     For processes of our own, since it changes what all of a process does. Warnings that Python was
     told to show are shown.
@@ -34,7 +36,8 @@ def quiet_libraries() -> Iterator[None]:
 
     for variable in NO_PROGRESS_BARS:
         os.environ.setdefault(variable, "1")
-    logging.Logger.callHandlers = emit_if_ours  # type: ignore[method-assign]  # `logs_of` needs the records to be made
+    # Not disabled altogether: `logs_of` needs the records to be made.
+    logging.Logger.callHandlers = emit_if_ours  # type: ignore[method-assign]
     warnings.showwarning = show if sys.warnoptions else show_if_ours
     try:
         yield
@@ -45,7 +48,7 @@ def quiet_libraries() -> Iterator[None]:
 
 @contextmanager
 def logs_of(name: str) -> Iterator[list[logging.LogRecord]]:
-    """Gives what the calling thread logs by one logger, which is then printed nowhere.
+    """Yields the records that the calling thread logs by one logger, printed nowhere.
 
     For libraries that log why they fail and then raise something else.
     """
@@ -58,7 +61,7 @@ def logs_of(name: str) -> Iterator[list[logging.LogRecord]]:
 
 
 class _RecordsOfThread(logging.Filter):
-    """Keeps the records of one thread; those of others pass."""
+    """Filter that keeps the records of one thread; those of others pass."""
 
     def __init__(self, thread: int) -> None:
         super().__init__()
@@ -66,14 +69,17 @@ class _RecordsOfThread(logging.Filter):
         self.kept: list[logging.LogRecord] = []
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record is of another thread."""
+        """Checks whether a record is of another thread."""
         if record.thread == self._thread:
             self.kept.append(record)
         return record.thread != self._thread
 
 
 def _is_of_a_library(filename: str) -> bool:
-    """Whether a file is installed, as the standard library is, and not of this package; `sys` and `<frozen ...>` are no files."""
+    """Checks whether a file is installed, and not of this package.
+
+    The standard library is installed; `sys` and `<frozen ...>` are no files.
+    """
     paths = sysconfig.get_paths()
     installed = tuple(
         f"{paths[kind]}{os.sep}" for kind in ("purelib", "platlib", "stdlib", "platstdlib")

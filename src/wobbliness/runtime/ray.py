@@ -1,4 +1,4 @@
-"""A connection to a Ray cluster, or a Ray of this machine alone."""
+"""Connection to a Ray cluster, or a Ray of this machine alone."""
 
 import os
 import socket
@@ -15,7 +15,9 @@ LOOPBACK = "127.0.0.1"
 
 @contextmanager
 def ray_cluster(address: str | None = None, *, cores: int | None = None) -> Iterator[Any]:
-    """Gives the module `ray`, connected; disconnects afterwards. A connection that is there already is used and left.
+    """Yields the module `ray`, connected, and disconnects afterwards.
+
+    A connection that is there already is used and left.
 
     Args:
         address: `HOST:PORT` of a cluster's head, `ray://HOST:PORT` of its client server, or `auto`
@@ -55,7 +57,9 @@ def ray_cluster(address: str | None = None, *, cores: int | None = None) -> Iter
 
 
 def keep_to_this_machine() -> None:
-    """Has a Ray that this process starts listen on 127.0.0.1 only; the process cannot reach a cluster of other machines then.
+    """Makes a Ray that this process starts listen on 127.0.0.1 only.
+
+    The process cannot reach a cluster of other machines then.
 
     Ray takes the machine's outer address where it is told to use 127.0.0.1, except under this
     variable, and reads it once, when it is imported.
@@ -64,12 +68,15 @@ def keep_to_this_machine() -> None:
 
 
 def num_cpus(ray: Any) -> int:
-    """Processor cores of the whole cluster, as Ray counts them; at least 1."""
+    """Returns the CPU cores of the whole cluster, as Ray counts them; at least 1."""
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def on_this_node(ray: Any) -> Any:
-    """Where an actor has to be that shall live as long as the calling process's own machine."""
+    """Returns the placement of an actor on the calling process's own node.
+
+    It lives as long as that machine.
+    """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -88,7 +95,10 @@ def _import_ray() -> Any:
 
 
 def _job_config(ray: Any) -> Any:
-    """Has workers import nothing from the working folder where Python is told so; Ray puts it first on their path otherwise."""
+    """Makes workers import nothing from the working folder where Python is told so.
+
+    Ray puts it first on their path otherwise.
+    """
     if not os.environ.get("PYTHONSAFEPATH"):
         return None
 
@@ -100,7 +110,10 @@ def _job_config(ray: Any) -> Any:
 
 
 def _require_listener(address: str | None) -> None:
-    """Ray itself waits for minutes where nobody listens, and then ends the process."""
+    """Checks that something listens at the address.
+
+    Ray itself waits for minutes where nobody does, and then ends the process.
+    """
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if address in (None, "auto"):
         return

@@ -1,4 +1,4 @@
-"""What the libraries would report to their makers: switched off, unless the user has set it himself.
+"""Telemetry of the libraries: switched off, unless the user has set it.
 
 A library reads its variable when it is imported or first used, so this comes before any other
 import of the package. Who imports ONNX Runtime before it has to set the variable himself: its

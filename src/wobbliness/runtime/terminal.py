@@ -1,4 +1,4 @@
-"""Everything that is printed: text of strangers cannot steer the terminal that shows it.
+"""Output to the terminal, which text of strangers cannot steer.
 
 No other module prints or makes a console (a test looks for it). Names in model files, file names,
 texts of errors: whatever reaches this module is shown with its control characters, direction marks
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 # not printable for Python, harmless on a terminal: spaces, unknown characters
 KEPT_CATEGORIES = ("Zs", "Co", "Cn")
 
-_reserved: list[TextIO] = []  # standard output as it was where `reserved_output` began
+_reserved: list[TextIO] = []  # standard output as it was when `reserved_output` started
 
 
 def visible(text: str) -> str:
-    r"""Returns text in one line in which nothing steers a terminal: such characters become escapes.
+    r"""Returns text in one line in which nothing steers a terminal.
+
+    Such characters become escapes.
 
     Escaped are control characters with the newline, direction marks, characters without width, line
     separators, and lone surrogates, which stand for the bytes of a file name that is not UTF-8.
@@ -36,7 +38,9 @@ def visible(text: str) -> str:
 
 
 def well_formed(text: str) -> str:
-    r"""Returns text that every encoding of Unicode can write: lone surrogates become escapes, as `visible` writes them.
+    r"""Returns text that every encoding of Unicode can write.
+
+    Lone surrogates become escapes, as `visible` writes them.
 
     >>> print(well_formed("\udce9.png"))
     \xe9.png
@@ -67,7 +71,7 @@ def say_json(content: Any, *, indent: int | None = None) -> None:
 
 
 def console(*, error: bool = False) -> "Console":
-    """A console for tables and bars, on which text is neither markup nor control characters."""
+    """Makes a console for tables and bars, without markup and control characters."""
     from rich.console import Console
 
     class _VisibleConsole(Console):
@@ -80,7 +84,9 @@ def console(*, error: bool = False) -> "Console":
 
 @contextmanager
 def reserved_output() -> Iterator[None]:
-    """Keeps standard output for this module: what a library or a model prints goes to standard error, while inside.
+    """Keeps standard output for this module, while active.
+
+    What a library or a model prints goes to standard error.
 
     For the commands only, whose output is a table or JSON that another program reads.
     """
@@ -96,7 +102,10 @@ def reserved_output() -> Iterator[None]:
 
 @contextmanager
 def one_line_notices() -> Iterator[None]:
-    """Shows warnings and log records of any library in one visible line each, while inside; no stream is redirected."""
+    """Shows warnings and log records of any library in one visible line each, while active.
+
+    No stream is redirected.
+    """
     import logging
 
     class _VisibleRecord(logging.LogRecord):
@@ -114,7 +123,7 @@ def one_line_notices() -> Iterator[None]:
 
 
 def write_any_character() -> None:
-    """Has standard output write characters that its encoding lacks as escapes, where the system allows it."""
+    """Makes standard output escape characters that its encoding lacks, where possible."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -140,7 +149,11 @@ def _write(stream: TextIO | None, text: str) -> None:
 
 
 def _drop(stream: TextIO) -> None:
-    """What was not written cannot be written at the end of the process either, where it would be an error of its own."""
+    """Redirects a broken stream to nowhere.
+
+    What was not written cannot be written at the end of the process either, where it would be an
+    error of its own.
+    """
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

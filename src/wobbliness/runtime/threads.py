@@ -11,7 +11,9 @@ REPORT_SECONDS = 0.1
 
 
 def num_cores() -> int:
-    """Processor cores that this process may use: those it is bound to, and no more than OMP_NUM_THREADS where that is set.
+    """Returns the number of CPU cores that this process may use.
+
+    Those it is bound to, and no more than OMP_NUM_THREADS where that is set.
 
     Schedulers tell a process its share by that variable; Ray does.
     """
@@ -23,20 +25,25 @@ def num_cores() -> int:
 
 
 def default_workers() -> int:
-    """One thread per core, and where there are several one more, which runs while another waits for Python's lock."""
+    """Returns one thread per core, and where there are several one more.
+
+    It runs while another waits for the GIL.
+    """
     cores = num_cores()
     return cores if cores == 1 else cores + 1
 
 
-_own = threading.local()  # the items that a thread works at
+_own = threading.local()  # the items that a thread takes its own from
 
 
 class Stopped(Exception):
-    """Work was given up before its end, because another thread's failed or was interrupted."""
+    """Error of work that was given up, because another thread's failed or was interrupted."""
 
 
 def check_stopped() -> None:
-    """Gives up the work of this thread where it is no longer wanted; called between blocks, which may take seconds each.
+    """Gives up the work of this thread where it is no longer wanted.
+
+    Called between blocks, which may take seconds each.
 
     Raises:
         Stopped: nobody waits for the result.
@@ -47,7 +54,7 @@ def check_stopped() -> None:
 
 
 class Items:
-    """The items 0 ... n - 1, taken in this order by several threads."""
+    """Items 0 ... n - 1, taken in this order by several threads."""
 
     def __init__(self, num_items: int, *, report: Advance | None = None) -> None:
         self._items = iter(range(num_items))
@@ -57,7 +64,7 @@ class Items:
         self.num_done = 0
 
     def take(self) -> int | None:
-        """The next item; None where there is no more."""
+        """Returns the next item; None where there is no more."""
         with self._lock:
             return None if self.is_stopped else next(self._items, None)
 
@@ -69,7 +76,7 @@ class Items:
             self._report(num_items)
 
     def stop(self) -> None:
-        """No item can be taken after this, and those in work are given up at the next block."""
+        """Stops the work: no item can be taken, and running ones are given up at the next block."""
         self.is_stopped = True
 
 
@@ -102,7 +109,7 @@ def share_items(
     """Runs `work` in several threads, which take their items from one queue.
 
     The threads take items themselves, so that the calling thread sleeps and does not compete for
-    Python's lock.
+    the GIL.
 
     Args:
         work: takes items until there are none and says which are done; called once in each thread.
