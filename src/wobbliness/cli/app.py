@@ -1,4 +1,7 @@
-"""The commands: parse, call, print. Heavy imports are inside of them."""
+"""Commands that parse, call and print.
+
+Heavy imports are inside of them.
+"""
 
 import sys
 from functools import partial
@@ -42,7 +45,8 @@ from wobbliness.runtime.exit import EXIT_TRIGGER
 
 app = Commands(
     name="wobbliness",
-    help="How smooth is a classifier's decision around an input? Measures W, the wobbliness, and studies backdoors by it.",
+    help="How smooth is a classifier's decision around an input? Measures W, the wobbliness, and "
+    "studies backdoors by it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -92,9 +96,8 @@ def measure(
 
     check_table(out)
     prepare_engine(engine, address=address)
-    path = (
-        str(Path(model).absolute()) if Path(model).exists() else model
-    )  # wherever a node of a cluster has its working directory
+    # absolute: a node of a cluster has another working directory
+    path = str(Path(model).absolute()) if Path(model).exists() else model
     opened = partial(open_model, path, options)
     classifier = opened()
     image_set = read_images_for(
@@ -142,7 +145,9 @@ def compare(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Test whether a batch of images carries an active trigger: is the model smoother around them than around clean ones?
+    """Test whether a batch of images carries an active trigger.
+
+    Is the model smoother around them than around clean ones?
 
     Example: wobbliness test model.onnx --clean clean.npy --suspect inbox.npy
     """
@@ -191,7 +196,7 @@ def bench(
     ] = 1.0,
     as_json: Json = False,
 ) -> None:
-    """Time the measurement beside the loops that others use; ratios of both sides in one run.
+    """Time the measurement against the loops that others use; ratios of both sides in one run.
 
     Example: wobbliness bench --network small_cnn --repeats 3
     """

@@ -1,4 +1,7 @@
-"""`wobbliness guard`: fit a guard on clean inputs, judge inputs one by one. Heavy imports are inside the commands."""
+"""`wobbliness guard`: fits a guard on clean inputs, judges inputs one by one.
+
+Heavy imports are inside the commands.
+"""
 
 import warnings
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""The command line's entry: Ctrl-C is heard before anything else is loaded, and every end is an exit code and one line."""
+"""Entry of the command line.
+
+Ctrl-C is handled before anything else is loaded, and every end is an exit code and one line.
+"""
 
 import atexit
 import sys
@@ -20,7 +23,10 @@ MAX_CHARACTERS = 1000  # of a refusal
 
 
 def main() -> None:
-    """Runs the command line: exit code 0 done, 2 wrong use or bad input (one line says what), 1 failed, 130 stopped by Ctrl-C."""
+    """Runs the command line and exits with its code.
+
+    0 done, 2 wrong use or bad input (one line says what), 1 failed, 130 stopped by Ctrl-C.
+    """
     put_back = answer_at_once()
     end_quickly()
     leave_out_working_folder()

@@ -1,4 +1,7 @@
-"""What several commands take: a model, images, and how to open them. Heavy imports are inside the functions."""
+"""Options of several commands: a model, images, and how to open them.
+
+Heavy imports are inside the functions.
+"""
 
 import inspect
 import warnings
@@ -28,7 +31,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Command(typer.core.TyperCommand):
-    """A command whose standard output holds what it says, and nothing that a library or a model prints."""
+    """Command whose standard output holds what it says, and nothing of a library or a model."""
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command; help and usage are printed before, by Typer."""
@@ -37,7 +40,7 @@ class Command(typer.core.TyperCommand):
 
 
 class Commands(typer.Typer):
-    """A group of such commands."""
+    """Group of such commands."""
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[_Function], _Function]:
         """Registers a function as a command, as `typer.Typer.command` does."""
@@ -45,7 +48,7 @@ class Commands(typer.Typer):
 
 
 class EngineName(Enum):
-    """What does the work."""
+    """Engine that does the work."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -56,24 +59,30 @@ NAMED_MODULE = "found also in the working folder, after all that is installed"
 
 TABLES = (".parquet", ".csv")
 
-IMAGES = "Picture, folder of pictures, FILE.npy, .npz or .parquet (also FILE.npz:NAME), or data set hf:NAME[SPLIT]."
+IMAGES = (
+    "Picture, folder of pictures, FILE.npy, .npz or .parquet (also FILE.npz:NAME), or data "
+    "set hf:NAME[SPLIT]."
+)
 Model = Annotated[
     str,
     typer.Argument(
-        help="FILE.onnx, .pt2 or .safetensors, a folder or hf:name of Hugging Face, or package.module:attribute, which is "
+        help="FILE.onnx, .pt2 or .safetensors, a folder or hf:name of Hugging Face, or "
+        "package.module:attribute, which is "
         f"{NAMED_MODULE}."
     ),
 ]
 Factory = Annotated[
     str | None,
     typer.Option(
-        help=f"package.module:function that makes the module of .safetensors weights; {NAMED_MODULE}."
+        help="package.module:function that makes the module of .safetensors weights; "
+        f"{NAMED_MODULE}."
     ),
 ]
 Layout = Annotated[
     str | None,
     typer.Option(
-        help="nchw or nhwc, for models that do not tell or take flat pictures; images are always channels first."
+        help="nchw or nhwc, for models that do not tell or take flat pictures; images are always "
+        "channels first."
     ),
 ]
 TrustPickle = Annotated[
@@ -128,14 +137,16 @@ Engine = Annotated[
 Address = Annotated[
     str | None,
     typer.Option(
-        help="HOST:PORT, ray://HOST:PORT or auto of a Ray cluster; without it, a Ray of this machine alone."
+        help="HOST:PORT, ray://HOST:PORT or auto of a Ray cluster; without it, a Ray of this "
+        "machine alone."
     ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Write a row for each image: FILE.parquet or .csv.")]
 TimeLimit = Annotated[
     float | None,
     typer.Option(
-        help="Seconds after which the command is ended with exit code 1, whatever the model does. No limit by default."
+        help="Seconds after which the command is ended with exit code 1, whatever the model does. "
+        "No limit by default."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -143,7 +154,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """How a command opens its MODEL: a field is an option of every such command, an argument of `open_classifier`."""
+    """Options that open a command's MODEL.
+
+    A field is an option of every such command, an argument of `open_classifier`.
+    """
 
     num_classes: NumClasses = None
     factory: Factory = None
@@ -158,7 +172,10 @@ class ModelOptions:
 
 
 def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command, in place of its parameter `options`, one option for each field of ModelOptions, and a time limit."""
+    """Gives a command one option for each field of ModelOptions, and a time limit.
+
+    They take the place of its parameter `options`.
+    """
     kinds = get_type_hints(ModelOptions, include_extras=True)
 
     @wraps(command)
@@ -180,12 +197,17 @@ def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
         if name != "options"
     ]
     limit = Parameter("time_limit", Parameter.KEYWORD_ONLY, default=None, annotation=TimeLimit)
-    with_options.__signature__ = signature.replace(parameters=[*own, *spread, limit])  # type: ignore[attr-defined]  # read by typer
+    # Typer reads the options off the signature.
+    typed: Any = with_options
+    typed.__signature__ = signature.replace(parameters=[*own, *spread, limit])
     return with_options
 
 
 def open_model(name: str, options: ModelOptions) -> Any:
-    """The classifier that a command's MODEL names; a pickle's code is warned of each time."""
+    """Opens the classifier of a command's MODEL.
+
+    A pickle's code is warned of each time.
+    """
     from wobbliness.classifiers import open_classifier
 
     source: Any = name
@@ -196,13 +218,16 @@ def open_model(name: str, options: ModelOptions) -> Any:
     for named in _named_modules(name, options.factory):
         import_from_working_folder(named)
     with warnings.catch_warnings():
-        # of a pickle's code: said each time, also where Python was told to hide or raise warnings
+        # a pickle's code is warned of also where Python was told to hide or raise warnings
         warnings.filterwarnings("always", message="opening ")
         return open_classifier(source, **vars(options))
 
 
 def _named_modules(model: str, factory: str | None) -> list[str]:
-    """Modules that the user names: MODEL, where it is no file, folder or name on the hub, and the factory's."""
+    """Returns the modules that the user names.
+
+    MODEL, where it is no file, folder or name on the hub, and the factory's.
+    """
     of_model = "" if Path(model).exists() or model.startswith(HUB_PREFIX) else model
     return [name.partition(":")[0] for name in (of_model, factory or "") if ":" in name]
 
@@ -216,7 +241,7 @@ def read_images_for(
     resize: bool = False,
     size: str | None = None,
 ) -> "ImageSet":
-    """A command's images, fitted to what the classifier declares."""
+    """Reads a command's images, fitted to what the classifier declares."""
     from wobbliness.images import read_images
 
     image_shape = getattr(classifier, "image_shape", None)
@@ -237,7 +262,7 @@ def _height_and_width(text: str) -> tuple[int, int]:
 
 
 def open_trigger(name: str) -> "Trigger":
-    """A trigger by its name or from a picture's file."""
+    """Returns a trigger by its name or from a picture's file."""
     from wobbliness.attacks import patch as triggers
     from wobbliness.images.pictures import PICTURE_ENDINGS
 
@@ -247,7 +272,10 @@ def open_trigger(name: str) -> "Trigger":
 
 
 def prepare_engine(engine: EngineName, *, address: str | None, store: str | None = None) -> None:
-    """Has a Ray of this command alone keep to this machine; ValueError for an option that the engine has no use for."""
+    """Keeps a Ray of this command alone to this machine.
+
+    Raises ValueError for an option that the engine has no use for.
+    """
     from wobbliness.runtime.ray import keep_to_this_machine
 
     useless = [
@@ -264,7 +292,7 @@ def prepare_engine(engine: EngineName, *, address: str | None, store: str | None
 
 
 def check_table(out: Path | None) -> None:
-    """ValueError where a table cannot be written there, found before the work."""
+    """Raises ValueError where a table cannot be written there, before the work."""
     if out is None:
         return
     if out.suffix not in TABLES:
@@ -275,20 +303,20 @@ def check_table(out: Path | None) -> None:
 
 
 def failure_of(write: Callable[[Path], object], path: Path | None) -> CannotWrite | None:
-    """Writes, where there is a path to write to; gives what went wrong, to be raised once the result is printed."""
+    """Writes, where there is a path; returns the error, to be raised after the result is shown."""
     if path is None:
         return None
     try:
         write(path)
     except CannotWrite as error:
         return error
-    except Exception as error:  # whatever a writer of tables or pages raises: the result is there, and is to be seen
+    except Exception as error:  # of a writer of tables or pages: the result is still printed
         return CannotWrite(f"cannot write {path}: {type(error).__name__}: {error}")
     return None
 
 
 def raise_later(failure: CannotWrite | None) -> None:
-    """Raises what `failure_of` gave."""
+    """Raises the error that `failure_of` returned."""
     if failure is not None:
         raise failure
 
@@ -301,7 +329,9 @@ def say_implausible(
     as_json: bool,
     with_labels_only: bool = False,
 ) -> list[str]:
-    """Warns, before anything else is said, of a model that answers these clean images as one that is shown them wrongly.
+    """Warns of a model whose clean predictions are implausible, before anything else is said.
+
+    It may be shown the images in another form than it was trained on.
 
     One pass without noise tells. The warnings go to standard output, or where that holds JSON to
     standard error.

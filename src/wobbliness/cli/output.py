@@ -1,4 +1,4 @@
-"""What the command line prints, as text for people or JSON for machines."""
+"""Output of the commands, as text for people or JSON for machines."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from wobbliness.detectors.smoothness_guard import SmoothnessGuard
     from wobbliness.study.report.report import Report
 
-WIDE = 120  # characters from which on a terminal holds the paper's figures beside ours
+WIDE = 120  # characters from which on a terminal holds the paper's figures next to ours
 
 
 def write_votes(sweep: Sweep, out: Path, image_set: ImageSet) -> None:
     """Writes votes and W, one row per image and sigma, as Parquet or CSV by the file's ending.
 
-    `label` is the class named most often, `given_label` the one that the images' source states,
+    `label` is the class predicted most often, `given_label` the one that the images' source states,
     where it states one.
     """
     write_table(
@@ -67,7 +67,7 @@ def _votes_frame(sweep: Sweep, sigma: float, image_set: ImageSet) -> pd.DataFram
 
 
 def print_sweep(sweep: Sweep, warnings: Sequence[str] = (), *, as_json: bool) -> None:
-    """A line for each sigma, or JSON with the votes of each image."""
+    """Prints a line for each sigma, or JSON with the votes of each image."""
     if as_json:
         say_json(
             {
@@ -77,20 +77,23 @@ def print_sweep(sweep: Sweep, warnings: Sequence[str] = (), *, as_json: bool) ->
         )
         return
     say(
-        f"{'sigma':>8} {'images':>8} {'draws':>6} {'mean W':>8} {'q25':>7} {'median':>7} {'q75':>7} {'W = 0':>7}"
+        f"{'sigma':>8} {'images':>8} {'draws':>6} {'mean W':>8} {'q25':>7} {'median':>7} "
+        f"{'q75':>7} {'W = 0':>7}"
     )
     for sigma in sweep.sigmas:
         w = sweep[sigma].wobbliness
         q25, median, q75 = _quartiles(w)
         say(
-            f"{sigma:>8g} {len(w):>8} {sweep[sigma].draws:>6} {w.mean():>8.4f} {q25:>7.4f} {median:>7.4f} {q75:>7.4f} "
+            f"{sigma:>8g} {len(w):>8} {sweep[sigma].draws:>6} {w.mean():>8.4f} {q25:>7.4f} "
+            f"{median:>7.4f} {q75:>7.4f} "
             f"{(w == 0).mean():>7.1%}"
         )
     for execution in {execution for votes in sweep.votes for execution in votes.executions}:
         what = "" if execution.backend == "onnxruntime" else "not compiled: "
         why = f"; {what}{execution.reason}" if execution.reason else ""
         say(
-            f"run by {execution.backend} on {execution.device}, {execution.block_size} copies at once{why}"
+            f"run by {execution.backend} on {execution.device}, {execution.block_size} copies at "
+            f"once{why}"
         )
 
 
@@ -111,7 +114,7 @@ def _votes_json(sweep: Sweep, sigma: float) -> dict[str, Any]:
 def print_comparison(
     found: "BatchComparison", warnings: Sequence[str] = (), *, as_json: bool
 ) -> None:
-    """A line for each sigma, the paper's test, and the verdict in words; or JSON with all of it."""
+    """Prints a line for each sigma, the paper's test, and the verdict; or JSON with all of it."""
     if as_json:
         said = {
             "verdict": found.verdict,
@@ -121,17 +124,21 @@ def print_comparison(
         say_json(said | asdict(found) | {"warnings": list(warnings)})
         return
     say(
-        f"{'sigma':>8} {'clean W':>8} {'suspect':>8} {'p smoother':>11} {'lower in':>9} {'p wobblier':>11} {'p Levene':>9}"
+        f"{'sigma':>8} {'clean W':>8} {'suspect':>8} {'p smoother':>11} {'lower in':>9} "
+        f"{'p wobblier':>11} {'p Levene':>9}"
     )
     for row in found.at:
         stars = "*" * (row.sigma == found.sigma) + "L" * (row.sigma == found.levene_sigma)
         say(
-            f"{stars + format(row.sigma, 'g'):>8} {row.clean_mean:>8.4f} {row.suspect_mean:>8.4f} {row.smoother.pvalue:>11.2g} "
-            f"{row.smoother.effect_size:>9.0%} {row.wobblier.pvalue:>11.2g} {row.levene.pvalue:>9.2g}"
+            f"{stars + format(row.sigma, 'g'):>8} {row.clean_mean:>8.4f} {row.suspect_mean:>8.4f} "
+            f"{row.smoother.pvalue:>11.2g} "
+            f"{row.smoother.effect_size:>9.0%} {row.wobblier.pvalue:>11.2g} "
+            f"{row.levene.pvalue:>9.2g}"
         )
     if found.num_for_sigma:
         say(
-            f"* sigma of the verdict, L of Levene's test, both chosen on {found.num_for_sigma} clean images"
+            f"* sigma of the verdict, L of Levene's test, both chosen on {found.num_for_sigma} "
+            "clean images"
         )
     say(f"verdict: {found.verdict} (level {found.level:g}, power {found.power:.2f})")
     say(found.explanation())
@@ -140,7 +147,7 @@ def print_comparison(
 def print_scan(
     scan: "Scan", page: Path | None, warnings: Sequence[str] = (), *, as_json: bool
 ) -> None:
-    """A line for each pattern, what to look at, and what that does not say; or JSON."""
+    """Prints a line for each pattern, what stands out, and what that does not say; or JSON."""
     if as_json:
         from wobbliness.reports.model_scan import scan_json  # with matplotlib
 
@@ -162,7 +169,8 @@ def print_scan(
             say(f"{row.pattern:<20} {target:>5} none found")
             continue
         numbers = [
-            f"{_or_dash(row.mask_l1, '.1f'):>8} {_or_dash(row.anomaly_index, '.1f'):>8} {_or_dash(row.sent_share, '.0%'):>5}"
+            f"{_or_dash(row.mask_l1, '.1f'):>8} {_or_dash(row.anomaly_index, '.1f'):>8} "
+            f"{_or_dash(row.sent_share, '.0%'):>5}"
         ]
         numbers += [f"{row.suspect_mean:>7.4f} {row.clean_mean:>8.4f} {row.pvalue_smoother:>11.2g}"]
         flag = ", likely target" if row.is_flagged is True else ""
@@ -182,17 +190,19 @@ def _or_dash(value: float, form: str) -> str:
 
 
 def print_benchmark(benchmark: "Benchmark", *, as_json: bool) -> None:
-    """Tables of ratios, rates and draws, or JSON."""
+    """Prints tables of ratios, rates and draws, or JSON."""
     if as_json:
         say_json(benchmark.as_json())
         return
     say(
-        f"forward passes per second, {benchmark.draws} for each image; medians of {benchmark.repeats}; {benchmark.device}"
+        f"forward passes per second, {benchmark.draws} for each image; medians of "
+        f"{benchmark.repeats}; {benchmark.device}"
     )
     for result in benchmark.networks:
         say()
         say(
-            f"{result.network}: {result.flops / 1e6:.1f} MFLOP a pass, {result.sgemm_share:.0%} of SGEMM's rate end to end"
+            f"{result.network}: {result.flops / 1e6:.1f} MFLOP a pass, {result.sgemm_share:.0%} "
+            "of SGEMM's rate end to end"
         )
         for rate in result.rates:
             memory = (
@@ -210,9 +220,12 @@ def print_benchmark(benchmark: "Benchmark", *, as_json: bool) -> None:
     for decision in benchmark.decisions:
         say()
         say(
-            f"decide, {decision.question}: {decision.mean_draws:.0f} draws on average against {benchmark.draws} "
-            f"({benchmark.draws / decision.mean_draws:.1f} times fewer), {decision.undecided:.1%} undecided, "
-            f"{decision.equal:.1%} of the decided as all draws say (digits, threshold {decision.threshold:.3f})"
+            f"decide, {decision.question}: {decision.mean_draws:.0f} draws on average against "
+            f"{benchmark.draws} "
+            f"({benchmark.draws / decision.mean_draws:.1f} times fewer), {decision.undecided:.1%} "
+            "undecided, "
+            f"{decision.equal:.1%} of the decided as all draws say (digits, threshold "
+            f"{decision.threshold:.3f})"
         )
 
 
@@ -222,7 +235,7 @@ def _quartiles(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def print_report(report: "Report", *, as_json: bool, is_written: bool = True) -> None:
-    """The table of claims, and the path of the page where it could be written."""
+    """Prints the table of claims, and the path of the page where it could be written."""
     from wobbliness.study.report.report import PAGE  # with matplotlib and scipy.stats
 
     page = str(report.folder / PAGE) if is_written else None
@@ -237,7 +250,10 @@ def print_report(report: "Report", *, as_json: bool, is_written: bool = True) ->
 
 
 def _claims_table(report: "Report", *, is_narrow: bool) -> Table:
-    """Everything in a row; on a narrow terminal without the paper's side and with the first of our figures alone."""
+    """Makes a table of everything in a row.
+
+    On a narrow terminal it lacks the paper's side and has the first of our figures alone.
+    """
     table = Table(
         title=f"{report.tables.recipe.name}, seed {report.tables.recipe.seed}", show_lines=True
     )
@@ -258,7 +274,7 @@ def _claims_table(report: "Report", *, is_narrow: bool) -> Table:
 def print_guard(
     guard: "SmoothnessGuard", folder: Path, warnings: Sequence[str] = (), *, as_json: bool
 ) -> None:
-    """How a guard was fitted, and at which labels it can see nothing."""
+    """Prints how a guard was fitted, and at which labels it can see nothing."""
     num_calibration, rate = len(guard.calibration_), guard.false_positive_rate
     spread = float(np.sqrt(rate * (1 - rate) / num_calibration))
     blind = [int(label) for label in np.flatnonzero(guard.smooth_pvalues_ > rate)]
@@ -278,19 +294,21 @@ def print_guard(
         say_json({"guard": str(folder), **facts, **said})
         return
     say(
-        f"guard in {folder}: {facts['num_reference']} clean inputs for reference, {num_calibration} for calibration"
+        f"guard in {folder}: {facts['num_reference']} clean inputs for reference, "
+        f"{num_calibration} for calibration"
     )
     say(f"false-positive rate {rate:g}, give or take {spread:.2g} for these calibration inputs")
     if blind:
         say(
-            f"sees no trigger where the model names class {', '.join(map(str, blind))}: clean inputs are as smooth there"
+            f"sees no trigger where the model names class {', '.join(map(str, blind))}: clean "
+            "inputs are as smooth there"
         )
 
 
 def print_judgement(
     judgement: "Judgement", names: Sequence[str], warnings: Sequence[str] = (), *, as_json: bool
 ) -> None:
-    """A line for each suspicious input and a summary, or JSON with all inputs."""
+    """Prints a line for each suspicious input and a summary, or JSON with all inputs."""
     if as_json:
         facts = {"sigmas": list(judgement.votes.sigmas), "draws": judgement.votes.votes[0].draws}
         rate, at_sigmas = judgement.false_positive_rate, ("wobbliness", "smoothed_label", "agrees")
@@ -324,7 +342,7 @@ def print_judgement(
 def print_quick_verdicts(
     verdicts: "QuickVerdicts", names: Sequence[str], warnings: Sequence[str] = (), *, as_json: bool
 ) -> None:
-    """The suspicious inputs and the draws it took, or JSON."""
+    """Prints the suspicious inputs and the draws it took, or JSON."""
     if as_json:
         rows, mean_draws = verdicts.frame(names).to_dict("records"), float(verdicts.draws.mean())
         said = {
@@ -348,5 +366,6 @@ def print_quick_verdicts(
 
 def _print_num_suspicious(is_suspicious: np.ndarray, remark: str) -> None:
     say(
-        f"{is_suspicious.sum()} of {len(is_suspicious)} inputs are suspiciously smooth ({is_suspicious.mean():.1%}; {remark})"
+        f"{is_suspicious.sum()} of {len(is_suspicious)} inputs are suspiciously smooth "
+        f"({is_suspicious.mean():.1%}; {remark})"
     )

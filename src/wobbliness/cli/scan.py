@@ -1,4 +1,4 @@
-"""`wobbliness scan`: look for backdoors in a model. Heavy imports are inside the command."""
+"""`wobbliness scan`: looks for backdoors in a model. Heavy imports are inside the command."""
 
 from pathlib import Path
 from typing import Annotated
@@ -58,7 +58,10 @@ def scan(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Look for backdoors in a model: a candidate trigger for each class, suspected triggers, and W around all of them.
+    """Look for backdoors in a model.
+
+    Tries a candidate trigger for each class and suspected triggers, and measures W around all of
+    them.
 
     A torch network gets candidates by Neural Cleanse; any other model needs suspected triggers.
 

@@ -1,4 +1,7 @@
-"""`wobbliness study`: run the paper's experiments, see how far they are, report them. Heavy imports are inside the commands."""
+"""`wobbliness study`: runs the paper's experiments, shows their progress, reports them.
+
+Heavy imports are inside the commands.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -39,7 +42,8 @@ def list_recipes(as_json: Json = False) -> None:
         return
     for row in rows:
         say(
-            f"{row['recipe']:<13} {' '.join(row['claims']):<30} {row['cells']:>4} cells  {row['about']}"
+            f"{row['recipe']:<13} {' '.join(row['claims']):<30} {row['cells']:>4} cells  "
+            f"{row['about']}"
         )
 
 
@@ -80,7 +84,8 @@ def run(
     store: Annotated[
         str | None,
         typer.Option(
-            help="With --engine ray, for nodes that do not share the folder: a URL such as s3://bucket/study."
+            help="With --engine ray, for nodes that do not share the folder: a URL such as "
+            "s3://bucket/study."
         ),
     ] = None,
     as_json: Json = False,
@@ -196,7 +201,9 @@ def unpack(
     out: Annotated[Path, typer.Argument(help="The study's folder to be, new or empty.")],
     as_json: Json = False,
 ) -> None:
-    """Make a study's folder of packed records again, with tables, figures and report.html; needs no torch.
+    """Make a study's folder of packed records again, with tables, figures and report.html.
+
+    Needs no torch.
 
     Example: wobbliness study unpack docs/results/digits runs/digits
     """
@@ -207,7 +214,7 @@ def unpack(
 
 
 def _report(out: Path, *, as_json: bool) -> "Report":
-    """Forms a study's report, and prints its table of claims even where its page cannot be written."""
+    """Forms a study's report, and prints its claims even where its page cannot be written."""
     from wobbliness.cli.output import print_report
     from wobbliness.study.report.report import form_report, write_pages
 

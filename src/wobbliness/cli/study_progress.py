@@ -1,4 +1,4 @@
-"""How a study's progress looks on a terminal: bars while it is run, a summary from anywhere else."""
+"""Progress of a study on a terminal: bars while it is running, a summary from anywhere else."""
 
 import sys
 import time
@@ -21,7 +21,11 @@ WATCH_SECONDS = 2.0
 
 @contextmanager
 def cell_progress() -> Iterator[tuple[CellProgress, Notice]]:
-    """A bar for each cell in work, on a terminal; elsewhere a line per finished cell would be noise. Notices are always shown."""
+    """Yields functions that show a bar for each running cell, and notices.
+
+    Bars are for terminals only: elsewhere a line per finished cell would be noise. Notices are
+    always shown.
+    """
     bar, tasks = open_progress(), dict[str, Any]()
     bar.disable = not sys.stderr.isatty()
 
@@ -38,7 +42,7 @@ def cell_progress() -> Iterator[tuple[CellProgress, Notice]]:
 
 
 def status_lines(found: StudyStatus) -> list[str]:
-    """Counts and time left in the first line, then a line for each running and each failed cell."""
+    """Returns counts and time left, then a line for each running and each failed cell."""
     counts = f"{found.num_done} of {found.num_cells} cells done"
     parts = {"running": len(found.running), "failed": len(found.failed), "left": len(found.left)}
     counts = ", ".join([counts, *(f"{number} {what}" for what, number in parts.items() if number)])
@@ -51,7 +55,7 @@ def status_lines(found: StudyStatus) -> list[str]:
 
 
 def watch_status(out: Path) -> None:
-    """Shows the status anew until every cell is done or someone presses Ctrl-C."""
+    """Shows the status again and again until every cell is done or Ctrl-C is pressed."""
     recipe = read_recipe(out)
     found = study_status(recipe, out)
     try:

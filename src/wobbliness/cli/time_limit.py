@@ -1,4 +1,7 @@
-"""A limit on the time of a command that holds whatever runs: a call that never returns, also one that holds the GIL."""
+"""Time limit of a command that holds whatever is running.
+
+Also for a call that never returns, and one that holds the GIL.
+"""
 
 import faulthandler
 import os
@@ -28,8 +31,8 @@ if not is_told and time.monotonic() >= float(sys.argv[1]):
 def time_limit(seconds: float | None) -> Iterator[None]:
     """Ends this process with one line and exit code 1 where what is done inside takes longer.
 
-    A thread does it; where no thread gets the GIL, a timer of the system's does, and a small
-    process beside this one says so.
+    A thread does it; where no thread gets the GIL, a timer of the system's does, and a small second
+    process says so.
 
     Args:
         seconds: the limit; None for none.
@@ -44,7 +47,9 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         raise ValueError(
             f"expected a time limit above 0 and up to {MAX_SECONDS:g} seconds, got {seconds:g}"
         )
-    line = f"error: expected to be done within the time limit of {seconds:g} s, and was not: ended\n".encode()
+    line = (
+        f"error: expected to be done within the time limit of {seconds:g} s, and was not: ended\n"
+    ).encode()
     teller, is_over = _start_teller(seconds, line), threading.Event()
 
     def end() -> None:
@@ -84,5 +89,5 @@ def _silence(teller: "subprocess.Popen[bytes]") -> None:
     try:
         teller.stdin.write(b"told")
         teller.stdin.close()
-    except OSError:  # it is gone
+    except OSError:  # it has ended
         return

@@ -1,6 +1,6 @@
-"""The working folder: the program imports nothing from it, but for the modules that its user names.
+"""Imports from the working folder: none but the modules that the user names.
 
-A model is looked at where it was downloaded to, and a file `onnx.py` beside it may be the
+A model is opened in the folder it was downloaded to, and a file `onnx.py` next to it may be the
 stranger's.
 """
 
@@ -43,7 +43,9 @@ def leave_out_working_folder() -> None:
 
 
 def import_from_working_folder(module_name: str) -> None:
-    """Lets a module that the user names, and what that module imports itself, be found in the working folder, after all else.
+    """Lets a module that the user names be found in the working folder, after all else.
+
+    So are the modules that it imports itself.
 
     Libraries still find nothing there, not even what they import where it happens to be installed.
     """
@@ -64,7 +66,7 @@ def import_from_working_folder(module_name: str) -> None:
 
 
 class _NamedModules(MetaPathFinder):
-    """Finds modules in a folder: those that are named, and those that modules found by it import."""
+    """Finder of modules in a folder: those that are named, and those that these import."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -77,7 +79,10 @@ class _NamedModules(MetaPathFinder):
         path: Sequence[str] | None = None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        """The module's specification, where it is for this finder to say; those inside of packages never are."""
+        """Returns the specification of a module that this finder may find.
+
+        Modules inside of packages never are.
+        """
         if path is not None or (
             fullname not in self.named and _importer(sys._getframe(1)) not in self._found
         ):
@@ -89,23 +94,29 @@ class _NamedModules(MetaPathFinder):
 
 
 def _importer(frame: FrameType | None) -> str:
-    """The top package of the code that an import statement or a call of an import function stands in."""
+    """Returns the top package of the code that contains an import statement.
+
+    Or a call of an import function.
+    """
     while frame is not None and frame.f_globals.get("__name__") in IMPORTERS_FOR_OTHERS:
         frame = frame.f_back
     return "" if frame is None else str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def _is_left_out(entry: str) -> bool:
-    """Whether an entry of Python's path is the working folder, and that is not chosen by its full name."""
+    """Checks whether a path entry is the working folder, not chosen by its full name."""
     try:
         folder = os.path.realpath(entry)
         return folder == os.path.realpath(os.getcwd()) and folder not in _chosen_folders()
-    except OSError:  # the working folder is gone
+    except OSError:  # the working folder was removed
         return not os.path.isabs(entry)
 
 
 def _chosen_folders() -> set[str]:
-    """Folders that stay on the path also where they are the working folder: the user's choice, and what is installed."""
+    """Returns the folders that stay on the path even as the working folder.
+
+    The user's choice, and what is installed.
+    """
     own = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     named = [
         entry
