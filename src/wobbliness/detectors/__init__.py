@@ -1,1 +1,1 @@
-"""Who raises the alarm: tests of batches, guards of single inputs, scans of models."""
+"""Detectors: tests of batches, guards of single inputs, scans of models."""

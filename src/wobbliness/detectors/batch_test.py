@@ -1,4 +1,7 @@
-"""compare_batches(): does a batch of inputs carry what makes a classifier unusually smooth, such as an active trigger?"""
+"""Test of a batch of inputs: is the classifier unusually smooth around it?
+
+An active trigger, among others, has that effect.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ from wobbliness.statistics.two_sample import (
 
 SMOOTHER, WOBBLIER, NO_DIFFERENCE = "smoother", "wobblier", "no difference"
 DEFAULT_SIGMAS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
-# of each batch: with fewer not even a fully smooth batch has a p-value worth a verdict
+# points of each batch: with fewer not even a fully smooth batch has a p-value worth a verdict
 MIN_POINTS = 8
 NUM_DRAWN = 500  # pairs of batches drawn to estimate a power
 ENOUGH_POWER = 0.9
@@ -55,7 +58,7 @@ class SigmaComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchComparison:
-    """What W says about a suspect batch beside a clean one.
+    """Result of the test of a suspect batch against a clean one.
 
     Attributes:
         level: false-positive rate of either verdict, smoother and wobblier, on batches of clean
@@ -81,17 +84,21 @@ class BatchComparison:
     at: tuple[SigmaComparison, ...]
 
     def __getitem__(self, sigma: float) -> SigmaComparison:
-        """The comparison at one of the sigmas."""
+        """Returns the comparison at one of the sigmas."""
         for comparison in self.at:
             if comparison.sigma == sigma:
                 return comparison
         raise KeyError(
-            f"expected a sigma out of {', '.join(f'{row.sigma:g}' for row in self.at)}, got {sigma!r}"
+            f"expected a sigma out of {', '.join(f'{row.sigma:g}' for row in self.at)}, got "
+            f"{sigma!r}"
         )
 
     @property
     def verdict(self) -> str:
-        """`smoother`, `wobblier` or `no difference`, by the directional tests at the chosen sigma."""
+        """Returns `smoother`, `wobblier` or `no difference`.
+
+        By the directional tests at the chosen sigma.
+        """
         here = self[self.sigma]
         if here.smoother.pvalue <= self.level:
             return SMOOTHER
@@ -99,23 +106,33 @@ class BatchComparison:
 
     @property
     def is_powerful(self) -> bool:
-        """Whether a fully smooth batch would most likely have been found, so that finding none means something."""
+        """Checks whether a fully smooth batch would most likely have been found.
+
+        Only then does finding none mean something.
+        """
         return self.power >= ENOUGH_POWER
 
     def explanation(self) -> str:
-        """The verdict in plain words, with what it does not say."""
+        """Returns the verdict in plain words, with what it does not say."""
         here = self[self.sigma]
-        numbers = f"mean W {here.suspect_mean:.3f} against {here.clean_mean:.3f} nats at sigma {self.sigma:g}"
+        numbers = (
+            f"mean W {here.suspect_mean:.3f} against {here.clean_mean:.3f} nats at sigma "
+            f"{self.sigma:g}"
+        )
         if self.verdict == SMOOTHER:
             return (
-                f"The suspect batch is smoother than the clean one: {numbers}, W is lower in {here.smoother.effect_size:.0%} "
-                f"of the pairs (p = {here.smoother.pvalue:.1g}). An active trigger does that. So do patterns crafted after "
-                "training, and a batch of other, easier classes: compare batches of the same classes."
+                f"The suspect batch is smoother than the clean one: {numbers}, W is lower in "
+                f"{here.smoother.effect_size:.0%} "
+                f"of the pairs (p = {here.smoother.pvalue:.1g}). An active trigger does that. So "
+                "do patterns crafted after "
+                "training, and a batch of other, easier classes: compare batches of the same "
+                "classes."
             )
         if self.verdict == WOBBLIER:
             return (
                 f"The suspect batch wobbles more than the clean one: {numbers}, W is higher in "
-                f"{here.wobblier.effect_size:.0%} of the pairs (p = {here.wobblier.pvalue:.1g}). Unknown patterns, inactive "
+                f"{here.wobblier.effect_size:.0%} of the pairs (p = {here.wobblier.pvalue:.1g}). "
+                "Unknown patterns, inactive "
                 "triggers and most universal perturbations do that; an active trigger does not."
             )
         means = (
@@ -124,8 +141,10 @@ class BatchComparison:
             else "this says little: take more points"
         )
         return (
-            f"No difference was found: {numbers} (p = {here.smoother.pvalue:.1g}). With {self.num_suspect} suspect and "
-            f"{self.num_clean} clean points a fully smooth batch is found with probability {self.power:.2f}, so {means}."
+            f"No difference was found: {numbers} (p = {here.smoother.pvalue:.1g}). With "
+            f"{self.num_suspect} suspect and "
+            f"{self.num_clean} clean points a fully smooth batch is found with probability "
+            f"{self.power:.2f}, so {means}."
         )
 
 
@@ -141,10 +160,11 @@ def compare_batches(
     num_classes: int | None = None,
     progress: Progress | None = None,
 ) -> BatchComparison:
-    """Is the classifier smoother around a suspect batch than around clean inputs (section 3.2.4)?
+    """Tests whether the classifier is smoother around a suspect batch (section 3.2.4).
 
-    Measures W of all inputs at all sigmas and compares them by `compare_w`. Copies of an input, of
-    the same grey levels of 256, count once: the tests take inputs for independent points.
+    Measures W of all inputs at all sigmas and compares them with clean inputs by `compare_w`.
+    Copies of an input, of the same grey levels of 256, count once: the tests take inputs for
+    independent points.
 
     Args:
         classifier: as for `measure`.
@@ -193,8 +213,8 @@ def compare_w(
 
     With several sigmas half of the clean points, drawn by the seed, choose the one of each test
     (`choose_sigma`) and the other half is compared with, so that the choice does not raise the
-    false-positive rate. The verdict is that of the directional tests; the paper's Levene test
-    stands beside them, since after its outlier removal it does not hold its level.
+    false-positive rate. The verdict is that of the directional tests; the paper's Levene test is
+    reported for comparison only, since after its outlier removal it does not hold its level.
 
     Args:
         clean_w: W of the clean points at each sigma.
@@ -209,7 +229,8 @@ def compare_w(
     _check_level(level)
     if not clean_w or set(clean_w) != set(suspect_w):
         raise ValueError(
-            f"expected W of both batches at the same sigmas, got {sorted(clean_w)} and {sorted(suspect_w)}"
+            f"expected W of both batches at the same sigmas, got {sorted(clean_w)} and "
+            f"{sorted(suspect_w)}"
         )
     clean = {sigma: np.asarray(clean_w[sigma], np.float64) for sigma in sorted(clean_w)}
     suspect = {sigma: np.asarray(suspect_w[sigma], np.float64) for sigma in sorted(suspect_w)}
@@ -240,7 +261,7 @@ def compare_w(
 
 
 def _without_copies(images: Any, what: str) -> Any:
-    """The inputs that differ; a tensor stays one."""
+    """Returns the inputs that differ; a tensor stays one."""
     array = checked_images(images, with_channels_first=False)
     rows = distinct_rows(array, what)
     if len(rows) == len(array):
@@ -249,7 +270,7 @@ def _without_copies(images: Any, what: str) -> Any:
 
 
 def _shifted(progress: Progress, before: int, total: int) -> Progress:
-    """Progress of the second of two measurements as that of both."""
+    """Returns the progress of the second of two measurements as that of both."""
     return lambda done, _: progress(before + done, total)
 
 
@@ -267,13 +288,16 @@ def _at(
 
 
 def _halves(num_points: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random points to compare with, and the rest to choose sigma on."""
+    """Returns random points to compare with, and the rest to choose sigma on."""
     order = np.random.default_rng(np.random.SeedSequence(seed)).permutation(num_points)
     return np.sort(order[: -(-num_points // 2)]), np.sort(order[-(-num_points // 2) :])
 
 
 def _power(clean: Float[np.ndarray, " N"], num_suspect: int, level: float, seed: int) -> float:
-    """Share of clean batches, drawn with replacement, from which the directional test tells a fully smooth batch."""
+    """Estimates the probability that the directional test tells a fully smooth batch.
+
+    The share of clean batches, drawn with replacement, that it tells from such a batch.
+    """
     drawn = np.random.default_rng(np.random.SeedSequence(seed)).choice(
         clean, size=(NUM_DRAWN, len(clean))
     )
@@ -290,5 +314,6 @@ def _check_sizes(num_clean: int, num_suspect: int, num_sigmas: int) -> None:
     if num_clean < needed or num_suspect < MIN_POINTS:
         why = "" if num_sigmas == 1 else ", half of them to choose sigma on"
         raise ValueError(
-            f"expected at least {needed} clean inputs{why}, and {MIN_POINTS} suspect ones, got {num_clean} and {num_suspect}"
+            f"expected at least {needed} clean inputs{why}, and {MIN_POINTS} suspect ones, got "
+            f"{num_clean} and {num_suspect}"
         )

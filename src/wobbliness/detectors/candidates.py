@@ -1,4 +1,4 @@
-"""Triggers that were found for the classes of a network, and which of them are suspiciously small."""
+"""Reverse-engineered triggers of the classes of a network, and their anomaly index."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,14 +15,14 @@ MIN_NORMS = 3
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidate:
-    """A trigger that was found for a class: (1 - mask) * image + mask * pattern.
+    """Reverse-engineered trigger of a class: (1 - mask) * image + mask * pattern.
 
     Attributes:
-        target_class: the class that it sends images to.
+        target_class: the class that images with the trigger are predicted as.
         mask: `(H, W)` in [0, 1], how much of each pixel is replaced.
         pattern: `(C, H, W)` in [0, 1].
-        success_rate: share of all images that the network, in float32, names `target_class` with
-            the trigger on them.
+        success_rate: share of all images that the network, in float32, predicts as `target_class`
+            with the trigger on them: the targeted attack success rate (ASR).
         mask_l1: sum of the mask, in pixels.
         restart: which of the restarts found it, from 0.
         num_steps: steps of that restart up to this mask.
@@ -37,17 +37,20 @@ class Candidate:
     num_steps: int
 
     def trigger(self) -> Trigger:
-        """The candidate as a trigger that covers the whole image."""
+        """Returns the candidate as a trigger that covers the whole image."""
         return Trigger(name=f"candidate {self.target_class}", pattern=self.pattern, mask=self.mask)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidates:
-    """What was found for each class; None where no restart reached the success threshold or none was asked for.
+    """Reverse-engineered triggers of each class.
+
+    None where no restart reached the success threshold or none was asked for.
 
     Attributes:
-        first: K, the earliest mask at the success threshold.
-        smallest: K, the mask of the smallest L1 norm at the success threshold, over all restarts.
+        first: K, the first success: the earliest mask at the success threshold.
+        smallest: K, the minimum norm: the mask of the smallest L1 norm at the success threshold,
+            over all restarts.
         classes: the classes that were asked for.
     """
 
@@ -57,17 +60,23 @@ class Candidates:
 
     @property
     def failures(self) -> tuple[int, ...]:
-        """The classes that were asked for and not reached."""
+        """Returns the classes that were asked for and not reached."""
         return tuple(target for target in self.classes if self.smallest[target] is None)
 
     @cached_property
     def anomaly_index(self) -> Float[np.ndarray, " K"]:
-        """`(K,)` how far each smallest mask's norm is from the median; NaN where there is none (see `anomaly_index`)."""
+        """Computes how far each smallest mask's norm is from the median, `(K,)`.
+
+        NaN where there is none (see `anomaly_index`).
+        """
         return anomaly_index(self._norms)
 
     @property
     def flagged(self) -> tuple[int, ...]:
-        """The classes with an anomaly index above 2 whose mask is smaller than the median: likely targets of a backdoor."""
+        """Returns the likely target classes of a backdoor.
+
+        Those with an anomaly index above 2 whose mask is smaller than the median.
+        """
         norms = self._norms
         is_small = (
             norms < np.nanmedian(norms)
@@ -84,7 +93,7 @@ class Candidates:
 
 
 def anomaly_index(norms: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
-    """`(K,)` distances from the median in units of the standard deviation, as the median absolute deviation estimates it.
+    """Computes distances from the median in robust standard deviations, `(K,)`.
 
     |norm - median| / (1.4826 * median |norm - median|) (section IV of the paper); there a class
     whose norm is below the median and whose index is above 2 is flagged. With a median absolute

@@ -1,4 +1,4 @@
-"""The cost of large masks in Neural Cleanse: how it follows the success, and when a candidate has converged."""
+"""Schedule of the cost of large masks in Neural Cleanse, with its test of convergence."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -10,7 +10,7 @@ PATIENCES_TO_STOP = 5
 
 
 class CostSchedule:
-    """The published schedule of Neural Cleanse's cost for many candidates at once.
+    """Published schedule of Neural Cleanse's cost, for many candidates at a time.
 
     The cost starts at 0, where any mask is free, and is set to `initial_cost` once the success has
     been at the threshold for `patience` steps running. From then on it is doubled after `patience`
@@ -33,7 +33,8 @@ class CostSchedule:
         Args:
             num_candidates: n.
             initial_cost: nats for each pixel of mask.
-            success_threshold: share of a step's images that must be named as the target, in (0, 1].
+            success_threshold: share of a step's images that must be predicted as the target, in
+                (0, 1].
             patience: steps.
         """
         self.costs = np.zeros(num_candidates)
@@ -55,7 +56,10 @@ class CostSchedule:
     def update(
         self, success_rates: Float[np.ndarray, " n"], norms: Float[np.ndarray, " n"]
     ) -> Bool[np.ndarray, " n"]:
-        """Takes in one step of each candidate; `(n,)` whether it was at the threshold and had not stopped before."""
+        """Records one step of each candidate; returns which were at the threshold, `(n,)`.
+
+        Candidates that had stopped before do not count.
+        """
         reached = success_rates >= self._threshold
         is_hit = reached & ~self.stopped
         self._watch_progress(np.where(is_hit & (norms < self.best_norms), norms, self.best_norms))
@@ -66,6 +70,7 @@ class CostSchedule:
         return np.asarray(is_hit)
 
     def _watch_progress(self, best_norms: Float[np.ndarray, " n"]) -> None:
+        # No success yet is not a lack of progress: the best norm is infinite before the first one.
         is_idle = np.isfinite(best_norms) & (best_norms >= NO_PROGRESS * self.best_norms)
         self._steps_without_progress = np.where(is_idle, self._steps_without_progress + 1, 0)
         self.best_norms = best_norms
@@ -77,7 +82,10 @@ class CostSchedule:
         self.stopped = self.stopped | is_done
 
     def _set_cost(self, reached: Bool[np.ndarray, " n"]) -> None:
-        """Ends the time without cost; without its `cost == 0` a zero cost would be doubled for ever."""
+        """Ends the phase without cost.
+
+        Without its test of `cost == 0` a zero cost would be doubled for ever.
+        """
         self._steps_at_no_cost = np.where(
             (self.costs == 0) & reached, self._steps_at_no_cost + 1, 0
         )
@@ -89,6 +97,7 @@ class CostSchedule:
     def _scale_cost(self, reached: Bool[np.ndarray, " n"]) -> None:
         self._steps_above = np.where(reached, self._steps_above + 1, 0)
         self._steps_below = np.where(reached, 0, self._steps_below + 1)
+        # Both counters count running steps, so at most one of them is at the patience.
         goes_up, goes_down = (
             self._steps_above >= self._patience,
             self._steps_below >= self._patience,

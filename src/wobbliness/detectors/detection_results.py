@@ -1,4 +1,4 @@
-"""What a guard says of its inputs."""
+"""Results of a guard for each of its inputs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from wobbliness.sampling.votes import Sweep
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Judgement:
-    """What a guard says of each input, from all its draws.
+    """Detection result of each input, from all its draws.
 
     Attributes:
         votes: the votes at each sigma.
-        undisturbed_label: `(N,)` the classifier's answer without noise.
+        undisturbed_label: `(N,)` the clean prediction, without noise.
         score: `(N,)` in [0, 1); low where the input is smooth for its label at every sigma.
         pvalue: `(N,)` in (0, 1]; split-conformal.
         is_suspicious: `(N,)` the p-value is at most the false-positive rate.
@@ -36,21 +36,23 @@ class Judgement:
 
     @property
     def wobbliness(self) -> Float[np.ndarray, "N S"]:
-        """`(N, S)` nats: W at each sigma."""
+        """Returns W at each sigma, `(N, S)` nats."""
         return np.stack([votes.wobbliness for votes in self.votes.votes], axis=1)
 
     @property
     def smoothed_label(self) -> Int[np.ndarray, "N S"]:
-        """`(N, S)` the class named most often at each sigma."""
+        """Returns the class predicted most often at each sigma, `(N, S)`."""
         return np.stack([votes.label for votes in self.votes.votes], axis=1)
 
     @property
     def agrees(self) -> Bool[np.ndarray, "N S"]:
-        """`(N, S)` whether the smoothed label is the undisturbed one."""
+        """Checks whether the smoothed label is the clean prediction, `(N, S)`."""
         return np.asarray(self.smoothed_label == self.undisturbed_label[:, None])
 
     def frame(self, names: Sequence[str] | None = None) -> pd.DataFrame:
-        """A row for each input; W, smoothed label and agreement in a column for each sigma.
+        """Returns a table with a row for each input.
+
+        W, smoothed label and agreement have a column for each sigma.
 
         Args:
             names: of the inputs, for a column `name` at the end, such as `ImageSet.names`.
@@ -72,12 +74,12 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QuickVerdicts:
-    """What a guard says of each input, from as few draws as settle it.
+    """Detection result of each input with early stopping.
 
     Attributes:
         is_suspicious: `(N,)` the verdict.
         draws: `(N,)` noisy copies that were classified, at all sigmas together.
-        most_draws: what a judgement classifies for each input.
+        most_draws: noisy copies of each input without early stopping.
     """
 
     is_suspicious: Bool[np.ndarray, " N"]
@@ -88,7 +90,7 @@ class QuickVerdicts:
         return len(self.draws)
 
     def frame(self, names: Sequence[str] | None = None) -> pd.DataFrame:
-        """A row for each input.
+        """Returns a table with a row for each input.
 
         Args:
             names: of the inputs, for a column `name` at the end, such as `ImageSet.names`.

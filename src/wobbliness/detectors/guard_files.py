@@ -1,4 +1,4 @@
-"""A fitted guard as two files: `guard.json` says how it was fitted, `guard.safetensors` holds what it learnt."""
+"""Files of a fitted guard: `guard.json` says how it was fitted, `guard.safetensors` is the data."""
 
 import hashlib
 import json
@@ -42,7 +42,9 @@ def save_guard(
     model: str | None = None,
     resized: bool | None = None,
 ) -> None:
-    """Writes a fitted guard, without its classifier, into a folder; of that a name, a digest and its preprocessing are kept.
+    """Writes a fitted guard, without its classifier, into a folder.
+
+    Of the classifier a name, a digest and its preprocessing are kept.
 
     Args:
         guard: fitted.
@@ -84,7 +86,9 @@ def save_guard(
 
 
 def load_guard(folder: str | Path, classifier: Any, *, model: str | None = None) -> SmoothnessGuard:
-    """A fitted guard from its folder; its verdicts are those of the guard that was saved. Runs no code of the files'.
+    """Reads a fitted guard from its folder, running no code of the files.
+
+    Its verdicts are those of the guard that was saved.
 
     With another classifier than it was fitted on, or one that is given other pixel values, the
     false-positive rate is unknown: a UserWarning names both where what was kept tells them apart
@@ -106,7 +110,9 @@ def load_guard(folder: str | Path, classifier: Any, *, model: str | None = None)
 
 
 def model_mismatch(guard: SmoothnessGuard, model: str | None = None) -> str | None:
-    """Says that a loaded guard's classifier is not the one it was fitted on, as far as the digest tells; None where it is.
+    """Describes how a loaded guard's classifier differs from the one it was fitted on.
+
+    None where it is the same, as far as the digest tells.
 
     Nothing is said of guards without a digest: those of functions, and those that were saved before
     digests were kept.
@@ -124,15 +130,19 @@ def model_mismatch(guard: SmoothnessGuard, model: str | None = None) -> str | No
     name = model or given.name
     if given.digest is None or given.digest.split(":")[0] != fitted.digest.split(":")[0]:
         return visible(
-            f"this guard was fitted on the model {fitted.name}; whether {name}, of another form, is that model cannot be told"
+            f"this guard was fitted on the model {fitted.name}; whether {name}, of another form, "
+            "is that model cannot be told"
         )
     return visible(
-        f"this guard was fitted on the model {fitted.name}, and {name} is another: its false-positive rate is unknown"
+        f"this guard was fitted on the model {fitted.name}, and {name} is another: its "
+        "false-positive rate is unknown"
     )
 
 
 def preprocessing_mismatch(guard: SmoothnessGuard, *, resized: bool | None = None) -> str | None:
-    """Says that a loaded guard's classifier is given other images, or read otherwise, than when it was fitted; None where not.
+    """Describes how a loaded guard's images differ from those it was fitted on.
+
+    None where its classifier is given the same images and read in the same way.
 
     Compared are pixel values (input range, mean, std), layout, output and threshold, and resizing
     where both are known. Nothing is said of guards that were saved before these were kept. Where
@@ -159,12 +169,13 @@ def preprocessing_mismatch(guard: SmoothnessGuard, *, resized: bool | None = Non
         for values in (fitted, given)
     )
     return visible(
-        f"this guard was fitted with {before}, and is used with {now}: its false-positive rate is unknown"
+        f"this guard was fitted with {before}, and is used with {now}: its false-positive rate is "
+        "unknown"
     )
 
 
 def _is_of_another_kind(guard: SmoothnessGuard) -> bool:
-    """Whether a guard of a function, of which no digest was kept, is used with what has one."""
+    """Checks whether a guard of a function, without a digest, is used with what has one."""
     known: Fingerprint | None = getattr(guard, "model_", None)
     return (
         known is not None
@@ -174,7 +185,10 @@ def _is_of_another_kind(guard: SmoothnessGuard) -> bool:
 
 
 def _kept_preprocessing(guard: SmoothnessGuard, resized: bool | None) -> dict[str, str] | None:
-    """That of the file a guard came from, None for one that had none; else that of its classifier."""
+    """Returns the preprocessing of the file a guard came from, else of its classifier.
+
+    None for a file that had none.
+    """
     if hasattr(guard, "preprocessing_"):
         kept: dict[str, str] | None = guard.preprocessing_
         return kept
@@ -182,7 +196,10 @@ def _kept_preprocessing(guard: SmoothnessGuard, resized: bool | None) -> dict[st
 
 
 def _preprocessing(guard: SmoothnessGuard, resized: bool | None) -> dict[str, str]:
-    """What is done to images and answers besides what the classifier does; a threshold only where there are two classes."""
+    """Returns what is done to images and predictions besides what the classifier does.
+
+    A threshold is included only where there are two classes.
+    """
     opened = open_classifier(guard.classifier, num_classes=guard.num_classes)
     found: dict[str, str] = opened.preprocessing() if isinstance(opened, ScoredClassifier) else {}
     if len(guard.smooth_pvalues_) != 2:
@@ -196,7 +213,8 @@ def _loaded(folder: Path, classifier: Any) -> SmoothnessGuard:
     content, arrays = _read_settings(folder / SETTINGS_FILE), _read(folder / ARRAYS_FILE, MAX_BYTES)
     if _digest(arrays) != content.get("arrays"):
         raise ValueError(
-            f"expected the arrays that belong to {folder / SETTINGS_FILE}, got others in {ARRAYS_FILE}"
+            f"expected the arrays that belong to {folder / SETTINGS_FILE}, got others in "
+            f"{ARRAYS_FILE}"
         )
     try:
         image_shape = _checked_settings(content)
@@ -236,7 +254,7 @@ def _checked_preprocessing(given: Any) -> dict[str, str] | None:
 
 
 def _checked_settings(content: dict[str, Any]) -> tuple[int, ...]:
-    """The shape of one input; ValueError where a setting is not one that a guard may have."""
+    """Returns the shape of one input; ValueError where a setting is not a guard's."""
     sigmas, shape, num_classes = content["sigmas"], content["image_shape"], content["num_classes"]
     if (
         not isinstance(sigmas, list)
@@ -265,7 +283,7 @@ def _check_integer(name: str, value: Any, least: int, most: int) -> None:
 
 
 def checked_folder(folder: str | Path) -> Path:
-    """The folder, or ValueError where it is a file or holds something else than a guard."""
+    """Returns the folder; ValueError where it is a file or holds something else than a guard."""
     path = Path(folder)
     if path.exists() and (
         not path.is_dir() or not ((path / SETTINGS_FILE).is_file() or _holds_parts_only(path))
@@ -275,7 +293,10 @@ def checked_folder(folder: str | Path) -> Path:
 
 
 def _holds_parts_only(folder: Path) -> bool:
-    """Whether a folder holds nothing but what a guard leaves that was never finished: the disk was full, or it was ended."""
+    """Checks whether a folder holds only the unfinished files of a guard.
+
+    They are left where the disk was full, or the process was ended.
+    """
     names = {unfinished_name(path.name) or path.name for path in folder.iterdir()}
     return names <= {SETTINGS_FILE, ARRAYS_FILE}
 
@@ -315,7 +336,8 @@ def _checked(
         or label.dtype != np.int64
     ):
         raise ValueError(
-            f"expected finite W of shape {(num_sigmas, len(label))}, got {w.dtype} of shape {w.shape}"
+            f"expected finite W of shape {(num_sigmas, len(label))}, got {w.dtype} of shape "
+            f"{w.shape}"
         )
     if (
         scores.dtype != np.float64
@@ -329,7 +351,8 @@ def _checked(
         or not 1 <= len(pvalues) <= MAX_UNDECLARED_CLASSES
     ):
         raise ValueError(
-            f"expected p-values of {num_classes or f'1 to {MAX_UNDECLARED_CLASSES}'} classes, got {len(pvalues)}"
+            f"expected p-values of {num_classes or f'1 to {MAX_UNDECLARED_CLASSES}'} classes, got "
+            f"{len(pvalues)}"
         )
     if pvalues.dtype != np.float64 or not ((pvalues > 0) & (pvalues <= 1)).all():
         raise ValueError("expected p-values in (0, 1], got others")
@@ -354,7 +377,8 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise ValueError(f"expected a guard in {path}, got something else")
     if content.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(
-            f"expected a guard of schema {SCHEMA_VERSION}, got {content.get('schema_version')} in {path}"
+            f"expected a guard of schema {SCHEMA_VERSION}, got {content.get('schema_version')} in "
+            f"{path}"
         )
     return content
 
@@ -363,7 +387,7 @@ def _read(path: Path, most: int) -> bytes:
     if not path.is_file():
         found = "got a folder, device or pipe" if path.exists() else "which does not exist"
         raise ValueError(f"expected a guard's file {path}, {found}")
-    if not 0 < path.stat().st_size <= most:  # what a device or the kernel makes up has no size
+    if not 0 < path.stat().st_size <= most:  # a device or a file of /proc has no size
         raise ValueError(f"expected 1 to {most} bytes in {path}, got {path.stat().st_size}")
     with path.open("rb") as file:
         return file.read(most)

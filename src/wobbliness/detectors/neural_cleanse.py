@@ -1,4 +1,7 @@
-"""Neural Cleanse: for each class the smallest trigger that sends images there (Wang et al., IEEE S&P 2019)."""
+"""Neural Cleanse: reverse-engineers a minimum-norm trigger of each class.
+
+Wang et al., IEEE S&P 2019.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +32,7 @@ from wobbliness.runtime.progress import Progress, progress_bar
 __all__ = ["Candidate", "Candidates", "anomaly_index", "craft_candidates"]
 
 BLOCK_IMAGES = 160
-"""Images of one pass through the network, of several candidates: fewer cost overheads, more leave the cache."""
+"""Images of one forward pass, of several candidates: fewer cost overheads, more leave the cache."""
 
 ACCELERATOR_BLOCK_IMAGES = 2048
 """The same on an accelerator, which has no use for few."""
@@ -57,13 +60,14 @@ def craft_candidates(
     classes: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> Candidates:
-    """Reverse-engineers a trigger for each class: minimises cross entropy + cost * |mask|_1 by Adam, all candidates together.
+    """Reverse-engineers a trigger for each class by gradient descent, all of them together.
 
-    `CostSchedule` moves the cost. As published, but: a step passes over a sample of the images
-    rather than all; the masks of all steps at the threshold are candidates, and one is handed back
-    once it reached the threshold on all images in float32; a class that is not reached is a failure
-    rather than the last step's mask. Gradients are in bfloat16 where the device has it. A network
-    of another precision than float32 is crafted on as a copy in float32.
+    Adam minimises cross entropy + cost * |mask|_1, and `CostSchedule` moves the cost. As published,
+    but: a step passes over a sample of the images rather than all; the masks of all steps at the
+    threshold are candidates, and one is returned once it reached the threshold on all images in
+    float32; a class that is not reached is a failure rather than the last step's mask. Gradients
+    are in bfloat16 where the device has it. A network of another precision than float32 is crafted
+    on as a copy in float32.
 
     Args:
         network: gives logits `(B, K)`. It is run on the device of its parameters, and left as it
@@ -142,7 +146,10 @@ def _search(
     batches_per_step: int,
     progress: Progress | None,
 ) -> dict[int, list[Candidate]]:
-    """For each class the masks of all steps at the threshold, with the step's own success rate."""
+    """Returns for each class the masks of all steps at the threshold.
+
+    Each has the step's own success rate.
+    """
     hits: dict[int, list[Candidate]] = defaultdict(list)
     with progress_bar("crafting candidates", max_steps, report=progress) as advance:
         for step in range(1, max_steps + 1):
@@ -160,7 +167,7 @@ def _search(
 
 
 class _Attempts:
-    """The masks and patterns of all starts, and their optimiser.
+    """Masks and patterns of all starts, and their optimiser.
 
     Each start's are one tensor `(1 + C, H, W)`, mask first, as the inverse tanh. Adam leaves alone
     what has no gradient, so that a start that is closed costs nothing.
@@ -190,7 +197,10 @@ class _Attempts:
         costs: Float[np.ndarray, " n"],
         batches: list[torch.Tensor],
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """One update for each mini-batch; `(n,)` mean success rates and `(n,)` mean norms, 0 where closed."""
+        """Updates once for each mini-batch; returns mean success rates and norms.
+
+        Both `(n,)`, 0 where closed.
+        """
         device = self._forward.device
         rates, norms = torch.zeros((2, len(is_open)), dtype=torch.float64, device=device)
         weights = torch.from_numpy(costs).float().to(device)
@@ -209,7 +219,7 @@ class _Attempts:
         return rates.cpu().numpy() / len(batches), norms.cpu().numpy() / len(batches)
 
     def candidate(self, index: int, success_rate: float, step: int) -> Candidate:
-        """A start's mask and pattern as they are now."""
+        """Returns a start's mask and pattern as they are now."""
         target, restart = self._starts[index]
         mask, pattern = _unit_interval(self._parameters[index].detach()).cpu().tensor_split([1])
         return Candidate(
@@ -225,9 +235,13 @@ class _Attempts:
     def _backward(
         self, batch: torch.Tensor, block: torch.Tensor, costs: torch.Tensor
     ) -> tuple[Float[torch.Tensor, " b"], Float[torch.Tensor, " b"]]:
-        """Adds the gradients of one block of starts on one mini-batch; their success rates and norms before the update."""
+        """Adds the gradients of one block of starts on one mini-batch.
+
+        Returns their success rates and norms before the update.
+        """
         values = _unit_interval(torch.stack([self._parameters[index] for index in block.tolist()]))
         masks, patterns = values[:, None, :1], values[:, None, 1:]
+        # Every start's trigger on every image: one batch of starts times images.
         logits = self._forward(torch.lerp(batch, patterns, masks).flatten(0, 1), fast=True)
         labels = self._targets[block].repeat_interleave(len(batch))
         entropies = (
@@ -236,7 +250,7 @@ class _Attempts:
             .mean(dim=1)
         )
         norms = masks.flatten(1).sum(dim=1)
-        (entropies + costs * norms).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        (entropies + costs * norms).sum().backward()  # type: ignore[no-untyped-call]
         return (logits.argmax(dim=1) == labels).double().view(len(block), -1).mean(
             dim=1
         ), norms.detach().double()
@@ -245,7 +259,10 @@ class _Attempts:
 def _measured(
     forward: DifferentiableNetwork, pixels: torch.Tensor, threshold: float, candidate: Candidate
 ) -> Candidate | None:
-    """The candidate with its success rate on all images in float32; None as soon as it can no longer reach the threshold."""
+    """Returns the candidate with its success rate on all images in float32.
+
+    None as soon as it can no longer reach the threshold.
+    """
     stamp, misses = candidate.trigger(), 0
     with torch.no_grad():
         for block in torch.split(pixels, _block_images(forward.device)):
@@ -262,12 +279,15 @@ def _measured(
 def _first_measured(
     hits: list[Candidate], measure: Callable[[Candidate], Candidate | None], *order: str
 ) -> Candidate | None:
-    """The first in the order of these attributes that keeps its success on all images."""
+    """Returns the first hit, in this order, that keeps its success on all images."""
     return next(filter(None, map(measure, sorted(hits, key=attrgetter(*order)))), None)
 
 
 def _mini_batches(pixels: torch.Tensor, batch_size: int, seed: int) -> Iterator[torch.Tensor]:
-    """Endless passes over the images in random order; what fills no batch is left out of its pass."""
+    """Yields mini-batches of endless passes over the images in random order.
+
+    The rest that fills no batch is left out of its pass.
+    """
     rng = np.random.default_rng(seed)
     size = min(batch_size, len(pixels))
     while True:
@@ -279,7 +299,7 @@ def _mini_batches(pixels: torch.Tensor, batch_size: int, seed: int) -> Iterator[
 def _random_start(
     seed: int, start: _Start, shape: tuple[int, ...], device: torch.device
 ) -> torch.Tensor:
-    """Uniform values in the unit interval, as the inverse tanh."""
+    """Draws uniform values in the unit interval, as the inverse tanh."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=start))
     shares = np.clip(rng.random(shape, dtype=np.float32), SMALLEST_SHARE, 1 - SMALLEST_SHARE)
     return torch.from_numpy(np.arctanh(2 * shares - 1)).to(device).requires_grad_()
@@ -302,7 +322,8 @@ def _check_counts(**counts: int) -> None:
 def _check_rates(learning_rate: float, initial_cost: float, success_threshold: float) -> None:
     if not (learning_rate > 0 and initial_cost > 0):
         raise ValueError(
-            f"expected a learning rate and an initial cost above 0, got {learning_rate} and {initial_cost}"
+            f"expected a learning rate and an initial cost above 0, got {learning_rate} and "
+            f"{initial_cost}"
         )
     if not 0 < success_threshold <= 1:
         raise ValueError(f"expected a success threshold in (0, 1], got {success_threshold}")

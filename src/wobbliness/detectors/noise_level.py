@@ -1,4 +1,4 @@
-"""Detectors that read W: at which sigma to look."""
+"""Choice of the noise level sigma at which W is compared."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from wobbliness.statistics.row_tests import levene_rows, mann_whitney_rows
 NUM_BATCHES = 100  # drawn to estimate a power
 
 BatchTest = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Gives the p-values `(B,)` of many pairs of batches, from the W of clean ones `(B, N)` and of suspect ones `(B, M)`."""
+"""Gives the p-values `(B,)` of pairs of batches, from W of clean `(B, N)` and suspect `(B, M)`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SigmaChoice:
-    """A sigma chosen on clean data alone.
+    """Sigma chosen on clean data alone.
 
     Attributes:
         sigma: standard deviation of the noise, pixel units of [0, 1].
@@ -32,17 +32,17 @@ class SigmaChoice:
 
 
 def directional_pvalues(clean_w: np.ndarray, suspect_w: np.ndarray) -> np.ndarray:
-    """p-values of the directional test (Mann-Whitney, is W lower?), a pair of batches in each row."""
+    """Computes p-values of the directional test (Mann-Whitney, is W lower?), one a row."""
     return mann_whitney_rows(clean_w, suspect_w).pvalue
 
 
 def levene_pvalues(clean_w: np.ndarray, suspect_w: np.ndarray) -> np.ndarray:
-    """p-values of the paper's Levene test, outliers removed."""
+    """Computes p-values of the paper's Levene test, outliers removed, one a row."""
     return levene_rows(clean_w, suspect_w).pvalue
 
 
 def levene_pvalues_all_points(clean_w: np.ndarray, suspect_w: np.ndarray) -> np.ndarray:
-    """p-values of Levene's test on all points."""
+    """Computes p-values of Levene's test on all points, one a row."""
     return levene_rows(clean_w, suspect_w).pvalue_all_points
 
 
@@ -55,7 +55,7 @@ def choose_sigma(
     pvalue: float = 1e-6,
     seed: int = 0,
 ) -> SigmaChoice:
-    """The smallest sigma at which a test would tell a fully smooth batch from a clean one.
+    """Finds the smallest sigma at which a test would tell a fully smooth batch from a clean one.
 
     Fully smooth means W = 0 at every point. The power is the share of clean batches, drawn with
     replacement from the clean points given here, that the test tells from such a batch. The paper

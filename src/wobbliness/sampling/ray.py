@@ -1,4 +1,4 @@
-"""sweep() over a large set of images, in shards on a Ray cluster."""
+"""Sweep over a large set of images, in shards on a Ray cluster."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,11 +32,13 @@ def sweep_on_ray(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Sweep:
-    """`sweep` with the images shared out over a Ray cluster; the votes are the same.
+    """Measures as `sweep` does, with the images shared out over a Ray cluster.
+
+    The votes are the same.
 
     An image's votes depend on the image and not on its neighbours, so that it does not matter where
-    it is measured. Twice as many shards as there are cores are on their way at any time: `images`
-    may be larger than the memory, for instance a memory-mapped file.
+    it is measured. Twice as many shards as there are cores are running or waiting at any time:
+    `images` may be larger than the memory, for instance a memory-mapped file.
 
     Args:
         open_model: called without arguments for each shard, where that is measured; gives what
@@ -82,7 +84,7 @@ def sweep_on_ray(
 
 
 def joined(parts: Sequence[Sweep]) -> Sweep:
-    """Votes of several sets of images, one after another, as those of one.
+    """Joins votes of several sets of images, one after another.
 
     Args:
         parts: at the same sigmas, with the same draws.
@@ -92,7 +94,8 @@ def joined(parts: Sequence[Sweep]) -> Sweep:
     """
     if len({(part.sigmas, part.votes[0].spans) for part in parts}) != 1:
         raise ValueError(
-            f"expected votes at the same sigmas, of the same draws, got {len(parts)} parts that do not go together"
+            f"expected votes at the same sigmas, of the same draws, got {len(parts)} parts that "
+            "do not go together"
         )
     return Sweep(
         tuple(
@@ -103,7 +106,7 @@ def joined(parts: Sequence[Sweep]) -> Sweep:
 
 @dataclass(frozen=True)
 class _Common:
-    """What all shards have in common; kept in Ray's memory once a node."""
+    """Arguments that all shards have in common; kept in Ray's memory once a node."""
 
     open_model: Callable[[], Any]
     sigmas: tuple[float, ...]
@@ -129,7 +132,7 @@ def _shard_size(num_images: int, cores: int) -> int:
 
 
 def _in_order(ray: Any, tasks: Iterator[Any], *, at_once: int) -> Iterator[Any]:
-    """Results in the order of the tasks, of which so many at most are begun or wait to be taken."""
+    """Yields results in the order of the tasks, of which at most so many run or wait."""
     begun: list[Any] = []
     for task in tasks:
         begun.append(task)

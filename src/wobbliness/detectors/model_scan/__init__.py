@@ -1,1 +1,1 @@
-"""The scan of a model: reverse-engineered triggers, and what they do."""
+"""Scan of a model: reverse-engineered triggers, and their effects."""

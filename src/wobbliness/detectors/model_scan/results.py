@@ -1,4 +1,4 @@
-"""What a scan of a model leaves: what each pattern does to images, how smooth the model is around them, and what that says."""
+"""Results of a scan of a model: the effect of each pattern, and what stands out."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,23 +11,24 @@ from wobbliness.attacks.patch import Trigger
 from wobbliness.detectors.batch_test import NO_DIFFERENCE, SMOOTHER, BatchComparison
 from wobbliness.detectors.candidates import Candidate
 
-# share of the images of other classes from which on a pattern is said to send most of them
+# attack success rate from which on a pattern is said to send most images to its class
 MOST = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PatternEffect:
-    """What a pattern does to images that it was not crafted on.
+    """Effect of a pattern on images that it was not crafted on.
 
     Attributes:
         trigger: the pattern.
-        target_class: the class it sends images to: a candidate's own; of a suspected trigger the
-            one that most labels change to, None where it changes no label.
-        num_points: images looked at.
-        num_others: of these, the images that are not named `target_class` without the pattern.
-        num_sent: of the others, the images that are named so with it.
+        target_class: the class that images with it are predicted as: a candidate's own; of a
+            suspected trigger the one that most labels change to, None where it changes no label.
+        num_points: images measured.
+        num_others: of these, the images that are not predicted as `target_class` without the
+            pattern.
+        num_sent: of the others, the images that are predicted so with it.
         num_changed: images whose label the pattern changes.
-        clean: `(C, H, W)` one of the images, sent to the target class where there is such a one.
+        clean: `(C, H, W)` one of the images, one on which the attack succeeds where there is one.
         stamped: `(C, H, W)` the same with the pattern.
         w: at each sigma `(num_points,)` nats, W around the images with the pattern.
         comparison: of these W with those of other, clean images.
@@ -46,23 +47,26 @@ class PatternEffect:
 
     @property
     def sent_share(self) -> float | None:
-        """Share of the images of other classes that are sent to the target class; None where there are none."""
+        """Computes the targeted attack success rate (ASR); None where there are no others.
+
+        The share of the images of other classes that are predicted as the target class.
+        """
         return self.num_sent / self.num_others if self.num_others else None
 
     @property
     def changed_share(self) -> float:
-        """Share of the images whose label changes."""
+        """Computes the label-flip rate: the share of the images whose label changes."""
         return self.num_changed / self.num_points
 
     @property
     def sends_most(self) -> bool:
-        """Whether at least half of the images of other classes are sent to the target class."""
+        """Checks whether the attack success rate is at least 50 %."""
         return (self.sent_share or 0.0) >= MOST
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CandidateFinding:
-    """What Neural Cleanse found for a class.
+    """Result of Neural Cleanse for a class.
 
     Attributes:
         target_class: the class.
@@ -86,10 +90,10 @@ class CandidateFinding:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scan:
-    """What a scan found in a model; see `scan_model`.
+    """Result of a scan of a model; see `scan_model`.
 
     Attributes:
-        model: what the model is called.
+        model: name of the model.
         candidates: one for each class asked for; empty where none could be crafted.
         why_no_candidates: why there are none; None where they were crafted.
         triggers: one for each suspected trigger, in the order they were given.
@@ -116,7 +120,7 @@ class Scan:
 
     @property
     def effects(self) -> tuple[PatternEffect, ...]:
-        """Of all patterns that were measured: first those of the candidates, then those of the suspected triggers."""
+        """Returns the effects of all patterns: first of the candidates, then of the suspects."""
         return (
             tuple(finding.effect for finding in self.candidates if finding.effect is not None)
             + self.triggers
@@ -124,16 +128,22 @@ class Scan:
 
     @property
     def comparison(self) -> BatchComparison | None:
-        """That of the first pattern, for what all of them share: sigma, level, power, clean means; None without a pattern."""
+        """Returns the comparison of the first pattern; None without a pattern.
+
+        For what all of them share: sigma, level, power, clean means.
+        """
         return next((effect.comparison for effect in self.effects), None)
 
     @property
     def num_clean(self) -> int:
-        """Clean images measured."""
+        """Returns the number of clean images measured."""
         return len(next(iter(self.clean_w.values())))
 
     def to_look_at(self) -> tuple[str, ...]:
-        """What deserves a look, in plain sentences, the strongest first; one that says so where nothing does."""
+        """Returns what stands out, in plain sentences, the strongest first.
+
+        One that says so where nothing does.
+        """
         failed = _failed(self) if self.effects else ""
         said = tuple(_remarks(self)) or (_nothing(self),)
         return (
@@ -141,7 +151,7 @@ class Scan:
         )
 
     def limits(self) -> tuple[str, ...]:
-        """What the findings do not say."""
+        """Returns what the findings do not say."""
         return (
             LIMITS_OF_CANDIDATES * bool(self.candidates)
             + LIMITS_OF_TRIGGERS * bool(self.triggers)
@@ -149,7 +159,10 @@ class Scan:
         )
 
     def frame(self) -> pd.DataFrame:
-        """A row for each pattern and sigma, and one for each class whose search failed."""
+        """Returns a table with a row for each pattern and sigma.
+
+        A class whose search failed has one row.
+        """
         rows: list[dict[str, object]] = []
         for finding in self.candidates:
             facts = {
@@ -197,20 +210,28 @@ COLUMNS = [
     ),
     *("verdict", "level_each", "power"),
 ]
-"""Of the table. `verdict` is read at the chosen sigma; `lower_in` is the share of pairs in which W with the pattern is lower."""
+"""Columns of the table.
+
+`verdict` is that at the chosen sigma; `lower_in` is the share of pairs in which W with the pattern
+is lower.
+"""
 
 LIMITS_OF_CANDIDATES = (
-    "The anomaly index points to likely targets of a backdoor. Now and then it flags a class of a network without one, and "
+    "The anomaly index points to likely targets of a backdoor. Now and then it flags a class of a "
+    "network without one, and "
     "Neural Cleanse misses triggers that are large, faint or different from image to image.",
-    "A candidate is not the implanted trigger: it is a pattern that works. Crafted patterns can be smooth on a clean network and "
+    "A candidate is not the implanted trigger: it is a pattern that works. Crafted patterns can "
+    "be smooth on a clean network and "
     "wobble on a backdoored one, so W around a candidate alone tells nothing of a backdoor.",
 )
 LIMITS_OF_TRIGGERS = (
-    "A suspected trigger that sends images to one class and is smooth behaves as an active trigger does. So can a pattern that "
+    "A suspected trigger that sends images to one class and is smooth behaves as an active "
+    "trigger does. So can a pattern that "
     "was crafted after training, or one that covers most of the image.",
 )
 LIMITS = (
-    "That nothing stands out is no certificate: a half-learnt backdoor, or a trigger that was not tried, stays unseen.",
+    "That nothing stands out is no certificate: a half-learnt backdoor, or a trigger that was not "
+    "tried, stays unseen.",
 )
 
 
@@ -240,13 +261,18 @@ def _remarks(scan: Scan) -> Iterator[str]:
     for finding in scan.candidates:
         if finding.is_flagged and finding.effect is not None and finding.candidate is not None:
             yield (
-                f"Class {finding.target_class} is a likely target of a backdoor: a trigger of {finding.candidate.mask_l1:.1f} "
-                f"pixels is enough to send images there, far fewer than for the other classes (anomaly index "
+                f"Class {finding.target_class} is a likely target of a backdoor: a trigger of "
+                f"{finding.candidate.mask_l1:.1f} "
+                "pixels is enough to send images there, far fewer than for the other classes "
+                "(anomaly index "
                 f"{finding.anomaly_index:.1f}). {_of_w(finding.effect)}"
             )
     for effect in scan.triggers:
         if effect.sends_most or effect.comparison.verdict == SMOOTHER:
-            yield f"Trigger {effect.trigger.name} {_of_labels(effect)}. {_of_w(effect)}{_of_both(effect)}"
+            yield (
+                f"Trigger {effect.trigger.name} {_of_labels(effect)}. "
+                f"{_of_w(effect)}{_of_both(effect)}"
+            )
     smooth = [
         finding
         for finding in scan.candidates
@@ -256,7 +282,8 @@ def _remarks(scan: Scan) -> Iterator[str]:
         str(finding.target_class) for finding in smooth if not finding.is_flagged
     ):
         yield (
-            f"Smooth, but with a mask of usual size: the candidates of class {names}. Crafted patterns can be smooth on clean "
+            f"Smooth, but with a mask of usual size: the candidates of class {names}. Crafted "
+            "patterns can be smooth on clean "
             "networks too; by itself this is no sign of a backdoor."
         )
 
@@ -274,12 +301,15 @@ def _nothing(scan: Scan) -> str:
     )
     said = searched * is_found + tried
     if not said:
-        return "Nothing can be said: no trigger was found for any class, which tells neither of a backdoor nor of its absence."
+        return (
+            "Nothing can be said: no trigger was found for any class, which tells neither of a "
+            "backdoor nor of its absence."
+        )
     return f"Nothing stands out: {' and '.join(said)}."
 
 
 def _failed(scan: Scan) -> str:
-    """The classes whose search failed, in words."""
+    """Returns the classes whose search failed, in words."""
     return ", ".join(
         str(finding.target_class) for finding in scan.candidates if finding.candidate is None
     )
@@ -288,7 +318,10 @@ def _failed(scan: Scan) -> str:
 def _of_labels(effect: PatternEffect) -> str:
     if effect.target_class is None:
         return "changes no label"
-    return f"sends {effect.sent_share or 0:.0%} of the images of other classes to class {effect.target_class}"
+    return (
+        f"sends {effect.sent_share or 0:.0%} of the images of other classes to class "
+        f"{effect.target_class}"
+    )
 
 
 def _of_w(effect: PatternEffect) -> str:
@@ -298,7 +331,10 @@ def _of_w(effect: PatternEffect) -> str:
         f"mean W {row.suspect_mean:.3f} against {row.clean_mean:.3f} nats at sigma {found.sigma:g}"
     )
     if found.verdict == NO_DIFFERENCE:
-        return f"No difference in smoothness was found between images with it and clean ones ({numbers})."
+        return (
+            "No difference in smoothness was found between images with it and clean ones "
+            f"({numbers})."
+        )
     relation = "is smoother" if found.verdict == SMOOTHER else "wobbles more"
     return f"Around images with it the model {relation} than around clean ones ({numbers})."
 

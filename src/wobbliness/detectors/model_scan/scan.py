@@ -1,4 +1,4 @@
-"""scan_model(): crafts a trigger for each class of a network, tries the suspected ones, and measures W around all of them."""
+"""Scan of a model for backdoors: triggers of each class, suspected ones, and W around them."""
 
 import copy
 from collections.abc import Iterable, Sequence
@@ -23,11 +23,13 @@ from wobbliness.runtime.progress import Progress
 from wobbliness.sampling.measure import sweep
 from wobbliness.sampling.plan import checked_images
 
-MAX_CRAFTED_ON, MAX_CLEAN, MAX_SUSPECT = 256, 256, 128  # images; more cost time and say little more
+# Images; more cost time and say little more.
+MAX_CRAFTED_ON, MAX_CLEAN, MAX_SUSPECT = 256, 256, 128
 MIN_WHITE, MIN_BLACK = 6 * MIN_POINTS, 4 * MIN_POINTS  # images, so that each part is large enough
 
 NO_GRADIENTS = (
-    "this model gives answers but no gradients, which Neural Cleanse needs; open it as a torch module, a torch.export archive, "
+    "this model gives answers but no gradients, which Neural Cleanse needs; open it as a torch "
+    "module, a torch.export archive, "
     "safetensors weights or a Hugging Face model for candidates"
 )
 
@@ -48,7 +50,9 @@ def scan_model(
     model: str | None = None,
     progress: Progress | None = None,
 ) -> Scan:
-    """Looks for backdoors: which classes need an unusually small trigger, and how smooth is the model around each trigger?
+    """Scans a model for backdoors.
+
+    Which classes need an unusually small trigger, and how smooth is the model around each trigger?
 
     A torch network is a white box: Neural Cleanse (`craft_candidates`) searches a trigger for each
     class. For any other model the suspected triggers alone are tried. The seed splits the images in
@@ -149,7 +153,7 @@ def scan_model(
 
 
 def _network(classifier: Classifier) -> torch.nn.Module | None:
-    """The torch module behind a classifier, on the CPU or a CUDA device; None where there is none."""
+    """Returns the torch module behind a classifier, on the CPU or CUDA; None without one."""
     module = classifier.module if isinstance(classifier, WhiteBox) else None
     if not isinstance(module, torch.nn.Module):
         return None
@@ -161,10 +165,15 @@ def _network(classifier: Classifier) -> torch.nn.Module | None:
 def _check_has_patterns(
     network: torch.nn.Module | None, triggers: Sequence[Trigger], classes: Sequence[int] | None
 ) -> None:
-    """ValueError where there is nothing to try, or classes were asked for that nothing can be crafted for."""
+    """Checks that there is a pattern to try.
+
+    Raises ValueError where there is none, or classes were asked for that nothing can be crafted
+    for.
+    """
     if network is None and not triggers:
         raise ValueError(
-            f"expected a torch network or a suspected trigger at least (--trigger NAME or FILE.png), got neither: {NO_GRADIENTS}"
+            "expected a torch network or a suspected trigger at least (--trigger NAME or "
+            f"FILE.png), got neither: {NO_GRADIENTS}"
         )
     if network is None and classes is not None:
         raise ValueError(
@@ -176,7 +185,8 @@ def _checked_pictures(images: Any) -> Float32[np.ndarray, "N C H W"]:
     array = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
     if array.ndim != 4 or not np.issubdtype(array.dtype, np.floating):
         raise ValueError(
-            f"expected pictures (N, C, H, W) as floats in [0, 1], got {array.dtype} of shape {array.shape}"
+            f"expected pictures (N, C, H, W) as floats in [0, 1], got {array.dtype} of shape "
+            f"{array.shape}"
         )
     return checked_images(array).astype(np.float32, copy=False)
 
@@ -186,7 +196,7 @@ def _split(
 ) -> tuple[
     Float32[np.ndarray, "a C H W"], Float32[np.ndarray, "b C H W"], Float32[np.ndarray, "c C H W"]
 ]:
-    """Different images to craft on, to leave clean, and to put patterns on.
+    """Splits different images into those to craft on, to leave clean, and to put patterns on.
 
     Copies are left out: one of them in two parts would be compared with itself.
 
@@ -216,7 +226,7 @@ def _check_number(what: str, found: int, needed: int) -> None:
 
 
 def _patterns(crafted: Candidates | None, triggers: Sequence[Trigger]) -> list[Pattern]:
-    """Those of the candidates that were found, then the suspected triggers."""
+    """Returns the patterns of the candidates that were found, then the suspected triggers."""
     found = (
         []
         if crafted is None
@@ -230,7 +240,7 @@ def _patterns(crafted: Candidates | None, triggers: Sequence[Trigger]) -> list[P
 def _findings(
     crafted: Candidates, effects: Sequence[PatternEffect]
 ) -> tuple[CandidateFinding, ...]:
-    """One for each class that was asked for."""
+    """Returns one finding for each class that was asked for."""
     by_class = {effect.target_class: effect for effect in effects}
     return tuple(
         CandidateFinding(
