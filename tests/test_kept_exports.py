@@ -101,12 +101,12 @@ def test_a_damaged_export_is_made_again(damage, num_exports, monkeypatch, tmp_pa
         path.unlink()
         path.mkdir()
     elif damage == "another's":
-        kept_exports.keep("another", whole[kept_exports.SEAL_BYTES :])
+        kept_exports.store_graph("another", whole[kept_exports.SEAL_BYTES :])
         (other,) = set(path.parent.iterdir()) - {path}
         other.replace(path)
     elif damage == "huge":
         with path.open("r+b") as file:
-            file.truncate(kept_exports.LARGEST + 1)
+            file.truncate(kept_exports.MAX_GRAPH_BYTES + 1)
     else:
         path.write_bytes(
             {"cut": whole[:-9], "flipped": whole[:-1] + bytes([whole[-1] ^ 1]), "emptied": b""}[
@@ -127,7 +127,7 @@ def test_a_kept_graph_of_other_shapes_is_made_again(num_exports, monkeypatch):
         compiled.template_of(compiled._exported(larger(), SMALL), larger().state_dict()).content,
     ):
         another_process(monkeypatch)
-        monkeypatch.setattr(compiled, "recall", lambda _, kept=other: kept)
+        monkeypatch.setattr(compiled, "load_graph", lambda _, kept=other: kept)
         assert exported(network, SMALL) == content
     assert num_exports() == 4
 

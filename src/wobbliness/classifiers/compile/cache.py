@@ -14,33 +14,33 @@ The folder may be deleted at any time.
 """
 
 SEAL_BYTES = 32
-LARGEST = 16 * 2**20  # bytes; without its weights the small CNN's graph has 13,000
+MAX_GRAPH_BYTES = 16 * 2**20  # bytes; without its weights the small CNN's graph has 13,000
 
 
-def recall(key: str) -> bytes | None:
+def load_graph(key: str) -> bytes | None:
     """Returns the content stored under a key; None where there is none or it is damaged."""
     path = _path(key)
     try:
-        if path.stat().st_size > LARGEST:
+        if path.stat().st_size > MAX_GRAPH_BYTES:
             return None
-        kept = path.read_bytes()
+        sealed = path.read_bytes()
     except OSError:
         return None
-    content = kept[SEAL_BYTES:]
-    return content if kept[:SEAL_BYTES] == _seal(key, content) else None
+    content = sealed[SEAL_BYTES:]
+    return content if sealed[:SEAL_BYTES] == _seal(key, content) else None
 
 
-def keep(key: str, content: bytes) -> None:
+def store_graph(key: str, content: bytes) -> None:
     """Stores a graph atomically; does nothing where the folder cannot be written to."""
     path = _path(key)
-    beside = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        beside.write_bytes(_seal(key, content) + content)
-        os.replace(beside, path)
+        temporary.write_bytes(_seal(key, content) + content)
+        os.replace(temporary, path)
     except OSError:
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def _path(key: str) -> Path:

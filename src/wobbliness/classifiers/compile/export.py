@@ -15,7 +15,7 @@ import onnx
 import torch
 from jaxtyping import Float32, Shaped
 
-from wobbliness.classifiers.compile.cache import keep, recall
+from wobbliness.classifiers.compile.cache import load_graph, store_graph
 from wobbliness.classifiers.compile.graph import OnnxGraph, over_blocks
 from wobbliness.classifiers.compile.module_digest import ModuleDigest, module_digest
 from wobbliness.classifiers.compile.template import GraphTemplate, template_of
@@ -29,7 +29,7 @@ SCORE_TOLERANCE = 1e-4
 Structure: TypeAlias = tuple[str, tuple[int, ...]]  # its name, and the shape of an input
 EXPORT_ROWS = 2  # an axis of length 1 would be taken for a constant
 PLAIN = Reading()
-MOST_REFERENCES = 10_000  # longer lists are data
+MAX_REFERENCES = 10_000  # longer lists are data
 TABLES = ("_parameters", "_buffers", "_modules")  # of a module, that an exporter changes
 # packages that log while a module is exported
 EXPORTERS = ("torch", "onnx", "onnxscript", "onnx_ir")
@@ -114,7 +114,7 @@ def _compilation(
         graph = OnnxGraph(over_blocks(model).SerializeToString(), takes_blocks=True)
     except Exception as error:  # the exporter raises whatever the module or the tracer does
         return Compilation(
-            digest=digest, graph=None, reason=f"no ONNX export: {_first_cause(error)}"
+            digest=digest, graph=None, reason=f"no ONNX export: {_root_cause(error)}"
         )
     sorts = sorts_scores(model.graph, model.graph.output[0].name)
     return Compilation(digest=digest, graph=graph, reason=None, sorts=sorts)
@@ -161,12 +161,12 @@ def _graph(module: torch.nn.Module, examples: np.ndarray, reading: Reading) -> o
     if key in _templates:
         template = _templates[key]
         return _exported(module, examples) if template is None else template.filled(tensors)
-    return _kept(key, tensors) or _first_of_its_structure(key, module, examples)
+    return _from_cache(key, tensors) or _first_of_its_structure(key, module, examples)
 
 
-def _kept(key: Structure, tensors: Mapping[str, torch.Tensor]) -> onnx.ModelProto | None:
+def _from_cache(key: Structure, tensors: Mapping[str, torch.Tensor]) -> onnx.ModelProto | None:
     """Builds a graph from the template that another process stored."""
-    content = recall(_name_on_disk(key))
+    content = load_graph(_name_on_disk(key))
     if content is None:
         return None
     template = GraphTemplate(content=content)
@@ -184,7 +184,7 @@ def _first_of_its_structure(
     model = _exported(module, examples)
     template = _templates[key] = template_of(model, module.state_dict())
     if template is not None:
-        keep(_name_on_disk(key), template.content)
+        store_graph(_name_on_disk(key), template.content)
     return model
 
 
@@ -269,7 +269,7 @@ def _refers_to_others(part: torch.nn.Module) -> bool:
 
 def _refers_to_a_part(value: object) -> bool:
     """Checks for a module, one of its methods, or a collection that contains one."""
-    if isinstance(value, list | tuple | set | dict) and len(value) <= MOST_REFERENCES:
+    if isinstance(value, list | tuple | set | dict) and len(value) <= MAX_REFERENCES:
         inside = value.values() if isinstance(value, dict) else value
         return any(isinstance(getattr(one, "__self__", one), torch.nn.Module) for one in inside)
     return isinstance(getattr(value, "__self__", value), torch.nn.Module)
@@ -289,7 +289,7 @@ def _structure_of(module: torch.nn.Module) -> str | None:
     return declared.name
 
 
-def _first_cause(error: BaseException) -> str:
+def _root_cause(error: BaseException) -> str:
     """Returns the message of the error that caused all others; causes may form a cycle."""
     seen = {id(error)}
     while error.__cause__ is not None and id(error.__cause__) not in seen:

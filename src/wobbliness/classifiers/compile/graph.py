@@ -116,7 +116,7 @@ class OnnxGraph:
         self._input, self.rounding = self._prepare.name, self._prepare.rounding
         self.batch_size, self.image_shape = self._prepare.batch_size, self._prepare.image_shape
         if operator := block_dependent_operator(model):
-            self.batch_size = _alone(self.batch_size, operator, str(path))
+            self.batch_size = _single_image_block(self.batch_size, operator, str(path))
         outputs = declared_outputs(
             self._session.get_outputs(), model.graph, self._prepare.batch_size
         )
@@ -151,11 +151,11 @@ class OnnxGraph:
             return self._run_all_blocks(images, block_size)
         images, size = (
             images if self._prepare is None else self._prepare(images),
-            self.batch_size or self._few(block_size),
+            self.batch_size or self._limited_block_size(block_size),
         )
         return np.asarray(in_blocks(self._run_block, images, size))
 
-    def _few(self, block_size: int) -> int:
+    def _limited_block_size(self, block_size: int) -> int:
         """Returns the block size, smaller where blocks would hold more than MAX_BLOCK_VALUES."""
         held = self._sizes.held_per_image if self._sizes is not None else 0
         return min(block_size, max(1, MAX_BLOCK_VALUES // max(1, held)))
@@ -202,7 +202,7 @@ def _checked_sizes(model: onnx.ModelProto, name: str) -> GraphSizes:
         raise ValueError(f"{error}, in {name}") from error
 
 
-def _alone(batch_size: int | None, operator: str, name: str) -> int:
+def _single_image_block(batch_size: int | None, operator: str, name: str) -> int:
     """Returns a block size of 1 for a graph whose answers depend on the rest of a block."""
     if batch_size not in (None, 1):
         raise ValueError(

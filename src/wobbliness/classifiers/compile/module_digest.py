@@ -28,9 +28,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 # seen so far: kept, so that the number of one says for good which it is
 _codes: dict[int, types.CodeType] = {}
 
-MOST_OBJECTS = 200_000  # looked at for one module; beyond it nothing is certain
-MOST_DEPTH = 150
-SKIPPED = (
+MAX_OBJECTS = 200_000  # looked at for one module; beyond it nothing is certain
+MAX_DEPTH = 150
+SKIPPED_ATTRIBUTES = (
     "training",
     "_modules",
     "_non_persistent_buffers_set",
@@ -38,7 +38,7 @@ SKIPPED = (
     "call_super_init",
     "__weakref__",
 )
-PLAIN = (
+PLAIN_TYPES = (
     *(
         type(None),
         type(Ellipsis),
@@ -67,7 +67,7 @@ PLAIN = (
     ),
 )
 # say nothing of scores
-NO_PART = (
+IRRELEVANT_TYPES = (
     logging.Logger,
     weakref.ref,
     type(threading.Lock()),
@@ -146,16 +146,16 @@ class _Reader:
 
     def read(self, value: object) -> None:
         """Adds an object to the digest."""
-        if isinstance(value, PLAIN) or type(value).__module__.startswith("sympy."):
+        if isinstance(value, PLAIN_TYPES) or type(value).__module__.startswith("sympy."):
             self._add(type(value).__qualname__, repr(value))
             return
-        if isinstance(value, NO_PART):
+        if isinstance(value, IRRELEVANT_TYPES):
             self._add(type(value).__qualname__)
             return
         if id(value) in self._known:
             self._add("again", str(self._known[id(value)]))
             return
-        if len(self._known) > MOST_OBJECTS or self._depth > MOST_DEPTH:
+        if len(self._known) > MAX_OBJECTS or self._depth > MAX_DEPTH:
             self.is_certain = False
             return
         self._known[id(value)] = len(self._known)
@@ -242,7 +242,7 @@ class _Reader:
             return
         self.read(type(part))
         for name, value in vars(part).items():
-            if name in SKIPPED or (type(value) in (dict, OrderedDict) and not value):
+            if name in SKIPPED_ATTRIBUTES or (type(value) in (dict, OrderedDict) and not value):
                 continue
             self._add(name)
             self.read(
@@ -304,7 +304,7 @@ class _Reader:
             self._read_found(value, deep=deep)
 
     def _read_found(self, value: object, *, deep: bool) -> None:
-        if deep or isinstance(value, PLAIN):
+        if deep or isinstance(value, PLAIN_TYPES):
             self.read(value)
         elif isinstance(value, types.FunctionType):
             self._read_code(value.__code__)
