@@ -15,7 +15,7 @@ from torch import nn
 MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}  # of PIL's codes for resampling
 WARPING_SIZE = 384  # from which on ConvNeXt's processor resizes without cropping
 # of the picture that a processor is compared on, neither square nor of a usual size
-CHECK_SIZE = (37, 53)
+TEST_PICTURE_SIZE = (37, 53)
 MAX_SIDE = 2048
 """Pixels of a side that a processor may resize, crop or pad to; usual networks take up to 1024."""
 
@@ -64,12 +64,12 @@ class PictureFit:
             )
         fitted = _processed(self._processor, picture, **self._off)
         if fitted.ndim != 3 or len(fitted) != self.num_channels or fitted.dtype != np.uint8:
-            raise _does_more(self._processor)
+            raise _unsupported(self._processor)
         return fitted
 
     def image_shape(self) -> tuple[int | None, ...]:
         """The shape of its output: `(C, H, W)`; None for sizes that depend on the picture's."""
-        height, width = CHECK_SIZE
+        height, width = TEST_PICTURE_SIZE
         sides = [
             self(np.zeros((self.num_channels, *size), np.uint8)).shape[1:]
             for size in ((height, width), (width, height))
@@ -186,7 +186,7 @@ def check_preparation(preparation: Preparation, processor: Any) -> None:
     # one step of 8 bits, in units of the result
     steps = preparation.std.min().item() / (preparation.factor / 255)
     if not _differ_by(theirs, preparation(_unit(fitted)), steps) <= 0.01:
-        raise _does_more(processor)
+        raise _unsupported(processor)
     try:
         follows = _differ_by(theirs, preparation(_unit(picture)), steps) <= 3
     except (ValueError, RuntimeError):  # a crop larger than the picture
@@ -245,7 +245,9 @@ def _processed(processor: Any, picture: UInt8[np.ndarray, "C H W"], **settings: 
 
 
 def _check_picture(num_channels: int) -> UInt8[np.ndarray, "C H W"]:
-    rows, columns = np.meshgrid(*(np.linspace(0, 1, side) for side in CHECK_SIZE), indexing="ij")
+    rows, columns = np.meshgrid(
+        *(np.linspace(0, 1, side) for side in TEST_PICTURE_SIZE), indexing="ij"
+    )
     channels = [rows, columns, (rows + columns) / 2, (1 + rows - columns) / 2]
     picture = np.stack([channels[channel % 4] for channel in range(num_channels)])
     return np.asarray(np.round(255 * (0.1 + 0.8 * picture)), np.uint8)
@@ -264,7 +266,7 @@ def _differ_by(theirs: np.ndarray, ours: torch.Tensor, steps: float) -> float:
     )
 
 
-def _does_more(processor: Any) -> ValueError:
+def _unsupported(processor: Any) -> ValueError:
     name = type(processor).__name__
     return ValueError(
         f"expected an image processor that resizes, crops, scales and normalises, got {name}, "

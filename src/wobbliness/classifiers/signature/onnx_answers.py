@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 from wobbliness.classifiers.signature.outputs import Output, threshold_by_name
 
-LISTS_OF_CLASSES = (
+CLASS_LISTS = (
     "classlabels_int64s",
     "classlabels_ints",
     "classlabels_strings",
@@ -18,9 +18,9 @@ LISTS_OF_CLASSES = (
     "values_int64s",
     "values_tensor",
 )
-PASSING_ON = {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
+PASS_THROUGH = {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
 TYPES_OF_CLASSES = (onnx.TensorProto.STRING, onnx.TensorProto.INT64, onnx.TensorProto.INT32)
-PICKING = {"ArrayFeatureExtractor", "Gather"}
+PICKING_OPERATORS = {"ArrayFeatureExtractor", "Gather"}
 TO_PROBABILITIES = {"Sigmoid", "HardSigmoid", "Softmax"}
 
 
@@ -54,13 +54,11 @@ def classes_of(graph: onnx.GraphProto, name: str) -> np.ndarray | None:
     number of the class.
     """
     for node in _makers(graph, name):
-        if node.op_type in PICKING:
+        if node.op_type in PICKING_OPERATORS:
             return _constant(graph, node.input[0])
-        if node.op_type not in PASSING_ON:
+        if node.op_type not in PASS_THROUGH:
             lists = [
-                _values(attribute)
-                for attribute in node.attribute
-                if attribute.name in LISTS_OF_CLASSES
+                _values(attribute) for attribute in node.attribute if attribute.name in CLASS_LISTS
             ]
             return next((listed for listed in lists if len(listed)), None)
     return None
@@ -95,8 +93,8 @@ def threshold_of(graph: onnx.GraphProto, name: str, *, has_one_score: bool = Fal
     Raises:
         ValueError: it is a softmax over one score.
     """
-    passing = PASSING_ON | PICKING | {"Slice", "Split", "Transpose"}
-    plain = next((node for node in _makers(graph, name) if node.op_type not in PASSING_ON), None)
+    passing = PASS_THROUGH | PICKING_OPERATORS | {"Slice", "Split", "Transpose"}
+    plain = next((node for node in _makers(graph, name) if node.op_type not in PASS_THROUGH), None)
     if plain is not None and plain.op_type == "Softmax" and has_one_score:
         raise ValueError(
             f"expected scores that differ, got {name}: a softmax of one score, which is 1 for "

@@ -48,14 +48,14 @@ def picture_rules(
     Raises:
         ValueError: the metadata contradict the user, or ask for what is not done to images here.
     """
-    said = {entry.key: entry.value.strip() for entry in model.metadata_props}
-    gamma = said.get(GAMMA, "SRGB")
+    metadata = {entry.key: entry.value.strip() for entry in model.metadata_props}
+    gamma = metadata.get(GAMMA, "SRGB")
     if gamma.lower() != "srgb":
         raise ValueError(f"expected a graph of sRGB pictures, got {GAMMA} {gamma!r}")
-    is_blue_first = said.get(PIXEL_FORMAT, "").lower().startswith("bgr")
+    is_blue_first = metadata.get(PIXEL_FORMAT, "").lower().startswith("bgr")
     layout = None if images is None else _stated_layout(images)
     return PictureRules(
-        scale=_scale(said.get(PIXEL_RANGE), scale), is_blue_first=is_blue_first, layout=layout
+        scale=_scale(metadata.get(PIXEL_RANGE), scale), is_blue_first=is_blue_first, layout=layout
     )
 
 

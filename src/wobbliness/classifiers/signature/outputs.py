@@ -17,7 +17,7 @@ LABEL_WORDS = frozenset(
     {"label", "labels", "class", "classes", "classifier", "classification", "category", "argmax"}
     | {"pred", "preds", "predicted", "prediction", "predictions"}
 )
-TOLD_WORDS = SCORE_WORDS | LABEL_WORDS
+CLASS_WORDS = SCORE_WORDS | LABEL_WORDS
 OUTPUT_WORDS = frozenset({"output", "outputs", "out", "y", "0"})
 # fmt: off
 OTHER_WORDS = frozenset([
@@ -115,18 +115,20 @@ class Output:
         The last word counts, `class_token` is a token; scores of something else,
         `attention_scores`, are no classes either.
         """
-        telling = [word for word in _telling_words(self.name) if word in OTHER_WORDS | TOLD_WORDS]
-        is_other = bool(OTHER_WORDS & set(telling)) and (
-            telling[-1] not in LOGIT_WORDS | LABEL_WORDS
+        relevant = [
+            word for word in _relevant_words(self.name) if word in OTHER_WORDS | CLASS_WORDS
+        ]
+        is_other = bool(OTHER_WORDS & set(relevant)) and (
+            relevant[-1] not in LOGIT_WORDS | LABEL_WORDS
         )
         return is_other or bool(self.words & AUXILIARY_WORDS)
 
     @property
     def is_in_doubt(self) -> bool:
         """Checks for a name of classes and something else, as `feature_logits`."""
-        words = set(_telling_words(self.name))
-        plain = TOLD_WORDS | OUTPUT_WORDS | PLAIN_WORDS
-        return bool(words & TOLD_WORDS) and not all(
+        words = set(_relevant_words(self.name))
+        plain = CLASS_WORDS | OUTPUT_WORDS | PLAIN_WORDS
+        return bool(words & CLASS_WORDS) and not all(
             word in plain or word.isdecimal() for word in words
         )
 
@@ -137,13 +139,13 @@ def _words(name: str) -> list[str]:
     return re.findall(r"logits?|softmax|[a-z]+?(?=logit|softmax|[^a-z]|$)|[0-9]+", spaced.lower())
 
 
-def _telling_words(name: str) -> list[str]:
+def _relevant_words(name: str) -> list[str]:
     """Returns the words of a name, or of its last part alone if that indicates classes.
 
     An example of a last part is `classifier` in `loss3/classifier`.
     """
     last = _words(re.split(r"[/.]", name)[-1])
-    return last if TOLD_WORDS & set(last) else _words(name)
+    return last if CLASS_WORDS & set(last) else _words(name)
 
 
 def choose_output(
@@ -200,7 +202,7 @@ def choose_output(
     hint = (
         "; if one of them is meant, choose it by output=NAME (--output)"
         if candidates
-        else _way_out(outputs)
+        else _hint(outputs)
     )
     raise ValueError(
         f"expected an output of {_kinds(wants_scores, num_classes)}, got {_listed(outputs)} in "
@@ -229,7 +231,7 @@ def _wanted(outputs: Sequence[Output], wanted: str, source: str, *, wants_scores
     ):
         raise ValueError(
             f"expected an output of {_kinds(wants_scores)}, got {output} in "
-            f"{source}{_way_out([output])}"
+            f"{source}{_hint([output])}"
         )
     return index
 
@@ -267,7 +269,7 @@ def _rank(output: Output) -> int | None:
     """Ranks how clearly a name indicates classes, 3 at best; None for other meanings."""
     if output.is_of_something_else:
         return None
-    if output.words & TOLD_WORDS:
+    if output.words & CLASS_WORDS:
         return 2 if output.is_in_doubt else 3
     return 1 if output.words & (OUTPUT_WORDS - {"0"}) else 0
 
@@ -296,7 +298,7 @@ def _logits_of(scores: list[Output]) -> list[Output]:
     return logits if len(logits) == 1 and len(about) == 1 else scores
 
 
-def _way_out(outputs: Sequence[Output]) -> str:
+def _hint(outputs: Sequence[Output]) -> str:
     """Returns a hint for the class-to-probability maps of scikit-learn's converter."""
     return (
         "; convert the model with zipmap=False"
