@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-PIECE = 2**24  # bytes of a file that are read at once
+CHUNK_BYTES = 2**24  # bytes of a file that are read at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Fingerprint:
 def fingerprint(classifier: Any) -> Fingerprint:
     """Computes the name and digest of a model in any form that is measured.
 
-    An ONNX file is told by its content and that of its external data; a torch module, in whatever
+    An ONNX file is identified by its content and its external data; a torch module, in whatever
     form it came, by the values of its parameters and buffers; an estimator of scikit-learn by its
     arrays and numbers. Nothing is pickled.
 
@@ -64,8 +64,8 @@ def _of_graph(path: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in (path, *external_files(path)):
         with part.open("rb") as file:
-            while piece := file.read(PIECE):
-                digest.update(piece)
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
     return digest.hexdigest()
 
 

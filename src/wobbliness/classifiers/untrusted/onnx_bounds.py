@@ -1,6 +1,6 @@
 """Upper bounds on the output and workspace of ONNX steps whose sizes inference cannot tell.
 
-Every operator that is named nowhere here is one whose size has to be told.
+The size of any other operator has to be known from shape inference.
 """
 
 import math
@@ -11,7 +11,7 @@ import onnx
 from wobbliness.classifiers.untrusted.onnx_contrib import SHAPE_KEEPING, Shape, row_length
 
 # Each output is at most as large as all inputs together.
-NO_LARGER = {
+BOUNDED_BY_SUM = {
     *(
         "Abs",
         "Acos",
@@ -153,8 +153,8 @@ NO_LARGER = {
         for name in ("QLinearConcat", "QLinearGlobalAveragePool", "QLinearReduceMean")
     ),
 }
-# Each output is at most as large as the product of all inputs: they are spread against each other.
-PRODUCTS = {
+# Each output is at most as large as the product of all inputs: they are broadcast.
+BOUNDED_BY_PRODUCT = {
     *(
         "Add",
         "And",
@@ -213,9 +213,9 @@ def upper_bound(node: onnx.NodeProto, sizes: Sequence[int], shapes: Sequence[Sha
         shapes: of its inputs, None where unknown.
     """
     name = full_name(node)
-    if name in NO_LARGER:
+    if name in BOUNDED_BY_SUM:
         return sum(sizes)
-    if name in PRODUCTS:
+    if name in BOUNDED_BY_PRODUCT:
         return math.prod(max(1, size) for size in sizes)
     if name == "NonZero" and shapes[0] is not None:
         return sizes[0] * len(shapes[0])

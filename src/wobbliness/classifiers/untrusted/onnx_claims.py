@@ -16,7 +16,7 @@ FREE_SIZE = 224  # taken for axes of an image, but not of the batch, that the gr
 LARGE_TENSOR = 1024  # values; shapes are never computed from tensors as large as that
 
 
-def drop_claims(model: onnx.ModelProto) -> None:
+def drop_declared_sizes(model: onnx.ModelProto) -> None:
     """Deletes all declared sizes except the graph's own inputs, also in functions and inner graphs.
 
     The free sizes of an image are fixed.
@@ -47,7 +47,7 @@ def written_out(model: onnx.ModelProto) -> onnx.ModelProto:
     _drop_large_tensors(model.graph)
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
-    drop_claims(whole)
+    drop_declared_sizes(whole)
     if not model.functions:
         return whole
     try:

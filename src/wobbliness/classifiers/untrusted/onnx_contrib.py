@@ -1,6 +1,6 @@
 """Standard ONNX operators in place of contributed and classical ones, for shape inference.
 
-What stands in their place gives the same shapes and computes something else.
+A replacement gives the same shapes and computes something else.
 """
 
 from collections.abc import Callable
@@ -48,9 +48,9 @@ ROW_LISTS = (
     "cats_int64s",
     "cats_strings",
 )
-MAX_ROW = 1024  # scores of a row; longer ones are bounded, not told
-TURNS = ("transA", "transB", "transBatchA", "transBatchB")
-# version of the standard operators from which Split is told the number of its outputs
+MAX_ROW = 1024  # scores of a row; longer ones get an upper bound
+TRANSPOSE_FLAGS = ("transA", "transB", "transBatchA", "transBatchB")
+# opset from which Split has an attribute for its number of outputs
 SPLIT_BY_NUMBER = 18
 
 
@@ -59,14 +59,14 @@ def shape_of(value: onnx.ValueInfoProto) -> Shape:
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         return None
-    told = all(
+    is_known = all(
         dimension.HasField("dim_value") and dimension.dim_value >= 0
         for dimension in tensor.shape.dim
     )
-    return tuple(int(dimension.dim_value) for dimension in tensor.shape.dim) if told else None
+    return tuple(int(dimension.dim_value) for dimension in tensor.shape.dim) if is_known else None
 
 
-def put_standard_operators(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+def replace_contrib_operators(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
     """Replaces operators of com.microsoft by standard ones that give the same shapes.
 
     Operators without such a counterpart stay.
@@ -188,11 +188,11 @@ def row_length(node: onnx.NodeProto) -> int:
 
 def _fused_product(node: onnx.NodeProto, _: int) -> list[onnx.NodeProto]:
     """Returns a plain product; how far it is transposed is known only with its rank."""
-    is_plain = not any(_numbers(node).get(flag) for flag in TURNS)
+    is_plain = not any(_numbers(node).get(flag) for flag in TRANSPOSE_FLAGS)
     return [onnx.helper.make_node("MatMul", node.input[:2], node.output[:1])] if is_plain else []
 
 
-def turn_products(model: onnx.ModelProto) -> bool:
+def replace_transposed_products(model: onnx.ModelProto) -> bool:
     """Replaces products of transposed matrices of known rank by standard steps.
 
     Returns whether there were any.
@@ -211,13 +211,15 @@ def turn_products(model: onnx.ModelProto) -> bool:
     steps: list[onnx.NodeProto] = []
     num_before = len(graph.node)
     for node in graph.node:
-        is_turned = node.domain == "com.microsoft" and node.op_type in (
+        is_transposed = node.domain == "com.microsoft" and node.op_type in (
             "FusedMatMul",
             "TransposeMatMul",
         )
-        is_known = is_turned and all(ranks.get(name, 0) > 1 for name in node.input[:2])
+        is_known = is_transposed and all(ranks.get(name, 0) > 1 for name in node.input[:2])
         steps += (
-            _turned_product(node, [ranks[name] for name in node.input[:2]]) if is_known else [node]
+            _transposed_product(node, [ranks[name] for name in node.input[:2]])
+            if is_known
+            else [node]
         )
     steps = [onnx.NodeProto.FromString(node.SerializeToString()) for node in steps]
     del graph.node[:]
@@ -225,7 +227,7 @@ def turn_products(model: onnx.ModelProto) -> bool:
     return len(steps) > num_before
 
 
-def _turned_product(node: onnx.NodeProto, ranks: list[int]) -> list[onnx.NodeProto]:
+def _transposed_product(node: onnx.NodeProto, ranks: list[int]) -> list[onnx.NodeProto]:
     numbers, output = _numbers(node), node.output[0]
     steps, operands = [], []
     for name, rank, side in zip(node.input, ranks, "AB", strict=False):

@@ -9,7 +9,7 @@ from onnx.reference import ReferenceEvaluator
 
 from wobbliness.classifiers.untrusted.onnx_contrib import shape_of
 
-SMALL = 1024  # values; shapes are never computed from more
+MAX_SMALL_VALUES = 1024  # values; shapes are never computed from more
 FOLDED = {
     "Shape",
     "Size",
@@ -52,7 +52,7 @@ FOLDED |= {
     "Transpose",
     "Split",
 }
-# where inference says that the result is small
+# Steps computed where inference finds that the result is small.
 FOLDED |= {"Range", "ConstantOfShape", "Expand", "Tile"}
 
 
@@ -61,7 +61,7 @@ def fold_small_values(model: onnx.ModelProto) -> bool:
 
     Returns whether there were any.
 
-    Only steps whose inputs and results are of at most SMALL values are computed.
+    Only steps whose inputs and results are of at most MAX_SMALL_VALUES values are computed.
 
     Args:
         model: with inferred shapes.
@@ -71,7 +71,7 @@ def fold_small_values(model: onnx.ModelProto) -> bool:
     values = {
         tensor.name: onnx.numpy_helper.to_array(tensor)
         for tensor in graph.initializer
-        if math.prod(tensor.dims) <= SMALL
+        if math.prod(tensor.dims) <= MAX_SMALL_VALUES
     }
     opsets = {opset.domain: opset.version for opset in model.opset_import}
     outputs, kept = {value.name for value in graph.output}, []
@@ -98,7 +98,7 @@ def _result(
     if node.op_type not in FOLDED or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
         return None
     shape = shapes.get(node.output[0])
-    if shape is None or math.prod(shape) > SMALL:
+    if shape is None or math.prod(shape) > MAX_SMALL_VALUES:
         return None
     given = {name: _operand(name, node.op_type, values, shapes) for name in node.input if name}
     if any(value is None for value in given.values()):
@@ -108,7 +108,7 @@ def _result(
         result = np.asarray(answers[0])
     except Exception:  # what cannot be computed stays a step
         return None
-    return result if result.size <= SMALL and result.dtype.kind in "iufb" else None
+    return result if result.size <= MAX_SMALL_VALUES and result.dtype.kind in "iufb" else None
 
 
 def _operand(

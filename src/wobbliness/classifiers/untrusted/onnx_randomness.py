@@ -60,7 +60,7 @@ FOLLOWED |= {
     "ReduceSum",
 }
 # from a flag to the constants that it is computed from; values of such a constant
-MAX_STEPS_BACK, SMALL = 30, 64
+MAX_STEPS_BACK, MAX_SMALL_VALUES = 30, 64
 
 
 def check_randomness(model: onnx.ModelProto) -> None:
@@ -163,11 +163,15 @@ class _Constants:
 
 def _small(tensor: onnx.TensorProto) -> np.ndarray | None:
     is_here = tensor.data_location != onnx.TensorProto.EXTERNAL
-    return onnx.numpy_helper.to_array(tensor) if is_here and np.prod(tensor.dims) <= SMALL else None
+    return (
+        onnx.numpy_helper.to_array(tensor)
+        if is_here and np.prod(tensor.dims) <= MAX_SMALL_VALUES
+        else None
+    )
 
 
 def _attribute_value(attribute: onnx.AttributeProto) -> np.ndarray | None:
     if attribute.HasField("t"):
         return _small(attribute.t)
     value: Any = onnx.helper.get_attribute_value(attribute)
-    return np.asarray(value) if np.size(value) <= SMALL else None
+    return np.asarray(value) if np.size(value) <= MAX_SMALL_VALUES else None

@@ -11,9 +11,9 @@ from wobbliness.classifiers.untrusted.onnx_bounds import full_name, upper_bound,
 from wobbliness.classifiers.untrusted.onnx_claims import all_graphs, all_nodes, inner_graphs
 from wobbliness.classifiers.untrusted.onnx_contrib import (
     Shape,
-    put_standard_operators,
+    replace_contrib_operators,
+    replace_transposed_products,
     shape_of,
-    turn_products,
 )
 from wobbliness.classifiers.untrusted.onnx_folding import fold_small_values
 from wobbliness.runtime.errors import reason_of
@@ -22,14 +22,14 @@ MAX_STEP_VALUES = 2**28  # made by one step for one image, 1 GiB as float32
 # held at one time for one image: what a step takes, what it makes, what later steps still need
 MAX_LIVE_VALUES = 2**28
 MAX_CREATED_VALUES = 2**27  # made out of nothing: by all steps that enlarge, or that need no image
-# images of the larger of two blocks that a graph of a free batch is looked at with, the other one
-# of one image
-MANY = 128
-SLACK = 2  # a graph may make that many times as much for each of many images as for one
-MAX_ROUNDS = 60  # of inference; each tells the shapes that are computed from those of the last
-# rounds beside those: each tells the shape of the next product of turned matrices
+# A graph of a free batch is checked with one image and with a block of this many.
+LARGE_BATCH = 128
+SLACK = 2  # factor by which a large batch may need more for each image than a single image
+# Each round of inference finds the shapes that are computed from those of the round before.
+MAX_ROUNDS = 60
+# Further rounds: each finds the shape of the next product of transposed matrices.
 MAX_PRODUCTS = 200
-TEXT_OVERHEAD = 32  # bytes of a string beside its characters
+TEXT_OVERHEAD = 32  # bytes of a string besides its characters
 ENLARGING = {
     "ConstantOfShape",
     "Expand",
@@ -59,7 +59,7 @@ ENLARGING |= {
     "MelWeightMatrix",
 }
 ENLARGING |= {"HannWindow", "HammingWindow", "BlackmanWindow", "DFT", "STFT"}
-# as large as a number or a text says
+# The output is as large as the value of a number or a text.
 GROWING = {"Loop", "SequenceMap", "StringConcat", "StringSplit", "ImageDecoder"}
 
 
@@ -79,9 +79,8 @@ class GraphSizes:
 def check_sizes(model: onnx.ModelProto) -> GraphSizes:
     """Adds up the values that a graph makes for one image, ignoring the file's declared sizes.
 
-    The sizes come from ONNX's shape inference, and where that does not tell one, from a bound on
-    what the operator makes of its inputs (`onnx_bounds`). An operator whose size neither tells is
-    refused.
+    The sizes come from ONNX's shape inference, or, where that leaves one unknown, from a bound on
+    the operator's output (`onnx_bounds`). An operator without either is refused.
 
     Args:
         model: as `written_out` gives it; its operators are changed.
@@ -89,9 +88,9 @@ def check_sizes(model: onnx.ModelProto) -> GraphSizes:
     Raises:
         ValueError: a step makes more than MAX_STEP_VALUES, all together hold more than
             MAX_LIVE_VALUES at a time or make more than MAX_CREATED_VALUES of their own, or a size
-            cannot be told.
+            is unknown.
     """
-    replaced = put_standard_operators(model)
+    replaced = replace_contrib_operators(model)
     batch, text = _batch(model.graph), -(-(_longest_text(model) + TEXT_OVERHEAD) // 4)
     few = _Sizes(values_per_text=text, replaced=replaced)
     try:
@@ -101,12 +100,12 @@ def check_sizes(model: onnx.ModelProto) -> GraphSizes:
         raise
     if not batch:
         allowed = {
-            "most_step": max(MAX_STEP_VALUES, SLACK * MANY * few.step),
-            "most_live": max(MAX_LIVE_VALUES, SLACK * MANY * few.live),
-            "most_created": max(MAX_CREATED_VALUES, SLACK * MANY * few.created),
+            "max_step": max(MAX_STEP_VALUES, SLACK * LARGE_BATCH * few.step),
+            "max_live": max(MAX_LIVE_VALUES, SLACK * LARGE_BATCH * few.live),
+            "max_created": max(MAX_CREATED_VALUES, SLACK * LARGE_BATCH * few.created),
         }
         many = _Sizes(values_per_text=text, replaced=replaced, **allowed)
-        many.check(_inferred(_with_batch(model, MANY)).graph, _Known())
+        many.check(_inferred(_with_batch(model, LARGE_BATCH)).graph, _Known())
     step, held = (-(-values // (batch or 1)) for values in (few.largest, few.live))
     return GraphSizes(values_per_image=step or None, held_per_image=held)
 
@@ -147,17 +146,18 @@ def _check_fits(model: onnx.ModelProto, batch: int) -> None:
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     """Infers the shapes of a graph's steps, for one image.
 
-    ONNX could propagate values itself (`data_prop`). It makes an object for each value of a row
-    then, before any size is known: rows that are joined again and again fill the memory. So values
-    are worked out here alone, where they are few.
+    ONNX could propagate values itself (`data_prop`). It then makes an object for each value of a
+    row before any size is known: rows that are concatenated repeatedly would fill the memory. So
+    small values alone are computed here.
     """
     try:
         rounds, products = MAX_ROUNDS, MAX_PRODUCTS
         while rounds and products:
             model = onnx.shape_inference.infer_shapes(model)
-            has_turned, has_folded = turn_products(model), fold_small_values(model)
-            rounds, products = rounds - (not has_turned), products - has_turned
-            if not has_turned and not has_folded:
+            has_transposed = replace_transposed_products(model)
+            has_folded = fold_small_values(model)
+            rounds, products = rounds - (not has_transposed), products - has_transposed
+            if not has_transposed and not has_folded:
                 break
         return onnx.shape_inference.infer_shapes(model)
     except Exception as error:  # the checker's own classes share no base but Exception
@@ -187,7 +187,7 @@ class _Known:
     """The known facts about the values of a graph and of those around it.
 
     Attributes:
-        shapes: by name, None where not told.
+        shapes: by name, None where unknown.
         sizes: by name, upper bounds on the number of values.
         constants: names of values that need no image.
         texts: names of values that hold strings.
@@ -225,9 +225,9 @@ class _Sizes:
     Attributes:
         values_per_text: room of a string, in values of four bytes.
         replaced: steps that others stand for, by their first output.
-        most_step: allowed of one step.
-        most_live: allowed at a time.
-        most_created: allowed to be made out of nothing.
+        max_step: limit on the values of one step.
+        max_live: limit on the values held at a time.
+        max_created: limit on the values made out of nothing.
         created: values made out of nothing so far.
         largest: values of the largest step that takes the image: its first input and its outputs.
         step: values of the largest output so far.
@@ -236,9 +236,9 @@ class _Sizes:
 
     values_per_text: int
     replaced: dict[str, onnx.NodeProto]
-    most_step: int = MAX_STEP_VALUES
-    most_live: int = MAX_LIVE_VALUES
-    most_created: int = MAX_CREATED_VALUES
+    max_step: int = MAX_STEP_VALUES
+    max_live: int = MAX_LIVE_VALUES
+    max_created: int = MAX_CREATED_VALUES
     created: int = 0
     largest: int = 0
     step: int = 0
@@ -255,15 +255,15 @@ class _Sizes:
             held: values that are held around it.
             times: how often it is run, for what is made of nothing.
         """
-        known, live = outer.within(graph), _Live(graph, held)
+        known, live = outer.within(graph), _LiveValues(graph, held)
         for node in graph.node:
             made = self._make(node, known, live.total, times)
             self._add(node, made, known, times)
             original = self.replaced.get(next(iter(made), ""), node)
             now = live.step(node, made, workspace(original, *_given(original, known)))
-            if now > self.most_live:
-                told = f"at most {self.most_live} values at a time, got {now} at {node.op_type}"
-                raise ValueError(f"expected steps that hold {told}")
+            if now > self.max_live:
+                limit = f"at most {self.max_live} values at a time, got {now} at {node.op_type}"
+                raise ValueError(f"expected steps that hold {limit}")
             self.live = max(self.live, now)
         return [known.sizes.get(value.name) for value in graph.output]
 
@@ -279,8 +279,8 @@ class _Sizes:
             bound = _largest(found) if node.op_type == "If" else None
         made = {}
         for name in filter(None, node.output):
-            told = known.shapes.get(name)
-            size = bound if told is None else math.prod(told)
+            shape = known.shapes.get(name)
+            size = bound if shape is None else math.prod(shape)
             if size is None:
                 raise _unknown(node)
             made[name] = size * (self.values_per_text if name in known.texts else 1)
@@ -288,12 +288,13 @@ class _Sizes:
         return made
 
     def _add(self, node: onnx.NodeProto, made: dict[str, int], known: _Known, times: int) -> None:
-        most = max(made.values(), default=0)
-        if most > self.most_step:
+        largest_output = max(made.values(), default=0)
+        if largest_output > self.max_step:
             raise ValueError(
-                f"expected steps of at most {self.most_step} values, got {most} by {node.op_type}"
+                f"expected steps of at most {self.max_step} values, got {largest_output} by "
+                f"{node.op_type}"
             )
-        self.step = max(self.step, most)
+        self.step = max(self.step, largest_output)
         is_constant = all(name in known.constants for name in _needed(node))
         if is_constant:
             known.constants.update(made)
@@ -303,15 +304,15 @@ class _Sizes:
             )
         if is_constant or node.op_type in ENLARGING:
             self.created += sum(made.values()) * times
-        if self.created > self.most_created:
+        if self.created > self.max_created:
             made_of_nothing = (
-                f"at most {self.most_created} values of its own, got {self.created} by "
+                f"at most {self.max_created} values of its own, got {self.created} by "
                 f"{node.op_type}"
             )
             raise ValueError(f"expected a graph that makes {made_of_nothing}")
 
 
-class _Live:
+class _LiveValues:
     """The values that are held while a graph runs in the order of its steps.
 
     Attributes:
@@ -326,7 +327,7 @@ class _Live:
 
     def step(self, node: onnx.NodeProto, made: dict[str, int], extra: int) -> int:
         """Adds a step's outputs, drops unused values, and returns how many were held meanwhile."""
-        most = self.total + sum(made.values()) + extra
+        peak = self.total + sum(made.values()) + extra
         kept = {name: size for name, size in made.items() if self._uses[name]}
         self._sizes |= kept
         self.total += sum(kept.values())
@@ -334,7 +335,7 @@ class _Live:
             self._uses[name] -= 1
             if not self._uses[name]:
                 self.total -= self._sizes.pop(name, 0)
-        return most
+        return peak
 
 
 def _needed(node: onnx.NodeProto) -> list[str]:
@@ -356,14 +357,14 @@ def _given(node: onnx.NodeProto, known: _Known) -> tuple[list[Shape], Shape]:
 
 def _bound(node: onnx.NodeProto, known: _Known) -> int | None:
     sizes = [known.sizes.get(name) if name else 0 for name in node.input]
-    told = [size for size in sizes if size is not None]
-    return upper_bound(node, told, _given(node, known)[0]) if len(told) == len(sizes) else None
+    bounds = [size for size in sizes if size is not None]
+    return upper_bound(node, bounds, _given(node, known)[0]) if len(bounds) == len(sizes) else None
 
 
 def _largest(found: list[list[int | None]]) -> int | None:
     """Returns the largest output of several branches."""
-    told = [size for sizes in found for size in sizes if size is not None]
-    return max(told, default=0) if len(told) == sum(map(len, found)) else None
+    bounds = [size for sizes in found for size in sizes if size is not None]
+    return max(bounds, default=0) if len(bounds) == sum(map(len, found)) else None
 
 
 def _num_runs(node: onnx.NodeProto, known: _Known) -> int:

@@ -21,7 +21,7 @@ ORDER_KEEPING = {
     "Tanh",
 }
 ORDER_KEEPING |= {"Slice", "QuantizeLinear", "DequantizeLinear", *RESHAPING}
-OF_TWO = {"Add", "Sub", "Mul", "Div", "Pow"}
+BINARY_OPERATORS = {"Add", "Sub", "Mul", "Div", "Pow"}
 
 
 def check_unsorted(graph: onnx.GraphProto, name: str, width: int | None) -> None:
@@ -60,7 +60,7 @@ def _num_sorted(
         node = made_by[name]
         if node.op_type == "TopK":
             return _number(graph, made_by, node) if name == node.output[place] else None
-        if node.op_type in OF_TWO:
+        if node.op_type in BINARY_OPERATORS:
             left, right = node.input
             name = left if left in made_by and made_by[left].op_type != "Constant" else right
         elif node.op_type in ORDER_KEEPING:

@@ -11,11 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 # made by one operator for one block of the size it was exported with, 1 GiB as float32
 MAX_STEP_VALUES = 2**28
 MAX_LIVE_VALUES = 2**29  # held at one time by steps that are still needed
-FEW, MANY = 2, 128  # images of the blocks that a program of a free size is tried with
+SMALL_BATCH, LARGE_BATCH = 2, 128  # images per block for a program of a free batch
 NO_LIMIT = 2**62  # of what is held for many images: more than for few by no more than each step is
-SLACK = 2  # a program may make that many times as much for each of many images as for each of few
-TRAINING = ("train", "training")  # names of flags
-DROPOUT = ("dropout", "dropout_p")  # names of rates
+SLACK = 2  # factor by which a large batch may need more for each image than a small one
+TRAINING_FLAGS = ("train", "training")  # names of flags
+DROPOUT_RATES = ("dropout", "dropout_p")  # names of rates
 
 
 def check_repeatable(program: torch.export.ExportedProgram) -> None:
@@ -26,14 +26,14 @@ def check_repeatable(program: torch.export.ExportedProgram) -> None:
     """
     for node in _all_nodes(program.graph_module):
         given = _arguments(node)
-        if any(given.get(flag) is True for flag in TRAINING):
+        if any(given.get(flag) is True for flag in TRAINING_FLAGS):
             raise ValueError(
                 f"expected a program exported in evaluation mode, got {node.target} in training "
                 "mode"
             )
-        if not _is_random(node) or any(given.get(flag) is False for flag in TRAINING):
+        if not _is_random(node) or any(given.get(flag) is False for flag in TRAINING_FLAGS):
             continue
-        rates = [given[name] for name in DROPOUT if name in given]
+        rates = [given[name] for name in DROPOUT_RATES if name in given]
         if not rates or any(rate != 0 for rate in rates):
             raise ValueError(f"expected a program that answers alike each time, got {node.target}")
 
@@ -57,33 +57,33 @@ def check_steps(module: torch.nn.Module, shape: list[int | None], dtype: torch.d
             small one.
     """
     batch, *rest = shape
-    few = _largest_step(module, [batch or FEW, *rest], dtype, MAX_STEP_VALUES)
+    few = _largest_step(module, [batch or SMALL_BATCH, *rest], dtype, MAX_STEP_VALUES)
     if batch is None:
-        allowed = max(MAX_STEP_VALUES + 1, SLACK * MANY // FEW * few)
-        _largest_step(module, [MANY, *rest], dtype, allowed)
-    return -(-few // (batch or FEW))
+        allowed = max(MAX_STEP_VALUES + 1, SLACK * LARGE_BATCH // SMALL_BATCH * few)
+        _largest_step(module, [LARGE_BATCH, *rest], dtype, allowed)
+    return -(-few // (batch or SMALL_BATCH))
 
 
-def _largest_step(module: torch.nn.Module, shape: list[Any], dtype: torch.dtype, most: int) -> int:
+def _largest_step(module: torch.nn.Module, shape: list[Any], dtype: torch.dtype, limit: int) -> int:
     """Returns the most values that a step makes, or raises ValueError above `most`."""
     assert isinstance(module, torch.fx.GraphModule)
-    with FakeTensorMode(allow_non_fake_inputs=True), _Watch(most) as watch, torch.no_grad():
+    with FakeTensorMode(allow_non_fake_inputs=True), _SizeWatch(limit) as watch, torch.no_grad():
         images = torch.empty(shape, dtype=dtype)
-        _Live(module, MAX_LIVE_VALUES if most == MAX_STEP_VALUES else NO_LIMIT).run(images)
+        _LiveValues(module, MAX_LIVE_VALUES if limit == MAX_STEP_VALUES else NO_LIMIT).run(images)
     return int(watch.largest)
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
+class _SizeWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
     """A dispatch mode that checks the output size of each operator, also inside composite ones.
 
     Attributes:
         largest: the most that one has made so far.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, limit: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self.largest = 0
-        self._most = most
+        self._limit = limit
 
     def __torch_dispatch__(
         self,
@@ -94,18 +94,20 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         made = sum(part.numel() for part in _tensors(result)) + _scores(func, args)
-        if made > self._most:
-            raise ValueError(f"expected steps of at most {self._most} values, got {made} by {func}")
+        if made > self._limit:
+            raise ValueError(
+                f"expected steps of at most {self._limit} values, got {made} by {func}"
+            )
         self.largest = max(self.largest, made)
         return result
 
 
-class _Live(torch.fx.Interpreter):
+class _LiveValues(torch.fx.Interpreter):
     """An interpreter that adds up the values held from step to step."""
 
-    def __init__(self, module: torch.fx.GraphModule, most: int) -> None:
+    def __init__(self, module: torch.fx.GraphModule, limit: int) -> None:
         super().__init__(module)
-        self._most, self._held, self._sizes = most, 0, dict[torch.fx.Node, int]()
+        self._limit, self._held, self._sizes = limit, 0, dict[torch.fx.Node, int]()
 
     def run_node(self, n: torch.fx.Node) -> Any:
         """Runs a node as its parent does; ValueError where too many values are held."""
@@ -114,10 +116,10 @@ class _Live(torch.fx.Interpreter):
             sum(part.numel() for part in _tensors(result)) if n.op == "call_function" else 0
         )
         self._held += self._sizes[n]
-        if self._held > self._most:
+        if self._held > self._limit:
             raise ValueError(
-                f"expected steps that hold at most {self._most} values at a time, got {self._held} "
-                f"at {n.target}"
+                f"expected steps that hold at most {self._limit} values at a time, got "
+                f"{self._held} at {n.target}"
             )
         for done in self.user_to_last_uses.get(n, []):
             self._held -= self._sizes.pop(done, 0)
