@@ -49,9 +49,9 @@ class EstimatorClassifier(ScoredClassifier):
         name = type(estimator).__name__
         _check_fitted(estimator, name)
         classes = getattr(estimator, "classes_", None)
-        several = ("multilabel_", "outputs_2d_")
+        multi_output_flags = ("multilabel_", "outputs_2d_")
         if isinstance(classes, list) or any(
-            getattr(estimator, said, False) is True for said in several
+            getattr(estimator, flag, False) is True for flag in multi_output_flags
         ):
             raise ValueError(
                 "expected a classifier that names one class for each image, got several answers "
@@ -133,14 +133,15 @@ class EstimatorClassifier(ScoredClassifier):
         rows, *pictures = _arrangements(images.shape[1:], self._layout)
         if features is None:
             return next(
-                (arrange for arrange in (rows, *pictures) if self._takes(arrange(images[:1]))), rows
+                (arrange for arrange in (rows, *pictures) if self._accepts(arrange(images[:1]))),
+                rows,
             )
         if features == images[0].size:
             return rows
         fitting = [arrange for arrange in pictures if arrange(images[:1]).shape[1] == features]
-        return next((arrange for arrange in fitting if self._takes(arrange(images[:1]))), rows)
+        return next((arrange for arrange in fitting if self._accepts(arrange(images[:1]))), rows)
 
-    def _takes(self, image: np.ndarray) -> bool:
+    def _accepts(self, image: np.ndarray) -> bool:
         try:
             self._estimator.predict(image)
         # An estimator of others may raise anything; the user reads what it says of rows.

@@ -99,7 +99,7 @@ def _load(transformers: Any, folder: Path, config: Any) -> HubModule:
         use_safetensors=True,
         attn_implementation="eager",
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # told below, with their names
+        ignore_mismatched_sizes=True,  # reported below, with their names
         **offline,
     )
     missing = sorted(map(str, (*loaded["missing_keys"], *loaded["mismatched_keys"])))

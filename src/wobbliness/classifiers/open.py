@@ -332,7 +332,8 @@ def _check_takes(name: str, options: _Options, **used: bool) -> None:
     for option in ("layout", "factory", "output", "threshold", "scale"):
         given = getattr(options, option)
         if given is not None and not used.get(option, False):
-            said = "input range, mean or std" if option == "scale" else option
+            described = "input range, mean or std" if option == "scale" else option
             raise ValueError(
-                f"expected no {said} for {name}, got {given if option == 'scale' else repr(given)}"
+                f"expected no {described} for {name}, got "
+                f"{given if option == 'scale' else repr(given)}"
             )

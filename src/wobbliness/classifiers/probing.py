@@ -2,11 +2,11 @@
 
 Votes mean something only where the answer to an image depends on that image. Dropout that is left
 on, batch normalisation without statistics of its own, dynamic quantisation or a counter of calls
-make it depend on chance, on the rest of the block or on what was asked before. A few images are
-asked alone, in company, in other company, and the same again.
+make it depend on chance, on the rest of the block or on earlier calls. A few images are classified
+alone, in a small block, in another block, and in the small block again.
 
 A block as large as those of the measurement would cost too much there. So the first blocks of the
-measurement itself are watched: a few of their images are asked again in a small one.
+measurement itself are watched: a few of their images are classified again in a small one.
 """
 
 import threading
@@ -17,25 +17,28 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int, Shaped
 
 COMPANY = 8  # images of a small block
-# images that are compared at most where answers are labels, which tell less than scores
-MORE_COMPANY = 32
-FEW = 3  # images that are asked twice where each is alone anyway
-MOST_COMPANY = 128  # of the large one
-COPIES_FOR_ONE = 250  # copies of a measurement for which the large block may have one
-BRIGHT, DARK_SHARE = 6, 0.1  # images as unlike the others as can be; share of their dark pixels
-# units in the last place, of the largest score, by which an answer may differ from itself
-SAME_CALL = 8
-# of the largest score or of 1, by which a score may depend on the size of the block
+# Images that are compared at most where answers are labels, which differ less often than scores.
+NUM_COMPARED_LABELS = 32
+NUM_REPEATED = 3  # images that are classified twice where the block size is 1
+MAX_LARGE_BLOCK = 128  # images of a large block
+COPIES_FOR_ONE = 250  # copies of a measurement for each image of the large block
+NUM_BRIGHT, DARK_SHARE = 6, 0.1  # images of extreme values; share of their dark pixels
+# Rounding, in units in the last place of the largest score, by which two answers to one call may
+# differ.
+MAX_ROUNDING_ULPS = 8
+# Share of the largest score, or of 1, by which a score may depend on the size of the block.
 SCORE_TOLERANCE = 1e-4
-# for scores that are all of such a type
+# Likewise for scores that are all of a type of 16 bits.
 HALF_TOLERANCES = {"bfloat16": 2.0**-5, "float16": 2.0**-8}
 
-CONTRAST = np.float32(0.53)  # of faint images; no share that keeps distances equal which are equal
-# different scores of an image, whose order tells something; such answers for which more are asked
-LEAST_SORTED = 3
-ENOUGH_SORTED = 16  # different answers, all sorted, that are no chance
+# Contrast of faint images: a factor at which equal distances do not stay equal by rounding.
+FAINT_CONTRAST = np.float32(0.53)
+# Distinct scores of an image from which their order is evidence; distinct sorted answers from which
+# more images are classified.
+MIN_DISTINCT = 3
+MIN_SORTED_ANSWERS = 16  # distinct answers, all sorted, that are no coincidence
 LARGE_NOISE = np.float32(100)  # standard deviation, pixel units of [0, 1]
-NUM_STRANGE = 16  # images of each kind that are asked where all answers were sorted
+NUM_UNUSUAL = 16  # images of each kind that are classified where all answers were sorted
 
 Answers: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
 
@@ -79,7 +82,9 @@ class BlockWatch:
         ask: Answers = classifier.answers if has_answers else classifier.classify
         before = images[:num_rows].copy()  # a module may change its batch in place
         given = ask(images, block_size)
-        rows = _spread(num_rows, MORE_COMPANY) if _are_coarse(given) else watched_rows(num_rows)
+        rows = (
+            _spread(num_rows, NUM_COMPARED_LABELS) if _are_coarse(given) else watched_rows(num_rows)
+        )
         require_close(given[rows], ask(before[rows], COMPANY))
         return np.asarray(classifier.labels_of(given, len(images)) if has_answers else given)
 
@@ -118,8 +123,8 @@ def probe(
         num_copies: that the measurement will classify; a small one is probed with few.
 
     Returns:
-        None where the answer to an image is a function of the image; else what was seen when it had
-        other company.
+        None where the answer to an image is a function of the image; else a description of how it
+        differed in another block.
 
     Raises:
         NotRepeatableError: the same call gave two answers.
@@ -128,9 +133,9 @@ def probe(
     if block_size == 1:
         require_alone(answers, examples)
         return None
-    size = min(block_size, MOST_COMPANY, max(COMPANY, num_copies // COPIES_FOR_ONE))
+    size = min(block_size, MAX_LARGE_BLOCK, max(COMPANY, num_copies // COPIES_FOR_ONE))
     others = np.resize(examples[::-1], (size, *examples.shape[1:]))
-    faint = _faint(examples, min(MORE_COMPANY, max(COMPANY, size - BRIGHT)))
+    faint = _faint(examples, min(NUM_COMPARED_LABELS, max(COMPANY, size - NUM_BRIGHT)))
 
     def ask(some: np.ndarray, num_rows: int) -> np.ndarray:
         return answers(some, min(num_rows, block_size))
@@ -148,23 +153,23 @@ def _probe_in_company(
 
     The small block is classified again last.
 
-    Labels tell of their company only where it changes the class. So faint images are compared then,
-    too: among themselves, and at the end of the large block, whose others differ from them in mean,
-    spread and largest values.
+    Labels depend on the block only where it changes the class. For labels, faint images are
+    compared too: among themselves, and at the end of a large block, whose other images differ from
+    them in mean, spread and largest values.
     """
     pair = images[[0, -1]]
     first = answers(images.copy(), len(images))  # of copies: a module may change its batch in place
     alone = np.concatenate([answers(image[None].copy(), 1) for image in pair])
-    asked, company, together = pair, others[BRIGHT + len(pair) :], first[[0, -1]]
-    said = (
-        [_taken(answers, some) for some in (faint, others[:BRIGHT])]
+    asked, company, together = pair, others[NUM_BRIGHT + len(pair) :], first[[0, -1]]
+    extra = (
+        [_answers_or_none(answers, some) for some in (faint, others[:NUM_BRIGHT])]
         if _are_coarse(first)
         else [None]
     )
-    if said[0] is not None and said[-1] is not None:
+    if extra[0] is not None and extra[-1] is not None:
         asked = np.concatenate([pair, faint])
-        company = others[: max(BRIGHT, len(others) - BRIGHT - len(asked))]
-        together = np.concatenate([together, said[0]])
+        company = others[: max(NUM_BRIGHT, len(others) - NUM_BRIGHT - len(asked))]
+        together = np.concatenate([together, extra[0]])
     block = np.concatenate([company, asked[::-1]])
     elsewhere = answers(block, len(block))[-len(asked) :][::-1]
     _require_same(first, answers(images.copy(), len(images)))
@@ -174,7 +179,7 @@ def _probe_in_company(
     return None
 
 
-def _taken(answers: Answers, images: Float32[np.ndarray, "B ..."]) -> np.ndarray | None:
+def _answers_or_none(answers: Answers, images: Float32[np.ndarray, "B ..."]) -> np.ndarray | None:
     """Returns answers to images that a classifier may refuse; None where it does."""
     try:
         return answers(images.copy(), len(images))
@@ -185,12 +190,12 @@ def _taken(answers: Answers, images: Float32[np.ndarray, "B ..."]) -> np.ndarray
 def _faint(examples: Float32[np.ndarray, "E ..."], num_images: int) -> Float32[np.ndarray, "F ..."]:
     """Returns images of low contrast."""
     some = examples[_spread(len(examples), num_images)]
-    return np.asarray(np.float32(0.5) + CONTRAST * (some - np.float32(0.5)))
+    return np.asarray(np.float32(0.5) + FAINT_CONTRAST * (some - np.float32(0.5)))
 
 
 def _bright(examples: Float32[np.ndarray, "E ..."]) -> Float32[np.ndarray, "C ..."]:
     """Returns images whose pixels have the largest value of all examples, a few the least."""
-    is_low = np.random.default_rng(0).random((BRIGHT, *examples.shape[1:])) < DARK_SHARE
+    is_low = np.random.default_rng(0).random((NUM_BRIGHT, *examples.shape[1:])) < DARK_SHARE
     return np.asarray(np.where(is_low, examples.min(), examples.max()), dtype=np.float32)
 
 
@@ -213,15 +218,15 @@ class OrderWatch:
         Args:
             answers: gives scores or labels for images, in blocks of a size.
         """
-        self._answers, self._orders, self._kinds = answers, set[str | None](), set[bytes]()
+        self._answers, self._orders, self._distinct = answers, set[str | None](), set[bytes]()
 
     def __call__(self, images: np.ndarray, block_size: int) -> np.ndarray:
         """Returns the classifier's answers and records their order."""
         answer = self._answers(images, block_size)
         self._orders.add(order_of(answer))
-        if len(self._kinds) < ENOUGH_SORTED and len(self._orders) == 1 and self.order:
-            self._kinds.update(
-                row.tobytes() for row in answer if len(np.unique(row)) >= LEAST_SORTED
+        if len(self._distinct) < MIN_SORTED_ANSWERS and len(self._orders) == 1 and self.order:
+            self._distinct.update(
+                row.tobytes() for row in answer if len(np.unique(row)) >= MIN_DISTINCT
             )
         return answer
 
@@ -235,8 +240,8 @@ class OrderWatch:
 
         The images are unlike any that a network is trained on.
 
-        A network that sees one class only may well rank the others alike. It does not on all of
-        these, and least on those of large values, where its biases do not count.
+        A network that predicts one class only may well rank the others alike. It does not do so on
+        all of these, and least on those of large values, where its biases are negligible.
 
         Args:
             examples: as they were classified.
@@ -245,16 +250,16 @@ class OrderWatch:
         Raises:
             ValueError: all are sorted, and enough of them differ from each other.
         """
-        if len(self._kinds) < LEAST_SORTED:
+        if len(self._distinct) < MIN_DISTINCT:
             return
-        taken = [
-            self.order is not None and self._takes(images, block_size)
-            for images in _strange(examples)
+        accepted = [
+            self.order is not None and self._accepts(images, block_size)
+            for images in _unusual_images(examples)
         ]
-        if any(taken) and self.order is not None and len(self._kinds) >= ENOUGH_SORTED:
+        if any(accepted) and self.order is not None and len(self._distinct) >= MIN_SORTED_ANSWERS:
             raise ValueError(sorted_scores(self.order))
 
-    def _takes(self, images: np.ndarray, block_size: int) -> bool:
+    def _accepts(self, images: np.ndarray, block_size: int) -> bool:
         try:
             in_whole_blocks(self, block_size)(images, block_size)
         except Exception:  # of any kind; a classifier need not take such images
@@ -284,13 +289,13 @@ def sorted_scores(order: str) -> str:
     )
 
 
-def _strange(examples: Float32[np.ndarray, "E ..."]) -> list[Float32[np.ndarray, "S ..."]]:
+def _unusual_images(examples: Float32[np.ndarray, "E ..."]) -> list[Float32[np.ndarray, "S ..."]]:
     """Returns out-of-distribution images: negatives, shuffled pixels, noise, and large noise.
 
     All but the last are in [0, 1].
     """
     rng = np.random.default_rng(0)
-    some = examples[_spread(len(examples), NUM_STRANGE)].clip(0, 1)
+    some = examples[_spread(len(examples), NUM_UNUSUAL)].clip(0, 1)
     mixed = rng.permuted(some.reshape(len(some), -1), axis=1).reshape(some.shape)
     noise = rng.random(some.shape, dtype=np.float32)
     large = LARGE_NOISE * rng.standard_normal(some.shape, dtype=np.float32)
@@ -316,7 +321,7 @@ def require_alone(answers: Answers, examples: Float32[np.ndarray, "E ..."]) -> N
     Raises:
         NotRepeatableError: they do not.
     """
-    images = examples[_spread(len(examples), FEW)]
+    images = examples[_spread(len(examples), NUM_REPEATED)]
     _require_same(answers(images.copy(), 1), answers(images.copy(), 1))
 
 
@@ -342,7 +347,7 @@ def _are_equal(first: Shaped[np.ndarray, "..."], again: Shaped[np.ndarray, "..."
         return True
     if not np.issubdtype(first.dtype, np.floating) or not np.issubdtype(again.dtype, np.floating):
         return False
-    rounding = SAME_CALL * max(float(np.finfo(first.dtype).eps), 2.0**-52) * _largest(first)
+    rounding = MAX_ROUNDING_ULPS * max(float(np.finfo(first.dtype).eps), 2.0**-52) * _largest(first)
     return bool(_is_within(first, again, min(rounding, SCORE_TOLERANCE * _largest(first))).all())
 
 
@@ -399,7 +404,7 @@ def _difference(first: np.ndarray, other: np.ndarray, circumstance: str) -> str:
     if not np.issubdtype(first.dtype, np.floating):
         return f"other labels {circumstance}"
     with np.errstate(invalid="ignore"):
-        most = np.nan_to_num(
+        largest = np.nan_to_num(
             np.abs(first.astype(np.float64) - other.astype(np.float64)), nan=np.inf
         ).max()
-    return f"scores that differ by up to {most:.2g} {circumstance}"
+    return f"scores that differ by up to {largest:.2g} {circumstance}"

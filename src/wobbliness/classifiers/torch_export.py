@@ -102,7 +102,7 @@ class ExportedModule(DescribedModule):
             self._program, [sizes[0], *(size or FREE_SIZE for size in sizes[1:])], images.dtype
         )
         is_large = self.batch_size is None and values > LARGE_STEP
-        self._most_images = max(1, MAX_BLOCK_VALUES // values) if is_large else None
+        self._max_images = max(1, MAX_BLOCK_VALUES // values) if is_large else None
 
     @property
     def takes_bytes(self) -> bool:
@@ -123,8 +123,8 @@ class ExportedModule(DescribedModule):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Computes the scores."""
         images = self._arranged(images)
-        if self._most_images is not None:
-            return torch.cat([self._run(piece) for piece in torch.split(images, self._most_images)])
+        if self._max_images is not None:
+            return torch.cat([self._run(piece) for piece in torch.split(images, self._max_images)])
         if self.batch_size is None:
             return self._run(images)
         return torch.cat([self._run_piece(piece) for piece in torch.split(images, self.batch_size)])

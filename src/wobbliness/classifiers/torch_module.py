@@ -319,26 +319,26 @@ def largest_step(module: torch.nn.Module) -> Iterator[list[int]]:
 
     Calls of other threads do not count.
     """
-    most, thread = [0], get_ident()
+    largest, thread = [0], get_ident()
 
-    def note(_: torch.nn.Module, inputs: object, output: object) -> None:
+    def record(_: torch.nn.Module, inputs: object, output: object) -> None:
         if get_ident() == thread:
             tensors = [
                 value
                 for value in (*(inputs if isinstance(inputs, tuple) else ()), output)
                 if isinstance(value, torch.Tensor)
             ]
-            most[0] = max(most[0], sum(tensor.numel() for tensor in tensors))
+            largest[0] = max(largest[0], sum(tensor.numel() for tensor in tensors))
 
     with borrowed_state():
         leaves = [part for part in module.modules() if not any(True for _ in part.children())]
         hooks = [
-            part.register_forward_hook(note)
+            part.register_forward_hook(record)
             for part in leaves
             if not isinstance(part, torch.jit.ScriptModule)
         ]
         try:
-            yield most
+            yield largest
         finally:
             for hook in hooks:
                 hook.remove()
