@@ -12,7 +12,7 @@ from wobbliness.images.image_set import ImageSet, row_names
 from wobbliness.images.values import check_range, unit_values
 
 # times as wide as high: beyond, an array of two axes is taken for flattened pictures
-MOST_OBLONG = 16
+MAX_ASPECT_RATIO = 16
 
 
 def image_set_of(
@@ -116,7 +116,7 @@ def _check_not_flat(array: np.ndarray, target: Target, name: str) -> None:
     declared = [size for size in target.image_shape or () if size is not None]
     is_declared = len(declared) == 3 and array.shape[1] == math.prod(declared)
     if not _are_exactly(array.shape, target) and (
-        is_declared or array.shape[1] > MOST_OBLONG * array.shape[0]
+        is_declared or array.shape[1] > MAX_ASPECT_RATIO * array.shape[0]
     ):
         raise ValueError(
             f"expected images of shape (N, C, H, W), got shape {array.shape} in {name}, which may "

@@ -26,7 +26,7 @@ _FILE_MANAGERS = (
     "#recycle",
     "@recycle",
 )
-_STRAY = frozenset(_SYSTEMS + _FILE_MANAGERS)
+_SYSTEM_FILES = frozenset(_SYSTEMS + _FILE_MANAGERS)
 """Lower-case names of files that systems, file managers and notebooks leave in folders."""
 
 
@@ -69,11 +69,11 @@ def read_picture_folder(folder: Path, target: Target) -> ImageSet:
 
 
 def _check_only_folders(folder: Path, class_folders: list[Path]) -> None:
-    beside = [path for path in _entries(folder) if not path.is_dir()]
-    if beside:
+    loose_files = [path for path in _entries(folder) if not path.is_dir()]
+    if loose_files:
         raise ValueError(
             f"expected pictures or class folders in {folder}, got both: {class_folders[0].name} "
-            f"and {beside[0].name}"
+            f"and {loose_files[0].name}"
         )
 
 
@@ -98,5 +98,5 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if not (path.name.startswith(".") or path.name.lower() in _STRAY)
+        if not (path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES)
     )

@@ -25,7 +25,7 @@ MAX_NAME_LENGTH = 4096
 MAX_SHOWN = 200  # characters of names in a message
 
 _BATCH_ROWS, _BATCH_BYTES = 64, 64 * 2**20
-_LARGEST_VALUE = 8  # bytes that a number of a list takes at most while it is read
+_MAX_VALUE_BYTES = 8  # bytes that a number of a list takes at most while it is read
 
 
 @runtime_checkable
@@ -206,7 +206,7 @@ class ParquetTable:
                     if (
                         columns.holds_arrays
                     ):  # in nested lists a run of equal numbers takes no bytes
-                        check_expansion(num_values * _LARGEST_VALUE, stored, str(self._path))
+                        check_expansion(num_values * _MAX_VALUE_BYTES, stored, str(self._path))
 
     def rows(self, columns: Columns) -> Iterator[Any]:
         """Yields batches of one row each.
@@ -238,7 +238,7 @@ class _Rows:
         self, parts: Sequence[RowRange], columns: Columns, name: str, root: Path | None
     ) -> None:
         self._parts, self._columns, self._name, self._root = parts, columns, name, root
-        self._kept: dict[str, str] = {}
+        self._texts: dict[str, str] = {}
         self.names: list[str] = []
         self.labels: list[Any] = []
 
@@ -266,17 +266,17 @@ class _Rows:
 
     def _keep(self, batch: Any, path: Any) -> None:
         name = path if isinstance(path, str) and path else str(len(self.names))
-        self.names.append(self._once(os.path.basename(name) if self._root else name))
+        self.names.append(self._interned(os.path.basename(name) if self._root else name))
         label = _column(batch, self._columns.label)[0].as_py() if self._columns.label else None
-        self.labels.append(self._once(label) if isinstance(label, str) else label)
+        self.labels.append(self._interned(label) if isinstance(label, str) else label)
 
-    def _once(self, text: str) -> str:
+    def _interned(self, text: str) -> str:
         if len(text) > MAX_NAME_LENGTH:
             raise ValueError(
                 f"expected names of at most {MAX_NAME_LENGTH} letters in {self._name}, got "
                 f"{len(text)}"
             )
-        return self._kept.setdefault(text, text)
+        return self._texts.setdefault(text, text)
 
     def _file(self, path: Any) -> Path:
         """Returns a picture file of the data set itself; a table may not name other files."""

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float32
 
-_HIGHEST = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+_MAX_VALUES = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
 def unit_values(values: np.ndarray) -> Float32[np.ndarray, "..."]:
@@ -13,9 +13,9 @@ def unit_values(values: np.ndarray) -> Float32[np.ndarray, "..."]:
         ValueError: another type; what its range means is not guessed.
     """
     native = values.dtype.newbyteorder("=")
-    if native in _HIGHEST:
+    if native in _MAX_VALUES:
         scaled = values.astype(np.float32)
-        scaled /= np.float32(_HIGHEST[native])
+        scaled /= np.float32(_MAX_VALUES[native])
         return scaled
     if not np.issubdtype(values.dtype, np.floating):
         raise ValueError(
