@@ -8,7 +8,7 @@ import pytest
 SCRIPT = """
 import ctypes
 from pathlib import Path
-from wobbliness.runtime.exit import give_back_freed_memory
+from wobbliness.runtime.exit import trim_malloc_heap
 
 def resident():
     return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
@@ -18,7 +18,7 @@ kept = blocks[-1]
 full = resident()
 del blocks
 freed = resident()
-give_back_freed_memory()
+trim_malloc_heap()
 print(full - freed, full - resident(), kept.raw[0])
 """
 

@@ -11,7 +11,7 @@ import pytest
 from wobbliness.attacks.poisoning import t1, t2
 from wobbliness.cli.output import print_report
 from wobbliness.reports.html import number
-from wobbliness.runtime.files import write_beside
+from wobbliness.runtime.files import write_atomically
 from wobbliness.study.cells.crafting import load_candidates, load_universal
 from wobbliness.study.cells.run import load_network
 from wobbliness.study.claims.claims import CLAIMS
@@ -278,7 +278,7 @@ def test_nothing_half_written_stays(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_beside(tmp_path / "file.txt", fail)
+        write_atomically(tmp_path / "file.txt", fail)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,7 +20,7 @@ from wobbliness.runtime.files import (
     read_regular,
     remove_unfinished,
     set_aside,
-    write_beside,
+    write_atomically,
     write_named,
 )
 from wobbliness.study.recipes import RECIPES, recipe_by_name
@@ -315,7 +315,7 @@ def test_a_link_among_the_beginnings_is_not_written_through(tmp_path):
     """A stranger cannot know the number of a process, but can leave a link for each."""
     (tmp_path / "mine").write_text("mine")
     (tmp_path / f".{os.getpid()}-file").symlink_to(tmp_path / "mine")
-    write_beside(tmp_path / "file", lambda beside: beside.write_text("ours"))
+    write_atomically(tmp_path / "file", lambda file: file.write_text("ours"))
     assert ((tmp_path / "mine").read_text(), (tmp_path / "file").read_text()) == ("mine", "ours")
     assert not (tmp_path / "file").is_symlink()
 
@@ -323,7 +323,7 @@ def test_a_link_among_the_beginnings_is_not_written_through(tmp_path):
 def test_a_replaced_file_keeps_its_mode_and_a_new_one_obeys_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
-        write_beside(tmp_path / "new", lambda beside: beside.write_text("1"))
+        write_atomically(tmp_path / "new", lambda file: file.write_text("1"))
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o640
@@ -335,7 +335,7 @@ def test_a_replaced_file_keeps_its_mode_and_a_new_one_obeys_the_umask(tmp_path):
             seen.append(stat.S_IMODE(beside.stat().st_mode))
             beside.write_text("2")
 
-        write_beside(tmp_path / "new", write)
+        write_atomically(tmp_path / "new", write)
         assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == mode
         assert seen == [mode | 0o600], "no one else could read it in the meantime"
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
@@ -348,18 +348,18 @@ def test_a_link_that_the_user_names_is_followed_and_stays(tmp_path):
     for name, target in (("table.csv", "real/table.csv"), ("new.csv", "real/new.csv")):
         (tmp_path / name).symlink_to(target)
         check_file(tmp_path / name)
-        write_named(tmp_path / name, lambda beside: beside.write_text("new"))
+        write_named(tmp_path / name, lambda file: file.write_text("new"))
         assert (tmp_path / name).is_symlink()
         assert (tmp_path / target).read_text() == "new"
     assert stat.S_IMODE((tmp_path / "real" / "table.csv").stat().st_mode) == 0o600
     (tmp_path / "zero.csv").symlink_to("/dev/zero")
     with pytest.raises(CannotWrite, match="a link, a pipe or a device"):
-        write_named(tmp_path / "zero.csv", lambda beside: beside.write_text("new"))
+        write_named(tmp_path / "zero.csv", lambda file: file.write_text("new"))
 
 
 def test_what_cannot_be_written_is_found_before_the_work(tmp_path):
     long = tmp_path / f"{'x' * 251}.csv"
-    write_named(long, lambda beside: beside.write_text("fits"))
+    write_named(long, lambda file: file.write_text("fits"))
     assert long.read_text() == "fits"
     (tmp_path / "loop.csv").symlink_to("loop.csv")
     os.mkfifo(tmp_path / "pipe.csv")

@@ -3,10 +3,10 @@
 import sys
 
 if sys.argv[:1] and sys.argv[0].endswith(("/wobbliness", "\\wobbliness", "\\wobbliness.exe")):
-    from wobbliness.runtime.exit import answer_at_once
+    from wobbliness.runtime.exit import end_on_interrupt
 
     # this process is the command: Ctrl-C is answered while the rest is still being loaded
-    answer_at_once()
+    end_on_interrupt()
 
 import lazy_loader
 

@@ -12,9 +12,9 @@ from wobbliness.runtime.exit import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_TRIGGER,
-    answer_at_once,
-    end_quickly,
-    note_answered,
+    end_on_interrupt,
+    note_reported,
+    skip_final_collection,
 )
 
 __all__ = ["EXIT_BAD_INPUT", "EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_TRIGGER", "main"]
@@ -27,8 +27,8 @@ def main() -> None:
 
     0 done, 2 wrong use or bad input (one line says what), 1 failed, 130 stopped by Ctrl-C.
     """
-    put_back = answer_at_once()
-    end_quickly()
+    put_back = end_on_interrupt()
+    skip_final_collection()
     leave_out_working_folder()
     from wobbliness.cli.app import app
     from wobbliness.runtime.interrupts import clean_interrupts
@@ -42,7 +42,7 @@ def main() -> None:
     except (Exception, KeyboardInterrupt) as error:
         _fail(error)
     finally:
-        atexit.register(answer_at_once)
+        atexit.register(end_on_interrupt)
         put_back()
     if code == EXIT_INTERRUPTED:
         _stop("")
@@ -78,6 +78,6 @@ def _end(message: str, code: int) -> None:
 def _stop(message: str) -> None:
     from wobbliness.runtime.terminal import say
 
-    note_answered()
+    note_reported()
     say(message or "interrupted", error=True)
     sys.exit(EXIT_INTERRUPTED)

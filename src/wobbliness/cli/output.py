@@ -43,7 +43,7 @@ def write_votes(sweep: Sweep, out: Path, image_set: ImageSet) -> None:
 def write_table(frame: pd.DataFrame, out: Path) -> None:
     """Writes rows as Parquet or CSV by the file's ending."""
     write = write_parquet if out.suffix == ".parquet" else write_csv
-    write_named(out, lambda beside: write(frame, beside))
+    write_named(out, lambda file: write(frame, file))
 
 
 def _votes_frame(sweep: Sweep, sigma: float, image_set: ImageSet) -> pd.DataFrame:

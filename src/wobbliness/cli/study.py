@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wobbliness.cli.options import Address, Commands, Engine, EngineName, Json, Seed, prepare_engine
-from wobbliness.runtime.interrupts import Interrupted, take_time
+from wobbliness.runtime.interrupts import Interrupted, allow_slow_stop
 from wobbliness.runtime.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def run(
         "cluster": cluster,
         "place": place,
     }
-    take_time()
+    allow_slow_stop()
     try:
         with cell_progress() as (progress, notice):
             run_study(

@@ -17,7 +17,7 @@ from wobbliness.classifiers.open import open_classifier
 from wobbliness.classifiers.untrusted.fingerprint import Fingerprint, fingerprint
 from wobbliness.detectors.smoothness_guard import SmoothnessGuard, check_rates
 from wobbliness.runtime.errors import cause_of
-from wobbliness.runtime.files import unfinished_name, write_beside, write_json
+from wobbliness.runtime.files import unfinished_name, write_atomically, write_json
 from wobbliness.runtime.terminal import visible
 from wobbliness.statistics.conformal import ROUNDING, Reference, score_limit
 
@@ -81,7 +81,7 @@ def save_guard(
         "model_digest": known.digest,
         "preprocessing": _kept_preprocessing(guard, resized),
     }
-    write_beside(folder / ARRAYS_FILE, lambda beside: beside.write_bytes(arrays))
+    write_atomically(folder / ARRAYS_FILE, lambda file: file.write_bytes(arrays))
     write_json(folder / SETTINGS_FILE, content)
 
 

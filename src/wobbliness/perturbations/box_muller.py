@@ -8,7 +8,7 @@ instructions. Logarithm, sine and cosine are the polynomials of the Cephes libra
 import numpy as np
 from numba import float32, int32
 
-from wobbliness.runtime.jit import SAME_VALUES, compiled
+from wobbliness.runtime.jit import SAME_ORDER, compiled
 
 HALF, ONE, MINUS_TWO = np.float32(0.5), np.float32(1), np.float32(-2)
 RADIUS_UNIT = np.float32(2.0**-32)
@@ -88,7 +88,7 @@ def _transform(radius_bits, angle_bits, first_angle, draws):  # type: ignore[no-
             draws[row, num_pairs + j] = mantissa[j]
 
 
-fill_normal = compiled(_transform, freedoms=SAME_VALUES)
+fill_normal = compiled(_transform, fastmath=SAME_ORDER)
 """fill_normal(radius_bits, angle_bits, first_angle, draws) fills draws `(B, size)` float32.
 
 `radius_bits` `(B, ...)` uint32 and `angle_bits` `(B, ...)` int16, both contiguous, hold the bits of

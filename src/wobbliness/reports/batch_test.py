@@ -48,7 +48,7 @@ def write_comparison(
             number=number,
         )
     )
-    write_named(file, lambda beside: beside.write_text(page, encoding="utf-8"))
+    write_named(file, lambda out: out.write_text(page, encoding="utf-8"))
 
 
 def checked_page(path: str | Path) -> Path:

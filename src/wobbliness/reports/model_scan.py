@@ -12,7 +12,7 @@ from wobbliness.detectors.model_scan.results import CandidateFinding, PatternEff
 from wobbliness.reports.html import data_uri, number, page_environment
 from wobbliness.reports.scan_pictures import name_of, pattern_png, picture_png, w_png, w_svg
 from wobbliness.reports.tables import write_csv
-from wobbliness.runtime.files import CannotWrite, write_beside, write_json
+from wobbliness.runtime.files import CannotWrite, write_atomically, write_json
 
 PAGE, JSON_FILE, TABLE, PICTURES = "report.html", "scan.json", "scan.csv", "pictures"
 # candidates whose pictures are on the page; those with the smallest masks, where there are more
@@ -77,9 +77,9 @@ def write_scan(scan: Scan, folder: str | Path, *, warnings: Sequence[str] = ()) 
 def _write_all(scan: Scan, folder: Path, warnings: Sequence[str]) -> None:
     cards = _cards(scan)
     _write_pictures(scan, cards, folder / PICTURES)
-    write_beside(folder / TABLE, lambda beside: write_csv(scan.frame(), beside))
+    write_atomically(folder / TABLE, lambda file: write_csv(scan.frame(), file))
     page = _page(scan, cards, warnings)
-    write_beside(folder / PAGE, lambda beside: beside.write_text(page, encoding="utf-8"))
+    write_atomically(folder / PAGE, lambda file: file.write_text(page, encoding="utf-8"))
     write_json(folder / JSON_FILE, scan_json(scan))
 
 

@@ -14,18 +14,18 @@ EXIT_FAILED, EXIT_BAD_INPUT, EXIT_TRIGGER = 1, 2, 3
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 SHOW_CURSOR = b"\x1b[?25h"  # a progress bar hides it
 
-_answered: list[bool] = []
+_reported: list[bool] = []
 
 
-def end_quickly() -> None:
+def skip_final_collection() -> None:
     """Skips the final garbage collection of this process: up to 1.4 s where torch is loaded.
 
     Exit handlers still run; only objects that refer to each other are not taken apart.
     """
-    atexit.register(_leave_objects_alone)
+    atexit.register(_freeze_objects)
 
 
-def answer_at_once() -> Callable[[], object]:
+def end_on_interrupt() -> Callable[[], object]:
     """Makes Ctrl-C end this process immediately from now on.
 
     For the time while a command is being loaded, and when it is over.
@@ -44,7 +44,7 @@ def end_interrupted(*_: object) -> None:
 
     It says so in one line where that was not said before.
     """
-    end_now(b"" if _answered else b"interrupted\n", EXIT_INTERRUPTED)
+    end_now(b"" if _reported else b"interrupted\n", EXIT_INTERRUPTED)
 
 
 def end_now(line: bytes, code: int) -> NoReturn:
@@ -54,12 +54,12 @@ def end_now(line: bytes, code: int) -> NoReturn:
     os._exit(code)
 
 
-def note_answered() -> None:
+def note_reported() -> None:
     """Records that the user was told of the interruption: it is not said again."""
-    _answered.append(True)
+    _reported.append(True)
 
 
-def give_back_freed_memory() -> None:
+def trim_malloc_heap() -> None:
     """Returns free memory to the system by glibc's malloc_trim.
 
     Other allocators do so unasked, or cannot be asked.
@@ -75,7 +75,7 @@ def give_back_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _leave_objects_alone() -> None:
+def _freeze_objects() -> None:
     # Frozen objects are left out of the collection that the interpreter makes at its end.
     gc.disable()
     gc.freeze()

@@ -40,7 +40,7 @@ class CannotWrite(StudyStopped):
     """Error of a file of a study that could not be written: a full disk, a read-only folder."""
 
 
-def write_beside(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Writes to a new file in the same folder and renames it to `path`.
 
     So `path` is complete or absent.
@@ -51,33 +51,33 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         CannotWrite: the disk is full, or the folder cannot be written to.
     """
-    beside = _beside(path)
+    partial = _partial_path(path)
     try:
         # Content first, then the name: each is on the disk before the next step.
-        _create(beside, path)
-        write(beside)
-        _flush(beside)
-        _take_mode(beside, path)
-        os.replace(beside, path)
+        _create(partial, path)
+        write(partial)
+        _flush(partial)
+        _take_mode(partial, path)
+        os.replace(partial, path)
         _flush(path.parent)
     except OSError as error:
-        _remove(beside)
+        _remove(partial)
         raise CannotWrite(f"cannot write {path}: {error.strerror or error}") from error
     except BaseException:
-        _remove(beside)
+        _remove(partial)
         raise
 
 
 def write_named(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file that the user named, as `write_beside` does.
+    """Writes a file that the user named, as `write_atomically` does.
 
     Where it is a link of theirs, the file that it leads to.
 
     Raises:
-        CannotWrite: as for `write_beside`, or the file is a device or a pipe.
+        CannotWrite: as for `write_atomically`, or the file is a device or a pipe.
     """
     try:
-        write_beside(_replaceable(path), write)
+        write_atomically(_replaceable(path), write)
     except ValueError as error:
         raise CannotWrite(f"cannot write {path}: {error}") from error
 
@@ -95,11 +95,11 @@ def make_folder(folder: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> str:
-    """Writes a file as `write_beside` does and returns its checksum.
+    """Writes a file as `write_atomically` does and returns its checksum.
 
     The checksum is taken before anything could go wrong on the way.
     """
-    write_beside(path, lambda beside: beside.write_bytes(content))
+    write_atomically(path, lambda partial: partial.write_bytes(content))
     return checksum(content)
 
 
@@ -117,9 +117,9 @@ def in_order(weights: bytes) -> bytes:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes strict JSON as `write_beside` does."""
+    """Writes strict JSON as `write_atomically` does."""
     text = json.dumps(content, indent=1, allow_nan=False)
-    write_beside(path, lambda beside: beside.write_text(text + "\n", encoding="utf-8"))
+    write_atomically(path, lambda partial: partial.write_text(text + "\n", encoding="utf-8"))
 
 
 def read_regular(path: Path, most_bytes: int) -> bytes:
@@ -307,7 +307,7 @@ def remove_unfinished(folder: Path, names: Collection[str]) -> None:
 
 
 def unfinished_name(name: str) -> str | None:
-    """Returns the finished file's name, for a name that `write_beside` gives to a started one."""
+    """Returns the finished file's name, for the name that `write_atomically` starts with."""
     found = _UNFINISHED.fullmatch(name)
     return found["name"] if found else None
 
@@ -316,7 +316,7 @@ def _content_checksum(content: Mapping[str, Any]) -> str:
     return checksum(json.dumps(content, sort_keys=True, allow_nan=False).encode())
 
 
-def _beside(path: Path) -> Path:
+def _partial_path(path: Path) -> Path:
     """Returns the name under which a file is started: in its folder, with its ending.
 
     Writers choose the format by the ending.
@@ -327,29 +327,29 @@ def _beside(path: Path) -> Path:
     return path.with_name(name)
 
 
-def _create(beside: Path, path: Path) -> None:
+def _create(partial: Path, path: Path) -> None:
     """Makes a new file, no one else's and no link.
 
     It may be read by no more people than the one that it will replace.
     """
-    beside.unlink(missing_ok=True)  # left by a killed process with this one's id
-    os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    partial.unlink(missing_ok=True)  # left by a killed process with this one's id
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     before = _replaced(path)
     if before is not None:
         with suppress(OSError):  # a file system without modes
-            beside.chmod(before.st_mode & 0o777 | stat.S_IRUSR | stat.S_IWUSR)
+            partial.chmod(before.st_mode & 0o777 | stat.S_IRUSR | stat.S_IWUSR)
 
 
-def _take_mode(beside: Path, path: Path) -> None:
+def _take_mode(partial: Path, path: Path) -> None:
     """Gives a new file the mode, and where allowed the owner, of the one that it replaces."""
-    before, now = _replaced(path), beside.stat()
+    before, now = _replaced(path), partial.stat()
     if before is None:
         return
     with suppress(OSError):
         if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid) and hasattr(os, "chown"):
-            os.chown(beside, before.st_uid, before.st_gid)
+            os.chown(partial, before.st_uid, before.st_gid)
     with suppress(OSError):
-        beside.chmod(before.st_mode & 0o777)
+        partial.chmod(before.st_mode & 0o777)
 
 
 def _replaced(path: Path) -> os.stat_result | None:

@@ -27,8 +27,8 @@ class Interrupted(Exception):
 class _State:
     """State of the interruption in this process."""
 
-    is_heard = False
-    is_unhurried = False
+    is_received = False
+    is_slow_allowed = False
 
 
 @contextmanager
@@ -42,23 +42,23 @@ def clean_interrupts() -> Iterator[None]:
     if not is_main or before not in (signal.default_int_handler, end_interrupted):
         yield
         return
-    signal.signal(signal.SIGINT, _first)
+    signal.signal(signal.SIGINT, _handle_first)
     stop_watching = _watch()
     try:
         yield
     finally:
         # Else the end is near, and what is left of the command has to keep to it.
-        if not _State.is_heard:
+        if not _State.is_received:
             stop_watching()
             signal.signal(signal.SIGINT, before)
 
 
-def take_time() -> None:
+def allow_slow_stop() -> None:
     """Lets this command take as long as it needs to stop.
 
     It has work to keep, and stops workers of its own.
     """
-    _State.is_unhurried = True
+    _State.is_slow_allowed = True
 
 
 def is_interrupted() -> bool:
@@ -66,11 +66,11 @@ def is_interrupted() -> bool:
 
     Later failures are due to that.
     """
-    return _State.is_heard
+    return _State.is_received
 
 
-def _first(_number: int, _frame: FrameType | None) -> None:
-    _State.is_heard = True
+def _handle_first(_number: int, _frame: FrameType | None) -> None:
+    _State.is_received = True
     signal.signal(signal.SIGINT, end_interrupted)
     # where a callback is interrupted, as while a module is loaded, nobody can catch it
     sys.unraisablehook = _say_nothing
@@ -87,22 +87,22 @@ def _watch() -> Callable[[], None]:
     Returns:
         A function that stops it.
     """
-    heard, hear = os.pipe()
-    os.set_blocking(hear, False)
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
     # The C-level handler writes the signal's number to the pipe, also while Python runs nothing.
-    before, is_over = signal.set_wakeup_fd(hear, warn_on_full_buffer=False), threading.Event()
+    before, is_over = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False), threading.Event()
 
     def wait() -> None:
-        while (number := os.read(heard, 1)) and number[0] != signal.SIGINT:
+        while (number := os.read(read_end, 1)) and number[0] != signal.SIGINT:
             pass
-        if number and not is_over.wait(PATIENCE_SECONDS) and not _State.is_unhurried:
+        if number and not is_over.wait(PATIENCE_SECONDS) and not _State.is_slow_allowed:
             end_interrupted()
-        os.close(heard)
+        os.close(read_end)
 
     def stop() -> None:
         is_over.set()
         signal.set_wakeup_fd(before)
-        os.close(hear)
+        os.close(write_end)
 
     threading.Thread(target=wait, name="interrupts", daemon=True).start()
     return stop

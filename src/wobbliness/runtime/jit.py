@@ -5,17 +5,17 @@ from typing import Any
 
 import numba
 
-SAME_VALUES = frozenset({"contract", "nsz"})
+SAME_ORDER = frozenset({"contract", "nsz"})
 """Fastmath flags that keep the order of sums: fused multiply-adds, and no signed zeros."""
 
-ANY_ORDER = SAME_VALUES | {"reassoc"}
+ANY_ORDER = SAME_ORDER | {"reassoc"}
 """Fastmath flags that reassociate sums too: they fill vector registers, last digits differ."""
 
 
-def compiled(function: Callable[..., None], *, freedoms: frozenset[str]) -> Any:
+def compiled(function: Callable[..., None], *, fastmath: frozenset[str]) -> Any:
     """Compiles a function for this CPU, without the GIL, cached on disk where possible."""
     compiler: Any = numba.njit
-    options = {"nogil": True, "fastmath": set(freedoms), "error_model": "numpy"}
+    options = {"nogil": True, "fastmath": set(fastmath), "error_model": "numpy"}
     try:
         return compiler(cache=True, **options)(function)
     except RuntimeError:  # no folder for the cache

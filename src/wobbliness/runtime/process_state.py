@@ -39,7 +39,7 @@ def is_forked() -> bool:
     return _is_forked
 
 
-def _start_anew() -> None:
+def _replace_lock() -> None:
     """Gives a forked process a lock of its own.
 
     The thread that holds the old one is not there to release it.
@@ -49,7 +49,7 @@ def _start_anew() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew)
+    os.register_at_fork(after_in_child=_replace_lock)
 
 
 @contextmanager

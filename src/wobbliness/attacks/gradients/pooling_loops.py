@@ -6,7 +6,7 @@ it into vector instructions.
 
 import numpy as np
 
-from wobbliness.runtime.jit import ANY_ORDER, SAME_VALUES, compiled
+from wobbliness.runtime.jit import ANY_ORDER, SAME_ORDER, compiled
 
 NOTHING, ONE, TWO, THREE = np.float32(0), np.float32(1), np.float32(2), np.float32(3)
 NO_PLACE = np.float32(4)  # none of a window's four values is above 0
@@ -130,7 +130,7 @@ def _spread(gradients, places, kernels, pixels):  # type: ignore[no-untyped-def]
                     x[2, 2] += y
 
 
-convolve = compiled(_convolve, freedoms=SAME_VALUES)
+convolve = compiled(_convolve, fastmath=SAME_ORDER)
 """convolve(images, kernels, bias, pooled, places) fills the last two.
 
 From images `(B, H, W)`, kernels `(9, K)` and bias `(K,)`. Both are `(B, H', W', K)`: `pooled` is
@@ -138,7 +138,7 @@ the greatest of the four values of a window, or 0; `places` tells which of them 
 or `NO_PLACE`.
 """
 
-spread = compiled(_spread, freedoms=ANY_ORDER)
+spread = compiled(_spread, fastmath=ANY_ORDER)
 """spread(gradients, places, kernels, pixels) adds the gradients of the pixels `(B, H, W)`.
 
 From the gradients `(B, H', W', K)` of the pooled values.

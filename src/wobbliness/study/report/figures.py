@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from wobbliness.reports.plot_style import FIGURE_STYLE, RESOLUTION
-from wobbliness.runtime.files import make_folder, write_beside
+from wobbliness.runtime.files import make_folder, write_atomically
 from wobbliness.study.report import box_figures, chart_rows, charts, curve_figures
 from wobbliness.study.report.charts import Chart
 from wobbliness.study.tables.tables import Tables, claims_done
@@ -61,7 +61,7 @@ def draw_figures(tables: Tables, folder: Path) -> list[FigureFile]:
 
 
 def _save(figure: Figure, path: Path, metadata: dict[str, None]) -> None:
-    write_beside(path, lambda beside: figure.savefig(beside, dpi=RESOLUTION, metadata=metadata))
+    write_atomically(path, lambda file: figure.savefig(file, dpi=RESOLUTION, metadata=metadata))
 
 
 FIGURES = (

@@ -14,7 +14,7 @@ from wobbliness.runtime.files import (
     check_study_folder,
     make_folder,
     remove_unfinished,
-    write_beside,
+    write_atomically,
     write_bytes,
     write_named,
 )
@@ -149,7 +149,7 @@ def write_pages(report: Report) -> Report:
         figures = draw_figures(tables, out / "figures")
         shown = _shown(tables) | _parameter_batches(tables)
         page = render_page(tables, report.findings, figures, out / "figures", shown)
-        write_beside(out / PAGE, lambda beside: beside.write_text(page, encoding="utf-8"))
+        write_atomically(out / PAGE, lambda file: file.write_text(page, encoding="utf-8"))
     return replace(report, figures=figures)
 
 
@@ -198,7 +198,7 @@ def write_markdown(reports: Sequence[Report], path: Path) -> None:
     text = environment.get_template("results.md").render(
         reports=reports, shown=_shown, number=number, longest=LONGEST
     )
-    write_named(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_named(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def _written_names(tables: Tables) -> dict[str, set[str]]:
@@ -213,13 +213,13 @@ def _written_names(tables: Tables) -> dict[str, set[str]]:
 def _write_tables(tables: Tables, folder: Path) -> None:
     make_folder(folder)
     claims = claims_table(tables)
-    write_beside(folder / CLAIMS, lambda beside: claims.to_csv(beside, index=False))
+    write_atomically(folder / CLAIMS, lambda file: claims.to_csv(file, index=False))
     for name, frame in tables.frames().items():
         if name == "points":
             points = frame.to_parquet(index=False)  # pyarrow takes no path that is not UTF-8
             write_bytes(folder / POINTS, points)
         else:
-            write_beside(folder / f"{name}.csv", partial(frame.to_csv, index=False))
+            write_atomically(folder / f"{name}.csv", partial(frame.to_csv, index=False))
 
 
 def _shown(tables: Tables) -> dict[str, pd.DataFrame]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from wobbliness.runtime.exit import give_back_freed_memory
+from wobbliness.runtime.exit import trim_malloc_heap
 from wobbliness.runtime.files import CannotWrite
 from wobbliness.runtime.progress import Notice, Progress
 from wobbliness.study.recipes import Recipe
@@ -91,7 +91,7 @@ def _attempt(
         write_failure(out, failed)
         return Outcome(cell=name, result=Result.FAILED, message=failed.message)
     finally:
-        give_back_freed_memory()
+        trim_malloc_heap()
     if weights is not None and recorded_weights(out, name) != weights:
         notice(
             f"{name} came out otherwise than it was recorded: other libraries or another processor"

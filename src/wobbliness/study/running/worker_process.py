@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from wobbliness.runtime.exit import end_quickly
+from wobbliness.runtime.exit import skip_final_collection
 from wobbliness.runtime.quiet_libraries import quiet_libraries
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.running.engine import Job, Outcome
@@ -105,7 +105,7 @@ def _interrupts_held_back() -> Iterator[None]:
 def _work(connection: "Connection[Any, Any]", out: Path, recipe: Recipe, do: Do) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides when to stop
     threading.Thread(target=_end_with_runner, daemon=True).start()
-    end_quickly()
+    skip_final_collection()
     with quiet_libraries():
         _do_jobs(connection, out, recipe, do)
 
