@@ -194,6 +194,7 @@ def _name_on_disk(key: Structure) -> str:
 
 
 def _exported(module: torch.nn.Module, examples: np.ndarray) -> onnx.ModelProto:
+    # The first axis stays free: the graph takes batches of any size.
     rows = np.resize(examples, (EXPORT_ROWS, *examples.shape[1:]))
     batch = torch.export.Dim("batch")
     _load_exporter()
@@ -252,6 +253,8 @@ def _twin(module: torch.nn.Module) -> torch.nn.Module:
     parts = list(module.modules())
     if any(isinstance(part, torch.jit.ScriptModule) or _refers_to_others(part) for part in parts):
         return module
+    # Twins get copies of the tables of parameters, buffers and submodules, which the exporter
+    # changes, and share all other attributes with their originals.
     twins = {part: object.__new__(type(part)) for part in parts}
     for part, twin in twins.items():
         twin.__dict__ |= {

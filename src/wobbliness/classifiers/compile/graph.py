@@ -171,6 +171,7 @@ class OnnxGraph:
 
     def _run_all_blocks(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
         """Runs all whole blocks in one call and the remainder in another."""
+        # The whole blocks as an axis of their own, then the remainder as one shorter block.
         num_whole = len(images) // block_size * block_size
         parts = [images[:num_whole].reshape(-1, block_size, *images.shape[1:])] if num_whole else []
         if num_whole < len(images):

@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-# seen so far: kept, so that the number of one says for good which it is
+# Code objects seen so far; they are kept, so that no other one gets the same identity.
 _codes: dict[int, types.CodeType] = {}
 
-MAX_OBJECTS = 200_000  # looked at for one module; beyond it nothing is certain
+MAX_OBJECTS = 200_000  # read for one module; beyond it nothing is certain
 MAX_DEPTH = 150
 SKIPPED_ATTRIBUTES = (
     "training",
@@ -66,7 +66,7 @@ PLAIN_TYPES = (
         torch.iinfo,
     ),
 )
-# say nothing of scores
+# Objects of these types do not influence scores.
 IRRELEVANT_TYPES = (
     logging.Logger,
     weakref.ref,
@@ -152,6 +152,7 @@ class _Reader:
         if isinstance(value, IRRELEVANT_TYPES):
             self._add(type(value).__qualname__)
             return
+        # An object seen before is written as its number: cycles end, and sharing is recorded.
         if id(value) in self._known:
             self._add("again", str(self._known[id(value)]))
             return
@@ -224,6 +225,7 @@ class _Reader:
         self._add(
             str(tensor.dtype), str(tuple(tensor.shape)), str(tensor.device), str(tensor.layout)
         )
+        # Type and shape belong to the digest in any case, values on demand and if there are any.
         if not self._with_tensors or isinstance(tensor, FakeTensor) or tensor.is_meta:
             return
         for part in _dense(tensor.detach()):

@@ -31,9 +31,8 @@ def open_session(content: bytes, name: str, folder: Path | None) -> onnxruntime.
         options.add_session_config_entry(EXTERNAL_FOLDER, str(folder))
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except (
-        Exception
-    ) as error:  # ONNX Runtime raises classes of its own that share no base but Exception
+    # ONNX Runtime raises classes of its own that share no base but Exception.
+    except Exception as error:
         raise ValueError(
             f"expected a readable ONNX file, got {name}: {reason_of(error)}"
         ) from error

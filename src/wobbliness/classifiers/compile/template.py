@@ -71,6 +71,7 @@ def template_of(
         if initializer.name in tensors:
             initializer.ClearField("raw_data")
     template = GraphTemplate(content=emptied.SerializeToString())
+    # The template is valid if the module's own tensors give back the exported graph bit for bit.
     try:
         return template if template.filled(tensors) == model else None
     except ValueError:  # some are not there at all
