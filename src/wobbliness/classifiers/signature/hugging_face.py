@@ -283,11 +283,11 @@ def _normalisation(settings: Mapping[str, Any], num_channels: int) -> tuple[np.n
         ).copy()
         for name, neutral in (("mean", 0.0), ("std", 1.0))
     )
-    if settings.get("do_rescale") and settings.get(
-        "rescale_offset"
-    ):  # EfficientNet's: to [-1, 1] first
+    # EfficientNet's processor maps to [-1, 1] first.
+    if settings.get("do_rescale") and settings.get("rescale_offset"):
         mean += 1
-    if settings.get("include_top"):  # EfficientNet's: divided by the standard deviation once more
+    # EfficientNet's processor divides by the standard deviation a second time.
+    if settings.get("include_top"):
         std *= np.float32(settings["image_std"])
     return mean, std
 
@@ -311,7 +311,9 @@ def _read_geometry(settings: Mapping[str, Any]) -> Geometry:
     share = settings.get("crop_pct")
     if share is None:
         return Geometry(resized=None, shortest_edge=int(edge), crop=crop, mode=mode)
-    square = (int(edge), int(edge))  # ConvNeXt
+    # ConvNeXt: from WARPING_SIZE on pictures are resized to the square; below, their shorter side
+    # becomes edge / share, and the square is cropped.
+    square = (int(edge), int(edge))
     if edge >= WARPING_SIZE:
         return Geometry(resized=square, shortest_edge=None, crop=crop, mode=mode)
     return Geometry(resized=None, shortest_edge=int(edge / share), crop=square, mode=mode)

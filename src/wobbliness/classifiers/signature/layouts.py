@@ -42,8 +42,10 @@ def find_layout(
         )
     if len(shape) != 4:
         return declared or "nchw"
+    # An axis may be that of the channels if its size is one of PICTURE_CHANNELS.
     first, last = (shape[axis] in PICTURE_CHANNELS for axis in (1, 3))
     if declared is not None:
+        # The declaration is contradicted only by two equal sides beyond the one candidate axis.
         sides = shape[2:] if first else shape[1:3]
         if first != last and sides[0] == sides[1] and declared != ("nchw" if first else "nhwc"):
             raise ValueError(

@@ -54,6 +54,7 @@ class PixelScale:
             ValueError: the images have another number of channels.
         """
         self.check_channels(images.shape)
+        # The first step that changes something makes a new array; later ones work in place on it.
         scaled = images
         for step, value, neutral in self._steps(images.ndim):
             if (value != neutral).any():
