@@ -32,9 +32,8 @@ def file_kind(path: Path) -> FileKind:
         )
     with open_regular(path) as file:
         head = file.read(9)
-    if (
-        path.suffix.lower() == ".safetensors" and head[8:9] == b"{"
-    ):  # its first eight bytes, a length, may look like a pickle's
+    # First of all: the eight bytes of a safetensors file's length may look like a pickle's.
+    if path.suffix.lower() == ".safetensors" and head[8:9] == b"{":
         return "safetensors"
     if head.startswith(b"PK"):
         return _zip_kind(path)

@@ -187,7 +187,7 @@ ROW_LENGTHS = {
     ),
     *("ai.onnx.ml::TreeEnsembleClassifier", "ai.onnx.ml::TreeEnsembleRegressor"),
 }
-# written out as one matrix each
+# Convolutions that are computed from one matrix of all patches.
 CONVOLUTIONS = {"ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv"}
 ATTENTION = {
     "Attention",

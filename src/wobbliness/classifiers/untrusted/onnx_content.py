@@ -136,6 +136,8 @@ def _check_functions(model: onnx.ModelProto) -> None:
         )
     found: dict[tuple[str, str, str], tuple[int, int]] = {}
 
+    # Steps and bytes of each function are counted once, with those of the functions that it calls;
+    # `callers` are the functions on the way, and a call of one of them is a circle.
     def count(
         nodes: list[onnx.NodeProto], callers: frozenset[tuple[str, str, str]]
     ) -> tuple[int, int]:
@@ -234,6 +236,8 @@ def _check_stored(tensor: onnx.TensorProto) -> None:
 def _external_file(tensor: onnx.TensorProto, folder: Path, cache: Path | None) -> Path:
     """Returns the file of external data, links followed; ValueError if outside or missing."""
     location = _entries(tensor).get("location", "")
+    # The file must lie in the graph's folder; in the hub's cache, a name in that folder may be a
+    # link to one of the model's blobs.
     named = folder / location
     path = named.resolve()
     is_inside = path.is_relative_to(folder.resolve()) or (

@@ -232,6 +232,7 @@ def _transposed_product(node: onnx.NodeProto, ranks: list[int]) -> list[onnx.Nod
     steps, operands = [], []
     for name, rank, side in zip(node.input, ranks, "AB", strict=False):
         order = list(range(rank))
+        # transBatch: the first axis becomes the last but one; trans: the last two are exchanged.
         if numbers.get(f"transBatch{side}"):
             order = [*order[1:-1], 0, order[-1]]
         if numbers.get(f"trans{side}"):

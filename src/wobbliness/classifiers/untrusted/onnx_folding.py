@@ -76,6 +76,7 @@ def fold_small_values(model: onnx.ModelProto) -> bool:
     opsets = {opset.domain: opset.version for opset in model.opset_import}
     outputs, kept = {value.name for value in graph.output}, []
     for node in graph.node:
+        # A step that makes an output of the graph stays: outputs have to be made by steps.
         result = None if set(node.output) & outputs else _result(node, values, shapes, opsets)
         if result is None:
             kept.append(node)

@@ -92,12 +92,14 @@ def check_sizes(model: onnx.ModelProto) -> GraphSizes:
     """
     replaced = replace_contrib_operators(model)
     batch, text = _batch(model.graph), -(-(_longest_text(model) + TEXT_OVERHEAD) // 4)
+    # One image, or the batch that the graph fixes, against the absolute limits.
     few = _Sizes(values_per_text=text, replaced=replaced)
     try:
         few.check(_inferred(_with_batch(model, batch or 1)).graph, _Known())
     except ValueError:
         _check_fits(_with_batch(model, batch or 1), batch)
         raise
+    # A free batch: a large one may need SLACK times the values of as many single images.
     if not batch:
         allowed = {
             "max_step": max(MAX_STEP_VALUES, SLACK * LARGE_BATCH * few.step),
@@ -295,6 +297,7 @@ class _Sizes:
                 f"{node.op_type}"
             )
         self.step = max(self.step, largest_output)
+        # A step is constant if all that it takes is: its values count as made out of nothing.
         is_constant = all(name in known.constants for name in _needed(node))
         if is_constant:
             known.constants.update(made)
@@ -327,10 +330,12 @@ class _LiveValues:
 
     def step(self, node: onnx.NodeProto, made: dict[str, int], extra: int) -> int:
         """Adds a step's outputs, drops unused values, and returns how many were held meanwhile."""
+        # While the step runs, its inputs, all its outputs and its workspace are held.
         peak = self.total + sum(made.values()) + extra
         kept = {name: size for name, size in made.items() if self._uses[name]}
         self._sizes |= kept
         self.total += sum(kept.values())
+        # A value is dropped after its last use.
         for name in _needed(node):
             self._uses[name] -= 1
             if not self._uses[name]:

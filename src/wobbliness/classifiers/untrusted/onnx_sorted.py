@@ -60,12 +60,14 @@ def _num_sorted(
         node = made_by[name]
         if node.op_type == "TopK":
             return _number(graph, made_by, node) if name == node.output[place] else None
+        # Of two operands, follow the one that is computed: the other one is a constant.
         if node.op_type in BINARY_OPERATORS:
             left, right = node.input
             name = left if left in made_by and made_by[left].op_type != "Constant" else right
         elif node.op_type in ORDER_KEEPING:
             name = node.input[0]
-        elif node.op_type == "GatherElements":  # in the order of places that TopK gave
+        # Scores in the order of places: sorted, if TopK made these places as its second output.
+        elif node.op_type == "GatherElements":
             name, place = node.input[1], 1
         else:
             return None

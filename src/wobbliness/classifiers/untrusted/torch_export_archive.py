@@ -36,9 +36,8 @@ SIZE_WORDS = {
 SYMPY_SYMBOL = re.compile(r"Symbol\('([su][0-9]{1,6})'(, [a-z]{1,20}=True)*\)")
 SYMBOL = re.compile(r"[su][0-9]{1,6}|[0-9]{1,12}")
 PATHS = re.compile(r"(weight|constant|tensor)_[0-9]{1,6}")
-WORD = re.compile(
-    r"[a-z0-9_]{0,40}|[A-Za-z ,.>()-]{0,60}"
-)  # modes and equations: "bilinear", "none", "bhwc->bchw"
+# Modes and equations: "bilinear", "none", "bhwc->bchw".
+WORD = re.compile(r"[a-z0-9_]{0,40}|[A-Za-z ,.>()-]{0,60}")
 PLAIN_OPERATORS = {
     f"_operator.{name}"
     for name in (
