@@ -46,17 +46,19 @@ def default_block_size(draws: int, values_per_image: int) -> int:
 
     The largest step of the network, its input and output for a whole block as float32, stays within
     CACHE_BYTES, but a block has MIN_BLOCK to MAX_BLOCK copies. Within that, blocks that divide the
-    draws are preferred, down to half the limit: a rest of another shape makes the runtime plan its
-    memory anew. Otherwise there are as few blocks as the limit allows, all of nearly one size. The
-    rule reads sizes alone, never a clock, so a repeat runs the same blocks.
+    draws are preferred, down to half the limit: a remainder of another shape makes the runtime plan
+    its memory again. Otherwise there are as few blocks as the limit allows, all of nearly one size.
+    The rule reads sizes alone, never a clock, so a repeat runs the same blocks.
 
     Args:
         draws: noisy copies of one image in all.
         values_per_image: of the largest step.
     """
     limit = min(MAX_BLOCK, max(MIN_BLOCK, CACHE_BYTES // (BYTES_PER_VALUE * values_per_image)))
+    # A size above half the limit that divides the draws leaves no remainder.
     for size in range(min(limit, draws), limit // 2, -1):
         if draws % size == 0:
             return size
+    # Otherwise the fewest blocks within the limit, all of nearly one size.
     num_blocks = -(-draws // limit)
     return -(-draws // num_blocks)

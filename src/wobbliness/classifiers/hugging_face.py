@@ -74,9 +74,8 @@ def load_hub_model(name: str) -> HubModule:
             config = _own_config(transformers, checked.config)
             _check_size(transformers, config, checked.num_bytes)
             return _load(transformers, folder, config)
-    except (
-        Exception
-    ) as error:  # transformers raises OSError, KeyError, RuntimeError, and more for damaged files
+    # transformers raises OSError, KeyError, RuntimeError and more for damaged files.
+    except Exception as error:
         raise ValueError(
             f"expected an image classifier of Hugging Face, got {name}: {reason_of(error)}"
         ) from error
@@ -92,6 +91,7 @@ def _load(transformers: Any, folder: Path, config: Any) -> HubModule:
     processor = transformers.AutoImageProcessor.from_pretrained(
         folder, config=config, backend="pil", **offline
     )
+    # Refuses too large pictures before the weights are loaded.
     check_sizes(processor.to_dict())
     network, loaded = transformers.AutoModelForImageClassification.from_pretrained(
         folder,
@@ -112,6 +112,7 @@ def _load(transformers: Any, folder: Path, config: Any) -> HubModule:
     preparation = Preparation(
         processor.to_dict(), fit_picture.num_channels, fit_picture.image_shape()[1:]
     )
+    # torch's steps have to give what the processor gives, on a picture made for it.
     check_preparation(preparation, processor)
     return HubModule(preparation, network.eval(), fit_picture)
 

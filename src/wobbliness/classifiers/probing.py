@@ -157,8 +157,10 @@ def _probe_in_company(
     compared too: among themselves, and at the end of a large block, whose other images differ from
     them in mean, spread and largest values.
     """
+    # First the small block, of copies since a module may change its batch in place, and two of its
+    # images alone.
     pair = images[[0, -1]]
-    first = answers(images.copy(), len(images))  # of copies: a module may change its batch in place
+    first = answers(images.copy(), len(images))
     alone = np.concatenate([answers(image[None].copy(), 1) for image in pair])
     asked, company, together = pair, others[NUM_BRIGHT + len(pair) :], first[[0, -1]]
     extra = (
@@ -170,8 +172,10 @@ def _probe_in_company(
         asked = np.concatenate([pair, faint])
         company = others[: max(NUM_BRIGHT, len(others) - NUM_BRIGHT - len(asked))]
         together = np.concatenate([together, extra[0]])
+    # The compared images in reverse order at the end of the large block.
     block = np.concatenate([company, asked[::-1]])
     elsewhere = answers(block, len(block))[-len(asked) :][::-1]
+    # Only a classifier that repeats its answer can be said to depend on the block.
     _require_same(first, answers(images.copy(), len(images)))
     for answer, circumstance in ((alone, "alone"), (elsewhere, "beside others")):
         if not _are_close(together[: len(answer)], answer).all():
@@ -373,6 +377,7 @@ def _tolerance(scores: np.ndarray) -> float:
 
     Whatever computed such scores rounds to 16 bits.
     """
+    # bfloat16 is the upper half of float32: the lower 16 bits are zero.
     single = scores.astype(np.float32)
     if (single.view(np.uint32) & 0xFFFF == 0).all():
         return HALF_TOLERANCES["bfloat16"]
