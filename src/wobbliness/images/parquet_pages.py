@@ -7,10 +7,10 @@ from typing import Any, BinaryIO
 from wobbliness.runtime.errors import cause_of
 
 _UNPACKED, _STORED = 2, 3  # fields of the format's PageHeader
-# its fields for each kind of page, and in each the field of the encoding
+# Fields of PageHeader for each kind of page, and in each the field of the encoding.
 _ENCODINGS = {5: 2, 7: 2, 8: 4}
-_NUM_VALUES = 1  # and of the number of its values
-# types of Thrift's compact protocol
+_NUM_VALUES = 1  # field of a kind of page for its number of values
+# Types of Thrift's compact protocol.
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _STRUCT = 1, 2, 3, 7, 8, 12
 _INTEGERS = (4, 5, 6)
 
@@ -54,6 +54,7 @@ def pages(stream: BinaryIO, chunk: Any) -> Iterator[Page]:
         stream.seek(start)
         while stream.tell() < stop:
             header = _struct(stream)
+            # A negative size would let the sum stay small or the stream go back for ever.
             if min(header[_UNPACKED], header[_STORED]) < 0:
                 raise ValueError("a negative size")
             kinds = [
@@ -86,6 +87,7 @@ def _struct(stream: BinaryIO) -> dict[int, Any]:
     fields: dict[int, Any] = {}
     number = 0
     while head := stream.read(1)[0]:
+        # The upper four bits are the distance to the last field's number, 0 if the number follows.
         number = number + (head >> 4) if head >> 4 else _integer(stream)
         fields[number] = _value(stream, head & 15)
     return fields
@@ -104,6 +106,7 @@ def _value(stream: BinaryIO, kind: int) -> Any:
 
 
 def _integer(stream: BinaryIO) -> int:
+    # Zigzag code: 0, -1, 1, -2 ... are stored as 0, 1, 2, 3 ...
     zigzag = _natural(stream)
     return zigzag >> 1 if zigzag % 2 == 0 else -(zigzag + 1 >> 1)
 
@@ -113,6 +116,7 @@ def _natural(stream: BinaryIO) -> int:
     value = 0
     for shift in range(0, 70, 7):
         byte = stream.read(1)[0]
+        # The eighth bit says whether another group follows.
         value |= (byte & 127) << shift
         if byte < 128:
             return value

@@ -96,15 +96,13 @@ def decode_with_mask(
                 return _decoded(ImageOps.exif_transpose(picture), name)
     except _Refused:
         raise
-    except (
-        Image.DecompressionBombError
-    ) as error:  # raised while opening where Pillow's own limit is exceeded, too
+    # Pillow raises it on opening a picture beyond its own limit.
+    except Image.DecompressionBombError as error:
         raise ValueError(
             f"expected a picture of at most {max_pixels} pixels, got {name}: {reason_of(error)}"
         ) from error
-    except (
-        Exception
-    ) as error:  # decoders raise classes of their own, from OSError to SyntaxError and struct.error
+    # Decoders raise classes of their own, from OSError to SyntaxError and struct.error.
+    except Exception as error:
         raise ValueError(
             f"expected a readable PNG, JPEG or WebP picture, got {name}: {reason_of(error)}"
         ) from error
@@ -133,6 +131,7 @@ def _check_start(start: bytes, name: str) -> None:
             f"expected the picture itself, got a pointer of git-lfs to it in {name}; fetch it with "
             "`git lfs pull`"
         )
+    # Bytes 24 and 25 of a PNG are the bits of a channel and the type of colour.
     if (
         start.startswith(_PNG_START)
         and len(start) > 25
@@ -151,9 +150,8 @@ def _check_extent(picture: "Image.Image", max_pixels: int, name: str) -> None:
             f"expected a picture of at most {max_pixels} pixels, got {picture.height} x "
             f"{picture.width} in {name}"
         )
-    if picture.format != "MPO" and getattr(
-        picture, "is_animated", False
-    ):  # MPO: a camera's JPEG with a preview behind it
+    # MPO is a camera's JPEG with a preview as a second frame.
+    if picture.format != "MPO" and getattr(picture, "is_animated", False):
         raise _Refused(f"expected a still picture, got an animation in {name}")
 
 

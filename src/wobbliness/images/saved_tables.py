@@ -121,6 +121,8 @@ def _is_compressed(metadata: bytes) -> bool:
 
 def _field(buffer: bytes, table: int, number: int) -> int | None:
     """Finds the position of a field in a flatbuffer table; None where it is absent."""
+    # A table begins with the distance back to its list of fields; that begins with its own size and
+    # the table's, two bytes each, followed by the offset of each field, 0 for an absent one.
     fields = table - struct.unpack_from("<i", buffer, table)[0]
     size = struct.unpack_from("<H", buffer, fields)[0]
     if 4 + 2 * number >= size:

@@ -150,13 +150,8 @@ def column_types(schema: Any) -> Features:
             for name, feature in written.items()
             if name in features and name not in lists
         }
-    except (
-        KeyError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        RecursionError,
-    ):  # absent, or not as the libraries write it
+    # The metadata is absent, or not as the libraries write it.
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         return features
 
 
@@ -185,7 +180,8 @@ class ParquetTable:
         """Raises ValueError where a column is missing, or unpacks to far more than it stores."""
         check_columns(self.schema, columns, self._path)
         metadata = self._file.metadata
-        if metadata.num_rows < 1:  # then a column need not have pages either
+        # Without rows a column need not have pages either.
+        if metadata.num_rows < 1:
             raise ValueError(f"expected at least one picture, got none in {self._path}")
         groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
         chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
@@ -194,18 +190,16 @@ class ParquetTable:
                 if chunk.path_in_schema.split(".")[0] in columns.names:
                     stored = min(chunk.total_compressed_size, self._path.stat().st_size)
                     unpacked = num_values = 0
-                    for page in pages(
-                        stream, chunk
-                    ):  # a file may hold as many empty ones as it has bytes
+                    # Summed page by page: a file may hold as many empty pages as it has bytes.
+                    for page in pages(stream, chunk):
                         unpacked, num_values = (
                             unpacked + page.unpacked,
                             num_values + page.num_values,
                         )
                         self._largest_page = max(self._largest_page, page.unpacked)
                     check_expansion(unpacked, stored, str(self._path))
-                    if (
-                        columns.holds_arrays
-                    ):  # in nested lists a run of equal numbers takes no bytes
+                    # In nested lists a run of equal numbers takes no bytes.
+                    if columns.holds_arrays:
                         check_expansion(num_values * _MAX_VALUE_BYTES, stored, str(self._path))
 
     def rows(self, columns: Columns) -> Iterator[Any]:
@@ -330,6 +324,7 @@ def _array_of(column: Any, name: str) -> np.ndarray:
 
     It raises ValueError where lists differ in length or numbers are missing.
     """
+    # Each level of nesting is one axis, whose lists must all have the same length.
     shape, values = [], column
     while _is_list(values.type):
         if values.null_count or len(values) == 0:
