@@ -70,12 +70,11 @@ def declare_structure(module: torch.nn.Module, structure: str) -> None:
 
     One export then serves them all.
 
-    It is kept on disk for the processes to come, so the name must change with the code of the
+    The export is stored on disk for later processes, so the name must change with the code of the
     modules.
 
-    For modules that the caller has built himself. Nothing here could tell of a stranger's module
-    that its code is another one's, and scores on a few real inputs would not show a difference that
-    is hidden for rare ones.
+    Only for modules that the caller has built. Different code in a module from elsewhere would not
+    be noticed here, and scores of a few real inputs would not show a difference on rare ones.
     """
     _structures[module] = Declared(name=structure, digest=module_digest(module, with_tensors=False))
 
@@ -87,11 +86,11 @@ def compile_module(
 
     The graph is kept as long as the module's digest stays the same.
 
-    A graph is not kept where the digest cannot tell all that the module computes with.
+    A graph is not kept where the digest does not cover all that the module computes with.
 
     Args:
         module: in evaluation mode, on the CPU.
-        examples: real inputs; their shape but for the first axis becomes the graph's.
+        examples: real inputs; their shape except the first axis becomes the graph's.
         reading: how scores are read from the module's answers.
     """
     with borrowed_state():

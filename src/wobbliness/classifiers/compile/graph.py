@@ -60,9 +60,9 @@ class OnnxGraph:
             block; blocks then have that size, and the last one is padded.
         image_shape: of one image, channels first; None inside where any size goes, None where
             images are flat.
-        classes: that the graph lists for its labels; None where it lists none, or gives scores.
-        threshold: where class 1 begins in one score for two classes; None where the graph does not
-            tell.
+        classes: those that the graph lists for its labels; None where it lists none, or gives
+            scores.
+        threshold: of class 1, in one score for two classes; None where it is unknown.
         rounding: what is done to noisy copies for a graph of whole numbers; None for one of floats.
     """
 
@@ -82,8 +82,8 @@ class OnnxGraph:
         """Opens a graph.
 
         Args:
-            source: an ONNX file, checked first for what a stranger's may not hold; or the content
-                of a graph of our own.
+            source: an ONNX file, which is checked first as untrusted; or the content of a graph of
+                our own.
             takes_blocks: whether the graph takes several blocks at once, `(T, B, ...)`, as
                 `over_blocks` makes it.
             options: of the user, for a file.

@@ -1,9 +1,8 @@
 """A digest of all that a torch module computes with: tensors, structure, attributes, hooks, code.
 
-Two equal digests of one module, taken at different times, say that nothing was changed in between
-that could be found: no weight and no flag, no layer exchanged for another one, no method or
-function put in the place of another, on the instance, on its class or in the modules of Python that
-its code refers to. Whatever cannot be read is taken to have changed.
+Two equal digests of one module, taken at different times, mean that no change was found: no weight,
+no flag, no exchanged layer, no replaced method or function, on the instance, on its class or in the
+Python modules that its code refers to. Whatever cannot be read is taken to have changed.
 """
 
 import enum

@@ -14,7 +14,7 @@ class GraphTemplate:
     """An exported graph whose tensors of the module are empty but keep their names and shapes.
 
     Attributes:
-        content: the serialised graph; a file of it is worth as much.
+        content: the serialised graph, which may be stored in a file.
     """
 
     content: bytes
