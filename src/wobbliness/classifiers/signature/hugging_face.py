@@ -86,8 +86,8 @@ class Preparation(nn.Module):
 
     Attributes:
         size: height and width of fitted pictures; None inside where they depend on the picture.
-        geometry: how others are brought to it; None for a processor that does it in a way of its
-            own.
+        geometry: how other pictures are brought to it; None for a processor that torch cannot
+            follow.
     """
 
     mean: torch.Tensor
@@ -177,8 +177,8 @@ class Geometry:
 def check_preparation(preparation: Preparation, processor: Any) -> None:
     """Raises ValueError unless fitting and preparing a picture equals the processor's output.
 
-    Where the module cannot resize as the processor does, but for rounding to 8 bits, it gives up
-    its geometry, and takes fitted pictures only.
+    A module that does not resize as the processor does, up to rounding to 8 bits, drops its
+    geometry and takes fitted pictures only.
     """
     picture = _check_picture(len(preparation.mean))
     theirs = _processed(processor, picture)

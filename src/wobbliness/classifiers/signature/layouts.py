@@ -21,19 +21,19 @@ def find_layout(
 ) -> Layout:
     """Finds whether the channels are the first or the last axis of an image in a batch.
 
-    They are where a size of PICTURE_CHANNELS stands on one side only. Batches that are no pictures
-    have none; flat features `(B, F)` are pictures flattened in the declared layout, channels first
-    by default.
+    The channels are the axis whose size is in PICTURE_CHANNELS, if that is so for one of them only.
+    Batches that are no pictures have none; flat features `(B, F)` are pictures flattened in the declared layout,
+    channels first by default.
 
     Args:
         shape: as the classifier declares it, None for free axes.
-        declared: by the user; goes first, unless only one axis can be that of channels, the other
+        declared: by the user; it decides, unless only one axis can be that of channels, the other
             two being equal sides.
-        hint: what the classifier's own steps say, for shapes that say nothing.
+        hint: the layout of the classifier's own steps, for shapes that do not decide it.
 
     Raises:
-        ValueError: the shape does not tell, and the user did not either; it contradicts the user;
-            or it has no axis of channels.
+        ValueError: neither the shape nor the user decides; they contradict each other; or there is
+            no axis of channels.
     """
     if declared == "nhwc" and len(shape) not in (2, 4):
         raise ValueError(
@@ -68,8 +68,8 @@ def described_layout(shape: Sequence[int | None], layout: Layout) -> dict[str, s
     axes = (
         [shape[axis] in PICTURE_CHANNELS for axis in (1, 3)] if len(shape) == 4 else [False, False]
     )
-    is_told = axes == [layout == "nchw", layout == "nhwc"]
-    return {} if is_told or layout == "nchw" else {"layout": layout}
+    is_implied = axes == [layout == "nchw", layout == "nhwc"]
+    return {} if is_implied or layout == "nchw" else {"layout": layout}
 
 
 def image_shape(shape: Sequence[int | None], layout: Layout) -> ImageShape | None:

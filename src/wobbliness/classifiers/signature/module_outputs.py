@@ -14,7 +14,7 @@ class Reading:
     """A rule for how scores are read from a module's answers.
 
     Attributes:
-        name: of the output that says the classes; None where an answer is one tensor.
+        name: of the output that predicts the classes; None where an answer is one tensor.
         is_plain: whether an answer is the scores as they are.
     """
 

@@ -31,9 +31,9 @@ INTEGER_TYPES = {
 class OnnxInput:
     """A callable that converts images in [0, 1], channels first, to a graph's input.
 
-    Pixel values are scaled where the user, the graph's metadata or its type says so. A graph of
-    whole numbers gets them rounded and cut off at the ends of their range: noise is smaller or
-    clipped then, and W is that of the rounded copies.
+    Pixel values are scaled where the user, the graph's metadata or its type requires it. A graph of
+    integers gets them rounded and clipped to their range: the noise is then smaller or clipped, and
+    W is that of the rounded copies.
 
     Attributes:
         name: of the input.
@@ -56,7 +56,7 @@ class OnnxInput:
         Args:
             inputs: of ONNX Runtime's session.
             model: the graph.
-            layout: where the user says the channels are.
+            layout: the user's choice of the axis of the channels.
             scale: the user's pixel values.
             source: of the graph, for errors.
 

@@ -26,8 +26,8 @@ class PictureRules:
 
     Attributes:
         scale: of the pixel values; None where they stay.
-        is_blue_first: whether the order of three channels is turned round, before mean and std.
-        layout: where the channels are; None where this is not said.
+        is_blue_first: whether the order of three channels is reversed, before mean and std.
+        layout: where the channels are; None where this is not given.
     """
 
     scale: PixelScale | None = None
@@ -46,7 +46,7 @@ def picture_rules(
         scale: the user's.
 
     Raises:
-        ValueError: the metadata contradict the user, or ask for what is not done to images here.
+        ValueError: the metadata contradict the user, or ask for an unsupported step.
     """
     metadata = {entry.key: entry.value.strip() for entry in model.metadata_props}
     gamma = metadata.get(GAMMA, "SRGB")

@@ -1,7 +1,7 @@
 """The choice of the output that predicts the class, among those that a model declares.
 
-The choice rests on names, types and shapes, never on values: features look like scores. Where more
-than one output could be meant, the user has to choose.
+The choice uses names, types and shapes, never values: features look like scores. Where more than
+one output could be meant, the user has to choose.
 """
 
 import re

@@ -19,9 +19,9 @@ class PixelScale:
     It computes in float32.
 
     Attributes:
-        low: what a black pixel becomes before the mean is taken off.
+        low: what a black pixel becomes before the mean is subtracted.
         high: what a white one becomes.
-        has_range: whether these were given, not taken for granted.
+        has_range: whether these were given, not assumed.
         mean: in the units of this range; one number, or one for each channel.
         std: likewise.
     """
