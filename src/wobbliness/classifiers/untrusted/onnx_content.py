@@ -33,7 +33,7 @@ class CheckedGraph:
 
     Attributes:
         content: of the file.
-        model: what it says, without its external data.
+        model: the parsed graph, without its external data.
         folder: where its external data is looked for.
     """
 

@@ -66,7 +66,7 @@ MAX_STEPS_BACK, MAX_SMALL_VALUES = 30, 64
 def check_randomness(model: onnx.ModelProto) -> None:
     """Refuses a graph that draws random numbers or normalises by the statistics of a block.
 
-    Whether what is drawn reaches the answer is not looked at. Dropout is let through where its flag
+    It does not matter whether a random value reaches the answer. Dropout is accepted where its flag
     is absent, or is computed from constants alone and false.
 
     Args:

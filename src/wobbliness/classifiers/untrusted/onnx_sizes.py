@@ -226,7 +226,7 @@ class _Sizes:
 
     Attributes:
         values_per_text: room of a string, in values of four bytes.
-        replaced: steps that others stand for, by their first output.
+        replaced: steps that were replaced by others, by their first output.
         max_step: limit on the values of one step.
         max_live: limit on the values held at a time.
         max_created: limit on the values made out of nothing.
@@ -255,7 +255,7 @@ class _Sizes:
             graph: with inferred shapes.
             outer: what is known around it.
             held: values that are held around it.
-            times: how often it is run, for what is made of nothing.
+            times: how often it is run, for values made out of nothing.
         """
         known, live = outer.within(graph), _LiveValues(graph, held)
         for node in graph.node:
@@ -319,7 +319,7 @@ class _LiveValues:
     """The values that are held while a graph runs in the order of its steps.
 
     Attributes:
-        total: as many now, with those held around the graph.
+        total: their present number, including those held around the graph.
     """
 
     def __init__(self, graph: onnx.GraphProto, held: int) -> None:

@@ -33,8 +33,7 @@ def check_unsorted(graph: onnx.GraphProto, name: str, width: int | None) -> None
         width: scores for each image, None where unknown.
 
     Raises:
-        ValueError: TopK sorted the scores; steps that leave each value at its place are looked
-            through.
+        ValueError: TopK sorted the scores, possibly followed by steps that keep the order.
     """
     if sorts_scores(graph, name, width):
         raise ValueError(

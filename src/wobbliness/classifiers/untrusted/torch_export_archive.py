@@ -86,8 +86,8 @@ def checked_archive(path: Path) -> io.BytesIO:
     """Copies an archive of `torch.export.save` with nothing but what has been checked.
 
     Raises:
-        ValueError: it is compressed, holds pickles, libraries or several programs, or says what
-            could be run.
+        ValueError: it is compressed, holds pickles, libraries or several programs, or content that
+            could run as code.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -77,7 +77,7 @@ class _SizeWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
     """A dispatch mode that checks the output size of each operator, also inside composite ones.
 
     Attributes:
-        largest: the most that one has made so far.
+        largest: values of the largest output so far.
     """
 
     def __init__(self, limit: int) -> None:
