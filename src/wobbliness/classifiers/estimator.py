@@ -125,8 +125,8 @@ class EstimatorClassifier(ScoredClassifier):
     def _found_arrangement(self, images: np.ndarray) -> Arrangement:
         """Finds how the estimator takes images of this shape.
 
-        Its number of features says so: that of a whole image, or the length of the axis after the
-        batch's. Where it has none, rows are tried and then pictures, and the first that it does not
+        Its number of features decides: that of a whole image, or the length of the axis after the
+        batch's. Without one, rows are tried and then pictures, and the first form that it does not
         refuse is taken.
         """
         features = getattr(self._estimator, "n_features_in_", None)

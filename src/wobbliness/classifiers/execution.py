@@ -21,8 +21,8 @@ class Execution:
         block_size: noisy copies classified at once.
         changed_labels: share of the first block's labels that bfloat16 changed; None in float32.
         threads: which threads ran them, in words; None where each worker ran its own on one core.
-        company: why copies were classified one at a time, in words; None where the company of an
-            image does not matter.
+        company: why copies were classified one at a time, in words; None where the other images of
+            a block do not matter.
     """
 
     backend: str

@@ -90,9 +90,9 @@ def open_classifier(
             the classifier gets them. Images and noise stay in units of [0, 1]. ONNX files that
             state it in their metadata need none; a graph of `uint8` gets 0 to 255, rounded and
             clipped.
-        mean: taken off then, in units of that range: a number, one for each channel, or a text such
-            as `"0.5,0.4,0.3"`.
-        std: divided by then, likewise.
+        mean: subtracted then, in units of that range: a number, one for each channel, or a text
+            such as `"0.5,0.4,0.3"`.
+        std: the images are then divided by it; given like `mean`.
         threshold: for a classifier of one score for two classes: above it the class is 1, else 0.
             Needed where an ONNX file or exported program does not tell whether it is a probability
             or a logit, and for modules and callables.

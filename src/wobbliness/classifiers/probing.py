@@ -105,7 +105,7 @@ def require_close(given: Shaped[np.ndarray, "R ..."], again: Shaped[np.ndarray, 
     """Compares answers of a block with those of the same images in a small one.
 
     Raises:
-        CompanyError: they are others.
+        CompanyError: the answers differ.
     """
     if not _are_close(given, again).all():
         raise CompanyError(_difference(given, again, f"in a block of {COMPANY}"))
@@ -323,7 +323,7 @@ def require_alone(answers: Answers, examples: Float32[np.ndarray, "E ..."]) -> N
     """Checks that images classified one at a time get the same answers again.
 
     Raises:
-        NotRepeatableError: they do not.
+        NotRepeatableError: the answers differ.
     """
     images = examples[_spread(len(examples), NUM_REPEATED)]
     _require_same(answers(images.copy(), 1), answers(images.copy(), 1))

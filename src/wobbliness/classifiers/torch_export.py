@@ -72,11 +72,11 @@ class ExportedModule(DescribedModule):
     It stays in the mode it was exported in.
 
     Attributes:
-        batch_size: B where the program fixes it; a block is then cut into pieces of that size, and
-            what the last one lacks is filled up and dropped.
+        batch_size: B where the program fixes it; a block is then split into pieces of that size,
+            and the last one is padded.
         image_shape: of one image, channels first.
-        threshold: where class 1 begins, where the program gives one score for two classes and
-            tells.
+        threshold: of class 1, where the program gives one score for two classes and the threshold
+            is known.
         has_one_score: whether it declares one score for each image.
     """
 
@@ -168,7 +168,7 @@ def load_exported(path: Path, *, trust_pickle: bool = False, **options: Any) -> 
 
     Args:
         path: of the archive.
-        trust_pickle: load the file as torch does, which runs what code it holds.
+        trust_pickle: load the file as torch does, which runs any code in it.
         **options: fields of ProgramOptions.
 
     Raises:

@@ -124,11 +124,11 @@ class TorchClassifier(ScoredClassifier):
 
         Args:
             module: gives logits `(B, K)` for a batch of images, or several tensors of which one
-                says the classes.
+                predicts the classes.
             num_classes: K, to be checked against the logits.
             compiled: whether to compile it where that can be done.
             image_shape: of one image, where it is known.
-            output: name or number of the tensor that says the classes, where the module gives
+            output: name or number of the tensor that predicts the classes, where the module gives
                 several.
         """
         self.num_classes, self.image_shape = num_classes, image_shape
