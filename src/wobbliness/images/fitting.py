@@ -24,8 +24,8 @@ PictureFitting = Callable[[UInt8[np.ndarray, "C H W"]], UInt8[np.ndarray, "C h w
 class FittedShape(tuple[int | None, ...]):
     """A shape with the method by which pictures of any size are brought to it.
 
-    A classifier that comes with an image processor of its own declares it, so that whoever fits
-    pictures to `image_shape` does what that processor does.
+    A classifier with its own image processor declares it, so that pictures are fitted to
+    `image_shape` as that processor does it.
 
     Attributes:
         fit_picture: resizes and crops an 8-bit picture.
@@ -86,7 +86,7 @@ class Target:
         """Creates the target of pictures scaled to a height and width that the user chose.
 
         Raises:
-            ValueError: the classifier declares another size, a way of its own to get to it, or no
+            ValueError: the classifier declares another size, its own method of fitting, or no
                 pictures.
         """
         shape = (None, None, None) if image_shape is None else tuple(image_shape)
