@@ -35,7 +35,7 @@ NETWORKS: dict[str, tuple[tuple[int, int, int], int]] = {
     "resnet18_width16": ((3, 32, 32), 32),
     "resnet18": ((3, 32, 32), 4),
 }
-SLOWER = {"loop": 16, "ART": 16, "bare": 2}  # these get so many times fewer images
+IMAGE_DIVISORS = {"loop": 16, "ART": 16, "bare": 2}  # these get so many times fewer images
 DECISION_SIGMA = 0.3
 
 
@@ -185,7 +185,8 @@ def _time_network(
     )
     sides = dict(_contenders(network, device))
     batches = {
-        side: images[: max(2, len(images) // SLOWER.get(side.split()[0], 1))] for side in sides
+        side: images[: max(2, len(images) // IMAGE_DIVISORS.get(side.split()[0], 1))]
+        for side in sides
     }
     # also warms up
     peaks = {side: _peak_bytes(partial(run, batches[side])) for side, run in sides.items()}

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from wobbliness.runtime.terminal import visible
 
-MOST_BELOW_ONE = 0.9999
+MAX_BELOW_ONE = 0.9999
 # HTML, cells and code, and the brackets of links; intervals stay as they are
 _MARKDOWN = re.compile(r"[<&|`\\]|\](?=[(\[:])")
 
@@ -48,7 +48,7 @@ def number(value: object) -> str:
         return ""
     if value == 0 or 0.001 <= abs(value) < 10_000:
         text = f"{value:.3f}".rstrip("0").rstrip(".")
-        return f"{min(value, MOST_BELOW_ONE):.4f}" if text == "1" and value < 1 else text
+        return f"{min(value, MAX_BELOW_ONE):.4f}" if text == "1" and value < 1 else text
     return f"{value:.1e}"
 
 

@@ -16,7 +16,7 @@ from wobbliness.runtime.files import CannotWrite, write_atomically, write_json
 
 PAGE, JSON_FILE, TABLE, PICTURES = "report.html", "scan.json", "scan.csv", "pictures"
 # candidates whose pictures are on the page; those with the smallest masks, where there are more
-MOST_CARDS = 40
+MAX_CARDS = 40
 KIND, SCHEMA_VERSION = "wobbliness scan", 1
 
 
@@ -211,8 +211,8 @@ def _page(scan: Scan, cards: Sequence[Card], warnings: Sequence[str]) -> str:
             scan=scan,
             warnings=warnings,
             found=scan.comparison,
-            cards=shown[:MOST_CARDS] + [card for card in cards if card.finding is None],
-            num_left_out=max(0, len(candidates) - MOST_CARDS),
+            cards=shown[:MAX_CARDS] + [card for card in cards if card.finding is None],
+            num_left_out=max(0, len(candidates) - MAX_CARDS),
             sigmas=sorted(scan.clean_w),
             figure=data_uri(w_svg(scan), "image/svg+xml") if cards else None,
             png=lambda content: data_uri(content, "image/png"),

@@ -12,7 +12,7 @@ from typing import Any
 IDENTITY_SCHEMA = 3
 """Part of every name; the schema of the files may grow, this may not."""
 
-NAMED_AT_DEFAULT: Mapping[str, frozenset[str]] = {
+FIELDS_KEPT_AT_DEFAULT: Mapping[str, frozenset[str]] = {
     "MeasureSpec": frozenset({"crafted", "form", "per_class"}),
     "Universal": frozenset({"target_class", "fooling_rate", "num_images"}),
     "Cleanse": frozenset({"num_images", "restarts", "max_steps", "num_points"}),
@@ -53,7 +53,7 @@ def identity(made: Any) -> dict[str, Any]:
     Args:
         made: an instance of a frozen dataclass, which may hold others, and tuples of them.
     """
-    kept = _named_at_default(type(made))
+    kept = _fields_kept_at_default(type(made))
     return {
         field.name: _plain(value)
         for field in fields(made)
@@ -66,15 +66,15 @@ def required_fields(kind: type) -> tuple[str, ...]:
 
     Another field that is missing has its default.
     """
-    kept = _named_at_default(kind)
+    kept = _fields_kept_at_default(kind)
     return tuple(
         field.name for field in fields(kind) if field.name in kept or not _has_default(field)
     )
 
 
-def _named_at_default(kind: type) -> frozenset[str]:
+def _fields_kept_at_default(kind: type) -> frozenset[str]:
     return frozenset().union(
-        *(NAMED_AT_DEFAULT.get(base.__name__, frozenset()) for base in kind.__mro__)
+        *(FIELDS_KEPT_AT_DEFAULT.get(base.__name__, frozenset()) for base in kind.__mro__)
     )
 
 

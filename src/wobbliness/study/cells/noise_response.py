@@ -9,7 +9,7 @@ from wobbliness.statistics.entropy import plug_in_entropy
 from wobbliness.study.specs import ResponseSpec
 from wobbliness.study.training.train import logits_of
 
-CONFIDENT = 0.95  # top softmax score from which an answer to pure noise counts as confident
+MIN_CONFIDENT_SCORE = 0.95  # top softmax score of a confident answer to noise alone
 
 
 def noise_response(
@@ -30,7 +30,7 @@ def noise_response(
         rows.append(
             {
                 "level": level,
-                "confident_share": float((top >= CONFIDENT).mean()),
+                "confident_share": float((top >= MIN_CONFIDENT_SCORE).mean()),
                 "mean_top_score": float(top.mean()),
                 "entropy_of_classes": float(plug_in_entropy(votes[None])[0]),
             }

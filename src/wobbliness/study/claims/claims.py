@@ -7,21 +7,21 @@ import pandas as pd
 from wobbliness.study.claims import detection as detection_findings
 from wobbliness.study.claims import smoothing as smoothing_findings
 from wobbliness.study.claims.verdicts import (
-    CORRELATED,
-    CORRELATED_PVALUE,
-    FAR_LOWER,
-    NEARLY_ALL,
-    NO_SPREAD,
-    NOT_LOWER,
+    MAX_CORRELATION,
+    MAX_CORRELATION_PVALUE,
+    MAX_SMOOTHER_PVALUE,
+    MAX_STABLE_CHANGE,
+    MAX_STD_AT_LOW_SIGMA,
+    MAX_UNIVERSAL_AUC,
+    MIN_CANDIDATE_SHARE,
+    MIN_CLEAN_TO_ACTIVE_RATIO,
+    MIN_DETECTION_AUC,
+    MIN_NOT_SMOOTHER_PVALUE,
     NOT_MEASURED,
-    SAME,
-    SIGNIFICANT,
-    TELLS_APART,
-    TOLD_APART,
     Claim,
     Finding,
 )
-from wobbliness.study.tables.curves import FUNCTIONS
+from wobbliness.study.tables.curves import MIN_BACKDOOR_ACCURACY
 from wobbliness.study.tables.tables import Tables, claims_done, lacks_draws
 
 CLAIMS = (
@@ -32,8 +32,8 @@ CLAIMS = (
         "stable from n = 250 on",
         paper="plot (Fig. 2 left)",
         rule="mean higher and standard deviation lower at n = 250 than at the smallest n; both "
-        f"change by at most {SAME:.0%} "
-        "from 250 to the largest n, at the sigma where clean W spreads most",
+        f"change by at most {MAX_STABLE_CHANGE:.0%} from 250 to the largest n, at the sigma where "
+        "clean W spreads most",
     ),
     Claim(
         id="C2",
@@ -41,24 +41,24 @@ CLAIMS = (
         claim="As sigma falls the spread of W falls; none is left at 0.01",
         paper="plot (Fig. 2 right)",
         rule="standard deviation falls at every step from the largest sigma down, and is below "
-        f"{NO_SPREAD} nats at 0.01",
+        f"{MAX_STD_AT_LOW_SIGMA} nats at 0.01",
     ),
     Claim(
         id="C3",
         topic="W is far lower around an active trigger",
         claim="Around an active trigger W is far lower than around clean points",
         paper="plot (Fig. 4 left), trigger accuracy 99 %",
-        rule=f"on every network mean W at least {FAR_LOWER:g} times lower and directional p below "
-        f"{SIGNIFICANT:g}, "
-        "at the sigma chosen for that test on clean points",
+        rule=f"on every network mean W at least {MIN_CLEAN_TO_ACTIVE_RATIO:g} times lower and "
+        f"directional p below {MAX_SMOOTHER_PVALUE:g}, at the sigma chosen for that test on clean "
+        "points",
     ),
     Claim(
         id="C4",
         topic="W is not lower around an inactive trigger",
         claim="Around an inactive trigger W looks like clean: it is not lower",
         paper="plot (Fig. 4 right), 9 % on poison labels, 89 % on clean labels",
-        rule=f"on every network W is not lower: directional p above {NOT_LOWER:g}, at the sigma "
-        "chosen for it on clean points",
+        rule=f"on every network W is not lower: directional p above {MIN_NOT_SMOOTHER_PVALUE:g}, "
+        "at the sigma chosen for it on clean points",
     ),
     Claim(
         id="C5",
@@ -66,9 +66,9 @@ CLAIMS = (
         claim="The better a backdoor works, the lower is W around its trigger, over networks",
         paper="Kendall tau -0.50 (p 0.001), Pearson -0.77 (p 7.5e-5): CIFAR-10 T1, 24 networks "
         "(Fig. 5 left)",
-        rule=f"both coefficients at most {CORRELATED:g} with p below {CORRELATED_PVALUE:g}, "
-        "backdoors below random guess left "
-        "out, at the sigma chosen on the clean points of all networks together",
+        rule=f"both coefficients at most {MAX_CORRELATION:g} with p below "
+        f"{MAX_CORRELATION_PVALUE:g}, backdoors below random guess left out, at the sigma chosen "
+        "on the clean points of all networks together",
     ),
     Claim(
         id="C6",
@@ -84,31 +84,28 @@ CLAIMS = (
         claim="Levene's test on W tells functioning active triggers from inactive ones and from "
         "clean points",
         paper="AUC 0.99 (CIFAR-10 T1), 1.0 (Fashion-MNIST T3) (Fig. 6)",
-        rule=f"AUC of Levene's p-value (outliers removed) at least {TELLS_APART:g}, at the sigma "
-        "chosen for it on clean points; "
-        f"an active trigger functions if its backdoor accuracy is at least {FUNCTIONS:.0%} (paper: "
-        "99 %)",
+        rule=f"AUC of Levene's p-value (outliers removed) at least {MIN_DETECTION_AUC:g}, at the "
+        "sigma chosen for it on clean points; an active trigger functions if its backdoor accuracy "
+        f"is at least {MIN_BACKDOOR_ACCURACY:.0%} (paper: 99 %)",
     ),
     Claim(
         id="C8",
         topic="Universal perturbations are not told apart",
         claim="Universal adversarial perturbations are not told from clean points this way",
         paper="AUC 0.05 (CIFAR-10 T1: more variance than clean), 0.56 (Fashion-MNIST T3) (Fig. 7)",
-        rule=f"AUC of the directional test below {TOLD_APART:g}, both norms together, untargeted, "
-        "at the sigma chosen for it",
+        rule=f"AUC of the directional test below {MAX_UNIVERSAL_AUC:g}, both norms together, "
+        "untargeted, at the sigma chosen for it",
     ),
     Claim(
         id="C9",
         topic="Crafted candidates are smooth too",
         claim="Neural Cleanse candidates, one per class, are smooth on clean and backdoored "
-        "networks alike: a backdoor is not "
-        "necessary for backdoor smoothing",
+        "networks alike: a backdoor is not necessary for backdoor smoothing",
         paper="all found smooth with the same very low p; on training data each sends 100 % to its "
         "class (section 3.2.4)",
-        rule=f"at least {NEARLY_ALL:.0%} of the candidates at their success threshold have "
-        f"directional p below {SIGNIFICANT:g}, "
-        f"on clean networks as on backdoored ones, and send at least {NEARLY_ALL:.0%} of training "
-        "points to their class",
+        rule=f"at least {MIN_CANDIDATE_SHARE:.0%} of the candidates at their success threshold "
+        f"have directional p below {MAX_SMOOTHER_PVALUE:g}, on clean networks as on backdoored "
+        f"ones, and send at least {MIN_CANDIDATE_SHARE:.0%} of training points to their class",
     ),
     Claim(
         id="X1",

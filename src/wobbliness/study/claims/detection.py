@@ -3,13 +3,13 @@
 import pandas as pd
 
 from wobbliness.study.claims.verdicts import (
-    CORRELATED,
-    CORRELATED_PVALUE,
-    NEARLY_ALL,
+    MAX_CORRELATION,
+    MAX_CORRELATION_PVALUE,
+    MAX_SMOOTHER_PVALUE,
+    MAX_UNIVERSAL_AUC,
+    MIN_CANDIDATE_SHARE,
+    MIN_DETECTION_AUC,
     REPORTED,
-    SIGNIFICANT,
-    TELLS_APART,
-    TOLD_APART,
     Claim,
     Finding,
     settings_of,
@@ -41,13 +41,13 @@ def find_correlation(claim: Claim, tables: Tables) -> Finding:
     ]
     ours = (
         f"tau {row.tau:.2f} [{row.tau_lower:.2f}, {row.tau_upper:.2f}] (p {row.tau_pvalue:.1g}), "
-        f"Pearson {row.r:.2f} "
-        f"[{row.r_lower:.2f}, {row.r_upper:.2f}] (p {row.r_pvalue:.1g}) over {row.num_backdoors} "
-        "backdoors, "
-        f"{row.num_left_out} left out; at the other sigmas {'; '.join(others)}"
+        f"Pearson {row.r:.2f} [{row.r_lower:.2f}, {row.r_upper:.2f}] (p {row.r_pvalue:.1g}) over "
+        f"{row.num_backdoors} backdoors, {row.num_left_out} left out; at the other sigmas "
+        f"{'; '.join(others)}"
     )
     holds = (
-        max(row.tau, row.r) <= CORRELATED and max(row.tau_pvalue, row.r_pvalue) < CORRELATED_PVALUE
+        max(row.tau, row.r) <= MAX_CORRELATION
+        and max(row.tau_pvalue, row.r_pvalue) < MAX_CORRELATION_PVALUE
     )
     here = tables.strength[tables.strength.claim == claim.id]
     unit = "pairs of network and class" if claim.id == "C6" else "networks"
@@ -78,7 +78,7 @@ def find_c7(claim: Claim, tables: Tables) -> Finding:
         claim=claim,
         ours=f"{_areas(rows)}; with the {num_failed} triggers that do not function among the "
         f"positives: {_areas(trained)}",
-        verdict=verdict(bool(rows.auc["levene"] >= TELLS_APART)),
+        verdict=verdict(bool(rows.auc["levene"] >= MIN_DETECTION_AUC)),
         settings=settings_of(
             tables,
             _sizes(rows, "functioning", "other") + f" of {tables.recipe.detection_points} points",
@@ -102,7 +102,7 @@ def find_c8(claim: Claim, tables: Tables) -> Finding:
     return Finding(
         claim=claim,
         ours=ours,
-        verdict=verdict(bool(rows.auc["directional"] < TOLD_APART)),
+        verdict=verdict(bool(rows.auc["directional"] < MAX_UNIVERSAL_AUC)),
         settings=settings_of(
             tables,
             _sizes(rows, "perturbed", "clean") + f" of {tables.recipe.detection_points} points",
@@ -123,13 +123,11 @@ def find_c9(claim: Claim, tables: Tables) -> Finding:
             for name, group in groups.items()
         )
         parts.append(
-            f"{form} masks: directional p below {SIGNIFICANT:g} on {shares}; Levene's, which is "
-            "blind to the sign, on "
-            f"{_levene_share(tables, kind):.0%}; mean W {rows.suspect_mean.mean():.3f}, clean "
-            f"{rows.clean_mean.mean():.3f}; "
+            f"{form} masks: directional p below {MAX_SMOOTHER_PVALUE:g} on {shares}; Levene's, "
+            f"which is blind to the sign, on {_levene_share(tables, kind):.0%}; mean W "
+            f"{rows.suspect_mean.mean():.3f}, clean {rows.clean_mean.mean():.3f}; "
             f"{made.success_on_train.mean():.1%} of training points sent to the class (least "
-            f"{made.success_on_train.min():.1%}), "
-            f"mean mask {made.mask_l1.mean():.1f} pixels"
+            f"{made.success_on_train.min():.1%}), mean mask {made.mask_l1.mean():.1f} pixels"
         )
     num_failed = int((~tables.candidates.found.astype(bool)).sum() / len(CANDIDATES))
     flagged = tables.candidates[
@@ -138,9 +136,8 @@ def find_c9(claim: Claim, tables: Tables) -> Finding:
     true = int((flagged.is_attackers_class).sum())
     ours = "; ".join(parts) + (
         f"; {num_failed} classes without a candidate; anomaly index above 2: {true} of the "
-        "attacker's classes and "
-        f"{len(flagged) - true} others; {_areas(_chosen_areas(tables, CRAFTED))} against clean "
-        "batches"
+        f"attacker's classes and {len(flagged) - true} others; "
+        f"{_areas(_chosen_areas(tables, CRAFTED))} against clean batches"
     )
     first = smooth[smooth.kind == CANDIDATES["first"]].groupby("is_poisoned").is_smooth.mean()
     success = found[found.form == "first"].success_on_train.mean()
@@ -151,7 +148,9 @@ def find_c9(claim: Claim, tables: Tables) -> Finding:
     return Finding(
         claim=claim,
         ours=ours,
-        verdict=verdict(bool((first >= NEARLY_ALL).all() and success >= NEARLY_ALL)),
+        verdict=verdict(
+            bool((first >= MIN_CANDIDATE_SHARE).all() and success >= MIN_CANDIDATE_SHARE)
+        ),
         settings=settings_of(tables, settings),
     )
 
@@ -166,9 +165,8 @@ def find_noise_response(claim: Claim, tables: Tables) -> Finding:
     ].mean()
     listed = "; ".join(
         f"level {level:g}: confident answers {rows.confident_share.get(False, float('nan')):.0%} "
-        "clean, "
-        f"{rows.confident_share.get(True, float('nan')):.0%} backdoored, entropy of the classes "
-        f"{rows.entropy_of_classes.get(False, float('nan')):.2f} and "
+        f"clean, {rows.confident_share.get(True, float('nan')):.0%} backdoored, entropy of the "
+        f"classes {rows.entropy_of_classes.get(False, float('nan')):.2f} and "
         f"{rows.entropy_of_classes.get(True, float('nan')):.2f} nats"
         for level, rows in ((level, rows.droplevel(0)) for level, rows in means.groupby(level=0))
     )
@@ -231,7 +229,8 @@ def _candidate_tests(tables: Tables) -> pd.DataFrame:
     rows = rows[rows.kind.isin(CANDIDATES.values()) & rows.directional_pvalue_chosen]
     poisoned = tables.networks.network[tables.networks.threat != "clean"]
     return rows.assign(
-        is_smooth=rows.directional_pvalue < SIGNIFICANT, is_poisoned=rows.network.isin(poisoned)
+        is_smooth=rows.directional_pvalue < MAX_SMOOTHER_PVALUE,
+        is_poisoned=rows.network.isin(poisoned),
     )
 
 
@@ -239,7 +238,10 @@ def _levene_share(tables: Tables, kind: str) -> float:
     """Computes the share of candidates that Levene's test finds, at its chosen sigma."""
     rows = full_batches(tables.tests)
     return float(
-        (rows[(rows.kind == kind) & rows.levene_pvalue_chosen].levene_pvalue < SIGNIFICANT).mean()
+        (
+            rows[(rows.kind == kind) & rows.levene_pvalue_chosen].levene_pvalue
+            < MAX_SMOOTHER_PVALUE
+        ).mean()
     )
 
 

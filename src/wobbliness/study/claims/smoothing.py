@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from wobbliness.study.claims.verdicts import (
-    FAR_LOWER,
-    NO_SPREAD,
-    NOT_LOWER,
-    SAME,
-    SIGNIFICANT,
+    MAX_SMOOTHER_PVALUE,
+    MAX_STABLE_CHANGE,
+    MAX_STD_AT_LOW_SIGMA,
+    MIN_CLEAN_TO_ACTIVE_RATIO,
+    MIN_NOT_SMOOTHER_PVALUE,
     Claim,
     Finding,
     batches_of,
@@ -49,16 +49,14 @@ def _draws_on_network(batches: pd.DataFrame, sigma: float) -> tuple[str, bool]:
     stable = max(abs(mean[last] / mean[250] - 1), abs(std[last] / std[250] - 1))
     text = (
         f"mean {mean[first]:.3f} at n = {first}, {mean[250]:.3f} at 250, {mean[last]:.3f} at "
-        f"{last} (Miller-Madow "
-        f"{rows.miller_madow_mean[first]:.3f}, {rows.miller_madow_mean[250]:.3f}, "
-        f"{rows.miller_madow_mean[last]:.3f}); "
-        f"standard deviation {std[first]:.3f}, {std[250]:.3f}, {std[last]:.3f}; "
-        f"mean {either(rises, 'rises', 'does not rise')}, spread "
-        f"{either(falls, 'falls', 'does not fall')}, "
-        f"largest change after 250: {stable:.1%}; over the grid the spread falls at sigma "
-        f"{', '.join(falls_at) or 'none'}"
+        f"{last} (Miller-Madow {rows.miller_madow_mean[first]:.3f}, "
+        f"{rows.miller_madow_mean[250]:.3f}, {rows.miller_madow_mean[last]:.3f}); standard "
+        f"deviation {std[first]:.3f}, {std[250]:.3f}, {std[last]:.3f}; mean "
+        f"{either(rises, 'rises', 'does not rise')}, spread "
+        f"{either(falls, 'falls', 'does not fall')}, largest change after 250: {stable:.1%}; over "
+        f"the grid the spread falls at sigma {', '.join(falls_at) or 'none'}"
     )
-    return text, bool(rises and falls and stable <= SAME)
+    return text, bool(rises and falls and stable <= MAX_STABLE_CHANGE)
 
 
 def find_c2(claim: Claim, tables: Tables) -> Finding:
@@ -89,7 +87,7 @@ def _sigmas_on_network(rows: pd.DataFrame) -> tuple[str, bool]:
         f"standard deviation {listed}; largest at sigma {peak:g}, {either(falls, 'and', 'not')} "
         "falling at every step"
     )
-    return text, bool(falls and spread[smallest] < NO_SPREAD)
+    return text, bool(falls and spread[smallest] < MAX_STD_AT_LOW_SIGMA)
 
 
 def find_c3(claim: Claim, tables: Tables) -> Finding:
@@ -99,19 +97,20 @@ def find_c3(claim: Claim, tables: Tables) -> Finding:
     networks = tables.networks.set_index("network")
     listed = "; ".join(
         f"{row.clean_mean:.3f} clean, {row.suspect_mean:.3f} active at sigma {row.sigma:g} "
-        f"({_factor(row)}, directional p "
-        f"{row.directional_pvalue:.0e}), {levene.clean_mean[row.network]:.3f} and "
-        f"{levene.suspect_mean[row.network]:.3f} at "
+        f"({_factor(row)}, directional p {row.directional_pvalue:.0e}), "
+        f"{levene.clean_mean[row.network]:.3f} and {levene.suspect_mean[row.network]:.3f} at "
         f"{levene.sigma[row.network]:g} (Levene p {levene.levene_pvalue[row.network]:.0e}); "
         f"accuracy {networks.clean_accuracy[row.network]:.1%} clean, "
         f"{networks.backdoor_accuracy[row.network]:.1%} backdoor"
         for row in rows.itertuples()
     )
-    is_far_lower = (rows.suspect_mean * FAR_LOWER <= rows.clean_mean).all()
+    is_far_lower = (rows.suspect_mean * MIN_CLEAN_TO_ACTIVE_RATIO <= rows.clean_mean).all()
     return Finding(
         claim=claim,
         ours=f"mean W {listed}",
-        verdict=verdict(bool(is_far_lower and (rows.directional_pvalue < SIGNIFICANT).all())),
+        verdict=verdict(
+            bool(is_far_lower and (rows.directional_pvalue < MAX_SMOOTHER_PVALUE).all())
+        ),
         settings=_effect_settings(tables, rows),
     )
 
@@ -136,7 +135,7 @@ def find_c4(claim: Claim, tables: Tables) -> Finding:
     return Finding(
         claim=claim,
         ours=f"mean W {listed}",
-        verdict=verdict(bool((rows.directional_pvalue > NOT_LOWER).all())),
+        verdict=verdict(bool((rows.directional_pvalue > MIN_NOT_SMOOTHER_PVALUE).all())),
         settings=_effect_settings(tables, rows),
     )
 
@@ -157,5 +156,9 @@ def _factor(row: Any) -> str:
 
 def _direction(pvalue: float) -> str:
     return (
-        "lower" if pvalue <= NOT_LOWER else "higher" if pvalue >= 1 - NOT_LOWER else "no difference"
+        "lower"
+        if pvalue <= MIN_NOT_SMOOTHER_PVALUE
+        else "higher"
+        if pvalue >= 1 - MIN_NOT_SMOOTHER_PVALUE
+        else "no difference"
     )

@@ -15,17 +15,18 @@ REPRODUCED, NOT_REPRODUCED, NOT_MEASURED, REPORTED = (
 )
 """`reported` stands where the paper claims nothing and we measured all the same."""
 
-SAME = 0.05  # relative change below which a mean or spread counts as stable (C1)
-NO_SPREAD = 0.02  # nats: a standard deviation of W below it counts as none (C2)
-FAR_LOWER = 5.0  # factor between mean W of clean and active-trigger points (C3)
-SIGNIFICANT = 0.001  # p-value of the directional test (C3, C9)
+MAX_STABLE_CHANGE = 0.05  # relative change below which a mean or spread counts as stable (C1)
+MAX_STD_AT_LOW_SIGMA = 0.02  # nats: a standard deviation of W below it counts as none (C2)
+MIN_CLEAN_TO_ACTIVE_RATIO = 5.0  # factor between mean W of clean and active-trigger points (C3)
+MAX_SMOOTHER_PVALUE = 0.001  # p-value of the directional test (C3, C9)
 # p-value of the directional test above which a batch does not count as smoother (C4)
-NOT_LOWER = 0.05
+MIN_NOT_SMOOTHER_PVALUE = 0.05
 # both coefficients at most, and both p-values below (C5, C6)
-CORRELATED, CORRELATED_PVALUE = -0.4, 0.01
-TELLS_APART = 0.95  # area under the ROC curve (C7)
-TOLD_APART = 0.8  # area from which universal perturbations count as told apart (C8)
-NEARLY_ALL = 0.95  # share of Neural Cleanse candidates, and of their success on training data (C9)
+MAX_CORRELATION, MAX_CORRELATION_PVALUE = -0.4, 0.01
+MIN_DETECTION_AUC = 0.95  # area under the ROC curve (C7)
+MAX_UNIVERSAL_AUC = 0.8  # area below which universal perturbations are not told apart (C8)
+# share of Neural Cleanse candidates, and of their success on training data (C9)
+MIN_CANDIDATE_SHARE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)

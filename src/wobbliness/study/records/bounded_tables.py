@@ -21,7 +21,7 @@ MAX_STUDY_VALUES = 5 * 10**7
 MAX_STUDY_ROWS = 3 * 10**6
 MAX_TEXT_BYTES = 2**25  # of all records that are packed together
 # the format's encodings of texts by their differences, which no version of ours writes
-_GROWING = (6, 7)
+_GROWING_ENCODINGS = (6, 7)
 
 
 class Budget:
@@ -142,7 +142,7 @@ def _check_pages(stream: "_Stream", chunks: list[Any]) -> None:
     for chunk in chunks:
         for page in pages(stream, chunk):
             left -= page.unpacked
-            if page.encoding in _GROWING:
+            if page.encoding in _GROWING_ENCODINGS:
                 raise ValueError(f"a page in encoding {page.encoding}")
             if left < 0:
                 raise ValueError(f"pages that unpack to more than {8 * MAX_VALUES} bytes")

@@ -7,7 +7,7 @@ import numpy as np
 
 from wobbliness.runtime.errors import cause_of
 
-MOST_BYTES = 16_000  # pixels of a strip: a study's records stay small for version control
+MAX_STRIP_VALUES = 16_000  # pixels of a strip: a study's records stay small for version control
 # pixels of a single picture that is larger; the page holds dozens of them
 MAX_PICTURE_BYTES = 2**20
 
@@ -19,7 +19,7 @@ def strip(images: np.ndarray) -> str | None:
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3) or images[0].size > MAX_PICTURE_BYTES:
         return None
-    pixels = _pixels(images[: max(1, MOST_BYTES // images[0].size)])
+    pixels = _pixels(images[: max(1, MAX_STRIP_VALUES // images[0].size)])
     return base64.b64encode(_png(pixels.reshape(-1, *pixels.shape[2:]))).decode("ascii")
 
 

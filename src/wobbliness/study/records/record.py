@@ -37,7 +37,7 @@ from wobbliness.study.specs import (
 from wobbliness.study.typed_json import from_json
 
 STUDY_FILE = "study.json"
-_READ = " or ".join(map(str, READ_SCHEMAS))
+_READABLE_SCHEMAS = " or ".join(map(str, READ_SCHEMAS))
 _KIND_TYPES: dict[str, Any] = {kind: made for made, kind in KINDS.items()}
 RECORDED_LIBRARIES = ("wobbliness", "torch", "numpy", "scipy", "scikit-learn", "datasets")
 
@@ -139,8 +139,8 @@ def read_content(folder: Path, name: str) -> dict[str, Any]:
     content = read_json(folder / f"{name}.json")
     if content.get("schema_version") not in READ_SCHEMAS:
         raise ValueError(
-            f"expected a record of schema {_READ}, got {shown(content.get('schema_version'))} in "
-            f"{name}.json"
+            f"expected a record of schema {_READABLE_SCHEMAS}, got "
+            f"{shown(content.get('schema_version'))} in {name}.json"
         )
     if not is_intact(content) or (SEAL in content) != ("files" in content):
         raise ValueError(
@@ -186,8 +186,8 @@ def read_recipe(out: Path) -> Recipe:
     content = read_json(out / STUDY_FILE)
     if content.get("schema_version") not in READ_SCHEMAS:
         raise ValueError(
-            f"expected a study of schema {_READ}, got {shown(content.get('schema_version'))} in "
-            f"{out}"
+            f"expected a study of schema {_READABLE_SCHEMAS}, got "
+            f"{shown(content.get('schema_version'))} in {out}"
         )
     if not is_intact(content):
         raise ValueError(

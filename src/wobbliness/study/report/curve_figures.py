@@ -19,7 +19,7 @@ from wobbliness.study.tables.curves import (
 )
 from wobbliness.study.tables.tables import Tables
 
-CYCLE = (ORANGE, BLUE, GREEN, PINK, RED)
+COLOUR_CYCLE = (ORANGE, BLUE, GREEN, PINK, RED)
 
 
 def draw_strength(tables: Tables) -> Figure:
@@ -37,7 +37,7 @@ def draw_strength(tables: Tables) -> Figure:
             (tables.strength.claim == claim) & (tables.strength.sigma == found.sigma)
         ]
         for (name, group), marker, colour in zip(
-            rows.groupby("trigger", sort=False), "o^sDv", CYCLE, strict=False
+            rows.groupby("trigger", sort=False), "o^sDv", COLOUR_CYCLE, strict=False
         ):
             kept = group[group.is_learnt]
             axis.scatter(

@@ -69,8 +69,7 @@ FIGURES = (
         name="fig1",
         title="Votes around one point (paper: Fig. 1)",
         caption="250 noisy copies of a clean point and of a triggered one: which classes the "
-        "network names, by sigma. One colour "
-        "everywhere is W = 0.",
+        "network names, by sigma. One colour everywhere is W = 0.",
         draw=box_figures.draw_noise_ball,
         rows=chart_rows.example_rows,
         claims=("C3",),
@@ -80,8 +79,8 @@ FIGURES = (
         name="fig2-draws",
         title="W and the number of draws (paper: Fig. 2 left)",
         caption="Box plots of W over the clean points; the line across a box: mean. Diamonds: the "
-        "mean with the Miller-Madow "
-        "correction; what of the rise they lack is the plug-in estimator's bias, not the network.",
+        "mean with the Miller-Madow correction; what of the rise they lack is the plug-in "
+        "estimator's bias, not the network.",
         draw=box_figures.draw_draws,
         rows=chart_rows.draws_rows,
         chart=charts.draws_boxes,
@@ -107,8 +106,7 @@ FIGURES = (
         name="fig4",
         title="Backdoor smoothing (paper: Fig. 4)",
         caption="W of clean points (blue) beside W of points with the trigger that the network was "
-        "trained on (active) and "
-        "with another one (inactive), first network.",
+        "trained on (active) and with another one (inactive), first network.",
         draw=box_figures.draw_effect,
         rows=chart_rows.effect_rows,
         chart=charts.effect_boxes,
@@ -118,8 +116,7 @@ FIGURES = (
         name="fig5",
         title="Backdoor accuracy and W (paper: Fig. 5)",
         caption="Mean W of triggered points over backdoor accuracy at the sigma chosen on clean "
-        "points. Hollow: below random "
-        "guess, left out of the correlation.",
+        "points. Hollow: below random guess, left out of the correlation.",
         draw=curve_figures.draw_strength,
         rows=chart_rows.strength_rows,
         chart=charts.strength_dots,
@@ -130,8 +127,7 @@ FIGURES = (
         name="fig6",
         title="Telling active triggers from the rest (paper: Fig. 6)",
         caption="ROC of the batch tests over all networks and triggers, each network at its own "
-        "chosen sigma; "
-        "area with its 95 % interval.",
+        "chosen sigma; area with its 95 % interval.",
         draw=curve_figures.draw_roc,
         rows=chart_rows.roc_rows,
         chart=charts.roc_lines,
@@ -150,8 +146,7 @@ FIGURES = (
         name="fig7",
         title="Universal adversarial perturbations (paper: Fig. 7)",
         caption="ROC of the batch tests: batches with a universal perturbation against clean ones: "
-        "untargeted in both norms, "
-        "and targeted.",
+        "untargeted in both norms, and targeted.",
         draw=curve_figures.draw_universal,
         rows=chart_rows.universal_rows,
         chart=charts.roc_lines,
@@ -161,8 +156,7 @@ FIGURES = (
         name="implanted",
         title="Implanted triggers and Neural Cleanse candidates",
         caption="ROC of the batch tests: batches with the implanted trigger against batches with a "
-        "crafted candidate of another "
-        "class, on the same networks.",
+        "crafted candidate of another class, on the same networks.",
         draw=curve_figures.draw_implanted,
         rows=chart_rows.implanted_rows,
         chart=charts.roc_lines,
@@ -173,8 +167,8 @@ FIGURES = (
         name="controls",
         title="Negative controls",
         caption="Random pairs of batches without an active trigger. Levene's test is blind to the "
-        "sign: it fires where a pattern "
-        "makes W rise. The directional test asks whether W is lower.",
+        "sign: it fires where a pattern makes W rise. The directional test asks whether W is "
+        "lower.",
         draw=curve_figures.draw_controls,
         rows=chart_rows.control_rows,
         chart=charts.control_intervals,

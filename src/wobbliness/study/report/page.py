@@ -213,8 +213,7 @@ def _networks(tables: Tables) -> list[ShownNetwork]:
             backdoor_accuracy=None if pd.isna(row.backdoor_accuracy) else row.backdoor_accuracy,
             curve=_curve(losses[row.network]),
             curve_says=f"Training loss from {number(losses[row.network][0])} to "
-            f"{number(losses[row.network][-1])} nats in "
-            f"{len(losses[row.network])} epochs",
+            f"{number(losses[row.network][-1])} nats in {len(losses[row.network])} epochs",
         )
         for row in tables.networks.itertuples()
     ]

@@ -16,7 +16,7 @@ from wobbliness.study.tables.tables import Tables
 
 GREY = 0.4
 # pixels of a stand-in where the records hold no picture; 28 for any other data set
-SIDES = {"digits": 8}
+IMAGE_SIDES = {"digits": 8}
 
 
 def explorer(tables: Tables) -> dict[str, Any] | None:
@@ -29,7 +29,7 @@ def explorer(tables: Tables) -> dict[str, Any] | None:
         return None
     sigmas = sorted(rows.sigma.unique())
     network = tables.recipe.detection_networks or tables.recipe.effect_networks
-    side = SIDES.get(network[0].dataset, 28)
+    side = IMAGE_SIDES.get(network[0].dataset, 28)
     return {
         "sigmas": sigmas,
         "first_sigma": len(sigmas) // 2,

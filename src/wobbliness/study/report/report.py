@@ -98,7 +98,7 @@ SHOWN_TABLES = {
 }
 """Columns of the tables on the page; the files hold all of them."""
 
-LONGEST = 60  # rows of a table in Markdown
+MAX_MARKDOWN_ROWS = 60  # rows of a table in Markdown
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -196,7 +196,7 @@ def write_markdown(reports: Sequence[Report], path: Path) -> None:
     environment = page_environment()
     environment.filters["cell"] = markdown_cell
     text = environment.get_template("results.md").render(
-        reports=reports, shown=_shown, number=number, longest=LONGEST
+        reports=reports, shown=_shown, number=number, longest=MAX_MARKDOWN_ROWS
     )
     write_named(path, lambda file: file.write_text(text, encoding="utf-8"))
 

@@ -74,8 +74,7 @@ def _is_claimed(out: Path, recipe: Recipe) -> bool:
     if any(found.get(key) != value for key, value in _identity(recipe).items()):
         raise ValueError(
             f"expected a folder of recipe {recipe.name} with seed {recipe.seed}, got {out}, which "
-            "belongs to "
-            f"{named(found.get('recipe'))} with seed {named(found.get('seed'))}"
+            f"belongs to {named(found.get('recipe'))} with seed {named(found.get('seed'))}"
         )
     return True
 

@@ -52,8 +52,8 @@ class Store:
         if any(found.get(key) != own.get(key) for key in ("recipe", "seed", "digest")):
             raise ValueError(
                 f"expected a store of recipe {own.get('recipe')} with seed {own.get('seed')}, got "
-                f"{self.url}, which belongs to "
-                f"{named(found.get('recipe'))} with seed {named(found.get('seed'))}"
+                f"{self.url}, which belongs to {named(found.get('recipe'))} with seed "
+                f"{named(found.get('seed'))}"
             )
 
     def names(self) -> set[str]:

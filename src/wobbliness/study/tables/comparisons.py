@@ -44,7 +44,9 @@ PVALUE_COLUMNS = {
 CHOSEN_COLUMNS = {test: f"{column}_chosen" for test, column in PVALUE_COLUMNS.items()}
 """Columns of the table of tests: whether the row's sigma is the one chosen for the test."""
 
-WORKS = 0.5  # share of attacker's labels from which a trigger counts as working, trained on or not
+MIN_ATTACK_SUCCESS = (
+    0.5  # share of attacker's labels from which a trigger counts as working, trained on or not
+)
 
 CONTROL_KINDS = (
     "clean against clean",
@@ -204,7 +206,7 @@ def _inactive_kind(batch: pd.DataFrame) -> str:
     success = batch.accuracy_on_attacker_labels.iloc[0]
     if success is None or np.isnan(success):
         return CONTROL_KINDS[1]
-    return CONTROL_KINDS[3] if success >= WORKS else CONTROL_KINDS[2]
+    return CONTROL_KINDS[3] if success >= MIN_ATTACK_SUCCESS else CONTROL_KINDS[2]
 
 
 def _random_pairs(

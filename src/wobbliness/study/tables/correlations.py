@@ -11,7 +11,7 @@ from wobbliness.statistics.bootstrap import kendall_bootstrap, pearson_bootstrap
 from wobbliness.statistics.two_sample import kendall, pearson
 
 CLAIMS = ("C5", "C6")
-FEWEST = 3  # points that a correlation needs
+MIN_BACKDOORS = 3  # points that a correlation needs
 MAX_BACKDOORS = 5_000  # Kendall's bootstrap takes memory for all their pairs
 
 
@@ -78,7 +78,7 @@ def _pooled_sigma(points: pd.DataFrame, claim: str) -> float | None:
 
 def _coefficients(kept: pd.DataFrame, seed: int) -> dict[str, object]:
     accuracy, mean_w = kept.backdoor_accuracy.to_numpy(), kept.mean_w.to_numpy()
-    if len(kept) < FEWEST or np.ptp(accuracy) == 0 or np.ptp(mean_w) == 0:
+    if len(kept) < MIN_BACKDOORS or np.ptp(accuracy) == 0 or np.ptp(mean_w) == 0:
         names = [
             f"{name}{end}" for name in ("tau", "r") for end in ("", "_pvalue", "_lower", "_upper")
         ]

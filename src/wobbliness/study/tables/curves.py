@@ -14,7 +14,7 @@ from wobbliness.statistics.two_sample import RocCurve, roc_curve
 from wobbliness.study.tables.comparisons import CHOSEN_COLUMNS, PVALUE_COLUMNS, full_batches
 
 # backdoor accuracy from which an active trigger counts as functioning; those of the paper have 99 %
-FUNCTIONS = 0.95
+MIN_BACKDOOR_ACCURACY = 0.95
 UNTARGETED, TARGETED = "universal", "universal, targeted"
 CANDIDATES = {"first": "candidate, first", "smallest": "candidate, smallest"}
 
@@ -24,8 +24,8 @@ class Question:
     """Batches to be told apart: rows of the table of tests by their claim and kind.
 
     `other_classes` leaves out Neural Cleanse candidates of the attacker's own class and those on
-    clean networks, `functioning` the triggers of backdoors that were not well learnt (FUNCTIONS):
-    section 3.2.4 speaks of functioning triggers.
+    clean networks, `functioning` the triggers of backdoors that were not well learnt
+    (MIN_BACKDOOR_ACCURACY): section 3.2.4 speaks of functioning triggers.
     """
 
     name: str
@@ -199,7 +199,7 @@ def _rows(tests: pd.DataFrame, question: Question) -> pd.DataFrame:
         & rows.kind.isin([*question.positives, *question.negatives])
     ]
     if question.functioning:
-        rows = rows[(rows.kind != "active") | (rows.attack_success >= FUNCTIONS)]
+        rows = rows[(rows.kind != "active") | (rows.attack_success >= MIN_BACKDOOR_ACCURACY)]
     return rows[(rows.kind == "active") | rows.is_other_class] if question.other_classes else rows
 
 

@@ -17,7 +17,7 @@ from wobbliness.study.records.record import Record
 from wobbliness.study.specs import CleanseSpec, MeasureSpec, cell_name
 from wobbliness.study.tables.labels import batch_kind, batch_pattern, network_label
 
-ONE_SIDED = 0.975  # two bounds at this confidence are a 95 % interval
+ONE_SIDED_CONFIDENCE = 0.975  # two bounds at this confidence are a 95 % interval
 # of each network's Neural Cleanse candidates, in their order; all are in the table of batches
 CANDIDATE_CLASSES = 3
 PICTURE_COLUMNS = ["network", "kind", "trigger", "point", "channels", "height", "width", "pixels"]
@@ -131,7 +131,7 @@ def _points(recipe: Recipe, spec: MeasureSpec, table: pd.DataFrame) -> pd.DataFr
             "sigma": rows.sigma,
             "draws": rows.draws,
             "wobbliness": plug_in_entropy(votes.to_numpy()),
-            "lower": entropy_lower_bound(votes.to_numpy(), confidence=ONE_SIDED),
-            "upper": entropy_upper_bound(votes.to_numpy(), confidence=ONE_SIDED),
+            "lower": entropy_lower_bound(votes.to_numpy(), confidence=ONE_SIDED_CONFIDENCE),
+            "upper": entropy_upper_bound(votes.to_numpy(), confidence=ONE_SIDED_CONFIDENCE),
         }
     ).join(votes)
