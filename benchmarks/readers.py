@@ -27,7 +27,7 @@ from wobbliness.study.plan import FORMS, plan
 from wobbliness.study.records.archive import pack_study, unpack_study
 from wobbliness.study.records.failures import Failure, read_failure, write_failure
 from wobbliness.study.records.record import Record, read_recipe, read_record, write_record
-from wobbliness.study.running.ownership import claim_folder
+from wobbliness.study.running.ownership import take_ownership
 from wobbliness.study.specs import MeasureSpec
 from wobbliness.study.training.checkpoints import Checkpoint, _checksum
 from wobbliness.study.training.networks import build_network
@@ -230,13 +230,13 @@ def _write_records(folder: Path, number: int, kinds: tuple[str, ...]) -> None:
 
 def _make_study(folder: Path, number: int) -> None:
     with tempfile.TemporaryDirectory() as made:
-        claim_folder(Path(made) / "study", small(number))
+        take_ownership(Path(made) / "study", small(number))
         shutil.copy(Path(made) / "study" / "study.json", folder)
 
 
 def _make_packed(folder: Path, number: int) -> None:
     with tempfile.TemporaryDirectory() as made:
-        claim_folder(Path(made) / "study", small(number))
+        take_ownership(Path(made) / "study", small(number))
         _write_records(
             Path(made) / "study" / "records",
             number,

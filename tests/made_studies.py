@@ -9,7 +9,7 @@ from wobbliness.runtime.files import sealed
 from wobbliness.study.plan import plan
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.record import Record, provenance, write_record
-from wobbliness.study.running.ownership import claim_folder
+from wobbliness.study.running.ownership import take_ownership
 from wobbliness.study.specs import MeasureSpec, NetworkSpec
 
 CLEAN = NetworkSpec(
@@ -44,7 +44,7 @@ def recipe(**fields):
 def make_study(out, **fields):
     """A folder of `recipe` in which every cell is recorded."""
     made = recipe(**fields)
-    claim_folder(out, made)
+    take_ownership(out, made)
     for cell in plan(made):
         results, table = _measured(cell.spec) if isinstance(cell.spec, MeasureSpec) else _trained()
         record = Record(spec=cell.spec, results=results, provenance=provenance(1.0, 1), table=table)

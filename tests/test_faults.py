@@ -26,7 +26,7 @@ from small_study import (
 from wobbliness.runtime.files import CannotWrite
 from wobbliness.study.plan import plan
 from wobbliness.study.records.failures import read_failure
-from wobbliness.study.records.integrity import cells_left, condition
+from wobbliness.study.records.integrity import cells_left, check_integrity
 from wobbliness.study.running.runner import StudyFailed, run_study
 from wobbliness.study.running.status import study_status
 
@@ -172,7 +172,9 @@ def test_a_full_disk_is_one_line_and_the_study_goes_on_when_there_is_room(undist
         run_study(small(), out, workers=1)
     done = finish_times(out, small())
     assert len(done) < len(CELLS)
-    assert all(condition(out, name, with_weights=name.startswith("train")).is_done for name in done)
+    assert all(
+        check_integrity(out, name, with_weights=name.startswith("train")).is_done for name in done
+    )
     assert unfinished_files(out) == []
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)

@@ -19,7 +19,7 @@ from small_study import small
 from test_cli import linear_model
 
 from wobbliness.cli import main as cli
-from wobbliness.study.running.ownership import claim_folder
+from wobbliness.study.running.ownership import take_ownership
 
 FEW = {"exported program": 5, "hub folder": 5}  # they are slow
 EXAMPLES = int(os.environ.get("WOBBLINESS_FUZZ_EXAMPLES", "10"))  # of each command, at scale
@@ -249,7 +249,7 @@ def inputs(tmp_path_factory):
     (folder / "sevens.py").write_text("def classify(batch):\n    return [7] * len(batch)\n")
     (folder / "broken.npy").write_bytes(b"\x93NUMPY nothing")
     (folder / "empty.png").touch()
-    claim_folder(folder / "study", small())
+    take_ownership(folder / "study", small())
     (folder / "folder").mkdir()
     (folder / "folder" / "notes").write_text("someone's")
     with contextlib.chdir(folder):

@@ -108,7 +108,7 @@ def test_kills_at_random_moments_change_nothing(undisturbed, tmp_path, kills):
 
 
 def test_a_busy_cell_is_asked_for_again_and_a_failed_one_takes_what_needs_it_along(monkeypatch):
-    monkeypatch.setattr("wobbliness.study.running.schedule.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("wobbliness.study.running.schedule.RETRY_SECONDS", 0.05)
     first, second = CELLS[0], CELLS[1]
     assert second.needs == first.name
     schedule = Schedule([Job(cell=first), Job(cell=second)], {})

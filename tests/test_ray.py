@@ -166,8 +166,8 @@ def do_nothing(*_):
 def test_a_cell_that_fails_costs_itself_and_those_that_need_it(
     connected, tmp_path, monkeypatch, beginnings
 ):
-    assert ray_engine.BEGINNINGS == 4
-    monkeypatch.setattr(ray_engine, "BEGINNINGS", beginnings)
+    assert ray_engine.MAX_STARTS == 4
+    monkeypatch.setattr(ray_engine, "MAX_STARTS", beginnings)
     died = f"its process died {beginnings} times"
     for fault, message in (
         ("raises", "RuntimeError: the classifier lost its mind"),
@@ -267,7 +267,7 @@ def test_a_cell_waits_for_the_resources_of_its_recipe(
 ):
     """There is one core: a cell that asks for two is not begun, one that asks for one is."""
     settings = {
-        "at_once": None,
+        "max_cells": None,
         "cell_timeout": None,
         "store": None,
         "progress": ignore_progress,

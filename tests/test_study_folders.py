@@ -615,20 +615,20 @@ def test_packing_removes_only_what_packing_wrote(study, tmp_path):
 
 def test_a_store_in_a_folder_with_links_is_refused(study, tmp_path, outside):
     store = tmp_path / "store"
-    Store(store.as_uri()).claim(study)
-    Store(store.as_uri()).claim(study)
+    Store(store.as_uri()).take_ownership(study)
+    Store(store.as_uri()).take_ownership(study)
     (store / "records").symlink_to(outside)
     with pytest.raises(ValueError, match="expected plain files and folders"):
-        Store(store.as_uri()).claim(study)
+        Store(store.as_uri()).take_ownership(study)
 
 
 def test_a_file_of_a_store_that_is_too_large_is_not_read(study, tmp_path):
     store = Store((tmp_path / "store").as_uri())
-    store.claim(study)
+    store.take_ownership(study)
     with open(tmp_path / "store" / "study.json", "wb") as file:
         os.truncate(file.fileno(), 2**34)
     with pytest.raises(CannotWrite, match="more than"):
-        store.claim(study)
+        store.take_ownership(study)
 
 
 def test_status_and_the_python_functions_look_at_links_no_less(study, outside):

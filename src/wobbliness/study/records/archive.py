@@ -65,11 +65,11 @@ def pack_study(out: Path, folder: Path) -> None:
     texts = [json.dumps(read_content(out / "records", name)) for name in names]
     parts = dict(_packed_parts(out, names))
     try:
-        with _packing(folder) as beside:
-            write_bytes(beside / METADATA, _bytes(pd.DataFrame({"cell": names, "record": texts})))
+        with _packing(folder) as staging:
+            write_bytes(staging / METADATA, _bytes(pd.DataFrame({"cell": names, "record": texts})))
             for name, part in parts.items():
-                write_bytes(beside / name, _bytes(part))
-            write_json(beside / STUDY_FILE, read_json(out / STUDY_FILE))
+                write_bytes(staging / name, _bytes(part))
+            write_json(staging / STUDY_FILE, read_json(out / STUDY_FILE))
     except OSError as error:
         raise CannotWrite(f"cannot write {folder}: {error.strerror or error}") from error
 
@@ -90,17 +90,17 @@ def unpack_study(folder: Path, out: Path) -> None:
     """
     known = {cell.name for cell in plan(read_recipe(folder))}
     try:
-        if out.exists() and not (out.is_dir() and _is_free(out)):
+        if out.exists() and not (out.is_dir() and _is_available(out)):
             raise ValueError(f"expected a new or empty folder, got {out}")
         with _read_errors(folder):
             tables = _packed_tables(folder, known)
-        with _unpacking(out) as beside, _read_errors(folder):
+        with _unpacking(out) as staging, _read_errors(folder):
             for cell, table, content in _unpacked(folder, known, tables):
-                write_bytes(beside / "records" / f"{cell}.parquet", table)
-                write_json(beside / "records" / f"{cell}.json", content)
+                write_bytes(staging / "records" / f"{cell}.parquet", table)
+                write_json(staging / "records" / f"{cell}.json", content)
                 # a report would refuse it, and the folder would be taken
-                read_record(beside / "records", cell)
-            write_json(beside / STUDY_FILE, read_json(folder / STUDY_FILE))
+                read_record(staging / "records", cell)
+            write_json(staging / STUDY_FILE, read_json(folder / STUDY_FILE))
     except OSError as error:
         raise CannotWrite(f"cannot write {out}: {error.strerror or error}") from error
 
@@ -109,10 +109,10 @@ def _check_target(folder: Path) -> None:
     """Checks that packing overwrites nothing but a packed study, and follows no link."""
     check_study_folder(folder)
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    is_begun = PACKING in names and all(
+    is_unfinished = PACKING in names and all(
         name in (PACKING, METADATA, LOCKS) or _PART.fullmatch(name) for name in names
     )
-    is_other = bool(names) and not is_begun and not (folder / STUDY_FILE).is_file()
+    is_other = bool(names) and not is_unfinished and not (folder / STUDY_FILE).is_file()
     if (folder / "records").exists() or is_other or (folder.exists() and not folder.is_dir()):
         raise ValueError(f"expected a new or empty folder, or a packed study, got {folder}")
 
@@ -145,32 +145,32 @@ def _packing(folder: Path) -> Iterator[Path]:
 
     Nothing is left where that fails.
     """
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    beside = folder / PACKING
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    staging = folder / PACKING
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
-        yield beside
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        yield staging
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         with suppress(OSError):
-            for place in made:
-                place.rmdir()
+            for parent in made:
+                parent.rmdir()
         raise
-    names = {path.name for path in beside.iterdir()}
+    names = {path.name for path in staging.iterdir()}
     for old in _part_files(folder):
         if old.name not in names:
             old.unlink()
     for new in sorted(
-        beside.iterdir(), key=lambda path: path.name == STUDY_FILE
+        staging.iterdir(), key=lambda path: path.name == STUDY_FILE
     ):  # the study's file last
         _move(new, folder / new.name)
-    beside.rmdir()
+    staging.rmdir()
 
 
 def _move(new: Path, path: Path) -> None:
-    """Renames a file to its place; one that was there hands on its permissions."""
+    """Renames a file to its final path; one that was there hands on its permissions."""
     if path.is_file():
         with suppress(OSError):  # a file system without modes
             new.chmod(path.stat().st_mode & 0o777)
@@ -189,7 +189,7 @@ def _read_errors(folder: Path) -> Iterator[None]:
         raise ValueError(f"expected a packed study in {folder}, got {reason}") from error
 
 
-def _is_free(out: Path) -> bool:
+def _is_available(out: Path) -> bool:
     """Checks whether a folder is empty, or holds what a killed unpacking left."""
     names = {path.name for path in out.iterdir()}
     return names <= {LOCKS} or (names <= {LOCKS, UNPACKING, "records"} and UNPACKING in names)
@@ -203,29 +203,29 @@ def _unpacking(out: Path) -> Iterator[Path]:
     disk.
     """
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    beside = out / UNPACKING
+    staging = out / UNPACKING
     out.mkdir(parents=True, exist_ok=True)
     check_study_folder(out)
     with lock(out, "unpack") as is_ours:
         if not is_ours:
             raise ValueError(f"expected a folder that no one else unpacks a study in, got {out}")
         try:
-            for left in (out / "records", beside):
+            for left in (out / "records", staging):
                 shutil.rmtree(left, ignore_errors=True)
-            (beside / "records").mkdir(parents=True)
-            yield beside
+            (staging / "records").mkdir(parents=True)
+            yield staging
             for name in ("records", STUDY_FILE):  # the study's file last: it makes a folder a study
-                (beside / name).rename(out / name)
-            beside.rmdir()
+                (staging / name).rename(out / name)
+            staging.rmdir()
         except BaseException:
-            for left in (out / "records", beside):
+            for left in (out / "records", staging):
                 shutil.rmtree(left, ignore_errors=True)
-            _forget(out, made)
+            _remove_made_folders(out, made)
             raise
         (out / LOCKS / "unpack.lock").unlink(missing_ok=True)
 
 
-def _forget(out: Path, made: list[Path]) -> None:
+def _remove_made_folders(out: Path, made: list[Path]) -> None:
     """Removes the folders that were made, and the lock in them."""
     (out / LOCKS / "unpack.lock").unlink(missing_ok=True)
     with suppress(OSError):
@@ -270,11 +270,11 @@ def _unpacked(
         yield (
             cell,
             content,
-            _sealed_again(cell, parse_json(record, f"the record of {cell}"), checksum(content)),
+            _resealed(cell, parse_json(record, f"the record of {cell}"), checksum(content)),
         )
 
 
-def _sealed_again(cell: str, content: dict[str, Any], table: str) -> dict[str, Any]:
+def _resealed(cell: str, content: dict[str, Any], table: str) -> dict[str, Any]:
     """Returns a record with the checksum of its table as it is written now.
 
     So also a record of a study that was packed without checksums.

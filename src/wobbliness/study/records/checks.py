@@ -176,10 +176,10 @@ def _check_numbers(results: Results, names: tuple[str, ...], *, or_none: bool = 
             raise ValueError(f"no number for {name}")
 
 
-def _list_of(results: Results, name: str, most: int) -> list[Any]:
+def _list_of(results: Results, name: str, max_length: int) -> list[Any]:
     found = results.get(name)
-    if not isinstance(found, list) or len(found) > most:
-        raise ValueError(f"no list of at most {most} for {name}")
+    if not isinstance(found, list) or len(found) > max_length:
+        raise ValueError(f"no list of at most {max_length} for {name}")
     return found
 
 

@@ -67,7 +67,7 @@ def read_failure(out: Path, cell: str) -> Failure | None:
     return Failure(cell=cell, **kept) if is_intact(content) else None
 
 
-def forget_failure(out: Path, cell: str) -> None:
+def remove_failure(out: Path, cell: str) -> None:
     """Removes the failure of a cell that is done."""
     _path(out, cell).unlink(missing_ok=True)
 

@@ -26,7 +26,7 @@ CELL_ENDINGS = (".json", ".parquet", ".safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Condition:
+class Integrity:
     """Integrity of a cell's files.
 
     Attributes:
@@ -40,7 +40,7 @@ class Condition:
     reason: str | None = None
 
 
-def condition(out: Path, name: str, *, with_weights: bool = False) -> Condition:
+def check_integrity(out: Path, name: str, *, with_weights: bool = False) -> Integrity:
     """Verifies the files of a cell and changes nothing.
 
     Args:
@@ -49,24 +49,24 @@ def condition(out: Path, name: str, *, with_weights: bool = False) -> Condition:
         with_weights: whether its network or perturbation is needed; packed studies have none.
     """
     if not is_done(out / "records", name):
-        return Condition(is_done=False)
+        return Integrity(is_done=False)
     try:
         read_record(out / "records", name)
     except ValueError as error:
         files = (out / "records" / f"{name}.json", out / "records" / f"{name}.parquet")
-        return Condition(
+        return Integrity(
             is_done=False, damaged=tuple(path for path in files if path.exists()), reason=str(error)
         )
     if not with_weights:
-        return Condition(is_done=True)
+        return Integrity(is_done=True)
     path = weights_file(out, name)
     if not path.is_file():
-        return Condition(is_done=False)
+        return Integrity(is_done=False)
     try:
         verified_weights(out, name)
     except ValueError as error:
-        return Condition(is_done=False, damaged=(path,), reason=str(error))
-    return Condition(is_done=True)
+        return Integrity(is_done=False, damaged=(path,), reason=str(error))
+    return Integrity(is_done=True)
 
 
 def cells_left(out: Path, cells: Sequence[Cell]) -> dict[str, bool]:
@@ -79,7 +79,7 @@ def cells_left(out: Path, cells: Sequence[Cell]) -> dict[str, bool]:
     left: dict[str, bool] = {}
     needed: set[str] = set()
     for cell in reversed(cells):
-        if not condition(out, cell.name, with_weights=cell.name in needed).is_done:
+        if not check_integrity(out, cell.name, with_weights=cell.name in needed).is_done:
             left[cell.name] = cell.name in needed
             needed |= needs_of(cell)
     return dict(reversed(left.items()))
@@ -90,7 +90,7 @@ def needs_of(cell: Cell) -> set[str]:
     return {cell_name(spec) for spec in needed_specs(cell.spec)}
 
 
-def set_aside_damaged(out: Path, found: Condition, notice: Notice) -> None:
+def set_aside_damaged(out: Path, found: Integrity, notice: Notice) -> None:
     """Moves damaged files out of the way and reports them in one line.
 
     The caller holds the cell's lock.

@@ -6,14 +6,14 @@ from pathlib import Path
 from wobbliness.runtime.progress import Notice
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.running.engine import CellProgress, Job, Outcome
-from wobbliness.study.running.run_cell import Do, attempt
+from wobbliness.study.running.run_cell import RunCell, attempt
 
 
 class InThisProcess:
     """Engine that runs a job while it is waited for."""
 
     def __init__(
-        self, out: Path, recipe: Recipe, do: Do, progress: CellProgress, notice: Notice
+        self, out: Path, recipe: Recipe, do: RunCell, progress: CellProgress, notice: Notice
     ) -> None:
         self._out, self._recipe, self._do, self._progress, self._notice = (
             out,

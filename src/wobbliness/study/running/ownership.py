@@ -37,7 +37,7 @@ OWN_NAMES = {
 OWN_NAMES |= {"tables", "figures", "report.html", UNPACKING}
 
 
-def claim_folder(out: Path, recipe: Recipe, *, notice: Notice = print_notice) -> None:
+def take_ownership(out: Path, recipe: Recipe, *, notice: Notice = print_notice) -> None:
     """Makes the output folder the recipe's own.
 
     Several processes may call it at the same time.
@@ -47,20 +47,20 @@ def claim_folder(out: Path, recipe: Recipe, *, notice: Notice = print_notice) ->
         CannotWrite: the folder cannot be written to.
     """
     check_study_folder(out)
-    if not _is_claimed(out, recipe):
-        if out.exists() and not (out.is_dir() and _is_unclaimed(out)):
+    if not _is_owned(out, recipe):
+        if out.exists() and not (out.is_dir() and _has_no_owner(out)):
             raise ValueError(
                 f"expected a new or empty output folder, or one of this study, got {out}"
             )
         make_folder(out)
         with lock(out, "study", wait=True):
-            if not _is_claimed(out, recipe):
+            if not _is_owned(out, recipe):
                 _write_study_file(out, recipe, notice)
     for folder in ("records", "networks", "perturbations"):
         make_folder(out / folder)
 
 
-def _is_claimed(out: Path, recipe: Recipe) -> bool:
+def _is_owned(out: Path, recipe: Recipe) -> bool:
     """Checks whether the folder belongs to the recipe.
 
     It does not where no owner is recorded, or none that can be read.
@@ -79,7 +79,7 @@ def _is_claimed(out: Path, recipe: Recipe) -> bool:
     return True
 
 
-def _is_unclaimed(out: Path) -> bool:
+def _has_no_owner(out: Path) -> bool:
     """Checks whether the folder is empty, or holds what a runner leaves while claiming it."""
     names = {path.name for path in out.iterdir() if unfinished_name(path.name) != STUDY_FILE}
     return not names or (names <= OWN_NAMES and bool(names & {LOCKS, STUDY_FILE}))

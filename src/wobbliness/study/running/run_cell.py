@@ -10,12 +10,12 @@ from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.failures import (
     failure,
     failure_of,
-    forget_failure,
     read_failure,
+    remove_failure,
     write_failure,
 )
 from wobbliness.study.records.integrity import (
-    condition,
+    check_integrity,
     recorded_weights,
     remove_unfinished_files,
     set_aside_damaged,
@@ -24,12 +24,12 @@ from wobbliness.study.records.locks import lock
 from wobbliness.study.running.engine import Job, Outcome, Result
 from wobbliness.study.specs import Cell
 
-Do = Callable[[Path, Cell, Recipe, Progress, Notice], None]
+RunCell = Callable[[Path, Cell, Recipe, Progress, Notice], None]
 """Runs a cell and writes its record, as `wobbliness.study.cells.run.run_cell` does."""
 
 
 def attempt(
-    out: Path, job: Job, recipe: Recipe, do: Do, progress: Progress, notice: Notice
+    out: Path, job: Job, recipe: Recipe, do: RunCell, progress: Progress, notice: Notice
 ) -> Outcome:
     """Runs a cell unless it is done, running elsewhere, or was found to fail by another runner."""
     name = job.cell.name
@@ -50,7 +50,7 @@ def attempt(
         )
 
 
-def lose(out: Path, job: Job, cause: str) -> Outcome:
+def record_lost_cell(out: Path, job: Job, cause: str) -> Outcome:
     """Records why a cell's process ended without reporting an outcome."""
     try:
         write_failure(out, failure(job.cell.name, cause))
@@ -59,7 +59,7 @@ def lose(out: Path, job: Job, cause: str) -> Outcome:
     return Outcome(cell=job.cell.name, result=Result.FAILED, message=cause)
 
 
-def remove_what_was_begun(out: Path, name: str) -> None:
+def remove_unfinished_cell(out: Path, name: str) -> None:
     """Removes unfinished files of a cell whose process was stopped.
 
     They stay where another process is running the cell by now.
@@ -70,10 +70,10 @@ def remove_what_was_begun(out: Path, name: str) -> None:
 
 
 def _attempt(
-    out: Path, job: Job, recipe: Recipe, do: Do, progress: Progress, notice: Notice
+    out: Path, job: Job, recipe: Recipe, do: RunCell, progress: Progress, notice: Notice
 ) -> Outcome:
     name = job.cell.name
-    found = condition(out, name, with_weights=job.needs_weights)
+    found = check_integrity(out, name, with_weights=job.needs_weights)
     if found.is_done:
         return Outcome(cell=name, result=Result.DONE)
     before = read_failure(out, name)
@@ -96,5 +96,5 @@ def _attempt(
         notice(
             f"{name} came out otherwise than it was recorded: other libraries or another processor"
         )
-    forget_failure(out, name)
+    remove_failure(out, name)
     return Outcome(cell=name, result=Result.DONE)

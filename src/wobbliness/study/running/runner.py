@@ -21,9 +21,9 @@ from wobbliness.study.records.locks import runner_lock
 from wobbliness.study.records.record import is_done
 from wobbliness.study.running.engine import CellProgress, Engine, Job, Result
 from wobbliness.study.running.local import InThisProcess
-from wobbliness.study.running.ownership import claim_folder
+from wobbliness.study.running.ownership import take_ownership
 from wobbliness.study.running.ray import RayEngine
-from wobbliness.study.running.run_cell import Do
+from wobbliness.study.running.run_cell import RunCell
 from wobbliness.study.running.schedule import Schedule
 from wobbliness.study.running.store import Store
 from wobbliness.study.running.worker_pool import WorkerPool
@@ -65,7 +65,7 @@ def run_study(
     notice: Notice = print_notice,
     cluster: Cluster | None = None,
     place: Place = ON_THE_CPU,
-    do: Do | None = None,
+    do: RunCell | None = None,
 ) -> None:
     """Runs every cell of the study that has no record yet.
 
@@ -107,13 +107,13 @@ def run_study(
         None if cluster is None or cluster.store is None else Store(cluster.store),
     )
     if store is not None:
-        claim_folder(out, recipe, notice=notice)
-        store.claim(out)
+        take_ownership(out, recipe, notice=notice)
+        store.take_ownership(out)
         _fetch_missing(store, out, cells)
     jobs = _jobs(out, cells)
     for dataset in {network_of(job.cell.spec).dataset for job in jobs}:
         require_data(dataset)
-    claim_folder(out, recipe, notice=notice)
+    take_ownership(out, recipe, notice=notice)
     remove_stale_checkpoints(out)
     if store is not None:
         _keep_needed(store, out, jobs)
@@ -124,8 +124,8 @@ def run_study(
         engine: Engine
         if cluster is not None:
             ray = stack.enter_context(ray_cluster(cluster.address, cores=workers))
-            at_once = workers if cluster.address else None
-            engine = RayEngine(ray, out, recipe, do, at_once=at_once, store=store, **settings)
+            max_cells = workers if cluster.address else None
+            engine = RayEngine(ray, out, recipe, do, max_cells=max_cells, store=store, **settings)
         elif workers == 1 and cell_timeout is None:
             engine = InThisProcess(out, recipe, do, report, notice)
         else:
@@ -163,10 +163,10 @@ class _CellsAt:
         run_cell(out, cell, recipe, progress, notice, place=self.place)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrived, (self.place,)
+        return _received, (self.place,)
 
 
-def _arrived(place: Place) -> _CellsAt:
+def _received(place: Place) -> _CellsAt:
     # takes seconds, which must not count towards the time of a cell
     import wobbliness.study.cells.run  # noqa: F401
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from wobbliness.study.records.integrity import needs_of
 from wobbliness.study.running.engine import Job, Outcome, Result
 
-BUSY_SECONDS = 0.5  # until a cell that another runner is running is tried again
+RETRY_SECONDS = 0.5  # until a cell that another runner is running is tried again
 
 
 class Schedule:
-    """Jobs of one run: waiting, running, done, failed, or hopeless.
+    """Jobs of one run: waiting, running, done, failed, or blocked.
 
-    A job is hopeless where a cell that it needs failed.
+    A job is blocked where a cell that it needs failed.
 
     Args:
         jobs: what is to be done, those that others need before them.
@@ -25,7 +25,7 @@ class Schedule:
         self._needs = {name: needs_of(job.cell) for name, job in self._waiting.items()}
         self._running: dict[str, Job] = {}
         self._not_before: dict[str, float] = {}
-        self._drop_hopeless()
+        self._drop_blocked()
 
     @property
     def is_finished(self) -> bool:
@@ -51,12 +51,12 @@ class Schedule:
         job = self._running.pop(outcome.cell)
         if outcome.result is Result.BUSY:
             self._waiting[outcome.cell] = job
-            self._not_before[outcome.cell] = time.monotonic() + BUSY_SECONDS
+            self._not_before[outcome.cell] = time.monotonic() + RETRY_SECONDS
         elif outcome.result is not Result.DONE:
             self.failures[outcome.cell] = outcome.message
-            self._drop_hopeless()
+            self._drop_blocked()
 
-    def _drop_hopeless(self) -> None:
+    def _drop_blocked(self) -> None:
         lost = set(self.failures)
         for name in list(self._waiting):  # needs come first: one pass finds what follows from them
             if name in lost or self._needs[name] & lost:

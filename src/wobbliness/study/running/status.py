@@ -67,7 +67,7 @@ def study_status(recipe: Recipe, out: Path) -> StudyStatus:
     done = {cell.name for cell in cells if is_done(out / "records", cell.name)}
     undone = [cell for cell in cells if cell.name not in done]
     now, since = time.time(), {cell.name: held_since(out, cell.name) for cell in undone}
-    running = {name: max(0.0, now - began) for name, began in since.items() if began is not None}
+    running = {name: max(0.0, now - start) for name, start in since.items() if start is not None}
     failures = {
         cell.name: read_failure(out, cell.name) for cell in undone if cell.name not in running
     }
@@ -94,7 +94,7 @@ def _time_left(
 ) -> tuple[float, tuple[str, ...]]:
     seconds, unknown = 0.0, set[str]()
     for cell in undone:
-        if (rate := rates.get(_alike(cell))) is None:
+        if (rate := rates.get(_rate_key(cell))) is None:
             unknown.add(cell.kind)
         else:
             seconds += max(0.0, rate * _work(cell) - running.get(cell.name, 0.0))
@@ -121,12 +121,12 @@ def _rates(out: Path, done: Iterable[Cell]) -> dict[tuple[str, str], float]:
             continue
         if not 0 <= duration < MAX_SECONDS:
             continue
-        seconds[_alike(cell)] += duration
-        work[_alike(cell)] += _work(cell)
-    return {alike: seconds[alike] / work[alike] for alike in seconds}
+        seconds[_rate_key(cell)] += duration
+        work[_rate_key(cell)] += _work(cell)
+    return {key: seconds[key] / work[key] for key in seconds}
 
 
-def _alike(cell: Cell) -> tuple[str, str]:
+def _rate_key(cell: Cell) -> tuple[str, str]:
     network = network_of(cell.spec)
     return cell.kind, f"{network.architecture} on {network.dataset}"
 

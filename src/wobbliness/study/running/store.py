@@ -36,7 +36,7 @@ class Store:
         self.url = url
         self._files, self._root = _open(url)
 
-    def claim(self, out: Path) -> None:
+    def take_ownership(self, out: Path) -> None:
         """Makes the store that of the study whose folder this is.
 
         Raises:

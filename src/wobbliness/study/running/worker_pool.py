@@ -11,8 +11,8 @@ from wobbliness.runtime.progress import Notice
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.integrity import remove_unfinished_of
 from wobbliness.study.running.engine import CellProgress, Job, Outcome
-from wobbliness.study.running.run_cell import Do, lose
-from wobbliness.study.running.worker_process import BEGUN, WorkerProcess
+from wobbliness.study.running.run_cell import RunCell, record_lost_cell
+from wobbliness.study.running.worker_process import STARTED, WorkerProcess
 
 
 class WorkerPool:
@@ -32,7 +32,7 @@ class WorkerPool:
         self,
         out: Path,
         recipe: Recipe,
-        do: Do,
+        do: RunCell,
         *,
         num_workers: int,
         cell_timeout: float | None,
@@ -71,7 +71,7 @@ class WorkerPool:
         connections = wait(list(by_connection), seconds)
         ready = [by_connection[connection] for connection in connections]  # type: ignore[index]
         outcomes = [outcome for worker in ready if (outcome := self._read(worker)) is not None]
-        return outcomes + [self._stop_late(worker) for worker in self._late()]
+        return outcomes + [self._stop_overdue(worker) for worker in self._overdue()]
 
     def close(self) -> None:
         """Ends all processes and removes the files that they left unfinished."""
@@ -89,12 +89,12 @@ class WorkerPool:
         if job is None:
             return None
         if message is None:
-            return self._lose(worker, job, worker.cause_of_death())
+            return self._record_lost(worker, job, worker.cause_of_death())
         if isinstance(message, Outcome):
             del self._busy[worker]
             self._idle.append(worker)
             return message
-        if message == BEGUN:
+        if message == STARTED:
             self._busy[worker] = time.monotonic()
         elif isinstance(message, str):
             self._notice(message)
@@ -102,28 +102,28 @@ class WorkerPool:
             self._progress(job.cell.name, *message)
         return None
 
-    def _late(self) -> list[WorkerProcess]:
+    def _overdue(self) -> list[WorkerProcess]:
         if self._cell_timeout is None:
             return []
         now = time.monotonic()
-        return [worker for worker, began in self._busy.items() if now - began > self._cell_timeout]
+        return [worker for worker, start in self._busy.items() if now - start > self._cell_timeout]
 
-    def _stop_late(self, worker: WorkerProcess) -> Outcome:
+    def _stop_overdue(self, worker: WorkerProcess) -> Outcome:
         assert worker.job is not None
-        return self._lose(
+        return self._record_lost(
             worker,
             worker.job,
             f"took longer than the limit of {self._cell_timeout:g} seconds for a cell",
         )
 
-    def _lose(self, worker: WorkerProcess, job: Job, cause: str) -> Outcome:
+    def _record_lost(self, worker: WorkerProcess, job: Job, cause: str) -> Outcome:
         """Takes the process out of the pool and records why.
 
         A fresh one takes its place when there is work.
         """
         del self._busy[worker]
         self._kill(worker)
-        return lose(self._out, job, cause)
+        return record_lost_cell(self._out, job, cause)
 
     def _kill(self, worker: WorkerProcess) -> None:
         worker.kill()

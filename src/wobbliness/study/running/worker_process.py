@@ -14,21 +14,21 @@ from wobbliness.runtime.exit import skip_final_collection
 from wobbliness.runtime.quiet_libraries import quiet_libraries
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.running.engine import Job, Outcome
-from wobbliness.study.running.run_cell import Do, attempt
+from wobbliness.study.running.run_cell import RunCell, attempt
 
 GRACE_SECONDS = 5.0
 PROGRESS_MESSAGES = 20  # of each cell
-BEGUN = ()  # the first message of a job: a process that is new has imported everything
+STARTED = ()  # the first message of a job: a process that is new has imported everything
 
 
 class WorkerProcess:
     """Runner's end of a worker process."""
 
-    def __init__(self, out: Path, recipe: Recipe, do: Do) -> None:
+    def __init__(self, out: Path, recipe: Recipe, do: RunCell) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, out, recipe, do), daemon=True)
-        with _interrupts_held_back():
+        with _interrupts_blocked():
             self._process.start()
         theirs.close()
         self.job: Job | None = None
@@ -50,7 +50,7 @@ class WorkerProcess:
     def receive(self) -> Any:
         """Returns the next message; None where the process is dead.
 
-        A message is BEGUN, `(done, total)`, a line or an Outcome.
+        A message is STARTED, `(done, total)`, a line or an Outcome.
         """
         try:
             return self.connection.recv()
@@ -87,7 +87,7 @@ class WorkerProcess:
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
+def _interrupts_blocked() -> Iterator[None]:
     """Hides Ctrl-C from a process started in here, from its first instruction on.
 
     Ours arrives afterwards.
@@ -102,7 +102,7 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(connection: "Connection[Any, Any]", out: Path, recipe: Recipe, do: Do) -> None:
+def _work(connection: "Connection[Any, Any]", out: Path, recipe: Recipe, do: RunCell) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides when to stop
     threading.Thread(target=_end_with_runner, daemon=True).start()
     skip_final_collection()
@@ -110,7 +110,7 @@ def _work(connection: "Connection[Any, Any]", out: Path, recipe: Recipe, do: Do)
         _do_jobs(connection, out, recipe, do)
 
 
-def _do_jobs(connection: "Connection[Any, Any]", out: Path, recipe: Recipe, do: Do) -> None:
+def _do_jobs(connection: "Connection[Any, Any]", out: Path, recipe: Recipe, do: RunCell) -> None:
     while True:
         try:
             job: Job = connection.recv()
@@ -120,13 +120,13 @@ def _do_jobs(connection: "Connection[Any, Any]", out: Path, recipe: Recipe, do: 
 
 
 def _do_job(
-    connection: "Connection[Any, Any]", out: Path, job: Job, recipe: Recipe, do: Do
+    connection: "Connection[Any, Any]", out: Path, job: Job, recipe: Recipe, do: RunCell
 ) -> Outcome:
     def report(done: int, total: int) -> None:
         if done == total or done % max(1, total // PROGRESS_MESSAGES) == 0:
             connection.send((done, total))
 
-    connection.send(BEGUN)
+    connection.send(STARTED)
     return attempt(out, job, recipe, do, report, connection.send)
 
 
