@@ -207,7 +207,7 @@ def test_split_strays_settle_more():
     """Few strays of one class bear less entropy than the plain rule has to allow for."""
     p = np.array([0.98, 0.02] + [0.0] * 8)
     limits = {"num_classes": 10, "error_rate": ERROR_RATE, "max_draws": MAX_DRAWS}
-    assert stopping.split_strays.can_split(0.2, num_classes=10, max_draws=MAX_DRAWS)
+    assert stopping.runner_up.can_split(0.2, num_classes=10, max_draws=MAX_DRAWS)
     settled = [
         (first_crossings(*simulate(p, runs=2000), make(0.2, **limits))[0] == 1).mean()
         for make in (stopping.true_boundaries, stopping.plain_boundaries)
@@ -215,7 +215,7 @@ def test_split_strays_settle_more():
     assert settled[0] > settled[1] + 0.1
     for unfit in ({"threshold": 0.7}, {"num_classes": 2}, {"max_draws": 5000}):
         arguments = {"threshold": 0.2, "num_classes": 10, "max_draws": MAX_DRAWS} | unfit
-        assert not stopping.split_strays.can_split(arguments.pop("threshold"), **arguments)
+        assert not stopping.runner_up.can_split(arguments.pop("threshold"), **arguments)
 
 
 @pytest.mark.parametrize("look_every", [1, 5])

@@ -17,10 +17,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import special
 
-from wobbliness.statistics.sequential import runner_up as split_strays
+from wobbliness.statistics.sequential import runner_up
 from wobbliness.statistics.sequential.disagreement import (
-    FEW_STRAYS,
-    MANY_STRAYS,
+    FEW_DISAGREEMENTS,
+    MANY_DISAGREEMENTS,
     UNANIMOUS_WEIGHT,
     log_likelihood_at_least,
     log_likelihood_at_most,
@@ -31,11 +31,11 @@ from wobbliness.statistics.sequential.disagreement import (
 )
 
 CALIBRATION_STEPS = 12
-ABOVE_SHARE = 0.4
-FEW_STRAYS_PATIENT, UNANIMOUS_WEIGHT_PATIENT = ((0.49, 4.0, 160.0), (0.49, 2.0, 30.0)), 0.02
+ABOVE_ERROR_SHARE = 0.4
+FEW_DISAGREEMENTS_PATIENT, UNANIMOUS_WEIGHT_PATIENT = ((0.49, 4.0, 160.0), (0.49, 2.0, 30.0)), 0.02
 """The mixture for the true W; keeps error rate for the last draws: fewer images stay undecided."""
 
-StrayChance = Callable[[int, Int[np.ndarray, " S"]], Float[np.ndarray, " S"]]
+DisagreementProbability = Callable[[int, Int[np.ndarray, " S"]], Float[np.ndarray, " S"]]
 """Gives the probability, in the hardest case to be rejected, that the next draw disagrees.
 
 Its arguments are the number of draws and that of the disagreements so far.
@@ -77,7 +77,7 @@ def true_boundaries(
     The guarantee and the arguments are those of `plain_boundaries`. The tables take a second to
     work out.
     """
-    if not split_strays.can_split(threshold, num_classes=num_classes, max_draws=max_draws):
+    if not runner_up.can_split(threshold, num_classes=num_classes, max_draws=max_draws):
         return plain_boundaries(
             threshold,
             num_classes=num_classes,
@@ -91,8 +91,8 @@ def true_boundaries(
         "max_draws": max_draws,
     }
     return Boundaries(
-        most_beyond=split_strays.most_beyond(threshold, **limits, look_every=look_every),
-        least_strays=split_strays.least_strays(threshold, **limits, look_every=look_every),
+        most_beyond=runner_up.most_beyond(threshold, **limits, look_every=look_every),
+        least_strays=runner_up.least_strays(threshold, **limits, look_every=look_every),
     )
 
 
@@ -117,11 +117,11 @@ def plain_boundaries(
     least_share = share_of_largest_entropy(np.asarray(threshold), num_classes)
     most_share = share_of_smallest_entropy(np.asarray(threshold), num_classes)
     return _boundaries(
-        lambda draws, strays: log_likelihood_at_least(draws, strays, least_share),
-        lambda draws, strays: log_likelihood_at_most(draws, strays, most_share),
-        lambda _, strays: np.full(strays.shape, least_share),
-        lambda _, strays: np.full(strays.shape, most_share),
-        few_strays=FEW_STRAYS_PATIENT,
+        lambda draws, disagreements: log_likelihood_at_least(draws, disagreements, least_share),
+        lambda draws, disagreements: log_likelihood_at_most(draws, disagreements, most_share),
+        lambda _, disagreements: np.full(disagreements.shape, least_share),
+        lambda _, disagreements: np.full(disagreements.shape, most_share),
+        few_disagreements=FEW_DISAGREEMENTS_PATIENT,
         unanimous_weight=UNANIMOUS_WEIGHT_PATIENT,
         error_rate=error_rate,
         max_draws=max_draws,
@@ -145,9 +145,9 @@ def curtailed_boundaries(
         max_draws: the number of draws that the threshold is meant for.
         look_every: as for `true_boundaries`.
     """
-    strays = np.arange(max_draws + 1)
-    reachable = _largest_plug_in(strays, max_draws, num_classes) >= threshold
-    certain = smallest_entropy(strays / max_draws) >= threshold
+    disagreements = np.arange(max_draws + 1)
+    reachable = _largest_plug_in(disagreements, max_draws, num_classes) >= threshold
+    certain = smallest_entropy(disagreements / max_draws) >= threshold
     fewest = int(np.argmax(reachable)) if reachable.any() else max_draws + 1
     most = int(np.argmax(certain)) - 1 if certain.any() else max_draws
     return _curtailed_boundaries(
@@ -165,89 +165,99 @@ def _curtailed_boundaries(
     below it at most `most` with the leading one.
 
     Many thresholds share these numbers, so each pair is computed once. Of the error rate "not
-    below" may use ABOVE_SHARE: such images take few draws anyway, and most of the wrong decisions
-    on real ones would be theirs.
+    below" may use ABOVE_ERROR_SHARE: such images take few draws anyway, and most of the wrong
+    decisions on real ones would be theirs.
     """
     return _boundaries(
         lambda n, s: _log_hypergeometric(n, s, max_draws - 1, at_least=fewest),
         lambda n, s: _log_hypergeometric(n, s, max_draws, at_most=most),
         lambda n, s: _chance_without_replacement(n, s, max_draws - 1, fewest),
         lambda n, s: _chance_without_replacement(n, s, max_draws, most),
-        few_strays=FEW_STRAYS,
+        few_disagreements=FEW_DISAGREEMENTS,
         unanimous_weight=UNANIMOUS_WEIGHT,
         error_rate=error_rate,
-        above_share=ABOVE_SHARE,
+        above_error_share=ABOVE_ERROR_SHARE,
         max_draws=max_draws,
         look_every=look_every,
     )
 
 
 def _chance_without_replacement(
-    num_draws: int, strays: Int[np.ndarray, " S"], population: int, total: int
+    num_draws: int, disagreements: Int[np.ndarray, " S"], population: int, total: int
 ) -> np.ndarray:
     """Returns the probability that the next draw disagrees, without replacement.
 
-    `total` of the population disagree, `strays` of the `num_draws` draws before did.
+    `total` of the population disagree, `disagreements` of the `num_draws` draws before did.
     """
-    return np.clip((min(total, population) - strays) / (population - num_draws), 0.0, 1.0)
+    return np.clip((min(total, population) - disagreements) / (population - num_draws), 0.0, 1.0)
 
 
 def _boundaries(
     rejected_below: LogLikelihood,
     rejected_above: LogLikelihood,
-    stray_below: StrayChance,
-    stray_above: StrayChance,
+    disagreement_below: DisagreementProbability,
+    disagreement_above: DisagreementProbability,
     *,
-    few_strays: tuple[tuple[float, float, float], ...],
+    few_disagreements: tuple[tuple[float, float, float], ...],
     unanimous_weight: float,
     error_rate: float,
     max_draws: int,
     look_every: int,
-    above_share: float = 1.0,
+    above_error_share: float = 1.0,
 ) -> Boundaries:
+    """Computes both boundaries, each at the least evidence that keeps its error rate."""
     draws = np.arange(max_draws + 1)
-    after_first, is_look = (
+    after_first, is_interim_analysis = (
         np.maximum(draws - 1, 0),
         (draws % look_every == 0) | (draws == max_draws),
     )
 
-    def most_below(needed: float) -> Int[np.ndarray, " D"]:
-        def holds(strays: np.ndarray) -> np.ndarray:
+    # "Below" counts the disagreements with draw 1 among the draws after it.
+    def max_below(needed: float) -> Int[np.ndarray, " D"]:
+        def holds(disagreements: np.ndarray) -> np.ndarray:
             evidence = log_mixture(
-                after_first, strays, few_strays, unanimous_weight
-            ) - rejected_below(after_first, strays)
-            return np.asarray((evidence >= needed) & (strays <= after_first))
+                after_first, disagreements, few_disagreements, unanimous_weight
+            ) - rejected_below(after_first, disagreements)
+            return np.asarray((evidence >= needed) & (disagreements <= after_first))
 
+        # The largest count with enough evidence: evidence falls as disagreements grow.
         first_kept = np.where(
             holds(np.zeros_like(draws)), _search(holds, np.zeros_like(draws), draws + 1), -1
         )
-        return np.where(is_look & (draws > 0), first_kept, -1)
+        return np.where(is_interim_analysis & (draws > 0), first_kept, -1)
 
-    def least_above(needed: float) -> Int[np.ndarray, " D"]:
-        def holds(strays: np.ndarray) -> np.ndarray:
+    # "Not below" counts the votes that the leading class lacks, among all draws.
+    def min_above(needed: float) -> Int[np.ndarray, " D"]:
+        def holds(disagreements: np.ndarray) -> np.ndarray:
             return np.asarray(
-                log_mixture(draws, strays, MANY_STRAYS, 0.0) - rejected_above(draws, strays)
+                log_mixture(draws, disagreements, MANY_DISAGREEMENTS, 0.0)
+                - rejected_above(draws, disagreements)
                 >= needed
             )
 
+        # The smallest count with enough evidence: evidence grows with the disagreements.
         last_kept = np.where(
             holds(draws), _search(holds, draws, np.full_like(draws, -1)), max_draws + 1
         )
-        return np.where(is_look & (draws > 0), last_kept, max_draws + 1)
+        return np.where(is_interim_analysis & (draws > 0), last_kept, max_draws + 1)
 
     def chance_below(needed: float) -> float:
-        boundary = most_below(needed)
-        return _chance_to_cross(
-            lambda n, strays: strays <= boundary[n + 1], max_draws - 1, stray_below
+        boundary = max_below(needed)
+        return _crossing_probability(
+            lambda n, disagreements: disagreements <= boundary[n + 1],
+            max_draws - 1,
+            disagreement_below,
         )
 
     def chance_above(needed: float) -> float:
-        boundary = least_above(needed)
-        return _chance_to_cross(lambda n, strays: strays >= boundary[n], max_draws, stray_above)
+        boundary = min_above(needed)
+        return _crossing_probability(
+            lambda n, disagreements: disagreements >= boundary[n], max_draws, disagreement_above
+        )
 
     return Boundaries(
-        most_beyond=most_below(_smallest_evidence(chance_below, error_rate))[:, None],
-        least_strays=least_above(_smallest_evidence(chance_above, above_share * error_rate))[
+        most_beyond=max_below(_smallest_evidence(chance_below, error_rate))[:, None],
+        least_strays=min_above(_smallest_evidence(chance_above, above_error_share * error_rate))[
             :, None
         ],
     )
@@ -259,31 +269,33 @@ def _smallest_evidence(chance: Callable[[float], float], error_rate: float) -> f
     Ville's inequality requires log(1 / error_rate), which is right for any number of draws and more
     than needed for a known one.
     """
-    # Bisection; `enough` always keeps the error rate, so the answer does.
-    enough, too_little = -np.log(error_rate), 0.0
+    # Bisection; `sufficient` always keeps the error rate, so the answer does.
+    sufficient, insufficient = -np.log(error_rate), 0.0
     for _ in range(CALIBRATION_STEPS):
-        middle = (enough + too_little) / 2
-        enough, too_little = (
-            (middle, too_little) if chance(middle) <= error_rate else (enough, middle)
+        middle = (sufficient + insufficient) / 2
+        sufficient, insufficient = (
+            (middle, insufficient) if chance(middle) <= error_rate else (sufficient, middle)
         )
-    return float(enough)
+    return float(sufficient)
 
 
-def _chance_to_cross(
-    is_crossed: Callable[[int, np.ndarray], np.ndarray], num_draws: int, stray: StrayChance
+def _crossing_probability(
+    is_crossed: Callable[[int, np.ndarray], np.ndarray],
+    num_draws: int,
+    disagreement: DisagreementProbability,
 ) -> float:
     """Computes the exact probability that a sequence of draws ever crosses a boundary."""
-    strays = np.arange(num_draws + 1)
+    disagreements = np.arange(num_draws + 1)
     # inside[s]: probability of s disagreements so far, without any crossing before.
     inside, crossed = np.zeros(num_draws + 1), 0.0
     inside[0] = 1.0
     for n in range(num_draws + 1):
         # What has crossed leaves the process; what is left takes one more draw.
-        out = is_crossed(n, strays) & (strays <= n)
+        out = is_crossed(n, disagreements) & (disagreements <= n)
         crossed += float(inside[out].sum())
         inside[out] = 0.0
         if n < num_draws:
-            one_more = inside * stray(n, strays)
+            one_more = inside * disagreement(n, disagreements)
             inside -= one_more
             inside[1:] += one_more[:-1]
     return crossed
@@ -308,7 +320,7 @@ def _search(
 
 def _log_hypergeometric(
     draws: np.ndarray,
-    strays: np.ndarray,
+    disagreements: np.ndarray,
     population: int,
     *,
     at_least: int = 0,
@@ -320,14 +332,14 @@ def _log_hypergeometric(
     """
     limit = population if at_most is None else min(at_most, population)
     # The mode over the population's number of disagreements, then moved into the limits.
-    likeliest = np.floor(strays * (population + 1) / np.maximum(draws, 1))
+    likeliest = np.floor(disagreements * (population + 1) / np.maximum(draws, 1))
     total = np.clip(likeliest, min(at_least, population), limit)
-    left, strays_left = population - draws, total - strays
-    possible = (strays_left >= 0) & (strays_left <= left) & (at_least <= population)
+    left, disagreements_left = population - draws, total - disagreements
+    possible = (disagreements_left >= 0) & (disagreements_left <= left) & (at_least <= population)
     with np.errstate(invalid="ignore"):
-        value = _log_choose(left, np.clip(strays_left, 0, np.maximum(left, 0))) - _log_choose(
-            population, total
-        )
+        value = _log_choose(
+            left, np.clip(disagreements_left, 0, np.maximum(left, 0))
+        ) - _log_choose(population, total)
     return np.where(possible, value, -np.inf)
 
 
@@ -339,12 +351,14 @@ def _log_choose(total: np.ndarray | int, chosen: np.ndarray) -> Float[np.ndarray
     )
 
 
-def _largest_plug_in(strays: np.ndarray, draws: int, num_classes: int) -> Float[np.ndarray, "..."]:
+def _largest_plug_in(
+    disagreements: np.ndarray, draws: int, num_classes: int
+) -> Float[np.ndarray, "..."]:
     """Computes the largest plug-in entropy of votes of which the leading class lacks some.
 
     The missing votes are spread evenly over the other classes.
     """
     others = num_classes - 1
-    low, more = strays // others, strays % others
+    low, more = disagreements // others, disagreements % others
     spread = (others - more) * special.entr(low / draws) + more * special.entr((low + 1) / draws)
-    return np.asarray(spread + special.entr(1 - strays / draws))
+    return np.asarray(spread + special.entr(1 - disagreements / draws))

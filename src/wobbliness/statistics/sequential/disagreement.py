@@ -15,14 +15,14 @@ from jaxtyping import Float, Int
 from scipy import special
 
 UNANIMOUS_WEIGHT = 0.3  # of the mixture, on "none at all": many smooth points are unanimous
-FEW_STRAYS = ((0.35, 1.0, 20.0), (0.35, 1.0, 60.0))  # (weight, a, b) of Beta(a, b) shares
-MANY_STRAYS = ((0.5, 0.5, 0.5), (0.5, 0.5, 5.0))
+FEW_DISAGREEMENTS = ((0.35, 1.0, 20.0), (0.35, 1.0, 60.0))  # (weight, a, b) of Beta(a, b) shares
+MANY_DISAGREEMENTS = ((0.5, 0.5, 0.5), (0.5, 0.5, 5.0))
 BISECTION_STEPS = 50
 
 
 def upper_bound(
     draws: Int[np.ndarray, " N"],
-    strays: Int[np.ndarray, " N"],
+    disagreements: Int[np.ndarray, " N"],
     *,
     num_classes: int,
     error_rate: float,
@@ -31,15 +31,15 @@ def upper_bound(
 
     Args:
         draws: `(N,)` draws after the first.
-        strays: `(N,)` those that predicted another class than the first.
+        disagreements: `(N,)` those that predicted another class than the first.
         num_classes: K.
         error_rate: probability that W ever exceeds it.
     """
 
     def is_rejected(share: np.ndarray) -> np.ndarray:
-        rejected = log_likelihood_at_least(draws, strays, share)
+        rejected = log_likelihood_at_least(draws, disagreements, share)
         return np.asarray(
-            log_mixture(draws, strays, FEW_STRAYS, UNANIMOUS_WEIGHT) - rejected
+            log_mixture(draws, disagreements, FEW_DISAGREEMENTS, UNANIMOUS_WEIGHT) - rejected
             >= -np.log(error_rate)
         )
 
@@ -50,7 +50,7 @@ def upper_bound(
 
 def lower_bound(
     draws: Int[np.ndarray, " N"],
-    strays: Int[np.ndarray, " N"],
+    disagreements: Int[np.ndarray, " N"],
     *,
     num_classes: int,
     error_rate: float,
@@ -59,15 +59,16 @@ def lower_bound(
 
     Args:
         draws: `(N,)` draws.
-        strays: `(N,)` those that did not predict the class predicted most often.
+        disagreements: `(N,)` those that did not predict the class predicted most often.
         num_classes: K.
         error_rate: probability that W is ever below it.
     """
 
     def is_rejected(share: np.ndarray) -> np.ndarray:
-        rejected = log_likelihood_at_most(draws, strays, share)
+        rejected = log_likelihood_at_most(draws, disagreements, share)
         return np.asarray(
-            log_mixture(draws, strays, MANY_STRAYS, 0.0) - rejected >= -np.log(error_rate)
+            log_mixture(draws, disagreements, MANY_DISAGREEMENTS, 0.0) - rejected
+            >= -np.log(error_rate)
         )
 
     share = bisect(is_rejected, np.zeros(len(draws)), np.full(len(draws), 1 - 1 / num_classes))
@@ -98,7 +99,7 @@ def share_of_smallest_entropy(
 
 def log_mixture(
     draws: np.ndarray,
-    strays: np.ndarray,
+    disagreements: np.ndarray,
     shares: tuple[tuple[float, float, float], ...],
     unanimous: float,
 ) -> Float[np.ndarray, "..."]:
@@ -107,35 +108,40 @@ def log_mixture(
     Of Beta-distributed shares of disagreements, and of none at all.
     """
     with np.errstate(divide="ignore"):
-        parts = [np.log(unanimous) + np.where(strays == 0, 0.0, -np.inf)]
+        parts = [np.log(unanimous) + np.where(disagreements == 0, 0.0, -np.inf)]
     for weight, a, b in shares:
         parts.append(
             np.log(weight)
-            + special.betaln(a + strays, b + np.maximum(draws - strays, 0))
+            + special.betaln(a + disagreements, b + np.maximum(draws - disagreements, 0))
             - special.betaln(a, b)
         )
     return np.asarray(special.logsumexp(np.stack(np.broadcast_arrays(*parts)), axis=0))
 
 
 def log_likelihood_at_least(
-    draws: np.ndarray, strays: np.ndarray, share: np.ndarray
+    draws: np.ndarray, disagreements: np.ndarray, share: np.ndarray
 ) -> Float[np.ndarray, "..."]:
     """Computes the largest log-likelihood where disagreements have at least this share."""
-    return _log_binomial(draws, strays, np.maximum(share, strays / np.maximum(draws, 1)))
+    return _log_binomial(
+        draws, disagreements, np.maximum(share, disagreements / np.maximum(draws, 1))
+    )
 
 
 def log_likelihood_at_most(
-    draws: np.ndarray, strays: np.ndarray, share: np.ndarray
+    draws: np.ndarray, disagreements: np.ndarray, share: np.ndarray
 ) -> Float[np.ndarray, "..."]:
     """Computes the largest log-likelihood where disagreements have at most this share."""
-    return _log_binomial(draws, strays, np.minimum(share, strays / np.maximum(draws, 1)))
+    return _log_binomial(
+        draws, disagreements, np.minimum(share, disagreements / np.maximum(draws, 1))
+    )
 
 
 def _log_binomial(
-    draws: np.ndarray, strays: np.ndarray, share: np.ndarray
+    draws: np.ndarray, disagreements: np.ndarray, share: np.ndarray
 ) -> Float[np.ndarray, "..."]:
     return np.asarray(
-        special.xlogy(strays, share) + special.xlog1py(np.maximum(draws - strays, 0), -share)
+        special.xlogy(disagreements, share)
+        + special.xlog1py(np.maximum(draws - disagreements, 0), -share)
     )
 
 

@@ -16,21 +16,22 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import special
 
-from wobbliness.statistics.sequential.disagreement import MANY_STRAYS, bisect, log_mixture
+from wobbliness.statistics.sequential.disagreement import MANY_DISAGREEMENTS, bisect, log_mixture
 
-MOST_DRAWS = 1000  # beyond them, and beyond these counts at the border, the tables would be large
-MOST_SECOND, MOST_BEYOND = 128, 48
-FEWEST_BEYOND = 24
+MAX_DRAWS = 1000  # beyond them, and beyond these counts at the border, the tables would be large
+MAX_RUNNER_UP_VOTES, MAX_VOTES_BEYOND = 128, 48
+NUM_BEYOND_COLUMNS = 24
 # dense where errors are likeliest
 SPLITS = (0, 0.01, 0.03, 0.06, 0.1, 0.14, 0.18, 0.22, *np.arange(0.25, 0.99, 0.025))
-UNANIMOUS = 0.02  # weight of no disagreement: little, which keeps error rate for the last draws
+# weight of no disagreement: little, which keeps error rate for the last draws
+UNANIMOUS_WEIGHT = 0.02
 # Beta shares of disagreements: first parameter, mean as a part of the largest rejected share
 FEW_SHARE = (2.0, 0.6)
 # (weight, a, b) of Beta splits: mostly disagreements with one class
 FEW_SPLITS = ((0.6, 0.3, 3.0), (0.4, 1.0, 1.0))
 MANY_SPLITS = ((0.5, 1.0, 1.0), (0.5, 0.5, 2.0))
 CALIBRATION_STEPS = 8
-MARGIN = 2  # log-evidence beyond Ville's bound, tried before no decision is made at all
+EVIDENCE_MARGIN = 2  # log-evidence beyond Ville's bound, tried before no decision is made at all
 
 Table = Int[np.ndarray, "D C"]
 Evidence = Float[np.ndarray, "D X Y"]
@@ -41,11 +42,11 @@ def can_split(threshold: float, *, num_classes: int, max_draws: int) -> bool:
 
     They need more than two classes, W below log 2, so that a class leads, and not too many draws.
     """
-    if num_classes < 3 or threshold >= np.log(2) or max_draws > MOST_DRAWS:
+    if num_classes < 3 or threshold >= np.log(2) or max_draws > MAX_DRAWS:
         return False
     return (
-        3 * _share_of_one(threshold) * max_draws < MOST_SECOND
-        and _share_of_many(threshold, num_classes) < MOST_BEYOND / max_draws
+        3 * _share_of_one(threshold) * max_draws < MAX_RUNNER_UP_VOTES
+        and _share_of_many(threshold, num_classes) < MAX_VOTES_BEYOND / max_draws
     )
 
 
@@ -62,6 +63,8 @@ def most_beyond(
     most `error_rate`, given the classes of draw 1 and of the first disagreement, whichever they
     are.
     """
+    # The curve: for each split of the disagreements the least share at which W reaches the
+    # threshold.
     splits = np.unique([*SPLITS, (num_classes - 2) / (num_classes - 1), 1.0])
     shares = _shares_at(
         lambda share: _largest(share, splits, num_classes) >= threshold, np.full(len(splits), 0.5)
@@ -69,13 +72,15 @@ def most_beyond(
     num_second = int(np.ceil(shares[0] * max_draws)) + 3
     num_beyond = int(np.ceil(shares.max(where=splits > 0.5, initial=0) * max_draws)) + 3
     draws, second, beyond = _axes(max_draws, num_second, num_beyond)  # draws after the first one
-    strays = second + beyond
-    is_possible = (strays <= draws) & ((second > 0) | (beyond == 0))
+    disagreements = second + beyond
+    is_possible = (disagreements <= draws) & ((second > 0) | (beyond == 0))
     first, mean = FEW_SHARE[0], FEW_SHARE[1] * shares[0]
-    mixture = log_mixture(draws, strays, ((1 - UNANIMOUS, first, first / mean),), UNANIMOUS)
+    mixture = log_mixture(
+        draws, disagreements, ((1 - UNANIMOUS_WEIGHT, first, first / mean),), UNANIMOUS_WEIGHT
+    )
     mixture = mixture + _log_split(np.maximum(second - 1, 0), beyond, FEW_SPLITS)
     rejected = _largest_likelihood(
-        draws, np.maximum(second - 1, 0), beyond, strays, shares, splits, np.maximum
+        draws, np.maximum(second - 1, 0), beyond, disagreements, shares, splits, np.maximum
     )
     evidence = np.where(is_possible, mixture - rejected, np.inf)
 
@@ -87,12 +92,13 @@ def most_beyond(
         kept = evidence >= needed
         kept[:, -1], kept[:, :, -1] = False, False
         kept = np.logical_and.accumulate(np.logical_and.accumulate(kept, axis=2), axis=1)
-        return np.asarray(kept & _is_look(draws + 1, max_draws, look_every))
+        return np.asarray(kept & _is_interim_analysis(draws + 1, max_draws, look_every))
 
+    # Below: each corner takes the smaller second share and the smaller rest of two neighbours.
     corners = _Corners(second=(shares * (1 - splits))[1:], beyond=(shares * splits)[:-1])
     chosen = _calibrated(
         region,
-        lambda kept: corners.chance(kept, np.arange(max_draws), names_second=True),
+        lambda kept: corners.chance(kept, np.arange(max_draws), first_defines_second=True),
         error_rate,
     )
     return np.concatenate([np.full((1, num_second), -1), (chosen & is_possible).sum(axis=2) - 1])
@@ -110,14 +116,17 @@ def least_strays(
     of calling an image with W below the threshold not below it is at most `error_rate`.
     """
     largest_split = (num_classes - 2) / (num_classes - 1)
+    # The curve: for each split the least share at which W can no longer stay below the threshold.
     splits = np.array([*(split for split in SPLITS if split < largest_split), largest_split])
     shares = _shares_at(lambda share: _smallest(share, splits) >= threshold, 1 / (2 - splits))
-    num_strays = int(np.ceil(3 * shares[0] * max_draws)) + 3
-    draws, strays, beyond = _axes(max_draws + 1, num_strays, FEWEST_BEYOND)
-    is_possible = (strays <= draws) & (beyond <= strays)
-    second = np.maximum(strays - beyond, 0)
-    mixture = log_mixture(draws, strays, MANY_STRAYS, 0.0) + _log_split(second, beyond, MANY_SPLITS)
-    rejected = _largest_likelihood(draws, second, beyond, strays, shares, splits, np.minimum)
+    num_disagreements = int(np.ceil(3 * shares[0] * max_draws)) + 3
+    draws, disagreements, beyond = _axes(max_draws + 1, num_disagreements, NUM_BEYOND_COLUMNS)
+    is_possible = (disagreements <= draws) & (beyond <= disagreements)
+    second = np.maximum(disagreements - beyond, 0)
+    mixture = log_mixture(draws, disagreements, MANY_DISAGREEMENTS, 0.0) + _log_split(
+        second, beyond, MANY_SPLITS
+    )
+    rejected = _largest_likelihood(draws, second, beyond, disagreements, shares, splits, np.minimum)
     evidence = np.where(is_possible, mixture - rejected, np.inf)
 
     def region(needed: float) -> Bool[np.ndarray, "D X Y"]:
@@ -129,12 +138,13 @@ def least_strays(
         kept = np.logical_and.accumulate(np.logical_and.accumulate(kept, axis=2), axis=1)[
             :, ::-1, ::-1
         ]
-        return np.asarray(kept & _is_look(draws, max_draws, look_every) & (draws > 0))
+        return np.asarray(kept & _is_interim_analysis(draws, max_draws, look_every) & (draws > 0))
 
+    # Above: each corner takes the larger total share and the larger split of two neighbours.
     corners = _Corners(second=shares[:-1] * (1 - splits[1:]), beyond=shares[:-1] * splits[1:])
     chosen = _calibrated(
         region,
-        lambda kept: corners.chance(kept, np.arange(max_draws + 1), names_second=False),
+        lambda kept: corners.chance(kept, np.arange(max_draws + 1), first_defines_second=False),
         error_rate,
     )
     least = np.where(chosen.any(axis=1), chosen.argmax(axis=1), max_draws + 1)
@@ -149,12 +159,16 @@ class _Corners:
     beyond: Float[np.ndarray, " R"]
 
     def chance(
-        self, kept: Bool[np.ndarray, "D X Y"], draws: Int[np.ndarray, " D"], *, names_second: bool
+        self,
+        kept: Bool[np.ndarray, "D X Y"],
+        draws: Int[np.ndarray, " D"],
+        *,
+        first_defines_second: bool,
     ) -> float:
         """Computes the largest exact probability over the corners of ever being within `kept`.
 
-        With `names_second` the first disagreement defines the second class, whatever it is, and the
-        counts are of (second, beyond); else they are of (second + beyond, beyond).
+        With `first_defines_second` the first disagreement defines the second class, whatever it is,
+        and the counts are of (second, beyond); else they are of (second + beyond, beyond).
         """
         second, beyond = self.second[:, None, None], self.beyond[:, None, None]
         inside, crossed = np.zeros((len(self.second), *kept.shape[1:])), np.zeros(len(self.second))
@@ -163,10 +177,12 @@ class _Corners:
         inside[:, 0, 0] = 1.0
         for n in draws:
             if n > 0:
-                stray = inside * beyond
+                voted_beyond = inside * beyond
                 inside = inside * (1 - second - beyond) + _one_more(inside * second, 1)
-                inside += _one_more(stray if names_second else _one_more(stray, 1), 2)
-            if names_second:
+                inside += _one_more(
+                    voted_beyond if first_defines_second else _one_more(voted_beyond, 1), 2
+                )
+            if first_defines_second:
                 # A first disagreement beyond the second class becomes the second class.
                 inside[:, 1, 0] += inside[:, 0, 1]
                 inside[:, 0, 1] = 0.0
@@ -192,19 +208,19 @@ def _calibrated(
     error_rate: float,
 ) -> Bool[np.ndarray, "D X Y"]:
     """Returns the region of the least evidence whose error probability is at most the rate."""
-    enough, too_little = -np.log(error_rate) + MARGIN, -1.0
+    sufficient, insufficient = -np.log(error_rate) + EVIDENCE_MARGIN, -1.0
     chosen = region(np.inf)
     for _ in range(CALIBRATION_STEPS):
-        middle = (enough + too_little) / 2
+        middle = (sufficient + insufficient) / 2
         tried = region(middle)
         if chance(tried) <= error_rate:
-            enough, chosen = middle, tried
+            sufficient, chosen = middle, tried
         else:
-            too_little = middle
+            insufficient = middle
     return chosen
 
 
-def _is_look(draws: np.ndarray, max_draws: int, look_every: int) -> np.ndarray:
+def _is_interim_analysis(draws: np.ndarray, max_draws: int, look_every: int) -> np.ndarray:
     return np.asarray((draws % look_every == 0) | (draws == max_draws))
 
 
@@ -218,7 +234,7 @@ def _largest_likelihood(
     draws: np.ndarray,
     second: np.ndarray,
     beyond: np.ndarray,
-    strays: np.ndarray,
+    disagreements: np.ndarray,
     shares: Float[np.ndarray, " R"],
     splits: Float[np.ndarray, " R"],
     limited: np.ufunc,
@@ -228,11 +244,11 @@ def _largest_likelihood(
     Each split has its likeliest share of disagreements among those to be rejected.
     """
     likelihood = np.full(np.broadcast_shapes(draws.shape, (second + beyond).shape), -np.inf)
-    leading = np.maximum(draws - strays, 0)
+    leading = np.maximum(draws - disagreements, 0)
     for share, split in zip(shares, splits, strict=True):
         # The likeliest share is the observed one, moved into the rejected range.
-        best = np.minimum(limited(share, strays / np.maximum(draws, 1)), 1.0)
-        one = special.xlog1py(leading, -best) + special.xlogy(strays, best)
+        best = np.minimum(limited(share, disagreements / np.maximum(draws, 1)), 1.0)
+        one = special.xlog1py(leading, -best) + special.xlogy(disagreements, best)
         likelihood = np.maximum(
             likelihood, one + special.xlogy(second, 1 - split) + special.xlogy(beyond, split)
         )
