@@ -76,7 +76,7 @@ def plain(path, dataset):
 
 
 def plain_that_keeps_memory(path, dataset):
-    differentiable._keep_freed_memory()
+    differentiable._raise_mmap_threshold()
     return plain(path, dataset)
 
 

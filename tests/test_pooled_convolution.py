@@ -13,7 +13,7 @@ from wobbliness.attacks.gradients.fused_pooling import pooled_convolutions
 
 @pytest.fixture(autouse=True)
 def tiny_images_too(monkeypatch):
-    monkeypatch.setattr(pooled_convolution, "LEAST_ACTIVATIONS", 1)
+    monkeypatch.setattr(pooled_convolution, "MIN_ACTIVATIONS", 1)
 
 
 def with_gradients(network, images):
@@ -127,7 +127,7 @@ def test_other_passes_are_left_to_torch(what, monkeypatch):
     if what == "double precision":
         network, images = network.double(), images.double()
     if what == "tiny images":
-        monkeypatch.setattr(pooled_convolution, "LEAST_ACTIVATIONS", 8 * 8 * 6 + 1)
+        monkeypatch.setattr(pooled_convolution, "MIN_ACTIVATIONS", 8 * 8 * 6 + 1)
     learned = {
         "weights that learn": list(network.parameters()),
         "a bias that learns": [network[0].bias],

@@ -87,7 +87,7 @@ class _ConvolutionOfPixels(torch.autograd.Function):
         ctx: Any, gradients: Float[torch.Tensor, "B K H W"]
     ) -> tuple[torch.Tensor, None, None, None]:
         (weight,) = ctx.saved_tensors
-        (size, channels, height, width), (above, beside) = ctx.size, ctx.padding
+        (size, channels, height, width), (top, left) = ctx.size, ctx.padding
         filters, _, *kernel = weight.shape
         rows, columns = gradients.shape[2:]
         by_place = weight.permute(2, 3, 1, 0).reshape(-1, filters).to(gradients.dtype)
@@ -95,16 +95,14 @@ class _ConvolutionOfPixels(torch.autograd.Function):
         # output.
         parts = by_place @ gradients.permute(0, 2, 3, 1).reshape(-1, filters).T
         parts = parts.view(*kernel, channels, size, rows, columns)
-        padded = torch.zeros(
-            (channels, size, height + 2 * above, width + 2 * beside), dtype=ctx.dtype
-        )
+        padded = torch.zeros((channels, size, height + 2 * top, width + 2 * left), dtype=ctx.dtype)
         # Shifted by its kernel position, each part is added to the padded image; the padding is cut
         # off.
         for row in range(kernel[0]):
             for column in range(kernel[1]):
                 padded[:, :, row : row + rows, column : column + columns] += parts[row, column]
         return (
-            padded[:, :, above : above + height, beside : beside + width].transpose(0, 1),
+            padded[:, :, top : top + height, left : left + width].transpose(0, 1),
             None,
             None,
             None,

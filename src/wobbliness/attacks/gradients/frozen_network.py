@@ -22,7 +22,7 @@ from wobbliness.classifiers.torch_module import (
 from wobbliness.runtime.errors import reason_of
 from wobbliness.runtime.process_state import borrowed_state
 
-LOOKED_AT = 32  # images at a time, to see whether a network has gradients
+GRADIENT_CHECK_BATCH = 32  # images at a time
 
 
 class NoGradients(ValueError):
@@ -48,7 +48,7 @@ def differentiable(
     Raises:
         ValueError: the network refuses the images or gives no logits `(B, K)` for them.
     """
-    _keep_freed_memory()
+    _raise_mmap_threshold()
     with frozen(network), torch.enable_grad():
         forward = DifferentiableNetwork(network, examples, num_classes)
         with pooled_convolutions(network):
@@ -134,7 +134,7 @@ def check_gradients(
     """
     targets = list(classes)
     why = "they are zero for all images and classes"
-    for batch in torch.split(images, LOOKED_AT):
+    for batch in torch.split(images, GRADIENT_CHECK_BATCH):
         points = batch.detach().clone().requires_grad_()
         try:
             logits = scores(points)
@@ -200,7 +200,7 @@ def check_images(images: np.ndarray) -> None:
         raise ValueError(f"expected images in [0, 1], got [{images.min()}, {images.max()}]")
 
 
-def _keep_freed_memory() -> None:
+def _raise_mmap_threshold() -> None:
     """Has glibc's allocator reuse blocks of up to 32 MB.
 
     Given back after each layer, their page faults can double the time. Freeing one block of this

@@ -13,7 +13,7 @@ from wobbliness.attacks.gradients.pooling_loops import convolve, spread
 
 NUM_LAYERS = 3
 # of one image: with fewer, compiling the pass takes longer than it saves
-LEAST_ACTIVATIONS = 2**13
+MIN_ACTIVATIONS = 2**13
 
 
 @contextmanager
@@ -102,8 +102,8 @@ class _PooledConvolution(nn.Module):
         convolution = self._layers[0]
         assert isinstance(convolution, nn.Conv2d)
         assert not isinstance(convolution.padding, str)
-        above, beside = convolution.padding
-        self._padding = (beside, beside, above, above)
+        top, left = convolution.padding
+        self._padding = (left, left, top, top)
         self._learns = any(parameter.requires_grad for parameter in convolution.parameters())
         kernel = convolution.weight.detach()
         self._fits = kernel.device.type == "cpu" and kernel.dtype == torch.float32
@@ -121,7 +121,7 @@ class _PooledConvolution(nn.Module):
             and images.shape[1] == 1
         )
         if not (
-            is_wanted and is_fit and images.shape[2:].numel() * len(self._bias) >= LEAST_ACTIVATIONS
+            is_wanted and is_fit and images.shape[2:].numel() * len(self._bias) >= MIN_ACTIVATIONS
         ):
             return self._layers(images)  # type: ignore[no-any-return]  # layers are untyped
         if self._format is None:
