@@ -24,7 +24,7 @@ def pool(rng, size, scale=1.0):
 def test_false_positives_hold_the_level(monkeypatch):
     # the level holds however roughly sigma is chosen
     monkeypatch.setattr("wobbliness.detectors.noise_level.NUM_BATCHES", 10)
-    monkeypatch.setattr("wobbliness.detectors.batch_test.NUM_DRAWN", 1)
+    monkeypatch.setattr("wobbliness.detectors.batch_test.NUM_POWER_BATCHES", 1)
     level, trials = 0.05, 250
     rng = np.random.default_rng(0)
     verdicts = []

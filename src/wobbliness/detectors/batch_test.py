@@ -27,8 +27,8 @@ SMOOTHER, WOBBLIER, NO_DIFFERENCE = "smoother", "wobblier", "no difference"
 DEFAULT_SIGMAS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 # points of each batch: with fewer not even a fully smooth batch has a p-value worth a verdict
 MIN_POINTS = 8
-NUM_DRAWN = 500  # pairs of batches drawn to estimate a power
-ENOUGH_POWER = 0.9
+NUM_POWER_BATCHES = 500  # pairs of batches drawn to estimate a power
+MIN_POWER = 0.9
 
 BatchesOfW = Mapping[float, ArrayLike]
 """W of the points of a batch, `(N,)` nats, at each sigma."""
@@ -110,7 +110,7 @@ class BatchComparison:
 
         Only then does finding none mean something.
         """
-        return self.power >= ENOUGH_POWER
+        return self.power >= MIN_POWER
 
     def explanation(self) -> str:
         """Returns the verdict in plain words, with what it does not say."""
@@ -299,9 +299,11 @@ def _power(clean: Float[np.ndarray, " N"], num_suspect: int, level: float, seed:
     The share of clean batches, drawn with replacement, that it tells from such a batch.
     """
     drawn = np.random.default_rng(np.random.SeedSequence(seed)).choice(
-        clean, size=(NUM_DRAWN, len(clean))
+        clean, size=(NUM_POWER_BATCHES, len(clean))
     )
-    return float(np.mean(directional_pvalues(drawn, np.zeros((NUM_DRAWN, num_suspect))) <= level))
+    return float(
+        np.mean(directional_pvalues(drawn, np.zeros((NUM_POWER_BATCHES, num_suspect))) <= level)
+    )
 
 
 def _check_level(level: float) -> None:

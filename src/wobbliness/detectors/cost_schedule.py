@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 
 COST_FACTOR_UP = 2.0
 COST_FACTOR_DOWN = COST_FACTOR_UP**1.5
-NO_PROGRESS = 0.99  # a best norm of at least this share of the one before is no progress
+NO_PROGRESS_RATIO = 0.99  # a best norm of at least this share of the one before is no progress
 PATIENCES_TO_STOP = 5
 
 
@@ -71,7 +71,7 @@ class CostSchedule:
 
     def _watch_progress(self, best_norms: Float[np.ndarray, " n"]) -> None:
         # No success yet is not a lack of progress: the best norm is infinite before the first one.
-        is_idle = np.isfinite(best_norms) & (best_norms >= NO_PROGRESS * self.best_norms)
+        is_idle = np.isfinite(best_norms) & (best_norms >= NO_PROGRESS_RATIO * self.best_norms)
         self._steps_without_progress = np.where(is_idle, self._steps_without_progress + 1, 0)
         self.best_norms = best_norms
         is_done = (

@@ -220,7 +220,9 @@ def _loaded(folder: Path, classifier: Any) -> SmoothnessGuard:
         image_shape = _checked_settings(content)
         guard = SmoothnessGuard(classifier, **{name: content[name] for name in SETTINGS})
         guard.sigmas = tuple(map(float, guard.sigmas))
-        _put(guard, _checked(load(arrays), len(guard.sigmas), content["num_classes"]), image_shape)
+        _set_arrays(
+            guard, _checked(load(arrays), len(guard.sigmas), content["num_classes"]), image_shape
+        )
         if content.get("model") is not None:
             guard.model_ = _fingerprint(content)
         guard.preprocessing_ = _checked_preprocessing(content.get("preprocessing"))
@@ -301,7 +303,7 @@ def _holds_parts_only(folder: Path) -> bool:
     return names <= {SETTINGS_FILE, ARRAYS_FILE}
 
 
-def _put(
+def _set_arrays(
     guard: SmoothnessGuard, arrays: dict[str, np.ndarray], image_shape: tuple[int, ...]
 ) -> None:
     guard.image_shape_, guard.n_features_in_ = image_shape, image_shape[0]

@@ -37,7 +37,7 @@ def reason_of(error: BaseException, max_characters: int = MAX_CHARACTERS) -> str
     return (
         cause_of(error)
         if isinstance(error, KeyError)
-        else _said(error, max_characters) or type(error).__name__
+        else _message(error, max_characters) or type(error).__name__
     )
 
 
@@ -47,11 +47,11 @@ def cause_of(error: BaseException) -> str:
     >>> cause_of(ZeroDivisionError("division by zero"))
     'ZeroDivisionError: division by zero'
     """
-    said = _said(error, MAX_CHARACTERS)
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    message = _message(error, MAX_CHARACTERS)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def _said(error: BaseException, max_characters: int) -> str:
+def _message(error: BaseException, max_characters: int) -> str:
     try:
         return condensed(_essence(str(error)), max_characters)
     except Exception:  # an exception's own code may fail, too
@@ -73,15 +73,16 @@ def condensed(text: str, max_characters: int = MAX_CHARACTERS) -> str:
 def _essence(text: str) -> str:
     """Returns the most informative line, and what it introduces."""
     lines = [line.strip() for line in text.splitlines()]
-    told = [line for line in lines if line and not _TRACE.match(line)]
-    if not told:
+    informative = [line for line in lines if line and not _TRACE.match(line)]
+    if not informative:
         return ""
     if "Traceback (most recent call last)" in text:
-        return told[-1]
+        return informative[-1]
     introduced = next(
-        (index for index, line in enumerate(told) if not line.endswith(":")), len(told) - 1
+        (index for index, line in enumerate(informative) if not line.endswith(":")),
+        len(informative) - 1,
     )
-    return " ".join(told[: introduced + 1])
+    return " ".join(informative[: introduced + 1])
 
 
 def _without_signatures(text: str) -> str:

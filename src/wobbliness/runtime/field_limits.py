@@ -34,7 +34,8 @@ def check_names(made: object, *fields: str) -> None:
         value = getattr(made, field)
         if value is not None and not (isinstance(value, str) and _NAME.fullmatch(value)):
             raise ValueError(
-                f"expected {_said(made, field)} of at most 100 letters, digits and . _ -, not "
+                f"expected {_field_name(made, field)} of at most 100 letters, digits and . _ -, "
+                "not "
                 "beginning with a dot, "
                 f"got {shown(value)}"
             )
@@ -51,12 +52,14 @@ def check_ranges(made: object, **limits: tuple[int | float, int | float]) -> Non
         values = value if isinstance(value, tuple | list) else () if value is None else (value,)
         if len(values) > MAX_LENGTH:
             raise ValueError(
-                f"expected {_said(made, field)} of at most {MAX_LENGTH} values, got {len(values)}"
+                f"expected {_field_name(made, field)} of at most {MAX_LENGTH} values, got "
+                f"{len(values)}"
             )
         for number in values:
             if not (isinstance(number, Real) and least <= float(number) <= most):
                 raise ValueError(
-                    f"expected {_said(made, field)} from {least:g} to {most:g}, got {shown(number)}"
+                    f"expected {_field_name(made, field)} from {least:g} to {most:g}, got "
+                    f"{shown(number)}"
                 )
 
 
@@ -65,7 +68,7 @@ def check_choice(made: object, field: str, choices: tuple[str, ...]) -> None:
     value = getattr(made, field)
     if value is not None and value not in choices:
         raise ValueError(
-            f"expected {_said(made, field)} out of {', '.join(choices)}, got {shown(value)}"
+            f"expected {_field_name(made, field)} out of {', '.join(choices)}, got {shown(value)}"
         )
 
 
@@ -87,5 +90,5 @@ def named(value: Any) -> str:
     return value if isinstance(value, str) and _NAME.fullmatch(value) else shown(value)
 
 
-def _said(made: object, field: str) -> str:
+def _field_name(made: object, field: str) -> str:
     return f"{type(made).__name__}.{field}"

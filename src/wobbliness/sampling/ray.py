@@ -12,8 +12,8 @@ from wobbliness.runtime.ray import num_cpus, ray_cluster
 from wobbliness.sampling.measure import sweep
 from wobbliness.sampling.votes import Sweep, Votes
 
-SHARDS_FOR_EACH_CPU = 4  # so that a slow node does not keep all others waiting at the end
-LARGEST_SHARD = 1024
+SHARDS_PER_CPU = 4  # so that a slow node does not keep all others waiting at the end
+MAX_SHARD_IMAGES = 1024
 RETRIES = 3
 
 
@@ -77,7 +77,7 @@ def sweep_on_ray(
             for shard in shards
         )
         parts = []
-        for part in _in_order(ray, tasks, at_once=2 * num_cpus(ray)):
+        for part in _in_order(ray, tasks, max_pending=2 * num_cpus(ray)):
             parts.append(part)
             advance(len(part.votes[0]))
     return joined(parts)
@@ -128,17 +128,17 @@ def _measure_shard(common: _Common, images: Any, keys: np.ndarray | None) -> Swe
 
 
 def _shard_size(num_images: int, cores: int) -> int:
-    return max(1, min(LARGEST_SHARD, -(-num_images // (SHARDS_FOR_EACH_CPU * cores))))
+    return max(1, min(MAX_SHARD_IMAGES, -(-num_images // (SHARDS_PER_CPU * cores))))
 
 
-def _in_order(ray: Any, tasks: Iterator[Any], *, at_once: int) -> Iterator[Any]:
+def _in_order(ray: Any, tasks: Iterator[Any], *, max_pending: int) -> Iterator[Any]:
     """Yields results in the order of the tasks, of which at most so many run or wait."""
-    begun: list[Any] = []
+    pending: list[Any] = []
     for task in tasks:
-        begun.append(task)
-        if len(begun) == at_once:
-            yield _result(ray, begun.pop(0))
-    for task in begun:
+        pending.append(task)
+        if len(pending) == max_pending:
+            yield _result(ray, pending.pop(0))
+    for task in pending:
         yield _result(ray, task)
 
 

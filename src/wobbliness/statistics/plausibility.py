@@ -51,10 +51,13 @@ def implausible_answers(
     labels = None if given is None else np.asarray(given)
     seen = 1 + max(int(predicted.max()), 0 if labels is None else int(labels.max()))
     classes = max(2, num_classes or seen)
-    return [*_of_accuracy(predicted, labels, classes), *_of_one_class(predicted, labels, classes)]
+    return [
+        *_accuracy_warnings(predicted, labels, classes),
+        *_one_class_warnings(predicted, labels, classes),
+    ]
 
 
-def _of_accuracy(
+def _accuracy_warnings(
     predicted: Int[np.ndarray, " N"], labels: np.ndarray | None, num_classes: int
 ) -> list[str]:
     if labels is None:
@@ -72,17 +75,19 @@ def _of_accuracy(
     ]
 
 
-def _of_one_class(
+def _one_class_warnings(
     predicted: Int[np.ndarray, " N"], labels: np.ndarray | None, num_classes: int
 ) -> list[str]:
     counts = np.bincount(predicted)
-    most = int(counts.max())
-    is_same = len(predicted) >= MIN_SAME_CLASS_IMAGES and most >= SAME_CLASS_SHARE * len(predicted)
+    num_same = int(counts.max())
+    is_same = len(predicted) >= MIN_SAME_CLASS_IMAGES and num_same >= SAME_CLASS_SHARE * len(
+        predicted
+    )
     num_possible = num_classes if labels is None else len(np.unique(labels))
     if not is_same or num_possible < MIN_CLASSES:
         return []
     unless = "unless all are of that class, " if labels is None else ""
     return [
-        f"without noise the model gives {most} of {len(predicted)} clean images one class, "
+        f"without noise the model gives {num_same} of {len(predicted)} clean images one class, "
         f"{counts.argmax()}: {unless}{ADVICE}"
     ]

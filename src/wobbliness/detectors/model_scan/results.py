@@ -12,7 +12,7 @@ from wobbliness.detectors.batch_test import NO_DIFFERENCE, SMOOTHER, BatchCompar
 from wobbliness.detectors.candidates import Candidate
 
 # attack success rate from which on a pattern is said to send most images to its class
-MOST = 0.5
+MIN_ATTACK_SUCCESS_RATE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +61,7 @@ class PatternEffect:
     @property
     def sends_most(self) -> bool:
         """Checks whether the attack success rate is at least 50 %."""
-        return (self.sent_share or 0.0) >= MOST
+        return (self.sent_share or 0.0) >= MIN_ATTACK_SUCCESS_RATE
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -144,10 +144,12 @@ class Scan:
 
         One that says so where nothing does.
         """
-        failed = _failed(self) if self.effects else ""
-        said = tuple(_remarks(self)) or (_nothing(self),)
+        failed = _failed_classes(self) if self.effects else ""
+        sentences = tuple(_remarks(self)) or (_nothing_sentence(self),)
         return (
-            (*said, f"The search failed, and says nothing, for class {failed}.") if failed else said
+            (*sentences, f"The search failed, and says nothing, for class {failed}.")
+            if failed
+            else sentences
         )
 
     def limits(self) -> tuple[str, ...]:
@@ -265,13 +267,13 @@ def _remarks(scan: Scan) -> Iterator[str]:
                 f"{finding.candidate.mask_l1:.1f} "
                 "pixels is enough to send images there, far fewer than for the other classes "
                 "(anomaly index "
-                f"{finding.anomaly_index:.1f}). {_of_w(finding.effect)}"
+                f"{finding.anomaly_index:.1f}). {_smoothness_sentence(finding.effect)}"
             )
     for effect in scan.triggers:
         if effect.sends_most or effect.comparison.verdict == SMOOTHER:
             yield (
-                f"Trigger {effect.trigger.name} {_of_labels(effect)}. "
-                f"{_of_w(effect)}{_of_both(effect)}"
+                f"Trigger {effect.trigger.name} {_label_sentence(effect)}. "
+                f"{_smoothness_sentence(effect)}{_active_trigger_sentence(effect)}"
             )
     smooth = [
         finding
@@ -288,34 +290,34 @@ def _remarks(scan: Scan) -> Iterator[str]:
         )
 
 
-def _nothing(scan: Scan) -> str:
+def _nothing_sentence(scan: Scan) -> str:
     is_found = any(finding.candidate is not None for finding in scan.candidates)
     rest = (
         "that a trigger was found for needs an unusually small one"
-        if _failed(scan)
+        if _failed_classes(scan)
         else "needs an unusually small trigger"
     )
     searched = [f"no class {rest}"]
     tried = ["no suspected trigger is smooth or sends most images to one class"] * bool(
         scan.triggers
     )
-    said = searched * is_found + tried
-    if not said:
+    sentences = searched * is_found + tried
+    if not sentences:
         return (
             "Nothing can be said: no trigger was found for any class, which tells neither of a "
             "backdoor nor of its absence."
         )
-    return f"Nothing stands out: {' and '.join(said)}."
+    return f"Nothing stands out: {' and '.join(sentences)}."
 
 
-def _failed(scan: Scan) -> str:
+def _failed_classes(scan: Scan) -> str:
     """Returns the classes whose search failed, in words."""
     return ", ".join(
         str(finding.target_class) for finding in scan.candidates if finding.candidate is None
     )
 
 
-def _of_labels(effect: PatternEffect) -> str:
+def _label_sentence(effect: PatternEffect) -> str:
     if effect.target_class is None:
         return "changes no label"
     return (
@@ -324,7 +326,7 @@ def _of_labels(effect: PatternEffect) -> str:
     )
 
 
-def _of_w(effect: PatternEffect) -> str:
+def _smoothness_sentence(effect: PatternEffect) -> str:
     found = effect.comparison
     row = found[found.sigma]
     numbers = (
@@ -339,7 +341,7 @@ def _of_w(effect: PatternEffect) -> str:
     return f"Around images with it the model {relation} than around clean ones ({numbers})."
 
 
-def _of_both(effect: PatternEffect) -> str:
+def _active_trigger_sentence(effect: PatternEffect) -> str:
     if effect.sends_most and effect.comparison.verdict == SMOOTHER:
         return " Both together are what an active trigger does."
     return ""
