@@ -46,9 +46,11 @@ def kendall_bootstrap(
     """
     first, second = np.asarray(x, float), np.asarray(y, float)
     chosen = _chosen_pairs(first.size, seed)
+    # counts[r, i]: how often resample r holds pair i.
     counts = np.apply_along_axis(np.bincount, 1, chosen, minlength=first.size).astype(float)
     # Tau-b from the sign of every pair's order on both sides; weights are the resampled counts.
     orders = [np.sign(np.subtract.outer(side, side)) for side in (first, second)]
+    # Concordant less discordant pairs, and the pairs without a tie on each side: c' M c.
     agreeing, first_pairs, second_pairs = (
         ((counts @ pairs) * counts).sum(axis=1)
         for pairs in (orders[0] * orders[1], orders[0] ** 2, orders[1] ** 2)
@@ -62,6 +64,7 @@ def pearson_bootstrap(
     """Computes an interval of Pearson's r, as `kendall_bootstrap`."""
     chosen = _chosen_pairs(np.size(x), seed)
     first, second = (np.asarray(side, float)[chosen] for side in (x, y))
+    # A resample may hold a single value again and again; rounding would hide its zero variance.
     constant = (np.ptp(first, axis=1) == 0) | (np.ptp(second, axis=1) == 0)
     first, second = (side - side.mean(axis=1, keepdims=True) for side in (first, second))
     coefficients = _ratio(
@@ -81,6 +84,7 @@ def _counts_of_both(num_higher: int, num_lower: int, seed: int) -> tuple[np.ndar
     for index in range(RESAMPLES):
         for counts in sides:
             size = counts.shape[1]
+            # Both sides are drawn in turn from one stream, so the order of the draws is fixed.
             counts[index] = np.bincount(rng.integers(size, size=size), minlength=size)
     for counts in sides:
         counts.setflags(write=False)

@@ -94,11 +94,14 @@ class _Ranks:
 
         A narrow step at each value seen, wide ones between.
         """
+        # Values of W closer than rounding are one value: each gets a step from -ROUNDING to
+        # +ROUNDING.
         seen = np.unique(pooled)
         # the same votes for other classes round differently
         seen = seen[np.r_[True, np.diff(seen) > 2 * ROUNDING]]
         edges = np.stack([seen - ROUNDING, seen + ROUNDING], axis=1).ravel()
         weight = len(same) + POOLED_INPUTS
+        # Mean of the label's own shares and the pooled ones, weighted as POOLED_INPUTS more inputs.
         shares = (
             len(same) * _shares(same, edges) + POOLED_INPUTS * _shares(pooled, edges)
         ) / weight
@@ -109,6 +112,7 @@ class _Ranks:
 
     def threshold(self, most: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
         """Returns the limit of W below which the rank is at most the given one, `(N,)`."""
+        # Heights ascend: so many of the steps, from the first, are at most the given one.
         num_allowed = np.searchsorted(self.heights, most, side="right")
         return np.asarray(np.r_[-np.inf, self.edges, np.inf][num_allowed])
 
@@ -145,6 +149,7 @@ def conformal_pvalues(
         scores: `(N,)` low where suspicious.
         calibration: `(C,)` ascending scores of clean inputs that served for nothing else.
     """
+    # Ranks among the calibration scores; the input itself is the one more in both counts.
     at_most = np.searchsorted(calibration, scores, side="right")
     return np.asarray((1 + at_most) / (len(calibration) + 1))
 
@@ -174,5 +179,6 @@ def _shares(
 
     0 where there are no values.
     """
+    # before[i]: values below edge i, with 0 and all at the ends; a step's own values count half.
     before = np.r_[0, np.searchsorted(np.sort(values), edges), len(values)]
     return np.asarray((before[:-1] + before[1:]) / (2 * max(len(values), 1)))

@@ -79,6 +79,7 @@ def entropy_standard_error(counts: ArrayLike) -> Float[np.ndarray, "..."]:
     frequencies, num_draws = _frequencies(counts)
     adjusted = _plus_four(frequencies, num_draws)
     surprise = -np.log(np.where(adjusted > 0, adjusted, 1.0))
+    # Variance of -log p under p, the first term of the delta method.
     first_order = (adjusted * surprise**2).sum(axis=-1) - (adjusted * surprise).sum(axis=-1) ** 2
     num_seen = (frequencies > 0).sum(axis=-1)
     unseen = np.where(
@@ -86,12 +87,14 @@ def entropy_standard_error(counts: ArrayLike) -> Float[np.ndarray, "..."]:
         UNSEEN_VOTES / num_draws * np.log(UNSEEN_VOTES / num_draws) ** 2,
         0.0,
     )
+    # First-order and unseen-class terms, then the second-order term three standard errors wide.
     variance = (np.maximum(first_order, 0.0) + unseen) / num_draws + SECOND_ORDER * (
         num_seen - 1
     ) / (2 * num_draws**2)
     standard_error = np.asarray(np.sqrt(variance))
     unanimous = num_seen == 1
     if unanimous.any():
+        # All votes equal: no spread to estimate, so the 95 % upper bound of the entropy.
         standard_error[unanimous] = entropy_upper_bound(
             np.asarray(counts)[unanimous], confidence=0.95
         )
@@ -131,6 +134,8 @@ def entropy_upper_bound(counts: ArrayLike, *, confidence: float = 0.95) -> Float
     # The larger of Chernoff's radius, exact for unanimous votes, and Wilks's.
     radius = np.maximum(-np.log(tail), special.chdtri(degrees, tail) / 2) / num_draws
     return np.asarray(
+        # The maximiser of the entropy lies on the path to uniform; log-strengths -40 and 1e6 are
+        # its ends.
         special.entr(_tilt(frequencies, radius, _towards_uniform, (-40.0, 1e6))).sum(axis=-1)
     )
 
@@ -155,6 +160,7 @@ def entropy_lower_bound(counts: ArrayLike, *, confidence: float = 0.95) -> Float
     frequencies, num_draws = _frequencies(counts)
     radius = -np.log(1.0 - checked_confidence(confidence)) / num_draws
     return np.asarray(
+        # Escort distributions: log-powers 35 (one class alone) and 0 (the frequencies themselves).
         special.entr(_tilt(frequencies, radius, _towards_certain, (35.0, 0.0))).sum(axis=-1)
     )
 
@@ -203,6 +209,7 @@ def _towards_uniform(frequencies: np.ndarray, log_strength: np.ndarray) -> np.nd
     """
     with np.errstate(divide="ignore"):
         log_frequencies = np.log(frequencies)
+    # A class without a vote has log f = -inf; its log-weight is 0, the limit of omega there.
     seen = np.isfinite(log_frequencies)
     # Lambert W of strength * f
     weights = special.wrightomega(np.where(seen, log_frequencies, 0.0) + log_strength)
@@ -234,6 +241,7 @@ def _tilt(
         candidate = log_weights(frequencies, middle[..., None])
         log_p = candidate - special.logsumexp(candidate, axis=-1, keepdims=True)
         divergence = special.rel_entr(frequencies, np.exp(log_p)).sum(axis=-1)
+        # `near` always lies within the radius, so the answer does; `far` moves in until they meet.
         inside = divergence <= radius
         far, near = np.where(inside, far, middle), np.where(inside, middle, near)
     return np.asarray(special.softmax(log_weights(frequencies, near[..., None]), axis=-1))

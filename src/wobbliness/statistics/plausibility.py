@@ -63,7 +63,9 @@ def _accuracy_warnings(
     if labels is None:
         return []
     num_right, accuracy = int((predicted == labels).sum()), float((predicted == labels).mean())
+    # Honest networks get fewer right of many classes: limits fall as sqrt(10 / K).
     share = min(1.0, math.sqrt(EASY_CLASSES / num_classes))
+    # Exact binomial lower tail of so few right answers.
     is_rare = special.bdtr(num_right, len(labels), share * (0.6 + 0.2 / num_classes)) < WARNING_RATE
     if accuracy >= share * (0.45 + 0.3 / num_classes) or not is_rare:
         return []
@@ -83,6 +85,7 @@ def _one_class_warnings(
     is_same = len(predicted) >= MIN_SAME_CLASS_IMAGES and num_same >= SAME_CLASS_SHARE * len(
         predicted
     )
+    # One class for all is a fault only where the images are known to be, or may be, of several.
     num_possible = num_classes if labels is None else len(np.unique(labels))
     if not is_same or num_possible < MIN_CLASSES:
         return []

@@ -80,6 +80,7 @@ def mann_whitney_rows(
     num_pairs = num_clean * (num_points - num_clean)
     order = np.argsort(pooled, axis=1)
     first, last = _ties(np.take_along_axis(pooled, order, axis=1))
+    # The mean rank of a tie, from 1, is (first + last + 2) / 2.
     rank_sum = np.sum(first + last + 2, axis=1, where=order < num_clean) / 2
     # U of the clean batch: its rank sum less the least possible one.
     statistic = rank_sum - num_clean * (num_clean + 1) / 2
@@ -87,6 +88,7 @@ def mann_whitney_rows(
     ties = last - first + 1.0
     tie_loss = (np.sum(ties * ties, axis=1) - num_points) / (num_points * (num_points - 1))
     is_constant = ties[:, 0] == num_points
+    # Standard deviation of U under the null hypothesis, reduced for ties.
     std = np.sqrt(num_pairs / 12 * np.where(is_constant, 1.0, num_points + 1 - tie_loss))
     # Normal approximation, with the correction for continuity.
     pvalue = special.ndtr(-(statistic - num_pairs / 2 - 0.5) / std)
@@ -100,6 +102,7 @@ def _ties(
     size = ordered.shape[1]
     place, is_step = np.arange(size), ordered[:, 1:] != ordered[:, :-1]
     first, last = np.zeros(ordered.shape, int), np.full(ordered.shape, size - 1)
+    # The place of the last step up to here, and from the other end of the next one.
     first[:, 1:] = np.maximum.accumulate(place[1:] * is_step, axis=1)
     last[:, :-1] = np.minimum.accumulate(np.where(is_step, place[:-1], size - 1)[:, ::-1], axis=1)[
         :, ::-1
@@ -121,6 +124,7 @@ def _distances(batches: Float[np.ndarray, "B N"]) -> _Distances:
     lower, upper = fences(ordered)
     is_kept = (ordered >= lower[:, None]) & (ordered <= upper[:, None])
     of_all = np.abs(ordered - _quantile(ordered, 0.5)[:, None])
+    # The usual case: without outliers both distances are the same.
     if is_kept.all():
         return _Distances(of_all, of_all, is_kept)
     # The rows are sorted, so the kept points are one run: its middle is their median.
@@ -133,6 +137,7 @@ def _distances(batches: Float[np.ndarray, "B N"]) -> _Distances:
 def _quantile(ordered: Float[np.ndarray, "B N"], share: float) -> Float[np.ndarray, " B"]:
     """Computes numpy's quantile, which takes 30 times as long for a batch of this size."""
     size = ordered.shape[1]
+    # Linear interpolation between two order statistics, in numpy's own order of operations.
     index, fraction = divmod(share * (size - 1), 1)
     below, above = ordered[:, int(index)], ordered[:, min(int(index) + 1, size - 1)]
     step = above - below
@@ -165,5 +170,6 @@ def _variance_analysis(
     within += ((suspect - suspect_mean[:, None]) ** 2 * suspect_counts).sum(axis=1)
     is_equal = between == 0  # also 0 / 0: all points equally far from their medians
     with np.errstate(divide="ignore"):
+        # F with 1 and N - 2 degrees of freedom.
         statistic = between / np.where(is_equal, 1.0, within) * (num_points - 2)
     return statistic, np.where(is_equal, 1.0, special.fdtrc(1, num_points - 2, statistic))

@@ -168,6 +168,7 @@ def roc_curve(is_positive: ArrayLike, scores: ArrayLike, *, confidence: float = 
     true_positives = (score[positive] >= thresholds[:, None]).mean(axis=1)
     false_positives = (score[~positive] >= thresholds[:, None]).mean(axis=1)
     num_positives, num_negatives = int(positive.sum()), int((~positive).sum())
+    # Area under the curve from (0, 0), by the trapezoidal rule: ties count half.
     auc = float(np.trapezoid(np.r_[0.0, true_positives], np.r_[0.0, false_positives]))
     lower, upper = auc_interval(auc, num_positives, num_negatives, confidence=confidence)
     return RocCurve(
@@ -192,6 +193,7 @@ def auc_interval(
     quantile = float(stats.norm.isf((1 - checked_confidence(confidence)) / 2))
     mean_size = (num_positives + num_negatives) / 2 - 1
 
+    # Positive where the area is rejected: |auc - area| exceeds z standard errors at that area.
     def distance(area: float) -> float:
         spread = 1 + mean_size * ((1 - area) / (2 - area) + area / (1 + area))
         variance = area * (1 - area) * spread / (num_positives * num_negatives)

@@ -114,7 +114,9 @@ def plain_boundaries(
         look_every: draws between two interim analyses; boundaries hold there only, and at the
             last draw.
     """
+    # With fewer disagreements than least_share no distribution reaches the threshold.
     least_share = share_of_largest_entropy(np.asarray(threshold), num_classes)
+    # With more than most_share none stays below it. Both are the hardest cases of their side.
     most_share = share_of_smallest_entropy(np.asarray(threshold), num_classes)
     return _boundaries(
         lambda draws, disagreements: log_likelihood_at_least(draws, disagreements, least_share),
@@ -146,6 +148,8 @@ def curtailed_boundaries(
         look_every: as for `true_boundaries`.
     """
     disagreements = np.arange(max_draws + 1)
+    # Over all final counts: those with which W may reach the threshold, and those with which it
+    # must.
     reachable = _largest_plug_in(disagreements, max_draws, num_classes) >= threshold
     certain = smallest_entropy(disagreements / max_draws) >= threshold
     fewest = int(np.argmax(reachable)) if reachable.any() else max_draws + 1
@@ -295,6 +299,7 @@ def _crossing_probability(
         crossed += float(inside[out].sum())
         inside[out] = 0.0
         if n < num_draws:
+            # One draw: from s to s + 1 disagreements, or not.
             one_more = inside * disagreement(n, disagreements)
             inside -= one_more
             inside[1:] += one_more[:-1]
@@ -308,6 +313,7 @@ def _search(
 
     Searches between `yes`, where it holds, and `no`, where it does not.
     """
+    # Bisection over all rows at a time; rows that are done stay as they are.
     while (np.abs(yes - no) > 1).any():
         middle = (yes + no) // 2
         holding = holds(np.clip(middle, 0, None)) & (np.abs(yes - no) > 1)
@@ -335,6 +341,7 @@ def _log_hypergeometric(
     likeliest = np.floor(disagreements * (population + 1) / np.maximum(draws, 1))
     total = np.clip(likeliest, min(at_least, population), limit)
     left, disagreements_left = population - draws, total - disagreements
+    # The rest of the population must hold the rest of the disagreements.
     possible = (disagreements_left >= 0) & (disagreements_left <= left) & (at_least <= population)
     with np.errstate(invalid="ignore"):
         value = _log_choose(
@@ -359,6 +366,7 @@ def _largest_plug_in(
     The missing votes are spread evenly over the other classes.
     """
     others = num_classes - 1
+    # As even as whole votes can be: `more` classes have one vote more than the others.
     low, more = disagreements // others, disagreements % others
     spread = (others - more) * special.entr(low / draws) + more * special.entr((low + 1) / draws)
     return np.asarray(spread + special.entr(1 - disagreements / draws))

@@ -108,6 +108,7 @@ def log_mixture(
     Of Beta-distributed shares of disagreements, and of none at all.
     """
     with np.errstate(divide="ignore"):
+        # A point mass at share 0, then each Beta as a Beta-binomial of the draws in order.
         parts = [np.log(unanimous) + np.where(disagreements == 0, 0.0, -np.inf)]
     for weight, a, b in shares:
         parts.append(
@@ -157,6 +158,7 @@ def smallest_entropy(share: np.ndarray) -> Float[np.ndarray, "..."]:
 
     As many classes as possible are just as likely as the leading one, and one takes the rest.
     """
+    # Entropy is concave: it is least at a corner, as many classes at the largest share as fit.
     lead = np.maximum(1 - share, 1e-12)
     equals = np.floor(1 / lead * (1 + 1e-12))
     return np.asarray(equals * special.entr(lead) + special.entr(np.clip(1 - equals * lead, 0, 1)))

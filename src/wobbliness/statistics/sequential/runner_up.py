@@ -73,11 +73,13 @@ def most_beyond(
     num_beyond = int(np.ceil(shares.max(where=splits > 0.5, initial=0) * max_draws)) + 3
     draws, second, beyond = _axes(max_draws, num_second, num_beyond)  # draws after the first one
     disagreements = second + beyond
+    # The first disagreement is of the second class by definition, so beyond > 0 needs second > 0.
     is_possible = (disagreements <= draws) & ((second > 0) | (beyond == 0))
     first, mean = FEW_SHARE[0], FEW_SHARE[1] * shares[0]
     mixture = log_mixture(
         draws, disagreements, ((1 - UNANIMOUS_WEIGHT, first, first / mean),), UNANIMOUS_WEIGHT
     )
+    # The first disagreement defines the second class and tells nothing of the split: one less.
     mixture = mixture + _log_split(np.maximum(second - 1, 0), beyond, FEW_SPLITS)
     rejected = _largest_likelihood(
         draws, np.maximum(second - 1, 0), beyond, disagreements, shares, splits, np.maximum
@@ -90,6 +92,7 @@ def most_beyond(
         Fewer of either kind are never worse; the last counts stand for all larger ones.
         """
         kept = evidence >= needed
+        # A last count stands for all larger ones, so no decision may rest on it.
         kept[:, -1], kept[:, :, -1] = False, False
         kept = np.logical_and.accumulate(np.logical_and.accumulate(kept, axis=2), axis=1)
         return np.asarray(kept & _is_interim_analysis(draws + 1, max_draws, look_every))
@@ -115,6 +118,7 @@ def least_strays(
     last one stands for all larger ones. `max_draws + 1` where no number suffices. The probability
     of calling an image with W below the threshold not below it is at most `error_rate`.
     """
+    # Beyond this split the second class would not be the likeliest of the others.
     largest_split = (num_classes - 2) / (num_classes - 1)
     # The curve: for each split the least share at which W can no longer stay below the threshold.
     splits = np.array([*(split for split in SPLITS if split < largest_split), largest_split])
@@ -187,6 +191,8 @@ class _Corners:
                 inside[:, 1, 0] += inside[:, 0, 1]
                 inside[:, 0, 1] = 0.0
             if kept[n].any():
+                # A decision ends the sequence: its probability is counted once and leaves the
+                # process.
                 crossed += inside[:, kept[n]].sum(axis=1)
                 inside[:, kept[n]] = 0.0
         return float(crossed.max())
@@ -211,6 +217,7 @@ def _calibrated(
     sufficient, insufficient = -np.log(error_rate) + EVIDENCE_MARGIN, -1.0
     chosen = region(np.inf)
     for _ in range(CALIBRATION_STEPS):
+        # Bisection over the required evidence, as in `boundaries`; the region kept is always valid.
         middle = (sufficient + insufficient) / 2
         tried = region(middle)
         if chance(tried) <= error_rate:
@@ -301,6 +308,7 @@ def _smallest(share: np.ndarray, split: np.ndarray) -> np.ndarray:
     None of them is larger than the second.
     """
     second, beyond = share * (1 - split), share * split
+    # As many classes at the second's share as fit, and one with the rest.
     equals = np.floor(beyond / np.maximum(second, 1e-300) * (1 + 1e-12))
     rest = np.clip(beyond - equals * second, 0.0, 1.0)
     return np.asarray(
