@@ -190,6 +190,7 @@ def compare_batches(
     )
     _check_sizes(len(clean), len(suspect), len(grid))
     total = len(clean) + len(suspect)
+    # Each batch is measured by itself; the keys make an image's noise the same in both.
     w = []
     for inputs, before in ((clean, 0), (suspect, len(clean))):
         report = None if progress is None else _shifted(progress, before, total)
@@ -243,6 +244,7 @@ def compare_w(
     chosen = {test: next(iter(clean)) for test in (directional_pvalues, levene_pvalues)}
     if len(for_choice):
         calibration = {sigma: w[for_choice] for sigma, w in clean.items()}
+        # The choice simulates batches of the size that will be compared.
         size = min(len(compared), num_suspect)
         chosen = {
             test: choose_sigma(calibration, batch_size=size, test=test, seed=seed).sigma
@@ -289,6 +291,7 @@ def _at(
 
 def _halves(num_points: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns random points to compare with, and the rest to choose sigma on."""
+    # The half to compare with is the larger one of an odd number.
     order = np.random.default_rng(np.random.SeedSequence(seed)).permutation(num_points)
     return np.sort(order[: -(-num_points // 2)]), np.sort(order[-(-num_points // 2) :])
 
@@ -298,6 +301,7 @@ def _power(clean: Float[np.ndarray, " N"], num_suspect: int, level: float, seed:
 
     The share of clean batches, drawn with replacement, that it tells from such a batch.
     """
+    # A fully smooth batch has W = 0 at every point: the strongest effect the test can meet.
     drawn = np.random.default_rng(np.random.SeedSequence(seed)).choice(
         clean, size=(NUM_POWER_BATCHES, len(clean))
     )

@@ -78,6 +78,7 @@ class Candidates:
         Those with an anomaly index above 2 whose mask is smaller than the median.
         """
         norms = self._norms
+        # Only small masks are suspicious: an unusually large one is an outlier, too.
         is_small = (
             norms < np.nanmedian(norms)
             if np.isfinite(norms).any()
@@ -106,9 +107,11 @@ def anomaly_index(norms: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
         norms: `(K,)` in pixels, NaN where there is none; fewer than three others give NaN
             throughout.
     """
+    # The median of fewer norms says nothing of outliers.
     if np.isfinite(norms).sum() < MIN_NORMS:
         return np.full(len(norms), np.nan)
     distances = np.abs(norms - np.nanmedian(norms))
+    # The median absolute deviation of a normal sample, scaled to its standard deviation.
     std = MAD_TO_STD * np.nanmedian(distances)
     if std == 0:
         return np.where(distances > 0, np.inf, distances)

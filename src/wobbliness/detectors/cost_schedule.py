@@ -62,7 +62,9 @@ class CostSchedule:
         """
         reached = success_rates >= self._threshold
         is_hit = reached & ~self.stopped
+        # A candidate that has stopped keeps its best norm.
         self._watch_progress(np.where(is_hit & (norms < self.best_norms), norms, self.best_norms))
+        # Stopped candidates keep the cost they stopped with.
         costs = self.costs
         self._set_cost(reached)
         self._scale_cost(reached)
@@ -91,6 +93,7 @@ class CostSchedule:
         )
         is_set = self._steps_at_no_cost >= self._patience
         self.costs = np.where(is_set, self._initial_cost, self.costs)
+        # The phase with cost starts with its counters at 0.
         for counter in (self._steps_above, self._steps_below, self._went_up, self._went_down):
             counter[is_set] = 0
 

@@ -81,6 +81,7 @@ def save_guard(
         "model_digest": known.digest,
         "preprocessing": _kept_preprocessing(guard, resized),
     }
+    # Settings last: they hold the digest of the arrays, so a half-written pair is noticed.
     write_atomically(folder / ARRAYS_FILE, lambda file: file.write_bytes(arrays))
     write_json(folder / SETTINGS_FILE, content)
 
@@ -159,6 +160,7 @@ def preprocessing_mismatch(guard: SmoothnessGuard, *, resized: bool | None = Non
         given = _preprocessing(guard, resized)
     except ValueError:  # no classifier, or none that opens: said once it is to judge
         return None
+    # Kinds that differ, or that only one of the two has.
     kinds = sorted(kind for kind in {*fitted, *given} if fitted.get(kind) != given.get(kind))
     if resized is None or RESIZE not in fitted:
         kinds = [kind for kind in kinds if kind != RESIZE]
@@ -202,6 +204,7 @@ def _preprocessing(guard: SmoothnessGuard, resized: bool | None) -> dict[str, st
     """
     opened = open_classifier(guard.classifier, num_classes=guard.num_classes)
     found: dict[str, str] = opened.preprocessing() if isinstance(opened, ScoredClassifier) else {}
+    # A threshold is meaningful for two classes only.
     if len(guard.smooth_pvalues_) != 2:
         found.pop("threshold", None)
     if resized is not None:
@@ -211,6 +214,7 @@ def _preprocessing(guard: SmoothnessGuard, resized: bool | None) -> dict[str, st
 
 def _loaded(folder: Path, classifier: Any) -> SmoothnessGuard:
     content, arrays = _read_settings(folder / SETTINGS_FILE), _read(folder / ARRAYS_FILE, MAX_BYTES)
+    # Arrays and settings are two files: one may be of another guard, or unfinished.
     if _digest(arrays) != content.get("arrays"):
         raise ValueError(
             f"expected the arrays that belong to {folder / SETTINGS_FILE}, got others in "
@@ -264,6 +268,7 @@ def _checked_settings(content: dict[str, Any]) -> tuple[int, ...]:
         or len(set(sigmas)) < len(sigmas)
     ):
         raise ValueError(f"other than 1 to {MAX_SIGMAS} different sigmas")
+    # NaN fails the comparison, too.
     if not all(isinstance(sigma, int | float) and 0 <= sigma <= MAX_SIGMA for sigma in sigmas):
         raise ValueError(f"sigmas that are no numbers from 0 to {MAX_SIGMA:g}")
     _check_integer("draws", content["draws"], 1, MAX_DRAWS)
@@ -322,6 +327,7 @@ def _set_arrays(
 def _checked(
     arrays: dict[str, np.ndarray], num_sigmas: int, num_classes: int | None
 ) -> dict[str, np.ndarray]:
+    # Names and ranks first; values are looked at only in arrays of the right shape.
     ranks = {name: array.ndim for name, array in arrays.items()}
     if ranks != _SHAPES:
         raise ValueError(f"expected arrays {_SHAPES} by rank, got {ranks}")
@@ -365,6 +371,7 @@ def _checked(
 def _check_reference(w: np.ndarray, label: np.ndarray, num_classes: int) -> None:
     if len(label) < 1 or label.min() < 0 or label.max() >= num_classes:
         raise ValueError(f"expected labels from 0 to {num_classes - 1}, got others")
+    # W lies between 0 and log K, but for rounding.
     if w.min() < -ROUNDING or w.max() > np.log(num_classes) + ROUNDING:
         raise ValueError(f"expected W of {num_classes} classes in nats, got {w.min()} to {w.max()}")
 
@@ -372,6 +379,7 @@ def _check_reference(w: np.ndarray, label: np.ndarray, num_classes: int) -> None
 def _read_settings(path: Path) -> dict[str, Any]:
     text = _read(path, MAX_SETTINGS_BYTES)
     try:
+        # Strict JSON: NaN and infinities are refused.
         content = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"expected strict JSON in {path}, got {error}") from error

@@ -109,6 +109,7 @@ def craft_candidates(
         raise ValueError(
             f"expected different classes in 0 to {num_classes - 1}, got {tuple(targets)}"
         )
+    # All restarts of all classes are one batch of optimisations.
     starts = [(target, restart) for target in targets for restart in range(restarts)]
     schedule = CostSchedule(
         len(starts),
@@ -119,6 +120,7 @@ def craft_candidates(
     network = in_float32(network)
     pixels = torch.tensor(images, device=device_of(network))
     with differentiable(network, pixels[:2], num_classes) as forward:
+        # Fails early where the network has no gradients to follow.
         check_gradients(partial(forward, fast=True), pixels, targets)
         attempts = _Attempts(
             forward, starts, images.shape[1:], seed=seed, learning_rate=learning_rate
@@ -159,6 +161,7 @@ def _search(
             for index in np.flatnonzero(schedule.update(rates, norms)).tolist():
                 hit = attempts.candidate(index, rates[index], step)
                 hits[hit.target_class].append(hit)
+            # All have converged: the bar jumps to its end.
             if schedule.stopped.all():
                 advance(max_steps - step + 1)
                 break
@@ -204,6 +207,7 @@ class _Attempts:
         device = self._forward.device
         rates, norms = torch.zeros((2, len(is_open)), dtype=torch.float64, device=device)
         weights = torch.from_numpy(costs).float().to(device)
+        # So many starts share one forward pass: starts times the mini-batch fill a block.
         num_together = max(1, _block_images(device) // len(batches[0]))
         blocks = torch.split(torch.from_numpy(np.flatnonzero(is_open)), num_together)
         for batch in batches:
@@ -244,12 +248,14 @@ class _Attempts:
         # Every start's trigger on every image: one batch of starts times images.
         logits = self._forward(torch.lerp(batch, patterns, masks).flatten(0, 1), fast=True)
         labels = self._targets[block].repeat_interleave(len(batch))
+        # Mean cross entropy of each start over the mini-batch.
         entropies = (
             nn.functional.cross_entropy(logits, labels, reduction="none")
             .view(len(block), -1)
             .mean(dim=1)
         )
         norms = masks.flatten(1).sum(dim=1)
+        # Starts share no parameter: the gradient of the sum is each start's own.
         (entropies + costs * norms).sum().backward()  # type: ignore[no-untyped-call]
         return (logits.argmax(dim=1) == labels).double().view(len(block), -1).mean(
             dim=1
@@ -271,6 +277,7 @@ def _measured(
                     forward(stamp.apply(block), fast=False).argmax(dim=1) != candidate.target_class
                 ).sum()
             )
+            # Even if all further images were hits.
             if (len(pixels) - misses) / len(pixels) < threshold:
                 return None
     return replace(candidate, success_rate=(len(pixels) - misses) / len(pixels))
@@ -289,6 +296,7 @@ def _mini_batches(pixels: torch.Tensor, batch_size: int, seed: int) -> Iterator[
     The rest that fills no batch is left out of its pass.
     """
     rng = np.random.default_rng(seed)
+    # Batches of one size; a small set of images is one batch.
     size = min(batch_size, len(pixels))
     while True:
         order = torch.from_numpy(rng.permutation(len(pixels))).to(pixels.device)
@@ -301,6 +309,7 @@ def _random_start(
 ) -> torch.Tensor:
     """Draws uniform values in the unit interval, as the inverse tanh."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=start))
+    # 0 and 1 have no finite inverse tanh.
     shares = np.clip(rng.random(shape, dtype=np.float32), SMALLEST_SHARE, 1 - SMALLEST_SHARE)
     return torch.from_numpy(np.arctanh(2 * shares - 1)).to(device).requires_grad_()
 
@@ -310,6 +319,7 @@ def _block_images(device: torch.device) -> int:
 
 
 def _unit_interval(values: torch.Tensor) -> torch.Tensor:
+    # The whole line to (0, 1): Adam needs no bounds.
     return (values.tanh() + 1) / 2
 
 

@@ -82,6 +82,7 @@ def choose_sigma(
         raise ValueError(f"expected batches of at least 2 points, got {batch_size}")
     smooth, choices = np.zeros((NUM_BATCHES, batch_size)), []
     for sigma in sorted(clean_w):
+        # The same resamples at every sigma: powers differ by W alone.
         rng = np.random.default_rng(np.random.SeedSequence(seed))
         batches = rng.choice(
             np.asarray(clean_w[sigma], dtype=np.float64), size=(NUM_BATCHES, batch_size)

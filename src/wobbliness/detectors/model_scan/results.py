@@ -259,6 +259,8 @@ def _effect_rows(effect: PatternEffect) -> list[dict[str, object]]:
     ]
 
 
+# Candidates that the anomaly index flags come first, then suspected triggers, then smooth
+# candidates.
 def _remarks(scan: Scan) -> Iterator[str]:
     for finding in scan.candidates:
         if finding.is_flagged and finding.effect is not None and finding.candidate is not None:

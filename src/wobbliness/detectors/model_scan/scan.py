@@ -106,6 +106,7 @@ def scan_model(
     )
     network = _network(opened)
     _check_has_patterns(network, triggers, classes)
+    # Everything that can be refused is refused before anything takes long.
     grid = tuple(sigmas)
     to_craft_on, clean, suspect = _split(
         _checked_pictures(images), crafts=network is not None, seed=seed
@@ -131,11 +132,13 @@ def scan_model(
         except NoGradients as error:
             if not triggers:
                 raise
+            # Suspected triggers are still tried, and the page says why there are no candidates.
             why_none = str(error)
     points = SuspectPoints(
         classifier=opened, images=suspect, sigmas=grid, draws=draws, seed=seed, progress=progress
     )
     patterns = _patterns(crafted, triggers)
+    # Bonferroni: each of the patterns is tested at its share of the level.
     effects = points.effects(patterns, clean_w, level=level / max(1, len(patterns)))
     num_candidates = len(patterns) - len(triggers)
     return Scan(
@@ -158,6 +161,7 @@ def _network(classifier: Classifier) -> torch.nn.Module | None:
     if not isinstance(module, torch.nn.Module):
         return None
     places = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
+    # Parts on several devices, or on another accelerator, are moved together to the CPU.
     can_stay = all(place.type in ("cpu", "cuda") for place in places) and len(places) <= 1
     return module if can_stay else copy.deepcopy(module).cpu()
 
@@ -212,6 +216,7 @@ def _split(
     if seed < 0:
         raise ValueError(f"expected a seed of at least 0, got {seed}")
     order = np.random.default_rng(np.random.SeedSequence(seed)).permutation(len(images))
+    # A third to craft on, a third of the rest to put patterns on, the rest to leave clean.
     num_crafted_on = min(MAX_CRAFTED_ON, len(images) // 3) if crafts else 0
     num_suspect = min(MAX_SUSPECT, (len(images) - num_crafted_on) // 3)
     to_craft_on, suspect, clean = np.split(order, [num_crafted_on, num_crafted_on + num_suspect])
