@@ -91,11 +91,13 @@ class Trigger:
             )
         rows, columns = self._window(tuple(images.shape))
         is_tensor = hasattr(images, "new_tensor")
+        # (N, H, W) images have no channel axis, nor has the pattern then.
         pattern = self.pattern if images.ndim == 4 else self.pattern[0]
         strength = self.opacity * self.mask
         stamped = images.clone() if is_tensor else np.array(images)
         if is_tensor:
             pattern, strength = images.new_tensor(pattern.copy()), images.new_tensor(strength)
+        # Blending: (1 - a) * image + a * pattern within the window alone.
         window = stamped[..., rows, columns]
         stamped[..., rows, columns] = window * (1 - strength) + strength * pattern
         return stamped
@@ -152,6 +154,7 @@ def trigger_from_png(
     """
     decoded = decode_with_mask(Path(path), str(path), max_pixels=MAX_PIXELS, max_bytes=MAX_BYTES)
     pattern = unit_values(decoded.pixels)
+    # A picture with equal channels is grey, and fits images of any number of channels.
     pattern = np.ascontiguousarray(pattern[:1] if (pattern == pattern[:1]).all() else pattern)
     mask = np.ones(pattern.shape[1:], np.float32) if decoded.mask is None else decoded.mask
     return Trigger(

@@ -108,6 +108,7 @@ def poison(
     eligible, wanted = np.flatnonzero(threat.is_attacked(labels)), threat.num_poisoned(len(labels))
     if not 0 < wanted <= len(eligible):
         raise ValueError(f"expected to poison 1 to {len(eligible)} samples, got {wanted}")
+    # Sampled without replacement among the classes that are attacked.
     rng = np.random.default_rng(np.random.SeedSequence(seed))
     indices = np.sort(rng.choice(eligible, size=wanted, replace=False))
     poisoned_images, poisoned_labels = images.copy(), labels.copy()

@@ -148,6 +148,7 @@ def craft_universal_perturbation(
     _check_counts(max_passes, batch_size, seed)
     network = in_float32(network)
     with frozen(network):
+        # Images, and the network's own labels of them without a perturbation.
         crafting = _crafting(
             network,
             images,
@@ -166,6 +167,7 @@ def craft_universal_perturbation(
                     values, torch.split(order.to(values.device), batch_size), advance
                 )
                 num_passes += 1
+                # The best pass is kept: a later one may fool fewer images.
                 if (num_fooled := crafting.num_fooled(values, batch_size)) > most:
                     best, most = values, num_fooled
                 if most >= wanted:
@@ -209,6 +211,7 @@ def deepfool_steps(
         target_class: the only class to step to, if given.
     """
     steps = torch.zeros_like(points)
+    # Indices of the points that have not left their label yet.
     rest = torch.arange(len(points), device=points.device)
     for _ in range(MAX_DEEPFOOL_STEPS):
         # DeepFool's step from where the stretched sum leads, for the points whose label has not
@@ -250,7 +253,9 @@ class _Crafting:
                     norm=self.norm,
                     target_class=self.target_class,
                 )
+                # Every step at a share of the bound, so that far images do not undo the others.
                 push = _scaled(steps, self.norm, STEP_SHARE * self.bound).sum(dim=0)
+                # Back to the ball of the norm around 0.
                 values = _projected(values + push, self.norm, self.bound)
             advance(len(batch))
         return values
@@ -297,6 +302,7 @@ def _crafting(
 
 
 def _orders(num_images: int, num_passes: int, seed: int) -> Iterator[Int64[torch.Tensor, " N"]]:
+    # Each pass has its own stream, whatever the number of passes.
     for child in np.random.SeedSequence(seed).spawn(num_passes):
         yield torch.from_numpy(np.random.default_rng(child).permutation(num_images))
 
@@ -314,6 +320,7 @@ def _linear_steps(
         logits = _logits(network, points)
         # Untargeted steps leave the label; a targeted one leaves whatever class is predicted there.
         origins = labels if target_class is None else logits.argmax(dim=1)
+        # f_k - f_label for every class: the gaps to all boundaries.
         differences = logits - logits.gather(1, origins[:, None])
         shortest = torch.full_like(logits[:, 0], torch.inf)
         steps = torch.zeros_like(points)
@@ -321,6 +328,7 @@ def _linear_steps(
             (gradients,) = torch.autograd.grad(differences[:, k].sum(), points, retain_graph=True)
             check_finite([gradients])
             distances, directions = _to_boundary(differences[:, k].detach().abs(), gradients, norm)
+            # The nearest boundary over all classes so far.
             is_nearer = (origins != k) & (distances < shortest)
             shortest = torch.where(is_nearer, distances, shortest)
             steps = torch.where(

@@ -51,6 +51,7 @@ class Adam:
             index for index, parameter in enumerate(self.parameters) if parameter.grad is not None
         ]
         states = [self._state(index) for index in moving]
+        # Torch's functional form: the same kernel as the class, without its bookkeeping.
         adam(
             [self.parameters[index] for index in moving],
             [grad for index in moving if (grad := self.parameters[index].grad) is not None],
@@ -75,6 +76,7 @@ class Adam:
         """
         parameter = self.parameters[index]
         if index not in self.state:
+            # A fused kernel reads the step on the device, the others on the CPU.
             place = parameter.device if self._fused else torch.device("cpu")
             self.state[index] = {"step": torch.zeros((), dtype=torch.float32, device=place)}
             self.state[index] |= {

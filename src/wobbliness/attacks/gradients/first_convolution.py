@@ -77,6 +77,7 @@ class _ConvolutionOfPixels(torch.autograd.Function):
         bias: torch.Tensor | None,
         padding: tuple[int, int],
     ) -> torch.Tensor:
+        # The images themselves are not needed: the weights want no gradients.
         ctx.save_for_backward(weight)
         ctx.size, ctx.dtype, ctx.padding = images.shape, images.dtype, padding
         return nn.functional.conv2d(images, weight, bias, padding=padding)
@@ -90,6 +91,7 @@ class _ConvolutionOfPixels(torch.autograd.Function):
         (size, channels, height, width), (top, left) = ctx.size, ctx.padding
         filters, _, *kernel = weight.shape
         rows, columns = gradients.shape[2:]
+        # Kernel weights as rows (i, j, c), with the filters as columns.
         by_place = weight.permute(2, 3, 1, 0).reshape(-1, filters).to(gradients.dtype)
         # Row (i, j, c): the gradient that kernel position (i, j) passes to channel c, at every
         # output.

@@ -107,6 +107,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
     All is set back afterwards.
     """
     with borrowed_state():
+        # Remembered, so that exactly these are set back.
         learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
         try:
             for parameter in learned:
@@ -135,6 +136,7 @@ def check_gradients(
     targets = list(classes)
     why = "they are zero for all images and classes"
     for batch in torch.split(images, GRADIENT_CHECK_BATCH):
+        # A leaf of its own, so that the caller's images get no gradients.
         points = batch.detach().clone().requires_grad_()
         try:
             logits = scores(points)
@@ -158,6 +160,7 @@ def check_finite(gradients: Iterable[torch.Tensor]) -> None:
 
     A step along it leads nowhere.
     """
+    # The largest absolute value over all tensors; NaN and infinity survive the maximum.
     found = torch.nn.utils.get_total_norm(list(gradients), norm_type=torch.inf)
     if not found.isfinite():
         raise _no_gradients("some are not finite (NaN or infinite)")

@@ -47,6 +47,7 @@ def _replace_layers(module: nn.Sequential) -> None:
     for first in range(len(layers) - NUM_LAYERS + 1):
         group = layers[first : first + NUM_LAYERS]
         if _is_plain(group):
+            # One layer for three; identities keep the indices of the others.
             module[first] = _PooledConvolution(group)
             for index in range(first + 1, first + NUM_LAYERS):
                 module[index] = nn.Identity()
@@ -63,6 +64,7 @@ def _is_plain(layers: Sequence[nn.Module]) -> bool:
     has_relu = any(type(layer) is nn.ReLU for layer in others)
     if type(convolution) is not nn.Conv2d or pooling is None or not has_relu:
         return False
+    # Hooks would not run within the fused pass.
     is_listened_to = any(
         layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
         for layer in layers
@@ -107,6 +109,7 @@ class _PooledConvolution(nn.Module):
         self._learns = any(parameter.requires_grad for parameter in convolution.parameters())
         kernel = convolution.weight.detach()
         self._fits = kernel.device.type == "cpu" and kernel.dtype == torch.float32
+        # (9, K): the inner loop runs over adjacent filters.
         self._kernels = kernel.flatten(1).T.contiguous()
         bias = convolution.bias
         self._bias = torch.zeros(len(kernel)) if bias is None else bias.detach()
@@ -126,6 +129,7 @@ class _PooledConvolution(nn.Module):
             return self._layers(images)  # type: ignore[no-any-return]  # layers are untyped
         if self._format is None:
             self._format = self._format_of_torch(images[:2])
+        # Padding once spares the loops every test for the border.
         padded = nn.functional.pad(images[:, 0], self._padding).contiguous()
         one_pass: Any = _OnePass.apply
         pooled: torch.Tensor = one_pass(padded, self._kernels, self._bias)
