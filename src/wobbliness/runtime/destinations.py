@@ -41,9 +41,11 @@ def check_folder(path: str | Path) -> None:
         ValueError: likewise.
     """
     folder = Path(path)
+    # Also a dangling link counts as there: it is not replaced by a folder.
     missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
     made: list[Path] = []
     try:
+        # From the top down, and removed from the bottom up.
         for place in reversed(missing):
             place.mkdir()
             made.append(place)
@@ -85,6 +87,7 @@ def _probe(folder: Path) -> None:
         with probe.open("xb") as file:
             file.write(bytes(PROBE_BYTES))
             file.flush()
+            # A full disk or quota may show only when the bytes are flushed.
             os.fsync(file.fileno())
     finally:
         probe.unlink(missing_ok=True)

@@ -78,6 +78,7 @@ def _essence(text: str) -> str:
         return ""
     if "Traceback (most recent call last)" in text:
         return informative[-1]
+    # Lines that end with a colon introduce the next one.
     introduced = next(
         (index for index, line in enumerate(informative) if not line.endswith(":")),
         len(informative) - 1,
@@ -87,6 +88,7 @@ def _essence(text: str) -> str:
 
 def _without_signatures(text: str) -> str:
     """Removes lines of C++ code and the function that follows each."""
+    # What follows each file:line begins with the function's signature.
     first, *others = _SOURCE_LINE.split(text)
     return first + "".join(map(_without_signature, others))
 

@@ -108,10 +108,12 @@ def in_order(weights: bytes) -> bytes:
 
     Its writer shuffles the header.
     """
+    # Layout: 8 bytes of length, the JSON header, the tensors.
     length = int.from_bytes(weights[:8], "little")
     header = json.dumps(
         json.loads(weights[8 : 8 + length]), sort_keys=True, separators=(",", ":")
     ).encode()
+    # Aligned to 8 bytes with spaces, as the format asks.
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + weights[8 + length :]
 
@@ -134,6 +136,7 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
         OSError: it cannot be read.
         ValueError: it is something else, or larger.
     """
+    # No link is followed, and opening a pipe does not wait for a writer.
     flags = (
         os.O_RDONLY
         | getattr(os, "O_NOFOLLOW", 0)
@@ -141,6 +144,7 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
         | getattr(os, "O_BINARY", 0)
     )
     with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+        # Of the opened file: the path may be exchanged in between.
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise ValueError("no regular file")
@@ -194,6 +198,7 @@ def parse_json(content: bytes | str, source: str) -> dict[str, Any]:
 
 def _is_shallow(content: Any) -> bool:
     level = [content]
+    # Level by level, without recursion.
     for _ in range(MAX_JSON_DEPTH):
         level = [
             part
@@ -261,6 +266,7 @@ def file_checksum(path: Path) -> str:
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the content with the checksum of itself."""
+    # The seal covers all but itself.
     bare = {name: value for name, value in content.items() if name != SEAL}
     return bare | {SEAL: _content_checksum(bare)}
 

@@ -33,6 +33,7 @@ def open_regular(path: Path) -> BinaryIO:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"expected a readable file, got {path}: {reason}") from error
+    # The kind of what was opened, whatever the path leads to by now.
     kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
     if kind != stat.S_IFREG:
         os.close(descriptor)

@@ -63,6 +63,7 @@ def quiet_thread(*packages: str) -> Iterator[None]:
     with borrowed_state():
         ignored: Any = ("ignore", thread, Warning, None, 0)
         filters: Any = warnings.filters
+        # First in the list, so that it applies before any other filter.
         filters.insert(0, ignored)
         for logger in loggers:
             logger.addFilter(thread)
@@ -73,6 +74,7 @@ def quiet_thread(*packages: str) -> Iterator[None]:
                 logger.removeFilter(thread)
             thread.is_over = True
             current: Any = warnings.filters  # another thread may have set a copy in its place
+            # The entry may be in the list of then or in a copy set since.
             for known in (filters, current):
                 if ignored in known:
                     known.remove(ignored)

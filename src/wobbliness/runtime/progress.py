@@ -48,6 +48,7 @@ def progress_bar(
         done += steps
         if report is not None:
             report(done, total)
+        # Short work shows no bar.
         elif bar is None and sys.stderr.isatty() and time.monotonic() - started > PATIENCE_SECONDS:
             bar = open_progress()
             bar.add_task(visible(description), total=total)

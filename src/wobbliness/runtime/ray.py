@@ -32,6 +32,7 @@ def ray_cluster(address: str | None = None, *, cores: int | None = None) -> Iter
     if ray.is_initialized():
         yield ray
         return
+    # Settings of a Ray of this machine; a cluster has its own.
     own = (
         {"num_cpus": cores or num_cores(), "_node_ip_address": LOOPBACK, "include_dashboard": False}
         if address is None

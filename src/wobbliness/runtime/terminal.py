@@ -65,6 +65,7 @@ def say(line: str = "", *, error: bool = False) -> None:
 def say_json(content: Any, *, indent: int | None = None) -> None:
     """Prints JSON that holds ASCII characters only."""
     text = json.dumps(content, indent=indent)
+    # A lone surrogate in ASCII JSON, which strict readers refuse.
     if "\\ud" in text:
         text = json.dumps(_well_formed_json(content), indent=indent)
     _write(_output(), text.replace("\x7f", "\\u007f") + "\n")
@@ -156,6 +157,7 @@ def _drop(stream: TextIO) -> None:
     """
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
+        # The descriptor itself: the interpreter flushes the stream once more at its end.
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
     except (OSError, ValueError):

@@ -133,11 +133,14 @@ def share_items(
         running: set[Future[None]] = {pool.submit(work_on) for _ in range(workers)}
         try:
             while running:
+                # Wakes up to report progress; an exception ends the wait.
                 done, running = wait(running, timeout=REPORT_SECONDS, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
                 finished = items.num_done
+                # In the calling thread: progress bars are not thread-safe.
                 advance(finished - reported)
                 reported = finished
         finally:
+            # Also after Ctrl-C: the pool waits for its threads, which stop at their next block.
             items.stop()
