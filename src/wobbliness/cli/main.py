@@ -42,6 +42,7 @@ def main() -> None:
     except (Exception, KeyboardInterrupt) as error:
         _fail(error)
     finally:
+        # Ctrl-C during the exit ends the process without a traceback.
         atexit.register(end_on_interrupt)
         put_back()
     if code == EXIT_INTERRUPTED:

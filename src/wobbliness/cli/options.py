@@ -184,6 +184,7 @@ def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
         with time_limit(given.pop("time_limit")):
             command(**given, options=options)
 
+    # Each field of ModelOptions as a keyword parameter of its own, with its help.
     spread = [
         Parameter(
             field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=kinds[field.name]
@@ -287,6 +288,7 @@ def prepare_engine(engine: EngineName, *, address: str | None, store: str | None
         raise ValueError(
             f"expected --engine ray with {' and '.join(useless)}, got --engine {engine.value}"
         )
+    # Before Ray is imported: it reads the variable then.
     if engine is EngineName.RAY and address is None:
         keep_to_this_machine()
 

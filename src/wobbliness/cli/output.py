@@ -88,6 +88,7 @@ def print_sweep(sweep: Sweep, warnings: Sequence[str] = (), *, as_json: bool) ->
             f"{median:>7.4f} {q75:>7.4f} "
             f"{(w == 0).mean():>7.1%}"
         )
+    # One line for each way the passes were run.
     for execution in {execution for votes in sweep.votes for execution in votes.executions}:
         what = "" if execution.backend == "onnxruntime" else "not compiled: "
         why = f"; {what}{execution.reason}" if execution.reason else ""
@@ -264,6 +265,7 @@ def _claims_table(report: "Report", *, is_narrow: bool) -> Table:
     table.add_column("ours", ratio=4 if is_narrow else 5)
     table.add_column("verdict", no_wrap=True)
     for finding in report.findings:
+        # The first figure is what precedes the first semicolon.
         shown = (
             [finding.ours.partition(";")[0]] if is_narrow else [finding.claim.paper, finding.ours]
         )
@@ -276,7 +278,9 @@ def print_guard(
 ) -> None:
     """Prints how a guard was fitted, and at which labels it can see nothing."""
     num_calibration, rate = len(guard.calibration_), guard.false_positive_rate
+    # Standard deviation of the rate over the draw of the calibration inputs.
     spread = float(np.sqrt(rate * (1 - rate) / num_calibration))
+    # Labels at which even W = 0 has a p-value above the rate.
     blind = [int(label) for label in np.flatnonzero(guard.smooth_pvalues_ > rate)]
     facts = {
         "num_reference": len(guard.reference_.label),

@@ -59,10 +59,12 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
     threading.Thread(target=end, name="time limit", daemon=True).start()
     with open(os.devnull, "w") as nowhere:
+        # A timer in C: it needs no GIL, and ends the process by itself.
         faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True, file=nowhere)
         try:
             yield
         finally:
+            # In this order: no end may be announced once the work is done.
             is_over.set()
             faulthandler.cancel_dump_traceback_later()
             _silence(teller)

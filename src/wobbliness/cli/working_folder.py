@@ -51,6 +51,7 @@ def import_from_working_folder(module_name: str) -> None:
     """
     package = module_name.partition(".")[0]
     folder = os.getcwd()
+    # One finder for a folder, however many modules are named.
     finder = next(
         (
             known
@@ -83,10 +84,12 @@ class _NamedModules(MetaPathFinder):
 
         Modules inside of packages never are.
         """
+        # Submodules are found by their package; others only if named or imported by such a module.
         if path is not None or (
             fullname not in self.named and _importer(sys._getframe(1)) not in self._found
         ):
             return None
+        # Last in sys.meta_path: everything installed was looked through before.
         spec = PathFinder.find_spec(fullname, [self.folder], target)
         if spec is not None:
             self._found.add(fullname)
