@@ -8,7 +8,7 @@ import torch
 
 from wobbliness.attacks.gradients.adam import Adam
 from wobbliness.study.specs import NetworkSpec
-from wobbliness.study.training.loop import Descent
+from wobbliness.study.training.loop import TrainingLoop
 from wobbliness.study.training.networks import build_network
 
 SPEC = NetworkSpec(
@@ -78,10 +78,10 @@ def test_the_descent_is_that_of_torch_along_its_cosine():
     )
 
     def ours(network):
-        descent, rates = Descent(network, SPEC, num_images=len(labels)), []
-        for batch in descent.batches():
-            descent.step(torch.nn.functional.cross_entropy(network(images[batch]), labels[batch]))
-            rates.append(descent.state().facts["learning_rate"])
+        loop, rates = TrainingLoop(network, SPEC, num_images=len(labels)), []
+        for batch in loop.batches():
+            loop.step(torch.nn.functional.cross_entropy(network(images[batch]), labels[batch]))
+            rates.append(loop.state().facts["learning_rate"])
         return rates
 
     def theirs(network):

@@ -21,7 +21,7 @@ from wobbliness.reports.model_scan import write_scan
 from wobbliness.runtime.progress import ignore_progress
 from wobbliness.study.plan import plan
 from wobbliness.study.records.picture_strips import pictures_of, strip
-from wobbliness.study.report.point_browser import explorer
+from wobbliness.study.report.point_browser import browser_data
 from wobbliness.study.report.report import write_report
 from wobbliness.study.tables.curves import input_areas
 from wobbliness.study.tables.tables import form_tables
@@ -318,12 +318,12 @@ def test_a_study_without_untouched_points_says_that_the_others_are_others(report
     for cell in plan(small()):
         if cell.claims == ("F1",):
             (folder / "records" / f"{cell.name}.json").unlink()
-    older = explorer(form_tables(folder))
+    older = browser_data(form_tables(folder))
     names = {pattern["name"] for network in older["networks"] for pattern in network["patterns"]}
     assert "none (other test points)" in names
     assert "none" in {
         pattern["name"]
-        for network in explorer(report.tables)["networks"]
+        for network in browser_data(report.tables)["networks"]
         for pattern in network["patterns"]
     }
 

@@ -22,11 +22,11 @@ def page_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=_harmless,
+        finalize=_escaped,
     )
 
 
-def _harmless(value: Any) -> Any:
+def _escaped(value: Any) -> Any:
     """Returns text as every page can hold it, with our own markup left as it is.
 
     Control characters and what is not Unicode become escapes.

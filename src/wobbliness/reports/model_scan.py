@@ -61,16 +61,16 @@ def write_scan(scan: Scan, folder: str | Path, *, warnings: Sequence[str] = ()) 
         CannotWrite: the disk is full, or the folder cannot be written to.
     """
     folder = checked_scan_folder(folder)
-    beside = folder.resolve().with_name(f".{os.getpid()}-scan")
+    staging = folder.resolve().with_name(f".{os.getpid()}-scan")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        (beside / PICTURES).mkdir(parents=True)
-        _write_all(scan, beside, warnings)
-        _move(beside, folder)
+        (staging / PICTURES).mkdir(parents=True)
+        _write_all(scan, staging, warnings)
+        _move(staging, folder)
     except OSError as error:
         raise CannotWrite(f"cannot write {folder}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
     return folder / PAGE
 
 
@@ -83,13 +83,13 @@ def _write_all(scan: Scan, folder: Path, warnings: Sequence[str]) -> None:
     write_json(folder / JSON_FILE, scan_json(scan))
 
 
-def _move(beside: Path, folder: Path) -> None:
+def _move(staging: Path, folder: Path) -> None:
     """Moves a whole scan to where an earlier one, or nothing, was.
 
     Files of the earlier scan are removed; files that are not its own stay.
     """
     if not folder.exists() or not any(folder.iterdir()):
-        os.replace(beside, folder.resolve())
+        os.replace(staging, folder.resolve())
         return
     pictures = folder / PICTURES
     pictures.mkdir(exist_ok=True)
@@ -100,9 +100,9 @@ def _move(beside: Path, folder: Path) -> None:
     ):
         left.unlink()
     for file in sorted(
-        beside.rglob("*.*"), key=lambda path: path.name == JSON_FILE
+        staging.rglob("*.*"), key=lambda path: path.name == JSON_FILE
     ):  # a folder with it is known as a scan's
-        os.replace(file, folder / file.relative_to(beside))
+        os.replace(file, folder / file.relative_to(staging))
 
 
 def checked_scan_folder(folder: str | Path) -> Path:
@@ -146,13 +146,13 @@ def scan_json(scan: Scan) -> dict[str, Any]:
         "num_clean": scan.num_clean,
         "num_suspect": scan.num_suspect,
         "patterns": [
-            {name: _strict(value) for name, value in row.items()}
+            {name: _json_value(value) for name, value in row.items()}
             for row in scan.frame().astype(object).to_dict("records")
         ],
     }
 
 
-def _strict(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     """Returns the value; None where JSON cannot express it."""
     if (
         value is None

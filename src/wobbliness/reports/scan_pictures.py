@@ -45,12 +45,12 @@ def pattern_png(stamp: Trigger, image_shape: tuple[int, int, int]) -> bytes:
 
 def w_png(scan: Scan) -> bytes:
     """Returns a figure of W around clean images and images with each pattern, as PNG."""
-    return _drawn(scan, "png")
+    return _figure_bytes(scan, "png")
 
 
 def w_svg(scan: Scan) -> bytes:
     """Returns the figure of `w_png` as SVG."""
-    return _drawn(scan, "svg")
+    return _figure_bytes(scan, "svg")
 
 
 def name_of(effect: PatternEffect, *, is_candidate: bool) -> str:
@@ -62,7 +62,7 @@ def name_of(effect: PatternEffect, *, is_candidate: bool) -> str:
     )
 
 
-def _drawn(scan: Scan, kind: str) -> bytes:
+def _figure_bytes(scan: Scan, kind: str) -> bytes:
     """Returns the figure; the same bytes for the same scan."""
     metadata: dict[str, None] = {"Software": None} if kind == "png" else {"Date": None}
     with matplotlib.rc_context(FIGURE_STYLE):

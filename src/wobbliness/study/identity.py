@@ -47,17 +47,17 @@ Frozen: a new field is never added here.
 """
 
 
-def identity(made: Any) -> dict[str, Any]:
+def identity(instance: Any) -> dict[str, Any]:
     """Returns the plain values that identify a dataclass, and the dataclasses inside it.
 
     Args:
-        made: an instance of a frozen dataclass, which may hold others, and tuples of them.
+        instance: an instance of a frozen dataclass, which may hold others, and tuples of them.
     """
-    kept = _fields_kept_at_default(type(made))
+    kept = _fields_kept_at_default(type(instance))
     return {
         field.name: _plain(value)
-        for field in fields(made)
-        if not _is_default(field, value := getattr(made, field.name)) or field.name in kept
+        for field in fields(instance)
+        if not _is_default(field, value := getattr(instance, field.name)) or field.name in kept
     }
 
 

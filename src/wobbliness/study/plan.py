@@ -57,7 +57,7 @@ def measured_claims(recipe: Recipe) -> tuple[str, ...]:
     return tuple(sorted({claim for claim, _ in _specs(recipe)}))
 
 
-def explored_networks(recipe: Recipe) -> tuple[NetworkSpec, ...]:
+def browser_networks(recipe: Recipe) -> tuple[NetworkSpec, ...]:
     """Returns the networks whose points the page's point browser shows.
 
     The first of C3, and of C7 the first poisoned and the first clean one.
@@ -72,7 +72,7 @@ def _specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
     yield from _effect_specs(recipe)
     yield from _strength_specs(recipe)
     yield from _detection_specs(recipe)
-    yield from _untouched_specs(recipe)
+    yield from _browser_specs(recipe)
 
 
 def _parameter_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
@@ -136,9 +136,9 @@ def _detection_specs(study: Recipe) -> Iterator[tuple[str, Spec]]:
             yield "X1", ResponseSpec(network=network, levels=recipe.response_levels, **common)
 
 
-def _untouched_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
+def _browser_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
     """Yields specs that measure points of the point browser without a pattern."""
-    for network in explored_networks(recipe):
+    for network in browser_networks(recipe):
         used = [(recipe, recipe.effect_points)] if network in recipe.effect_networks else []
         if network in recipe.detection_networks:
             used.append((_at_points_of(recipe, network), recipe.detection_points))

@@ -375,8 +375,8 @@ def recipe_digest(recipe: Recipe) -> str:
 
     It tells whether a folder belongs to the recipe.
     """
-    known_by = {name: value for name, value in identity(recipe).items() if name != "resources"}
-    text = json.dumps(known_by, sort_keys=True)
+    identifying = {name: value for name, value in identity(recipe).items() if name != "resources"}
+    text = json.dumps(identifying, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -396,10 +396,10 @@ def _recipe_of_file(path: str, function: str, seed: int) -> Recipe:
         raise ValueError(
             f"expected {function}(seed) of {path} to give a Recipe, got {type(recipe).__name__}"
         )
-    return _of_stated_types(recipe, f"{function}(seed) of {path}")
+    return _with_checked_types(recipe, f"{function}(seed) of {path}")
 
 
-def _of_stated_types(recipe: Recipe, source: str) -> Recipe:
+def _with_checked_types(recipe: Recipe, source: str) -> Recipe:
     """Returns the recipe as its study file will hold it.
 
     So a field of another type is found before the work.

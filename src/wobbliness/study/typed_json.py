@@ -7,11 +7,11 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from wobbliness.runtime.field_limits import shown
 
-Made = TypeVar("Made")
+Target = TypeVar("Target")
 MAX_NUMBER = 2.0**63
 
 
-def from_json(made: type[Made], content: Any) -> Made:
+def from_json(dataclass_type: type[Target], content: Any) -> Target:
     """Returns a dataclass from JSON; lists become tuples, objects dataclasses.
 
     >>> from wobbliness.study.recipes import Resources
@@ -21,19 +21,20 @@ def from_json(made: type[Made], content: Any) -> Made:
     Raises:
         ValueError: a field is missing, unknown, or of another type.
     """
-    kinds = get_type_hints(made)
+    kinds = get_type_hints(dataclass_type)
     if not isinstance(content, dict) or not content.keys() <= kinds.keys():
         raise ValueError(
-            f"expected the fields {', '.join(kinds)} of {made.__name__}, got {shown(content)}"
+            f"expected the fields {', '.join(kinds)} of {dataclass_type.__name__}, got "
+            f"{shown(content)}"
         )
     values = {
-        name: _value(kinds[name], value, f"{made.__name__}.{name}")
+        name: _value(kinds[name], value, f"{dataclass_type.__name__}.{name}")
         for name, value in content.items()
     }
     try:
-        return made(**values)
+        return dataclass_type(**values)
     except TypeError as error:  # a field is missing
-        raise ValueError(f"expected a whole {made.__name__}, got {error}") from error
+        raise ValueError(f"expected a whole {dataclass_type.__name__}, got {error}") from error
 
 
 def _value(kind: Any, value: Any, name: str) -> Any:

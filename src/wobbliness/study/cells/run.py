@@ -31,7 +31,7 @@ from wobbliness.study.cells.crafting import (
     load_universal,
 )
 from wobbliness.study.cells.noise_response import noise_response
-from wobbliness.study.plan import FORMS, explored_networks
+from wobbliness.study.plan import FORMS, browser_networks
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.integrity import WEIGHTS_FOLDERS, verified_weights, weights_file
 from wobbliness.study.records.picture_strips import strip
@@ -61,7 +61,7 @@ from wobbliness.study.training.train import (
 # noisy copies in a block: several processes share the memory of one accelerator
 ACCELERATOR_BLOCK = 1250
 
-PutOn = Callable[[np.ndarray], np.ndarray]
+ApplyPattern = Callable[[np.ndarray], np.ndarray]
 """Puts a pattern on images `(N, C, H, W)`."""
 
 
@@ -77,8 +77,8 @@ def run_cell(
     """Computes one cell and writes its record to the study folder."""
     started, checkpoint = time.perf_counter(), _checkpoint(out, cell, notice, place)
     with torch_threads(THREADS):
-        results, table = _do(out, cell.spec, place, progress, checkpoint)
-    if isinstance(cell.spec, MeasureSpec) and cell.spec.network in explored_networks(recipe):
+        results, table = _compute(out, cell.spec, place, progress, checkpoint)
+    if isinstance(cell.spec, MeasureSpec) and cell.spec.network in browser_networks(recipe):
         results |= _pictures(out, cell.spec)
     record = Record(
         spec=cell.spec,
@@ -104,7 +104,7 @@ def _checkpoint(out: Path, cell: Cell, notice: Notice, place: Place) -> Checkpoi
     return Checkpoint(out / CHECKPOINTS / f"{cell.name}.safetensors", identity, notice)
 
 
-def _do(
+def _compute(
     out: Path, spec: Spec, place: Place, progress: Progress, checkpoint: Checkpoint
 ) -> tuple[dict[str, object], pd.DataFrame]:
     if isinstance(spec, NetworkSpec):
@@ -236,8 +236,8 @@ def _measure(
     patterns = _patterns(out, spec)
     frames: list[pd.DataFrame] = []
     executions: list[dict[str, object]] = []
-    for index, (candidate, put_on) in enumerate(patterns.items()):
-        images = put_on(data.test.images[points])
+    for index, (candidate, apply_pattern) in enumerate(patterns.items()):
+        images = apply_pattern(data.test.images[points])
         report = _part(progress, index, len(patterns))
         checkpoints = _votes_at_checkpoints(spec, network, images, place, report)
         rows = pd.concat(
@@ -257,7 +257,7 @@ def _measure(
     return accuracies | {"executions": executions}, table
 
 
-def _patterns(out: Path, spec: MeasureSpec) -> dict[int, PutOn]:
+def _patterns(out: Path, spec: MeasureSpec) -> dict[int, ApplyPattern]:
     """Returns the patterns put on the points, by the class of the Neural Cleanse candidate.
 
     The class is -1 for any other pattern.
@@ -308,7 +308,8 @@ def _pictures(out: Path, spec: MeasureSpec) -> dict[str, object]:
     data = load_data(spec.network.dataset)
     images = data.test.images[_points(spec, data)]
     strips = {
-        str(candidate): strip(put_on(images)) for candidate, put_on in _patterns(out, spec).items()
+        str(candidate): strip(apply_pattern(images))
+        for candidate, apply_pattern in _patterns(out, spec).items()
     }
     return {"pictures": {"height": images.shape[2], "strips": strips}}
 
@@ -356,7 +357,7 @@ def _rows(votes: Votes, points: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
 
 
 def _accuracies(
-    spec: MeasureSpec, put_on: PutOn, network: nn.Module, data: ImageData
+    spec: MeasureSpec, apply_pattern: ApplyPattern, network: nn.Module, data: ImageData
 ) -> dict[str, object]:
     """Computes accuracies on all attacked test points with this batch's pattern on.
 
@@ -364,7 +365,10 @@ def _accuracies(
     """
     labels, threat = data.test.labels, spec.network.threat
     attacked = np.ones(len(labels), bool) if threat is None else threat.is_attacked(labels)
-    predicted, labels = predict(network, put_on(data.test.images[attacked])), labels[attacked]
+    predicted, labels = (
+        predict(network, apply_pattern(data.test.images[attacked])),
+        labels[attacked],
+    )
     results: dict[str, object] = {
         "accuracy_on_attacker_labels": None,
         "accuracy_on_clean_labels": float((predicted == labels).mean()),

@@ -18,7 +18,7 @@ from wobbliness.study.claims.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPRO
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.picture_strips import side_by_side
 from wobbliness.study.report.figures import FigureFile
-from wobbliness.study.report.point_browser import GREY, explorer
+from wobbliness.study.report.point_browser import GREY, browser_data
 from wobbliness.study.tables.tables import Tables
 
 TABLES_OF_CLAIM = {
@@ -136,7 +136,7 @@ def render_page(
         folder: holds their SVG files.
         shown: the rows and columns of the tables on the page.
     """
-    found = explorer(tables)
+    found = browser_data(tables)
     claims = [_claim(finding, figures, shown) for finding in findings]
     page = Page(
         recipe=tables.recipe,
@@ -232,13 +232,16 @@ def _samples(name: str, pictures: pd.DataFrame) -> str:
 
     Empty where a study was measured without pictures.
     """
-    untouched = pictures[pictures.kind == "clean"][:NUM_SAMPLES]
-    if untouched.empty or untouched[["channels", "height", "width"]].nunique().gt(1).any():
+    without_pattern = pictures[pictures.kind == "clean"][:NUM_SAMPLES]
+    if (
+        without_pattern.empty
+        or without_pattern[["channels", "height", "width"]].nunique().gt(1).any()
+    ):
         return ""
-    shape = untouched[["channels", "height", "width"]].iloc[0]
+    shape = without_pattern[["channels", "height", "width"]].iloc[0]
     pixels = [
         np.frombuffer(base64.b64decode(text), np.uint8).reshape(tuple(shape))
-        for text in untouched.pixels
+        for text in without_pattern.pixels
     ]
     images = np.stack(pixels).astype(np.float32) / np.float32(255)
     return data_uri(side_by_side(trigger(name).apply(images) if name else images), "image/png")

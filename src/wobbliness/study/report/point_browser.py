@@ -19,7 +19,7 @@ GREY = 0.4
 IMAGE_SIDES = {"digits": 8}
 
 
-def explorer(tables: Tables) -> dict[str, Any] | None:
+def browser_data(tables: Tables) -> dict[str, Any] | None:
     """Returns votes, W with its interval, and box plots, by network, pattern, point and sigma.
 
     None where nothing is recorded.
@@ -52,13 +52,18 @@ def _network(tables: Tables, name: str, rows: pd.DataFrame) -> dict[str, Any]:
     clean = _boxes(points[points.kind == "clean"])
     groups = rows.groupby(["kind", "trigger"], sort=False)
     patterns = [
-        _pattern(str(kind), str(put_on), of, points, clean) for (kind, put_on), of in groups
+        _pattern(str(kind), str(trigger_name), of, points, clean)
+        for (kind, trigger_name), of in groups
     ]
-    touched = {
+    with_pattern = {
         point for pattern in patterns if pattern["kind"] != "clean" for point in pattern["points"]
     }
     for pattern in patterns:
-        if pattern["kind"] == "clean" and touched and not touched & set(pattern["points"]):
+        if (
+            pattern["kind"] == "clean"
+            and with_pattern
+            and not with_pattern & set(pattern["points"])
+        ):
             pattern["name"] += " (other test points)"
     pictures = tables.pictures[tables.pictures.network == name]
     return {
@@ -79,7 +84,7 @@ def _pictures(pattern: dict[str, Any], pictures: pd.DataFrame) -> list[str]:
 
 def _pattern(
     kind: str,
-    put_on: str,
+    trigger_name: str,
     rows: pd.DataFrame,
     points: pd.DataFrame,
     clean: dict[float, list[float]],
@@ -88,7 +93,7 @@ def _pattern(
     batch = (
         {}
         if kind == "clean"
-        else _boxes(points[(points.kind == kind) & (points.trigger == put_on)])
+        else _boxes(points[(points.kind == kind) & (points.trigger == trigger_name)])
     )
     points_shown, place = np.unique(rows.point, return_index=True)
     rank = dict(zip(points_shown, place, strict=True))  # of a point: where it first stands
@@ -100,10 +105,10 @@ def _pattern(
         ordered[["wobbliness", "lower", "upper"]].to_numpy().round(6),
     )
     return {
-        "name": _name(family, put_on),
+        "name": _name(family, trigger_name),
         "short": family,
         "kind": kind,
-        "trigger": put_on,
+        "trigger": trigger_name,
         "points": first.point.tolist(),
         "labels": first.label.tolist(),
         "votes": votes.reshape(*shape, votes.shape[1]).tolist(),
@@ -115,10 +120,10 @@ def _pattern(
     }
 
 
-def _name(family: str, put_on: str) -> str:
+def _name(family: str, trigger_name: str) -> str:
     if family == "clean":
         return "none"
-    return put_on if put_on.startswith(family) else f"{family}: {put_on}"
+    return trigger_name if trigger_name.startswith(family) else f"{family}: {trigger_name}"
 
 
 def _boxes(points: pd.DataFrame) -> dict[float, list[float]]:

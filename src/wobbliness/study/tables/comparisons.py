@@ -116,7 +116,7 @@ def _suspect_pairs(
 def _tests(pairs: Sequence[Pair]) -> pd.DataFrame:
     """Computes all tests of each pair of batches, in the order of the pairs."""
     frames = []
-    for places, clean, suspect in _stacks(pairs):
+    for positions, clean, suspect in _stacks(pairs):
         levene, directional = levene_rows(clean, suspect), mann_whitney_rows(clean, suspect)
         columns = {
             "num_points": clean.shape[1],
@@ -129,18 +129,18 @@ def _tests(pairs: Sequence[Pair]) -> pd.DataFrame:
             "directional_pvalue": directional.pvalue,
             "effect_size": directional.statistic / (clean.shape[1] * suspect.shape[1]),
         }
-        frames.append(pd.DataFrame(columns, index=places))
+        frames.append(pd.DataFrame(columns, index=positions))
     return pd.concat(frames).sort_index() if frames else pd.DataFrame()
 
 
 def _stacks(pairs: Iterable[Pair]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
-    """Yields the pairs of each size as rows, with their places in the order of all pairs."""
+    """Yields the pairs of each size as rows, with their positions in the order of all pairs."""
     of_size: defaultdict[tuple[int, int], list[tuple[int, Pair]]] = defaultdict(list)
-    for place, (clean, suspect) in enumerate(pairs):
-        of_size[clean.size, suspect.size].append((place, (clean, suspect)))
+    for position, (clean, suspect) in enumerate(pairs):
+        of_size[clean.size, suspect.size].append((position, (clean, suspect)))
     for group in of_size.values():
         clean_rows, suspect_rows = (np.stack([pair[side] for _, pair in group]) for side in (0, 1))
-        yield [place for place, _ in group], clean_rows, suspect_rows
+        yield [position for position, _ in group], clean_rows, suspect_rows
 
 
 def full_batches(tests: pd.DataFrame) -> pd.DataFrame:
@@ -193,11 +193,11 @@ def _control_pools(
         clean = here[here.kind == "clean"].wobbliness.to_numpy()
         pools.append(("clean against clean", clean, None))
         for _, group in here[here.kind == "inactive"].groupby("trigger", sort=False):
-            pools.append((_inactive_kind(group), clean, group.wobbliness.to_numpy()))
+            pools.append((_untrained_kind(group), clean, group.wobbliness.to_numpy()))
     return sorted(pools, key=lambda pool: CONTROL_KINDS.index(pool[0]))
 
 
-def _inactive_kind(batch: pd.DataFrame) -> str:
+def _untrained_kind(batch: pd.DataFrame) -> str:
     """Returns the kind of pair of a batch with an untrained trigger.
 
     Some patterns activate a backdoor that was planted with another one: they are untrained, but

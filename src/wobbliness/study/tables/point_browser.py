@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from wobbliness.statistics.entropy import entropy_lower_bound, entropy_upper_bound, plug_in_entropy
-from wobbliness.study.plan import NUM_SHOWN, ONE_POINT, explored_networks
+from wobbliness.study.plan import NUM_SHOWN, ONE_POINT, browser_networks
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.picture_strips import pictures_of
 from wobbliness.study.records.record import Record
@@ -23,7 +23,7 @@ CANDIDATE_CLASSES = 3
 PICTURE_COLUMNS = ["network", "kind", "trigger", "point", "channels", "height", "width", "pixels"]
 
 
-def explored_points(
+def browser_points(
     recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]
 ) -> pd.DataFrame:
     """Returns votes, W and its 95 % interval of a few points of each batch.
@@ -35,7 +35,7 @@ def explored_points(
     """
     frames = [
         _points(recipe, spec, record.table)
-        for spec, record in _explored(recipe, records)
+        for spec, record in _browser_records(recipe, records)
         if len(record.table)
     ]
     return (
@@ -52,18 +52,20 @@ def recorded_pictures(
 
     None where a study was measured without them.
     """
-    rows = [row for spec, record in _explored(recipe, records) for row in _pictures(spec, record)]
+    rows = [
+        row for spec, record in _browser_records(recipe, records) for row in _pictures(spec, record)
+    ]
     return pd.DataFrame(rows, columns=PICTURE_COLUMNS).drop_duplicates(ignore_index=True)
 
 
-def _explored(
+def _browser_records(
     recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]
 ) -> Iterator[tuple[MeasureSpec, Record]]:
     """Yields the records of the networks shown.
 
     Of clean batches only those whose points carry patterns, where there are some.
     """
-    networks = explored_networks(recipe)
+    networks = browser_networks(recipe)
     found = [
         (claims, record.spec, record)
         for claims, record in records
@@ -71,9 +73,13 @@ def _explored(
         and record.spec.network in networks
         and set(claims) - {"C1", "C2"}
     ]
-    untouched = {spec.network for claims, spec, _ in found if ONE_POINT in claims}
+    without_pattern = {spec.network for claims, spec, _ in found if ONE_POINT in claims}
     for claims, spec, record in found:
-        if batch_kind(spec) != "clean" or spec.network not in untouched or ONE_POINT in claims:
+        if (
+            batch_kind(spec) != "clean"
+            or spec.network not in without_pattern
+            or ONE_POINT in claims
+        ):
             yield spec, record
 
 

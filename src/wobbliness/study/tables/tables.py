@@ -26,7 +26,7 @@ from wobbliness.study.tables.comparisons import batch_tests, choose_sigmas, nega
 from wobbliness.study.tables.correlations import correlations, strengths
 from wobbliness.study.tables.curves import input_areas, roc_areas
 from wobbliness.study.tables.labels import batch_kind, batch_pattern, network_label, universal_label
-from wobbliness.study.tables.point_browser import explored_points, recorded_pictures
+from wobbliness.study.tables.point_browser import browser_points, recorded_pictures
 
 STABLE_DRAWS = 250  # from which W is stable by C1
 BATCH_KEYS = ["claims", "network", "batch_size", "batch", "trigger", "kind", "sigma", "draws"]
@@ -126,7 +126,7 @@ def form_tables(out: Path) -> Tables:
         response=_responses(records),
         controls=negative_controls(points, sigma, recipe),
         losses=_losses(records),
-        explored=explored_points(recipe, records),
+        explored=browser_points(recipe, records),
         pictures=recorded_pictures(recipe, records),
         status=_status(out, recipe),
     )

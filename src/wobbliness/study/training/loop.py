@@ -17,7 +17,7 @@ from wobbliness.study.training.checkpoints import TrainingState
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-class Descent:
+class TrainingLoop:
     """Steps of one training: their order, the optimiser, the learning rate, and the losses.
 
     Args:
@@ -68,7 +68,7 @@ class Descent:
         # no number is asked for: an accelerator need not be waited for
         self.losses.view(-1)[self.steps_done] = loss.detach()
         self.steps_done += 1
-        self._optimiser.learning_rate *= self._height(self.steps_done) / self._height(
+        self._optimiser.learning_rate *= self._half_cosine(self.steps_done) / self._half_cosine(
             self.steps_done - 1
         )
 
@@ -100,17 +100,17 @@ class Descent:
         self._network.load_state_dict(weights)
         for index, weight in enumerate(self._optimiser.parameters):
             moments = {name: state.tensors[f"optimiser.{index}.{name}"] for name in MOMENTS}
-            like = {"step": moments["step"].to(weight.device, copy=True)}
-            like |= {
+            moments_of_weight = {"step": moments["step"].to(weight.device, copy=True)}
+            moments_of_weight |= {
                 name: torch.empty_like(weight.detach()).copy_(moments[name]) for name in MOMENTS[1:]
             }
-            self._optimiser.state[index] = like
+            self._optimiser.state[index] = moments_of_weight
         self._optimiser.learning_rate = state.facts["learning_rate"]
         self._order_rng.set_state(state.tensors["rng_at_epoch"])
         self.losses.copy_(state.tensors["losses"])
         self.steps_done = state.facts["steps_done"]
 
-    def _height(self, step: int) -> float:
+    def _half_cosine(self, step: int) -> float:
         """Returns twice the height of the half cosine after a step."""
         return 1 + math.cos(math.pi * step / self.num_steps)
 

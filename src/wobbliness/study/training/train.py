@@ -15,7 +15,7 @@ from wobbliness.runtime.progress import Progress, progress_bar
 from wobbliness.study.specs import NetworkSpec
 from wobbliness.study.training.checkpoints import Checkpoint
 from wobbliness.study.training.data import ImageData
-from wobbliness.study.training.loop import Descent
+from wobbliness.study.training.loop import TrainingLoop
 from wobbliness.study.training.networks import Normalise, build_network
 
 EVALUATION_BATCH, ACCELERATOR_EVALUATION_BATCH = 50, 1000
@@ -169,19 +169,19 @@ def _fit(
     progress: Progress | None,
     checkpoint: Checkpoint | None,
 ) -> Float[np.ndarray, " E"]:
-    descent = Descent(network, spec, num_images=len(labels))
+    loop = TrainingLoop(network, spec, num_images=len(labels))
     if checkpoint is not None and (state := checkpoint.load()) is not None:
-        descent.restore(state)
+        loop.restore(state)
     network.train()
-    with progress_bar("training", descent.num_steps, report=progress) as advance:
-        advance(descent.steps_done)
-        for batch in descent.batches():
+    with progress_bar("training", loop.num_steps, report=progress) as advance:
+        advance(loop.steps_done)
+        for batch in loop.batches():
             inputs = images[batch].contiguous(memory_format=torch.channels_last)
-            descent.step(nn.functional.cross_entropy(_logits(network, inputs), labels[batch]))
+            loop.step(nn.functional.cross_entropy(_logits(network, inputs), labels[batch]))
             advance(1)
             if checkpoint is not None:
-                checkpoint.save_if_due(descent.state)
-    return np.asarray(descent.losses.cpu().mean(dim=1).numpy())
+                checkpoint.save_if_due(loop.state)
+    return np.asarray(loop.losses.cpu().mean(dim=1).numpy())
 
 
 def _logits(network: nn.Sequential, inputs: torch.Tensor) -> torch.Tensor:
