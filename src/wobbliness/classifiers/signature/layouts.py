@@ -22,8 +22,8 @@ def find_layout(
     """Finds whether the channels are the first or the last axis of an image in a batch.
 
     The channels are the axis whose size is in PICTURE_CHANNELS, if that is so for one of them only.
-    Batches that are no pictures have none; flat features `(B, F)` are pictures flattened in the declared layout,
-    channels first by default.
+    Batches that are no pictures have none; flat features `(B, F)` are pictures flattened in the
+    declared layout, channels first by default.
 
     Args:
         shape: as the classifier declares it, None for free axes.
