@@ -19,7 +19,7 @@ from scipy import stats
 
 import wobbliness
 from wobbliness.detectors.smoothness_guard import DEFAULT_SIGMAS
-from wobbliness.perturbations.gaussian import image_keys
+from wobbliness.perturbations.base import image_keys
 from wobbliness.statistics.conformal import (
     Reference,
     conformal_pvalues,

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from wobbliness.perturbations.gaussian import NormalStream, Scratch
+from wobbliness.perturbations.base import Scratch
+from wobbliness.perturbations.gaussian import NormalStream
 from wobbliness.runtime.threads import num_cores
 
 DRAWS, SIZE, IMAGES, REPEATS = 250, 784, 100, 7

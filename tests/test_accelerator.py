@@ -10,13 +10,12 @@ import wobbliness
 from wobbliness.attacks.universal_perturbation import craft_universal_perturbation
 from wobbliness.classifiers.probing import COMPANY
 from wobbliness.classifiers.torch_accelerator import (
-    PAGE,
     AcceleratedClassifier,
-    _Shard,
     device_block_size,
 )
 from wobbliness.detectors.neural_cleanse import craft_candidates
 from wobbliness.runtime.progress import ignore_progress
+from wobbliness.sampling.device_counting import StandardNormal
 from wobbliness.study import recipes
 from wobbliness.study.records.record import read_record
 from wobbliness.study.running.runner import run_study
@@ -95,17 +94,11 @@ def test_blocks_have_one_shape_and_change_nothing(half_space, images, block_size
     assert votes.execution.block_size == block_size
 
 
-def test_noise_is_normal_and_independent(half_space, images):
-    classifier = accelerated(HalfSpaceModule(half_space))
-    keys = np.array([1, 2], np.uint64)
+def test_noise_is_normal_and_independent(images):
+    shape, device = images.shape[1:], torch.device("cpu")
 
-    def noise(image, page, seed=0):
-        return (
-            _Shard(classifier, images[:2], keys, (0.1,), seed=seed, draws=range(PAGE))
-            ._normal(image, page)
-            .numpy()
-            .ravel()
-        )
+    def noise(key, page, seed=0):
+        return StandardNormal(seed, shape, device).page(key, page).numpy().ravel()
 
     sample = noise(0, 0)
     assert stats.kstest(sample, "norm").pvalue > 0.001

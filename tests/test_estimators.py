@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import wobbliness
-from wobbliness.perturbations.gaussian import NormalStream, image_keys
+from wobbliness.perturbations.base import image_keys
+from wobbliness.perturbations.gaussian import NormalStream
 
 pytest.importorskip("sklearn")
 

@@ -8,7 +8,8 @@ import torch
 from test_pixel_scale import save_program
 
 import wobbliness
-from wobbliness.perturbations.gaussian import NormalStream, image_keys
+from wobbliness.perturbations.base import image_keys
+from wobbliness.perturbations.gaussian import NormalStream
 
 CHANNELS, HEIGHT, WIDTH, NUM_CLASSES, SIGMA, DRAWS = 3, 5, 6, 4, 0.7, 15
 FLAT = CHANNELS * HEIGHT * WIDTH

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from wobbliness.perturbations.gaussian import NormalStream, image_keys
+from wobbliness.perturbations.base import image_keys
+from wobbliness.perturbations.gaussian import NormalStream
 
 
 def draws(seed, key, num_draws, *, first=0, shape=(8,), sizes=None):

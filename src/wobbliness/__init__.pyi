@@ -28,7 +28,7 @@ from .detectors.smoothness_guard import SmoothnessGuard as SmoothnessGuard
 from .images import ImageSet as ImageSet
 from .images import fit_images as fit_images
 from .images import read_images as read_images
-from .perturbations.gaussian import image_keys as image_keys
+from .perturbations.base import image_keys as image_keys
 from .reports.model_scan import write_scan as write_scan
 from .sampling.measure import measure as measure
 from .sampling.measure import sweep as sweep

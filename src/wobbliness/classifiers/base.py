@@ -62,28 +62,32 @@ class Classifier(Protocol):
 
 
 @runtime_checkable
-class DeviceCounter(Protocol):
-    """A classifier that draws noise and counts votes on a device of its own.
+class DeviceClassifier(Protocol):
+    """A classifier that scores tensors on a device of its own.
 
     Attributes:
-        changed_labels: share of labels that a lower precision changed in the last measurement; None
-            at full precision.
+        num_classes: K, or None before the first scores.
+        is_reduced: whether it runs at a lower precision than float32.
     """
 
-    changed_labels: float | None
+    num_classes: int | None
+    is_reduced: bool
 
-    def count_votes(
-        self,
-        images: np.ndarray,
-        keys: np.ndarray,
-        sigmas: tuple[float, ...],
-        *,
-        seed: int,
-        draws: range,
-        block_size: int,
-        advance: Callable[[int], None],
-    ) -> Int[np.ndarray, "N S K"]:
-        """The votes of all images at all sigmas."""
+    def made_ready(self) -> AbstractContextManager[None]:
+        """Evaluation mode and exact float32, undone afterwards; entered around `device_scores`."""
+        ...
+
+    def on_device(self, images: np.ndarray) -> Any:
+        """Returns a copy of images as a float32 tensor on the device."""
+        ...
+
+    def device_scores(self, batch: Any, *, exact: bool) -> Any:
+        """Returns scores `(B, K)` of a batch that is on the device.
+
+        Args:
+            batch: float32 tensor `(B, ...)`.
+            exact: whether to run it in float32, whatever precision is asked for.
+        """
         ...
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int
 
-from wobbliness.perturbations.gaussian import image_keys
+from wobbliness.perturbations.base import image_keys
 
 MOST = 0.5  # share of the inputs
 # features from which on two inputs of the same grey levels are copies rather than alike by chance

@@ -12,7 +12,7 @@ from wobbliness.classifiers.base import Classifier
 from wobbliness.classifiers.open import open_classifier
 from wobbliness.detectors.detection_results import Judgement, QuickVerdicts
 from wobbliness.detectors.distinct_inputs import distinct_rows
-from wobbliness.perturbations.gaussian import image_keys
+from wobbliness.perturbations.base import image_keys
 from wobbliness.sampling.measure import measure, sweep
 from wobbliness.sampling.sequential_test import decide_as_measured
 from wobbliness.sampling.votes import Sweep

@@ -1,54 +1,87 @@
-"""Standard-normal draws keyed by (seed, image key, draw).
+"""Gaussian noise, the paper's perturbation (Eq. 1), from keyed standard-normal draws.
 
-Random bits are the keystream of AES-128 in counter mode (NIST SP 800-38A), keyed by seed and image
-and counted by draw: any draw can be had without the ones before it, in blocks of any size. They
-become normal by the transform of Box and Muller (1958), in float32. With the processor's AES and
-vector instructions this takes a third of the time of `Generator.standard_normal`.
+Bits become normal by the transform of Box and Muller (1958), in float32. With the processor's AES
+and vector instructions this takes a third of the time of `Generator.standard_normal`.
 """
 
-import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from jaxtyping import Float32, UInt8, UInt64
-from numpy.typing import ArrayLike
+from jaxtyping import Float32
 
+from wobbliness.perturbations.base import KeyStream, Perturbation, Scratch, Stream
 from wobbliness.perturbations.box_muller import fill_normal
 
-CIPHER_BLOCK = 16  # bytes
+if TYPE_CHECKING:
+    import torch
+
 RADIUS_BITS, ANGLE_BITS = 32, 16
+MAX_SIGMA = 1e30  # beyond it noise overflows float32
 
 
-def image_keys(images: ArrayLike) -> UInt64[np.ndarray, " N"]:
-    """The default noise keys: a hash of each image's own values, so that W is a pure function of the image.
+@dataclass(frozen=True)
+class Gaussian:
+    """Noise from N(0, sigma^2 I), added and not clipped.
 
-    Pass the keys of one array as `keys=` of a measurement of another to give both the same draws,
-    for instance clean images and their triggered twins.
+    >>> Gaussian(0.1).name
+    'gaussian-0.1'
 
-    Args:
-        images: `(N, ...)` floats; hashed as float32 together with their shape.
+    Attributes:
+        sigma: standard deviation, pixel units of [0, 1].
 
-    Returns:
-        `(N,)` unsigned 64-bit integers.
+    Raises:
+        ValueError: sigma is negative, no number, or overflows float32.
     """
-    array = images if isinstance(images, np.ndarray) else np.asarray(images)
-    return np.array([_key(image) for image in array], dtype=np.uint64)
+
+    sigma: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigma", float(self.sigma))
+        if not 0 <= self.sigma <= MAX_SIGMA:
+            raise ValueError(f"expected a finite sigma from 0 to {MAX_SIGMA:g}, got {self.sigma}")
+
+    @property
+    def name(self) -> str:
+        """The name in records and tables."""
+        return f"gaussian-{self.sigma:g}"
+
+    def copies(
+        self,
+        stream: Stream,
+        image: Float32[np.ndarray, "..."],
+        draws: int,
+        out: Float32[np.ndarray, "B ..."],
+    ) -> None:
+        """Writes image + sigma * z, z from the standard-normal draws that all sigmas share."""
+        normal = standard_normal(stream, image.shape, draws)
+        np.multiply(normal, np.float32(self.sigma), out=out)
+        out += image
+
+    def lower(self, images: "torch.Tensor", normal: "torch.Tensor") -> "torch.Tensor":
+        """Returns copies on a device from standard-normal draws that were made there."""
+        import torch
+
+        return torch.add(images, normal, alpha=self.sigma)
 
 
-class Scratch:
-    """Memory that draws are made in, used again for those of the next image. For one thread at a time."""
+def sigma_of(perturbation: Perturbation) -> float | None:
+    """Returns the standard deviation of Gaussian noise; None for any other perturbation."""
+    return perturbation.sigma if isinstance(perturbation, Gaussian) else None
 
-    def __init__(self) -> None:
-        self._arrays: dict[str, np.ndarray] = {}
 
-    def array(
-        self, name: str, shape: tuple[int, ...], dtype: type[np.generic] = np.float32
-    ) -> np.ndarray:
-        """A part of the memory under a name; holds what was left there, zeros at first."""
-        size = int(np.prod(shape))
-        if name not in self._arrays or self._arrays[name].size < size:
-            self._arrays[name] = np.zeros(size, dtype)
-        return self._arrays[name][:size].reshape(shape)
+def standard_normal(
+    stream: Stream, shape: tuple[int, ...], draws: int
+) -> Float32[np.ndarray, "B ..."]:
+    """Returns the standard-normal draws of a stream's page, made once for all that ask."""
+
+    def source() -> NormalStream:
+        return NormalStream(
+            stream.seed, stream.key, shape, first_draw=stream.first, scratch=stream.scratch
+        )
+
+    normal = stream.source("normal", source)
+    return stream.once("normal", lambda: normal.take(draws))
 
 
 class NormalStream:
@@ -81,36 +114,14 @@ class NormalStream:
         self._shape = shape
         self._size = int(np.prod(shape))
         self._num_pairs = -(-self._size // 2)
-        blocks_per_draw = -(-self._num_pairs * (RADIUS_BITS + ANGLE_BITS) // (8 * CIPHER_BLOCK))
-        self._bytes_per_draw = blocks_per_draw * CIPHER_BLOCK
-        counter = (first_draw * blocks_per_draw).to_bytes(CIPHER_BLOCK, "big")
-        self._cipher = Cipher(
-            algorithms.AES128(_cipher_key(seed, key)), modes.CTR(counter)
-        ).encryptor()
         self._scratch = scratch or Scratch()
+        num_bytes = -(-self._num_pairs * (RADIUS_BITS + ANGLE_BITS) // 8)
+        self._bits = KeyStream(seed, key, num_bytes, first_draw=first_draw, scratch=self._scratch)
 
     def take(self, num_draws: int) -> Float32[np.ndarray, "B ..."]:
-        """The next draws, `(num_draws, *shape)`; overwritten by the next ones made in the same scratch."""
-        bits = self._bits(num_draws)
+        """Returns the next draws, `(num_draws, *shape)`; the next ones overwrite them."""
+        bits = self._bits.take(num_draws)
         draws = self._scratch.array("draws", (num_draws, self._size))
+        # a draw's bytes hold its radii first (32 bits each), then its angles (16 bits each)
         fill_normal(bits.view("<u4"), bits.view("<i2"), 2 * self._num_pairs, draws)
         return draws.reshape(num_draws, *self._shape)
-
-    def _bits(self, num_draws: int) -> UInt8[np.ndarray, "B bytes"]:
-        """The keystream of the next draws, which is what enciphering zeros gives."""
-        zeros = self._scratch.array("zeros", (num_draws * self._bytes_per_draw,), np.uint8)
-        bits = self._scratch.array("bits", zeros.shape, np.uint8)
-        self._cipher.update_into(zeros.data, bits.data)
-        return bits.reshape(num_draws, self._bytes_per_draw)
-
-
-def _cipher_key(seed: int, key: int) -> bytes:
-    return hashlib.blake2b(f"{seed} {key}".encode(), digest_size=16).digest()
-
-
-def _key(image: np.ndarray) -> int:
-    # -0.0 and 0.0 are one image
-    values = np.ascontiguousarray(image, dtype=np.float32) + np.float32(0)
-    digest = hashlib.blake2b(repr(values.shape).encode(), digest_size=8)
-    digest.update(values.astype("<f4", copy=False).tobytes())
-    return int.from_bytes(digest.digest(), "little")

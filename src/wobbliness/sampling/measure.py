@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Int
 from numpy.typing import ArrayLike
 
-from wobbliness.classifiers.base import DeviceCounter
 from wobbliness.classifiers.execution import Execution
 from wobbliness.classifiers.probing import CompanyError
-from wobbliness.perturbations.gaussian import NormalStream, Scratch
+from wobbliness.perturbations.base import Perturbation, Scratch, Stream
+from wobbliness.perturbations.gaussian import sigma_of
 from wobbliness.runtime.progress import Advance, Progress, progress_bar
 from wobbliness.runtime.threads import check_stopped, for_each
 from wobbliness.sampling.plan import NOISE_VALUES, Plan, Prepared, make_plan
@@ -24,7 +24,7 @@ from wobbliness.sampling.votes import DrawSpan, Sweep, Votes
 def measure(
     classifier: Any,
     images: Any,
-    sigma: float,
+    sigma: float | Perturbation,
     draws: int = 250,
     seed: int = 0,
     *,
@@ -37,11 +37,11 @@ def measure(
     check_repeatable: bool = False,
     progress: Progress | None = None,
 ) -> Votes:
-    """Wobbliness of a classifier around each image (Eq. 1 to 3).
+    """Measures the wobbliness of a classifier around each image (Eq. 1 to 3).
 
-    Each image is copied `draws` times, noise from N(0, sigma^2 I) is added and not clipped, and the
-    classifier names a class for each copy. The votes of an image depend on (classifier, image,
-    sigma, draws, seed) alone.
+    Each image is copied `draws` times, Gaussian noise from N(0, sigma^2 I) is added and not
+    clipped, and the classifier predicts a class for each copy. The votes of an image depend on
+    (classifier, image, perturbation, draws, seed) alone.
 
     >>> def left_or_right(images):
     ...     return (images[:, 0] > 0.5).astype(int)
@@ -54,7 +54,8 @@ def measure(
             callable from a batch to labels `(B,)` or scores `(B, K)`. A callable gets tensors if
             the images are a tensor, else arrays.
         images: `(N, ...)` float array or tensor in [0, 1]; pictures channels first, `(N, C, H, W)`.
-        sigma: standard deviation of the noise, pixel units of [0, 1].
+        sigma: standard deviation of the noise, pixel units of [0, 1]; or another perturbation
+            (`wobbliness.perturbations.base.Perturbation`).
         draws: noisy copies of each image.
         seed: non-negative integer; another seed, other noise.
         keys: `(N,)` non-negative integers that key the noise instead of the images' own values (see
@@ -105,7 +106,7 @@ def measure(
 def sweep(
     classifier: Any,
     images: Any,
-    sigmas: Iterable[float],
+    sigmas: Iterable[float | Perturbation],
     draws: int = 250,
     seed: int = 0,
     *,
@@ -118,13 +119,14 @@ def sweep(
     check_repeatable: bool = False,
     progress: Progress | None = None,
 ) -> Sweep:
-    """`measure` at several sigmas with the same standard-normal draws.
+    """Measures at several sigmas with the same standard-normal draws.
 
     All arguments but `sigmas` are those of `measure`; `sigmas` are distinct standard deviations in
-    pixel units of [0, 1].
+    pixel units of [0, 1], or other perturbations.
 
     Returns:
-        Sweep: `sweep[sigma]` is the Votes at that sigma, equal to what `measure` gives there.
+        Sweep: `sweep[sigma]` is the Votes at that sigma, equal to what `measure` gives there; those
+        of another perturbation stand under its name.
 
     Raises:
         ValueError: as for `measure`.
@@ -154,12 +156,13 @@ def sweep(
         tuple(
             Votes(
                 counts=counts[:, index].copy(),
-                sigma=sigma,
+                sigma=sigma_of(perturbation),
+                perturbation=perturbation.name,
                 keys=plan.keys,
                 spans=(span,),
                 executions=(execution,),
             )
-            for index, sigma in enumerate(plan.sigmas)
+            for index, perturbation in enumerate(plan.perturbations)
         )
     )
 
@@ -185,9 +188,9 @@ def _count_prepared(
         advance(num_images)
 
     try:
-        if isinstance(plan.classifier, DeviceCounter):
-            return _count_on_device(plan, plan.classifier, prepared.execution, report)
-        tally = _Tally(len(plan.images), len(plan.sigmas), plan.classifier.num_classes or 1)
+        if plan.is_on_device:
+            return _count_on_device(plan, prepared.execution, report)
+        tally = _Tally(len(plan.images), len(plan.perturbations), plan.classifier.num_classes or 1)
         counter = _Counter(plan, prepared)
         for_each(
             lambda index: tally.put(index, counter(index)),
@@ -202,18 +205,13 @@ def _count_prepared(
 
 
 def _count_on_device(
-    plan: Plan, classifier: DeviceCounter, execution: Execution, advance: Advance
+    plan: Plan, execution: Execution, advance: Advance
 ) -> tuple[Int[np.ndarray, "N S K"], Execution]:
-    counts = classifier.count_votes(
-        plan.images,
-        plan.keys,
-        plan.sigmas,
-        seed=plan.seed,
-        draws=plan.span,
-        block_size=execution.block_size or 1,
-        advance=advance,
-    )
-    return counts, replace(execution, changed_labels=classifier.changed_labels)
+    from wobbliness.sampling.device_counting import DeviceCounter
+
+    counter = DeviceCounter(plan, block_size=execution.block_size or 1)
+    counts = counter.count(np.arange(len(plan.images)), plan.span, advance)
+    return counts, replace(execution, changed_labels=counter.changed_labels)
 
 
 class _Tally:
@@ -243,26 +241,23 @@ class _Counter:
         self._own = threading.local()
 
     def __call__(self, index: int) -> Int[np.ndarray, "S K"]:
-        plan, scratch, last = self._plan, self._scratch(), len(self._plan.sigmas) - 1
+        plan, scratch = self._plan, self._scratch()
         image = np.asarray(plan.images[index], dtype=np.float32)
-        counts = np.zeros((len(plan.sigmas), plan.classifier.num_classes or 1), dtype=np.int64)
-        stream = NormalStream(
-            plan.seed,
-            int(plan.keys[index]),
-            image.shape,
-            first_draw=plan.span.start,
-            scratch=scratch,
+        shape = (len(plan.perturbations), plan.classifier.num_classes or 1)
+        counts = np.zeros(shape, dtype=np.int64)
+        stream = Stream(
+            plan.seed, int(plan.keys[index]), first_draw=plan.span.start, scratch=scratch
         )
         for first in plan.span[:: self._chunk]:
-            noise = stream.take(min(self._chunk, plan.span.stop - first))
-            for row, sigma in enumerate(plan.sigmas):
+            draws = min(self._chunk, plan.span.stop - first)
+            copies = scratch.array("copies", (draws, *image.shape))
+            for row, perturbation in enumerate(plan.perturbations):
                 check_stopped()
-                noisy = noise if row == last else scratch.array("noisy", noise.shape)
-                np.multiply(noise, np.float32(sigma), out=noisy)
-                noisy += image
-                labels = self._classify(noisy, self._block_size)
+                perturbation.copies(stream, image, draws, copies)
+                labels = self._classify(copies, self._block_size)
                 counts = _widened(counts, plan.classifier.num_classes or 1 + int(labels.max()))
                 counts[row] += np.bincount(labels, minlength=counts.shape[1])
+            stream.turn(draws)
         return counts
 
     def _scratch(self) -> Scratch:

@@ -11,7 +11,12 @@ from jaxtyping import Float32, UInt64
 from numpy.typing import ArrayLike
 
 from wobbliness.classifiers import Classifier, open_classifier
-from wobbliness.classifiers.base import DeviceCounter, NoClassesError, ScoredClassifier, as_array
+from wobbliness.classifiers.base import (
+    DeviceClassifier,
+    NoClassesError,
+    ScoredClassifier,
+    as_array,
+)
 from wobbliness.classifiers.execution import Execution, default_block_size
 from wobbliness.classifiers.probing import (
     COPIES_FOR_ONE,
@@ -25,7 +30,14 @@ from wobbliness.classifiers.probing import (
     require_alone,
     watched_rows,
 )
-from wobbliness.perturbations.gaussian import NormalStream, image_keys
+from wobbliness.perturbations.base import (
+    LoweredPerturbation,
+    Perturbation,
+    Scratch,
+    Stream,
+    image_keys,
+)
+from wobbliness.perturbations.gaussian import Gaussian
 from wobbliness.runtime.errors import reason_of
 from wobbliness.runtime.threads import default_workers
 
@@ -42,7 +54,6 @@ WAY_TO_AN_ARRAY = (
     "stack them, torch.stack(list) or np.stack(list), pictures channels first and divided by 255, "
     "or use read_images"
 )
-MAX_SIGMA = 1e30  # beyond it noise overflows float32
 # of draws, of what is classified at once, of threads: more is a slip, and overflows further in
 MAX_COUNT = 2**40
 
@@ -58,7 +69,7 @@ class Plan:
     classifier: Classifier
     images: np.ndarray
     keys: UInt64[np.ndarray, " N"]
-    sigmas: tuple[float, ...]
+    perturbations: tuple[Perturbation, ...]
     seed: int
     span: range
     block_size: int | None
@@ -71,6 +82,13 @@ class Plan:
             min(self.workers or default_workers(), max(2, len(self.images)))
             if self.classifier.thread_safe
             else 1
+        )
+
+    @property
+    def is_on_device(self) -> bool:
+        """Whether copies are made and votes are counted where the classifier runs."""
+        return isinstance(self.classifier, DeviceClassifier) and all(
+            isinstance(made, LoweredPerturbation) for made in self.perturbations
         )
 
     def run(self, work: Callable[["Prepared"], Result]) -> Result:
@@ -144,7 +162,7 @@ class Plan:
         """One copy at a time where the company of an image has a say in its answer."""
         answers, is_on_device = (
             OrderWatch(self._answers),
-            isinstance(self.classifier, DeviceCounter),
+            self.is_on_device,
         )
         size, num_copies = (
             execution.block_size or 1,
@@ -170,7 +188,9 @@ class Plan:
         answers.require_unsorted(examples, size)
         if seen is None:
             watched = (
-                self.classifier if has_one_size else BlockWatch(self.classifier, len(self.sigmas))
+                self.classifier
+                if has_one_size
+                else BlockWatch(self.classifier, len(self.perturbations))
             )
             return Prepared(execution=execution, classify=watched.classify)
         if has_one_size:
@@ -197,7 +217,7 @@ class Prepared:
 def make_plan(
     classifier: Any,
     images: Any,
-    sigmas: Iterable[float],
+    perturbations: Iterable[float | Perturbation],
     *,
     draws: Any,
     seed: Any,
@@ -225,7 +245,7 @@ def make_plan(
         classifier=copy(opened) if isinstance(opened, ScoredClassifier) else opened,
         images=array,
         keys=_checked_keys(keys, array),
-        sigmas=_checked_sigmas(sigmas),
+        perturbations=_checked_perturbations(perturbations),
         seed=checked_integer(seed, "a seed", at_least=0),
         span=_checked_span(first_draw, draws),
         block_size=None
@@ -238,14 +258,31 @@ def make_plan(
 
 
 def _examples(plan: Plan) -> Float32[np.ndarray, "B ..."]:
-    """Some of the images, spread over all: as they are, with noise of the largest sigma, and with that and a patch."""
+    """Returns some of the images, spread over all: as they are, perturbed, and with a patch, too.
+
+    Of several perturbations the one that changes most; of Gaussian noise, the largest sigma.
+    """
     chosen = np.unique(np.linspace(0, len(plan.images) - 1, EXAMPLES).round().astype(np.int64))
     images = np.stack([np.asarray(plan.images[index], dtype=np.float32) for index in chosen])
-    draws = [
-        NormalStream(plan.seed, int(plan.keys[index]), images.shape[1:]).take(1) for index in chosen
-    ]
-    noise = np.concatenate(draws) * np.float32(max(plan.sigmas))
-    return np.concatenate([images, images + noise, _patched(images) + noise])
+    keys = plan.keys[chosen]
+    perturbed = [_first_copies(plan.seed, made, images, keys) for made in plan.perturbations]
+    most = int(np.argmax([np.abs(copies - images).mean() for copies in perturbed]))
+    patched = _first_copies(plan.seed, plan.perturbations[most], _patched(images), keys)
+    return np.concatenate([images, perturbed[most], patched])
+
+
+def _first_copies(
+    seed: int,
+    perturbation: Perturbation,
+    images: Float32[np.ndarray, "B ..."],
+    keys: UInt64[np.ndarray, " B"],
+) -> Float32[np.ndarray, "B ..."]:
+    """Returns the copy of each image at draw 0."""
+    copies = np.empty_like(images)
+    for row, (image, key) in enumerate(zip(images, keys, strict=True)):
+        stream = Stream(seed, int(key), scratch=Scratch())
+        perturbation.copies(stream, image, 1, copies[row : row + 1])
+    return copies
 
 
 def _patched(images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B ..."]:
@@ -348,14 +385,32 @@ def _checked_keys(keys: ArrayLike | None, images: np.ndarray) -> UInt64[np.ndarr
     return array.astype(np.uint64)
 
 
-def _checked_sigmas(sigmas: Iterable[float]) -> tuple[float, ...]:
-    values: Sequence[float] = [float(sigma) for sigma in sigmas]
-    if not values or len(set(values)) < len(values):
+def _checked_perturbations(
+    perturbations: Iterable[float | Perturbation],
+) -> tuple[Perturbation, ...]:
+    """Returns perturbations of distinct names; a number is the sigma of Gaussian noise."""
+    given = [perturbation_of(value) for value in perturbations]
+    names = [perturbation.name for perturbation in given]
+    if not given or len(set(names)) < len(names):
+        values = [getattr(made, "sigma", made.name) for made in given]
         raise ValueError(f"expected distinct sigmas, at least one, got {values}")
-    for sigma in values:
-        if not 0 <= sigma <= MAX_SIGMA:
-            raise ValueError(f"expected a finite sigma from 0 to {MAX_SIGMA:g}, got {sigma}")
-    return tuple(values)
+    return tuple(given)
+
+
+def perturbation_of(value: Any) -> Perturbation:
+    """Returns a perturbation as it is, and Gaussian noise for a number.
+
+    Raises:
+        ValueError: it is neither, or no sigma.
+    """
+    if isinstance(value, Perturbation) and not isinstance(value, type):
+        return value
+    try:
+        return Gaussian(float(value))
+    except TypeError:
+        raise ValueError(
+            f"expected a sigma or a perturbation, got {type(value).__name__}"
+        ) from None
 
 
 def checked_integer(value: Any, name: str, *, at_least: int, at_most: int | None = None) -> int:

@@ -12,7 +12,6 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Int
 
-from wobbliness.classifiers.base import DeviceCounter
 from wobbliness.sampling.plan import Plan
 
 # share of labels that rounding may change at another block size; one label always may
@@ -42,7 +41,7 @@ def require_repeated(
     if not differs.size:
         return
     # there blocks hold several images
-    rows = order[::-1] if isinstance(plan.classifier, DeviceCounter) else differs
+    rows = order[::-1] if plan.is_on_device else differs
     first, second = (count_votes(_part(plan, rows, size)) for size in (block_size, other_size))
     is_repeated = (
         not _rows_that_differ(first, counts[rows]).size

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
-from wobbliness.classifiers.base import DeviceCounter
-from wobbliness.perturbations.gaussian import NormalStream, Scratch
-from wobbliness.runtime.progress import Advance
+from wobbliness.perturbations.base import Scratch, Stream
+from wobbliness.runtime.progress import Advance, ignore_progress
 from wobbliness.runtime.threads import Items, check_stopped, share_items
 from wobbliness.sampling.plan import NOISE_VALUES, Plan, Prepared
 from wobbliness.statistics.sequential.boundaries import Boundaries
@@ -91,10 +90,8 @@ def settle(plan: Plan, prepared: Prepared, rules: Rules, advance: Advance) -> Ta
         CompanyError: as for `BlockWatch`.
     """
     tally = Tally.of(len(plan.images), plan.classifier.num_classes or 1)
-    if isinstance(plan.classifier, DeviceCounter):
-        _settle_on_device(
-            plan, plan.classifier, rules, tally, prepared.execution.block_size or 1, advance
-        )
+    if plan.is_on_device:
+        _settle_on_device(plan, rules, tally, prepared.execution.block_size or 1, advance)
         return tally
     share_items(
         lambda items: _Pool(plan, prepared, rules, tally).work(items),
@@ -106,25 +103,16 @@ def settle(plan: Plan, prepared: Prepared, rules: Rules, advance: Advance) -> Ta
 
 
 def _settle_on_device(
-    plan: Plan,
-    classifier: DeviceCounter,
-    rules: Rules,
-    tally: Tally,
-    block_size: int,
-    advance: Advance,
+    plan: Plan, rules: Rules, tally: Tally, block_size: int, advance: Advance
 ) -> None:
-    """All open images in step, with the draws that `measure` makes there."""
+    """Decides all open images in step, with the draws that `measure` makes on the device."""
+    from wobbliness.sampling.device_counting import DeviceCounter
+
+    counter = DeviceCounter(plan, block_size=block_size)
     open_images, max_draws = np.arange(len(plan.images)), len(plan.span)
     for start, stop in _looks(max_draws):
-        counts = classifier.count_votes(
-            plan.images[open_images],
-            plan.keys[open_images],
-            plan.sigmas,
-            seed=plan.seed,
-            draws=range(plan.span.start + start, plan.span.start + stop),
-            block_size=block_size,
-            advance=lambda _: None,
-        )[:, 0]
+        draws = range(plan.span.start + start, plan.span.start + stop)
+        counts = counter.count(open_images, draws, ignore_progress)[:, 0]
         if start == 0:
             tally.first[open_images] = counts.argmax(axis=1)
         tally.second[open_images] = _drawn_seconds(plan, tally, open_images, counts)
@@ -181,7 +169,7 @@ class _Pool:
 
     def work(self, items: Items) -> None:
         """Settles images until there are no more."""
-        streams: dict[int, NormalStream] = {}
+        streams: dict[int, Stream] = {}
         while True:
             check_stopped()
             while len(streams) < self._capacity and (index := items.take()) is not None:
@@ -193,11 +181,10 @@ class _Pool:
                 del streams[index]
             items.finish(len(settled))
 
-    def _stream(self, index: int) -> NormalStream:
-        shape = self.plan.images[index].shape
-        return NormalStream(self.plan.seed, int(self.plan.keys[index]), shape, scratch=self.scratch)
+    def _stream(self, index: int) -> Stream:
+        return Stream(self.plan.seed, int(self.plan.keys[index]), scratch=self.scratch)
 
-    def _look(self, streams: dict[int, NormalStream]) -> list[int]:
+    def _look(self, streams: dict[int, Stream]) -> list[int]:
         """Makes the next draws of every open image; the images that are settled by them or have no draws left."""
         tally, open_images = self.tally, np.fromiter(streams, dtype=np.int64)
         before = tally.draws[open_images]
@@ -217,18 +204,17 @@ class _Pool:
             int(index) for index in open_images[tally.is_over(open_images, len(self.plan.span))]
         ]
 
-    def _noisy(
-        self, streams: dict[int, NormalStream], steps: np.ndarray
-    ) -> Float32[np.ndarray, "R ..."]:
+    def _noisy(self, streams: dict[int, Stream], steps: np.ndarray) -> Float32[np.ndarray, "R ..."]:
         """The perturbed copies, image after image; filled up to whole blocks, so that all blocks have one shape."""
         shape = self.plan.images[0].shape
         num_rows = -(-int(steps.sum()) // self.block_size) * self.block_size
         rows = self.scratch.array("rows", (num_rows, *shape))
         first = 0
         for (index, stream), step in zip(streams.items(), steps, strict=True):
+            image = np.asarray(self.plan.images[index], dtype=np.float32)
             own = rows[first : first + step]
-            np.multiply(stream.take(int(step)), np.float32(self.plan.sigmas[0]), out=own)
-            own += np.asarray(self.plan.images[index], dtype=np.float32)
+            self.plan.perturbations[0].copies(stream, image, int(step), own)
+            stream.turn(int(step))
             first += int(step)
         rows[first:] = 0
         return rows

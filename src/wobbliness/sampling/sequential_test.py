@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float, Int, UInt64
 from numpy.typing import ArrayLike
 
 from wobbliness.classifiers.execution import Execution
+from wobbliness.perturbations.base import Perturbation
+from wobbliness.perturbations.gaussian import sigma_of
 from wobbliness.runtime.progress import Progress, progress_bar
 from wobbliness.sampling.plan import Plan, Prepared, make_plan
 from wobbliness.sampling.sequential_sampling import STEP, Rules, Tally, settle
@@ -46,7 +48,7 @@ class Decisions:
     lower: Float[np.ndarray, " N"]
     upper: Float[np.ndarray, " N"]
     threshold: float | Float[np.ndarray, " N"]
-    sigma: float
+    sigma: float | None
     error_rate: float
     max_draws: int
     seed: int
@@ -60,7 +62,7 @@ class Decisions:
 def decide(
     classifier: Any,
     images: Any,
-    sigma: float,
+    sigma: float | Perturbation,
     threshold: float | Float[np.ndarray, " N"],
     error_rate: float = 0.05,
     max_draws: int = 250,
@@ -133,7 +135,7 @@ def decide(
 def decide_as_measured(
     classifier: Any,
     images: Any,
-    sigma: float,
+    sigma: float | Perturbation,
     threshold: float | Float[np.ndarray, " N"],
     error_rate: float = 0.05,
     max_draws: int = 250,
@@ -234,7 +236,7 @@ def _decide(
             tally.draws - 1, strays_of_first, num_classes=num_classes, error_rate=error_rate
         ),
         threshold=threshold,
-        sigma=plan.sigmas[0],
+        sigma=sigma_of(plan.perturbations[0]),
         error_rate=error_rate,
         max_draws=max_draws,
         seed=plan.seed,

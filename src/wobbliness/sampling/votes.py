@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt64
@@ -26,7 +27,9 @@ class Votes:
 
     Attributes:
         counts: `(N, K)` votes; each row sums to the number of draws.
-        sigma: standard deviation of the noise, in pixel units of [0, 1].
+        sigma: standard deviation of Gaussian noise, in pixel units of [0, 1]; None for another
+            perturbation.
+        perturbation: its name, such as `gaussian-0.1`.
         keys: `(N,)` noise keys of the images.
         spans: which draws were made, by seed.
         executions: how the forward passes were run; several where votes of different runs were
@@ -34,12 +37,15 @@ class Votes:
     """
 
     counts: Int[np.ndarray, "N K"]
-    sigma: float
+    sigma: float | None
     keys: UInt64[np.ndarray, " N"]
     spans: tuple[DrawSpan, ...]
     executions: tuple[Execution, ...] = ()
+    perturbation: str = ""
 
     def __post_init__(self) -> None:
+        if not self.perturbation:
+            object.__setattr__(self, "perturbation", f"gaussian-{self.sigma:g}")
         for array in (self.counts, self.keys):
             array.setflags(write=False)
 
@@ -118,7 +124,12 @@ class Votes:
         Returns:
             `(N,)` distances in pixel units of [0, 1]; 0 where no class is certified (the smoothed
             classifier abstains).
+
+        Raises:
+            ValueError: the votes are not of Gaussian noise.
         """
+        if self.sigma is None:
+            raise ValueError(f"expected votes of Gaussian noise, got those of {self.perturbation}")
         error = 1 - entropy.checked_confidence(confidence)
         chosen, error = (self.label, error / 2) if label is None else (np.asarray(label), error)
         votes = np.take_along_axis(self.counts, chosen[:, None], axis=1)[:, 0]
@@ -135,10 +146,14 @@ class Votes:
         """
         if not isinstance(other, Votes):
             return NotImplemented
-        if self.sigma != other.sigma or not np.array_equal(self.keys, other.keys):
-            raise ValueError(
-                f"expected votes of the same images at sigma {self.sigma}, got others at {other.sigma}"
+        is_same = self.perturbation == other.perturbation and self.sigma == other.sigma
+        if not is_same or not np.array_equal(self.keys, other.keys):
+            at, got = (
+                (f"sigma {self.sigma}", other.sigma)
+                if self.sigma is not None
+                else (self.perturbation, other.perturbation)
             )
+            raise ValueError(f"expected votes of the same images at {at}, got others at {got}")
         num_classes = max(self.counts.shape[1], other.counts.shape[1])
         mine, others = (
             np.pad(votes.counts, ((0, 0), (0, num_classes - votes.counts.shape[1])))
@@ -147,6 +162,7 @@ class Votes:
         return Votes(
             counts=mine + others,
             sigma=self.sigma,
+            perturbation=self.perturbation,
             keys=self.keys,
             spans=_merged(self.spans + other.spans),
             executions=tuple(dict.fromkeys(self.executions + other.executions)),
@@ -154,32 +170,39 @@ class Votes:
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep(Mapping[float, Votes]):
-    """Votes at several sigmas, from the same standard-normal draws: `sweep[0.1]` is the Votes at sigma 0.1."""
+class Sweep(Mapping[Any, Votes]):
+    """Votes at several sigmas, from the same standard-normal draws.
+
+    `sweep[0.1]` is the Votes at sigma 0.1; votes of another perturbation stand under its name.
+    """
 
     votes: tuple[Votes, ...]
 
     @property
     def sigmas(self) -> tuple[float, ...]:
-        """The standard deviations, in the order they were asked for."""
-        return tuple(votes.sigma for votes in self.votes)
+        """The standard deviations of Gaussian noise, in the order they were asked for."""
+        return tuple(votes.sigma for votes in self.votes if votes.sigma is not None)
 
     @property
-    def wobbliness(self) -> dict[float, Float[np.ndarray, " N"]]:
+    def wobbliness(self) -> dict[Any, Float[np.ndarray, " N"]]:
         """W at each sigma, `(N,)` nats each."""
-        return {votes.sigma: votes.wobbliness for votes in self.votes}
+        return {_key(votes): votes.wobbliness for votes in self.votes}
 
-    def __getitem__(self, sigma: float) -> Votes:
+    def __getitem__(self, sigma: float | str) -> Votes:
         for votes in self.votes:
-            if votes.sigma == sigma:
+            if sigma in (votes.sigma, votes.perturbation):
                 return votes
-        raise KeyError(f"expected one of the measured sigmas {self.sigmas}, got {sigma}")
+        raise KeyError(f"expected one of the measured sigmas {tuple(self)}, got {sigma}")
 
-    def __iter__(self) -> Iterator[float]:
-        return iter(self.sigmas)
+    def __iter__(self) -> Iterator[Any]:
+        return map(_key, self.votes)
 
     def __len__(self) -> int:
         return len(self.votes)
+
+
+def _key(votes: Votes) -> float | str:
+    return votes.perturbation if votes.sigma is None else votes.sigma
 
 
 def _merged(spans: tuple[DrawSpan, ...]) -> tuple[DrawSpan, ...]:

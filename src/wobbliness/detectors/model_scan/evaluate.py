@@ -11,7 +11,7 @@ from wobbliness.attacks.patch import Trigger
 from wobbliness.classifiers import Classifier
 from wobbliness.detectors.batch_test import compare_w
 from wobbliness.detectors.model_scan.results import PatternEffect
-from wobbliness.perturbations.gaussian import image_keys
+from wobbliness.perturbations.base import image_keys
 from wobbliness.runtime.progress import Progress
 from wobbliness.sampling.measure import measure, sweep
 

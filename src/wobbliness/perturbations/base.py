@@ -1,0 +1,180 @@
+"""The protocol of a perturbation, and the keyed streams that perturbations draw from.
+
+Random bits are the keystream of AES-128 in counter mode (NIST SP 800-38A), keyed by seed and image
+and counted by draw: any draw can be had without the ones before it, in blocks of any size.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from jaxtyping import Float32, UInt8, UInt64
+from numpy.typing import ArrayLike
+
+CIPHER_BLOCK = 16  # bytes
+
+Made = TypeVar("Made")
+
+
+@runtime_checkable
+class Perturbation(Protocol):
+    """What is done to an input before the classifier sees it.
+
+    A frozen dataclass whose fields are its settings. Its draws are keyed by (seed, image key,
+    draw): the copies of an image depend on nothing else, however the draws are divided into pages.
+
+    Attributes:
+        name: stable; goes into records and tables, such as `gaussian-0.1`.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name in records and tables."""
+        ...
+
+    def copies(
+        self,
+        stream: "Stream",
+        image: Float32[np.ndarray, "..."],
+        draws: int,
+        out: Float32[np.ndarray, "B ..."],
+    ) -> None:
+        """Writes the next perturbed copies of an image.
+
+        Args:
+            stream: of the image, at the first of the draws.
+            image: in [0, 1].
+            draws: number of copies.
+            out: `(draws, *image.shape)`, where the copies go.
+        """
+        ...
+
+
+@runtime_checkable
+class LoweredPerturbation(Perturbation, Protocol):
+    """A perturbation that can also be applied on a device, to standard-normal draws made there."""
+
+    def lower(self, images: Any, normal: Any) -> Any:
+        """Returns perturbed copies, tensors of the shape of `images`.
+
+        Args:
+            images: tensor `(B, ...)` on the device, a row for each copy.
+            normal: tensor of the same shape, standard-normal draws.
+        """
+        ...
+
+
+def image_keys(images: ArrayLike) -> UInt64[np.ndarray, " N"]:
+    """Returns the default noise keys: a hash of each image's own values.
+
+    So W is a pure function of the image. Pass the keys of one array as `keys=` of a measurement of
+    another to give both the same draws, for instance clean images and their triggered twins.
+
+    Args:
+        images: `(N, ...)` floats; hashed as float32 together with their shape.
+
+    Returns:
+        `(N,)` unsigned 64-bit integers.
+    """
+    array = images if isinstance(images, np.ndarray) else np.asarray(images)
+    return np.array([_key(image) for image in array], dtype=np.uint64)
+
+
+class Scratch:
+    """Memory that draws are made in, used again for those of the next image. For one thread."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def array(
+        self, name: str, shape: tuple[int, ...], dtype: type[np.generic] = np.float32
+    ) -> np.ndarray:
+        """Returns a part of the memory by name; holds what was left there, zeros at first."""
+        size = int(np.prod(shape))
+        if name not in self._arrays or self._arrays[name].size < size:
+            self._arrays[name] = np.zeros(size, dtype)
+        return self._arrays[name][:size].reshape(shape)
+
+
+class KeyStream:
+    """The random bits of one image, draw after draw."""
+
+    def __init__(
+        self, seed: int, key: int, num_bytes: int, *, first_draw: int = 0, scratch: Scratch
+    ) -> None:
+        """Goes to a draw.
+
+        Args:
+            seed: non-negative integer.
+            key: the image's key, an unsigned 64-bit integer.
+            num_bytes: of one draw; rounded up to whole cipher blocks.
+            first_draw: number of the first draw that `take` will give.
+            scratch: where the bits are made.
+        """
+        blocks_per_draw = -(-num_bytes // CIPHER_BLOCK)
+        self._bytes_per_draw = blocks_per_draw * CIPHER_BLOCK
+        counter = (first_draw * blocks_per_draw).to_bytes(CIPHER_BLOCK, "big")
+        self._cipher = Cipher(
+            algorithms.AES128(_cipher_key(seed, key)), modes.CTR(counter)
+        ).encryptor()
+        self._scratch = scratch
+
+    def take(self, num_draws: int) -> UInt8[np.ndarray, "B bytes"]:
+        """Returns the bytes of the next draws; overwritten by the next ones in this scratch."""
+        # the keystream is what enciphering zeros gives
+        zeros = self._scratch.array("zeros", (num_draws * self._bytes_per_draw,), np.uint8)
+        bits = self._scratch.array("bits", zeros.shape, np.uint8)
+        self._cipher.update_into(zeros.data, bits.data)
+        return bits.reshape(num_draws, self._bytes_per_draw)
+
+
+class Stream:
+    """The draws of one image, page after page, for all perturbations of a measurement.
+
+    Perturbations of one page share what they draw: Gaussian noise at several sigmas comes from the
+    same standard-normal draws.
+
+    Attributes:
+        seed: of the noise.
+        key: of the image.
+        first: number of the first draw of the page.
+        scratch: memory to draw in.
+    """
+
+    def __init__(self, seed: int, key: int, *, first_draw: int = 0, scratch: Scratch) -> None:
+        self.seed, self.key, self.first, self.scratch = seed, key, first_draw, scratch
+        self._sources: dict[str, Any] = {}
+        self._drawn: dict[str, Any] = {}
+
+    def source(self, name: str, make: Callable[[], Made]) -> Made:
+        """Returns what draws under a name, made at the first use and kept for all pages."""
+        if name not in self._sources:
+            self._sources[name] = make()
+        made: Made = self._sources[name]
+        return made
+
+    def once(self, name: str, draw: Callable[[], Made]) -> Made:
+        """Returns what was drawn under a name on this page, drawn at the first use."""
+        if name not in self._drawn:
+            self._drawn[name] = draw()
+        drawn: Made = self._drawn[name]
+        return drawn
+
+    def turn(self, draws: int) -> None:
+        """Turns to the next page, past the draws of this one."""
+        self.first += draws
+        self._drawn.clear()
+
+
+def _cipher_key(seed: int, key: int) -> bytes:
+    return hashlib.blake2b(f"{seed} {key}".encode(), digest_size=16).digest()
+
+
+def _key(image: np.ndarray) -> int:
+    # -0.0 and 0.0 are one image
+    values = np.ascontiguousarray(image, dtype=np.float32) + np.float32(0)
+    digest = hashlib.blake2b(repr(values.shape).encode(), digest_size=8)
+    digest.update(values.astype("<f4", copy=False).tobytes())
+    return int.from_bytes(digest.digest(), "little")
