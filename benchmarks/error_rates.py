@@ -1,8 +1,8 @@
 """How often sequential decisions about the true W are wrong: simulated images of known probabilities, 10,000 runs each.
 
 The threshold lies just beside the true W, on either side, which is the hardest place; exact 95 %
-intervals. The distributions and the simulation are those of tests/test_deciding.py. Run: python
-benchmarks/error_rates.py
+intervals. The distributions and the simulation are those of tests/helpers/simulated_votes.py. Run:
+python benchmarks/error_rates.py
 """
 
 import sys
@@ -14,8 +14,8 @@ from scipy import stats
 from wobbliness.statistics.sequential import boundaries as stopping
 from wobbliness.statistics.two_sample import rate
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from test_deciding import DISTRIBUTIONS, ERROR_RATE, MAX_DRAWS, RUNS, first_crossings, simulate
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
+from simulated_votes import DISTRIBUTIONS, ERROR_RATE, MAX_DRAWS, RUNS, first_crossings, simulate
 
 if __name__ == "__main__":
     print(f"error rate {ERROR_RATE}, at most {MAX_DRAWS} draws, {RUNS} runs")

@@ -32,11 +32,10 @@ from wobbliness.study.specs import MeasureSpec
 from wobbliness.study.training.checkpoints import Checkpoint, _checksum
 from wobbliness.study.training.networks import build_network
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
+from model_files import linear_model, save_exported, save_vit
 from picture_files import COLOUR, GREY, png, save_with_features, table
 from small_study import small
-from test_cli import linear_model
-from test_opening import save_exported, save_vit
 
 FACTORY = "readers:make_module"
 IDENTITY = {"torch": "2", "spec": {"seed": 0}}

@@ -24,19 +24,19 @@ with install_import_hook("wobbliness", "beartype.beartype"):
 
 
 SLOWEST = (
-    "documented",
+    "readme",
     "ray",
     "results",
     "study",
-    "forms",
+    "model_formats",
     "tutorials",
-    "page",
+    "html_report",
     "locks",
     "fuzz",
-    "faults",
+    "worker_crashes",
 )
 SHARED = "WOBBLINESS_SHARED_BY_TESTS"
-TURNS = {f"test_{name}": turn for turn, name in enumerate(SLOWEST)}
+RANKS = {f"test_{name}": rank for rank, name in enumerate(SLOWEST)}
 
 
 def pytest_configure(config):
@@ -66,7 +66,7 @@ def made_once(name, make):
 
 def pytest_collection_modifyitems(items):
     """Files that take minutes begin first: the last one to begin is what the other cores wait for."""
-    items.sort(key=lambda item: TURNS.get(item.path.stem, len(TURNS)))
+    items.sort(key=lambda item: RANKS.get(item.path.stem, len(RANKS)))
 
 
 class HalfSpace:

@@ -1,0 +1,76 @@
+"""The benchmark command: every contender runs, and the ratios follow from the rates. Nothing here asserts a speed."""
+
+import functools
+import importlib.util
+import json
+
+import pytest
+from command_line import run
+
+from wobbliness.bench import benchmark
+from wobbliness.bench.benchmark import NetworkResult, Rate, run_benchmark
+
+
+def test_the_command_gives_every_contender_and_consistent_ratios(monkeypatch, capsys):
+    measured = []
+
+    def once(*arguments, **settings):
+        """The second command shows what the first one measured."""
+        measured.append((arguments, settings))
+        return kept(repr(measured[-1]))
+
+    kept = functools.cache(lambda _: run_benchmark(*measured[-1][0], **measured[-1][1]))
+    monkeypatch.setattr(benchmark, "run_benchmark", once)
+    arguments = ["bench", "--network", "small_cnn", "--repeats", 2, "--scale", 0.01]
+    code, out, _ = run(monkeypatch, capsys, *arguments, "--json")
+    assert code == 0
+    (network,) = json.loads(out)["networks"]
+    names = [rate["contender"] for rate in network["rates"]]
+    assert names[:2] == ["ours", "loop"]
+    assert any(name.startswith("bare") for name in names)
+    assert any(name.startswith("ART") for name in names) == (
+        importlib.util.find_spec("art") is not None
+    )
+    assert all(
+        len(rate["per_second"]) == 2 and min(rate["per_second"]) > 0 for rate in network["rates"]
+    )
+    assert 500_000 < network["flops"] < 5_000_000
+    assert {decision["question"] for decision in json.loads(out)["decisions"]} == {
+        "true W",
+        "all draws",
+    }
+    code, out, _ = run(monkeypatch, capsys, *arguments)
+    assert code == 0
+    assert "ours / loop" in out
+    assert "times fewer" in out
+    assert len(measured) == 2
+    assert kept.cache_info().misses == 1
+
+
+def test_ratios_are_of_the_same_repeat_and_the_best_setting():
+    rates = {
+        "ours": (10.0, 20.0, 30.0),
+        "loop": (5.0, 5.0, 5.0),
+        "bare 25": (20.0, 20.0, 60.0),
+        "bare 50": (1.0, 1.0, 1.0),
+    }
+    result = NetworkResult(
+        network="x",
+        flops=2.0,
+        rates=tuple(
+            Rate(contender=name, per_second=found, peak_bytes=None) for name, found in rates.items()
+        ),
+        sgemm=(40.0, 40.0, 40.0),
+    )
+    assert result.ratio("loop") == 4.0
+    assert result.ratio("bare") == 0.5
+    assert result.ratio("ART") is None
+    assert result.sgemm_share == 1.0
+
+
+def test_bad_arguments(monkeypatch, capsys):
+    code, _, err = run(monkeypatch, capsys, "bench", "--network", "transformer")
+    assert code == 2
+    assert err.startswith("error: expected networks out of small_cnn")
+    with pytest.raises(ValueError, match="at least 1 repeat"):
+        run_benchmark(("small_cnn",), repeats=0)

@@ -1,0 +1,224 @@
+"""Every command and code block of the README, the start page and the guide runs as printed, beside what they speak of."""
+
+import dataclasses
+import os
+import re
+import shlex
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_study
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import wobbliness
+from wobbliness.cli import main as cli
+from wobbliness.reports.scan_pictures import pattern_png
+from wobbliness.study import recipes
+from wobbliness.study.report import figures
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "docs/index.md", "docs/guide.md")
+# the guide's study is whole; to watch the part that the README asks for would never end
+REVERSED = PAGES[::-1]
+BLOCKS = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FACTORY = """
+from wobbliness.study.training.networks import build_network
+
+
+def build():
+    return build_network("small_cnn", (1, 8, 8), 10, seed=0)
+"""
+ELSEWHERE = {
+    "make demo": "the guide's study run",
+    "make test": "runs this file",
+    "pip install .": "make wheel-check",
+}
+IN_SHORT = {
+    "wobbliness bench": ["--repeats", "1", "--scale", "0.01"],
+    "wobbliness scan": ["--steps", "4", "--draws", "20"],
+    # a worker takes longer to start than a short study to end
+    "wobbliness study run": ["--workers", "1"],
+}
+EXIT_CODES = {"--fail-on-trigger": cli.EXIT_TRIGGER}
+SAID = {
+    "wobbliness test": "verdict: smoother (",
+    "wobbliness scan": "report: scan/report.html",
+    "wobbliness guard fit": "clean inputs for reference",
+    "wobbliness guard judge": "inputs are suspiciously smooth",
+    "wobbliness measure": "mean W",
+    "wobbliness bench": "small_cnn",
+    "wobbliness study list": "fashion-mnist",
+    "wobbliness study run": "report: runs/",
+    "wobbliness study status": "done",
+    "wobbliness study report": "report: runs/",
+    "wobbliness study unpack": "report: runs/",
+}
+
+
+def blocks(page):
+    """Language and text of each fenced block, in order."""
+    return BLOCKS.findall((ROOT / page).read_text(encoding="utf-8"))
+
+
+def commands(page):
+    """Lines of the blocks that are typed into a shell, without their comments."""
+    lines = [
+        line
+        for language, text in blocks(page)
+        if not language
+        for line in text.splitlines()
+        if line.strip()
+    ]
+    return [
+        " ".join(shlex.split(line, comments=True))
+        for line in lines
+        if line.split()[0] in {"wobbliness", "make", "pip"}
+    ]
+
+
+def own_study():
+    """The guide's file with a recipe of one's own."""
+    (text,) = (text for _, text in blocks("docs/guide.md") if text.startswith("# my_study.py"))
+    return text
+
+
+@pytest.fixture(scope="module")
+def digits_split(digits):
+    """Honest pictures that are not of the attacked class, and others with the trigger on them."""
+    others = digits.test.images[digits.test.labels != 5]
+    return others[:300], wobbliness.trigger("checkerboard").apply(others[300:400])
+
+
+@pytest.fixture(scope="module")
+def backdoored(trained):
+    return trained(recipes.digits().effect_networks[0]).eval()
+
+
+@pytest.fixture(scope="module")
+def folder(digits_split, backdoored, tmp_path_factory):
+    """What a reader of these pages has at hand: a model, pictures, arrays, a sticker, and the repository's documents."""
+    out = tmp_path_factory.mktemp("reader")
+    clean, suspect = digits_split
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's exporter
+        shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},)
+        torch.onnx.export(
+            backdoored,
+            (torch.from_numpy(clean[:2]),),
+            out / "model.onnx",
+            dynamo=True,
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    save_file(
+        {name: tensor.contiguous() for name, tensor in backdoored.state_dict().items()},
+        out / "network.safetensors",
+    )
+    (out / "my_model.py").write_text(FACTORY, encoding="utf-8")
+    (out / "my_study.py").write_text(own_study(), encoding="utf-8")
+    (out / "sticker.png").write_bytes(pattern_png(wobbliness.trigger("checkerboard"), (1, 8, 8)))
+    for name, batch_of in (("clean", clean), ("inbox", suspect), ("images", suspect[:10])):
+        np.save(out / f"{name}.npy", batch_of)
+    for name, batch_of in (("clean_pictures", clean), ("inbox", suspect)):
+        (out / name).mkdir()
+        for index, image in enumerate(batch_of):
+            Image.fromarray((image[0] * 255).round().astype(np.uint8)).save(
+                out / name / f"{index:03d}.png"
+            )
+    (out / "docs").symlink_to(ROOT / "docs")
+    return out
+
+
+def run(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["wobbliness", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return stopped.value.code or 0, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_is_of_a_known_kind(page):
+    assert commands(page)
+    for language, text in blocks(page):
+        assert language in {"", "python"}
+        first = text.split()[0]
+        assert language == "python" or first in {"wobbliness", "make", "pip", "src/wobbliness/"}, (
+            first
+        )
+
+
+@pytest.fixture
+def short_studies(monkeypatch):
+    """The study of the digits takes minutes; under its name stands one of some seconds with every kind of cell."""
+
+    def digits(seed=0):
+        """Some seconds."""
+        return dataclasses.replace(small_study.small(seed), name="digits")
+
+    # each takes half a second in each of five reports
+    monkeypatch.setattr(figures, "FIGURES", figures.FIGURES[:1])
+    monkeypatch.setattr(recipes, "digits", digits)
+    monkeypatch.setitem(recipes.RECIPES, "digits", digits)
+
+
+@pytest.mark.usefixtures("short_studies")
+def test_the_commands_run_as_printed(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    distinct = dict.fromkeys(
+        command for page in REVERSED for command in commands(page) if command not in ELSEWHERE
+    )
+    for command in distinct:
+        (kind,) = (kind for kind in SAID if f"{command} ".startswith(f"{kind} "))
+        expected = max(
+            (code for option, code in EXIT_CODES.items() if option in command), default=0
+        )
+        code, out, err = run(
+            monkeypatch, capsys, *shlex.split(command)[1:], *IN_SHORT.get(kind, [])
+        )
+        assert code == expected, (command, err)
+        assert SAID[kind] in out, (command, out)
+    assert {path.name for path in folder.glob("*.csv")} == {"verdicts.csv", "votes.csv"}
+    assert all(
+        (folder / "runs" / name / "report.html").is_file()
+        for name in ("digits", "mine", "published")
+    )
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+def test_the_python_blocks_run_one_after_another(
+    page, folder, digits_split, backdoored, monkeypatch
+):
+    monkeypatch.chdir(folder)
+    clean, suspect = digits_split
+    names = {"wobbliness": wobbliness, "classifier": backdoored, "network": backdoored}
+    names |= {"images": suspect[:20], "clean_images": clean, "suspect_images": suspect}
+    for _, text in (block for block in blocks(page) if block[0] == "python"):
+        # a folder read by a block before is too many for the next
+        names |= {"images": suspect[:20]}
+        exec(compile(text, f"{page}: {text[:40]!r}", "exec"), names)
+    assert names["guard"].false_positive_rate == 0.05
+    assert names["found"] is not None
+
+
+def test_a_block_that_does_not_run_is_noticed(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    code, _, err = run(
+        monkeypatch,
+        capsys,
+        "test",
+        "missing.onnx",
+        "--clean",
+        "clean_pictures/",
+        "--suspect",
+        "inbox/",
+    )
+    assert code != 0
+    assert err.count("\n") == 1
+    with pytest.raises(SyntaxError):
+        compile("found = wobbliness.", "page", "exec")
+    assert os.listdir(folder)

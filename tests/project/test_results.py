@@ -1,0 +1,148 @@
+"""The committed results: every number on the page is in the packed records, and can be formed again from the votes."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from golden_values import GOLDEN, table_digests
+
+from wobbliness.reports.html import number
+from wobbliness.study.claims.claims import findings
+from wobbliness.study.records.archive import unpack_study
+from wobbliness.study.records.record import read_record
+from wobbliness.study.report.report import Report
+from wobbliness.study.tables.tables import form_tables
+
+DOCS = Path(__file__).parents[2] / "docs"
+STUDIES = ("cifar10-slim", "digits", "fashion-mnist")
+QUICKEST = "digits"
+UNRECORDED = "cifar10"  # it wants an accelerator
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        study if study == QUICKEST else pytest.param(study, marks=pytest.mark.scale)
+        for study in STUDIES
+    ],
+)
+def unpacked(request, tmp_path_factory):
+    out = tmp_path_factory.mktemp("results") / request.param
+    unpack_study(DOCS / "results" / request.param, out)
+    return out, form_tables(out)
+
+
+def test_every_finding_of_the_page_follows_from_the_records(unpacked):
+    _, tables = unpacked
+    page = (DOCS / "results.md").read_text()
+    section = page.split(f"\n## {tables.recipe.name}\n")[1]
+    for finding in findings(tables):
+        assert f"| {finding.ours} | **{finding.verdict}** | {finding.settings} |" in section
+
+
+def test_tables_are_those_of_the_golden_file(unpacked):
+    _, tables = unpacked
+    expected = json.loads((GOLDEN / "tables.json").read_text())[tables.recipe.name]
+    found = table_digests(tables)
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_a_study_without_records_says_so_of_every_claim(tmp_path):
+    unpack_study(DOCS / "results" / UNRECORDED, tmp_path / UNRECORDED)
+    (section,) = (DOCS / "results.md").read_text().split(f"\n## {UNRECORDED}\n")[1:]
+    section = section.partition("\n## ")[0]
+    assert "There are no records of this study yet." in section
+    tables = form_tables(tmp_path / UNRECORDED)
+    assert table_digests(tables) == json.loads((GOLDEN / "tables.json").read_text())[UNRECORDED]
+    found = findings(tables)
+    assert {finding.verdict for finding in found} == {"not measured"}
+    assert all(f"|  | **not measured** | {finding.settings} |" in section for finding in found)
+    assert section.count("**not measured**") == len(found)
+    # one cell, too few for any verdict
+    status = tables.status.assign(cells_done=[1] + [0] * (len(tables.status) - 1))
+    for those, is_recorded in ((tables, False), (dataclasses.replace(tables, status=status), True)):
+        assert (
+            Report(tables=those, findings=found, figures=[], folder=tmp_path).has_records
+            is is_recorded
+        )
+
+
+def test_every_study_on_the_page_has_its_records():
+    headings = {
+        line.removeprefix("## ")
+        for line in (DOCS / "results.md").read_text().splitlines()
+        if line.startswith("## ")
+    }
+    assert (
+        headings == {*STUDIES, UNRECORDED} == {path.name for path in (DOCS / "results").iterdir()}
+    )
+
+
+def test_ten_numbers_taken_at_random_are_formed_again_from_the_votes(unpacked):
+    out, tables = unpacked
+    rows = tables.points.sample(10, random_state=7)
+    records = {
+        path.stem: read_record(out / "records", path.stem)
+        for path in (out / "records").glob("measure-*.json")
+    }
+    for row in rows.itertuples():
+        keys = {
+            "point": row.point,
+            "sigma": row.sigma,
+            "draws": row.draws,
+            "candidate": row.candidate,
+        }
+        found = [
+            votes
+            for record in records.values()
+            for votes in votes_of(record, keys)
+            if is_of(row, record)
+        ]
+        assert any(entropy(votes) == pytest.approx(row.wobbliness, abs=1e-12) for votes in found)
+    for row in tables.batches.sample(10, random_state=7).itertuples():
+        of_batch = tables.points[
+            (tables.points.network == row.network)
+            & (tables.points.batch == row.batch)
+            & (tables.points.trigger == row.trigger)
+            & (tables.points.kind == row.kind)
+            & (tables.points.claims == row.claims)
+            & (tables.points.batch_size == row.batch_size)
+            & (tables.points.sigma == row.sigma)
+            & (tables.points.draws == row.draws)
+        ]
+        assert len(of_batch) == row.num_points
+        assert sum(of_batch.wobbliness) / len(of_batch) == pytest.approx(row.mean)
+
+
+def test_rows_of_the_page_are_rows_of_the_tables(unpacked):
+    _, tables = unpacked
+    section = (DOCS / "results.md").read_text().split(f"\n## {tables.recipe.name}\n")[1]
+    columns = ["network", "num_poisoned", "clean_accuracy", "backdoor_accuracy"]
+    for row in tables.networks[columns].sample(10, random_state=1).itertuples(index=False):
+        assert "| " + " | ".join(number(value) for value in row) + " |" in section
+
+
+def is_of(row, record):
+    return row.kind != "active" or record.spec.trigger == row.trigger
+
+
+def votes_of(record, keys):
+    table = record.table
+    chosen = table[np.logical_and.reduce([table[name] == value for name, value in keys.items()])]
+    return chosen.filter(like="votes_").to_numpy()
+
+
+def entropy(votes):
+    total = 0.0
+    for count in votes:
+        if count > 0:
+            total -= count / votes.sum() * np.log(count / votes.sum())
+    return total
+
+
+def test_the_packed_files_are_small():
+    sizes = pd.Series({path: path.stat().st_size for path in DOCS.rglob("*") if path.is_file()})
+    assert sizes.max() < 1_000_000
