@@ -1,17 +1,22 @@
-"""Which inputs differ from each other: copies are no further points, and a test that takes them for such is wrong."""
+"""Detection of copies among inputs.
+
+Copies are no further points, and a test that takes them for such is wrong.
+"""
 
 import numpy as np
 from jaxtyping import Int
 
 from wobbliness.perturbations.base import image_keys
 
-MOST = 0.5  # share of the inputs
+MAX_COPIES_SHARE = 0.5  # share of the inputs
 # features from which on two inputs of the same grey levels are copies rather than alike by chance
 FEW_VALUES = 16
 
 
 def distinct_rows(images: np.ndarray, what: str) -> Int[np.ndarray, " D"]:
-    """Returns the first row of each input that differs from those before; two of the same grey levels, of 256, are copies.
+    """Returns the first row of each input that differs from those before.
+
+    Two inputs of the same grey levels, of 256, are copies.
 
     Args:
         images: `(N, ...)` in [0, 1].
@@ -22,14 +27,16 @@ def distinct_rows(images: np.ndarray, what: str) -> Int[np.ndarray, " D"]:
             throughout.
     """
     rows = images.reshape(len(images), -1)
-    if rows.shape[1] > 1 and (rows.max(axis=1) == rows.min(axis=1)).mean() > MOST:
+    if rows.shape[1] > 1 and (rows.max(axis=1) == rows.min(axis=1)).mean() > MAX_COPIES_SHARE:
         raise ValueError(
             f"expected {what} with content, got {len(rows)} of which most have one value throughout"
         )
+    # Equal grey levels are copies even where decoding or scaling changed the last digits.
     levels = np.rint(255 * rows).astype(np.int32) if rows.shape[1] >= FEW_VALUES else rows
     _, first = np.unique(image_keys(levels.astype(np.float32)), return_index=True)
-    if len(first) < MOST * len(rows):
+    if len(first) < MAX_COPIES_SHARE * len(rows):
         raise ValueError(
-            f"expected {what} that differ, got {len(rows)} of which {len(first)} do; leave out the copies"
+            f"expected {what} that differ, got {len(rows)} of which {len(first)} do; leave out "
+            "the copies"
         )
     return np.sort(first)

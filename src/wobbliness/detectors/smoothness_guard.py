@@ -1,4 +1,4 @@
-"""SmoothnessGuard: which single inputs are suspiciously smooth, at a stated false-positive rate."""
+"""SmoothnessGuard: a detector of suspiciously smooth inputs at a stated false-positive rate."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,14 +24,16 @@ from wobbliness.statistics.conformal import (
     tie_breakers,
 )
 
-KEPT_OF_FILE = ("model_", "preprocessing_")
-"""What a guard from a file keeps of the classifier that it was fitted on."""
+ATTRIBUTES_OF_FILE = ("model_", "preprocessing_")
+"""Attributes of the classifier that it was fitted on, which a guard from a file keeps."""
 
 DEFAULT_SIGMAS = (0.05, 0.1, 0.15, 0.2, 0.3)
 
 
 class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
-    """Outlier detector for inputs around which a classifier is suspiciously smooth, as it is around an active trigger.
+    """Outlier detector for inputs around which a classifier is suspiciously smooth.
+
+    As it is around an active trigger.
 
     Half of the clean inputs given to `fit` are the reference: an input's score is the largest of
     its ranks of W, one at each sigma, among reference inputs of the same label (see
@@ -46,9 +48,9 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     is never suspicious (`smooth_pvalues_`), and a trigger whose points wobble like clean ones is
     not seen.
 
-    `predict` stops drawing as soon as an input is settled. Its verdict differs from that of all
-    draws (`judge`, the sign of `decision_function`) with a probability of at most `error_rate` for
-    each input, over the order of the draws, so its false-positive rate is at most
+    `predict` stops drawing as soon as an input is decided (early stopping). Its verdict differs
+    from that of all draws (`judge`, the sign of `decision_function`) with a probability of at most
+    `error_rate` for each input, over the order of the draws, so its false-positive rate is at most
     `false_positive_rate + error_rate`.
 
     Args:
@@ -108,23 +110,26 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         images = self._checked(X, reset=True)
         check_rates(self.false_positive_rate, self.error_rate, len(images))
         images = different_inputs(images, self.false_positive_rate, self.error_rate)
-        found = self._look(images, draws=True)
+        found = self._measure_inputs(images, draws=True)
+        # One half is the reference that ranks are taken among, the other calibrates.
         order = np.random.default_rng(np.random.SeedSequence(self.seed)).permutation(len(images))
         reference, rest = order[: len(images) // 2], order[len(images) // 2 :]
-        for kept in KEPT_OF_FILE:
+        # A guard that was loaded and is fitted again knows nothing of the file's classifier.
+        for kept in ATTRIBUTES_OF_FILE:
             self.__dict__.pop(kept, None)
         self.image_shape_ = tuple(images.shape[1:])
         self.reference_ = Reference(wobbliness=found.w[:, reference], label=found.label[reference])
         self.calibration_ = np.sort(
             self.reference_.scores(found.w[:, rest], found.label[rest], found.ties[rest])
         )
+        # The score below which the split-conformal p-value is at most the rate.
         self.offset_ = score_limit(self.calibration_, self.false_positive_rate)
         self.smooth_pvalues_ = self._smooth_pvalues(found.votes.votes[0].counts.shape[1])
         return self
 
     def judge(self, X: Any) -> Judgement:
-        """W, labels, p-value and verdict of each input, from all draws."""
-        found = self._look(self._checked_as_fitted(X), draws=True)
+        """Computes W, labels, p-value and verdict of each input, from all draws."""
+        found = self._measure_inputs(self._checked_as_fitted(X), draws=True)
         score = self.reference_.scores(found.w, found.label, found.ties)
         return Judgement(
             votes=found.votes,
@@ -136,30 +141,36 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         )
 
     def score_samples(self, X: Any) -> Float[np.ndarray, " N"]:
-        """`(N,)` in [0, 1): higher is more normal; the largest rank of W, from all draws."""
+        """Computes the largest rank of W over the sigmas, from all draws.
+
+        `(N,)` in [0, 1): higher is more normal.
+        """
         return self.judge(X).score
 
     def decision_function(self, X: Any) -> Float[np.ndarray, " N"]:
-        """`(N,)` score less `offset_`: negative where suspicious."""
+        """Computes the score less `offset_`, `(N,)`: negative where suspicious."""
         return self.score_samples(X) - self.offset_
 
     def pvalues(self, X: Any) -> Float[np.ndarray, " N"]:
-        """`(N,)` split-conformal p-values, from all draws; small where suspiciously smooth."""
+        """Computes split-conformal p-values, `(N,)`, from all draws.
+
+        They are small where an input is suspiciously smooth.
+        """
         return self.judge(X).pvalue
 
     def predict(self, X: Any) -> Int[np.ndarray, " N"]:
-        """`(N,)` -1 where suspiciously smooth, else 1; from as few draws as settle it."""
+        """Returns -1 where suspiciously smooth, else 1, `(N,)`, with early stopping."""
         return np.where(self.judge_quickly(X).is_suspicious, -1, 1)
 
     def judge_quickly(self, X: Any) -> QuickVerdicts:
-        """Verdicts alone, from as few draws as settle them.
+        """Computes verdicts alone, with early stopping.
 
-        An input is suspicious only if its W is below a limit at every sigma, so it is settled at
+        An input is suspicious only if its W is below a limit at every sigma, so it is decided at
         the first sigma where it is not, and there as soon as `decide_as_measured` says so. Large
-        sigmas come first: most clean inputs are settled there.
+        sigmas come first: most clean inputs are decided there.
         """
         images = self._checked_as_fitted(X)
-        found = self._look(images, draws=False)
+        found = self._measure_inputs(images, draws=False)
         most = len(self.sigmas) * self.draws
         if found.classifier.num_classes is None:  # decisions need K
             return QuickVerdicts(
@@ -168,10 +179,12 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
                 most_draws=most,
             )
         limits = self.reference_.thresholds(self.offset_, found.label, found.ties)
+        # Where a limit is not positive no W is below it; where it is infinite every W is.
         suspicious, draws = (
             np.asarray((limits > 0).all(axis=0)),
             np.zeros(len(images), dtype=np.int64),
         )
+        # From the largest sigma down; only inputs below every limit so far are tested further.
         for row in map(int, np.argsort(self.sigmas)[::-1]):
             left = np.flatnonzero(suspicious & np.isfinite(limits[row]))
             if left.size:
@@ -187,11 +200,17 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         return tags
 
     def __sklearn_clone__(self) -> "SmoothnessGuard":
-        """An unfitted guard of the same classifier: a copy of that would be fitted no more, or fill the memory twice."""
+        """Returns an unfitted guard that shares the classifier.
+
+        A copy of the classifier would lose its fit, or fill the memory twice.
+        """
         return type(self)(**self.get_params(deep=False))
 
     def _checked(self, inputs: Any, *, reset: bool) -> Any:
-        """Inputs as a floating-point array; tensors as they are, for classifiers that want them."""
+        """Returns inputs as a floating-point array; tensors as they are.
+
+        Some classifiers want tensors.
+        """
         is_tensor = hasattr(inputs, "detach")
         array = np.asarray(inputs.detach().cpu()) if is_tensor else inputs
         checked = validate_data(
@@ -208,8 +227,8 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             )
         return images
 
-    def _look(self, images: Any, *, draws: bool) -> "_Found":
-        """The classifier, its undisturbed labels, and, where asked for, its votes."""
+    def _measure_inputs(self, images: Any, *, draws: bool) -> "_Measured":
+        """Opens the classifier; measures clean predictions and, where asked for, votes."""
         classifier = open_classifier(
             self.classifier,
             num_classes=self.num_classes,
@@ -222,21 +241,22 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             self.seed,
         )
         if not draws:
-            return _Found(classifier=classifier, label=label, ties=ties)
+            return _Measured(classifier=classifier, label=label, ties=ties)
         votes = sweep(
             classifier, images, self.sigmas, draws=self.draws, seed=self.seed, workers=self.workers
         )
-        return _Found(classifier=classifier, label=label, ties=ties, votes=votes)
+        return _Measured(classifier=classifier, label=label, ties=ties, votes=votes)
 
     def _decide(
         self, classifier: Classifier, images: Any, row: int, limits: Float[np.ndarray, " N"]
     ) -> tuple[Bool[np.ndarray, " N"], Int[np.ndarray, " N"]]:
-        """`(N,)` whether W is below the limit at one sigma, and `(N,)` the draws it took."""
+        """Decides whether W is below the limit at one sigma; returns that and the draws, `(N,)`."""
         found = decide_as_measured(
             classifier,
             images,
             self.sigmas[row],
             limits,
+            # Bonferroni: a wrong decision at any sigma changes the verdict.
             error_rate=self.error_rate / len(self.sigmas),
             max_draws=self.draws,
             seed=self.seed,
@@ -247,14 +267,17 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     def _smooth_pvalues(self, num_classes: int) -> Float[np.ndarray, " K"]:
         labels = np.arange(num_classes)
         score = self.reference_.scores(
-            np.zeros((len(self.sigmas), num_classes)), labels, np.full(num_classes, 0.5)
+            # W = 0 at every sigma, and the tie-breaker in the middle.
+            np.zeros((len(self.sigmas), num_classes)),
+            labels,
+            np.full(num_classes, 0.5),
         )
         return conformal_pvalues(score, self.calibration_)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Found:
-    """What was seen of inputs."""
+class _Measured:
+    """Measurements of inputs."""
 
     classifier: Classifier
     label: Int[np.ndarray, " N"]
@@ -267,7 +290,9 @@ class _Found:
 
 
 def different_inputs(images: Any, false_positive_rate: float, error_rate: float) -> Any:
-    """The inputs without copies of each other; two of the same grey levels, of 256, count as copies.
+    """Returns the inputs without copies of each other.
+
+    Two of the same grey levels, of 256, count as copies.
 
     The rate is exact where clean inputs are drawn one by one from where new ones come from. Copies
     are not: a picture that is in the reference and among those that calibrate is ranked among
@@ -291,7 +316,11 @@ def different_inputs(images: Any, false_positive_rate: float, error_rate: float)
 def check_rates(
     false_positive_rate: float, error_rate: float, num_images: int, what: str = "clean inputs"
 ) -> None:
-    """ValueError where a rate lies outside (0, 1) or so few clean inputs leave no p-value as small as the first."""
+    """Checks that rates lie in (0, 1) and that there are enough clean inputs for them.
+
+    Raises ValueError where one does not, or so few inputs leave no p-value as small as the first
+    rate.
+    """
     for name, value in (
         ("a false-positive rate", false_positive_rate),
         ("an error rate", error_rate),

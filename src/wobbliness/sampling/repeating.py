@@ -1,4 +1,4 @@
-"""The check of a whole measurement by a second one: the same votes in another order and in blocks of another size.
+"""Check of a whole measurement by a second one, in another order and block size.
 
 Rounding at another block size may change a label, and always changes the same one. Chance, or a
 count of calls, changes others each time. So images whose votes differ are measured again, as the
@@ -15,7 +15,7 @@ from jaxtyping import Int
 from wobbliness.sampling.plan import Plan
 
 # share of labels that rounding may change at another block size; one label always may
-MOST_CHANGED = 1e-4
+MAX_CHANGED_SHARE = 1e-4
 
 CountVotes: TypeAlias = Callable[[Plan], np.ndarray]
 
@@ -27,28 +27,33 @@ def require_repeated(
 
     Args:
         plan: of the first time.
-        block_size: copies that were classified at once then.
-        counts: the votes of then.
+        block_size: copies that were classified at a time then.
+        counts: the votes of the first time.
         count_votes: measures a plan.
 
     Raises:
         ValueError: other votes than rounding explains.
     """
+    # The second time: reversed order, half the block size.
     order = np.arange(len(plan.images))[::-1]
     other_size = max(1, block_size // 2)
     again = _in_order(count_votes(_part(plan, order, other_size)), order)
     differs = _rows_that_differ(counts, again)
     if not differs.size:
         return
-    # there blocks hold several images
+    # a device's blocks hold several images: their rounding depends on all of them
     rows = order[::-1] if plan.is_on_device else differs
     first, second = (count_votes(_part(plan, rows, size)) for size in (block_size, other_size))
+    # Rounding changes the same labels each time; chance changes others.
     is_repeated = (
         not _rows_that_differ(first, counts[rows]).size
         and not _rows_that_differ(second, again[rows]).size
     )
-    changed, most = _num_changed(counts, again), max(1.0, MOST_CHANGED * int(counts.sum()))
-    if is_repeated and changed <= most:
+    changed, max_changed = (
+        _num_changed(counts, again),
+        max(1.0, MAX_CHANGED_SHARE * int(counts.sum())),
+    )
+    if is_repeated and changed <= max_changed:
         return
     why = (
         f"; it depends on the size of a block ({block_size} and {other_size})"
@@ -56,7 +61,8 @@ def require_repeated(
         else ""
     )
     raise ValueError(
-        "expected a classifier that gives the same answers to the same images, got other votes the second time for "
+        "expected a classifier that gives the same answers to the same images, got other votes "
+        "the second time for "
         f"{len(differs)} of {len(counts)} images{why}"
     )
 
@@ -78,12 +84,12 @@ def _rows_that_differ(
 
 
 def _num_changed(counts: Int[np.ndarray, "N S K"], again: Int[np.ndarray, "N S L"]) -> int:
-    """Labels that must have changed at least."""
+    """Computes the number of labels that must have changed at least."""
     return int(np.abs(np.subtract(*_as_wide(counts, again))).sum()) // 2
 
 
 def _as_wide(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both with a column for each class that one of them has."""
+    """Pads both with a column for each class that one of them has."""
     wide = max(one.shape[-1], other.shape[-1])
     first, second = (
         np.pad(counts, [(0, 0), (0, 0), (0, wide - counts.shape[-1])]) for counts in (one, other)

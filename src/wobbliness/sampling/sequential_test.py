@@ -1,4 +1,4 @@
-"""decide() and decide_as_measured(): whether W is below a threshold, with as few draws as settle it."""
+"""Group-sequential tests of whether W is below a threshold, with as few draws as decide it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from wobbliness.runtime.progress import Progress, progress_bar
 from wobbliness.sampling.plan import Plan, Prepared, make_plan
 from wobbliness.sampling.sequential_sampling import STEP, Rules, Tally, settle
 from wobbliness.statistics.sequential import boundaries as stopping
-from wobbliness.statistics.sequential import disagreement as strays
+from wobbliness.statistics.sequential import disagreement
 from wobbliness.statistics.sequential.boundaries import Boundaries
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decisions:
-    """For each image whether W is below the threshold.
+    """Decision for each image whether W is below the threshold.
 
     Attributes:
-        is_decided: `(N,)` False where `max_draws` did not settle it.
+        is_decided: `(N,)` False where `max_draws` did not decide it.
         is_below: `(N,)` W is below the threshold; False where undecided.
         draws: `(N,)` noisy copies that were classified.
         counts: `(N, K)` their votes.
@@ -75,11 +75,11 @@ def decide(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Decisions:
-    """Whether the true W of each image, that of infinitely many draws, is below a threshold.
+    """Decides whether the true W of each image is below a threshold.
 
-    An image's draws end as soon as a sequential test settles it (see
-    `wobbliness.statistics.sequential.boundaries`). Guarantee: for each image the probability of a
-    wrong decision within `max_draws` is at most `error_rate`, whatever its W.
+    The true W is that of infinitely many draws. An image's draws end as soon as a sequential test
+    decides it (see `wobbliness.statistics.sequential.boundaries`). Guarantee: for each image the
+    probability of a wrong decision within `max_draws` is at most `error_rate`, whatever its W.
 
     >>> def left_or_right(images):
     ...     return (images[:, 0] > 0.5).astype(int)
@@ -92,19 +92,19 @@ def decide(
         images: as for `wobbliness.measure`.
         sigma: standard deviation of the noise, pixel units of [0, 1].
         threshold: nats, above 0; one for all images, or `(N,)` one for each. With one for all, the
-            test also tells strays of one class from strays of several (see
-            `wobbliness.statistics.sequential.runner_up`): it takes a second to make, and settles
-            more images.
+            test also tells disagreements with one class, the runner-up, from those with several
+            (see `wobbliness.statistics.sequential.runner_up`): it takes a second to make, and
+            decides more images.
         error_rate: in (0, 1).
         max_draws: after as many an image stays undecided.
         seed: of the noise; the draws are those of `measure` with this seed.
         keys: as for `wobbliness.measure`.
-        block_size: copies classified at once, of several images.
+        block_size: copies classified at a time, of several images.
         workers: as for `wobbliness.measure`.
         num_classes: K; needed where the classifier gives labels only, since W depends on how many
             classes there may be.
         device: as for `wobbliness.measure`.
-        progress: called with (images settled, images in all), in place of a bar on the terminal.
+        progress: called with (images decided, images in all), in place of a bar on the terminal.
 
     Returns:
         Decisions. They do not depend on the order or company of the images, but for labels that a
@@ -126,6 +126,7 @@ def decide(
         device=device,
     )
     checked = _check_rates(threshold, error_rate, plan)
+    # One threshold for all images is worth the slower tables that split disagreements.
     boundaries = (
         stopping.true_boundaries if isinstance(checked, float) else stopping.plain_boundaries
     )
@@ -148,13 +149,13 @@ def decide_as_measured(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Decisions:
-    """Whether the W that `measure` would give with all `max_draws` draws is below a threshold: curtailed sampling.
+    """Decides whether the W that `measure` would give is below a threshold: curtailed sampling.
 
-    For a detector whose threshold was calibrated at a fixed number of draws. Every image is
-    decided. Guarantee: for each image, whatever its `max_draws` votes are, the probability over
-    their random order of another decision than theirs is at most `error_rate`. That is the worst
-    case over all sets of votes; on real ones far fewer decisions differ (EXPERIMENTS.md), so a
-    larger rate than for `decide` may do.
+    The W of all `max_draws` draws, for a detector whose threshold was calibrated at a fixed number
+    of draws. Every image is decided. Guarantee: for each image, whatever its `max_draws` votes are,
+    the probability over their random order of another decision than theirs is at most `error_rate`.
+    That is the worst case over all sets of votes; on real ones far fewer decisions differ
+    (EXPERIMENTS.md), so a larger rate than for `decide` may do.
 
     The arguments are those of `decide`.
 
@@ -189,7 +190,8 @@ def _check_rates(threshold: Any, error_rate: float, plan: Plan) -> float | Float
         or not ((values > 0) & (values < np.inf)).all()
     ):
         raise ValueError(
-            f"expected a threshold above 0 nats, one for all or one for each of {len(plan.images)}, got {threshold}"
+            "expected a threshold above 0 nats, one for all or one for each of "
+            f"{len(plan.images)}, got {threshold}"
         )
     if not 0 < error_rate < 1:
         raise ValueError(f"expected an error rate between 0 and 1, got {error_rate}")
@@ -218,22 +220,25 @@ def _decide(
     max_draws = len(plan.span)
     tally, execution = plan.run(tally_with)
     num_classes = tally.counts.shape[1]
+    # Undecided images have all their draws, which decide exactly.
     if boundaries is stopping.curtailed_boundaries:
-        _settle_by_all_draws(tally, threshold, max_draws)
-    strays_of_first = (
+        _decide_by_all_draws(tally, threshold, max_draws)
+    against_first = (
         tally.draws - np.take_along_axis(tally.counts, tally.first[:, None], axis=1)[:, 0]
     )
-    strays_of_leader = tally.draws - tally.counts.max(axis=1)
+    against_leader = tally.draws - tally.counts.max(axis=1)
     return Decisions(
         is_decided=tally.verdict >= 0,
         is_below=tally.verdict == 1,
         draws=tally.draws,
         counts=tally.counts,
-        lower=strays.lower_bound(
-            tally.draws, strays_of_leader, num_classes=num_classes, error_rate=error_rate
+        # The lower bound counts votes against the leading class; the upper one those against draw
+        # 1.
+        lower=disagreement.lower_bound(
+            tally.draws, against_leader, num_classes=num_classes, error_rate=error_rate
         ),
-        upper=strays.upper_bound(
-            tally.draws - 1, strays_of_first, num_classes=num_classes, error_rate=error_rate
+        upper=disagreement.upper_bound(
+            tally.draws - 1, against_first, num_classes=num_classes, error_rate=error_rate
         ),
         threshold=threshold,
         sigma=sigma_of(plan.perturbations[0]),
@@ -250,15 +255,16 @@ def _num_classes(plan: Plan) -> int:
         plan.classifier.classify(np.asarray(plan.images[:1], dtype=np.float32), 1)  # scores tell it
     if plan.classifier.num_classes is None:
         raise ValueError(
-            "expected the number of classes (num_classes=) of a classifier that gives labels only, got none"
+            "expected the number of classes (num_classes=) of a classifier that gives labels "
+            "only, got none"
         )
     return plan.classifier.num_classes
 
 
-def _settle_by_all_draws(
+def _decide_by_all_draws(
     tally: Tally, threshold: float | Float[np.ndarray, " N"], max_draws: int
 ) -> None:
-    """What was not settled before has all its draws, and their W decides."""
+    """Decides the images that were not decided before by the W of all their draws."""
     from wobbliness.statistics.entropy import plug_in_entropy
 
     left = (tally.verdict < 0) & (tally.draws == max_draws)

@@ -1,4 +1,4 @@
-"""Votes: what a measurement leaves, and what can be read off it."""
+"""Votes: the result of a measurement, and the quantities computed from it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from wobbliness.statistics import entropy
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class DrawSpan:
-    """The draws `first` up to but not including `stop` of the noise of one seed."""
+    """Range of draws `first` up to but not including `stop` of the noise of one seed."""
 
     seed: int
     first: int
@@ -23,7 +23,7 @@ class DrawSpan:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Votes:
-    """How often each class was named around each image, for noise of one standard deviation.
+    """Number of times each class was predicted around each image, for one perturbation.
 
     Attributes:
         counts: `(N, K)` votes; each row sums to the number of draws.
@@ -54,53 +54,70 @@ class Votes:
 
     @property
     def draws(self) -> int:
-        """Number of noisy copies of each image."""
+        """Returns the number of noisy copies of each image."""
         return sum(span.stop - span.first for span in self.spans)
 
     @property
     def seed(self) -> int | None:
-        """The seed of the noise; None where votes of several seeds were added."""
+        """Returns the seed of the noise; None where votes of several seeds were added."""
+        # Spans of several seeds may be added, as long as none overlaps.
         seeds = {span.seed for span in self.spans}
         return seeds.pop() if len(seeds) == 1 else None
 
     @property
     def execution(self) -> Execution | None:
-        """How the forward passes were run; None where that differs among votes that were added, or is not known."""
+        """Returns how the forward passes were run.
+
+        None where that differs among votes that were added, or is not known.
+        """
         return self.executions[0] if len(self.executions) == 1 else None
 
     @property
     def probabilities(self) -> Float[np.ndarray, "N K"]:
-        """`(N, K)` shares of the votes: the estimate of p_k (Eq. 2)."""
+        """Computes the shares of the votes, `(N, K)`: the estimate of p_k (Eq. 2)."""
         return np.asarray(self.counts / self.draws)
 
     @property
     def wobbliness(self) -> Float[np.ndarray, " N"]:
-        """`(N,)` nats: the paper's W (Eq. 3), the plug-in entropy of the votes, from 0 (smooth) to log K."""
+        """Computes the paper's W (Eq. 3), the plug-in entropy of the votes.
+
+        `(N,)` nats, from 0 (smooth) to log K.
+        """
         return entropy.plug_in_entropy(self.counts)
 
     @property
     def miller_madow(self) -> Float[np.ndarray, " N"]:
-        """`(N,)` nats: W with the Miller-Madow bias correction, for comparing different numbers of draws."""
+        """Computes W with the Miller-Madow bias correction, `(N,)` nats.
+
+        For comparing different numbers of draws.
+        """
         return entropy.miller_madow_entropy(self.counts)
 
     @property
     def standard_error(self) -> Float[np.ndarray, " N"]:
-        """`(N,)` nats: standard error of W; for unanimous votes the 95 % upper bound of W, never a false 0."""
+        """Computes the standard error of W, `(N,)` nats.
+
+        For unanimous votes the 95 % upper bound of W, never a false 0.
+        """
         return entropy.entropy_standard_error(self.counts)
 
     @property
     def label(self) -> Int[np.ndarray, " N"]:
-        """`(N,)` the class named most often: the smoothed classifier's answer. The lowest class wins a tie."""
+        """Returns the class predicted most often, `(N,)`: the smoothed classifier's prediction.
+
+        The lowest class wins a tie.
+        """
         return np.asarray(self.counts.argmax(axis=1))
 
     def upper_bound(self, confidence: float = 0.95) -> Float[np.ndarray, " N"]:
-        """`(N,)` nats: one-sided upper confidence bound of W."""
+        """Computes a one-sided upper confidence bound of W, `(N,)` nats."""
         return entropy.entropy_upper_bound(self.counts, confidence=confidence)
 
     def interval(
         self, confidence: float = 0.95
     ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
-        """Lower and upper ends, each `(N,)` nats, of a two-sided confidence interval of W."""
+        """Computes a two-sided confidence interval of W: both ends, each `(N,)` nats."""
+        # Both ends are one-sided bounds at half the error.
         one_sided = (1 + entropy.checked_confidence(confidence)) / 2
         return (
             entropy.entropy_lower_bound(self.counts, confidence=one_sided),
@@ -110,7 +127,9 @@ class Votes:
     def certified_radius(
         self, confidence: float = 0.999, *, label: Int[np.ndarray, " N"] | None = None
     ) -> Float[np.ndarray, " N"]:
-        """L2 radius within which the smoothed classifier's answer cannot change (Cohen et al. 2019, Theorem 1).
+        """Computes the L2 radius within which the smoothed prediction cannot change.
+
+        Cohen et al. 2019, Theorem 1.
 
         R = sigma * Phi^-1(lower bound of p), with the one-sided Clopper-Pearson bound of the
         class's probability. Cohen et al. choose the class from draws of its own; pass such a choice
@@ -131,15 +150,18 @@ class Votes:
         if self.sigma is None:
             raise ValueError(f"expected votes of Gaussian noise, got those of {self.perturbation}")
         error = 1 - entropy.checked_confidence(confidence)
+        # The class chosen from the same votes costs half the error.
         chosen, error = (self.label, error / 2) if label is None else (np.asarray(label), error)
         votes = np.take_along_axis(self.counts, chosen[:, None], axis=1)[:, 0]
+        # Clopper-Pearson: the `error` quantile of Beta(votes, draws - votes + 1).
         lower = np.where(
             votes > 0, special.betaincinv(np.maximum(votes, 1), self.draws - votes + 1, error), 0.0
         )
+        # Below 1/2 no class has a certified majority: the radius is 0.
         return self.sigma * special.ndtri(np.maximum(lower, 0.5))
 
     def __add__(self, other: "Votes") -> "Votes":
-        """Votes of more draws of the same images at the same sigma.
+        """Adds votes of more draws of the same images at the same sigma.
 
         Raises:
             ValueError: the images' keys or sigma differ, or some draws would count twice.
@@ -156,6 +178,7 @@ class Votes:
             raise ValueError(f"expected votes of the same images at {at}, got others at {got}")
         num_classes = max(self.counts.shape[1], other.counts.shape[1])
         mine, others = (
+            # Classes never predicted have no column: counts are padded with zeros.
             np.pad(votes.counts, ((0, 0), (0, num_classes - votes.counts.shape[1])))
             for votes in (self, other)
         )
@@ -180,12 +203,12 @@ class Sweep(Mapping[Any, Votes]):
 
     @property
     def sigmas(self) -> tuple[float, ...]:
-        """The standard deviations of Gaussian noise, in the order they were asked for."""
+        """Returns the standard deviations of Gaussian noise, in the order they were asked for."""
         return tuple(votes.sigma for votes in self.votes if votes.sigma is not None)
 
     @property
     def wobbliness(self) -> dict[Any, Float[np.ndarray, " N"]]:
-        """W at each sigma, `(N,)` nats each."""
+        """Computes W at each sigma, `(N,)` nats each."""
         return {_key(votes): votes.wobbliness for votes in self.votes}
 
     def __getitem__(self, sigma: float | str) -> Votes:
@@ -206,13 +229,15 @@ def _key(votes: Votes) -> float | str:
 
 
 def _merged(spans: tuple[DrawSpan, ...]) -> tuple[DrawSpan, ...]:
-    """Sorted, with neighbours joined."""
+    """Returns the spans sorted, with neighbours joined."""
     merged: list[DrawSpan] = []
     for span in sorted(spans):
         last = merged[-1] if merged and merged[-1].seed == span.seed else None
+        # Sorted by seed and first draw, only neighbours can overlap.
         if last and span.first < last.stop:
             raise ValueError(
-                f"expected draws that were not counted before, got draws {span.first} to {min(span.stop, last.stop) - 1} "
+                f"expected draws that were not counted before, got draws {span.first} to "
+                f"{min(span.stop, last.stop) - 1} "
                 f"of seed {span.seed} twice; measure with another seed or first_draw"
             )
         if last and span.first == last.stop:

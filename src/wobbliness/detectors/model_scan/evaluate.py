@@ -1,4 +1,4 @@
-"""What patterns do to images: where they send them, and W around the images with each pattern."""
+"""Effects of patterns on images: label flips, attack success, and W around them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from wobbliness.perturbations.base import image_keys
 from wobbliness.runtime.progress import Progress
 from wobbliness.sampling.measure import measure, sweep
 
-# of images with patterns that are measured at once: a model is prepared anew for each measurement
+# of images with patterns measured at a time: each measurement prepares the model again
 STAMPED_BYTES = 2**28
 
 Pattern = tuple[Trigger, int | None]
-"""A pattern and the class that it is meant to send images to, where that is known."""
+"""A pattern and the class that images with it are meant to be predicted as, where that is known."""
 
 _Answers = tuple[Int[np.ndarray, " N"], Mapping[float, Float[np.ndarray, " N"]]]
 """Labels of the images with a pattern, and their W at each sigma."""
@@ -54,7 +54,10 @@ class SuspectPoints:
         *,
         level: float,
     ) -> tuple[PatternEffect, ...]:
-        """What each pattern does, and how W around it compares with that of clean images, at a level each."""
+        """Measures each pattern's effect and compares W around it with that of clean images.
+
+        Each comparison is at the level.
+        """
         before = (
             self._labels(self.images, image_keys(self.images))
             if patterns
@@ -66,11 +69,15 @@ class SuspectPoints:
         )
 
     def _answers(self, patterns: Sequence[Pattern]) -> Iterator[_Answers]:
-        """Several patterns at a time, as many as fit the memory set aside for them."""
-        at_once, num_images = max(1, STAMPED_BYTES // self.images.nbytes), len(self.images)
-        for first in range(0, len(patterns), at_once):
-            block = patterns[first : first + at_once]
+        """Yields labels and W of the images with each pattern, several patterns at a time.
+
+        As many as fit the memory set aside for them.
+        """
+        num_together, num_images = max(1, STAMPED_BYTES // self.images.nbytes), len(self.images)
+        for first in range(0, len(patterns), num_together):
+            block = patterns[first : first + num_together]
             stamped = np.concatenate([stamp.apply(self.images) for stamp, _ in block])
+            # The clean image's keys: an image has the same noise with every pattern.
             keys = np.tile(image_keys(self.images), len(block))
             labels, w = self._labels(stamped, keys), self._sweep(stamped, keys)
             for start in range(0, len(stamped), num_images):
@@ -86,17 +93,19 @@ class SuspectPoints:
         level: float,
     ) -> PatternEffect:
         (stamp, target), (after, w) = pattern, answers
+        # A suspected trigger's target is not known: the class that most labels change to.
         target = _moved_to(before, after) if target is None else target
+        # Images of the target class itself cannot be attacked.
         is_other = before != (-1 if target is None else target)
-        is_sent = is_other & (after == target)
-        # the first one that is sent, else the first
-        example = self.images[int(is_sent.argmax()) :][:1]
+        is_success = is_other & (after == target)
+        # the first one on which the attack succeeds, else the first
+        example = self.images[int(is_success.argmax()) :][:1]
         return PatternEffect(
             trigger=stamp,
             target_class=target,
             num_points=len(before),
             num_others=int(is_other.sum()),
-            num_sent=int(is_sent.sum()),
+            num_sent=int(is_success.sum()),
             num_changed=int((before != after).sum()),
             clean=example[0],
             stamped=stamp.apply(example)[0],
@@ -105,7 +114,7 @@ class SuspectPoints:
         )
 
     def _labels(self, images: Float32[np.ndarray, "M C H W"], keys: Any) -> Int[np.ndarray, " M"]:
-        """The classes named without noise."""
+        """Predicts classes without noise."""
         return measure(
             self.classifier, images, 0.0, draws=1, keys=keys, progress=self.progress
         ).label
@@ -126,6 +135,6 @@ class SuspectPoints:
 
 
 def _moved_to(before: Int[np.ndarray, " N"], after: Int[np.ndarray, " N"]) -> int | None:
-    """The class that most labels change to; None where none changes."""
+    """Returns the class that most labels change to; None where none changes."""
     moved = after[after != before]
     return int(np.bincount(moved).argmax()) if len(moved) else None
