@@ -193,6 +193,7 @@ def _time_network(
     product = contenders.sgemm(SGEMM_SIZE, device=device)
     rates: dict[str, list[float]] = {side: [] for side in sides}
     products = []
+    # in turn within each repeat: a slower minute of the machine slows all sides
     for _ in range(repeats):
         for side, run in sides.items():
             rates[side].append(len(batches[side]) * DRAWS / _seconds(partial(run, batches[side])))
@@ -244,6 +245,7 @@ def _peak_bytes(function: Callable[[], object]) -> int | None:
     except OSError:
         function()
         return None
+    # writing 5 to clear_refs resets the peak (VmHWM) to the present size
     before = _status("VmRSS")
     function()
     return max(0, _status("VmHWM") - before)
@@ -271,6 +273,7 @@ def _decisions(scale: float) -> Iterator[DecisionResult]:
     half = len(images) // 2
     images = np.concatenate([images[:half], trigger(spec.trigger).apply(images[half:])])
     w = measure(network, images, DECISION_SIGMA, draws=DRAWS).wobbliness
+    # a threshold between the halves: most points are decided early
     threshold = float((np.median(w[:half]) + np.median(w[half:])) / 2)
     for question, answer in (("true W", decide), ("all draws", decide_as_measured)):
         found = answer(network, images, DECISION_SIGMA, threshold, max_draws=DRAWS)

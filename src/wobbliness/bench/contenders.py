@@ -96,6 +96,7 @@ def bare_forward(network: nn.Module, draws: int, *, block_size: int, device: str
             raise ValueError("expected a network that can be compiled, got one that cannot")
         block = np.resize(images, (block_size, *images.shape[1:]))
         passes = len(images) * draws // block_size
+        # one thread a core, each with every num_cores()-th block
         share = [range(core, passes, num_cores()) for core in range(num_cores())]
         with ThreadPoolExecutor(num_cores()) as pool:
             list(pool.map(lambda mine: [graph.run(block, block_size) for _ in mine], share))

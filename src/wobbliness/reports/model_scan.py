@@ -88,9 +88,11 @@ def _move(staging: Path, folder: Path) -> None:
 
     Files of the earlier scan are removed; files that are not its own stay.
     """
+    # a new or empty folder: one atomic rename
     if not folder.exists() or not any(folder.iterdir()):
         os.replace(staging, folder.resolve())
         return
+    # files of a scan alone are removed: the folder may hold a user's own
     pictures = folder / PICTURES
     pictures.mkdir(exist_ok=True)
     for left in (

@@ -29,6 +29,7 @@ def pattern_png(stamp: Trigger, image_shape: tuple[int, int, int]) -> bytes:
     The alpha channel says how much of each pixel it replaces. `trigger_from_png` makes the same
     trigger of it again, up to the rounding to 8 bits.
     """
+    # a trigger is an affine map of each pixel: two images determine mask and pattern
     black = stamp.apply(np.zeros((1, *image_shape), np.float32))[0]
     white = stamp.apply(np.ones((1, *image_shape), np.float32))[0]
     alpha = 1 - (white - black)[0]  # (1 - a) * image + a * pattern at image 0 and 1

@@ -92,4 +92,5 @@ def _is_default(field: Field[Any], value: Any) -> bool:
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return identity(value)
+    # JSON has lists alone: a tuple and a list of the same values are the same identity
     return [_plain(part) for part in value] if isinstance(value, list | tuple) else value

@@ -34,6 +34,7 @@ def plan(recipe: Recipe, only: Iterable[str] | None = None) -> tuple[Cell, ...]:
     Raises:
         ValueError: the recipe does not measure a claim that is asked for.
     """
+    # equal specs of several claims are one cell; insertion order keeps needs before users
     wanted: dict[Spec, list[str]] = {}
     for claim, spec in _specs(recipe):
         for needed in (*needed_specs(spec), spec):
@@ -142,6 +143,7 @@ def _browser_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
         used = [(recipe, recipe.effect_points)] if network in recipe.effect_networks else []
         if network in recipe.detection_networks:
             used.append((_at_points_of(recipe, network), recipe.detection_points))
+        # the points of the suspect batch: after the three clean batches
         for of_network, num_points in used:
             yield (
                 ONE_POINT,

@@ -405,6 +405,7 @@ def _with_checked_types(recipe: Recipe, source: str) -> Recipe:
     So a field of another type is found before the work.
     """
     try:
+        # through JSON and back, as the study file will be
         return from_json(Recipe, json.loads(json.dumps(asdict(recipe), allow_nan=False)))
     except (TypeError, ValueError) as error:
         raise ValueError(f"expected a recipe of plain values from {source}, got {error}") from error

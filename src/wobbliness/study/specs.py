@@ -168,5 +168,6 @@ def cell_name(spec: Spec) -> str:
 
     Names are equal for equal specs, in any process.
     """
+    # sorted keys: the order of fields in the class is no part of the name
     text = json.dumps({"schema": IDENTITY_SCHEMA, **identity(spec)}, sort_keys=True)
     return f"{KINDS[type(spec)]}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"

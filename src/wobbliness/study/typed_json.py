@@ -38,6 +38,7 @@ def from_json(dataclass_type: type[Target], content: Any) -> Target:
 
 
 def _value(kind: Any, value: Any, name: str) -> Any:
+    # `X | None` and `X | Y`: the first type that fits
     if get_origin(kind) in (Union, types.UnionType):
         return _one_of(get_args(kind), value, name)
     if get_origin(kind) is tuple and isinstance(value, list):

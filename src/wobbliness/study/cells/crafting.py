@@ -52,6 +52,7 @@ def craft_universal(
         progress=progress,
     )
     norm = float(np.linalg.norm(found.values.ravel(), NORMS[spec.norm]))
+    # the array is a tensor of the file, all other fields are JSON in its header
     facts = {name: value for name, value in vars(found).items() if name != "values"}
     _write(path, {"values": found.values}, {"facts": json.dumps(facts)})
     test = _sample(data.test, EVALUATION_IMAGES, spec.seed).images
@@ -106,7 +107,9 @@ def craft_cleanse(
                 }
                 row |= _candidate_results(candidate, network, splits)
             rows.append(row)
+    # strict JSON has no NaN
     index = [None if np.isnan(value) else float(value) for value in found.anomaly_index]
+    # a placeholder where no class has a trigger
     _write(path, arrays or {"none": np.zeros(1, np.float32)}, {"num_classes": str(num_classes)})
     return {
         "candidates": rows,
@@ -193,6 +196,7 @@ def _fooling_rate(
     before, after = predict(network, images), predict(network, found.apply(images))
     if target_class is None:
         return float((after != before).mean())
+    # images already predicted as the target do not count as a success
     return float((after == target_class)[before != target_class].mean())
 
 

@@ -21,6 +21,7 @@ def noise_response(
     The share of confident answers over the level is Erichson et al.'s titration curve.
     """
     rng = np.random.default_rng(np.random.SeedSequence(spec.seed))
+    # the same noise, scaled, at every level: levels differ by nothing else
     noise = rng.standard_normal((spec.num_images, *image_shape), dtype=np.float32)
     rows = []
     for level in spec.levels:

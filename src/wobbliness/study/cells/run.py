@@ -78,6 +78,7 @@ def run_cell(
     started, checkpoint = time.perf_counter(), _checkpoint(out, cell, notice, place)
     with torch_threads(THREADS):
         results, table = _compute(out, cell.spec, place, progress, checkpoint)
+    # the point browser shows points of these networks alone: other records stay small
     if isinstance(cell.spec, MeasureSpec) and cell.spec.network in browser_networks(recipe):
         results |= _pictures(out, cell.spec)
     record = Record(
@@ -88,6 +89,7 @@ def run_cell(
         ),
         table=table,
     )
+    # weights are on disk by now; the record, written last, vouches for them
     weights = file_checksum(weights_file(out, cell.name)) if cell.kind in WEIGHTS_FOLDERS else None
     write_record(out / "records", cell, record, recipe=recipe, weights=weights)
     checkpoint.remove()
@@ -115,6 +117,7 @@ def _compute(
             spec, network, data, perturbation_file(out, spec), progress
         ), pd.DataFrame()
     if isinstance(spec, CleanseSpec):
+        # from the end of the order: measurements take their points from its front
         images = data.test.images[_order(spec.network, data, spec.seed)[-spec.num_images :]]
         return craft_cleanse(
             spec, network, data, images, perturbation_file(out, spec), progress
@@ -209,6 +212,7 @@ def _train(
         "num_classes": str(data.train.num_classes),
         "spec": json.dumps(asdict(spec), sort_keys=True),
     }
+    # weights first, the record afterwards: a record without its weights would count as done
     state = {
         name: tensor.cpu().contiguous() for name, tensor in trained.network.state_dict().items()
     }
@@ -244,6 +248,7 @@ def _measure(
             [_rows(votes, points, data.test.labels[points]) for votes in checkpoints],
             ignore_index=True,
         )
+        # one pass without noise: the same score at every sigma and checkpoint
         rows.insert(4, "top_score", np.tile(top_scores(network, images), len(checkpoints)))
         rows.insert(5, "candidate", candidate)
         frames.append(rows)
@@ -288,6 +293,7 @@ def _points(spec: MeasureSpec, data: ImageData) -> np.ndarray:
         chosen = [
             order[labels == label][: spec.num_points] for label in np.unique(data.test.labels)
         ]
+        # the scarcest class decides whether there are enough points
         found = min(len(of_class) for of_class in chosen)
         order = np.concatenate(chosen)
     else:
@@ -328,6 +334,7 @@ def _votes_at_checkpoints(
         def report(done: int, total: int, first: int = first, stop: int = stop) -> None:
             progress(first * total + (stop - first) * done, last * total)
 
+        # only the draws since the last checkpoint: noise is keyed by the draw's index
         more = sweep(
             classifier,
             images,
@@ -339,6 +346,7 @@ def _votes_at_checkpoints(
             block_size=None if place.torch_device == CPU else ACCELERATOR_BLOCK,
             progress=report,
         )
+        # votes add: the last checkpoint's counts, one per sigma, plus the new ones
         earlier = votes[-len(spec.sigmas) :]
         votes += (
             [before + after for before, after in zip(earlier, more.votes, strict=True)]
@@ -375,6 +383,7 @@ def _accuracies(
         "attacker_labels_by_class": None,
     }
     if threat is not None:
+        # under T2 the attacker's label depends on the true one, so each class has its own accuracy
         is_wanted = predicted == threat.attacked_labels(labels, data.test.num_classes)
         results["accuracy_on_attacker_labels"] = float(is_wanted.mean())
         by_class = [is_wanted[labels == label] for label in range(data.test.num_classes)]

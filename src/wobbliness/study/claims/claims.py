@@ -182,6 +182,7 @@ def findings(tables: Tables) -> list[Finding]:
 
 
 def _not_measured(claim: Claim, tables: Tables) -> Finding:
+    # empty where the recipe has no cells for the claim
     planned = tables.status[tables.status.claim == MEASURED_WITH.get(claim.id, claim.id)]
     settings = f"recipe {tables.recipe.name}, seed {tables.recipe.seed}"
     if len(planned):

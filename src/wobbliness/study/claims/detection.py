@@ -33,6 +33,7 @@ from wobbliness.study.tables.tables import Tables
 def find_correlation(claim: Claim, tables: Tables) -> Finding:
     """Computes the finding on C5 and C6: the correlation of W and backdoor accuracy."""
     rows = tables.correlations[tables.correlations.claim == claim.id]
+    # the verdict is at the sigma that clean points choose; the others are listed only
     row = rows[rows.is_chosen].iloc[0]
     others = [
         f"{other.tau:.2f}, {other.r:.2f} at {other.sigma:g}"
@@ -73,6 +74,7 @@ def find_c7(claim: Claim, tables: Tables) -> Finding:
             verdict=verdict(False),
             settings=settings_of(tables, ""),
         )
+    # TRAINED has all active triggers, ACTIVE those that function
     num_failed = trained.num_positives.iloc[0] - rows.num_positives.iloc[0]
     return Finding(
         claim=claim,
@@ -129,6 +131,7 @@ def find_c9(claim: Claim, tables: Tables) -> Finding:
             f"{made.success_on_train.mean():.1%} of training points sent to the class (least "
             f"{made.success_on_train.min():.1%}), mean mask {made.mask_l1.mean():.1f} pixels"
         )
+    # a class without a candidate has one row for each form
     num_failed = int((~tables.candidates.found.astype(bool)).sum() / len(CANDIDATES))
     flagged = tables.candidates[
         (tables.candidates.form == "smallest") & tables.candidates.is_flagged
@@ -139,6 +142,7 @@ def find_c9(claim: Claim, tables: Tables) -> Finding:
         f"attacker's classes and {len(flagged) - true} others; "
         f"{_areas(_chosen_areas(tables, CRAFTED))} against clean batches"
     )
+    # C9 is decided by the first successes, on both kinds of networks
     first = smooth[smooth.kind == CANDIDATES["first"]].groupby("is_poisoned").is_smooth.mean()
     success = found[found.form == "first"].success_on_train.mean()
     settings = (
@@ -227,6 +231,7 @@ def _candidate_tests(tables: Tables) -> pd.DataFrame:
     """Returns the tests of all candidates at the sigma chosen for the directional test."""
     rows = full_batches(tables.tests)
     rows = rows[rows.kind.isin(CANDIDATES.values()) & rows.directional_pvalue_chosen]
+    # the table of tests does not say which networks are poisoned
     poisoned = tables.networks.network[tables.networks.threat != "clean"]
     return rows.assign(
         is_smooth=rows.directional_pvalue < MAX_SMOOTHER_PVALUE,

@@ -40,12 +40,14 @@ def find_c1(claim: Claim, tables: Tables) -> Finding:
 
 
 def _draws_on_network(batches: pd.DataFrame, sigma: float) -> tuple[str, bool]:
+    # the verdict is at one sigma; the sentence also lists where else the spread falls
     spreads = batches.pivot(index="sigma", columns="draws", values="std")
     rows = batches[batches.sigma == sigma].sort_values("draws").set_index("draws")
     first, last = rows.index.min(), rows.index.max()
     mean, std = rows["mean"], rows["std"]
     rises, falls = bool(mean[250] > mean[first]), bool(std[250] < std[first])
     falls_at = [f"{at:g}" for at in spreads.index[spreads[250] < spreads[first]]]
+    # relative change from 250 draws to the largest number, of mean and spread
     stable = max(abs(mean[last] / mean[250] - 1), abs(std[last] / std[250] - 1))
     text = (
         f"mean {mean[first]:.3f} at n = {first}, {mean[250]:.3f} at 250, {mean[last]:.3f} at "
@@ -80,6 +82,7 @@ def find_c2(claim: Claim, tables: Tables) -> Finding:
 
 def _sigmas_on_network(rows: pd.DataFrame) -> tuple[str, bool]:
     spread = dict(zip(rows.sigma, rows["std"], strict=True))
+    # rows ascend by sigma: a spread that falls with sigma rises along them
     falls = bool(all(np.diff(list(spread.values())) > 0))
     peak, smallest = max(spread, key=lambda sigma: spread[sigma]), min(spread)
     listed = ", ".join(f"{value:.3f} at {sigma:g}" for sigma, value in spread.items())
@@ -104,6 +107,7 @@ def find_c3(claim: Claim, tables: Tables) -> Finding:
         f"{networks.backdoor_accuracy[row.network]:.1%} backdoor"
         for row in rows.itertuples()
     )
+    # a product, not a quotient: active W is often exactly 0
     is_far_lower = (rows.suspect_mean * MIN_CLEAN_TO_ACTIVE_RATIO <= rows.clean_mean).all()
     return Finding(
         claim=claim,

@@ -88,6 +88,7 @@ def unpack_study(folder: Path, out: Path) -> None:
         ValueError: `folder` holds no packed study, or `out` is not empty.
         CannotWrite: `out` cannot be written to.
     """
+    # a name that no cell of the recipe has is refused: it could be a path out of the folder
     known = {cell.name for cell in plan(read_recipe(folder))}
     try:
         if out.exists() and not (out.is_dir() and _is_available(out)):
@@ -158,6 +159,7 @@ def _packing(folder: Path) -> Iterator[Path]:
             for parent in made:
                 parent.rmdir()
         raise
+    # all new files are complete by now: remove what the earlier study had more, then rename
     names = {path.name for path in staging.iterdir()}
     for old in _part_files(folder):
         if old.name not in names:
@@ -250,6 +252,7 @@ def _packed_tables(folder: Path, known: set[str]) -> dict[str, pd.DataFrame]:
         if path.name != METADATA:
             rows = packed_rows(path)
             budget.take(rows)
+            # cells are never split over parts: each key appears once
             tables |= dict(iter(rows.groupby("cell", sort=False)))
     return tables
 
@@ -290,6 +293,7 @@ def _parts(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Yields whole cells together, in parts of about ROWS_AT_ONCE rows."""
     part: list[pd.DataFrame] = []
     for _, of_cell in rows.groupby("cell", sort=False) if len(rows) else ():
+        # a cell larger than a part gets a part of its own
         if part and sum(map(len, part)) + len(of_cell) > ROWS_AT_ONCE:
             yield pd.concat(part, ignore_index=True)
             part = []

@@ -98,6 +98,7 @@ def _read(content: bytes, *, texts: tuple[str, ...]) -> Any:
     """
     import pyarrow.parquet as pq
 
+    # first the footer alone: counts of rows and columns are known before any page is read
     stream = _Stream(content)
     file = pq.ParquetFile(stream, read_dictionary=list(texts))
     groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
@@ -105,6 +106,7 @@ def _read(content: bytes, *, texts: tuple[str, ...]) -> Any:
     num_columns = max(1, len(file.schema_arrow))
     if min([0, *(group.num_rows for group in groups)]) < 0 or rows * num_columns > MAX_VALUES:
         raise ValueError(f"{rows} rows of {num_columns} columns, more than {MAX_VALUES} values")
+    # eight bytes a value, compared with the size of the file
     check_expansion(8 * rows * num_columns, len(content), stream.name)
     if rows == 0:  # columns have whatever type then
         return file.schema_arrow.empty_table()
@@ -123,6 +125,7 @@ def _check_columns(file: Any, texts: tuple[str, ...]) -> None:
         raise ValueError("two columns of one name")
     for field in file.schema_arrow:
         kind, is_text = field.type, field.name in texts
+        # texts are read as dictionaries: check the type of the distinct values
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
         is_string = (
@@ -138,6 +141,7 @@ def _check_columns(file: Any, texts: tuple[str, ...]) -> None:
 
 
 def _check_pages(stream: "_Stream", chunks: list[Any]) -> None:
+    # the header of a page states its unpacked size: add them up before unpacking one
     left = 8 * MAX_VALUES
     for chunk in chunks:
         for page in pages(stream, chunk):

@@ -94,6 +94,7 @@ def _check_candidates(results: Results) -> None:
         _list_of(results, "anomaly_index", MAX_CLASSES),
         _list_of(results, "flagged", MAX_CLASSES),
     )
+    # one candidate of each form for each class at most
     candidates = _list_of(results, "candidates", len(CANDIDATE_FORMS) * len(index))
     if not all(value is None or _is_number(value) for value in index) or not all(
         map(_is_number, flagged)
@@ -125,6 +126,7 @@ def _check_votes(spec: MeasureSpec, table: pd.DataFrame) -> None:
             "a table of other columns than point, label, sigma, draws, top_score, candidate and "
             "votes"
         )
+    # one row per point, sigma and number of draws; several times that by class or by candidate
     rows, rest = divmod(len(table), spec.num_points * len(spec.sigmas) * len(spec.draws))
     if (
         rest
@@ -138,6 +140,7 @@ def _check_votes(spec: MeasureSpec, table: pd.DataFrame) -> None:
         or not table.draws.isin(spec.draws).all()
     ):
         raise ValueError("a table of other sigmas or draws, or of too many classes")
+    # counts are integers that add up to the draws: entropies of anything else are meaningless
     counts = table[votes].to_numpy()
     integers = table[["point", "label", "candidate", "draws"]].dtypes
     if not all(np.issubdtype(kind, np.integer) for kind in (counts.dtype, *integers)):

@@ -63,6 +63,7 @@ def read_failure(out: Path, cell: str) -> Failure | None:
         kept = {name: str(content[name]) for name in ("message", "details", "attempt")}
     except (ValueError, KeyError):
         return None
+    # one short line, whatever the file holds
     kept["message"] = " ".join(kept["message"].split())[:MAX_MESSAGE]
     return Failure(cell=cell, **kept) if is_intact(content) else None
 

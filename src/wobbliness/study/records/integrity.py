@@ -78,6 +78,7 @@ def cells_left(out: Path, cells: Sequence[Cell]) -> dict[str, bool]:
     """
     left: dict[str, bool] = {}
     needed: set[str] = set()
+    # backwards, users before what they need: only a cell still to be done needs weights
     for cell in reversed(cells):
         if not check_integrity(out, cell.name, with_weights=cell.name in needed).is_done:
             left[cell.name] = cell.name in needed
@@ -116,6 +117,7 @@ def remove_unfinished_of(out: Path, process: int) -> None:
     for folder in CELL_FOLDERS:
         for path in (out / folder).glob(f".{process}-*"):
             name = unfinished_name(path.name) or ""
+            # a folder may hold a user's own files that merely look similar
             if path.suffix in CELL_ENDINGS and CELL_NAME.fullmatch(name.removesuffix(path.suffix)):
                 with suppress(OSError):
                     path.unlink()
@@ -158,10 +160,12 @@ def verified_weights(out: Path, name: str) -> Path:
     """
     path, recorded = weights_file(out, name), recorded_weights(out, name)
     try:
+        # records of earlier versions have no checksum of their weights
         if recorded is not None and file_checksum(path) != recorded:
             raise ValueError(
                 f"expected the weights of its record in {path.name}, got another checksum"
             )
+        # without a checksum a header that opens has to do
         with safe_open(path, framework="np"):
             return path
     except FileNotFoundError:

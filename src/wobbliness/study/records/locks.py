@@ -30,6 +30,7 @@ def lock(out: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
         Whether the lock is held; False where another one holds it.
     """
     path = _path(out, name)
+    # an advisory lock of the operating system, which frees it when the process dies
     held = FileLock(path, timeout=-1 if wait else 0)
     try:
         path.parent.mkdir(exist_ok=True)
@@ -55,6 +56,7 @@ def held_since(out: Path, name: str) -> float | None:
     if not path.is_file():
         return None
     since = path.stat().st_mtime
+    # a lock that can be taken is held by no one, whatever its file says
     probe = FileLock(path, timeout=0)
     try:
         with probe:

@@ -51,6 +51,7 @@ def pictures_of(text: str, height: int) -> np.ndarray:
         raise ValueError(
             f"expected a PNG of grey or colour pictures, got {cause_of(error)}"
         ) from error
+    # grey PNG has no axis of channels
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     return np.moveaxis(pixels.reshape(-1, height, *pixels.shape[1:]), -1, 1)
 

@@ -83,6 +83,7 @@ def write_record(
         weights: checksum of the network or perturbation that belongs to the record and is already
             in its file.
     """
+    # `write_bytes` returns the checksum of what it wrote, which the JSON then holds
     table = write_bytes(folder / f"{cell.name}.parquet", record.table.to_parquet(index=False))
     content = {
         "schema_version": SCHEMA_VERSION,
@@ -118,6 +119,7 @@ def read_record(folder: Path, name: str) -> Record:
         raise ValueError(
             f"expected a whole record in {name}.json, got results or provenance of another kind"
         )
+    # spec, content and file name must agree: a copied or renamed record is refused
     if not recorded_for == content.get("cell") == name:
         raise ValueError(
             f"expected the record of its own cell in {name}.json, got that of {recorded_for}"

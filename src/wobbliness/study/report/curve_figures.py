@@ -48,6 +48,7 @@ def draw_strength(tables: Tables) -> Figure:
                 color=colour,
                 label=f"trigger {name}",
             )
+            # hollow: below random guess, left out of the correlation
             left_out = group[~group.is_learnt]
             axis.scatter(
                 left_out.backdoor_accuracy,
@@ -84,6 +85,7 @@ def draw_roc_sigma(tables: Tables) -> Figure:
         here = rows[rows.test == test].set_index("sigma").loc[grid]
         errors = np.abs(np.stack([here.auc - here.auc_lower, here.auc_upper - here.auc]))
         colour, line = TEST_STYLES[test]
+        # tests side by side, or their intervals would cover each other
         positions = np.arange(len(grid)) + 0.08 * (offset - 1)
         axes[0].errorbar(
             positions,

@@ -221,6 +221,7 @@ def _networks(tables: Tables) -> list[ShownNetwork]:
 
 def _cells(name: str) -> list[tuple[int, int, int]]:
     picture = trigger(name).apply(np.full((1, 1, 8, 8), GREY, np.float32))[0, 0]
+    # pixels that the trigger changes on grey, whatever its shape
     changed = np.argwhere(picture != np.float32(GREY))
     return [
         (int(column), int(row), round(255 * float(picture[row, column]))) for row, column in changed

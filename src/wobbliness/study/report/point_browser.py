@@ -58,6 +58,7 @@ def _network(tables: Tables, name: str, rows: pd.DataFrame) -> dict[str, Any]:
     with_pattern = {
         point for pattern in patterns if pattern["kind"] != "clean" for point in pattern["points"]
     }
+    # a study measured before the browser existed has its clean points elsewhere: say so
     for pattern in patterns:
         if (
             pattern["kind"] == "clean"
@@ -140,6 +141,7 @@ def _boxes(points: pd.DataFrame) -> dict[float, list[float]]:
 
 def _box(w: np.ndarray) -> list[float]:
     q25, q75 = np.quantile(w, [0.25, 0.75])
+    # whiskers as in the figures: the extremes that are no outliers
     inside = w[~is_outlier(w)]
     return [round(float(value), 6) for value in (inside.min(), q25, q75, inside.max(), w.mean())]
 

@@ -142,6 +142,7 @@ def write_pages(report: Report) -> Report:
     """
     out, tables = report.folder, report.tables
     check_study_folder(out)
+    # two reports of one folder would exchange each other's files
     with lock(out, "report", wait=True):
         for folder, names in _written_names(tables).items():
             remove_unfinished(out / folder, names)

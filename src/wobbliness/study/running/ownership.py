@@ -53,6 +53,7 @@ def take_ownership(out: Path, recipe: Recipe, *, notice: Notice = print_notice) 
                 f"expected a new or empty output folder, or one of this study, got {out}"
             )
         make_folder(out)
+        # checked again under the lock: another runner may have written the file meanwhile
         with lock(out, "study", wait=True):
             if not _is_owned(out, recipe):
                 _write_study_file(out, recipe, notice)

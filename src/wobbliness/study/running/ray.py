@@ -99,6 +99,7 @@ class RayEngine:
         if not self._running_jobs:
             time.sleep(seconds)
             return []
+        # as many as there are: wait for the full time unless all have ended
         ended, _ = self._ray.wait(
             list(self._running_jobs), num_returns=len(self._running_jobs), timeout=seconds
         )
@@ -116,6 +117,7 @@ class RayEngine:
             self._ray.cancel(task, force=True)
         if tasks:
             self._ray.wait(tasks, num_returns=len(tasks), timeout=GRACE_SECONDS)
+        # with a store, tasks write to folders of their own nodes
         if self._store is None:
             for job in self._running_jobs.values():
                 remove_unfinished_cell(self._out, job.cell.name)
@@ -156,6 +158,7 @@ class RayEngine:
         now = time.monotonic()
         for task, job in list(self._running_jobs.items()):
             starts = self._start_times[job.cell.name]
+            # time counts from the last start: a restarted task has its full time again
             if self._cell_timeout is not None and starts and now - starts[-1] > self._cell_timeout:
                 yield (
                     task,
@@ -206,6 +209,7 @@ def _work(
     name, (where, recipe, do) = job.cell.name, settings
 
     def report(done: int, total: int) -> None:
+        # each message is a call to an actor on another node
         if done == total or done % max(1, total // PROGRESS_MESSAGES) == 0:
             board.put.remote(name, (done, total))
 

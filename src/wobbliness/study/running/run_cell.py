@@ -77,10 +77,12 @@ def _attempt(
     if found.is_done:
         return Outcome(cell=name, result=Result.DONE)
     before = read_failure(out, name)
+    # another runner tried since and failed: do not repeat its failure
     if before is not None and before.attempt != job.known_failure:
         return Outcome(cell=name, result=Result.FAILED, message=before.message)
     remove_unfinished_files(out, name)
     set_aside_damaged(out, found, notice)
+    # to compare with the new ones, where only the weights were lost
     weights = recorded_weights(out, name)
     try:
         do(out, job.cell, recipe, progress, notice)

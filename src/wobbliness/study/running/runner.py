@@ -109,8 +109,10 @@ def run_study(
     if store is not None:
         take_ownership(out, recipe, notice=notice)
         store.take_ownership(out)
+        # before jobs are listed: what the store has need not be done
         _fetch_missing(store, out, cells)
     jobs = _jobs(out, cells)
+    # fail before the first cell, not in the middle of the study
     for dataset in {network_of(job.cell.spec).dataset for job in jobs}:
         require_data(dataset)
     take_ownership(out, recipe, notice=notice)

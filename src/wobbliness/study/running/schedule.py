@@ -39,6 +39,7 @@ class Schedule:
         """
         now = time.monotonic()
         for name, job in self._waiting.items():
+            # ready: its needs are neither waiting nor running, and it is not to be retried later
             if self._not_before.get(name, now) <= now and not self._needs[name] & (
                 self._waiting.keys() | self._running.keys()
             ):

@@ -97,6 +97,7 @@ def _time_left(
         if (rate := rates.get(_rate_key(cell))) is None:
             unknown.add(cell.kind)
         else:
+            # the time that a running cell has had already is not left
             seconds += max(0.0, rate * _work(cell) - running.get(cell.name, 0.0))
     return seconds / max(1, len(running)), tuple(sorted(unknown))
 

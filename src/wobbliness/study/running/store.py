@@ -58,6 +58,7 @@ class Store:
 
     def names(self) -> set[str]:
         """Returns the names of the cells that are recorded there."""
+        # fsspec caches listings; other nodes add cells meanwhile
         self._files.invalidate_cache()
         found = self._files.glob(f"{self._root}/records/*.json")
         return {str(path).rpartition("/")[2].removesuffix(".json") for path in found}
@@ -78,6 +79,7 @@ class Store:
         Raises:
             CannotWrite: the store cannot be read, or the folder not be written to.
         """
+        # the record says that the other files are complete: read it first, write it last
         *others, record = _files_of(out, name)
         content = self._read(record)
         if content is None:
@@ -103,6 +105,7 @@ class Store:
 
     def _read(self, file: str) -> bytes | None:
         try:
+            # bounded before it is read: a store may be untrusted
             size = self._files.info(f"{self._root}/{file}")["size"] or 0
             if size > _most_bytes(file):
                 raise ValueError(f"{size} bytes, more than {_most_bytes(file)}")

@@ -70,6 +70,7 @@ class WorkerPool:
         by_connection = {worker.connection: worker for worker in self._busy}
         connections = wait(list(by_connection), seconds)
         ready = [by_connection[connection] for connection in connections]  # type: ignore[index]
+        # one message of each ready process; its end closes the connection and counts as ready
         outcomes = [outcome for worker in ready if (outcome := self._read(worker)) is not None]
         return outcomes + [self._stop_overdue(worker) for worker in self._overdue()]
 
@@ -94,6 +95,7 @@ class WorkerPool:
             del self._busy[worker]
             self._idle.append(worker)
             return message
+        # the time limit counts from here: a new process first imports for seconds
         if message == STARTED:
             self._busy[worker] = time.monotonic()
         elif isinstance(message, str):

@@ -95,6 +95,7 @@ def _interrupts_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    # a child inherits the mask of blocked signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -137,5 +138,6 @@ def _end_with_runner() -> None:
     """
     runner = multiprocessing.parent_process()
     if runner is not None:
+        # ready when the runner has ended, however it ended
         wait([runner.sentinel])
         os._exit(1)

@@ -106,6 +106,7 @@ def _suspect_pairs(
     suspects = group[group.batch.isin(["suspect", "second clean"])]
     names = ["claims", "batch", "trigger", "kind", "is_other_class"]
     for keys, suspect in suspects.groupby(names, sort=False):
+        # at the paper's batch size and at the full one, both batches of equal size
         limit = min(len(clean), len(suspect))
         for size in sorted({min(PAPER_BATCH, limit), limit}):
             success = {"attack_success": suspect.accuracy_on_attacker_labels.iloc[0]}
@@ -138,6 +139,7 @@ def _stacks(pairs: Iterable[Pair]) -> Iterator[tuple[list[int], np.ndarray, np.n
     of_size: defaultdict[tuple[int, int], list[tuple[int, Pair]]] = defaultdict(list)
     for position, (clean, suspect) in enumerate(pairs):
         of_size[clean.size, suspect.size].append((position, (clean, suspect)))
+    # tests are vectorised over pairs of equal sizes
     for group in of_size.values():
         clean_rows, suspect_rows = (np.stack([pair[side] for _, pair in group]) for side in (0, 1))
         yield [position for position, _ in group], clean_rows, suspect_rows
@@ -163,6 +165,7 @@ def negative_controls(points: pd.DataFrame, sigma: pd.DataFrame, recipe: Recipe)
             num_below = sum(
                 int(np.sum(test(clean, suspect) <= LEVEL)) for _, clean, suspect in _stacks(pairs)
             )
+            # a binomial proportion with its interval, to compare with the level
             below = rate(num_below, recipe.control_pairs)
             rows.append(
                 {
@@ -219,6 +222,7 @@ def _random_pairs(
             recipe.control_points,
             len(clean) // 2 if suspect is None else min(len(clean), len(suspect)),
         )
+        # clean against clean: two disjoint halves of one random order
         drawn = rng.permutation(clean)
         yield (
             drawn[:size],

@@ -72,12 +72,14 @@ def _pooled_sigma(points: pd.DataFrame, claim: str) -> float | None:
     clean = points[points.claims.str.contains(claim) & (points.batch == "calibration")]
     if clean.empty:
         return None
+    # pooled over all networks: the correlation is over networks at one sigma
     clean_w = {float(sigma): group.wobbliness.to_numpy() for sigma, group in clean.groupby("sigma")}
     return choose_sigma(clean_w, batch_size=int(clean.batch_size.iloc[0])).sigma
 
 
 def _coefficients(kept: pd.DataFrame, seed: int) -> dict[str, object]:
     accuracy, mean_w = kept.backdoor_accuracy.to_numpy(), kept.mean_w.to_numpy()
+    # no correlation of too few points, or where one side is constant
     if len(kept) < MIN_BACKDOORS or np.ptp(accuracy) == 0 or np.ptp(mean_w) == 0:
         names = [
             f"{name}{end}" for name in ("tau", "r") for end in ("", "_pvalue", "_lower", "_upper")

@@ -145,6 +145,7 @@ def roc_areas(tests: pd.DataFrame, seed: int) -> pd.DataFrame:
     At every sigma of the grid, and at the chosen ones.
     """
     rows = []
+    # None stands for the sigma that each network chose for the test
     for question in QUESTIONS if len(tests) else ():
         of_question = _rows(tests, question)
         grid = sorted(of_question.sigma.unique())
@@ -184,6 +185,7 @@ def _input_rows(points: pd.DataFrame) -> Iterator[dict[str, object]]:
     is_active = points.kind == "active"
     if is_active.nunique() < 2:
         return
+    # higher means more suspicious: low W, high top score
     for score, values in {"W": -points.wobbliness, "top softmax score": points.top_score}.items():
         curve = roc_curve(is_active, values)
         names = ("auc", "auc_lower", "auc_upper", "num_positives", "num_negatives")

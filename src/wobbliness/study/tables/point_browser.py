@@ -118,6 +118,7 @@ def _strip(spec: MeasureSpec, text: str, height: int) -> Iterable[np.ndarray]:
 
 def _points(recipe: Recipe, spec: MeasureSpec, table: pd.DataFrame) -> pd.DataFrame:
     is_candidate = isinstance(spec.crafted, CleanseSpec)
+    # distinct points in the order in which they were taken
     shown = list(dict.fromkeys(table.point))[:NUM_SHOWN]
     rows = table[
         table.point.isin(shown) & (table.draws == recipe.draws) & table.sigma.isin(recipe.sigmas)

@@ -138,6 +138,7 @@ def _records(out: Path, recipe: Recipe) -> Iterator[tuple[tuple[str, ...], Recor
     for cell in plan(recipe):
         if is_done(out / "records", cell.name):
             record = read_record(out / "records", cell.name)
+            # a study may be untrusted: all of its records together are bounded
             budget.take(record.table)
             yield cell.claims, record
 
@@ -246,6 +247,7 @@ def _measured_points(claims: tuple[str, ...], spec: MeasureSpec, record: Record)
         trigger=[f"candidate {target}, {spec.form}" for target in frame.candidate]
         if is_candidate
         else batch_pattern(spec),
+        # of one of the three clean batches; a suspect batch starts after all three
         batch_size=spec.num_points // CLEAN_BATCHES
         if "calibration" in set(batch)
         else spec.first_point // CLEAN_BATCHES,
@@ -271,6 +273,7 @@ def _example(records: list[tuple[tuple[str, ...], Record]], points: pd.DataFrame
         if rows.empty:
             return pd.DataFrame()
         by_point = rows.groupby("point", sort=False).wobbliness.mean().sort_values(kind="stable")
+        # a stable sort: ties in W give the same point every time
         point = by_point.index[len(by_point) // 2]
         record = next(
             record
@@ -304,6 +307,7 @@ def _batch_names(
         return ["parameters"] * len(frame)
     if spec.trigger is not None or spec.crafted is not None:
         return ["suspect"] * len(frame)
+    # a clean record holds three batches one after another at each sigma and number of draws
     position = frame.groupby(["sigma", "draws"]).cumcount() // (spec.num_points // CLEAN_BATCHES)
     return position.map({0: "calibration", 1: "clean", 2: "second clean"})
 

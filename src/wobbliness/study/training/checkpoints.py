@@ -63,6 +63,7 @@ class Checkpoint:
             return None
         try:
             tensors, facts = _read(self._path)
+            # another library or processor would not give the same bits
             if facts.pop("identity") != self._identity:
                 raise ValueError("it was made by other libraries or another processor")
             self.seconds_before = float(facts.pop("seconds"))

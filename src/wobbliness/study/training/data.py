@@ -125,6 +125,7 @@ def _load_split(name: str, split: str) -> Split:
             f"{', '.join(table.column_names)}"
         )
     pixels = np.stack([np.asarray(picture, dtype=np.uint8) for picture in table[column]])
+    # grey images get an axis of channels, colours move theirs to the front
     pixels = pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, -1, 1)
     labels = np.asarray(table["label"], dtype=np.int64)
     return Split(

@@ -53,6 +53,7 @@ class TrainingLoop:
         """Yields the indices of the images of each step that is still to come."""
         while self.steps_done < self.num_steps:
             self._rng_at_epoch = self._order_rng.get_state()
+            # a resumed epoch draws its order again from the saved state, and skips the steps done
             order = torch.randperm(self._num_images, generator=self._order_rng).to(
                 self.losses.device
             )
@@ -116,5 +117,6 @@ class TrainingLoop:
 
     def _next_rng(self) -> torch.Tensor:
         """Returns the generator's state that draws the order of the next step's epoch."""
+        # at an epoch's end the next order is not drawn yet; within one, the state before is kept
         is_epochs_end = self.steps_done % self._steps_per_epoch == 0
         return self._order_rng.get_state() if is_epochs_end else self._rng_at_epoch

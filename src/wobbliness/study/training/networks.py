@@ -171,6 +171,7 @@ def _cnn(
     """
     channels, height, width = image_shape
     padding = 0 if min(height, width) >= 16 else 1
+    # sides after a 3 x 3 convolution, a pooling by 2, and a second 3 x 3 convolution
     rows, columns = ((side - 2 + 2 * padding) // 2 - 2 + 2 * padding for side in (height, width))
     layers: list[nn.Module] = [
         Normalise(channels),

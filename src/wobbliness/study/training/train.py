@@ -120,6 +120,7 @@ def logits_of(network: nn.Module, images: Float32[np.ndarray, "N C H W"]) -> tor
             EVALUATION_BATCH if device == CPU else ACCELERATOR_EVALUATION_BATCH,
         )
         logits = [
+            # channels-last is what the convolutions run fastest on
             network(batch.to(device).contiguous(memory_format=torch.channels_last))
             for batch in batches
         ]
