@@ -8,7 +8,7 @@ from small_study import small
 
 import wobbliness
 from wobbliness.attacks.universal_perturbation import craft_universal_perturbation
-from wobbliness.classifiers.probing import COMPANY
+from wobbliness.classifiers.probing import SMALL_BLOCK
 from wobbliness.classifiers.torch_accelerator import (
     AcceleratedClassifier,
     device_block_size,
@@ -88,8 +88,8 @@ def test_blocks_have_one_shape_and_change_nothing(half_space, images, block_size
     votes = wobbliness.measure(accelerated(module), images, 0.3, draws=50, block_size=block_size)
     assert np.abs(votes.counts - reference.counts).sum() / 2 <= 1
     measured = module.batches[6:]  # the first calls prepare and probe
-    if block_size > COMPANY:
-        assert measured.pop(1) == COMPANY, "the first block is compared with a small one"
+    if block_size > SMALL_BLOCK:
+        assert measured.pop(1) == SMALL_BLOCK, "the first block is compared with a small one"
     assert set(measured) == {block_size}
     assert votes.execution.block_size == block_size
 

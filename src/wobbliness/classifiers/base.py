@@ -1,4 +1,4 @@
-"""What a classifier has to do, and the check of what it answers."""
+"""The classifier protocol, and the validation of a classifier's answers."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,28 +10,28 @@ from jaxtyping import Float32, Int, Shaped
 from wobbliness.classifiers.execution import Execution
 from wobbliness.runtime.threads import check_stopped
 
-# of a batch, from which whole numbers are labels; the least of them is smaller
+# Scores of a batch from which integers are taken for labels, whose least is below LARGE_LABEL.
 FEW_LABELS, LARGE_LABEL = 8, 128
 MAX_UNDECLARED_CLASSES = 100_000  # a label beyond it is taken for a mistake, not for a class
 ONE_SCORE = (
-    "expected integer labels or scores (B, K), got one float for each image; where it is a label, give an integer; "
-    "where it is a score for two classes, give the "
-    "threshold above which it says class 1 (threshold=, --threshold: 0.5 for probabilities, 0 for logits)"
+    "expected integer labels or scores (B, K), got one float for each image; where it is a label, "
+    "give an integer; where it is a score for two classes, give the threshold above which it says "
+    "class 1 (threshold=, --threshold: 0.5 for probabilities, 0 for logits)"
 )
 
 FLOAT_LABELS = (
-    "expected integer labels or scores (B, K), got one float for each image, all whole numbers from 0 to {}; where these are "
-    "labels, convert them to integers (.astype(int), .long())"
+    "expected integer labels or scores (B, K), got one float for each image, all whole numbers "
+    "from 0 to {}; where these are labels, convert them to integers (.astype(int), .long())"
 )
 
 
 class NoClassesError(ValueError):
-    """Answers that are no labels and no scores, whatever the block; the message says what they look like."""
+    """An error for answers that are neither labels nor scores at any block size."""
 
 
 @runtime_checkable
 class Classifier(Protocol):
-    """Names a class for each image of a batch.
+    """A model that predicts a class for each image of a batch.
 
     Attributes:
         num_classes: K, or None where it is not known: before the first scores, or where only labels
@@ -48,11 +48,14 @@ class Classifier(Protocol):
     def classify(
         self, images: Float32[np.ndarray, "B ..."], block_size: int
     ) -> Int[np.ndarray, " B"]:
-        """The class of each image, 0 to K - 1; the images are looked at in blocks of `block_size` and a rest."""
+        """Returns the predicted classes, 0 to K - 1.
+
+        The images are classified in blocks of `block_size` and a remainder.
+        """
         ...
 
     def session(self, examples: Float32[np.ndarray, "B ..."]) -> AbstractContextManager[Execution]:
-        """Entered once around all calls of a measurement: evaluation mode, threads, compilation.
+        """Prepares all calls of a measurement: evaluation mode, threads, compilation.
 
         Args:
             examples: some of the images that will be classified, to prepare with and to check the
@@ -74,7 +77,7 @@ class DeviceClassifier(Protocol):
     is_reduced: bool
 
     def made_ready(self) -> AbstractContextManager[None]:
-        """Evaluation mode and exact float32, undone afterwards; entered around `device_scores`."""
+        """Sets evaluation mode and exact float32 around `device_scores`, and restores both."""
         ...
 
     def on_device(self, images: np.ndarray) -> Any:
@@ -103,10 +106,10 @@ class WhiteBox(Protocol):
 
 
 def _are_ranks(scores: np.ndarray) -> bool:
-    """Whether rows of integers are the numbers of the best classes, as top-k and argsort give them, and not counts or one-hot.
+    """Checks whether rows of integers are indices of the best classes, not counts or one-hot.
 
-    Such numbers differ within each row. Votes of a few voters add up to the same number in each
-    row.
+    Top-k and argsort give such indices. They differ within each row. Votes of a few voters, in
+    contrast, add up to the same number in each row.
     """
     if (
         scores.dtype.kind not in "iu"
@@ -115,6 +118,8 @@ def _are_ranks(scores: np.ndarray) -> bool:
         or scores.max() >= MAX_UNDECLARED_CLASSES
     ):
         return False
+    # Indices are distinct within each row. Distinct integers of equal sums may be votes, unless
+    # each row is a permutation of all classes.
     ordered, sums = np.sort(scores, axis=1), scores.sum(axis=1)
     if len(scores) < 2 or scores.max() <= 1 or (ordered[:, 1:] == ordered[:, :-1]).any():
         return False
@@ -122,10 +127,10 @@ def _are_ranks(scores: np.ndarray) -> bool:
 
 
 def check_no_labels(scores: Shaped[np.ndarray, " B"]) -> None:
-    """NoClassesError where one score for each image is a label: a threshold would make two classes of all.
+    """Raises NoClassesError where the single score of each image is in fact a label.
 
-    Labels are told by many: one score may be a whole number by chance, and all large ones of 16
-    bits are.
+    A threshold would merge all labels into two classes. Several scores are needed to decide: one
+    may be an integer by chance, and all large scores of 16 bits are integers.
     """
     if len(scores) < FEW_LABELS or not 0 <= scores.min() < LARGE_LABEL or scores.max() < 2:
         return
@@ -136,7 +141,7 @@ def check_no_labels(scores: Shaped[np.ndarray, " B"]) -> None:
 def in_blocks(
     function: Callable[[np.ndarray], Any], images: Shaped[np.ndarray, "B ..."], block_size: int
 ) -> Any:
-    """What a function answers for each block of images, joined."""
+    """Applies a function to blocks of images and concatenates its answers."""
     if len(images) <= block_size:
         return function(images)
     answers = []
@@ -147,7 +152,7 @@ def in_blocks(
 
 
 def as_array(answer: Any) -> np.ndarray:
-    """An answer as an array; numbers of a type that arrays do not know, as bfloat16, as float32."""
+    """Converts an answer to an array; types that numpy lacks, such as bfloat16, become float32."""
     if not hasattr(answer, "detach"):
         return np.asarray(answer)
     tensor = answer.detach().cpu().resolve_conj().resolve_neg()
@@ -158,29 +163,29 @@ def as_array(answer: Any) -> np.ndarray:
 
 
 class ScoredClassifier:
-    """What the adapters share: labels from answers, and K from the first scores where it was not declared.
+    """A base of the adapters: labels from answers, and K from the first scores if undeclared.
 
     Attributes:
-        threshold: where class 1 begins in one score for two classes, as the user says.
-        told_threshold: likewise, as the classifier itself tells.
+        threshold: of class 1 in one score for two classes, as the user gives it.
+        declared_threshold: of class 1, as the classifier itself declares it.
     """
 
     num_classes: int | None
     image_shape: tuple[int | None, ...] | None = None
     threshold: float | None = None
-    told_threshold: float | None = None
+    declared_threshold: float | None = None
 
     def preprocessing(self) -> dict[str, str]:
-        """Describes what is done to images and answers besides what the model itself does, as a text for each kind; to compare.
+        """Describes what is done to images and answers around the model itself, for comparisons.
 
-        A kind that has no effect is left out, so that it does not matter whether it was said or
-        found out.
+        The result has one text for each kind of step. A kind without effect is left out, so that it
+        does not matter whether it was given or inferred.
         """
-        threshold = self.told_threshold if self.threshold is None else self.threshold
+        threshold = self.declared_threshold if self.threshold is None else self.threshold
         return {} if threshold is None else {"threshold": f"{threshold:g}"}
 
     def labels_of(self, answer: Any, num_images: int) -> Int[np.ndarray, " B"]:
-        """Labels from what a classifier answered: labels `(B,)` as they are, scores `(B, K)` by their arg-max (Eq. 1).
+        """Returns labels `(B,)` as they are and scores `(B, K)` by their arg-max (Eq. 1).
 
         One score for each image, `(B,)` or `(B, 1)` floats, gives class 1 above the threshold, else
         class 0. Axes of length 1 behind the first do not count: `(B, K, 1, 1)` are scores.
@@ -193,7 +198,8 @@ class ScoredClassifier:
         sizes = [size for size in array.shape[1:] if size != 1]
         if array.ndim < 1 or len(sizes) > 1 or len(array) != num_images:
             raise ValueError(
-                f"expected the classifier to give labels ({num_images},) or scores ({num_images}, K), got shape {array.shape}"
+                f"expected the classifier to give labels ({num_images},) or scores ({num_images}, "
+                f"K), got shape {array.shape}"
             )
         if sizes:
             return self._labels_of_scores(array.reshape(num_images, sizes[0]))
@@ -207,7 +213,8 @@ class ScoredClassifier:
     def _labels_of_scores(self, scores: np.ndarray) -> Int[np.ndarray, " B"]:
         if scores.shape[1] < 2 or self.num_classes not in (None, scores.shape[1]):
             raise ValueError(
-                f"expected scores of {self.num_classes or 'at least 2'} classes, got {scores.shape[1]}"
+                f"expected scores of {self.num_classes or 'at least 2'} classes, got "
+                f"{scores.shape[1]}"
             )
         if scores.dtype == bool:
             scores = scores.astype(np.uint8)
@@ -219,15 +226,16 @@ class ScoredClassifier:
             raise ValueError(f"expected scores that are numbers, got NaN or {scores.dtype}")
         if _are_ranks(scores):
             raise NoClassesError(
-                f"expected labels or scores, got integers of {scores.shape[1]} columns that look like the numbers of the best "
-                "classes; give the first column where they are, or scores as floats"
+                f"expected labels or scores, got integers of {scores.shape[1]} columns that look "
+                "like the numbers of the best classes; give the first column where they are, or "
+                "scores as floats"
             )
         self._refuse_threshold(f"scores of {scores.shape[1]} classes")
         self.num_classes = scores.shape[1]
         return np.asarray(scores.argmax(axis=1))
 
     def _labels_of_one_score(self, scores: np.ndarray) -> Int[np.ndarray, " B"]:
-        threshold = self.told_threshold if self.threshold is None else self.threshold
+        threshold = self.declared_threshold if self.threshold is None else self.threshold
         check_no_labels(scores)
         if threshold is None:
             raise NoClassesError(ONE_SCORE)

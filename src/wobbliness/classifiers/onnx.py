@@ -50,7 +50,7 @@ class OnnxClassifier(ScoredClassifier):
         self._graph = OnnxGraph(
             self.source, options=GraphOptions(num_classes=num_classes, **options)
         )
-        self.threshold, self.told_threshold = threshold, self._graph.threshold
+        self.threshold, self.declared_threshold = threshold, self._graph.threshold
         self.image_shape = self._graph.image_shape
 
     def preprocessing(self) -> dict[str, str]:

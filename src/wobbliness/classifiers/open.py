@@ -205,7 +205,7 @@ def _open_module(module: Any, options: _Options) -> Classifier:
     if options.autocast:
         raise ValueError("expected an accelerator for autocast, got the cpu")
     classifier = TorchClassifier(module, compiled=options.compiled, **settings)
-    classifier.told_threshold = threshold_of(module)
+    classifier.declared_threshold = threshold_of(module)
     return classifier
 
 

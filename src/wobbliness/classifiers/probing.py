@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Shaped
 
-COMPANY = 8  # images of a small block
+SMALL_BLOCK = 8  # images of a small block
 # Images that are compared at most where answers are labels, which differ less often than scores.
 NUM_COMPARED_LABELS = 32
 NUM_REPEATED = 3  # images that are classified twice where the block size is 1
@@ -85,20 +85,20 @@ class BlockWatch:
         rows = (
             _spread(num_rows, NUM_COMPARED_LABELS) if _are_coarse(given) else watched_rows(num_rows)
         )
-        require_close(given[rows], ask(before[rows], COMPANY))
+        require_close(given[rows], ask(before[rows], SMALL_BLOCK))
         return np.asarray(classifier.labels_of(given, len(images)) if has_answers else given)
 
     def _is_watched(self, num_rows: int) -> bool:
         """Checks whether to compare this block: not one as small as those that were probed."""
         with self._lock:
-            is_watched = self._num_left > 0 and num_rows > COMPANY
+            is_watched = self._num_left > 0 and num_rows > SMALL_BLOCK
             self._num_left -= is_watched
         return is_watched
 
 
 def watched_rows(num_rows: int) -> Int[np.ndarray, " R"]:
     """Returns the rows of a block that are classified again in a small one."""
-    return _spread(num_rows, COMPANY)
+    return _spread(num_rows, SMALL_BLOCK)
 
 
 def require_close(given: Shaped[np.ndarray, "R ..."], again: Shaped[np.ndarray, "R ..."]) -> None:
@@ -108,7 +108,7 @@ def require_close(given: Shaped[np.ndarray, "R ..."], again: Shaped[np.ndarray, 
         CompanyError: the answers differ.
     """
     if not _are_close(given, again).all():
-        raise CompanyError(_difference(given, again, f"in a block of {COMPANY}"))
+        raise CompanyError(_difference(given, again, f"in a block of {SMALL_BLOCK}"))
 
 
 def probe(
@@ -129,13 +129,13 @@ def probe(
     Raises:
         NotRepeatableError: the same call gave two answers.
     """
-    images = examples[_spread(len(examples), min(COMPANY, block_size))]
+    images = examples[_spread(len(examples), min(SMALL_BLOCK, block_size))]
     if block_size == 1:
         require_alone(answers, examples)
         return None
-    size = min(block_size, MAX_LARGE_BLOCK, max(COMPANY, num_copies // COPIES_FOR_ONE))
+    size = min(block_size, MAX_LARGE_BLOCK, max(SMALL_BLOCK, num_copies // COPIES_FOR_ONE))
     others = np.resize(examples[::-1], (size, *examples.shape[1:]))
-    faint = _faint(examples, min(NUM_COMPARED_LABELS, max(COMPANY, size - NUM_BRIGHT)))
+    faint = _faint(examples, min(NUM_COMPARED_LABELS, max(SMALL_BLOCK, size - NUM_BRIGHT)))
 
     def ask(some: np.ndarray, num_rows: int) -> np.ndarray:
         return answers(some, min(num_rows, block_size))

@@ -15,14 +15,14 @@ from wobbliness.classifiers.torch_module import evaluation_mode, largest_step
 from wobbliness.runtime.errors import reason_of
 from wobbliness.runtime.process_state import borrowed_state
 
-# of the device's, for the largest step: other steps, weights and work space need room too
+# Share of the device's memory for the largest step: other steps, weights and workspace need room.
 MEMORY_SHARE = 1 / 8
-ASSUMED_MEMORY = 16 * 2**30  # bytes, of a device that does not tell
+ASSUMED_MEMORY = 16 * 2**30  # bytes, of a device whose memory is unknown
 MIN_DEVICE_BLOCK, MAX_DEVICE_BLOCK = 250, 2**16  # copies
 
 
 def device_block_size(device: torch.device, values_per_image: int) -> int:
-    """The number of noisy copies classified at once on an accelerator.
+    """Computes the number of noisy copies classified at a time on an accelerator.
 
     The largest step of the network, its input and output for a whole block as float32, takes
     MEMORY_SHARE of the device's memory, but a block has MIN_DEVICE_BLOCK to MAX_DEVICE_BLOCK
@@ -42,11 +42,11 @@ def device_block_size(device: torch.device, values_per_image: int) -> int:
 
 
 class AcceleratedClassifier(ScoredClassifier):
-    """A module on an accelerator that gives logits `(B, K)`.
+    """A classifier around a module on an accelerator that gives logits `(B, K)`.
 
     It runs eagerly in evaluation mode, in the type of its own parameters and without TF32, so that
     float32 means float32. Copies are made and votes are counted on its device, too
-    (`wobbliness.sampling.device_counting`). `mps` goes the same way and is untested.
+    (`wobbliness.sampling.device_counting`). `mps` is treated alike and is untested.
 
     Attributes:
         module: the module itself, on the device.
@@ -74,7 +74,7 @@ class AcceleratedClassifier(ScoredClassifier):
             autocast: run it in bfloat16 where torch's autocast does so: faster, and some labels
                 differ. Their share is measured on the first block of a measurement.
             image_shape: of one image, where it is known.
-            output: name or number of the tensor that says the classes, where the module gives
+            output: name or number of the tensor that predicts the classes, where the module gives
                 several.
         """
         self.num_classes, self.image_shape = num_classes, image_shape
@@ -88,14 +88,14 @@ class AcceleratedClassifier(ScoredClassifier):
         self.is_reduced = autocast
 
     def preprocessing(self) -> dict[str, str]:
-        """Also pixel values and layout, and the output where one was asked for."""
+        """Describes the steps around the module: pixel values, layout, and a chosen output."""
         output = {} if self._wanted is None else {"output": str(self._wanted)}
         return super().preprocessing() | output | described_steps(self.module)
 
     def classify(
         self, images: Float32[np.ndarray, "B ..."], block_size: int
     ) -> Int[np.ndarray, " B"]:
-        """The class of each image, copied to the device block by block.
+        """Returns the predicted class of each image, copied to the device block by block.
 
         Raises:
             ValueError: the module refuses images of this shape, or gives no logits.
@@ -105,7 +105,7 @@ class AcceleratedClassifier(ScoredClassifier):
     def answers(
         self, images: Float32[np.ndarray, "B ..."], block_size: int
     ) -> Shaped[np.ndarray, "B ..."]:
-        """What it gives for each image before a class is chosen.
+        """Returns the module's answers before a class is chosen.
 
         Raises:
             ValueError: the module refuses images of this shape, or gives no logits.
@@ -115,7 +115,10 @@ class AcceleratedClassifier(ScoredClassifier):
 
     @contextmanager
     def session(self, examples: Float32[np.ndarray, "B ..."]) -> Iterator[Execution]:
-        """Learns the size of a block. The module is held only while it runs, for one caller at a time."""
+        """Determines the block size.
+
+        The module is held only while it runs, for one caller at a time.
+        """
         with self.made_ready(), largest_step(self.module) as values:
             self._first_scores(examples)
         values_per_image = (values[0] // len(examples)) or None
@@ -127,7 +130,7 @@ class AcceleratedClassifier(ScoredClassifier):
         )
 
     def _first_scores(self, examples: Float32[np.ndarray, "B ..."]) -> None:
-        """ValueError where the module does not take a block."""
+        """Computes scores of examples; raises ValueError where the module refuses the block."""
         try:
             self._host_scores(examples)
         except ValueError as error:
@@ -142,14 +145,14 @@ class AcceleratedClassifier(ScoredClassifier):
 
     @contextmanager
     def made_ready(self) -> Iterator[None]:
-        """Evaluation mode and exact float32, undone afterwards."""
+        """Sets evaluation mode and exact float32, and restores both afterwards."""
         with evaluation_mode(self.module), exact_float32(), torch.inference_mode():
             yield
 
     def device_scores(
         self, batch: Float32[torch.Tensor, "B ..."], *, exact: bool
     ) -> Float32[torch.Tensor, "B K"]:
-        """Returns checked logits of a batch on the device.
+        """Computes validated logits of a batch on the device.
 
         Raises:
             ValueError: the module refuses images of this shape, or gives no logits.
@@ -163,13 +166,13 @@ class AcceleratedClassifier(ScoredClassifier):
         )
 
     def on_device(self, images: np.ndarray) -> Float32[torch.Tensor, "B ..."]:
-        """A copy of images as float32."""
+        """Copies images to the device as float32."""
         return torch.from_numpy(np.array(images, dtype=np.float32, order="C")).to(self._device)
 
     def _scores(
         self, batch: Float32[torch.Tensor, "B ..."], *, autocast: bool
     ) -> Float32[torch.Tensor, "B K"]:
-        """Checked logits; K is learnt from them."""
+        """Computes validated logits; K is set from the first ones."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=autocast):
             answer = self._forward(batch.to(self._dtype))
         if self._reading is None:
@@ -179,11 +182,13 @@ class AcceleratedClassifier(ScoredClassifier):
         logits = self._reading.scores(answer)
         if logits.ndim != 2 or len(logits) != len(batch):
             raise ValueError(
-                f"expected the module to give logits ({len(batch)}, K), got shape {tuple(logits.shape)}"
+                f"expected the module to give logits ({len(batch)}, K), got shape "
+                f"{tuple(logits.shape)}"
             )
         if logits.shape[1] < 2 or self.num_classes not in (None, logits.shape[1]):
             raise ValueError(
-                f"expected scores of {self.num_classes or 'at least 2'} classes, got {logits.shape[1]}"
+                f"expected scores of {self.num_classes or 'at least 2'} classes, got "
+                f"{logits.shape[1]}"
             )
         self.num_classes = logits.shape[1]
         return logits.float()
@@ -202,11 +207,15 @@ class AcceleratedClassifier(ScoredClassifier):
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """No TF32 in convolutions and matrix products, and the same algorithms every time; set back afterwards."""
+    """Disables TF32 and non-deterministic algorithms, and restores the settings afterwards.
+
+    This concerns convolutions and matrix products.
+    """
     matmul = torch.backends.cuda.matmul
+    # torch 2.9 renamed the switch.
     name, exact = (
         ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
-    )  # torch >= 2.9, before
+    )
     with (
         borrowed_state(),
         torch.backends.cudnn.flags(

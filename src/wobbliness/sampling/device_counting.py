@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float32, Int, UInt64
 
 from wobbliness.classifiers.base import DeviceClassifier
-from wobbliness.classifiers.probing import COMPANY, require_close, watched_rows
+from wobbliness.classifiers.probing import SMALL_BLOCK, require_close, watched_rows
 from wobbliness.perturbations.base import LoweredPerturbation
 from wobbliness.runtime.progress import Advance
 from wobbliness.sampling.plan import Plan
@@ -104,7 +104,7 @@ class DeviceCounter:
         self, batch: Float32[torch.Tensor, "B ..."], *, exact: bool
     ) -> Float32[torch.Tensor, "B K"]:
         scores = cast(torch.Tensor, self._classifier.device_scores(batch, exact=exact))
-        if self._is_watched and len(batch) > COMPANY:
+        if self._is_watched and len(batch) > SMALL_BLOCK:
             rows = watched_rows(len(batch))
             again = cast(torch.Tensor, self._classifier.device_scores(batch[rows], exact=exact))
             require_close(scores[rows].cpu().numpy(), again.cpu().numpy())
