@@ -34,12 +34,12 @@ def votes_for_second(counts, first):
 def first_crossings(counts, first, rule):
     """`(runs,)` verdicts, 1 below, 0 not below, -1 undecided, looking after every draw; and the draws used."""
     draws, rows = np.arange(1, MAX_DRAWS + 1), np.arange(len(counts))
-    column = np.minimum(votes_for_second(counts, first), rule.most_beyond.shape[1] - 1)
+    column = np.minimum(votes_for_second(counts, first), rule.max_beyond.shape[1] - 1)
     of_first = draws - counts[rows, :, first]
-    below = of_first - column <= rule.most_beyond[draws, column]
+    below = of_first - column <= rule.max_beyond[draws, column]
     ranked = np.sort(counts, axis=2)
-    column = np.minimum(draws - ranked[:, :, -2:].sum(axis=2), rule.least_strays.shape[1] - 1)
-    above = draws - ranked[:, :, -1] >= rule.least_strays[draws, column]
+    column = np.minimum(draws - ranked[:, :, -2:].sum(axis=2), rule.min_disagreements.shape[1] - 1)
+    above = draws - ranked[:, :, -1] >= rule.min_disagreements[draws, column]
     either = below | above
     stop = np.where(either.any(axis=1), either.argmax(axis=1), MAX_DRAWS - 1)
     return np.where(below[rows, stop], 1, np.where(above[rows, stop], 0, -1)), stop + 1

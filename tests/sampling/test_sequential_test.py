@@ -113,11 +113,11 @@ def test_boundaries_settle_whatever_the_bounds_settle():
     for draws in (50, 100, 200):
         n = np.full(20, draws)
         upper = strays.upper_bound(n - 1, np.arange(20), num_classes=10, error_rate=ERROR_RATE)
-        assert (upper <= 0.3 + 1e-6).sum() <= rule.most_beyond[draws, 0] + 1
+        assert (upper <= 0.3 + 1e-6).sum() <= rule.max_beyond[draws, 0] + 1
         lower = strays.lower_bound(
             np.full(draws, draws), np.arange(draws), num_classes=10, error_rate=ERROR_RATE
         )
-        assert np.argmax(lower >= 0.3 - 1e-6) >= rule.least_strays[draws, 0]
+        assert np.argmax(lower >= 0.3 - 1e-6) >= rule.min_disagreements[draws, 0]
 
 
 @pytest.mark.parametrize(
@@ -179,8 +179,8 @@ def test_split_strays_settle_more():
         assert not stopping.runner_up.can_split(arguments.pop("threshold"), **arguments)
 
 
-@pytest.mark.parametrize("look_every", [1, 5])
-def test_the_whole_error_rate_is_spent_in_the_hardest_case(look_every):
+@pytest.mark.parametrize("group_size", [1, 5])
+def test_the_whole_error_rate_is_spent_in_the_hardest_case(group_size):
     """Two classes are the hardest case of both sides at once: the errors are as frequent as they may be."""
     p = np.array([0.9, 0.1])
     rule = stopping.true_boundaries(
@@ -188,14 +188,14 @@ def test_the_whole_error_rate_is_spent_in_the_hardest_case(look_every):
         num_classes=2,
         error_rate=ERROR_RATE,
         max_draws=MAX_DRAWS,
-        look_every=look_every,
+        group_size=group_size,
     )
     verdict, draws = first_crossings(*simulate(p), rule)
     for side in (0, 1):
         wrong = int((verdict == side).sum())
         assert stats.binomtest(wrong, RUNS, ERROR_RATE, alternative="greater").pvalue > 0.001
         assert wrong / RUNS > ERROR_RATE / 2
-    assert (draws % look_every == 0).all()
+    assert (draws % group_size == 0).all()
 
 
 def test_decisions_of_the_half_space_are_right(half_space, images):

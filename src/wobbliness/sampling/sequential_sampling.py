@@ -12,16 +12,16 @@ from wobbliness.runtime.threads import Items, check_stopped, share_items
 from wobbliness.sampling.plan import NOISE_VALUES, Plan, Prepared
 from wobbliness.statistics.sequential.boundaries import Boundaries
 
-STEP = 5  # draws of an image between two looks
-TABLES = ("most_beyond", "least_strays")
+GROUP_SIZE = 5  # draws of an image between two interim analyses
+TABLES = ("max_beyond", "min_disagreements")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rules:
     """The boundaries of each threshold, and which of them an image has."""
 
-    most_beyond: Int[np.ndarray, "T D B"]
-    least_strays: Int[np.ndarray, "T D C"]
+    max_beyond: Int[np.ndarray, "T D B"]
+    min_disagreements: Int[np.ndarray, "T D C"]
     index: Int[np.ndarray, " N"]
 
     @classmethod
@@ -34,10 +34,10 @@ class Rules:
         """Of the threshold of all images, or of each; those of several thresholds must not split strays."""
         values, index = np.unique(np.broadcast_to(threshold, num_images), return_inverse=True)
         rules = [boundaries(float(value)) for value in values]
-        most_beyond, least_strays = (
+        max_beyond, min_disagreements = (
             np.stack([getattr(rule, name) for rule in rules]) for name in TABLES
         )
-        return cls(most_beyond=most_beyond, least_strays=least_strays, index=index)
+        return cls(max_beyond=max_beyond, min_disagreements=min_disagreements, index=index)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,11 +65,11 @@ class Tally:
         rows = np.arange(len(images))
         strays_of_first = draws - counts[rows, self.first[images]]
         of_second = np.where(self.second[images] < 0, 0, counts[rows, self.second[images]])
-        column = np.minimum(of_second, rules.most_beyond.shape[2] - 1)
-        is_below = strays_of_first - column <= rules.most_beyond[rule, draws, column]
+        column = np.minimum(of_second, rules.max_beyond.shape[2] - 1)
+        is_below = strays_of_first - column <= rules.max_beyond[rule, draws, column]
         two_leaders = np.partition(counts, -2, axis=1)[:, -2:]
-        column = np.minimum(draws - two_leaders.sum(axis=1), rules.least_strays.shape[2] - 1)
-        is_above = draws - two_leaders[:, 1] >= rules.least_strays[rule, draws, column]
+        column = np.minimum(draws - two_leaders.sum(axis=1), rules.min_disagreements.shape[2] - 1)
+        is_above = draws - two_leaders[:, 1] >= rules.min_disagreements[rule, draws, column]
         self.verdict[images] = np.where(is_below, 1, np.where(is_above, 0, -1))
 
     def is_over(self, images: Int[np.ndarray, " M"], max_draws: int) -> Bool[np.ndarray, " M"]:
@@ -118,7 +118,7 @@ def _settle_on_device(
         tally.second[open_images] = _drawn_seconds(plan, tally, open_images, counts)
         tally.counts[open_images] += counts
         tally.draws[open_images] = stop
-        if stop % STEP and stop < max_draws:
+        if stop % GROUP_SIZE and stop < max_draws:
             continue
         tally.judge(open_images, rules)
         is_over = tally.is_over(open_images, max_draws)
@@ -144,7 +144,7 @@ def _drawn_seconds(
 
 def _looks(max_draws: int) -> list[tuple[int, int]]:
     """The first draw by itself, which names the class that strays are told from, then up to each look."""
-    ends = sorted({1, *range(STEP, max_draws, STEP), max_draws})
+    ends = sorted({1, *range(GROUP_SIZE, max_draws, GROUP_SIZE), max_draws})
     return list(zip([0, *ends], ends, strict=False))
 
 
@@ -164,8 +164,8 @@ class _Pool:
             self.block_size,
             NOISE_VALUES // self.plan.images[0].size // self.block_size * self.block_size,
         )
-        self._num_rows = min(rows, STEP * self.block_size)
-        self._capacity = max(1, self._num_rows // STEP)
+        self._num_rows = min(rows, GROUP_SIZE * self.block_size)
+        self._capacity = max(1, self._num_rows // GROUP_SIZE)
 
     def work(self, items: Items) -> None:
         """Settles images until there are no more."""
@@ -188,7 +188,7 @@ class _Pool:
         """Makes the next draws of every open image; the images that are settled by them or have no draws left."""
         tally, open_images = self.tally, np.fromiter(streams, dtype=np.int64)
         before = tally.draws[open_images]
-        steps = np.minimum(STEP, len(self.plan.span) - before)
+        steps = np.minimum(GROUP_SIZE, len(self.plan.span) - before)
         labels = self.prepared.classify(self._noisy(streams, steps), self.block_size)[: steps.sum()]
         starts = np.cumsum(steps) - steps
         is_new = before == 0

@@ -13,7 +13,7 @@ from wobbliness.perturbations.base import Perturbation
 from wobbliness.perturbations.gaussian import sigma_of
 from wobbliness.runtime.progress import Progress, progress_bar
 from wobbliness.sampling.plan import Plan, Prepared, make_plan
-from wobbliness.sampling.sequential_sampling import STEP, Rules, Tally, settle
+from wobbliness.sampling.sequential_sampling import GROUP_SIZE, Rules, Tally, settle
 from wobbliness.statistics.sequential import boundaries as stopping
 from wobbliness.statistics.sequential import disagreement
 from wobbliness.statistics.sequential.boundaries import Boundaries
@@ -212,7 +212,9 @@ def _decide(
             "max_draws": max_draws,
         }
         rules = Rules.of(
-            lambda value: boundaries(value, **limits, look_every=STEP), threshold, len(plan.images)
+            lambda value: boundaries(value, **limits, group_size=GROUP_SIZE),
+            threshold,
+            len(plan.images),
         )
         with progress_bar("deciding", len(plan.images), report=progress) as advance:
             return settle(plan, prepared, rules, advance), prepared.execution

@@ -54,21 +54,21 @@ class Boundaries:
     larger numbers.
 
     Attributes:
-        most_beyond: `(max_draws + 1, B)` after n draws, b of which predicted the class of the first
+        max_beyond: `(max_draws + 1, B)` after n draws, b of which predicted the class of the first
             disagreement, W is called below the threshold where at most this many others predicted
             another class than draw 1; -1 where no number suffices.
-        least_strays: `(max_draws + 1, C)` after n draws, c of which predicted neither of the two
-            classes predicted most often, W is called not below where the leading class lacks at
-            least so many.
+        min_disagreements: `(max_draws + 1, C)` after n draws, c of which predicted neither of the
+            two classes predicted most often, W is called not below where the leading class lacks
+            at least so many.
     """
 
-    most_beyond: Int[np.ndarray, "D B"]
-    least_strays: Int[np.ndarray, "D C"]
+    max_beyond: Int[np.ndarray, "D B"]
+    min_disagreements: Int[np.ndarray, "D C"]
 
 
 @lru_cache
 def true_boundaries(
-    threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1
+    threshold: float, *, num_classes: int, error_rate: float, max_draws: int, group_size: int = 1
 ) -> Boundaries:
     """Computes boundaries for the true W, that of infinitely many draws.
 
@@ -83,7 +83,7 @@ def true_boundaries(
             num_classes=num_classes,
             error_rate=error_rate,
             max_draws=max_draws,
-            look_every=look_every,
+            group_size=group_size,
         )
     limits: dict[str, Any] = {
         "num_classes": num_classes,
@@ -91,14 +91,14 @@ def true_boundaries(
         "max_draws": max_draws,
     }
     return Boundaries(
-        most_beyond=runner_up.most_beyond(threshold, **limits, look_every=look_every),
-        least_strays=runner_up.least_strays(threshold, **limits, look_every=look_every),
+        max_beyond=runner_up.max_beyond(threshold, **limits, group_size=group_size),
+        min_disagreements=runner_up.min_disagreements(threshold, **limits, group_size=group_size),
     )
 
 
 @lru_cache(maxsize=1024)
 def plain_boundaries(
-    threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1
+    threshold: float, *, num_classes: int, error_rate: float, max_draws: int, group_size: int = 1
 ) -> Boundaries:
     """Computes boundaries for the true W without splitting disagreements: fast.
 
@@ -111,7 +111,7 @@ def plain_boundaries(
         num_classes: K.
         error_rate: in (0, 1), of each image.
         max_draws: the most draws of an image.
-        look_every: draws between two interim analyses; boundaries hold there only, and at the
+        group_size: draws between two interim analyses; boundaries hold there only, and at the
             last draw.
     """
     # With fewer disagreements than least_share no distribution reaches the threshold.
@@ -127,12 +127,12 @@ def plain_boundaries(
         unanimous_weight=UNANIMOUS_WEIGHT_PATIENT,
         error_rate=error_rate,
         max_draws=max_draws,
-        look_every=look_every,
+        group_size=group_size,
     )
 
 
 def curtailed_boundaries(
-    threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int = 1
+    threshold: float, *, num_classes: int, error_rate: float, max_draws: int, group_size: int = 1
 ) -> Boundaries:
     """Computes boundaries for the plug-in W that all `max_draws` draws together would give.
 
@@ -145,7 +145,7 @@ def curtailed_boundaries(
         num_classes: K.
         error_rate: in (0, 1), of each image.
         max_draws: the number of draws that the threshold is meant for.
-        look_every: as for `true_boundaries`.
+        group_size: as for `true_boundaries`.
     """
     disagreements = np.arange(max_draws + 1)
     # Over all final counts: those with which W may reach the threshold, and those with which it
@@ -155,13 +155,13 @@ def curtailed_boundaries(
     fewest = int(np.argmax(reachable)) if reachable.any() else max_draws + 1
     most = int(np.argmax(certain)) - 1 if certain.any() else max_draws
     return _curtailed_boundaries(
-        fewest, most, error_rate=error_rate, max_draws=max_draws, look_every=look_every
+        fewest, most, error_rate=error_rate, max_draws=max_draws, group_size=group_size
     )
 
 
 @lru_cache(maxsize=1024)
 def _curtailed_boundaries(
-    fewest: int, most: int, *, error_rate: float, max_draws: int, look_every: int
+    fewest: int, most: int, *, error_rate: float, max_draws: int, group_size: int
 ) -> Boundaries:
     """Computes boundaries for a W decided by two numbers of disagreements.
 
@@ -182,7 +182,7 @@ def _curtailed_boundaries(
         error_rate=error_rate,
         above_error_share=ABOVE_ERROR_SHARE,
         max_draws=max_draws,
-        look_every=look_every,
+        group_size=group_size,
     )
 
 
@@ -206,14 +206,14 @@ def _boundaries(
     unanimous_weight: float,
     error_rate: float,
     max_draws: int,
-    look_every: int,
+    group_size: int,
     above_error_share: float = 1.0,
 ) -> Boundaries:
     """Computes both boundaries, each at the least evidence that keeps its error rate."""
     draws = np.arange(max_draws + 1)
     after_first, is_interim_analysis = (
         np.maximum(draws - 1, 0),
-        (draws % look_every == 0) | (draws == max_draws),
+        (draws % group_size == 0) | (draws == max_draws),
     )
 
     # "Below" counts the disagreements with draw 1 among the draws after it.
@@ -260,10 +260,10 @@ def _boundaries(
         )
 
     return Boundaries(
-        most_beyond=max_below(_smallest_evidence(chance_below, error_rate))[:, None],
-        least_strays=min_above(_smallest_evidence(chance_above, above_error_share * error_rate))[
-            :, None
-        ],
+        max_beyond=max_below(_smallest_evidence(chance_below, error_rate))[:, None],
+        min_disagreements=min_above(
+            _smallest_evidence(chance_above, above_error_share * error_rate)
+        )[:, None],
     )
 
 

@@ -50,8 +50,8 @@ def can_split(threshold: float, *, num_classes: int, max_draws: int) -> bool:
     )
 
 
-def most_beyond(
-    threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int
+def max_beyond(
+    threshold: float, *, num_classes: int, error_rate: float, max_draws: int, group_size: int
 ) -> Table:
     """Computes the largest number of votes beyond the runner-up at which W is called below.
 
@@ -95,7 +95,7 @@ def most_beyond(
         # A last count stands for all larger ones, so no decision may rest on it.
         kept[:, -1], kept[:, :, -1] = False, False
         kept = np.logical_and.accumulate(np.logical_and.accumulate(kept, axis=2), axis=1)
-        return np.asarray(kept & _is_interim_analysis(draws + 1, max_draws, look_every))
+        return np.asarray(kept & _is_interim_analysis(draws + 1, max_draws, group_size))
 
     # Below: each corner takes the smaller second share and the smaller rest of two neighbours.
     corners = _Corners(second=(shares * (1 - splits))[1:], beyond=(shares * splits)[:-1])
@@ -107,8 +107,8 @@ def most_beyond(
     return np.concatenate([np.full((1, num_second), -1), (chosen & is_possible).sum(axis=2) - 1])
 
 
-def least_strays(
-    threshold: float, *, num_classes: int, error_rate: float, max_draws: int, look_every: int
+def min_disagreements(
+    threshold: float, *, num_classes: int, error_rate: float, max_draws: int, group_size: int
 ) -> Table:
     """Computes the fewest votes that the leading class lacks at which W is called not below.
 
@@ -142,7 +142,7 @@ def least_strays(
         kept = np.logical_and.accumulate(np.logical_and.accumulate(kept, axis=2), axis=1)[
             :, ::-1, ::-1
         ]
-        return np.asarray(kept & _is_interim_analysis(draws, max_draws, look_every) & (draws > 0))
+        return np.asarray(kept & _is_interim_analysis(draws, max_draws, group_size) & (draws > 0))
 
     # Above: each corner takes the larger total share and the larger split of two neighbours.
     corners = _Corners(second=shares[:-1] * (1 - splits[1:]), beyond=shares[:-1] * splits[1:])
@@ -227,8 +227,8 @@ def _calibrated(
     return chosen
 
 
-def _is_interim_analysis(draws: np.ndarray, max_draws: int, look_every: int) -> np.ndarray:
-    return np.asarray((draws % look_every == 0) | (draws == max_draws))
+def _is_interim_analysis(draws: np.ndarray, max_draws: int, group_size: int) -> np.ndarray:
+    return np.asarray((draws % group_size == 0) | (draws == max_draws))
 
 
 def _axes(
