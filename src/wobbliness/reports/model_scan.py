@@ -10,7 +10,7 @@ from typing import Any
 
 from wobbliness.detectors.model_scan.results import CandidateFinding, PatternEffect, Scan
 from wobbliness.reports.html import data_uri, number, page_environment
-from wobbliness.reports.scan_pictures import name_of, pattern_png, picture_png, w_png, w_svg
+from wobbliness.reports.scan_pictures import pattern_label, pattern_png, picture_png, w_png, w_svg
 from wobbliness.reports.tables import write_csv
 from wobbliness.runtime.files import CannotWrite, write_atomically, write_json
 
@@ -185,7 +185,7 @@ def _card(effect: PatternEffect, file: str, finding: CandidateFinding | None) ->
         "-clean": picture_png(effect.clean),
         "-triggered": picture_png(effect.stamped),
     }
-    name = name_of(effect, is_candidate=finding is not None)
+    name = pattern_label(effect, is_candidate=finding is not None)
     return Card(name=name, file=file, effect=effect, finding=finding, pictures=pictures)
 
 
@@ -219,6 +219,6 @@ def _page(scan: Scan, cards: Sequence[Card], warnings: Sequence[str]) -> str:
             figure=data_uri(w_svg(scan), "image/svg+xml") if cards else None,
             png=lambda content: data_uri(content, "image/png"),
             number=number,
-            name_of=name_of,
+            name_of=pattern_label,
         )
     )

@@ -54,7 +54,7 @@ def w_svg(scan: Scan) -> bytes:
     return _figure_bytes(scan, "svg")
 
 
-def name_of(effect: PatternEffect, *, is_candidate: bool) -> str:
+def pattern_label(effect: PatternEffect, *, is_candidate: bool) -> str:
     """Returns the label of a pattern on figure and page."""
     return (
         f"candidate of class {effect.target_class}"

@@ -50,7 +50,7 @@ class Universal:
     Attributes:
         norm: `l2` or `linf`.
         bound: of that norm, pixel units of [0, 1].
-        target_class: which class all points shall be sent to; None for any other class.
+        target_class: the class that all points shall be predicted as; None for any other one.
         fooling_rate: at which crafting ends.
         num_images: training images it is crafted on.
     """

@@ -23,7 +23,7 @@ class FigureFile:
     """Figure of the study, its files' name and caption.
 
     It is drawn when all cells of its claims are recorded and its table has rows. `rows` are what a
-    reader can download, `chart` shows them on a screen. `about` names the claims it is evidence
+    reader can download, `chart` shows them on a screen. `about` lists the claims it is evidence
     for, where these are others than it needs.
     """
 
