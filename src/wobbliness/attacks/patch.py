@@ -110,6 +110,7 @@ class Trigger:
                 f"{self.name}, got shape {shape}"
             )
         height, width = self.mask.shape
+        # The pattern's lower right corner, counted from the image's.
         bottom, right = shape[-2] - self.place[0], shape[-1] - self.place[1]
         if bottom < height or right < width:
             raise ValueError(

@@ -115,6 +115,7 @@ def measure(
         result = sweep_on_ray(opened, pixels, sigma, address=address, **settings)
     else:
         result = sweep(classifier, pixels, sigma, **settings)
+    # The result is printed even where the table cannot be written; the error comes last.
     failure = failure_of(lambda path: write_votes(result, path, image_set), out)
     print_sweep(result, warned, as_json=as_json)
     raise_later(failure)
@@ -180,6 +181,7 @@ def compare(
     )
     print_comparison(found, warned, as_json=as_json)
     raise_later(failure)
+    # After everything is written, so that a pipeline has the report of what stopped it.
     if fail_on_trigger and found.verdict == SMOOTHER:
         sys.exit(EXIT_TRIGGER)
 

@@ -69,6 +69,7 @@ def fit(
     from wobbliness.detectors.guard_files import checked_folder, save_guard
     from wobbliness.detectors.smoothness_guard import SmoothnessGuard
 
+    # A folder that cannot be written to is refused before minutes of measuring.
     check_folder(out)
     checked_folder(out)
     settings: dict[str, Any] = {
@@ -120,6 +121,7 @@ def judge(
     line = model_mismatch(fitted, Path(model).name) or preprocessing_mismatch(
         fitted, resized=_resizes(resize, size)
     )
+    # A mismatch is a warning, not a refusal: the verdicts are still computed.
     mismatch = [] if line is None else [line]
     for line in mismatch:
         say(f"warning: {line}", error=True)

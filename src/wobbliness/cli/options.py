@@ -197,6 +197,7 @@ def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
         for name, parameter in signature.parameters.items()
         if name != "options"
     ]
+    # Last, so that help lists a command's own options first.
     limit = Parameter("time_limit", Parameter.KEYWORD_ONLY, default=None, annotation=TimeLimit)
     # Typer reads the options off the signature.
     typed: Any = with_options
@@ -215,6 +216,7 @@ def open_model(name: str, options: ModelOptions) -> Any:
     if name.lower().endswith(".safetensors") and options.factory is None:
         from wobbliness.study.cells.run import load_network
 
+        # Weights of a study: the recipe next to them says how to build the network.
         source = load_network(Path(name))
     for named in _named_modules(name, options.factory):
         import_from_working_folder(named)

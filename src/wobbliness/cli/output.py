@@ -166,6 +166,7 @@ def print_scan(
     frame = scan.frame()
     for row in frame[frame.is_chosen.fillna(True).astype(bool)].itertuples():
         target = "-" if pd.isna(row.target_class) else str(row.target_class)
+        # A class whose search failed has no measurement.
         if pd.isna(row.sigma):
             say(f"{row.pattern:<20} {target:>5} none found")
             continue
@@ -314,6 +315,7 @@ def print_judgement(
 ) -> None:
     """Prints a line for each suspicious input and a summary, or JSON with all inputs."""
     if as_json:
+        # JSON holds every input; the printed table only the suspicious ones.
         facts = {"sigmas": list(judgement.votes.sigmas), "draws": judgement.votes.votes[0].draws}
         rate, at_sigmas = judgement.false_positive_rate, ("wobbliness", "smoothed_label", "agrees")
         frame = judgement.frame(names)[

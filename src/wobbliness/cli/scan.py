@@ -78,6 +78,7 @@ def scan(
     if out is not None:
         check_folder(out)
         checked_scan_folder(out)
+    # Triggers first: opening a model may take long, a wrong name should not.
     suspected = [open_trigger(name) for name in trigger or ()]
     classifier = open_model(model, options)
     image_set = read_images_for(classifier, images, column=column, resize=resize, size=size)

@@ -103,6 +103,7 @@ def run(
 
     wanted = None if only is None else [claim.strip() for claim in only.split(",")]
     prepare_engine(engine, address=address, store=store)
+    # Without a cluster the cells are run by processes of this machine.
     cluster = Cluster(address=address, store=store) if engine is EngineName.RAY else None
     place = Place(device=device, autocast=autocast)
     settings: dict[str, Any] = {
@@ -123,6 +124,7 @@ def run(
                 notice=notice,
                 **settings,
             )
+    # Records are atomic, so a study may be interrupted anywhere and resumed.
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted: what is recorded is kept, and the same command goes on from there"

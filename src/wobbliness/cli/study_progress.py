@@ -32,6 +32,7 @@ def cell_progress() -> Iterator[tuple[CellProgress, Notice]]:
     def report(name: str, done: int, total: int) -> None:
         if name not in tasks:
             tasks[name] = bar.add_task(visible(name), total=total)
+        # A finished cell's bar disappears.
         bar.update(tasks[name], completed=done, total=total, visible=done < total)
 
     def notice(line: str) -> None:

@@ -19,7 +19,7 @@ GRACE_SECONDS = 0.5  # for the thread to end the process, before that is done wi
 
 # Says that the time is over, for a process that cannot: it was ended while it had promised nothing,
 # and late enough.
-_TELLER = """
+_ANNOUNCE = """
 import os, sys, time
 is_told = sys.stdin.buffer.read()
 if not is_told and time.monotonic() >= float(sys.argv[1]):
@@ -50,11 +50,11 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     line = (
         f"error: expected to be done within the time limit of {seconds:g} s, and was not: ended\n"
     ).encode()
-    teller, is_over = _start_teller(seconds, line), threading.Event()
+    announcer, is_over = _start_announcer(seconds, line), threading.Event()
 
     def end() -> None:
         if not is_over.wait(seconds):
-            _silence(teller)
+            _silence(announcer)
             end_now(line, EXIT_FAILED)
 
     threading.Thread(target=end, name="time limit", daemon=True).start()
@@ -67,17 +67,18 @@ def time_limit(seconds: float | None) -> Iterator[None]:
             # In this order: no end may be announced once the work is done.
             is_over.set()
             faulthandler.cancel_dump_traceback_later()
-            _silence(teller)
-            teller.wait()
+            _silence(announcer)
+            announcer.wait()
 
 
-def _start_teller(seconds: float, line: bytes) -> "subprocess.Popen[bytes]":
+def _start_announcer(seconds: float, line: bytes) -> "subprocess.Popen[bytes]":
+    # Isolated and without site: it starts quickly and imports nothing of the user's.
     command = [
         sys.executable,
         "-I",
         "-S",
         "-c",
-        _TELLER,
+        _ANNOUNCE,
         str(time.monotonic() + seconds),
         line.decode(),
     ]
@@ -86,10 +87,10 @@ def _start_teller(seconds: float, line: bytes) -> "subprocess.Popen[bytes]":
     )
 
 
-def _silence(teller: "subprocess.Popen[bytes]") -> None:
-    assert teller.stdin is not None
+def _silence(announcer: "subprocess.Popen[bytes]") -> None:
+    assert announcer.stdin is not None
     try:
-        teller.stdin.write(b"told")
-        teller.stdin.close()
+        announcer.stdin.write(b"told")
+        announcer.stdin.close()
     except OSError:  # it has ended
         return

@@ -240,6 +240,7 @@ def compare_w(
     compared, for_choice = (
         _halves(num_clean, seed) if len(clean) > 1 else (np.arange(num_clean), np.arange(0))
     )
+    # The points that chose sigma are not compared: the level stays exact.
     reference = {sigma: w[compared] for sigma, w in clean.items()}
     chosen = {test: next(iter(clean)) for test in (directional_pvalues, levene_pvalues)}
     if len(for_choice):
@@ -283,6 +284,7 @@ def _at(
         sigma=sigma,
         clean_mean=float(clean.mean()),
         suspect_mean=float(suspect.mean()),
+        # Both directions of one test; the verdict reads `smoother` first.
         smoother=mann_whitney_test(clean, suspect),
         wobblier=mann_whitney_test(suspect, clean),
         levene=levene_test(clean, suspect),

@@ -60,6 +60,7 @@ class CostSchedule:
 
         Candidates that had stopped before do not count.
         """
+        # The order is the published one: progress first, then the cost.
         reached = success_rates >= self._threshold
         is_hit = reached & ~self.stopped
         # A candidate that has stopped keeps its best norm.

@@ -67,6 +67,7 @@ class Judgement:
             }
         )
         for name in ("wobbliness", "smoothed_label", "agrees"):
+            # One column for each quantity and sigma, such as wobbliness_0.1.
             for column, sigma in enumerate(self.votes.sigmas):
                 frame[f"{name}_{sigma:g}"] = getattr(self, name)[:, column]
         return _with_names(frame, names)

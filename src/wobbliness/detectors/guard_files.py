@@ -69,6 +69,7 @@ def save_guard(
         }
     )
     settings = {name: getattr(guard, name) for name in SETTINGS}
+    # A guard that was loaded keeps the digest of the model that it was fitted on.
     known = getattr(guard, "model_", None) or fingerprint(guard.classifier)
     content = {
         "kind": KIND,

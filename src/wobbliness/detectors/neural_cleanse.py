@@ -159,6 +159,7 @@ def _search(
                 ~schedule.stopped, schedule.costs, list(islice(batches, batches_per_step))
             )
             for index in np.flatnonzero(schedule.update(rates, norms)).tolist():
+                # Masks change with the next step: a hit is copied now.
                 hit = attempts.candidate(index, rates[index], step)
                 hits[hit.target_class].append(hit)
             # All have converged: the bar jumps to its end.
@@ -214,6 +215,7 @@ class _Attempts:
             self._optimiser.zero_grad()
             for block in blocks:
                 successes, sizes = self._backward(batch, block, weights[block])
+                # Summed on the device; read once a step, since each read waits for it.
                 rates[block] += successes
                 norms[block] += sizes
             check_finite(
@@ -299,6 +301,7 @@ def _mini_batches(pixels: torch.Tensor, batch_size: int, seed: int) -> Iterator[
     # Batches of one size; a small set of images is one batch.
     size = min(batch_size, len(pixels))
     while True:
+        # A new order each pass, without replacement within it.
         order = torch.from_numpy(rng.permutation(len(pixels))).to(pixels.device)
         for first in range(0, len(pixels) - size + 1, size):
             yield pixels[order[first : first + size]]

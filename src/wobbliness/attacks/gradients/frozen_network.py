@@ -65,6 +65,7 @@ class DifferentiableNetwork:
     """
 
     def __init__(self, network: nn.Module, examples: torch.Tensor, num_classes: int) -> None:
+        # Channels-last is faster for convolutions; a network that flattens by `view` refuses it.
         self._network, self._format = network, torch.channels_last
         self.device = device_of(network)
         try:
@@ -189,6 +190,7 @@ def in_float32(network: nn.Module) -> nn.Module:
     tensors = (*network.parameters(), *network.buffers())
     if all(tensor.dtype == torch.float32 for tensor in tensors if tensor.is_floating_point()):
         return network
+    # A copy: the caller's network keeps its precision.
     return copy.deepcopy(network).float()
 
 

@@ -128,6 +128,7 @@ class _PooledConvolution(nn.Module):
         ):
             return self._layers(images)  # type: ignore[no-any-return]  # layers are untyped
         if self._format is None:
+            # Found once, by running the replaced layers on two images.
             self._format = self._format_of_torch(images[:2])
         # Padding once spares the loops every test for the border.
         padded = nn.functional.pad(images[:, 0], self._padding).contiguous()

@@ -277,6 +277,7 @@ def _remarks(scan: Scan) -> Iterator[str]:
                 f"Trigger {effect.trigger.name} {_label_sentence(effect)}. "
                 f"{_smoothness_sentence(effect)}{_active_trigger_sentence(effect)}"
             )
+    # Smoothness of a candidate alone is no sign of a backdoor, so these are listed last.
     smooth = [
         finding
         for finding in scan.candidates
