@@ -255,6 +255,7 @@ class _Reader:
 
     def _read_class(self, of: type) -> None:
         self._add(of.__module__, of.__qualname__)
+        # Bases and members of the user's own classes; of a library's modules the methods alone.
         for base in of.__mro__[1:]:
             if not _is_of_library(base.__module__):
                 self.read(base)
@@ -283,6 +284,8 @@ class _Reader:
         self._read_code(function.__code__)
         self._read_all((function.__defaults__, function.__kwdefaults__))
         self._read_all([_content(cell) for cell in function.__closure__ or ()])
+        # What a function refers to is read for the user's functions, and for a library's forward
+        # passes; other code of libraries is taken by its identity.
         is_of_library = _is_of_library(function.__module__ or "")
         if is_of_library and not _is_forward(function):
             return
@@ -382,6 +385,7 @@ _READERS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
 def _dense(tensor: torch.Tensor) -> list[torch.Tensor]:
     """Returns the values of a tensor as plain tensors."""
     if tensor.is_quantized:
+        # Stored integers with their scales and zero points are all that a quantised tensor is.
         scales = (
             tensor.q_per_channel_scales()
             if "channel" in str(tensor.qscheme())
