@@ -183,7 +183,7 @@ def check_preparation(preparation: Preparation, processor: Any) -> None:
     picture = _check_picture(len(preparation.mean))
     theirs = _processed(processor, picture)
     fitted = PictureFit(processor, len(picture))(picture)
-    # one step of 8 bits, in units of the result
+    # Factor from units of the result to steps of 8 bits.
     steps = preparation.std.min().item() / (preparation.factor / 255)
     if not _differ_by(theirs, preparation(_unit(fitted)), steps) <= 0.01:
         raise _unsupported(processor)
@@ -248,6 +248,7 @@ def _check_picture(num_channels: int) -> UInt8[np.ndarray, "C H W"]:
     rows, columns = np.meshgrid(
         *(np.linspace(0, 1, side) for side in TEST_PICTURE_SIZE), indexing="ij"
     )
+    # Smooth ramps, different in each channel: another crop, size or order of channels shows.
     channels = [rows, columns, (rows + columns) / 2, (1 + rows - columns) / 2]
     picture = np.stack([channels[channel % 4] for channel in range(num_channels)])
     return np.asarray(np.round(255 * (0.1 + 0.8 * picture)), np.uint8)

@@ -119,6 +119,7 @@ class OnnxInput:
         """
         values = images if not self._is_blue_first else _blue_first(images)
         arranged = self._arranged(values if self._scale is None else self._scale.apply(values))
+        # Integers: noisy copies are rounded to even at .5 and clipped to the range of pictures.
         if self._scale is not None and self._dtype in INTEGER_TYPES.values():
             arranged = np.clip(np.rint(arranged), self._scale.low, self._scale.high)
         return arranged.astype(self._dtype, order="C", copy=False)

@@ -185,6 +185,7 @@ def choose_output(
         for output in outputs
         if output.may_hold_classes and (output.is_float or not wants_scores)
     ]
+    # Outputs of a known width are preferred to those of an undeclared shape.
     declared = [output for output in usable if output.width is not None] or usable
     candidates = [
         output
@@ -269,6 +270,7 @@ def _rank(output: Output) -> int | None:
     """Ranks how clearly a name indicates classes, 3 at best; None for other meanings."""
     if output.is_of_something_else:
         return None
+    # 3: a name of classes; 2: of classes and something else; 1: of an output; 0: any other.
     if output.words & CLASS_WORDS:
         return 2 if output.is_in_doubt else 3
     return 1 if output.words & (OUTPUT_WORDS - {"0"}) else 0
@@ -279,6 +281,7 @@ def _preferred(candidates: Sequence[Output]) -> list[Output]:
 
     Labels are preferred to scores, and logits to probabilities.
     """
+    # A highest rank of 2 is a doubtful name: then all outputs remain candidates.
     highest = max((_rank(output) or 0 for output in candidates), default=0)
     best = [output for output in candidates if _rank(output) == highest or highest == 2]
     labels = [output for output in best if not output.is_float and output.width == 1]
@@ -293,6 +296,7 @@ def _logits_of(scores: list[Output]) -> list[Output]:
 
     Names and widths decide which classes an output is about.
     """
+    # Without the words for scores, names of outputs about the same classes are equal.
     logits = [output for output in scores if output.words & LOGIT_WORDS]
     about = {(output.words - SCORE_WORDS, output.width) for output in scores}
     return logits if len(logits) == 1 and len(about) == 1 else scores
