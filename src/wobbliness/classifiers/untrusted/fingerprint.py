@@ -72,6 +72,7 @@ def _of_graph(path: Path) -> str:
 def _of_parts(parts: Iterator[tuple[str, bytes]]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name, content in parts:
+        # With the lengths, no other split into names and contents has the same bytes.
         digest.update(f"{len(name)} {name} {len(content)} ".encode())
         digest.update(content)
     return digest.hexdigest()
@@ -91,6 +92,7 @@ def _tensors(module: Any) -> Iterator[tuple[str, bytes]]:
             and not value.is_quantized
             and value.layout == torch.strided
         )
+        # An integer without axes is a counter, such as batch normalisation's number of batches.
         if is_plain and (value.ndim or value.is_floating_point()):
             flat = value.detach().cpu().contiguous().reshape(-1)
             content = hashlib.blake2b(flat.view(torch.uint8).numpy(), digest_size=16).digest()

@@ -43,6 +43,7 @@ def written_out(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ValueError: the functions cannot be written out.
     """
+    # Inputs that are tensors of the file get the sizes of these, not the declared ones.
     _declare_tensors(model.graph)
     _drop_large_tensors(model.graph)
     whole = onnx.ModelProto()
@@ -55,6 +56,7 @@ def written_out(model: onnx.ModelProto) -> onnx.ModelProto:
     except Exception as error:  # the checker's own classes share no base but Exception
         reason = reason_of(error)
         raise ValueError(f"expected functions that can be written out, got {reason}") from error
+    # Sizes that inlining declared are dropped, too.
     for graph in all_graphs(whole):
         del graph.value_info[:]
     return whole
@@ -105,6 +107,7 @@ def _fix_free_sizes(graph: onnx.GraphProto) -> None:
     """Fixes the free sizes of an image, all axes but the first, to a number."""
     for value in graph.input:
         sizes = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+        # Of a picture whose axes are all free, the second one is taken for the channels.
         is_free = len(sizes) == 4 and not any(sizes[1:])
         for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
             if axis and not dimension.dim_value:

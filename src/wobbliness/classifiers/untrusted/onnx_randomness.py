@@ -109,6 +109,7 @@ def _is_training(node: onnx.NodeProto, constants: "_Constants") -> bool:
     )
     if not flag:
         return False
+    # A ratio of 0 drops nothing; a flag of unknown value may be true.
     is_training, share = constants.value(flag), constants.value(ratio) if ratio else None
     if share is not None and share.size and not share.any():
         return False

@@ -99,6 +99,7 @@ def checked_archive(path: Path) -> io.BytesIO:
         ) from error
     except ValueError as error:
         raise ValueError(f"{error}, in {path}") from error
+    # The copy holds the checked entries alone, so that nothing else can be loaded from it.
     copy = io.BytesIO()
     with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as archive:
         for name, content in contents.items():
@@ -122,6 +123,7 @@ def _entries(archive: zipfile.ZipFile, num_bytes: int) -> dict[str, zipfile.ZipI
             "expected an archive without compression, as torch.export.save writes it, got a "
             "compressed one"
         )
+    # Uncompressed entries may still overlap in the file, and so unpack to more than it holds.
     total = sum(entry.file_size for entry in found)
     if total > num_bytes:
         raise ValueError(
@@ -151,6 +153,7 @@ def _contents(
     }
     if any(len(content) > 20 for content in contents.values()):
         raise ValueError("expected short notes on the archive's format, got long ones")
+    # Weights and constants: their table, then each file that a checked entry of it names.
     for kind in ("weights", "constants"):
         config = f"data/{kind}/model_{kind}_config.json"
         payloads = json.loads(read(config))["config"]
@@ -202,6 +205,7 @@ def _checked_program(program: dict[str, Any]) -> dict[str, Any]:
     if graph.get("custom_obj_values"):
         raise ValueError("expected tensors and numbers only, got custom objects")
     graph["nodes"] = [_checked_node(node) for node in graph["nodes"]]
+    # Only the outermost module's calling convention is of use: how its input and output nest.
     root = [entry for entry in module["module_call_graph"] if entry["fqn"] == ""]
     for treespec in _treespecs(root):
         _check_containers(treespec)
@@ -216,6 +220,7 @@ def _checked_program(program: dict[str, Any]) -> dict[str, Any]:
         name: program[name]
         for name in ("opset_version", "range_constraints", "schema_version", "verifiers")
     }
+    # Strings of all parts that stay; those of the calling convention are JSON and names, below.
     _check_strings({**kept, "module_call_graph": None})
     _check_strings(rest)
     for entry in root:
@@ -274,6 +279,7 @@ def _check_string(text: str, key: str) -> None:
 
 def _check_size(text: str) -> None:
     """Checks for sums and products of symbols and integers: sympy evaluates what it is given."""
+    # Symbols with their assumptions become plain names; then only arithmetic may be left.
     plain = SYMPY_SYMBOL.sub(r"\1", text)
     words = re.findall(r"\w+", plain)
     if (

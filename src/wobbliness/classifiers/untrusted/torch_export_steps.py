@@ -31,6 +31,7 @@ def check_repeatable(program: torch.export.ExportedProgram) -> None:
                 f"expected a program exported in evaluation mode, got {node.target} in training "
                 "mode"
             )
+        # Dropout draws nothing where its flag is off, or where its rate is 0.
         if not _is_random(node) or any(given.get(flag) is False for flag in TRAINING_FLAGS):
             continue
         rates = [given[name] for name in DROPOUT_RATES if name in given]
@@ -58,6 +59,7 @@ def check_steps(module: torch.nn.Module, shape: list[int | None], dtype: torch.d
     """
     batch, *rest = shape
     few = _largest_step(module, [batch or SMALL_BATCH, *rest], dtype, MAX_STEP_VALUES)
+    # A large batch may need SLACK times the values of as many images in small batches.
     if batch is None:
         allowed = max(MAX_STEP_VALUES + 1, SLACK * LARGE_BATCH // SMALL_BATCH * few)
         _largest_step(module, [LARGE_BATCH, *rest], dtype, allowed)
@@ -65,7 +67,7 @@ def check_steps(module: torch.nn.Module, shape: list[int | None], dtype: torch.d
 
 
 def _largest_step(module: torch.nn.Module, shape: list[Any], dtype: torch.dtype, limit: int) -> int:
-    """Returns the most values that a step makes, or raises ValueError above `most`."""
+    """Returns the most values that a step makes, or raises ValueError above `limit`."""
     assert isinstance(module, torch.fx.GraphModule)
     with FakeTensorMode(allow_non_fake_inputs=True), _SizeWatch(limit) as watch, torch.no_grad():
         images = torch.empty(shape, dtype=dtype)
@@ -121,6 +123,7 @@ class _LiveValues(torch.fx.Interpreter):
                 f"expected steps that hold at most {self._limit} values at a time, got "
                 f"{self._held} at {n.target}"
             )
+        # Values whose last use this was are freed.
         for done in self.user_to_last_uses.get(n, []):
             self._held -= self._sizes.pop(done, 0)
         return result
@@ -154,6 +157,7 @@ def _arguments(node: torch.fx.Node) -> dict[str, Any]:
     schema = getattr(node.target, "_schema", None)
     given: dict[str, Any] = {}
     for index, argument in enumerate(schema.arguments if schema else ()):
+        # By position where the step gives so many, else by name, else the default.
         by_name = node.kwargs.get(argument.name, argument.default_value)
         given[argument.name] = node.args[index] if index < len(node.args) else by_name
     return given
