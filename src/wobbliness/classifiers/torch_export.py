@@ -133,6 +133,7 @@ class ExportedModule(DescribedModule):
         """Converts images to the program's layout and type; for uint8 it rounds and clips them."""
         if self._layout == "nhwc" and images.ndim == 4:
             images = images.permute(0, 2, 3, 1).contiguous()
+        # Flat features, or grey pictures without an axis of channels.
         if self._rank == 2:
             images = images.flatten(1)
         elif self._rank == 3 and images.ndim == 4:
@@ -147,6 +148,7 @@ class ExportedModule(DescribedModule):
         missing = (self.batch_size or 0) - len(images)
         if missing <= 0:
             return self._run(images)
+        # Padded with copies of the first image, whose scores are dropped.
         return self._run(torch.cat([images, images[:1].expand(missing, *images.shape[1:])]))[
             : len(images)
         ]
@@ -262,6 +264,7 @@ def _scores_of(
 ) -> tuple[int, bool, float | None]:
     """Returns the output to read, whether it is one score, and the threshold of class 1."""
     nodes = list(next(node for node in program.graph.nodes if node.op == "output").args[0])
+    # The user's outputs come last, after updated buffers.
     nodes = nodes[len(nodes) - len(program.graph_signature.user_outputs) :]
     outputs = [_declared(name, node) for name, node in zip(_names(program), nodes, strict=True)]
     has_scores = options.output is None and any(

@@ -195,6 +195,7 @@ class TorchClassifier(ScoredClassifier):
         with self._made_ready():
             with largest_step(self.module) as values:
                 scores, size = self._scores_of_examples(examples)
+            # Of two classes the second score is the module's own one less the threshold.
             if isinstance(self.module, TwoClasses):
                 check_no_labels(scores[:, 1] + self.module.threshold)
             graph, reason = self._compiled(examples, scores)
@@ -219,6 +220,7 @@ class TorchClassifier(ScoredClassifier):
             # a module may change its batch in place
             return self._first_scores(examples.copy()), None
         except Exception as error:  # of any kind: a module may check its batch itself
+            # One image at a time; the first error is the one to report if that fails, too.
             try:
                 self._reading = None
                 self._first_scores(examples[:1].copy())
@@ -247,6 +249,7 @@ class TorchClassifier(ScoredClassifier):
         compilation = compile_module(self.module, examples, self._reading or Reading())
         if compilation.graph is None:
             return None, compilation.reason
+        # Scores that look sorted are refused only if the graph holds a step that sorts them.
         if compilation.sorts and (order := order_of(scores)):
             raise ValueError(sorted_scores(order))
         reason = disagreement(compilation.graph, examples, scores)
@@ -297,6 +300,7 @@ class TorchClassifier(ScoredClassifier):
             try:
                 return self.module(batch.contiguous(memory_format=torch.channels_last))
             except RuntimeError:
+                # Given up only if the module takes the same batch in the usual order.
                 answer: object = self.module(batch)
                 self._is_channels_last = False
                 return answer
@@ -330,6 +334,7 @@ def largest_step(module: torch.nn.Module) -> Iterator[list[int]]:
             ]
             largest[0] = max(largest[0], sum(tensor.numel() for tensor in tensors))
 
+    # Hooks on leaf modules, whose input and output are those of one step.
     with borrowed_state():
         leaves = [part for part in module.modules() if not any(True for _ in part.children())]
         hooks = [
