@@ -79,6 +79,8 @@ def _maybe_one_picture(array: np.ndarray, target: Target, name: str) -> np.ndarr
     if channels is None:
         _check_rows(array, target, name)
         return array
+    # One picture if its first or last axis is as long as the declared channels and the other two
+    # may be its sides; grey pictures that match the declared sides exactly stay a set.
     first = channels > 1 and array.shape[0] == channels and _are_sides(array.shape[1:], target)
     last = array.shape[2] == channels and _are_sides(array.shape[:2], target)
     if first and last:

@@ -101,6 +101,7 @@ class _Archive:
         check_expansion(
             info.file_size, min(info.compress_size, self.path.stat().st_size), str(self.path)
         )
+        # The header first: it could announce an array larger than the memory.
         with _reading(self.path), self.content.open(info) as stream:
             shape, dtype = _header(stream)
         check_set_size(shape, str(self.path))

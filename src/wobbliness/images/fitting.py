@@ -198,6 +198,7 @@ def with_channels(picture: np.ndarray, channels: int | None, name: str) -> np.nd
     found = picture.shape[0]
     if channels in (None, found):
         return picture
+    # Lossless both ways: grey as three equal channels, and three equal channels as grey.
     if channels == 3 and found == 1:
         return np.repeat(picture, 3, axis=0)
     if channels == 1 and found == 3 and (picture == picture[:1]).all():

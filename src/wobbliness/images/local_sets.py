@@ -141,6 +141,7 @@ def _chosen(
 ) -> list[RowRange]:
     if wanted in splits:
         return splits[wanted]()
+    # Slices joined by "+", each the name of a split with bounds in brackets behind it.
     words = [word for word in re.split(r"\s*\+\s*", wanted) if word]
     named = [re.split(r"[\[(]", word)[0].strip() for word in words]
     unknown = [word for word in named if word not in splits]
@@ -175,6 +176,7 @@ def _cut(parts: list[RowRange], start: int, stop: int) -> list[RowRange]:
     """Selects the rows from `start` to before `stop` of consecutive tables."""
     cut, first = [], 0
     for part in parts:
+        # The bounds as rows of this table, which begins at row `first` of all.
         begin, end = max(start - first, 0), min(stop - first, len(part))
         if begin < end:
             cut.append(replace(part, start=begin, stop=end))

@@ -71,6 +71,7 @@ class _Stack:
                 f"expected pictures of one size, got {sizes[0]} in {self._first_name} and "
                 f"{sizes[1]} in {name}; scale them to one (size=(H, W), --size HxW)"
             )
+        # The first coloured picture after grey ones: these are repeated to three channels.
         if len(picture) > images.shape[1]:
             grey, images = images, self._allocated(picture.shape)
             images[: self._num_added] = grey[: self._num_added]
