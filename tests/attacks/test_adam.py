@@ -1,4 +1,4 @@
-"""Our Adam takes the steps of torch's to the bit, and does not have a process import torch's compiler."""
+"""The project's Adam optimiser: bit-equal to torch's, without an import of torch's compiler."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Gradients for pixels by one product are those of torch's convolution, which everything else is left to."""
+"""Pixel gradients by one matrix product, compared with those of torch's convolution."""
 
 import pytest
 import torch

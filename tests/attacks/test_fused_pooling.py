@@ -1,4 +1,4 @@
-"""Convolution, ReLU and pooling in one pass give torch's values and gradients; everything else is left to torch."""
+"""Convolution, ReLU and pooling in one pass, compared with torch's values and gradients."""
 
 import contextlib
 

@@ -103,7 +103,7 @@ def test_a_large_file_is_refused_unread(tmp_path):
 
 
 def test_a_sticker_shows_what_every_picture_shows(tmp_path):
-    """Read as any picture: grey levels of 16 bits, palettes, a turned camera, JPEG; its transparency is kept."""
+    """Read as any picture (16 bits, palettes, rotation, JPEG); its transparency is kept."""
     grey = np.arange(0, 65536, 4096, dtype=np.uint16).reshape(4, 4)
     Image.fromarray(grey).save(tmp_path / "grey.png")
     sticker = wobbliness.trigger_from_png(tmp_path / "grey.png")

@@ -1,4 +1,4 @@
-"""Universal perturbations: DeepFool's closed form, the bound, the rate by hand, controls, and ART's on the same network."""
+"""Universal perturbations: DeepFool's closed form, the bound, fooling rates, controls and ART."""
 
 import dataclasses
 import random
@@ -118,8 +118,8 @@ def test_targeted_raises_the_share_of_the_target(network, images, digits, norm):
     crafted = craft_universal_perturbation(
         network, images, norm=norm, bound=BOUNDS[norm], target_class=TARGET, max_passes=4
     )
-    undisturbed = predict(network, images)
-    others = images[undisturbed != TARGET]
+    clean_predictions = predict(network, images)
+    others = images[clean_predictions != TARGET]
     assert crafted.num_images == len(others)
     assert crafted.fooling_rate == (predict(network, crafted.apply(others)) == TARGET).mean()
     fresh = digits.test.images
@@ -222,7 +222,7 @@ def test_bad_images(network, images):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("norm", BOUNDS)
 def test_fools_no_fewer_than_art(network, images, norm):
-    """At the same bound, on the same images; tolerance 0.1. One pass of ART's takes longer than five of ours."""
+    """Same bound, same images, tolerance 0.1. ART's one pass is slower than five of ours."""
     evasion = pytest.importorskip("art.attacks.evasion")
     from art.estimators.classification import PyTorchClassifier
 

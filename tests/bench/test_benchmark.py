@@ -1,4 +1,4 @@
-"""The benchmark command: every contender runs, and the ratios follow from the rates. Nothing here asserts a speed."""
+"""The benchmark command: every contender runs, ratios follow from rates; no speed is asserted."""
 
 import functools
 import importlib.util

@@ -1,4 +1,4 @@
-"""Every way a torch module can run: compiled or eager, with the reason; and the same promises on each."""
+"""Torch modules compiled or eager, with the reason, and the same promises on each path."""
 
 import numpy as np
 import onnx
@@ -238,7 +238,7 @@ def test_each_item_is_done_once_and_errors_arrive(workers):
 
 
 def test_noise_reaches_the_classifier_as_it_is_drawn(images):
-    """End to end: what a callable sees, less the image, is normal with the stated standard deviation."""
+    """End to end: a callable's input minus the image is Gaussian with the stated std."""
     seen = []
 
     def record(batch):

@@ -114,7 +114,7 @@ def test_classes_of_any_kind(classes, rows, labels, images):
 
 
 def reversed_classes(estimator):
-    """An estimator whose classes are not in order, as a library beside scikit-learn may have them."""
+    """An estimator whose classes are not in order, as in libraries other than scikit-learn."""
     estimator.classes_ = estimator.classes_[::-1].copy()
     estimator.coef_, estimator.intercept_ = (
         estimator.coef_[::-1].copy(),

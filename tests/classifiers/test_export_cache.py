@@ -15,7 +15,7 @@ _made = {}
 
 @pytest.fixture
 def num_exports(monkeypatch, tmp_path):
-    """How often a graph was exported; equal modules get the graph of the first one, since the exporter takes seconds."""
+    """Counts exports; equal modules get the first one's graph, since the exporter takes seconds."""
     ran = []
     exported = compiled._exported
 

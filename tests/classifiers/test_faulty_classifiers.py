@@ -1,4 +1,4 @@
-"""Classifiers that raise, answer NaN, or change their mind: the measurement says so and gives no votes."""
+"""Classifiers that raise, return NaN or are not repeatable: an error and no votes."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_nan_scores_are_refused(images, workers):
 
 
 class NanForSome(torch.nn.Module):
-    """NaN where the first pixel is far below 0: for none of the images themselves, for some of the noisy ones."""
+    """NaN where the first pixel is far below 0: for some noisy copies, for no image itself."""
 
     def forward(self, batch):
         first = batch.flatten(1)[:, :1]
@@ -67,7 +67,8 @@ def test_a_classifier_that_changes_its_answers_at_once_is_refused(images, first_
 def test_a_classifier_that_changes_its_answers_is_found_on_request(images, first_change):
     with pytest.raises(
         ValueError,
-        match="same answers? to the same images, got other (votes the second time for [1-4] of 4 images|labels the second time)",
+        match="same answers? to the same images, got other "
+        "(votes the second time for [1-4] of 4 images|labels the second time)",
     ):
         measure(Changing(first_change), images, check_repeatable=True)
     measure(Changing(first_change), images)
@@ -87,7 +88,7 @@ def test_dropout_left_on_is_found(images):
 
 
 class Counting:
-    """Answers by the sign of a sum, but wrongly for each image whose number is a multiple of another one."""
+    """The sign of a sum, but wrong for each image whose number is a multiple of another one."""
 
     def __init__(self, every):
         self.every, self.num_images = every, 0
@@ -124,7 +125,7 @@ def test_a_model_that_is_rarely_random_is_found_on_request(images, share):
 
 
 class Rounding:
-    """Scores whose last digits depend on the size of the block, as those of real networks do; or labels by them."""
+    """Scores (or labels) whose last digits depend on the block size, as real networks' do."""
 
     def __init__(self, size, *, as_labels):
         self.size, self.as_labels = size, as_labels

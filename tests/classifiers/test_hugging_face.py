@@ -1,4 +1,4 @@
-"""Models of Hugging Face: pictures of any size are seen as their own pipeline sees them, and a folder is opened offline."""
+"""Hugging Face models: pixels equal to their own pipeline's, and folders opened offline."""
 
 import json
 import os
@@ -122,7 +122,7 @@ def save_model(folder, kind):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Two dozen pictures of 48 x 64, neither square nor of a usual size, with content at their edges."""
+    """24 pictures of 48 x 64, neither square nor of a usual size, with content at their edges."""
     folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     for index in range(NUM_PICTURES):

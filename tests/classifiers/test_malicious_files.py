@@ -1,4 +1,4 @@
-"""Files that a stranger made to do harm: each is refused with one line, runs nothing and takes little memory."""
+"""Malicious model files: each is refused in one line, runs no code and takes little memory."""
 
 import contextlib
 import io
@@ -164,7 +164,7 @@ def test_external_data_stays_in_its_folder(tmp_path):
 
 @pytest.fixture
 def hub_cache(tmp_path):
-    """A model as the hub's cache has it, all files links into `blobs`; its weights, and what makes such a link."""
+    """A model of the hub's cache (links into `blobs`), its weights, and a function that links."""
     cache = tmp_path / "models--x--y"
     blobs, snapshot = cache / "blobs", cache / "snapshots" / "0a1b" / "onnx"
     for folder in (blobs, snapshot):
@@ -545,7 +545,7 @@ def test_torch_itself_runs_the_code_of_archives(name, archive, tmp_path):
 
 
 def test_sample_inputs_and_guards_are_never_looked_at(archive, tmp_path, proof):
-    """torch.export.load unpickles the one and evaluates the other; they are no part of the answer, and are left out."""
+    """torch.export.load unpickles one and evaluates the other; both are no part of the answer."""
 
     def change(contents):
         contents["data/sample_inputs/model.pt"] = torch_saved((Command(proof),))
@@ -647,7 +647,7 @@ def test_kinds_are_told_without_unpacking(tmp_path, archive):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 def test_a_graph_is_refused_under_a_memory_limit(tmp_path):
-    """In a process of its own that may take 1 GiB beyond what its libraries need: the bomb would take 16 GiB."""
+    """In a process that may take 1 GiB beyond its libraries: the bomb would take 16 GiB."""
     nodes, tensors = BOMBS["ConstantOfShape"]
     path = graph_file(
         tmp_path / "m.onnx", [*nodes, helper.make_node("Flatten", ["x"], ["y"])], tensors
@@ -657,7 +657,8 @@ def test_a_graph_is_refused_under_a_memory_limit(tmp_path):
         "pages = int(open('/proc/self/statm').read().split()[0])\n"
         "limit = pages * resource.getpagesize() + 2**30\n"
         "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
-        "try:\n    wobbliness.open_classifier(sys.argv[1])\nexcept ValueError as error:\n    print('refused:', error)\n"
+        "try:\n    wobbliness.open_classifier(sys.argv[1])\n"
+        "except ValueError as error:\n    print('refused:', error)\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""One poisoned network in every form it may be kept in gives the same verdicts. A Hugging Face model goes all the way too."""
+"""The same verdicts on one poisoned network in every model format, Hugging Face included."""
 
 import os
 import sys
@@ -170,7 +170,7 @@ def test_every_form_gives_the_same_labels_and_verdicts(forms, network, batches):
 
 
 def test_a_hugging_face_model_is_measured_compared_and_guarded(tmp_path):
-    """Random weights, so no trigger: batches from one source do not differ, and the guard keeps its rate."""
+    """Random weights, so no trigger: batches of one source agree, and the guard keeps its rate."""
     folder = save_vit(tmp_path / "vit", image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.4])
     classifier = wobbliness.open_classifier(folder)
     pictures = np.random.default_rng(0).uniform(size=(120, 3, SIDE, SIDE)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A kept graph serves a module for as long as nothing of it was changed; what was is found without an export."""
+"""The digest that decides whether a kept graph still serves a module; changes need no export."""
 
 import enum
 import types

@@ -1,4 +1,4 @@
-"""Files as both exporters of torch write them, of several architectures, give the votes of the module itself."""
+"""ONNX files of both torch exporters, of several architectures: the votes of the module itself."""
 
 import warnings
 from itertools import pairwise
@@ -53,7 +53,7 @@ class Patches(nn.Module):
 
 
 class Enlarging(nn.Module):
-    """Steps of a segmenter's trunk: interpolation, padding, a slice, a transposed convolution, a maximum."""
+    """Segmentation layers: interpolation, padding, slice, transposed convolution, maximum."""
 
     def __init__(self):
         super().__init__()
@@ -186,7 +186,7 @@ def test_the_exporter_by_torch_export(name, pictures, tmp_path):
 
 
 def test_another_module_gives_other_votes(pictures):
-    """Control of the tests above: the votes are spread over the classes, and differ from module to module."""
+    """Control of the tests above: votes are spread over the classes and differ between modules."""
     modules = [wobbliness.open_classifier(made(name), compiled=False) for name in ARCHITECTURES]
     votes = [wobbliness.measure(module, pictures, **SETTINGS) for module in modules]
     for first, second in pairwise(votes):

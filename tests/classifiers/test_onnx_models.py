@@ -1,4 +1,4 @@
-"""ONNX graphs of the usual forms: each gives what a slow loop through the graph itself gives, count for count."""
+"""ONNX graphs of the usual forms: counts equal to a slow loop through the graph itself."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
 
 
 def save_graph(path, steps, inputs, outputs, constants=(), metadata=None):
-    """A graph; inputs and outputs are (name, type, shape), steps are (operator, inputs, outputs, attributes)."""
+    """Saves a graph of (operator, inputs, outputs, attributes) with (name, type, shape) values."""
     nodes = [
         helper.make_node(kind, given, made, **attributes) for kind, given, made, attributes in steps
     ]
@@ -66,7 +66,7 @@ def noisy_copies(image, key, seed=0):
 
 
 def slow_counts(path, label, images=IMAGES, num_classes=NUM_CLASSES):
-    """Votes, one noisy copy at a time: `label(run, copy)` gives the class, `run(x)` all outputs by name."""
+    """Votes of one noisy copy at a time: `label(run, copy)` is a class, `run(x)` all outputs."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     (given,) = session.get_inputs()
@@ -330,7 +330,7 @@ CLASSES = {
 
 @pytest.mark.parametrize("classes", CLASSES)
 def test_labels_of_scikit_learns_converter(classes, tmp_path):
-    """As it writes a logistic regression of two classes, with and without its map of probabilities."""
+    """As it writes a two-class logistic regression, with and without the probability map."""
     row = WEIGHTS[:, 0] * np.float32(0.5)
     settings = {
         "coefficients": [float(value) for value in (*-row, *row)],
@@ -388,37 +388,68 @@ REFUSED = {
             "outputs": [("t", FLOAT, [None, NUM_CLASSES]), ("s", FLOAT, [None, NUM_CLASSES])],
         },
         {},
-        r"expected one output .*t: tensor\(float\) \(B, 5\), s: tensor\(float\) \(B, 5\).*choose one by output=NAME",
+        r"expected one output .*t: tensor\(float\) \(B, 5\), s: tensor\(float\) \(B, 5\)"
+        r".*choose one by output=NAME",
     ),
-    "an output that is not there": ({}, {"output": "logits"}, "expected an output of .*, one of s, got 'logits'"),
+    "an output that is not there": (
+        {},
+        {"output": "logits"},
+        "expected an output of .*, one of s, got 'logits'",
+    ),
     "a contradiction to metadata": (
         {"metadata": {"Image.NominalPixelRange": "NominalRange_0_255"}},
         {"input_range": (0, 1)},
         "expected input range 0,255, as the graph's metadata say, got 0,1",
     ),
-    "unknown metadata": ({"metadata": {"Image.NominalPixelRange": "x"}}, {}, "expected Image.NominalPixelRange of"),
-    "linear light": ({"metadata": {"Image.ColorSpaceGamma": "Linear"}}, {}, "expected a graph of sRGB pictures"),
+    "unknown metadata": (
+        {"metadata": {"Image.NominalPixelRange": "x"}},
+        {},
+        "expected Image.NominalPixelRange of",
+    ),
+    "linear light": (
+        {"metadata": {"Image.ColorSpaceGamma": "Linear"}},
+        {},
+        "expected a graph of sRGB pictures",
+    ),
     "another range of 8 bits": (BYTES, {"input_range": (-1, 1)}, "whole numbers"),
     "mean of 8 bits": (BYTES, {"mean": 0.5}, "whole numbers"),
     "whole numbers of unknown meaning": ({**BYTES, "kind": INT64}, {}, "say what 0 and 1 become"),
-    "a mean for each of other channels": ({}, {"mean": (0.1, 0.2)}, "expected images of 2 channels"),
-    "mean and std of other channels": ({}, {"mean": (0.1, 0.2, 0.3), "std": (1, 2)}, "expected mean and std of as many channels"),
+    "a mean for each of other channels": (
+        {},
+        {"mean": (0.1, 0.2)},
+        "expected images of 2 channels",
+    ),
+    "mean and std of other channels": (
+        {},
+        {"mean": (0.1, 0.2, 0.3), "std": (1, 2)},
+        "expected mean and std of as many channels",
+    ),
     "no numbers": ({}, {"mean": "x"}, "expected mean as numbers"),
     "an empty range": ({}, {"input_range": (1, 1)}, "expected an input range LOW,HIGH"),
     "a range of three": ({}, {"input_range": "0,1,2"}, "expected an input range LOW,HIGH"),
     "a std of 0": ({}, {"std": 0}, "expected a positive std"),
     "a softmax of one score": (
         {
-            "after": [("ReduceMax", ["s"], ["m"], {"axes": [1]}), ("Softmax", ["m"], ["probability"], {})],
+            "after": [
+                ("ReduceMax", ["s"], ["m"], {"axes": [1]}),
+                ("Softmax", ["m"], ["probability"], {}),
+            ],
             "outputs": [("probability", FLOAT, [None, 1])],
         },
         {},
         "expected scores that differ, got probability: a softmax of one score",
     ),
-    "another layout than the shape's": ({}, {"layout": "nhwc"}, "expected layout nchw for a shape of .*, got nhwc"),
+    "another layout than the shape's": (
+        {},
+        {"layout": "nhwc"},
+        "expected layout nchw for a shape of .*, got nhwc",
+    ),
     "the values of top-k alone": (
         {
-            "after": [("TopK", ["s", "three"], ["v", "indices"], {}), ("Softmax", ["v"], ["values"], {})],
+            "after": [
+                ("TopK", ["s", "three"], ["v", "indices"], {}),
+                ("Softmax", ["v"], ["values"], {}),
+            ],
             "outputs": [("values", FLOAT, [None, 3])],
             "constants": [("three", np.array([3]))],
         },
@@ -438,7 +469,7 @@ REFUSED = {
         "expected scores of classes in their own order, got scores: .* sorted by TopK",
     ),
     "a threshold that is none": ({}, {"threshold": float("nan")}, "expected a finite threshold"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -1,4 +1,4 @@
-"""Graphs that make much of little are refused whatever they declare of their sizes; what real exports hold is let through."""
+"""Graphs whose tensors grow too large, refused whatever they declare; real exports are accepted."""
 
 import resource
 
@@ -401,7 +401,8 @@ def test_graphs_that_make_too_much_are_refused(name, is_declared, tmp_path):
     path.write_bytes((declaring(model) if is_declared else model).SerializeToString())
     refuse(
         path,
-        "^expected (steps (of|that hold) at most|a graph that makes at most|sizes that the graph tells)",
+        "^expected (steps (of|that hold) at most|a graph that makes at most|"
+        "sizes that the graph tells)",
     )
 
 
@@ -632,7 +633,7 @@ class Residual(torch.nn.Module):
 
 
 class Decoder(torch.nn.Module):
-    """Up by a transposed convolution and by interpolation, to a size that it computes and to one that is given."""
+    """Upsampling by transposed convolution and interpolation, to computed and given sizes."""
 
     def __init__(self):
         super().__init__()
@@ -648,7 +649,7 @@ class Decoder(torch.nn.Module):
 
 
 class Attentive(torch.nn.Module):
-    """A token that is expanded, attention, an outer product of features, chunks that change places."""
+    """An expanded token, attention, an outer product of features, exchanged chunks."""
 
     def __init__(self):
         super().__init__()

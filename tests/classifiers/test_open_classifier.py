@@ -1,4 +1,4 @@
-"""A network means the same whatever form it is kept in, and what a form leaves open is asked for, never guessed."""
+"""Opened classifiers: equal votes in every form; what a form leaves open must be an option."""
 
 import json
 import pickle
@@ -74,7 +74,7 @@ def reference(network, pictures):
 
 
 def check_same(classifier, pictures, reference):
-    """Same labels but for roundings: at most one vote of a hundred differs, and W by no more than those votes can move it."""
+    """Checks that at most one vote of a hundred differs, and W only by what those can change."""
     votes = wobbliness.measure(classifier, pictures, 0.3, draws=40, num_classes=NUM_CLASSES)
     changed = np.abs(votes.counts - reference.counts).sum(axis=1) / 2 / 40
     assert changed.mean() <= 0.01
@@ -109,8 +109,10 @@ def test_another_network_gives_other_votes(pictures, reference):
 def user_code(tmp_path, monkeypatch):
     (tmp_path / "user_code.py").write_text(
         "from wobbliness.study.training.networks import build_network\n\n\n"
-        f"def make():\n    return build_network('small_cnn', ({CHANNELS}, {SIDE}, {SIDE}), {NUM_CLASSES}, seed=0)\n\n\n"
-        f"def other():\n    return build_network('small_cnn', (1, {SIDE}, {SIDE}), {NUM_CLASSES}, seed=0)\n\n\n"
+        "def make():\n    return build_network("
+        f"'small_cnn', ({CHANNELS}, {SIDE}, {SIDE}), {NUM_CLASSES}, seed=0)\n\n\n"
+        "def other():\n    return build_network("
+        f"'small_cnn', (1, {SIDE}, {SIDE}), {NUM_CLASSES}, seed=0)\n\n\n"
         "def broken():\n    raise KeyError('x')\n\n\nnothing = len\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -232,7 +234,7 @@ def test_scikit_learn_classifiers(digits):
 
 
 def test_flat_graphs_labels_and_names(tmp_path):
-    """Graphs as scikit-learn's converter writes them: labels first; words where the classes have names, then scores."""
+    """Graphs of scikit-learn's converter: labels (words if classes have names), then scores."""
     weights = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     images = np.random.default_rng(1).uniform(size=(9, 3, 2, 2)).astype(np.float32)
     expected = (images.reshape(9, -1) @ weights).argmax(axis=1)
@@ -271,7 +273,7 @@ def test_flat_graphs_labels_and_names(tmp_path):
 
 
 class Enlarging(torch.nn.Module):
-    """Sizes computed from those of the images, by steps that shape inference alone does not follow."""
+    """Sizes computed from the images' by steps that shape inference alone does not follow."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Pixel values that a classifier wants: torch modules, exported programs and callables get them, images stay in [0, 1]."""
+"""Pixel scales of torch modules, exported programs and callables; images stay in [0, 1]."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Answers that are no function of the image are refused, or classified one copy at a time; all others are left alone."""
+"""Labels that depend on the batch: refused or classified one copy at a time; others unchanged."""
 
 import numpy as np
 import onnx

@@ -1,4 +1,4 @@
-"""Networks on Fashion-MNIST that strangers handed over: each gives the right answer with the right options."""
+"""Third-party networks on Fashion-MNIST: the right answer with the right options."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The accelerator's path, run on the processor where there is no card: noise, counting, blocks and memory are the same code."""
+"""The accelerator's path, on the CPU where there is no GPU: noise, counting, blocks, memory."""
 
 import numpy as np
 import pytest
@@ -162,7 +162,7 @@ def test_decisions_run_there_too(half_space, images):
 
 
 def test_decisions_there_see_the_draws_of_a_measurement_there(half_space, images):
-    """What all draws would say is what `measure` says, when hardly any error is allowed; memory may run out on the way."""
+    """Agrees with `measure` at a tiny error rate, also when memory runs out."""
     module = HalfSpaceModule(half_space, most=100)
     votes = wobbliness.measure(
         accelerated(HalfSpaceModule(half_space)), images, 0.3, draws=60, seed=3

@@ -1,4 +1,4 @@
-"""Exported programs of the usual forms: each gives what a slow loop through the program itself gives, count for count."""
+"""Exported programs of the usual forms: counts equal to a slow loop through the program."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ PICTURES = torch.rand(2, CHANNELS, HEIGHT, WIDTH)
 
 
 class Made(NamedTuple):
-    """What an answer is made from."""
+    """Tensors that an answer is made from."""
 
     rows: torch.Tensor
     logits: torch.Tensor

@@ -1,4 +1,4 @@
-"""Forms of torch modules: what they give, what they are made of; votes equal a slow loop, or one line says why not."""
+"""Forms of torch modules: votes equal to a slow loop, or one line that says why not."""
 
 from collections import namedtuple
 from dataclasses import dataclass
@@ -323,10 +323,8 @@ def test_what_takes_one_image_is_measured_one_at_a_time(name, kind, block_size, 
     votes = wobbliness.measure(classifier, few, block_size=block_size, **SETTINGS)
     assert np.array_equal(votes.counts, slow_counts(Network().eval(), few, 3))
     assert votes.execution.block_size == 1
-    assert (
-        votes.execution.company
-        == f"one copy at a time: the {'module' if kind == 'module' and not block_size else 'classifier'} takes no more at once"
-    )
+    limited = "module" if kind == "module" and not block_size else "classifier"
+    assert votes.execution.company == f"one copy at a time: the {limited} takes no more at once"
     assert "one copy at a time" in votes.execution.remarks[-1]
 
 
@@ -382,7 +380,8 @@ def test_labels_as_floats_are_no_scores(kind, threshold, column, few):
     options = {} if kind == "callable" else {"compiled": kind == "compiled"}
     with pytest.raises(
         ValueError,
-        match="^expected integer labels .* whole numbers from 0 to [2-4]; .* convert them to integers",
+        match="^expected integer labels .* whole numbers from 0 to [2-4]; .* "
+        "convert them to integers",
     ):
         wobbliness.measure(
             wobbliness.open_classifier(classifier, threshold=threshold, **options),
@@ -408,7 +407,10 @@ def test_one_score_may_be_a_whole_number(few):
 def test_one_score_for_two_classes(few):
     module = nn.Sequential(Network(1), nn.Sigmoid()).eval()
     votes = wobbliness.measure(module, few, **SETTINGS)
-    two = lambda batch: torch.cat([torch.full((len(batch), 1), 0.5), module(batch)], dim=1)  # noqa: E731
+
+    def two(batch):
+        return torch.cat([torch.full((len(batch), 1), 0.5), module(batch)], dim=1)
+
     assert np.array_equal(votes.counts, slow_counts(two, few, 2))
 
 
@@ -523,6 +525,7 @@ def test_images_as_tensors_of_any_precision(dtype, few):
     assert np.array_equal(votes.counts, same.counts)
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
 def test_tensors_that_hold_no_pixels_are_refused_in_one_line(few):
     images = torch.from_numpy(few)
     for wrong in (

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: outputs, exit codes, one line for bad input, nothing heavy in --help."""
+"""The command line: outputs, exit codes, one line for bad input, light imports for --help."""
 
 import json
 import subprocess

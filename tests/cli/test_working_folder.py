@@ -46,7 +46,7 @@ assert not failed, failed
 
 @pytest.fixture
 def stranger(tmp_path):
-    """A folder full of modules that tell when they are imported, named as all that is installed and much that is not."""
+    """A folder of modules that report their import, named as installed and missing packages."""
     folder = tmp_path / "downloads"
     folder.mkdir()
     installed = {
@@ -194,7 +194,7 @@ def test_the_folder_does_harm_where_it_is_on_the_path(stranger):
 
 @pytest.mark.parametrize("start_of_path", ["", "{folder}"])
 def test_a_path_that_begins_with_the_folder_is_mended(stranger, digits, start_of_path):
-    """As by `python -c`, which puts the folder first after the libraries of the command line are there."""
+    """As `python -c` does: the folder comes first once the command line's libraries are there."""
     with_images(stranger, digits)
     change = f"sys.path.insert(0, {start_of_path.format(folder=stranger)!r})\n"
     ran = start(stranger, f"{START}{change}main()", "measure", "model.onnx", "clean.npy", *QUICK)
@@ -235,7 +235,7 @@ for name in ("torchvision", "tensorflow"):
 
 
 def test_a_named_module_and_what_it_imports_are_found_and_nothing_else(stranger, digits):
-    """Not even what a library, imported by the named module, looks for on the chance that it is installed."""
+    """Not even the optional imports of a library that the named module imports."""
     with_images(stranger, digits)
     library = stranger.parent / "installed"
     library.mkdir()

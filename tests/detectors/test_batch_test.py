@@ -1,4 +1,4 @@
-"""Batches compared: the level holds on clean batches, power is what it says, and the verdict tells the cases apart."""
+"""The batch test: level on clean batches, power as stated, verdicts that tell the cases apart."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""A guard on disk and on the command line: the same verdicts after saving, one line for what is damaged or foreign."""
+"""A guard on disk and on the command line: equal verdicts after saving, damaged files refused."""
 
 import json
 import os
@@ -338,8 +338,8 @@ def test_a_guard_that_is_fitted_anew_forgets_its_file(fitted, folder, digits):
     assert len(opened_again("model.onnx", folder / "kept")) == 1, (
         "its reference is still that of the other pixels"
     )
-    wobbliness.save_guard(guard.fit(digits.test.images[:100]), folder / "anew")
-    assert opened_again("model.onnx", folder / "anew") == []
+    wobbliness.save_guard(guard.fit(digits.test.images[:100]), folder / "again")
+    assert opened_again("model.onnx", folder / "again") == []
 
 
 def test_a_path_is_opened_to_compare_and_what_does_not_open_is_left(fitted, folder):

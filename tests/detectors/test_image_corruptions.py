@@ -1,4 +1,4 @@
-"""Clean pictures that were compressed again, blurred, darkened or brightened are never called smoother; triggered ones are."""
+"""Compressed, blurred, darker or brighter clean pictures: never smoother; triggered ones are."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""The scan: a planted trigger is found, a clean network is not accused, black boxes, pictures, the page, the command."""
+"""The model scan: planted triggers, clean networks, black boxes, pictures, page and command."""
 
 import copy
 import json
@@ -178,7 +178,8 @@ def test_a_network_without_gradients_is_not_reported_as_clean(backdoored, suspec
 
     with pytest.raises(
         NoGradients,
-        match="^expected a network with gradients for its images, got one without: it cuts them off",
+        match="^expected a network with gradients for its images, "
+        "got one without: it cuts them off",
     ):
         wobbliness.scan_model(Blind(), pictures[:60], **SHORT)
     scan = wobbliness.scan_model(Blind(), pictures[:300], triggers=suspected[:1], **SETTINGS)

@@ -1,4 +1,4 @@
-"""Neural Cleanse: what is handed back works as recorded, shrinks, finds a planted backdoor and none on a clean network."""
+"""Neural Cleanse: records, shrinking masks, a planted backdoor and a clean network."""
 
 import copy
 import dataclasses
@@ -41,8 +41,9 @@ class Contiguous(nn.Module):
         return self.logits(features.view(len(images), -1))
 
 
-def scalar_schedule(success_rates, norms, *, initial_cost, threshold, patience):  # noqa: C901  # as published, in one piece
-    """The published rule (`visualizer.py`) for one candidate: costs after each step, and the step that it ends in."""
+# as published, in one piece
+def scalar_schedule(success_rates, norms, *, initial_cost, threshold, patience):  # noqa: C901
+    """The published rule (`visualizer.py`) for one candidate: costs by step, and the last step."""
     cost, best, early_best = 0.0, math.inf, math.inf
     set_counter = up_counter = down_counter = early_counter = 0
     went_up = went_down = False
@@ -298,7 +299,7 @@ class Breaking(nn.Module):
 
 @pytest.mark.parametrize("norm", [2.0, math.inf])
 def test_a_nan_among_scores_fools_no_image(norm, clean_images):
-    """The largest of scores is a NaN for torch: a perturbation that breaks the network would change every label."""
+    """Torch's argmax picks NaN: a perturbation that breaks the network would change every label."""
     images = clean_images * (np.arange(64, dtype=np.float32).reshape(8, 8) > 0)
     with pytest.raises(
         ValueError, match=r"^expected scores that are numbers, got NaN$|some are not finite"

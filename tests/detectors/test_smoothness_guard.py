@@ -1,4 +1,4 @@
-"""The guard: exact false-positive rate, a closed form, a planted trigger and a clean network, scikit-learn's conventions."""
+"""The guard: exact false-positive rate, closed form, planted trigger and clean network."""
 
 import numpy as np
 import pytest
@@ -26,10 +26,10 @@ TARGET = 1  # a class whose clean digits wobble
 
 
 def simulated(rng, num):
-    """Clean inputs as they are seen: labels of very different W, many ties at 0, sigmas that depend on each other."""
+    """Clean inputs as seen: classes of very different W, many ties at 0, dependent sigmas."""
     label = rng.choice(4, size=num, p=[0.55, 0.3, 0.1, 0.05])
-    strays = rng.poisson(np.array([0.5, 3, 10, 30])[label] * rng.gamma(1.0, 1.0, size=num))
-    counts = np.stack([np.minimum(strays * factor, 120) for factor in (0, 1, 2)])
+    others = rng.poisson(np.array([0.5, 3, 10, 30])[label] * rng.gamma(1.0, 1.0, size=num))
+    counts = np.stack([np.minimum(others * factor, 120) for factor in (0, 1, 2)])
     w = stats.entropy(np.stack([250 - counts, counts]), axis=0)
     return w, label, tie_breakers(rng.integers(0, 2**63, num).astype(np.uint64), 0)
 
@@ -54,7 +54,7 @@ RUNS = pytest.mark.parametrize("runs", [300, pytest.param(1000, marks=pytest.mar
 @RUNS
 @pytest.mark.parametrize("rate", [0.05, 0.2, 0.37])
 def test_the_false_positive_rate_is_the_stated_one(rate, runs):
-    """One fresh input for each calibration, so that the trials are independent: the rate is floor(a (C + 1)) / (C + 1)."""
+    """One fresh input per calibration, for independence: rate floor(a (C + 1)) / (C + 1)."""
     rng = np.random.default_rng(1)
     flagged, size = zip(*(flagged_share(rng, rate, num_fresh=1) for _ in range(runs)), strict=True)
     expected = num_flagged(size[0], rate) / (size[0] + 1)
@@ -93,7 +93,7 @@ def test_scores_are_the_largest_mid_rank_among_the_same_label():
 
 @pytest.mark.parametrize("limit", [0.02, 0.11, 0.4, 0.75, 1.0])
 def test_thresholds_say_what_the_scores_say(limit):
-    """W below its threshold at every sigma is the same as a score below the limit, ties and rounding included."""
+    """W below its threshold at every sigma equals a score below the limit, ties included."""
     rng = np.random.default_rng(3)
     (w, label, _), (new_w, new_label, tie) = simulated(rng, 150), simulated(rng, 400)
     reference = Reference(wobbliness=w, label=label)
@@ -115,7 +115,7 @@ def test_verdicts_and_pvalues_are_the_same_statement():
 
 
 def test_half_space_is_suspicious_far_from_the_border(half_space):
-    """W has a closed form, and what lies far beyond the clean inputs' margins has W = 0 where they have not."""
+    """W has a closed form; inputs far beyond the clean margins have W = 0, clean ones have not."""
     rng = np.random.default_rng(5)
     near = np.clip(0.5 + 0.1 * rng.normal(size=(400, 64)), 0, 1)
     far = np.clip(near[:50] + 0.25 * np.sign(half_space.normal), 0, 1)
@@ -226,7 +226,7 @@ class Nearest:
 
 
 class SquashedGuard(wobbliness.SmoothnessGuard):
-    """Takes inputs of any range, as scikit-learn's checks give them, into [0, 1]; all else is the guard's own."""
+    """Maps the inputs of scikit-learn's checks into [0, 1]; the rest is the guard's own."""
 
     def _checked(self, inputs, *, reset):
         values = super()._checked(inputs, reset=reset)
@@ -259,7 +259,7 @@ def test_scikit_learns_checks_pass(draws):
 
 
 def test_as_it_is_the_guard_fails_only_checks_whose_data_leave_the_range():
-    """Scikit-learn's own data go from -4 to 9: such images are refused, since a guess at their range would be worse."""
+    """Scikit-learn's own data lie in [-4, 9]: they are refused, since a guessed range is worse."""
     guard = SquashedGuard.__base__(**squashed().get_params(deep=False))
     failed = [
         result
@@ -356,7 +356,7 @@ def test_clean_inputs_that_say_nothing_of_new_ones_are_refused(half_space, name)
 
 
 def test_the_rate_holds_where_some_clean_inputs_are_copies(half_space):
-    """As many false positives as stated over draws of clean inputs, with half of them copies and without."""
+    """The stated false-positive rate over draws of clean inputs, with and without copies."""
     rng, flagged, num = np.random.default_rng(1), {False: 0, True: 0}, 0
     for run in range(12):
         fresh, clean = drawn(rng, 100), drawn(rng, 100)

@@ -1,4 +1,4 @@
-"""What no change of the code's layout may change: cell names, noise, counts, tables, names and options.
+"""Golden values that refactoring keeps: cell names, noise, counts, tables, names, options.
 
 `python tests/helpers/golden_values.py` writes the files in `tests/golden`; `test_golden.py`
 compares with them.
@@ -50,7 +50,7 @@ def noise():
 
 
 def counts(folder):
-    """Votes on the digits of a network whose weights come from numpy's generator, through a file."""
+    """Returns votes on the digits of a network with numpy's random weights, through a file."""
     import torch
     from safetensors.torch import save_file
 
@@ -127,7 +127,7 @@ def _digest(frame: pd.DataFrame) -> str:
 
 
 def write():
-    """Writes all golden files anew."""
+    """Writes all golden files again."""
     import tempfile
 
     from wobbliness.study.records.archive import unpack_study

@@ -53,7 +53,7 @@ def make_study(out, **fields):
 
 
 def edit_study_file(out, **fields):
-    """Writes fields into a study's file as a stranger would, checksum and all; a field of ... is left out."""
+    """Writes fields into a study's file with a valid checksum; a field of ... is left out."""
     path = out / "study.json"
     content = json.loads(path.read_text()) | fields
     path.write_text(

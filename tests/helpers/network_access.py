@@ -28,7 +28,7 @@ print(json.dumps({"asked": asked, "answers": answers}))
 
 
 def ask_nothing(what, *sources, **variables):
-    """What opening gives, in a process that may use the network and whose calls to it are recorded and fail."""
+    """Opens sources in a process whose network calls are recorded and fail; returns the report."""
     environment = {
         name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")
     } | variables

@@ -1,4 +1,4 @@
-"""A Ray cluster on 127.0.0.1 in a process of its own: `add` and `kill` on standard input, it ends when that is closed."""
+"""A Ray cluster on 127.0.0.1 in its own process; standard input takes `add` and `kill`."""
 
 import sys
 

@@ -16,7 +16,7 @@ DISTRIBUTIONS = {
 
 
 def simulate(p, *, runs=RUNS, seed=0):
-    """`(runs, MAX_DRAWS, K)` running counts and the `(runs,)` first labels."""
+    """Returns `(runs, MAX_DRAWS, K)` running counts and the `(runs,)` first labels."""
     labels = np.random.default_rng(seed).choice(len(p), size=(runs, MAX_DRAWS), p=p)
     return (labels[:, :, None] == np.arange(len(p))).astype(np.int16).cumsum(
         axis=1, dtype=np.int16
@@ -24,15 +24,18 @@ def simulate(p, *, runs=RUNS, seed=0):
 
 
 def votes_for_second(counts, first):
-    """`(runs, MAX_DRAWS)` votes for the class of the first stray, 0 before it."""
-    rows, strays = np.arange(len(counts)), counts.copy()
-    strays[rows, :, first] = 0
-    when = (strays.sum(axis=2) > 0).argmax(axis=1)
-    return strays[rows, :, strays[rows, when].argmax(axis=1)]
+    """Returns `(runs, MAX_DRAWS)` votes for the first disagreeing class, 0 before it."""
+    rows, others = np.arange(len(counts)), counts.copy()
+    others[rows, :, first] = 0
+    when = (others.sum(axis=2) > 0).argmax(axis=1)
+    return others[rows, :, others[rows, when].argmax(axis=1)]
 
 
 def first_crossings(counts, first, rule):
-    """`(runs,)` verdicts, 1 below, 0 not below, -1 undecided, looking after every draw; and the draws used."""
+    """Returns `(runs,)` verdicts (1 below, 0 not below, -1 undecided) and the draws used.
+
+    An interim analysis follows every draw.
+    """
     draws, rows = np.arange(1, MAX_DRAWS + 1), np.arange(len(counts))
     column = np.minimum(votes_for_second(counts, first), rule.max_beyond.shape[1] - 1)
     of_first = draws - counts[rows, :, first]

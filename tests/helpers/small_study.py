@@ -1,4 +1,4 @@
-"""A study of some seconds with every kind of file, and what else the tests of its safety share."""
+"""A study of some seconds with every kind of file, and helpers of the tests of its safety."""
 
 import dataclasses
 import functools
@@ -96,7 +96,10 @@ main()
 
 
 def start_runner(out, *options, recipe="small"):
-    """`wobbliness study run` of this file's recipe in a process group of its own; it draws one figure, for they take seconds."""
+    """Starts `wobbliness study run` of this file's recipe in its own process group.
+
+    It draws one figure only, since each takes seconds.
+    """
     arguments = ["study", "run", f"{__file__}:{recipe}", "--out", str(out), *map(str, options)]
     return subprocess.Popen(
         [sys.executable, "-c", RUN, *arguments],

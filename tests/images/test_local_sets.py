@@ -205,7 +205,8 @@ def test_what_save_to_disk_wrote_is_read(tmp_path, kind):
     )
     with pytest.raises(
         ValueError,
-        match=r"^expected a split of data set .*both as hf:.*both\[SPLIT\], got none of train, test",
+        match=r"^expected a split of data set .*both as hf:.*both\[SPLIT\], "
+        r"got none of train, test",
     ):
         read_images(tmp_path / "both")
 

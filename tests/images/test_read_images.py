@@ -333,7 +333,8 @@ def test_arrays_of_several_pictures_stay_several(tmp_path):
         read_images(tmp_path / "either.npy", image_shape=(3, None, None))
     with pytest.raises(
         ValueError,
-        match=r"^expected images of shape \(N, ...\), got \(3, 8, 6\), one picture or as many grey ones",
+        match=r"^expected images of shape \(N, ...\), got \(3, 8, 6\), "
+        r"one picture or as many grey ones",
     ):
         fit_images(ONE_PICTURE, (3, 8, 6))
 

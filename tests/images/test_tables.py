@@ -73,7 +73,7 @@ def test_a_path_in_a_table_is_never_opened(tmp_path):
 
 
 def with_a_lying_footer(content):
-    """A Parquet file whose footer says that its one column unpacks to a few bytes, in as many digits as before."""
+    """A Parquet file whose footer claims that its one column unpacks to a few bytes."""
 
     def unpacked(file):
         return pq.read_metadata(io.BytesIO(file)).row_group(0).column(0).total_uncompressed_size

@@ -31,7 +31,7 @@ def test_it_is_normal():
 
 
 def test_the_two_halves_of_a_transform_are_independent():
-    """Of squares and signs too: the values of a pair share a radius."""
+    """Correlations of squares and signs too: the values of a pair share a radius."""
     sample = draws(0, 3, 4000, shape=(50,))
     first, second = sample[:, :25].ravel(), sample[:, 25:].ravel()
     for function in (np.square, np.sign, np.abs):

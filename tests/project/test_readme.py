@@ -1,4 +1,4 @@
-"""Every command and code block of the README, the start page and the guide runs as printed, beside what they speak of."""
+"""Every command and code block of the README, the start page and the guide, run as printed."""
 
 import dataclasses
 import os
@@ -101,7 +101,7 @@ def backdoored(trained):
 
 @pytest.fixture(scope="module")
 def folder(digits_split, backdoored, tmp_path_factory):
-    """What a reader of these pages has at hand: a model, pictures, arrays, a sticker, and the repository's documents."""
+    """A reader's files: a model, pictures, arrays, a sticker, and the repository's documents."""
     out = tmp_path_factory.mktemp("reader")
     clean, suspect = digits_split
     with warnings.catch_warnings():
@@ -154,7 +154,7 @@ def test_every_block_is_of_a_known_kind(page):
 
 @pytest.fixture
 def short_studies(monkeypatch):
-    """The study of the digits takes minutes; under its name stands one of some seconds with every kind of cell."""
+    """Replaces the study of the digits, which takes minutes, by one of some seconds."""
 
     def digits(seed=0):
         """Some seconds."""

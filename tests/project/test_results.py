@@ -1,4 +1,4 @@
-"""The committed results: every number on the page is in the packed records, and can be formed again from the votes."""
+"""The committed results: every number of the page follows from the votes in the records."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The tutorials are executed as a reader would, and what they print and compute is what their text says."""
+"""The tutorials, executed as a reader would: outputs and numbers are those of their text."""
 
 import json
 
@@ -10,13 +10,20 @@ from scipy import stats
 FACTS = {
     "measure_pytorch_model": """{
         "accuracy": accuracy,
-        "w": {name: {stamp: values.mean() for stamp, values in by_stamp.items()} for name, by_stamp in w.items()},
+        "w": {
+            name: {stamp: values.mean() for stamp, values in by_stamp.items()}
+            for name, by_stamp in w.items()
+        },
         "lower": {
-            name: wobbliness.mann_whitney_test(by_stamp["untouched"], by_stamp["checkerboard"]).pvalue
+            name: wobbliness.mann_whitney_test(
+                by_stamp["untouched"], by_stamp["checkerboard"]
+            ).pvalue
             for name, by_stamp in w.items()
         },
         "command": [
-            wobbliness.measure(poisoned_network, stamps["checkerboard"], sigma=0.2).wobbliness.mean(),
+            wobbliness.measure(
+                poisoned_network, stamps["checkerboard"], sigma=0.2
+            ).wobbliness.mean(),
             __import__("pandas").read_csv("votes.csv").query("sigma == 0.2").wobbliness.mean(),
         ],
     }""",
@@ -36,7 +43,7 @@ FACTS = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Executes a tutorial: what its commands printed, by command, and facts read off its variables."""
+    """Executes a tutorial; returns its commands' output, by command, and facts of its variables."""
 
     def run(name):
         notebook = notebooks.read(name)

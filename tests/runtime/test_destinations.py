@@ -1,4 +1,4 @@
-"""Where a command writes is tried before the work; what fails afterwards costs neither the verdict nor the next run."""
+"""Output paths: tried before the work; a later failure loses neither verdict nor next run."""
 
 import json
 import os

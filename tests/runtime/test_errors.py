@@ -23,13 +23,15 @@ from wobbliness.runtime.quiet_libraries import logs_of, quiet_libraries
 HELPER = "/onnxruntime_src/onnxruntime/core/providers/cpu/tensor/reshape_helper.h:84"
 SAID = {
     "a C++ constructor": (
-        f"Status Message: {HELPER} onnxruntime::ReshapeHelper::ReshapeHelper(const onnxruntime::TensorShape&, bool) "
+        f"Status Message: {HELPER} "
+        "onnxruntime::ReshapeHelper::ReshapeHelper(const onnxruntime::TensorShape&, bool) "
         "size != 0 && (input_shape_size % size) == 0 was false.",
         "Status Message: size != 0 && (input_shape_size % size) == 0 was false.",
     ),
     "a C++ function of templates": (
-        "[ONNXRuntimeError] : 1 : FAIL : a/load_utils.h:46 void onnxruntime::Validate(const std::unordered_map<std::__cxx11::"
-        "basic_string<char>, int>&, void (*)(int), bool) const [with T = float] Opset 99 (new) is under development",
+        "[ONNXRuntimeError] : 1 : FAIL : a/load_utils.h:46 void onnxruntime::Validate("
+        "const std::unordered_map<std::__cxx11::basic_string<char>, int>&, void (*)(int), bool)"
+        " const [with T = float] Opset 99 (new) is under development",
         "Opset 99 (new) is under development",
     ),
     "a line of C++ alone": ("x.cc:12 Input(x) is bad", "Input(x) is bad"),
@@ -50,7 +52,8 @@ SAID = {
     ),
     "empty lines": ("\n\n  first\nsecond", "first"),
     "a traceback": (
-        'broken\nTraceback (most recent call last):\n  File "a.py", line 3\n    x()\n    ^^^\nKey: the cause',
+        "broken\nTraceback (most recent call last):\n"
+        '  File "a.py", line 3\n    x()\n    ^^^\nKey: the cause',
         "Key: the cause",
     ),
     "nothing": ("", "RuntimeError"),

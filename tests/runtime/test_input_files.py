@@ -1,4 +1,4 @@
-"""Files and objects that users hand over: what is meant is read, and what cannot be meant says the way to go."""
+"""Input files and objects: what is meant is read; other errors say what to do."""
 
 import json
 import os

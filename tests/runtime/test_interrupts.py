@@ -106,7 +106,8 @@ def test_in_a_callback_that_nobody_can_catch_from():
 
 
 def test_a_library_in_another_program_leaves_its_handler_alone():
-    code = "import signal, wobbliness\nprint(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    code = "import signal, wobbliness\n"
+    code += "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""Memory that a cell has freed goes back to the system, also where something above it in the heap is still in use."""
+"""Memory that a cell has freed: returned to the system although the heap above it is in use."""
 
 import subprocess
 import sys
@@ -11,7 +11,8 @@ from pathlib import Path
 from wobbliness.runtime.exit import trim_malloc_heap
 
 def resident():
-    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 blocks = [ctypes.create_string_buffer(b"x" * 60_000, 60_000) for _ in range(2_000)]
 kept = blocks[-1]

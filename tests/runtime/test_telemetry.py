@@ -1,4 +1,4 @@
-"""No library reports to its makers: nothing is looked up, and nothing is left in the user's folders."""
+"""Telemetry of libraries: no name is looked up, and no file is left in the user's folders."""
 
 import os
 import shutil
@@ -29,7 +29,8 @@ RESOLVER = r"""
 #include <stdlib.h>
 #include <unistd.h>
 
-int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
+int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints,
+                struct addrinfo **found) {
     int file = open(getenv("LOOKUPS"), O_WRONLY | O_CREAT | O_APPEND, 0600);
     dprintf(file, "%s\n", name ? name : "");
     close(file);
@@ -80,14 +81,15 @@ def test_what_the_user_has_set_wins(monkeypatch):
 def test_the_libraries_obey():
     code = (
         "import wobbliness, huggingface_hub.constants, datasets.config\n"
-        "assert huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY and not datasets.config.HF_UPDATE_DOWNLOAD_COUNTS"
+        "assert huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY\n"
+        "assert not datasets.config.HF_UPDATE_DOWNLOAD_COUNTS"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.fixture
 def watched(tmp_path, digits):
-    """Starts a script with an empty home folder and a resolver that writes down what it is asked for."""
+    """Starts a script with an empty home folder and a resolver that records its requests."""
     if shutil.which("gcc") is None or sys.platform != "linux":
         pytest.skip("needs gcc and Linux")
     (tmp_path / "resolver.c").write_text(RESOLVER)

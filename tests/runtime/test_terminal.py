@@ -1,4 +1,4 @@
-"""Nothing that a stranger named steers the terminal, a spreadsheet, or ends a command after its work."""
+"""Hostile names: they control neither the terminal nor a spreadsheet, and stop no command."""
 
 import ast
 import io

@@ -1,4 +1,4 @@
-"""Threads that share work: all of it is done once; what nobody waits for any more is given up between blocks."""
+"""Threads that share work: each item is done once; abandoned work stops between blocks."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ def test_each_item_is_done_once(workers):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_work_in_blocks_is_given_up_once_another_thread_failed(error):
-    """The first item fails while the second is in a work of ten minutes, a tenth of a second for each block."""
+    """The first item fails while the second runs for ten minutes, a tenth of a second a block."""
     began, blocks = threading.Event(), []
 
     def block(images):

@@ -1,4 +1,4 @@
-"""What measure and sweep promise: closed forms, invariance, controls, errors."""
+"""`measure` and `sweep`: closed forms, invariance, controls, errors."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def entropy(probabilities):
 
 
 def bands(images):
-    """Four classes: the first feature falls into (-inf, 0.25), [0.25, 0.5), [0.5, 0.75), [0.75, inf)."""
+    """Four classes: the first feature is in (-inf, 0.25), [0.25, 0.5), [0.5, 0.75), [0.75, inf)."""
     return np.digitize(images.reshape(len(images), -1)[:, 0], [0.25, 0.5, 0.75])
 
 

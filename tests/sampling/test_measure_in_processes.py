@@ -1,4 +1,4 @@
-"""A measurement gives the same votes in a forked process and in a DataLoader's worker, and leaves its images as they are."""
+"""Measurements in forked processes and DataLoader workers: equal votes, unchanged images."""
 
 import multiprocessing
 

@@ -1,4 +1,4 @@
-"""Sequential decisions: error rates over known probabilities, and agreement with the full number of draws."""
+"""Sequential decisions: error rates over known probabilities, agreement with all draws."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_looser_boundaries_are_caught():
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 @pytest.mark.parametrize("side", [0.8, 1.25])
 def test_curtailed_decisions_agree_with_all_draws(name, side):
-    """Given all votes the first ones are a random sample of them: the rate holds for every set of votes, so also on average."""
+    """Given all votes the first ones are a random sample: the rate holds for every set of votes."""
     p = np.array(DISTRIBUTIONS[name])
     threshold = stats.entropy(p) * side
     rule = stopping.curtailed_boundaries(
@@ -124,7 +124,7 @@ def test_boundaries_settle_whatever_the_bounds_settle():
     ("split", "spread"), [(0.0, True), (0.3, True), (8 / 9, True), (0.2, False), (0.5, False)]
 )
 def test_split_strays_keep_the_error_rate_at_the_border(split, spread):
-    """W at the threshold, with the strays of one class, of two, of many: neither verdict may be frequent."""
+    """W at the threshold, with one, two or many other classes: neither verdict may be frequent."""
     threshold = 0.25
 
     def distribution(share):
@@ -181,7 +181,7 @@ def test_split_strays_settle_more():
 
 @pytest.mark.parametrize("group_size", [1, 5])
 def test_the_whole_error_rate_is_spent_in_the_hardest_case(group_size):
-    """Two classes are the hardest case of both sides at once: the errors are as frequent as they may be."""
+    """Two classes are the hardest case of both sides: errors are as frequent as allowed."""
     p = np.array([0.9, 0.1])
     rule = stopping.true_boundaries(
         float(stats.entropy(p)),

@@ -1,4 +1,4 @@
-"""What can be read off votes: estimates, uncertainty, sums, certificates."""
+"""Votes: estimates, uncertainty, sums, certificates."""
 
 import numpy as np
 import pytest
@@ -84,7 +84,7 @@ def test_intervals_cover_as_stated(num_draws, num_classes):
 
 
 def test_intervals_are_not_idly_wide():
-    """Control: at 250 draws the interval is at most 2.5 times as wide as the normal one where that is valid."""
+    """Control: at 250 draws the interval is at most 2.5 times as wide as a valid normal one."""
     counts = np.random.default_rng(0).multinomial(250, [0.7, 0.2, 0.1], size=200)
     votes = votes_of(counts)
     lower, upper = votes.interval(0.95)
@@ -118,7 +118,7 @@ def test_unanimous_votes_get_an_upper_bound():
 
 @given(st.integers(1, 400), st.integers(1, 400))
 def test_two_classes_have_chernoffs_interval(first, second):
-    """For two classes the bounds are the entropies at the ends of {p : KL(p_observed || p) <= log(1 / error) / n}."""
+    """Two classes: entropies at the ends of {p : KL(observed || p) <= log(1 / error) / n}."""
     n, observed = first + second, first / (first + second)
     grid = np.linspace(1e-6, 1 - 1e-6, 20_001)
     inside = (

@@ -1,4 +1,4 @@
-"""A model that answers clean images as if it saw something else is warned of, one that is merely poor is not."""
+"""Warnings of implausible predictions on clean images; poor models get none."""
 
 import json
 
@@ -13,7 +13,7 @@ from wobbliness.statistics.plausibility import implausible_answers
 
 
 def answers(num_right, num_images, num_classes):
-    """Labels of all classes and answers of which so many are right, the wrong ones spread over the classes."""
+    """Returns labels and predictions, `num_right` of them right, the wrong ones spread evenly."""
     given = np.arange(num_images) % num_classes
     predicted = (given + 1 + np.arange(num_images) // num_classes % (num_classes - 1)) % num_classes
     predicted[:num_right] = given[:num_right]
@@ -38,7 +38,7 @@ def test_poor_networks_are_not_accused(num_images, share, num_classes):
 
 @pytest.mark.parametrize(("accuracy", "num_classes"), [(0.6, 10), (0.6, 100), (0.7, 2)])
 def test_false_alarms_by_chance_are_rare(accuracy, num_classes):
-    """Exactly, from the binomial distribution of right answers: in no size of a sample above 4 %."""
+    """Exact, from the binomial distribution of right answers: at most 4 % at any sample size."""
     for num_images in (5, 10, 20, 30, 50, 100, 300, 1000):
         numbers = np.arange(num_images + 1)
         warned = [

@@ -20,7 +20,7 @@ from wobbliness.study.tables.curves import (
 
 
 def points_of_networks(accuracies, slope, claim="C5"):
-    """For each backdoor 6 triggered points whose mean W is 1 + slope * accuracy, and 30 clean ones."""
+    """For each backdoor 6 triggered points of mean W 1 + slope * accuracy, and 30 clean ones."""
     rng, rows = np.random.default_rng(0), []
     for index, accuracy in enumerate(accuracies):
         common = {

@@ -79,7 +79,7 @@ def test_constant_batches_are_no_evidence():
 
 
 def test_removal_can_delete_every_wobbly_point():
-    """The trap: with more than three quarters zeros the interquartile range is 0 and all else an outlier."""
+    """With more than three quarters zeros the IQR is 0, and everything else is an outlier."""
     clean = np.r_[np.zeros(80), np.linspace(0.1, 1, 20)]
     result = wobbliness.levene_test(clean, np.zeros(100))
     assert (result.num_removed_clean, result.pvalue) == (20, 1)
@@ -123,7 +123,7 @@ def test_the_directional_test_sees_only_smoother_batches():
 
 
 def test_false_positives_of_clean_against_clean():
-    """Both tests hold their level on all points; removing each batch's outliers first breaks Levene's."""
+    """Both tests hold their level on all points; outlier removal per batch breaks Levene's."""
     rng, num_pairs = np.random.default_rng(0), 1000
     pairs = [(wobbly(rng, 50), wobbly(rng, 50)) for _ in range(num_pairs)]
     levene = [wobbliness.levene_test(*pair) for pair in pairs]

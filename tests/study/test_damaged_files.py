@@ -71,7 +71,8 @@ def test_a_damaged_record_is_set_aside_in_one_line_and_done_again(
     assert done == {MEASURED}
     assert len(notices) == 1
     assert notices[0].startswith(
-        f"records/{MEASURED}.json and records/{MEASURED}.parquet set aside in damaged/ and done again: expected"
+        f"records/{MEASURED}.json and records/{MEASURED}.parquet "
+        "set aside in damaged/ and done again: expected"
     )
     assert "\n" not in notices[0]
     assert (study / "damaged" / path.name).read_bytes() == damaged

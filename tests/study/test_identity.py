@@ -1,4 +1,4 @@
-"""Names of cells and digests of recipes outlive new fields and new triggers; files of the schema before are read."""
+"""Cell names and recipe digests: unchanged by new fields and triggers; old schemas are read."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ from wobbliness.study.specs import KINDS, NetworkSpec, cell_name, needed_specs
 
 
 def grown(kind, monkeypatch):
-    """A subclass with one more field, under the kind's own name and known as the same kind of cell."""
+    """A subclass with one more field, under the kind's own name and the same kind of cell."""
     made = dataclass(frozen=True, kw_only=True)(
         type(kind.__name__, (kind,), {"__annotations__": {"is_new": bool}, "is_new": False})
     )

@@ -49,7 +49,7 @@ def test_two_runners_share_the_cells(undisturbed, tmp_path):
 
 
 def test_a_runner_goes_on_with_others_and_comes_back(undisturbed, tmp_path):
-    """A cell that someone else has in work is waited for, and what that one did is not done again."""
+    """A cell that another runner is running is waited for, and not done again."""
     out = tmp_path / "study"
     shutil.copytree(undisturbed[0], out)
     cells = [cell for cell in CELLS if cell.kind == "measure"][:3]
@@ -150,7 +150,8 @@ def test_status_of_a_live_a_dead_and_a_finished_run(monkeypatch, capsys, undistu
         live = status_line(monkeypatch, capsys, out)
         answer = json.loads(status_line(monkeypatch, capsys, out, "--json"))
     assert re.match(
-        rf"{start}, 1 running, 1 failed, 1 left; about \d s left\nrunning: {running.name}, for \d s\n",
+        rf"{start}, 1 running, 1 failed, 1 left; about \d s left\n"
+        rf"running: {running.name}, for \d s\n",
         live,
     )
     assert f"failed: {failed.name}: RuntimeError: no\n" in live
@@ -160,7 +161,7 @@ def test_status_of_a_live_a_dead_and_a_finished_run(monkeypatch, capsys, undistu
 
 
 def test_time_left_follows_from_recorded_durations(undisturbed, tmp_path):
-    """Two trainings of the same length: one is recorded with ten seconds, so the other will take as long."""
+    """Two trainings of one length: one is recorded with ten seconds, so the other takes as long."""
     out = tmp_path / "study"
     shutil.copytree(undisturbed[0], out)
     first, second = [cell.name for cell in CELLS if cell.kind == "train"]

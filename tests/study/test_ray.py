@@ -1,4 +1,4 @@
-"""Ray: the same records and votes as here, also when a node dies. Every cluster is bound to 127.0.0.1."""
+"""Ray: equal records and votes, also when a node dies. Every cluster is bound to 127.0.0.1."""
 
 import dataclasses
 import json
@@ -44,7 +44,7 @@ pytest.importorskip("ray")
 
 @pytest.fixture(scope="module")
 def cluster():
-    """The address of a head node of one core, and a function that tells the cluster to `add` a node or to `kill` it."""
+    """The address of a one-core head node, and a function that sends `add` or `kill` (a node)."""
     command = [sys.executable, str(Path(__file__).parents[1] / "helpers" / "ray_nodes.py")]
     # where nodes find what the tests have cells done by
     places = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -62,7 +62,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def connected(cluster):
-    """The cluster, to which this process stays connected: its workers have torch imported from one test to the next."""
+    """The cluster, with this process connected: its workers keep torch imported between tests."""
     with ray_cluster(cluster[0]):
         yield cluster
 
@@ -265,7 +265,7 @@ def test_classes_beyond_those_of_a_part_get_a_column():
 def test_a_cell_waits_for_the_resources_of_its_recipe(
     connected, tmp_path, cpus, seconds, num_ended
 ):
-    """There is one core: a cell that asks for two is not begun, one that asks for one is."""
+    """There is one core: a cell that asks for two is not started, one that asks for one is."""
     settings = {
         "max_cells": None,
         "cell_timeout": None,

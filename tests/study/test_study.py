@@ -292,7 +292,8 @@ def test_cells_of_every_recipe_are_distinct_and_ordered():
         assert set(names).isdisjoint(cell.name for cell in plan(recipe_by_name(name, 100)))
     with pytest.raises(
         ValueError,
-        match="out of digits, fashion-mnist, cifar10, cifar10-slim, or FILE.py:function, got 'mnist'",
+        match="out of digits, fashion-mnist, cifar10, cifar10-slim, or FILE.py:function, "
+        "got 'mnist'",
     ):
         recipe_by_name("mnist", 0)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""What a stranger's study may take in time and memory, and what its fields may hold: each refusal is one line."""
+"""Limits of strangers' studies in time, memory and field values: each refusal is one line."""
 
 import base64
 import io
@@ -137,6 +137,7 @@ def test_a_grid_without_the_draws_of_c1_leaves_c1_not_measured(tmp_path, fields,
     assert whole.verdict != "not measured", "control: a grid that has them"
 
 
+IMPORT = "from made_studies import recipe\n"
 ODD_FILES = {
     "raises two lines": "def f(seed):\n    raise RuntimeError('one\\ntwo')\n",
     "leaves": "import sys\nsys.exit(7)\n",
@@ -145,8 +146,8 @@ ODD_FILES = {
     "imports nothing that is there": "import nothing_of_this_name\n",
     "recurses": "def f(seed):\n    return f(seed)\n",
     "gives another type": "def f(seed):\n    return seed\n",
-    "gives odd fields": "from made_studies import recipe\ndef f(seed):\n    return recipe(own_points='yes')\n",
-    "gives a set": "from made_studies import recipe\ndef f(seed):\n    return recipe(parameter_networks={1, 2})\n",
+    "gives odd fields": f"{IMPORT}def f(seed):\n    return recipe(own_points='yes')\n",
+    "gives a set": f"{IMPORT}def f(seed):\n    return recipe(parameter_networks={{1, 2}})\n",
 }
 
 
@@ -165,7 +166,8 @@ def test_a_recipe_file_may_give_lists(tmp_path):
     """Control: what its study file will hold is what counts."""
     (tmp_path / "mine.py").write_text(
         "from made_studies import recipe\ndef f(seed):\n    made = recipe()\n"
-        "    object.__setattr__(made, 'sigmas', [0.1])  # the tests' type checks refuse it as an argument\n    return made\n"
+        # the tests' type checks refuse it as an argument
+        "    object.__setattr__(made, 'sigmas', [0.1])\n    return made\n"
     )
     assert recipe_by_name(f"{tmp_path}/mine.py:f", 0) == recipe()
 
@@ -177,7 +179,7 @@ def parquet(table, **options):
 
 
 def growing_texts(num):
-    """Texts of which each repeats the one before: stored as their differences they take next to nothing."""
+    """Texts that each repeat the one before: stored as differences they take next to nothing."""
     return pa.table({"cell": ["x" * index for index in range(num)], "record": ["{}"] * num})
 
 
@@ -200,7 +202,7 @@ def test_tables_that_explode_are_refused_unread(name):
 
 
 def test_pages_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch):
-    """Few rows, but long pages: texts that are all different, and those stored by their differences."""
+    """Few rows, but long pages: texts that are all different, and those stored as differences."""
     monkeypatch.setattr(bounded_tables, "MAX_VALUES", 1000)
     long = pa.table(
         {"cell": [f"{index}" + "x" * 200 for index in range(100)], "record": ["{}"] * 100}
@@ -272,7 +274,8 @@ def test_a_packed_bomb_takes_no_memory(study, tmp_path):
     del big
     assert (tmp_path / "packed" / "measure-000.parquet").stat().st_size < 400_000
     code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom wobbliness.study.records.archive import unpack_study\n"
+        "import resource, sys\nfrom pathlib import Path\n"
+        "from wobbliness.study.records.archive import unpack_study\n"
         "import pyarrow.parquet, pandas\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n    unpack_study(Path(sys.argv[1]), Path(sys.argv[2]))\n"

@@ -1,4 +1,4 @@
-"""Training: the same bits every time, accuracy with its control, and the precision that is written down."""
+"""Training: the same bits every time, accuracy with its control, and the recorded precision."""
 
 import dataclasses
 

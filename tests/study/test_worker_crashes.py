@@ -1,4 +1,4 @@
-"""Cells that fail in every way, Ctrl-C, full and read-only disks: one clear line each, and the rest goes on."""
+"""Failing cells, Ctrl-C, full and read-only disks: one clear line each, and the rest goes on."""
 
 import os
 import signal
@@ -140,7 +140,8 @@ def test_ctrl_c_stops_at_once_with_one_line(tmp_path, workers):
 def test_a_second_ctrl_c_does_not_wait_for_the_first():
     script = (
         "import time\nfrom wobbliness.runtime.interrupts import clean_interrupts\n"
-        "with clean_interrupts():\n    try:\n        print('ready', flush=True); time.sleep(60)\n    finally:\n"
+        "with clean_interrupts():\n    try:\n"
+        "        print('ready', flush=True); time.sleep(60)\n    finally:\n"
         "        print('cleaning', flush=True); time.sleep(60)\n"
     )
     process = subprocess.Popen(
