@@ -2,25 +2,48 @@
 
 import functools
 import hashlib
+import importlib
 import os
+import pkgutil
 import secrets
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
+# before the hook: what numba compiles must stay as it is written
+import wobbliness.attacks.gradients.pooling_loops
+import wobbliness.perturbations.box_muller  # noqa: F401
 from wobbliness.runtime.ray import keep_to_this_machine
 
+hypothesis.settings.register_profile("no deadline", deadline=None)  # machines differ
+hypothesis.settings.load_profile("no deadline")
 keep_to_this_machine()
 # read once, when anything imports Ray
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
 
+ROOMS = (
+    "attacks",
+    "classifiers",
+    "detectors",
+    "images",
+    "perturbations",
+    "sampling",
+    "statistics",
+    "study.cells",
+    "study.training",
+)
+
 with install_import_hook("wobbliness", "beartype.beartype"):
-    pass
+    for _room in ROOMS:
+        _package = importlib.import_module(f"wobbliness.{_room}")
+        for _module in pkgutil.walk_packages(_package.__path__, f"{_package.__name__}."):
+            importlib.import_module(_module.name)
 
 
 SLOWEST = (

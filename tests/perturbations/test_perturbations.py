@@ -103,7 +103,7 @@ def test_a_torch_module_is_measured_under_it_too(pictures):
     assert np.array_equal(by_module.counts, by_function.counts)
 
 
-@pytest.mark.parametrize("sigma", [-1, float("nan"), 1e31])
+@pytest.mark.parametrize("sigma", [-1.0, float("nan"), 1e31])
 def test_sigmas_out_of_range_are_refused(sigma):
     with pytest.raises(ValueError, match="expected a finite sigma from 0 to 1e"):
         Gaussian(sigma)

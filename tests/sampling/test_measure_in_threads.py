@@ -69,7 +69,7 @@ class Keeping(nn.Module):
 
 
 @pytest.fixture
-def talking():
+def talking(capsys):  # noqa: ARG001  # prints are captured before they begin
     """Another thread that prints and logs all the time; what it said and what arrived."""
     said, is_over = [], threading.Event()
     logger = logging.getLogger("wobbliness_test_talking")

@@ -483,10 +483,10 @@ def test_a_folder_in_place_of_a_file_costs_the_page_and_not_the_verdict(
 def unpack_in_a_process(packed, out):
     """Unpacks with a pause before each file, and is killed there."""
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom wobbliness.study import packing\n"
-        "before = packing.write_bytes\n"
+        "import sys, time\nfrom pathlib import Path\nfrom wobbliness.study.records import archive\n"
+        "before = archive.write_bytes\n"
         "def slow(path, content):\n    before(path, content)\n    print('written', flush=True)\n    time.sleep(60)\n"
-        "packing.write_bytes = slow\npacking.unpack_study(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "archive.write_bytes = slow\narchive.unpack_study(Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(packed), str(out)], stdout=subprocess.PIPE, text=True
