@@ -1,4 +1,4 @@
-"""Shapes and types are checked at run time while the tests run; the package itself does not pay for it."""
+"""Shapes and types are checked while the tests run; the package itself does not pay for it."""
 
 import functools
 import hashlib
@@ -63,7 +63,7 @@ RANKS = {f"test_{name}": rank for rank, name in enumerate(SLOWEST)}
 
 
 def pytest_configure(config):
-    """Exported graphs, and what `made_once` makes, are kept for all processes of this run, and for none after it."""
+    """Keeps exported graphs, and what `made_once` makes, for all processes of this run."""
     if hasattr(config, "workerinput"):  # it has the environment of the process that began it
         return
     for variable in ("WOBBLINESS_CACHE", SHARED):
@@ -73,7 +73,7 @@ def pytest_configure(config):
 
 
 def made_once(name, make):
-    """A folder that `make` fills for the first process of this run that asks, and that all of them read."""
+    """Returns a folder that `make` fills for the first process that asks, and that all read."""
     from filelock import FileLock
 
     folder = Path(os.environ[SHARED]) / name
@@ -88,7 +88,7 @@ def made_once(name, make):
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take minutes begin first: the last one to begin is what the other cores wait for."""
+    """Starts files that take minutes first: the other cores wait for the last one to start."""
     items.sort(key=lambda item: RANKS.get(item.path.stem, len(RANKS)))
 
 
@@ -132,7 +132,7 @@ def images(digits):
 
 @pytest.fixture(scope="session")
 def trained(digits):
-    """Gives a network of the digits by its spec, trained once in the whole run; every call gives one of its own."""
+    """Gives a network of the digits by its spec, trained once in the whole run."""
     import torch
 
     from wobbliness.runtime.progress import ignore_progress
@@ -154,7 +154,7 @@ def trained(digits):
 
 @pytest.fixture(scope="session")
 def undisturbed():
-    """The folder of `small_study.small()` done by one process, to be copied and never written to, and its tables."""
+    """The folder of `small_study.small()` done by one process, never written to, and its tables."""
     from small_study import small, tables_of
 
     from wobbliness.study.running.runner import run_study

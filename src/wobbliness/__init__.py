@@ -1,4 +1,4 @@
-"""Wobbliness: how smooth a classifier's decision is around an input, and what that says about backdoors."""
+"""Wobbliness: how smooth a classifier's decision is around an input, and what backdoors do."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A study folder of a stranger's: nothing outside of it is written, removed or read, and nothing in it is followed."""
+"""A stranger's study folder: nothing outside is written, removed or read, no link followed."""
 
 import json
 import os
@@ -485,7 +485,8 @@ def unpack_in_a_process(packed, out):
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom wobbliness.study.records import archive\n"
         "before = archive.write_bytes\n"
-        "def slow(path, content):\n    before(path, content)\n    print('written', flush=True)\n    time.sleep(60)\n"
+        "def slow(path, content):\n    before(path, content)\n"
+        "    print('written', flush=True)\n    time.sleep(60)\n"
         "archive.write_bytes = slow\narchive.unpack_study(Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )
     process = subprocess.Popen(

@@ -43,7 +43,8 @@ COS_1, COS_2, COS_3 = (
 )
 
 
-def _transform(radius_bits, angle_bits, first_angle, draws):  # type: ignore[no-untyped-def]  # the compiler infers its own types
+# the compiler infers its own types
+def _transform(radius_bits, angle_bits, first_angle, draws):  # type: ignore[no-untyped-def]
     size = draws.shape[1]
     num_pairs = (size + 1) // 2
     mantissa, radius = np.empty(num_pairs, np.float32), np.empty(num_pairs, np.float32)

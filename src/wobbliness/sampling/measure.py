@@ -179,7 +179,10 @@ def _count_all(plan: Plan, advance: Advance) -> tuple[Int[np.ndarray, "N S K"], 
 def _count_prepared(
     plan: Plan, prepared: Prepared, advance: Advance
 ) -> tuple[Int[np.ndarray, "N S K"], Execution]:
-    """The votes of all images; what was reported as done is taken back where they are to be counted once more."""
+    """Returns the votes of all images.
+
+    What was reported as done is taken back where they are to be counted once more.
+    """
     num_done = 0
 
     def report(num_images: int) -> None:
@@ -228,7 +231,7 @@ class _Tally:
 
 
 class _Counter:
-    """Counts the votes of one image at a time; may be called by several threads, each with memory of its own."""
+    """Counts the votes of one image at a time; each thread has memory of its own."""
 
     def __init__(self, plan: Plan, prepared: Prepared) -> None:
         self._plan, self._classify, block_size = (
@@ -268,6 +271,6 @@ class _Counter:
 
 
 def _widened(counts: Int[np.ndarray, "... K"], num_classes: int) -> Int[np.ndarray, "... L"]:
-    """Counts with columns for `num_classes` at least: a class beyond the last one may be named at any time."""
+    """Adds columns for `num_classes` at least: any call may predict a class beyond the last."""
     missing = num_classes - counts.shape[-1]
     return counts if missing <= 0 else np.pad(counts, [(0, 0)] * (counts.ndim - 1) + [(0, missing)])

@@ -77,7 +77,7 @@ class Plan:
 
     @property
     def num_workers(self) -> int:
-        """Threads to work with: as asked, else the default; few for few images, and one where no more may be."""
+        """Threads to work with: as asked, else the default; few for few images."""
         return (
             min(self.workers or default_workers(), max(2, len(self.images)))
             if self.classifier.thread_safe
@@ -133,7 +133,10 @@ class Plan:
     def _alone_only(
         self, execution: Execution, examples: np.ndarray, answers: OrderWatch, error: Exception
     ) -> "Prepared":
-        """Prepares for one copy at a time where the classifier takes no blocks; where it does not take that, the error stands."""
+        """Prepares for one copy at a time where the classifier takes no blocks.
+
+        Where it does not take that either, the error stands.
+        """
         try:
             prepared = self._alone(execution, examples, ALONE_ONLY)
         except UNLIKE_BLOCKS:
@@ -144,7 +147,10 @@ class Plan:
         return prepared
 
     def _check_alone(self, answers: OrderWatch, examples: np.ndarray) -> None:
-        """Looks at answers to several images, asked one at a time, together: one row alone does not tell what it holds."""
+        """Checks answers to several images, asked one at a time, together.
+
+        One row alone does not tell what it holds.
+        """
         rows = watched_rows(len(examples))
         given = answers(examples[rows], 1)
         if isinstance(self.classifier, ScoredClassifier):
@@ -195,7 +201,8 @@ class Plan:
             return Prepared(execution=execution, classify=watched.classify)
         if has_one_size:
             raise ValueError(
-                f"expected a classifier whose answer to an image does not depend on the others of its block, got {seen}; "
+                "expected a classifier whose answer to an image does not depend on the others of "
+                f"its block, got {seen}; "
                 f"one image at a time would do, but it takes blocks of {own_size or size}"
             )
         return self._alone(execution, examples)
@@ -286,7 +293,10 @@ def _first_copies(
 
 
 def _patched(images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B ..."]:
-    """Copies with a patch at a random place, by turns bright, dark and random: what a hidden branch may wait for."""
+    """Returns copies with a patch at a random place: what a hidden branch may wait for.
+
+    The patches are bright, dark and random by turns.
+    """
     patched, rng = images.copy(), np.random.default_rng(0)
     for number, image in enumerate(patched):
         axes = image.shape[-2:] if image.ndim > 1 else image.shape
@@ -303,11 +313,16 @@ def _patched(images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B ...
 
 
 def checked_images(images: Any, *, with_channels_first: bool = True) -> np.ndarray:
-    """Images as an array without a copy: floating point, finite, in [0, 1], at least one, channels first."""
+    """Returns images as an array without a copy: floats in [0, 1], channels first.
+
+    Raises:
+        ValueError: they are none, or none at all.
+    """
     array = _as_array(images)
     if array.ndim < 2 or 0 in array.shape:
         raise ValueError(
-            f"expected images of shape (N, ...), at least one and none empty, got shape {array.shape}"
+            "expected images of shape (N, ...), at least one and none empty, "
+            f"got shape {array.shape}"
         )
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(
@@ -331,7 +346,11 @@ def _check_channels_first(images: np.ndarray) -> None:
 
 
 def _as_array(images: Any) -> np.ndarray:
-    """An array, a tensor, or a list of equal ones as an array; ValueError for what only leads to images."""
+    """Returns an array, a tensor, or a list of equal ones as an array.
+
+    Raises:
+        ValueError: it only leads to images, as a data set does.
+    """
     if hasattr(images, "detach"):
         return _of_tensor(images)
     if isinstance(images, list | tuple) and not any(
@@ -340,13 +359,14 @@ def _as_array(images: Any) -> np.ndarray:
         return _stacked(images)
     if not hasattr(images, "__array__") and not isinstance(images, list | tuple):
         raise ValueError(
-            f"expected images as one array or tensor (N, ...) of floats in [0, 1], got {type(images).__name__}; {WAY_TO_AN_ARRAY}"
+            "expected images as one array or tensor (N, ...) of floats in [0, 1], "
+            f"got {type(images).__name__}; {WAY_TO_AN_ARRAY}"
         )
     return np.asarray(images)
 
 
 def _of_tensor(images: Any) -> np.ndarray:
-    """Numbers of a tensor; those of a type that arrays do not know, such as bfloat16, as float32."""
+    """Returns numbers of a tensor; of a type unknown to arrays, as bfloat16, as float32."""
     try:
         return as_array(images)
     except (TypeError, RuntimeError, NotImplementedError) as error:
@@ -362,7 +382,8 @@ def _stacked(images: Sequence[Any]) -> np.ndarray:
     strange = [image for image in arrays if not isinstance(image, np.ndarray)]
     if strange:
         raise ValueError(
-            f"expected arrays or tensors of images, got a list with {type(strange[0]).__name__}; {WAY_TO_AN_ARRAY}"
+            "expected arrays or tensors of images, "
+            f"got a list with {type(strange[0]).__name__}; {WAY_TO_AN_ARRAY}"
         )
     shapes = sorted({image.shape for image in arrays})
     if len(shapes) > 1:
@@ -380,7 +401,8 @@ def _checked_keys(keys: ArrayLike | None, images: np.ndarray) -> UInt64[np.ndarr
         or array.min() < 0
     ):
         raise ValueError(
-            f"expected {len(images)} non-negative integer keys, got {array.dtype} of shape {array.shape}"
+            f"expected {len(images)} non-negative integer keys, "
+            f"got {array.dtype} of shape {array.shape}"
         )
     return array.astype(np.uint64)
 

@@ -1,4 +1,4 @@
-"""How images are settled: the next draws of all open ones in full blocks, a look at the votes, and again."""
+"""Group-sequential sampling: draws of all open images in full blocks, then an interim analysis."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,7 +31,10 @@ class Rules:
         threshold: float | Float[np.ndarray, " N"],
         num_images: int,
     ) -> "Rules":
-        """Of the threshold of all images, or of each; those of several thresholds must not split strays."""
+        """Makes those of the threshold of all images, or of each one's own.
+
+        Boundaries of several thresholds must not tell the runner-up from other classes.
+        """
         values, index = np.unique(np.broadcast_to(threshold, num_images), return_inverse=True)
         rules = [boundaries(float(value)) for value in values]
         max_beyond, min_disagreements = (
@@ -131,7 +134,10 @@ def _settle_on_device(
 def _drawn_seconds(
     plan: Plan, tally: Tally, images: Int[np.ndarray, " M"], counts: Int[np.ndarray, "M K"]
 ) -> Int[np.ndarray, " M"]:
-    """Classes of the first strays. The device tells no order of draws, and all are as likely: one of the strays is drawn."""
+    """Draws the classes of the first votes that disagree with the class of draw 1.
+
+    The device tells no order of draws, and every order is as likely.
+    """
     second, strays = np.array(tally.second[images]), counts.copy()
     strays[np.arange(len(images)), tally.first[images]] = 0
     for row in np.flatnonzero((second < 0) & strays.any(axis=1)):
@@ -143,7 +149,10 @@ def _drawn_seconds(
 
 
 def _looks(max_draws: int) -> list[tuple[int, int]]:
-    """The first draw by itself, which names the class that strays are told from, then up to each look."""
+    """Returns the first draw by itself, then the draws up to each interim analysis.
+
+    Disagreements are counted against the class of the first draw.
+    """
     ends = sorted({1, *range(GROUP_SIZE, max_draws, GROUP_SIZE), max_draws})
     return list(zip([0, *ends], ends, strict=False))
 
@@ -185,7 +194,7 @@ class _Pool:
         return Stream(self.plan.seed, int(self.plan.keys[index]), scratch=self.scratch)
 
     def _look(self, streams: dict[int, Stream]) -> list[int]:
-        """Makes the next draws of every open image; the images that are settled by them or have no draws left."""
+        """Makes the next draws of every open image; returns the decided and the exhausted."""
         tally, open_images = self.tally, np.fromiter(streams, dtype=np.int64)
         before = tally.draws[open_images]
         steps = np.minimum(GROUP_SIZE, len(self.plan.span) - before)
@@ -205,7 +214,7 @@ class _Pool:
         ]
 
     def _noisy(self, streams: dict[int, Stream], steps: np.ndarray) -> Float32[np.ndarray, "R ..."]:
-        """The perturbed copies, image after image; filled up to whole blocks, so that all blocks have one shape."""
+        """Returns the perturbed copies, image after image, filled up to whole blocks."""
         shape = self.plan.images[0].shape
         num_rows = -(-int(steps.sum()) // self.block_size) * self.block_size
         rows = self.scratch.array("rows", (num_rows, *shape))
