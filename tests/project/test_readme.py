@@ -205,6 +205,18 @@ def test_the_python_blocks_run_one_after_another(
     assert names["found"] is not None
 
 
+def test_the_example_of_the_contributors_page_is_measured(digits_split, backdoored):
+    """The mirrored copies of symmetric pictures are the pictures: unanimous votes."""
+    names = {"classifier": backdoored, "images": digits_split[0][:6]}
+    (text,) = (text for language, text in blocks("CONTRIBUTING.md") if language == "python")
+    exec(compile(text, "CONTRIBUTING.md", "exec"), names)
+    assert names["votes"].perturbation == "mirror"
+    assert (names["votes"].counts > 0).sum(axis=1).max() == 2, "two different copies of a picture"
+    symmetric = np.maximum(names["images"], names["images"][..., ::-1])
+    found = wobbliness.measure(backdoored, symmetric, names["Mirror"](), draws=20)
+    assert found.wobbliness.max() == 0
+
+
 def test_a_block_that_does_not_run_is_noticed(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     code, _, err = run(
