@@ -1,4 +1,4 @@
-"""Shapes and types are checked while the tests run; the package itself does not pay for it."""
+"""Fixtures of all tests; shapes and types of the package are checked at run time here only."""
 
 import functools
 import hashlib
@@ -64,7 +64,7 @@ RANKS = {f"test_{name}": rank for rank, name in enumerate(SLOWEST)}
 
 def pytest_configure(config):
     """Keeps exported graphs, and what `made_once` makes, for all processes of this run."""
-    if hasattr(config, "workerinput"):  # it has the environment of the process that began it
+    if hasattr(config, "workerinput"):  # it has the environment of the process that started it
         return
     for variable in ("WOBBLINESS_CACHE", SHARED):
         kept = tempfile.TemporaryDirectory(prefix="wobbliness-")
@@ -153,7 +153,7 @@ def trained(digits):
 
 
 @pytest.fixture(scope="session")
-def undisturbed():
+def uninterrupted():
     """The folder of `small_study.small()` done by one process, never written to, and its tables."""
     from small_study import small, tables_of
 
@@ -163,7 +163,7 @@ def undisturbed():
         run_study(small(), folder / "study", workers=1)
         tables_of(folder / "study")
 
-    out = made_once("undisturbed", make) / "study"
+    out = made_once("uninterrupted", make) / "study"
     return out, {path.name: path.read_bytes() for path in sorted((out / "tables").iterdir())}
 
 

@@ -37,9 +37,9 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def report(undisturbed, tmp_path_factory):
+def report(uninterrupted, tmp_path_factory):
     out = tmp_path_factory.mktemp("page") / "small"
-    shutil.copytree(undisturbed[0], out)
+    shutil.copytree(uninterrupted[0], out)
     return write_report(out)
 
 

@@ -25,7 +25,7 @@ def few(images):
 
 
 def at_the_same_time(functions):
-    """What several functions return that are called by a thread each."""
+    """Calls each function in a thread of its own; returns their results."""
     start = threading.Barrier(len(functions))
 
     def call(function):

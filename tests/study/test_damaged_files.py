@@ -21,9 +21,9 @@ MEASURED = next(cell.name for cell in CELLS if cell.kind == "measure")
 
 
 @pytest.fixture
-def study(undisturbed, tmp_path):
+def study(uninterrupted, tmp_path):
     """A copy of a finished study, to be damaged."""
-    shutil.copytree(undisturbed[0], tmp_path / "study")
+    shutil.copytree(uninterrupted[0], tmp_path / "study")
     return tmp_path / "study"
 
 
@@ -62,7 +62,7 @@ DAMAGES = {
 @pytest.mark.parametrize("suffix", ["json", "parquet"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_record_is_set_aside_in_one_line_and_done_again(
-    undisturbed, study, damage, suffix
+    uninterrupted, study, damage, suffix
 ):
     path = study / "records" / f"{MEASURED}.{suffix}"
     DAMAGES[damage](path)
@@ -76,15 +76,15 @@ def test_a_damaged_record_is_set_aside_in_one_line_and_done_again(
     )
     assert "\n" not in notices[0]
     assert (study / "damaged" / path.name).read_bytes() == damaged
-    assert tables_of(study) == undisturbed[1]
+    assert tables_of(study) == uninterrupted[1]
 
 
-def test_a_record_and_its_table_of_another_cell_are_found_out(undisturbed, study):
+def test_a_record_and_its_table_of_another_cell_are_found_out(uninterrupted, study):
     """Both are whole, and fit each other; they are not this cell's."""
     for suffix in ("json", "parquet"):
         DAMAGES["another cell's"](study / "records" / f"{MEASURED}.{suffix}")
     assert run_again(study)[0] == {MEASURED}
-    assert tables_of(study) == undisturbed[1]
+    assert tables_of(study) == uninterrupted[1]
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -107,7 +107,7 @@ def test_no_flipped_bit_of_a_record_changes_what_is_read(study, seed):
 @pytest.mark.parametrize("kind", ["train", "universal", "cleanse"])
 @pytest.mark.parametrize("damage", ["cut", "one bit flipped", "emptied"])
 def test_damaged_weights_are_made_again_for_a_cell_that_needs_them(
-    undisturbed, study, kind, damage
+    uninterrupted, study, kind, damage
 ):
     user = next(
         cell
@@ -125,17 +125,17 @@ def test_damaged_weights_are_made_again_for_a_cell_that_needs_them(
         str(weights_file(study, maker).relative_to(study))
     ]
     assert weights_file(study, maker).read_bytes() == before
-    assert tables_of(study) == undisturbed[1]
+    assert tables_of(study) == uninterrupted[1]
 
 
-def test_a_packed_study_trains_again_only_what_a_missing_cell_needs(undisturbed, tmp_path):
-    pack_study(undisturbed[0], tmp_path / "packed")
+def test_a_packed_study_trains_again_only_what_a_missing_cell_needs(uninterrupted, tmp_path):
+    pack_study(uninterrupted[0], tmp_path / "packed")
     unpack_study(tmp_path / "packed", tmp_path / "study")
     assert run_again(tmp_path / "study") == (set(), [])
     user = next(cell for cell in CELLS if cell.kind == "universal")
     (tmp_path / "study" / "records" / f"{user.name}.json").unlink()
     assert run_again(tmp_path / "study") == ({user.name, *needs(user)}, [])
-    assert tables_of(tmp_path / "study") == undisturbed[1]
+    assert tables_of(tmp_path / "study") == uninterrupted[1]
 
 
 def test_records_from_before_checksums_are_done_as_far_as_they_can_be_verified(study):
@@ -161,7 +161,7 @@ def test_records_from_before_checksums_are_done_as_far_as_they_can_be_verified(s
         assert run_again(study)[0] == {MEASURED}
 
 
-def test_a_damaged_study_file_is_written_anew(undisturbed, study):
+def test_a_damaged_study_file_is_written_anew(uninterrupted, study):
     for damage in ("cut", "emptied"):
         DAMAGES[damage](study / "study.json")
         assert run_again(study) == (
@@ -170,7 +170,7 @@ def test_a_damaged_study_file_is_written_anew(undisturbed, study):
         )
     (study / "study.json").unlink()
     assert run_again(study) == (set(), [])
-    assert tables_of(study) == undisturbed[1]
+    assert tables_of(study) == uninterrupted[1]
 
 
 def test_files_of_one_name_are_set_aside_side_by_side(tmp_path):

@@ -35,7 +35,7 @@ from wobbliness.study.running.status import study_status
 CELLS = plan(small())
 
 
-def test_two_runners_share_the_cells(undisturbed, tmp_path):
+def test_two_runners_share_the_cells(uninterrupted, tmp_path):
     out = tmp_path / "study"
     runners = [start_runner(out, "--workers", 1, "--json") for _ in range(2)]
     answers = [runner.communicate(timeout=300) for runner in runners]
@@ -43,15 +43,15 @@ def test_two_runners_share_the_cells(undisturbed, tmp_path):
     assert [said for _, said in answers] == ["", ""]
     assert json.loads(answers[0][0])["claims"] == json.loads(answers[1][0])["claims"]
     assert cells_left(out, CELLS) == {}
-    assert tables_of(out) == undisturbed[1]
+    assert tables_of(out) == uninterrupted[1]
     assert num_runners(out) == 0
     assert unfinished_files(out) == []
 
 
-def test_a_runner_goes_on_with_others_and_comes_back(undisturbed, tmp_path):
+def test_a_runner_goes_on_with_others_and_comes_back(uninterrupted, tmp_path):
     """A cell that another runner is running is waited for, and not done again."""
     out = tmp_path / "study"
-    shutil.copytree(undisturbed[0], out)
+    shutil.copytree(uninterrupted[0], out)
     cells = [cell for cell in CELLS if cell.kind == "measure"][:3]
     for cell in cells:
         (out / "records" / f"{cell.name}.json").rename(tmp_path / cell.name)
@@ -72,7 +72,7 @@ def test_a_runner_goes_on_with_others_and_comes_back(undisturbed, tmp_path):
     run_study(small(), out, workers=1, progress=progress)
     assert order == [cells[1].name, cells[2].name, cells[0].name]
     assert finish_times(out, small())[cells[0].name] == written
-    assert tables_of(out) == undisturbed[1]
+    assert tables_of(out) == uninterrupted[1]
 
 
 def test_a_lock_dies_with_its_owner(tmp_path):
@@ -91,7 +91,7 @@ def test_a_lock_dies_with_its_owner(tmp_path):
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.scale)])
-def test_kills_at_random_moments_change_nothing(undisturbed, tmp_path, kills):
+def test_kills_at_random_moments_change_nothing(uninterrupted, tmp_path, kills):
     spec = importlib.util.spec_from_file_location(
         "chaos", Path(__file__).parents[2] / "benchmarks" / "chaos.py"
     )
@@ -100,7 +100,7 @@ def test_kills_at_random_moments_change_nothing(undisturbed, tmp_path, kills):
     spec.loader.exec_module(chaos)
     recipe = str(Path(__file__).parents[1] / "helpers" / "small_study.py") + ":small"
     found = chaos.kill_at_random(
-        recipe, small(), tmp_path / "study", undisturbed[0], kills=kills, seed=1, pause=3.0
+        recipe, small(), tmp_path / "study", uninterrupted[0], kills=kills, seed=1, pause=3.0
     )
     assert sum(found.num_kills.values()) == kills
     assert (found.done_twice, found.differing_tables, found.unfinished_files) == ([], [], [])
@@ -132,9 +132,9 @@ def status_line(monkeypatch, capsys, out, *options):
     return capsys.readouterr().out
 
 
-def test_status_of_a_live_a_dead_and_a_finished_run(monkeypatch, capsys, undisturbed, tmp_path):
+def test_status_of_a_live_a_dead_and_a_finished_run(monkeypatch, capsys, uninterrupted, tmp_path):
     out = tmp_path / "study"
-    shutil.copytree(undisturbed[0], out)
+    shutil.copytree(uninterrupted[0], out)
     assert (
         status_line(monkeypatch, capsys, out)
         == f"small, seed 0: {len(CELLS)} of {len(CELLS)} cells done\n"
@@ -160,10 +160,10 @@ def test_status_of_a_live_a_dead_and_a_finished_run(monkeypatch, capsys, undistu
     assert answer["num_done"] == len(CELLS) - 3
 
 
-def test_time_left_follows_from_recorded_durations(undisturbed, tmp_path):
+def test_time_left_follows_from_recorded_durations(uninterrupted, tmp_path):
     """Two trainings of one length: one is recorded with ten seconds, so the other takes as long."""
     out = tmp_path / "study"
-    shutil.copytree(undisturbed[0], out)
+    shutil.copytree(uninterrupted[0], out)
     first, second = [cell.name for cell in CELLS if cell.kind == "train"]
     for cell in CELLS:
         if cell.name != first:
@@ -184,11 +184,11 @@ def test_time_left_follows_from_recorded_durations(undisturbed, tmp_path):
 
 
 def test_watching_ends_when_all_is_done_or_someone_has_seen_enough(
-    monkeypatch, capsys, undisturbed, tmp_path
+    monkeypatch, capsys, uninterrupted, tmp_path
 ):
-    assert "cells done" in status_line(monkeypatch, capsys, undisturbed[0], "--watch")
+    assert "cells done" in status_line(monkeypatch, capsys, uninterrupted[0], "--watch")
     out = tmp_path / "study"
-    shutil.copytree(undisturbed[0], out)
+    shutil.copytree(uninterrupted[0], out)
     path = out / "records" / f"{CELLS[-1].name}.json"
     path.rename(tmp_path / "record")
     pauses = []

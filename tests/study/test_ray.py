@@ -68,8 +68,8 @@ def connected(cluster):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(undisturbed):
-    return undisturbed[1]
+def uninterrupted(uninterrupted):
+    return uninterrupted[1]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_workers_leave_the_working_folder_out_where_the_program_does(
     assert (str(tmp_path) in path) == (safe == "")
 
 
-def test_a_study_survives_the_death_of_a_node(connected, undisturbed, tmp_path):
+def test_a_study_survives_the_death_of_a_node(connected, uninterrupted, tmp_path):
     address, tell = connected
     out, marks = tmp_path / "study", tmp_path / "marks"
     marks.mkdir()
@@ -134,11 +134,11 @@ def test_a_study_survives_the_death_of_a_node(connected, undisturbed, tmp_path):
         lost = [name.partition("@")[0] for name in on_the_second()]
     assert lost
     assert all((marks / f"{name}@{head}").exists() for name in lost)
-    assert tables_of(out) == undisturbed
+    assert tables_of(out) == uninterrupted
     assert unfinished_files(out) == []
 
 
-def test_nodes_that_share_no_folder_use_a_store(cluster, undisturbed, tmp_path):
+def test_nodes_that_share_no_folder_use_a_store(cluster, uninterrupted, tmp_path):
     store = f"file://{tmp_path / 'store'}"
     runner = start_runner(
         tmp_path / "study", "--engine", "ray", "--address", cluster[0], "--store", store, "--json"
@@ -146,12 +146,12 @@ def test_nodes_that_share_no_folder_use_a_store(cluster, undisturbed, tmp_path):
     said, complaints = runner.communicate(timeout=300)
     assert runner.returncode == 0, complaints
     assert json.loads(said)["claims"]
-    assert tables_of(tmp_path / "study") == undisturbed
+    assert tables_of(tmp_path / "study") == uninterrupted
     # another folder has it all from the store
     run_study(
         small(), tmp_path / "other", cluster=Cluster(address=cluster[0], store=store), do=do_nothing
     )
-    assert tables_of(tmp_path / "other") == undisturbed
+    assert tables_of(tmp_path / "other") == uninterrupted
     with pytest.raises(
         ValueError, match=r"expected a store of recipe small with seed 1, got .*store"
     ):

@@ -1,4 +1,4 @@
-"""A stranger's study folder: nothing outside is written, removed or read, no link followed."""
+"""Study folders of strangers: nothing outside is written, removed or read; no link is followed."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def study(made, tmp_path):
 
 @pytest.fixture
 def outside(tmp_path):
-    """What a stranger would like to harm or to read."""
+    """A folder outside, which no study may harm or read."""
     folder = tmp_path / "outside"
     folder.mkdir()
     for name in ("claims.csv", "fig4.png", "notes.txt", ".7-claims.csv", ".bash-history.txt"):

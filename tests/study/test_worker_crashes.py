@@ -87,7 +87,7 @@ def test_a_cell_that_hangs_is_stopped_after_its_limit(tmp_path):
     ],
 )
 def test_a_fault_costs_its_cell_and_what_needs_it_and_the_rest_goes_on(
-    undisturbed, tmp_path, fault, message
+    uninterrupted, tmp_path, fault, message
 ):
     out, dependent = tmp_path / "study", {cell.name for cell in CELLS if FAULTY in needs(cell)}
     with pytest.raises(StudyFailed, match=f"^1 of {len(CELLS)} cells failed; {FAULTY}: ") as raised:
@@ -110,7 +110,7 @@ def test_a_fault_costs_its_cell_and_what_needs_it_and_the_rest_goes_on(
         assert set(cells_left(out, CELLS)) == {FAULTY} | dependent
         run_study(small(), out, workers=1)
         assert read_failure(out, FAULTY) is None
-        assert tables_of(out) == undisturbed[1]
+        assert tables_of(out) == uninterrupted[1]
     assert unfinished_files(out) == []
 
 
@@ -165,7 +165,7 @@ def disk(mounted):
     return mounted("512k")
 
 
-def test_a_full_disk_is_one_line_and_the_study_goes_on_when_there_is_room(undisturbed, disk):
+def test_a_full_disk_is_one_line_and_the_study_goes_on_when_there_is_room(uninterrupted, disk):
     filler = disk / "filler"
     filler.write_bytes(bytes(440_000))
     out = disk / "study"
@@ -183,7 +183,7 @@ def test_a_full_disk_is_one_line_and_the_study_goes_on_when_there_is_room(undist
     assert {name: finish_times(out, small())[name] for name in done} == done, (
         "nothing is done twice"
     )
-    assert tables_of(out) == undisturbed[1]
+    assert tables_of(out) == uninterrupted[1]
 
 
 def test_a_read_only_folder_is_one_line(disk, monkeypatch, capsys):
