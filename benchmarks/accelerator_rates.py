@@ -1,7 +1,9 @@
-"""How fast ResNet18 trains, is measured and is crafted on at an accelerator, and whether training it twice gives the same bits.
+"""The speed of training, measuring and crafting with ResNet18 on an accelerator.
 
-python benchmarks/accelerator_rates.py           # wants WOBBLINESS_DATA with cifar10, or the hub,
-and a CUDA device
+Also tells whether training it twice gives the same bits. Wants a CUDA device, and WOBBLINESS_DATA
+with cifar10, or the hub.
+
+    python benchmarks/accelerator_rates.py
 """
 
 import time
@@ -34,7 +36,10 @@ def timed(make: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def main() -> None:
-    """Prints one line for each kind of work; the first training pays for the start of the device."""
+    """Prints one line for each kind of work.
+
+    The first training pays for the start of the device.
+    """
     device, data = torch.device("cuda"), load_data("cifar10")
     spec, train = cifar10(0).strength_networks[0], data.train
     few = replace(
@@ -66,7 +71,8 @@ def main() -> None:
         )
         rate, changed = POINTS * votes.draws / seconds, votes.execution.changed_labels
         print(
-            f"{'bfloat16' if autocast else 'float32'}: {rate:,.0f} copies a second, labels changed by autocast: {changed}"
+            f"{'bfloat16' if autocast else 'float32'}: {rate:,.0f} copies a second, "
+            f"labels changed by autocast: {changed}"
         )
     found, seconds = timed(
         lambda: craft_universal_perturbation(

@@ -166,7 +166,7 @@ def measured(ran: Ran) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """Every look-up of a name, and every connection to another machine, is an attack that succeeded."""
+    """Counts look-ups of names and connections to other machines as attacks that succeeded."""
     asked: list[str] = []
     find, connect = socket.getaddrinfo, socket.socket.connect
 
@@ -179,7 +179,8 @@ def offline() -> Iterator[None]:
             return connect(self, address)
         return no_names(address)
 
-    socket.getaddrinfo, socket.socket.connect = no_names, no_connections  # type: ignore[method-assign]
+    socket.getaddrinfo = no_names
+    socket.socket.connect = no_connections  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -794,7 +795,8 @@ def no_models(path: Path) -> None:
 @attack("a user's function that raises several lines, nothing, or an address", "one line each")
 def faulty_functions(path: Path) -> None:
     (path / "faulty_attack.py").write_text(
-        "def lines(batch):\n    raise ValueError('one\\ntwo')\n\n\ndef silent(batch):\n    raise ValueError\n\n\n"
+        "def lines(batch):\n    raise ValueError('one\\ntwo')\n\n\n"
+        "def silent(batch):\n    raise ValueError\n\n\n"
         "def address(batch):\n    raise RuntimeError(f'{object()}')\n"
     )
     before = os.getcwd()
@@ -904,7 +906,8 @@ def main(words: Sequence[str]) -> int:
                 num_failed += 1
                 answer = f"FAILED: {type(error).__name__}: {error}"
         print(
-            f"{answer if answer == 'held' else 'FAILED':<7} {time.perf_counter() - begun:6.1f} s  {one.name}: {one.expected}"
+            f"{answer if answer == 'held' else 'FAILED':<7} {time.perf_counter() - begun:6.1f} s  "
+            f"{one.name}: {one.expected}"
         )
         if answer != "held":
             print(f"        {answer[8:]}")

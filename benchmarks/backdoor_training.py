@@ -1,4 +1,6 @@
-"""Does a recipe learn its backdoor? Accuracy on clean test points, backdoor accuracy and training loss of one network.
+"""The clean accuracy, backdoor accuracy and training loss of one network of a recipe.
+
+They tell whether the recipe learns its backdoor; the accuracies are those on test points.
 
 Run: python benchmarks/backdoor_training.py DATASET ARCHITECTURE THREAT TRIGGER EPOCHS BATCH_SIZE
 LEARNING_RATE SEED... for instance: python benchmarks/backdoor_training.py cifar10 resnet18_width16

@@ -1,4 +1,6 @@
-"""How often `compare_batches` calls a batch smoother or wobblier: power on active triggers, false positives on the rest.
+"""Rates at which `compare_batches` calls a batch smoother or wobblier.
+
+They are its power on active triggers, and false positives on the rest.
 
 For the networks of a study, poisoned under T1 (those of C3) and T3 (those of C7), and clean ones:
 pools of test points are measured once, then 200 random pairs for each size of batch and kind of
@@ -29,7 +31,10 @@ UNTRAINED = ("square", "checkerboard")  # put on images of a network that was no
 
 
 def pools(folder, spec, sigmas):
-    """W at each sigma of clean points and of points with each pattern, all different points of attacked classes."""
+    """Returns W at each sigma of clean points and of points with each pattern.
+
+    All are different points of attacked classes.
+    """
     data = load_data(spec.dataset)
     labels, threat = data.test.labels, spec.threat
     eligible = (

@@ -1,4 +1,4 @@
-"""Kills a study at random moments, runs it again each time, and compares its tables with those of an undisturbed run.
+"""A study killed at random moments and run again each time, against an undisturbed run.
 
 Each kill is SIGKILL to the runner, to one of its workers, or to all of them, after a random time.
 At the end the tables have to be equal byte for byte, no finished cell may have been done twice, and
@@ -113,7 +113,11 @@ def _wait_for_work(process: subprocess.Popen[bytes], recipe: Recipe, out: Path) 
 
 
 def _kill(process: subprocess.Popen[bytes], victim: str, rng: random.Random, chaos: Chaos) -> None:
-    """Kills. A runner that lost a worker goes on for a moment, so that it deals with that, and is killed then."""
+    """Kills the runner, one of its workers, or all of them.
+
+    A runner that lost a worker goes on for a moment, so that it deals with that, and is killed
+    then.
+    """
     workers = _workers(process)
     chaos.num_kills[victim] += 1
     chosen = {
@@ -162,7 +166,7 @@ def _take_stock(out: Path, recipe: Recipe, chaos: Chaos) -> None:
 
 
 def _forget_some(out: Path, recipe: Recipe, rng: random.Random, chaos: Chaos) -> None:
-    """Removes a third of the records of a finished study, so that there is something to be killed at."""
+    """Removes a third of a finished study's records, so that there is something to be killed at."""
     recorded = [
         cell.name for cell in plan(recipe) if (out / "records" / f"{cell.name}.json").exists()
     ]

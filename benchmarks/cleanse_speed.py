@@ -1,4 +1,6 @@
-"""Processor seconds of crafting candidates for every class of one network: the plain loop as published, and the product's own.
+"""Processor seconds of crafting candidates for every class of one network.
+
+The plain loop as published is compared with the product's own.
 
 The plain loop takes one class and one restart after the other: float32, contiguous, the weights'
 gradients computed and thrown away, memory as the allocator gives it. The second plain loop reuses
@@ -117,7 +119,8 @@ def main():
     )
     path = network_file(folder, spec)
     print(
-        f"large CNN, {spec.dataset}: 10 classes, {RESTARTS} restart, {STEPS} steps of {BATCHES_PER_STEP} batches of {BATCH}"
+        f"large CNN, {spec.dataset}: 10 classes, {RESTARTS} restart, "
+        f"{STEPS} steps of {BATCHES_PER_STEP} batches of {BATCH}"
     )
     sides = (plain, plain_that_keeps_memory, ours)
     rounds = []

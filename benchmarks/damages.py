@@ -1,7 +1,7 @@
-"""Damages to files, each determined by a generator: to bytes, and to what JSON, archives, safetensors and ONNX files say.
+"""Damages to bytes, and to what JSON, archives, safetensors and ONNX files say.
 
-Damages to meaning leave a file that is well formed otherwise, so that readers get further than to
-its first bytes.
+Each is determined by a generator. Damages to meaning leave a file that is well formed otherwise, so
+that readers get further than to its first bytes.
 """
 
 import io
@@ -97,7 +97,10 @@ class Reader:
 
 
 def damage(rng: random.Random, name: str, content: bytes, other: bytes) -> bytes:
-    """The content with one or several damages; `other` is another file of the same kind, to be spliced in."""
+    """Returns the content with one or several damages.
+
+    `other` is another file of the same kind, to be spliced in.
+    """
     by_meaning = next(
         (change for ending, change in BY_MEANING.items() if name.endswith(ending)), None
     )

@@ -31,7 +31,10 @@ def halves(spec):
 
 
 def two_sided_reference(labels, num_classes, threshold):
-    """A plain two-sided beta-binomial sequence on the share of the class named most often so far; draws used, undecided."""
+    """Returns how many times fewer draws a plain two-sided sequence takes, and its undecided share.
+
+    It is beta-binomial, on the share of the class named most often so far.
+    """
     grid = np.linspace(0, 1 - 1 / num_classes, 2001)[1:]
     lowest = special.entr(grid) + special.entr(1 - grid)
     highest = lowest + grid * np.log(num_classes - 1)
@@ -58,7 +61,11 @@ def random_order(counts):
 
 
 def curtailed(network, images, half, sigma, error_rate):
-    """Averages over noise seeds, each with the W and the threshold of its own draws: few decisions differ at all."""
+    """Returns how many times fewer draws it takes and the share of decisions that differ, as text.
+
+    They are averages over noise seeds, each with the W and the threshold of its own draws: few
+    decisions differ at all.
+    """
     found = []
     for seed in NOISE_SEEDS:
         w = wobbliness.measure(network, images, sigma, draws=DRAWS, seed=seed).wobbliness
@@ -79,7 +86,8 @@ if __name__ == "__main__":
     sigmas = tuple(map(float, sys.argv[2:])) or recipe.sigmas
     print(f"{'network':<34}{'sigma':>6}{'medians clean / active':>24}{'threshold':>10}", end=" | ")
     print(
-        f"true W: times fewer, undecided, (two-sided) | all draws, error rates {CURTAILED_RATES}: times fewer, disagree"
+        "true W: times fewer, undecided, (two-sided) | "
+        f"all draws, error rates {CURTAILED_RATES}: times fewer, disagree"
     )
     for spec in recipe.effect_networks:
         network = load_network(folder / "networks" / f"{cell_name(spec)}.safetensors")
@@ -93,7 +101,10 @@ if __name__ == "__main__":
             threshold = sum(medians) / 2
             name = f"{spec.architecture} {spec.trigger} seed {spec.seed}"
             star = "*" if sigma == chosen else ""
-            line = f"{name:<34}{star + str(sigma):>6}{medians[0]:>15.3f} / {medians[1]:.3f}{threshold:>10.3f}"
+            line = (
+                f"{name:<34}{star + str(sigma):>6}{medians[0]:>15.3f} / {medians[1]:.3f}"
+                f"{threshold:>10.3f}"
+            )
             if threshold == 0:
                 print(line + " | no threshold")
                 continue
@@ -104,7 +115,8 @@ if __name__ == "__main__":
                 random_order(votes.counts), votes.counts.shape[1], threshold
             )
             print(
-                f"{line} | {DRAWS / true.draws.mean():.2f}, {1 - true.is_decided.mean():.1%} ({plain[0]:.2f}, {plain[1]:.1%}) | ",
+                f"{line} | {DRAWS / true.draws.mean():.2f}, {1 - true.is_decided.mean():.1%} "
+                f"({plain[0]:.2f}, {plain[1]:.1%}) | ",
                 "; ".join(
                     curtailed(network, images, half, sigma, rate) for rate in CURTAILED_RATES
                 ),

@@ -1,6 +1,6 @@
-"""Backdoors on the digits at several settings: mean W clean / active over all test points of other classes.
+"""Backdoors on the digits at several settings, by mean W clean / active.
 
-Run: python benchmarks/digits_backdoors.py
+The means are over all test points of other classes. Run: python benchmarks/digits_backdoors.py
 """
 
 import wobbliness
@@ -32,7 +32,8 @@ def ratios(network, data, target_class):
 def main():
     data = load_data("digits")
     print(
-        f"{'network':<10} epochs target seed   clean / active at {SIGMAS}   cross works   square works"
+        f"{'network':<10} epochs target seed   clean / active at {SIGMAS}   "
+        "cross works   square works"
     )
     for architecture, epochs, learning_rate, target_class in SETTINGS:
         for seed in SEEDS:
@@ -53,7 +54,8 @@ def main():
             ]
             listed = ", ".join(f"{ratio:.1f}" for ratio in ratios(network, data, target_class))
             print(
-                f"{architecture:<10} {epochs:>6} {target_class:>6} {seed:>4}   {listed:<24} {others[0]:>14.0%} {others[1]:>14.0%}"
+                f"{architecture:<10} {epochs:>6} {target_class:>6} {seed:>4}   "
+                f"{listed:<24} {others[0]:>14.0%} {others[1]:>14.0%}"
             )
 
 

@@ -1,8 +1,9 @@
-"""How often sequential decisions about the true W are wrong: simulated images of known probabilities, 10,000 runs each.
+"""Error rates of sequential decisions about the true W.
 
-The threshold lies just beside the true W, on either side, which is the hardest place; exact 95 %
-intervals. The distributions and the simulation are those of tests/helpers/simulated_votes.py. Run:
-python benchmarks/error_rates.py
+They are those of simulated images of known probabilities, in 10,000 runs each. The threshold lies
+just beside the true W, on either side, which is the hardest place; exact 95 % intervals. The
+distributions and the simulation are those of tests/helpers/simulated_votes.py. Run: python
+benchmarks/error_rates.py
 """
 
 import sys
@@ -35,5 +36,6 @@ if __name__ == "__main__":
             found = rate(int((first_crossings(*votes, rule)[0] == wrong).sum()), RUNS)
             said = "called below" if wrong else "called not below"
             print(
-                f"{name:<26} W {stats.entropy(p):.3f}: {said:<17} {found.estimate:.4f} [{found.lower:.4f}, {found.upper:.4f}]"
+                f"{name:<26} W {stats.entropy(p):.3f}: {said:<17} "
+                f"{found.estimate:.4f} [{found.lower:.4f}, {found.upper:.4f}]"
             )

@@ -1,7 +1,8 @@
-"""How epochs, batch size and learning rate move accuracy and W of a poisoned Fashion-MNIST network (large CNN, T1).
+"""Accuracy and W of a poisoned Fashion-MNIST network by epochs, batch size and learning rate.
 
-One network each: accuracies, then mean and median W of 250 clean points and of 250 others with the
-active trigger. Run: python benchmarks/fashion_recipe.py EPOCHS BATCH_SIZE LEARNING_RATE SEED
+One network each, a large CNN poisoned under T1: accuracies, then mean and median W of 250 clean
+points and of 250 others with the active trigger. Run: python benchmarks/fashion_recipe.py EPOCHS
+BATCH_SIZE LEARNING_RATE SEED
 """
 
 import dataclasses
@@ -35,7 +36,8 @@ if __name__ == "__main__":
     trained = train_network(spec, data)
     seconds = time.perf_counter() - started
     print(
-        f"{seconds:.0f} s, accuracy {trained.clean_accuracy:.3f} clean, {trained.backdoor_accuracy:.3f} backdoor"
+        f"{seconds:.0f} s, accuracy {trained.clean_accuracy:.3f} clean, "
+        f"{trained.backdoor_accuracy:.3f} backdoor"
     )
     attacked = np.flatnonzero(spec.threat.is_attacked(data.test.labels))
     points = np.random.default_rng(0).permutation(attacked)[: 2 * POINTS]
@@ -47,5 +49,6 @@ if __name__ == "__main__":
             for images in (clean, active)
         ]
         print(
-            f"sigma {sigma}: mean {w[0].mean():.3f} / {w[1].mean():.3f}, median {np.median(w[0]):.3f} / {np.median(w[1]):.3f}"
+            f"sigma {sigma}: mean {w[0].mean():.3f} / {w[1].mean():.3f}, "
+            f"median {np.median(w[0]):.3f} / {np.median(w[1]):.3f}"
         )

@@ -1,14 +1,14 @@
-"""Damages valid files at random and has every reader read them: each is read, or refused as documented, with nothing left behind.
+"""Valid files damaged at random, and what every reader makes of them.
 
-A reader may raise ValueError, or what stops a study; anything else is a crash, and so is a process
-that dies, memory beyond the limit, an answer that takes minutes, and a file that a refusal leaves.
-The files are read in a process of its own, which is started again after it died. Damage `index` of
-a reader is the same whenever the seed is.
+Each is read, or refused as documented, with nothing left behind. A reader may raise ValueError, or
+what stops a study; anything else is a crash, and so is a process that dies, memory beyond the
+limit, an answer that takes minutes, and a file that a refusal leaves. The files are read in a
+process of its own, which is started again after it died. Damage `index` of a reader is the same
+whenever the seed is.
 
-    python benchmarks/fuzz_readers.py                               # 10,000 damaged files for each
-    reader python benchmarks/fuzz_readers.py --reader png --inputs 500 --seed 1
-    python benchmarks/fuzz_readers.py --reader png --index 137 --keep damaged/   # one of them, to
-    be looked at
+    python benchmarks/fuzz_readers.py              # 10,000 damaged files for each reader
+    python benchmarks/fuzz_readers.py --reader png --inputs 500 --seed 1
+    python benchmarks/fuzz_readers.py --reader png --index 137 --keep damaged/   # one, to look at
 """
 
 import argparse
@@ -255,7 +255,10 @@ def _too_long(_number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def _limited_memory() -> Iterator[Any]:
-    """Address space limited to MEMORY more than now; gives a function that tells by how many KiB the peak has grown since."""
+    """Limits the address space to MEMORY more than now.
+
+    Gives a function that tells by how many KiB the peak has grown since.
+    """
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, before[1]))

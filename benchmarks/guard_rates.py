@@ -1,10 +1,10 @@
-"""The guard's false-positive and detection rates on the networks of a study, beside those of the top softmax score.
+"""The guard's false-positive and detection rates beside those of the top softmax score.
 
-On every network one pool of test points is measured once: clean ones of all classes, and others
-with the trigger (on a clean network: the checkerboard, as a control). Over 20 splits of the clean
-ones the guard is fitted on two thirds and meets the rest. Detection counts triggered points that
-get the attacker's label. The top score is calibrated by the same p-values, on all points that the
-guard is fitted on; a high score is suspicious. Inside: splits whose false positives lie in the
+On every network of a study one pool of test points is measured once: clean ones of all classes, and
+others with the trigger (on a clean network: the checkerboard, as a control). Over 20 splits of the
+clean ones the guard is fitted on two thirds and meets the rest. Detection counts triggered points
+that get the attacker's label. The top score is calibrated by the same p-values, on all points that
+the guard is fitted on; a high score is suspicious. Inside: splits whose false positives lie in the
 central 95 % of what a guard of exactly the stated rate would give, binomial, and beta-binomial,
 which also allows for the calibration set's own luck. Run: python benchmarks/guard_rates.py
 runs/fashion-mnist [FOLDER_TO_KEEP_MEASUREMENTS_IN [NUM_NETWORKS_OF_A_KIND]]
@@ -127,15 +127,20 @@ def report(found, num_clean, works, num_fit):
             )
             pooled = rate(sum(counts), num_fresh * SPLITS)
             print(
-                f"  stated {stated:.0%} {name:<9} false positives {pooled.estimate:6.2%} [{pooled.lower:.2%}, {pooled.upper:.2%}]"
-                f"  inside {central(counts, stats.binom(num_fresh, stated)):>2} / {central(counts, law):>2} of {SPLITS}"
-                f"  detected {detected.mean():6.1%} (splits {detected.min():.0%} to {detected.max():.0%})",
+                f"  stated {stated:.0%} {name:<9} false positives {pooled.estimate:6.2%} "
+                f"[{pooled.lower:.2%}, {pooled.upper:.2%}]"
+                f"  inside {central(counts, stats.binom(num_fresh, stated)):>2} / "
+                f"{central(counts, law):>2} of {SPLITS}  detected {detected.mean():6.1%} "
+                f"(splits {detected.min():.0%} to {detected.max():.0%})",
                 flush=True,
             )
 
 
 def report_draws(network, found, images, num_clean, num_fit):
-    """Prints the draws of early verdicts on fresh clean and on triggered points, and how many differ from those of all draws."""
+    """Prints the draws of early verdicts, and how many verdicts differ from those of all draws.
+
+    Fresh clean points and triggered points are reported apart.
+    """
     order = np.random.default_rng(0).permutation(num_clean)
     guard = wobbliness.SmoothnessGuard(network, draws=DRAWS, false_positive_rate=RATES[-1])
     guard.image_shape_, guard.n_features_in_ = images.shape[1:], images.shape[1]
@@ -168,7 +173,8 @@ def main(folder, keep=None, most=99):
         num_fit = round(SHARE_FIT * len(clean))
         threat = "clean network" if spec.threat is None else f"{spec.threat.name} {spec.trigger}"
         print(
-            f"{spec.architecture} {threat} seed {spec.seed}: {num_fit} clean to fit, {len(clean) - num_fit} fresh, "
+            f"{spec.architecture} {threat} seed {spec.seed}: "
+            f"{num_fit} clean to fit, {len(clean) - num_fit} fresh, "
             f"{len(stamped)} triggered, on {works.mean():.0%} of which it works"
         )
         if works.any():

@@ -1,4 +1,6 @@
-"""How long ImageNet would take: 1.28 million images x 250 draws x 5 sigmas, from the rate measured on this machine.
+"""The time that ImageNet would take at the rate measured on this machine.
+
+It is that of 1.28 million images x 250 draws x 5 sigmas.
 
     python benchmarks/imagenet_plan.py --cores 2
 

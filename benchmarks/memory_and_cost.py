@@ -1,6 +1,6 @@
-"""Peak memory above the loaded model, and time, as images and draws grow tenfold; large CNN on 28 x 28 images.
+"""Peak memory above the loaded model, and time, as images and draws grow tenfold.
 
-Run: python benchmarks/memory_and_cost.py
+The model is the large CNN on 28 x 28 images. Run: python benchmarks/memory_and_cost.py
 """
 
 import time
@@ -31,6 +31,7 @@ if __name__ == "__main__":
         seconds = time.perf_counter() - started
         peak = max(0.0, memory("VmHWM") - before)
         print(
-            f"{num_images:>8}{draws:>8}{peak:>11.0f}{seconds:>9.2f}{seconds / num_images / draws * 1e6:>11.2f}",
+            f"{num_images:>8}{draws:>8}{peak:>11.0f}{seconds:>9.2f}"
+            f"{seconds / num_images / draws * 1e6:>11.2f}",
             flush=True,
         )

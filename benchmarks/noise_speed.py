@@ -1,6 +1,6 @@
-"""Nanoseconds per normal value, on one thread and on every core at once, by several ways to draw them; ours last.
+"""Nanoseconds per normal value by several ways to draw them, ours last.
 
-Run: python benchmarks/noise_speed.py
+They are those on one thread and on every core at once. Run: python benchmarks/noise_speed.py
 """
 
 import statistics
@@ -72,5 +72,6 @@ if __name__ == "__main__":
     print(f"{'ns per value':<20}{'1 thread':>10}{f'{num_cores()} threads':>12}")
     for make in (numpy_ziggurat, torch_normal, numpy_box_muller, ours):
         print(
-            f"{make.__name__:<20}{nanoseconds(make, 1):>10.2f}{nanoseconds(make, num_cores()):>12.2f}"
+            f"{make.__name__:<20}{nanoseconds(make, 1):>10.2f}"
+            f"{nanoseconds(make, num_cores()):>12.2f}"
         )

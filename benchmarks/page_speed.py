@@ -1,6 +1,8 @@
-"""How fast the report opens and answers in headless Chromium: medians of several openings and slider steps.
+"""The speed at which the report opens and answers in headless Chromium.
 
-python benchmarks/page_speed.py runs/digits/report.html
+Prints medians of several openings and slider steps.
+
+Run: python benchmarks/page_speed.py runs/digits/report.html
 """
 
 import argparse
@@ -39,7 +41,8 @@ def main() -> None:
         ("slider step, to the next frame", all_steps),
     ):
         print(
-            f"{name}: median {statistics.median(times):.0f} ms of {len(times)}, slowest {max(times):.0f} ms"
+            f"{name}: median {statistics.median(times):.0f} ms of {len(times)}, "
+            f"slowest {max(times):.0f} ms"
         )
 
 

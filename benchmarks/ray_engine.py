@@ -1,11 +1,11 @@
-"""What the Ray engine costs beside the local one at equal cores, and what a second core brings; all in one run.
+"""The cost of the Ray engine beside the local one at equal cores, and the gain of a second core.
 
-    python benchmarks/ray_engine.py                # the digits with longer trainings, on 2 cores
-    and on 1
-    python benchmarks/ray_engine.py --epochs 75 --ways local ray    # the cost alone, on a longer
-    study
-    python benchmarks/ray_engine.py --epochs 20 --draws 1000        # the digits with more draws
-    instead
+    # the digits with longer trainings, on 2 cores and on 1, all in one run
+    python benchmarks/ray_engine.py
+    # the cost alone, on a longer study
+    python benchmarks/ray_engine.py --epochs 75 --ways local ray
+    # the digits with more draws instead
+    python benchmarks/ray_engine.py --epochs 20 --draws 1000
 
 The same study is run by each engine in a new folder, in turns; whole commands are timed, from a
 cold start of Python and Ray to the finished report. Tables are compared byte by byte. The command
@@ -33,7 +33,10 @@ WAYS = {"local": (), "ray": ("--engine", "ray"), "ray-1-core": ("--engine", "ray
 
 
 def longer(seed: int) -> Recipe:
-    """The digits with as many epochs and draws as the environment says, for the command reads this file by itself."""
+    """Returns the digits with as many epochs and draws as the environment says.
+
+    It is the environment, for the command reads this file by itself.
+    """
     recipe = digits(seed)
     names = ("effect_networks", "strength_networks", "class_networks", "detection_networks")
     networks = {

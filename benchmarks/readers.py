@@ -1,4 +1,7 @@
-"""Every reader of files, with a few valid files for each, made at run time: what benchmarks/fuzz_readers.py damages."""
+"""Every reader of files, with a few valid files for each.
+
+The files are made at run time; benchmarks/fuzz_readers.py damages them.
+"""
 
 import json
 import shutil

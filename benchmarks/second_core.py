@@ -1,10 +1,11 @@
-"""What a second core of this machine brings to the work of a study's cells, without an engine, a schedule or a file.
+"""The gain of a second core of this machine for the work of a study's cells.
 
-Two processes are started and warmed up once. In each round one of them works for some seconds while
-the other sleeps, then both work at once, so that other guests of the machine meet both alike; the
-ratio of a round is what both did over what the one did. A loop of plain Python and a product of
-matrices that fit the cache say how much is the machine's own. The median of the rounds bounds what
-any engine can reach here. Run: python benchmarks/second_core.py [--rounds 5] [--seconds 6]
+There is no engine, no schedule and no file in it. Two processes are started and warmed up once. In
+each round one of them works for some seconds while the other sleeps, then both work at once, so
+that other guests of the machine meet both alike; the ratio of a round is what both did over what
+the one did. A loop of plain Python and a product of matrices that fit the cache say how much is the
+machine's own. The median of the rounds bounds what any engine can reach here. Run: python
+benchmarks/second_core.py [--rounds 5] [--seconds 6]
 """
 
 import argparse

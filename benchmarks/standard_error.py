@@ -1,6 +1,6 @@
-"""How often the plug-in entropy is more than five standard errors off, for the plain delta method and for ours.
+"""The share of plug-in entropies that are more than five standard errors off.
 
-Run: python benchmarks/standard_error.py
+The errors are those of the plain delta method and ours. Run: python benchmarks/standard_error.py
 """
 
 import numpy as np
@@ -16,7 +16,11 @@ DRAWS, NUM_DISTRIBUTIONS, NUM_REPEATS = 250, 300, 3000
 
 
 def delta_method(counts):
-    """Var = (sum_k p_k log^2 p_k - H^2) / n + (K_seen - 1) / (2 n^2), and the 95 % upper bound for unanimous votes."""
+    """Returns the plain delta method's standard errors.
+
+    Var = (sum_k p_k log^2 p_k - H^2) / n + (K_seen - 1) / (2 n^2), and the 95 % upper bound for
+    unanimous votes.
+    """
     p = counts / DRAWS
     surprise = -np.log(np.where(p > 0, p, 1.0))
     first_order = (p * surprise**2).sum(axis=1) - (p * surprise).sum(axis=1) ** 2
@@ -39,7 +43,8 @@ def distribution(rng, num_classes):
 
 def main():
     print(
-        f"{'classes':>7} {'method':>8} {'mean share':>11} {'worst share':>12} {'stated / true error, median':>28}"
+        f"{'classes':>7} {'method':>8} {'mean share':>11} {'worst share':>12} "
+        f"{'stated / true error, median':>28}"
     )
     for num_classes in (2, 3, 4, 10):
         for name, method in (("delta", delta_method), ("ours", entropy_standard_error)):
@@ -51,7 +56,8 @@ def main():
                 shares.append((np.abs(off) > 5 * stated).mean())
                 ratios.append(stated.mean() / max(np.sqrt((off**2).mean()), 1e-12))
             print(
-                f"{num_classes:>7} {name:>8} {np.mean(shares):>11.1e} {np.max(shares):>12.1e} {np.median(ratios):>28.2f}"
+                f"{num_classes:>7} {name:>8} {np.mean(shares):>11.1e} {np.max(shares):>12.1e} "
+                f"{np.median(ratios):>28.2f}"
             )
 
 

@@ -91,7 +91,8 @@ def accuracies(spec, data):
             ]
         values = np.array([run.clean_accuracy for run in runs])
         print(
-            f"{spec.dataset} {spec.architecture} {precision}: {values.round(4).tolist()}, mean {values.mean():.4f}",
+            f"{spec.dataset} {spec.architecture} {precision}: "
+            f"{values.round(4).tolist()}, mean {values.mean():.4f}",
             flush=True,
         )
 

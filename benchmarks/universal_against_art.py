@@ -1,9 +1,10 @@
-"""Universal perturbations of ours and of the Adversarial Robustness Toolbox (ART): share of images fooled, and seconds.
+"""Universal perturbations of ours and of the Adversarial Robustness Toolbox (ART).
 
-Crafted on 500 training images of a study's first poisoned network, counted on these and on 1000
-test images, undisturbed by the trigger. ART goes image by image and takes minutes for a pass, so it
-makes one pass at the last bound of each norm alone; more bounds with `all`. Run: python
-benchmarks/universal_against_art.py runs/fashion-mnist [all]
+They are compared by the share of images fooled and by seconds. Crafted on 500 training images of a
+study's first poisoned network, counted on these and on 1000 test images, undisturbed by the
+trigger. ART goes image by image and takes minutes for a pass, so it makes one pass at the last
+bound of each norm alone; more bounds with `all`. Run: python benchmarks/universal_against_art.py
+runs/fashion-mnist [all]
 """
 
 import logging
@@ -69,7 +70,10 @@ def line(name, craft, network, data, norm, bound):
     values, num_passes = craft(network, images, norm, bound)
     seconds = time.perf_counter() - started
     shares = [share_fooled(network, batch, values) for batch in (images, some(data.test, FRESH))]
-    return f"{name:<6}{norm:>6}{bound:>7}{shares[0]:>10.3f}{shares[1]:>8.3f}{num_passes:>8}{seconds:>9.1f}"
+    return (
+        f"{name:<6}{norm:>6}{bound:>7}{shares[0]:>10.3f}{shares[1]:>8.3f}"
+        f"{num_passes:>8}{seconds:>9.1f}"
+    )
 
 
 def main(folder, every_bound):

@@ -1,8 +1,8 @@
-"""The tutorials, executed: for the documentation site (a hook of mkdocs) and the tests; and as scripts without Jupyter.
+"""The tutorials, executed for the documentation site and the tests, or as scripts without Jupyter.
 
-In the repository they are without outputs: whatever is shown was just computed, and no picture is
-stored twice. The pages are plain Markdown and PNG files, so that viewing them needs no script from
-anywhere.
+The site runs this as a hook of mkdocs. In the repository they are without outputs: whatever is
+shown was just computed, and no picture is stored twice. The pages are plain Markdown and PNG files,
+so that viewing them needs no script from anywhere.
 """
 
 import base64
@@ -41,7 +41,9 @@ def read(name: str) -> Any:
 
 
 def executed(notebook: Any, folder: Path) -> Any:
-    """The notebook with its outputs, run in `folder` by this interpreter and this environment's `wobbliness`.
+    """Returns the notebook with its outputs.
+
+    It is run in `folder` by this interpreter and this environment's `wobbliness`.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell raised.
@@ -127,7 +129,11 @@ def on_files(files: Any, config: Any) -> Any:
 
 @cache
 def _page(name: str, source: str) -> tuple[str, dict[str, bytes]]:
-    """Executed once for each state of the source, however often a site that is being written is built; or as stored."""
+    """Returns a tutorial as Markdown, and its figures by file name.
+
+    It is executed once for each state of the source, however often a site that is being written is
+    built; or taken as stored.
+    """
     if os.environ.get(AS_STORED):
         return as_markdown(nbformat.reads(source, as_version=4), name)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,9 @@
-"""The picture of the start page: one test image untouched, with an active and an inactive trigger, and what noise does to it.
+"""The picture of the start page.
 
-python tools/start_picture.py        # writes docs/figures/start.png; half a minute
+It shows one test image untouched, with an active and an inactive trigger, and what noise does to
+it.
+
+    python tools/start_picture.py        # writes docs/figures/start.png; half a minute
 """
 
 from pathlib import Path

@@ -17,7 +17,8 @@ def main() -> None:
     script = vl_convert.javascript_bundle(vl_version="6.4")
     BUNDLE.write_bytes(gzip.compress(script.encode("utf-8"), compresslevel=9, mtime=0))
     print(
-        f"{BUNDLE.name}: {BUNDLE.stat().st_size:,} bytes of vega {vl_convert.get_vega_version()}, vega-lite 6.4"
+        f"{BUNDLE.name}: {BUNDLE.stat().st_size:,} bytes of vega {vl_convert.get_vega_version()}, "
+        "vega-lite 6.4"
     )
 
 

@@ -1,6 +1,7 @@
-"""What a new user does: install the wheel into an empty environment, then type what the README and the tutorials print.
+"""The first steps of a new user, from the wheel to the last command of the tutorials.
 
-The commands are read from those files. Run by `make wheel-check`; prints the time from `pip
+The wheel is installed into an empty environment, then what the README and the tutorials print is
+typed. The commands are read from those files. Run by `make wheel-check`; prints the time from `pip
 install` to the first verdict.
 """
 
@@ -31,7 +32,10 @@ EXPECTED_OF_TUTORIALS = {
 
 
 def readme_commands() -> list[str]:
-    """The lines of the code block in the README's section, but for `pip install`, which the wheel stands in for."""
+    """Returns the commands of the code block in the README's section.
+
+    `pip install` is left out, for the wheel stands in for it.
+    """
     block = (
         (ROOT / "README.md").read_text(encoding="utf-8").split(f"{SECTION}\n")[1].split("```")[1]
     )
@@ -110,7 +114,8 @@ def main() -> None:
             raise SystemExit("expected verdicts.csv and votes.csv")
         verdict, everything = installing + seconds[0], installing + sum(seconds)
         print(
-            f"pip install {installing:.0f} s; to the first verdict {verdict:.0f} s; to the last command {everything:.0f} s"
+            f"pip install {installing:.0f} s; to the first verdict {verdict:.0f} s; "
+            f"to the last command {everything:.0f} s"
         )
 
 
