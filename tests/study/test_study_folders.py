@@ -527,6 +527,19 @@ def test_an_unpacking_that_was_killed_at_its_end_is_begun_again(study, tmp_path)
         unpack_study(tmp_path / "packed", tmp_path / "mine")
 
 
+def test_a_link_to_nothing_is_no_place_to_unpack(study, tmp_path):
+    pack_study(study, tmp_path / "packed")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="expected a new or empty folder, got .*link"):
+        unpack_study(tmp_path / "packed", tmp_path / "link")
+    assert not (tmp_path / "nowhere").exists()
+    (tmp_path / "nowhere").mkdir()
+    unpack_study(tmp_path / "packed", tmp_path / "link")
+    assert (tmp_path / "nowhere" / "study.json").is_file(), (
+        "control: the user's own link is followed"
+    )
+
+
 def test_an_unpacking_that_fails_leaves_nothing(monkeypatch, study, tmp_path):
     pack_study(study, tmp_path / "packed")
 

@@ -91,7 +91,8 @@ def unpack_study(folder: Path, out: Path) -> None:
     # a name that no cell of the recipe has is refused: it could be a path out of the folder
     known = {cell.name for cell in plan(read_recipe(folder))}
     try:
-        if out.exists() and not (out.is_dir() and _is_available(out)):
+        leads_nowhere = out.is_symlink() and not out.exists()
+        if leads_nowhere or (out.exists() and not (out.is_dir() and _is_available(out))):
             raise ValueError(f"expected a new or empty folder, got {out}")
         with _read_errors(folder):
             tables = _packed_tables(folder, known)
