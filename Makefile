@@ -24,7 +24,7 @@ test: $(INSTALLED)  ## the tests, a file at a time on each core; without those t
 test-all: $(INSTALLED)  ## all tests
 	$(TEST)
 
-lint: $(INSTALLED)  ## format, lint, types, and the floors
+lint: $(INSTALLED)  ## format, lint, types, and the import contract
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
