@@ -1,5 +1,6 @@
 """SmoothnessGuard: a detector of suspiciously smooth inputs at a stated false-positive rate."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +78,7 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self,
         classifier: Any,
         *,
-        sigmas: tuple[float, ...] = DEFAULT_SIGMAS,
+        sigmas: Sequence[float] = DEFAULT_SIGMAS,
         draws: int = 250,
         false_positive_rate: float = 0.05,
         error_rate: float = 0.001,
