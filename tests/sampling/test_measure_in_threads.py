@@ -278,3 +278,37 @@ def test_only_the_one_thread_is_kept_quiet(recwarn, caplog):
     assert [str(warning.message) for warning in recwarn] == ["of another one", "afterwards"]
     assert caplog.messages == ["of another one", "afterwards"]
     assert not logger.filters
+
+
+class KeepsByAHook(torch.nn.Module):
+    """Keeps features on itself by a hook on a part, and goes on from them through numpy."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inside, self.outside = torch.nn.Linear(64, 16), torch.nn.Linear(16, 5)
+        self.inside.register_forward_hook(lambda _, __, found: setattr(self, "kept", found))
+
+    def forward(self, images):
+        self.inside(images.flatten(1))
+        weight = self.outside.weight.detach().numpy().T * 9
+        return torch.from_numpy(np.tanh(self.kept.detach().numpy()) @ weight).float()
+
+
+class PlainTwin(KeepsByAHook):
+    """Control: the same function of the image without a hook."""
+
+    def forward(self, images):
+        return torch.tanh(self.inside(images.flatten(1))) @ (self.outside.weight.T * 9)
+
+
+def test_features_that_a_hook_keeps_are_those_of_the_batch(few):
+    """No graph holds the features of another batch as constants."""
+    plain = wobbliness.measure(PlainTwin().eval(), few, **SETTINGS)
+    module = KeepsByAHook().eval()
+    for _ in range(2):  # the second time with what the first one has left on the module
+        found = wobbliness.measure(module, few, **SETTINGS)
+        changed = np.abs(found.counts - plain.counts).sum() / 2
+        assert changed <= 1e-3 * plain.counts.sum()
+    alone = wobbliness.measure(KeepsByAHook().eval(), few, workers=1, **SETTINGS)
+    assert np.array_equal(found.counts, alone.counts)

@@ -1,5 +1,6 @@
 """The export of a torch module to an ONNX graph, compared with the module itself."""
 
+import functools
 import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,6 +28,7 @@ from wobbliness.runtime.process_state import borrowed_state, quiet_thread
 # largest difference of scores, as a share of the largest score in the batch or of 1
 SCORE_TOLERANCE = 1e-4
 Structure: TypeAlias = tuple[str, tuple[int, ...]]  # its name, and the shape of an input
+FEW_EXAMPLES = 3  # of another number than those that a graph is checked with
 EXPORT_ROWS = 2  # an axis of length 1 would be taken for a constant
 PLAIN = Reading()
 MAX_REFERENCES = 10_000  # longer lists are data
@@ -141,6 +143,10 @@ def disagreement(
             f"the graph gives scores {compiled.shape} and the module {scores.shape}, or some are "
             "infinite"
         )
+    # a graph that holds the answers to the examples as constants gives them for any batch
+    few = graph.run(examples[:FEW_EXAMPLES], FEW_EXAMPLES)
+    if few.shape != scores[:FEW_EXAMPLES].shape:
+        return f"the graph gives scores {few.shape} for {len(examples[:FEW_EXAMPLES])} images"
     tolerance = SCORE_TOLERANCE * max(1.0, float(np.abs(scores).max()))
     difference = float(np.abs(compiled - scores).max())
     if not difference <= tolerance:
@@ -270,11 +276,26 @@ def _refers_to_others(part: torch.nn.Module) -> bool:
 
 
 def _refers_to_a_part(value: object) -> bool:
-    """Checks for a module, one of its methods, or a collection that contains one."""
+    """Checks for a module, a function that knows one, or a collection that contains either."""
     if isinstance(value, list | tuple | set | dict) and len(value) <= MAX_REFERENCES:
         inside = value.values() if isinstance(value, dict) else value
-        return any(isinstance(getattr(one, "__self__", one), torch.nn.Module) for one in inside)
-    return isinstance(getattr(value, "__self__", value), torch.nn.Module)
+        return any(map(_knows_a_module, inside))
+    return _knows_a_module(value)
+
+
+def _knows_a_module(value: object) -> bool:
+    """Checks for a module, a method of one, or a function that holds one, as hooks do."""
+    cells = [_content(cell) for cell in getattr(value, "__closure__", None) or ()]
+    bound = [*value.args, *value.keywords.values()] if isinstance(value, functools.partial) else []
+    known = [value, *cells, *bound]
+    return any(isinstance(getattr(one, "__self__", one), torch.nn.Module) for one in known)
+
+
+def _content(cell: Any) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
 
 
 def _digest(
