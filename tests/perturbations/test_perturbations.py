@@ -81,6 +81,9 @@ def test_a_sweep_holds_sigmas_and_other_perturbations(pictures):
         one = wobbliness.measure(bright, pictures, perturbation, 50, num_classes=2)
         assert np.array_equal(sweep[key].counts, one.counts)
     assert sweep["gaussian-0.1"] is sweep[0.1]
+    near = wobbliness.sweep(bright, pictures, [0.1, 0.1 + 1e-9, 1.0], 5, num_classes=2)
+    assert list(near) == [0.1, 0.1 + 1e-9, 1.0], "also sigmas that differ in late digits"
+    assert near["gaussian-1"].sigma == 1.0
     with pytest.raises(ValueError, match="expected distinct sigmas"):
         wobbliness.sweep(bright, pictures, [0.1, Gaussian(0.1)], 5)
 

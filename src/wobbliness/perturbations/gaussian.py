@@ -44,7 +44,9 @@ class Gaussian:
     @property
     def name(self) -> str:
         """The name in records and tables."""
-        return f"gaussian-{self.sigma:g}"
+        return (
+            f"gaussian-{repr(self.sigma).removesuffix('.0')}"  # all digits: names tell sigmas apart
+        )
 
     def copies(
         self,

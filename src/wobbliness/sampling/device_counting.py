@@ -63,7 +63,7 @@ class DeviceCounter:
                     self, images, self._plan.keys[part], seed=self._plan.seed, draws=draws
                 )
                 self._block_size = shard.run(self._block_size)
-                counts.append(shard.counts(self._classifier.num_classes or 1))
+                counts.append(shard.counts())
             advance(len(part))
             first += len(part)
         return np.concatenate(counts)
@@ -169,14 +169,14 @@ class _Shard:
             first += labels.shape[1]
         return block_size
 
-    def counts(self, num_classes: int) -> Int[np.ndarray, "M S K"]:
+    def counts(self) -> Int[np.ndarray, "M S K"]:
         """Returns the votes.
 
         Raises:
             ValueError: some scores were NaN.
         """
         assert self._counts is not None
-        shape = (len(self._images), self._counter.num_perturbations, num_classes + 1)
+        shape = (len(self._images), self._counter.num_perturbations, self._counter.num_classes + 1)
         counts = self._counts.cpu().numpy().reshape(shape)
         if counts[..., -1].any():
             raise ValueError(

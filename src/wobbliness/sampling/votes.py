@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, UInt64
 from scipy import special
 
 from wobbliness.classifiers.execution import Execution
+from wobbliness.perturbations.gaussian import Gaussian
 from wobbliness.statistics import entropy
 
 
@@ -44,8 +45,8 @@ class Votes:
     perturbation: str = ""
 
     def __post_init__(self) -> None:
-        if not self.perturbation:
-            object.__setattr__(self, "perturbation", f"gaussian-{self.sigma:g}")
+        if not self.perturbation and self.sigma is not None:
+            object.__setattr__(self, "perturbation", Gaussian(self.sigma).name)
         for array in (self.counts, self.keys):
             array.setflags(write=False)
 

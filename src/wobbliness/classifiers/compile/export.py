@@ -136,6 +136,8 @@ def disagreement(
     """
     try:
         compiled = graph.run(examples, len(examples))
+        # a graph that holds the answers to the examples as constants gives them for any batch
+        few = graph.run(examples[:FEW_EXAMPLES], FEW_EXAMPLES)
     except ValueError as error:
         return str(error)
     if compiled.shape != scores.shape or not np.isfinite(scores).all():
@@ -143,8 +145,6 @@ def disagreement(
             f"the graph gives scores {compiled.shape} and the module {scores.shape}, or some are "
             "infinite"
         )
-    # a graph that holds the answers to the examples as constants gives them for any batch
-    few = graph.run(examples[:FEW_EXAMPLES], FEW_EXAMPLES)
     if few.shape != scores[:FEW_EXAMPLES].shape:
         return f"the graph gives scores {few.shape} for {len(examples[:FEW_EXAMPLES])} images"
     tolerance = SCORE_TOLERANCE * max(1.0, float(np.abs(scores).max()))
