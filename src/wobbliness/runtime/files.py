@@ -57,8 +57,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         _create(partial, path)
         write(partial)
         _flush(partial)
-        _take_mode(partial, path)
-        os.replace(partial, path)
+        move_into_place(partial, path)
         _flush(path.parent)
     except OSError as error:
         _remove(partial)
@@ -344,6 +343,12 @@ def _create(partial: Path, path: Path) -> None:
     if before is not None:
         with suppress(OSError):  # a file system without modes
             partial.chmod(before.st_mode & 0o777 | stat.S_IRUSR | stat.S_IWUSR)
+
+
+def move_into_place(new: Path, path: Path) -> None:
+    """Renames a file to its final path; one that was there hands on its mode and owner."""
+    _take_mode(new, path)
+    new.replace(path)
 
 
 def _take_mode(partial: Path, path: Path) -> None:

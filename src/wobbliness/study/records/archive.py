@@ -21,6 +21,7 @@ from wobbliness.runtime.files import (
     check_study_folder,
     checksum,
     is_intact,
+    move_into_place,
     parse_json,
     read_json,
     sealed,
@@ -168,16 +169,8 @@ def _packing(folder: Path) -> Iterator[Path]:
     for new in sorted(
         staging.iterdir(), key=lambda path: path.name == STUDY_FILE
     ):  # the study's file last
-        _move(new, folder / new.name)
+        move_into_place(new, folder / new.name)
     staging.rmdir()
-
-
-def _move(new: Path, path: Path) -> None:
-    """Renames a file to its final path; one that was there hands on its permissions."""
-    if path.is_file():
-        with suppress(OSError):  # a file system without modes
-            new.chmod(path.stat().st_mode & 0o777)
-    new.replace(path)
 
 
 @contextmanager
