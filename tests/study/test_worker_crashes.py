@@ -137,6 +137,25 @@ def test_ctrl_c_stops_at_once_with_one_line(tmp_path, workers):
     assert study_status(slow(), out).running == ()
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads masks from /proc")
+def test_ctrl_c_is_hidden_from_every_worker_from_its_first_instruction():
+    # in a process of its own: only the first spawn of a process starts multiprocessing's tracker
+    script = (
+        "import re\nfrom pathlib import Path\n"
+        "from wobbliness.study.running.worker_process import WorkerProcess\n"
+        "def blocks_interrupts(pid):\n"
+        "    status = Path(f'/proc/{pid}/status').read_text()\n"
+        "    return bool(int(re.search('SigBlk:\\t(.*)', status)[1], 16) & 2)\n"
+        "if __name__ == '__main__':\n"
+        "    workers = [WorkerProcess(Path('.'), None, None) for _ in range(2)]\n"
+        "    print([blocks_interrupts(worker.pid) for worker in workers], "
+        "blocks_interrupts('self'))\n"
+        "    [worker.kill() for worker in workers]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[True, True] False\n", "")
+
+
 def test_a_second_ctrl_c_does_not_wait_for_the_first():
     script = (
         "import time\nfrom wobbliness.runtime.interrupts import clean_interrupts\n"
