@@ -1,11 +1,9 @@
 """Studies as functions that return one frozen dataclass."""
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from wobbliness.attacks.patch import TRIGGER_NAMES
@@ -27,6 +25,7 @@ from wobbliness.runtime.field_limits import (
     check_ranges,
     shown,
 )
+from wobbliness.runtime.user_files import is_user_object, load_object
 from wobbliness.study.identity import identity
 from wobbliness.study.specs import NetworkSpec
 from wobbliness.study.typed_json import from_json
@@ -360,9 +359,8 @@ def recipe_by_name(name: str, seed: int) -> Recipe:
     """
     if seed < 0:
         raise ValueError(f"expected a seed of at least 0, got {seed}")
-    if ".py:" in name:
-        path, function = name.rsplit(":", 1)
-        return _recipe_of_file(path, function, seed)
+    if is_user_object(name):
+        return _recipe_of_file(name, seed)
     if name not in RECIPES:
         raise ValueError(
             f"expected a recipe out of {', '.join(RECIPES)}, or FILE.py:function, got {name!r}"
@@ -380,14 +378,11 @@ def recipe_digest(recipe: Recipe) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _recipe_of_file(path: str, function: str, seed: int) -> Recipe:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if spec is None or spec.loader is None or not Path(path).is_file():
-        raise ValueError(f"expected a Python file with a recipe, got {path}, which does not exist")
-    module = importlib.util.module_from_spec(spec)
+def _recipe_of_file(text: str, seed: int) -> Recipe:
+    path, _, function = text.rpartition(":")
+    make = load_object(text)
     try:
-        spec.loader.exec_module(module)
-        recipe = getattr(module, function)(seed)
+        recipe = make(seed)
     except (Exception, SystemExit) as error:  # a user's file raises whatever it likes
         raise ValueError(
             f"expected a recipe from {function}(seed) of {path}, got {cause_of(error)}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from wobbliness.runtime.exit import skip_final_collection
 from wobbliness.runtime.quiet_libraries import quiet_libraries
+from wobbliness.runtime.user_files import LoadedFiles
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.running.engine import Job, Outcome
 from wobbliness.study.running.run_cell import RunCell, attempt
@@ -28,7 +29,9 @@ class WorkerProcess:
     def __init__(self, out: Path, recipe: Recipe, do: RunCell) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, out, recipe, do), daemon=True)
+        # the files first: a recipe may hold objects whose classes they define
+        arguments = (LoadedFiles(), theirs, out, recipe, do)
+        self._process = context.Process(target=_work, args=arguments, daemon=True)
         with _interrupts_blocked():
             self._process.start()
         theirs.close()
@@ -106,7 +109,13 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(connection: "Connection[Any, Any]", out: Path, recipe: Recipe, do: RunCell) -> None:
+def _work(
+    files: LoadedFiles,  # noqa: ARG001  # unpickling them has loaded them
+    connection: "Connection[Any, Any]",
+    out: Path,
+    recipe: Recipe,
+    do: RunCell,
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides when to stop
     threading.Thread(target=_end_with_runner, daemon=True).start()
     skip_final_collection()

@@ -1,0 +1,92 @@
+"""Python files that the user names, as `FILE.py:name`, and the objects in them.
+
+Their code is run; nothing is loaded that the user did not name.
+"""
+
+import hashlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from wobbliness.runtime.errors import cause_of
+
+_PREFIX = "wobbliness_file_"
+_loaded: dict[str, Path] = {}  # by the name of the module
+
+
+def is_user_object(text: str) -> bool:
+    """Checks whether a text says `FILE.py:name`."""
+    return ".py:" in text
+
+
+def load_object(text: str) -> Any:
+    """Returns what `FILE.py:name` says; the file's code is run, once for the same content.
+
+    Raises:
+        ValueError: the file does not exist, raises an error, or has no such name.
+    """
+    path, _, name = text.rpartition(":")
+    module = load_file(Path(path))
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        raise ValueError(f"expected {name} in {path}, which does not define it") from None
+
+
+def load_file(path: Path) -> ModuleType:
+    """Returns the module of a Python file; the file's code is run, once for the same content.
+
+    The module has a name of its own for each path and content, so that pickle finds its classes.
+
+    Raises:
+        ValueError: the file does not exist, or raises an error.
+    """
+    if not path.is_file():
+        raise ValueError(f"expected a Python file, got {path}, which does not exist")
+    path = path.resolve()
+    content = hashlib.blake2b(bytes(path) + path.read_bytes(), digest_size=8).hexdigest()
+    name = f"{_PREFIX}{content}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"expected a Python file, got {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before its code runs: a dataclass looks its module up
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # a user's file raises whatever it likes
+        del sys.modules[name]
+        raise ValueError(f"expected a Python file, got {path}: {cause_of(error)}") from error
+    _loaded[name] = path
+    return module
+
+
+def loaded_modules() -> list[ModuleType]:
+    """Returns the modules of all files loaded in this process."""
+    return [sys.modules[name] for name in _loaded]
+
+
+@dataclass(frozen=True, init=False)
+class LoadedFiles:
+    """The files loaded in this process; unpickling it loads them in another process.
+
+    Sent ahead of objects whose classes they define.
+    """
+
+    paths: tuple[Path, ...]
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "paths", tuple(_loaded.values()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_again, (self.paths,)
+
+
+def _load_again(paths: tuple[Path, ...]) -> LoadedFiles:
+    for path in paths:
+        load_file(path)
+    return LoadedFiles()
