@@ -33,6 +33,7 @@ from wobbliness.study.running.runner import StudyFailed, run_study
 from wobbliness.study.running.status import study_status
 from wobbliness.study.specs import NetworkSpec
 from wobbliness.study.tables.labels import network_label
+from wobbliness.study.tables.membership import of_claims
 from wobbliness.study.tables.tables import form_tables
 from wobbliness.study.training.data import NUM_DIGITS_FOR_TEST
 from wobbliness.study.training.train import predict, train_network
@@ -99,9 +100,8 @@ def test_backdoor_smoothing_is_seen_and_its_controls_are_silent(study):
     networks, tests = report.tables.networks, report.tables.tests
     assert (networks.clean_accuracy > 0.85).all()
     assert networks.backdoor_accuracy[networks.threat == "T1"].min() > 0.95
-    effect = tests[
-        tests.claims.str.contains("C3|C4") & (tests.sigma == 0.15) & (tests.num_points == 40)
-    ].set_index("kind")
+    effect = of_claims(tests, "C3", "C4")
+    effect = effect[(effect.sigma == 0.15) & (effect.num_points == 40)].set_index("kind")
     assert effect.suspect_mean["active"] < effect.clean_mean["active"] / 2
     assert effect.directional_pvalue["active"] < 0.05
     assert effect.directional_pvalue["inactive"] > 0.05

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from wobbliness.study.tables.comparisons import CHOSEN_COLUMNS, full_batches
+from wobbliness.study.tables.membership import of_claims
 from wobbliness.study.tables.tables import Tables
 
 REPRODUCED, NOT_REPRODUCED, NOT_MEASURED, REPORTED = (
@@ -60,13 +61,13 @@ class Finding:
 
 def batches_of(tables: Tables, claim: str) -> pd.DataFrame:
     """Returns the rows of the table of batches that belong to a claim."""
-    return tables.batches[tables.batches.claims.str.contains(claim)]
+    return of_claims(tables.batches, claim)
 
 
 def chosen_tests(tables: Tables, claim: str, kind: str, test: str) -> pd.DataFrame:
     """Returns the rows of whole batches at the sigma chosen for a test."""
-    rows = tables.tests[tables.tests.claims.str.contains(claim) & (tables.tests.kind == kind)]
-    return full_batches(rows[rows[CHOSEN_COLUMNS[test]]])
+    rows = of_claims(tables.tests, claim)
+    return full_batches(rows[(rows.kind == kind) & rows[CHOSEN_COLUMNS[test]]])
 
 
 def settings_of(tables: Tables, text: str) -> str:

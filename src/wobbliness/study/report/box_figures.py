@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from wobbliness.attacks.patch import trigger
 from wobbliness.reports.plot_style import BLUE, GREEN, ORANGE, draw_boxes, label_boxes, side_by_side
 from wobbliness.study.recipes import PAPER_TRIGGERS
-from wobbliness.study.tables.tables import Tables, parameter_sigma, points_of
+from wobbliness.study.tables.membership import of_claims
+from wobbliness.study.tables.tables import Tables, parameter_sigma
 
 
 def draw_noise_ball(tables: Tables) -> Figure:
@@ -50,7 +51,7 @@ def draw_noise_ball(tables: Tables) -> Figure:
 
 def draw_draws(tables: Tables) -> Figure:
     """Draws Fig. 2 left, at the sigma chosen on clean data, with the Miller-Madow means."""
-    points = points_of(tables, "C1")
+    points = of_claims(tables.points, "C1")
     sigma = parameter_sigma(tables)
     points = points[points.sigma == sigma]
     figure, axes = side_by_side(1)
@@ -77,7 +78,7 @@ def draw_draws(tables: Tables) -> Figure:
 
 def draw_sigma(tables: Tables) -> Figure:
     """Draws Fig. 2 right."""
-    points = points_of(tables, "C2")
+    points = of_claims(tables.points, "C2")
     figure, axes = side_by_side(1)
     grid = sorted(points.sigma.unique())
     draw_boxes(
@@ -110,7 +111,7 @@ def draw_effect(tables: Tables) -> Figure:
 
     On the first network.
     """
-    points = points_of(tables, "C3", "C4")
+    points = of_claims(tables.points, "C3", "C4")
     points = points[points.network == points.network.iloc[0]]
     figure, axes = side_by_side(2)
     grid = sorted(points.sigma.unique())

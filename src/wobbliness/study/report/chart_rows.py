@@ -17,7 +17,8 @@ from wobbliness.study.tables.curves import (
     area_text,
     question_curve,
 )
-from wobbliness.study.tables.tables import Tables, parameter_sigma, points_of
+from wobbliness.study.tables.membership import of_claims
+from wobbliness.study.tables.tables import Tables, parameter_sigma
 
 
 def example_rows(tables: Tables) -> pd.DataFrame:
@@ -27,7 +28,7 @@ def example_rows(tables: Tables) -> pd.DataFrame:
 
 def draws_rows(tables: Tables) -> pd.DataFrame:
     """Returns the rows of Fig. 2 left: W of the clean points at each number of draws."""
-    points, sigma = points_of(tables, "C1"), parameter_sigma(tables)
+    points, sigma = of_claims(tables.points, "C1"), parameter_sigma(tables)
     return points[points.sigma == sigma][
         ["network", "sigma", "draws", "point", "wobbliness", "miller_madow"]
     ]
@@ -35,12 +36,12 @@ def draws_rows(tables: Tables) -> pd.DataFrame:
 
 def sigma_rows(tables: Tables) -> pd.DataFrame:
     """Returns the rows of Fig. 2 right: W of the clean points at each sigma."""
-    return points_of(tables, "C2")[["network", "sigma", "draws", "point", "wobbliness"]]
+    return of_claims(tables.points, "C2")[["network", "sigma", "draws", "point", "wobbliness"]]
 
 
 def effect_rows(tables: Tables) -> pd.DataFrame:
     """Returns the rows of Fig. 4: W of the batches of the first network."""
-    points = points_of(tables, "C3", "C4")
+    points = of_claims(tables.points, "C3", "C4")
     points = points[
         (points.network == points.network.iloc[0]) & points.batch.isin(("clean", "suspect"))
     ]

@@ -24,6 +24,7 @@ from wobbliness.study.records.locks import lock
 from wobbliness.study.report.figures import FIGURES, FigureFile, draw_figures
 from wobbliness.study.report.page import render_page
 from wobbliness.study.tables.comparisons import CHOSEN_COLUMNS, full_batches
+from wobbliness.study.tables.membership import of_claims
 from wobbliness.study.tables.tables import Tables, form_tables
 
 PAGE, POINTS, CLAIMS = "report.html", "points.parquet", "claims.csv"
@@ -240,10 +241,6 @@ def _shown(tables: Tables) -> dict[str, pd.DataFrame]:
 
 def _parameter_batches(tables: Tables) -> dict[str, pd.DataFrame]:
     """Returns the batches of C1 and C2, for the page."""
-    batches = (
-        tables.batches[tables.batches.claims.str.contains("C1|C2")]
-        if len(tables.batches)
-        else tables.batches
-    )
+    batches = of_claims(tables.batches, "C1", "C2")
     columns = ["network", "sigma", "draws", "num_points", "mean", "std", "miller_madow_mean"]
     return {"batches": batches[columns]} if len(batches) else {}

@@ -9,6 +9,7 @@ import pandas as pd
 from wobbliness.detectors.noise_level import choose_sigma
 from wobbliness.statistics.bootstrap import kendall_bootstrap, pearson_bootstrap
 from wobbliness.statistics.two_sample import kendall, pearson
+from wobbliness.study.tables.membership import of_claims
 
 CLAIMS = ("C5", "C6")
 MIN_BACKDOORS = 3  # points that a correlation needs
@@ -29,7 +30,8 @@ def strengths(points: pd.DataFrame) -> pd.DataFrame:
         ("C5", [], "accuracy_on_attacker_labels"),
         ("C6", ["label"], "attacker_labels_of_class"),
     ):
-        rows = points[points.claims.str.contains(claim) & (points.kind == "active")]
+        rows = of_claims(points, claim)
+        rows = rows[rows.kind == "active"]
         if len(rows):
             groups = rows.groupby(["network", "trigger", "sigma", *keys], sort=False)
             frame = groups.agg(
@@ -69,7 +71,8 @@ def correlations(strength: pd.DataFrame, points: pd.DataFrame, seed: int) -> pd.
 
 
 def _pooled_sigma(points: pd.DataFrame, claim: str) -> float | None:
-    clean = points[points.claims.str.contains(claim) & (points.batch == "calibration")]
+    clean = of_claims(points, claim)
+    clean = clean[clean.batch == "calibration"]
     if clean.empty:
         return None
     # pooled over all networks: the correlation is over networks at one sigma

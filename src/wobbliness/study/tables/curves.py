@@ -12,6 +12,7 @@ import pandas as pd
 from wobbliness.statistics.bootstrap import auc_bootstrap
 from wobbliness.statistics.two_sample import RocCurve, roc_curve
 from wobbliness.study.tables.comparisons import CHOSEN_COLUMNS, PVALUE_COLUMNS, full_batches
+from wobbliness.study.tables.membership import of_claims
 
 # backdoor accuracy from which an active trigger counts as functioning; those of the paper have 99 %
 MIN_BACKDOOR_ACCURACY = 0.95
@@ -169,11 +170,8 @@ def input_areas(points: pd.DataFrame, sigma: pd.DataFrame) -> pd.DataFrame:
     by the one-pass top softmax score (high is suspicious).
     """
     rows: list[dict[str, object]] = []
-    here = (
-        points[points.claims.str.contains("C7") & points.kind.isin(["clean", "active"])]
-        if len(points)
-        else points
-    )
+    here = of_claims(points, "C7")
+    here = here[here.kind.isin(["clean", "active"])] if len(here) else here
     for (network, at), group in here.groupby(["network", "sigma"], sort=False) if len(here) else ():
         chosen = sigma[(sigma.network == network) & (sigma.test == "directional")].sigma
         keys = {"network": network, "sigma": at, "is_chosen": bool((chosen == at).any())}
@@ -195,11 +193,8 @@ def _input_rows(points: pd.DataFrame) -> Iterator[dict[str, object]]:
 
 
 def _rows(tests: pd.DataFrame, question: Question) -> pd.DataFrame:
-    rows = full_batches(tests)
-    rows = rows[
-        rows.claims.str.contains(question.claim)
-        & rows.kind.isin([*question.positives, *question.negatives])
-    ]
+    rows = of_claims(full_batches(tests), question.claim)
+    rows = rows[rows.kind.isin([*question.positives, *question.negatives])]
     if question.functioning:
         rows = rows[(rows.kind != "active") | (rows.attack_success >= MIN_BACKDOOR_ACCURACY)]
     return rows[(rows.kind == "active") | rows.is_other_class] if question.other_classes else rows

@@ -26,6 +26,7 @@ from wobbliness.study.tables.comparisons import batch_tests, choose_sigmas, nega
 from wobbliness.study.tables.correlations import correlations, strengths
 from wobbliness.study.tables.curves import input_areas, roc_areas
 from wobbliness.study.tables.labels import batch_kind, batch_pattern, network_label, universal_label
+from wobbliness.study.tables.membership import of_claims
 from wobbliness.study.tables.point_browser import browser_points, recorded_pictures
 
 STABLE_DRAWS = 250  # from which W is stable by C1
@@ -88,11 +89,6 @@ class Tables:
         return {
             name: value for name, value in vars(self).items() if isinstance(value, pd.DataFrame)
         }
-
-
-def points_of(tables: Tables, *claims: str) -> pd.DataFrame:
-    """Returns the rows of the table of points that belong to one of the claims."""
-    return tables.points[tables.points.claims.str.contains("|".join(claims))]
 
 
 def form_tables(out: Path) -> Tables:
@@ -266,7 +262,7 @@ def _example(records: list[tuple[tuple[str, ...], Record]], points: pd.DataFrame
 
     The points whose W, averaged over sigma, is the median one.
     """
-    here = points[points.claims.str.contains("C3")] if len(points) else points
+    here = of_claims(points, "C3")
     frames: list[pd.DataFrame] = []
     for kind in ("clean", "active") if len(here) else ():
         rows = here[(here.network == here.network.iloc[0]) & (here.kind == kind)]
@@ -349,9 +345,8 @@ def lacks_draws(tables: Tables) -> str:
 
 def parameter_sigma(tables: Tables) -> float:
     """Returns the sigma of C1: where clean W spreads most at the recipe's draws."""
-    rows = tables.batches[
-        tables.batches.claims.str.contains("C1") & (tables.batches.draws == tables.recipe.draws)
-    ]
+    rows = of_claims(tables.batches, "C1")
+    rows = rows[rows.draws == tables.recipe.draws]
     return float(rows.sigma[rows["std"].idxmax()])
 
 
