@@ -77,28 +77,32 @@ def entropy_standard_error(counts: ArrayLike) -> Float[np.ndarray, "..."]:
         ValueError: counts are not integers, negative, or a row has no vote.
     """
     frequencies, num_draws = _frequencies(counts)
-    adjusted = _plus_four(frequencies, num_draws)
-    surprise = -np.log(np.where(adjusted > 0, adjusted, 1.0))
-    # Variance of -log p under p, the first term of the delta method.
-    first_order = (adjusted * surprise**2).sum(axis=-1) - (adjusted * surprise).sum(axis=-1) ** 2
     num_seen = (frequencies > 0).sum(axis=-1)
-    unseen = np.where(
-        num_seen < frequencies.shape[-1],
-        UNSEEN_VOTES / num_draws * np.log(UNSEEN_VOTES / num_draws) ** 2,
-        0.0,
-    )
-    # First-order and unseen-class terms, then the second-order term three standard errors wide.
-    variance = (np.maximum(first_order, 0.0) + unseen) / num_draws + SECOND_ORDER * (
-        num_seen - 1
-    ) / (2 * num_draws**2)
+    first_order = _surprise_variance(_plus_four(frequencies, num_draws))
+    unseen = np.where(num_seen < frequencies.shape[-1], _unseen_term(num_draws), 0.0)
+    # The second-order term is taken three standard errors wide.
+    second_order = SECOND_ORDER * (num_seen - 1) / (2 * num_draws**2)
+    variance = (np.maximum(first_order, 0.0) + unseen) / num_draws + second_order
     standard_error = np.asarray(np.sqrt(variance))
     unanimous = num_seen == 1
     if unanimous.any():
         # All votes equal: no spread to estimate, so the 95 % upper bound of the entropy.
-        standard_error[unanimous] = entropy_upper_bound(
-            np.asarray(counts)[unanimous], confidence=0.95
-        )
+        votes = np.asarray(counts)[unanimous]
+        standard_error[unanimous] = entropy_upper_bound(votes, confidence=0.95)
     return standard_error
+
+
+def _surprise_variance(probabilities: Float[np.ndarray, "... K"]) -> Float[np.ndarray, "..."]:
+    """Computes the variance of -log p under p, the first term of the delta method."""
+    # Where p is 0 the logarithm is taken of 1: the product with p is 0 either way.
+    surprise = -np.log(np.where(probabilities > 0, probabilities, 1.0))
+    mean = (probabilities * surprise).sum(axis=-1)
+    return np.asarray((probabilities * surprise**2).sum(axis=-1) - mean**2)
+
+
+def _unseen_term(num_draws: Int[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """Computes what a class with half a vote adds to the variance of -log p."""
+    return np.asarray(UNSEEN_VOTES / num_draws * np.log(UNSEEN_VOTES / num_draws) ** 2)
 
 
 def entropy_upper_bound(counts: ArrayLike, *, confidence: float = 0.95) -> Float[np.ndarray, "..."]:
@@ -125,10 +129,8 @@ def entropy_upper_bound(counts: ArrayLike, *, confidence: float = 0.95) -> Float
     """
     frequencies, num_draws = _frequencies(counts)
     tail = 1.0 - checked_confidence(confidence)
-    num_seen, num_seen_once = (
-        (np.asarray(counts) >= 1).sum(axis=-1),
-        (np.asarray(counts) == 1).sum(axis=-1),
-    )
+    votes = np.asarray(counts)
+    num_seen, num_seen_once = (votes >= 1).sum(axis=-1), (votes == 1).sum(axis=-1)
     # Degrees of freedom of Wilks's bound; one more for each class seen once (Good-Turing).
     degrees = np.clip(num_seen - 1 + num_seen_once, 1, frequencies.shape[-1] - 1)
     # The larger of Chernoff's radius, exact for unanimous votes, and Wilks's.

@@ -71,9 +71,8 @@ def _accuracy_warnings(
         return []
     return [
         f"without noise the model gives {num_right} of {len(labels)} clean images the class that "
-        "they are labelled with "
-        f"({accuracy:.0%}; chance is {1 / num_classes:.1%}), so what follows may say nothing: "
-        f"{ADVICE}"
+        f"they are labelled with ({accuracy:.0%}; chance is {1 / num_classes:.1%}), so what "
+        f"follows may say nothing: {ADVICE}"
     ]
 
 

@@ -84,15 +84,20 @@ def mann_whitney_rows(
     rank_sum = np.sum(first + last + 2, axis=1, where=order < num_clean) / 2
     # U of the clean batch: its rank sum less the least possible one.
     statistic = rank_sum - num_clean * (num_clean + 1) / 2
-    # Points that share the value: over a tie of t points ties^2 - 1 adds up to t^3 - t.
-    ties = last - first + 1.0
-    tie_loss = (np.sum(ties * ties, axis=1) - num_points) / (num_points * (num_points - 1))
+    ties = last - first + 1.0  # points that share the value
     is_constant = ties[:, 0] == num_points
-    # Standard deviation of U under the null hypothesis, reduced for ties.
-    std = np.sqrt(num_pairs / 12 * np.where(is_constant, 1.0, num_points + 1 - tie_loss))
+    # Standard deviation of U under the null hypothesis; any for constant rows, whose p is 1.
+    std = np.sqrt(num_pairs / 12 * np.where(is_constant, 1.0, num_points + 1 - _tie_loss(ties)))
     # Normal approximation, with the correction for continuity.
     pvalue = special.ndtr(-(statistic - num_pairs / 2 - 0.5) / std)
     return MannWhitneyRows(statistic, np.where(is_constant, 1.0, pvalue))
+
+
+def _tie_loss(ties: Float[np.ndarray, "B N"]) -> Float[np.ndarray, " B"]:
+    """Computes by how much ties lower N + 1 in the variance of U."""
+    num_points = ties.shape[1]
+    # Summed over the points of a tie of t, ties^2 - 1 adds up to t^3 - t, as in the formula.
+    return np.asarray((np.sum(ties * ties, axis=1) - num_points) / (num_points * (num_points - 1)))
 
 
 def _ties(
@@ -152,24 +157,25 @@ def _variance_analysis(
 ) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
     """Computes statistic and p-value of one-way analysis of variance of counted distances."""
     num_clean, num_suspect = clean_counts.sum(axis=1), suspect_counts.sum(axis=1)
-    clean_sum, suspect_sum = (
-        (clean * clean_counts).sum(axis=1),
-        (suspect * suspect_counts).sum(axis=1),
-    )
+    clean_sum = (clean * clean_counts).sum(axis=1)
+    suspect_sum = (suspect * suspect_counts).sum(axis=1)
     num_points = num_clean + num_suspect
-    clean_mean, suspect_mean, pooled_mean = (
-        clean_sum / num_clean,
-        suspect_sum / num_suspect,
-        (clean_sum + suspect_sum) / num_points,
-    )
-    between = (
-        num_clean * (clean_mean - pooled_mean) ** 2
-        + num_suspect * (suspect_mean - pooled_mean) ** 2
-    )
-    within = ((clean - clean_mean[:, None]) ** 2 * clean_counts).sum(axis=1)
-    within += ((suspect - suspect_mean[:, None]) ** 2 * suspect_counts).sum(axis=1)
+    clean_mean, suspect_mean = clean_sum / num_clean, suspect_sum / num_suspect
+    pooled_mean = (clean_sum + suspect_sum) / num_points
+    between = num_clean * (clean_mean - pooled_mean) ** 2
+    between = between + num_suspect * (suspect_mean - pooled_mean) ** 2
+    within = _squares(clean, clean_mean, clean_counts)
+    within += _squares(suspect, suspect_mean, suspect_counts)
     is_equal = between == 0  # also 0 / 0: all points equally far from their medians
-    with np.errstate(divide="ignore"):
-        # F with 1 and N - 2 degrees of freedom.
+    with np.errstate(divide="ignore"):  # F with 1 and N - 2 degrees of freedom
         statistic = between / np.where(is_equal, 1.0, within) * (num_points - 2)
     return statistic, np.where(is_equal, 1.0, special.fdtrc(1, num_points - 2, statistic))
+
+
+def _squares(
+    values: Float[np.ndarray, "B N"],
+    mean: Float[np.ndarray, " B"],
+    counts: Bool[np.ndarray, "B N"],
+) -> Float[np.ndarray, " B"]:
+    """Computes the sum of squares around the mean, of the counted values."""
+    return np.asarray(((values - mean[:, None]) ** 2 * counts).sum(axis=1))

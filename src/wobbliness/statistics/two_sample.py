@@ -157,30 +157,40 @@ def roc_curve(is_positive: ArrayLike, scores: ArrayLike, *, confidence: float = 
         ValueError: lengths differ, a class is missing, or a score is not finite.
     """
     positive, score = np.asarray(is_positive).astype(bool), _batch(scores, "scores")
+    _check_both_classes(positive, score)
+    thresholds = np.unique(score)[::-1]
+    # Both rates start at 0, above the highest score.
+    true_positives = np.r_[0.0, _rates(score[positive], thresholds)]
+    false_positives = np.r_[0.0, _rates(score[~positive], thresholds)]
+    # Area under the curve from (0, 0), by the trapezoidal rule: ties count half.
+    auc = float(np.trapezoid(true_positives, false_positives))
+    sizes = {"num_positives": int(positive.sum()), "num_negatives": int((~positive).sum())}
+    lower, upper = auc_interval(auc, **sizes, confidence=confidence)
+    return RocCurve(
+        false_positive_rate=false_positives,
+        true_positive_rate=true_positives,
+        thresholds=np.r_[np.inf, thresholds],
+        auc=auc,
+        auc_lower=lower,
+        auc_upper=upper,
+        **sizes,
+    )
+
+
+def _check_both_classes(positive: Bool[np.ndarray, "..."], score: Float[np.ndarray, " N"]) -> None:
     if positive.shape != score.shape or positive.all() or not positive.any():
         raise ValueError(
             "expected one score for each of at least one positive and one negative, got "
             f"{score.size} scores and "
             f"{int(positive.sum())} positives of {positive.size}"
         )
-    thresholds = np.unique(score)[::-1]
-    # Rates at each distinct score taken as the threshold, from the highest down.
-    true_positives = (score[positive] >= thresholds[:, None]).mean(axis=1)
-    false_positives = (score[~positive] >= thresholds[:, None]).mean(axis=1)
-    num_positives, num_negatives = int(positive.sum()), int((~positive).sum())
-    # Area under the curve from (0, 0), by the trapezoidal rule: ties count half.
-    auc = float(np.trapezoid(np.r_[0.0, true_positives], np.r_[0.0, false_positives]))
-    lower, upper = auc_interval(auc, num_positives, num_negatives, confidence=confidence)
-    return RocCurve(
-        false_positive_rate=np.r_[0.0, false_positives],
-        true_positive_rate=np.r_[0.0, true_positives],
-        thresholds=np.r_[np.inf, thresholds],
-        auc=auc,
-        auc_lower=lower,
-        auc_upper=upper,
-        num_positives=num_positives,
-        num_negatives=num_negatives,
-    )
+
+
+def _rates(
+    scores: Float[np.ndarray, " N"], thresholds: Float[np.ndarray, " T"]
+) -> Float[np.ndarray, " T"]:
+    """Computes the share of scores at or above each threshold."""
+    return np.asarray((scores >= thresholds[:, None]).mean(axis=1))
 
 
 def auc_interval(
@@ -193,6 +203,7 @@ def auc_interval(
     quantile = float(stats.norm.isf((1 - checked_confidence(confidence)) / 2))
     mean_size = (num_positives + num_negatives) / 2 - 1
 
+    # Newcombe inverts the test: the limits are the areas that are just not rejected.
     # Positive where the area is rejected: |auc - area| exceeds z standard errors at that area.
     def distance(area: float) -> float:
         spread = 1 + mean_size * ((1 - area) / (2 - area) + area / (1 + area))

@@ -10,11 +10,11 @@ decision, in the hardest case, is the error rate.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import special
 
 from wobbliness.statistics.sequential import runner_up
@@ -30,7 +30,7 @@ from wobbliness.statistics.sequential.disagreement import (
     smallest_entropy,
 )
 
-CALIBRATION_STEPS = 12
+CALIBRATION_STEPS = 12  # halvings: the needed evidence to about a thousandth
 ABOVE_ERROR_SHARE = 0.4
 FEW_DISAGREEMENTS_PATIENT, UNANIMOUS_WEIGHT_PATIENT = ((0.49, 4.0, 160.0), (0.49, 2.0, 30.0)), 0.02
 """The mixture for the true W; keeps error rate for the last draws: fewer images stay undecided."""
@@ -77,22 +77,17 @@ def true_boundaries(
     The guarantee and the arguments are those of `plain_boundaries`. The tables take a second to
     work out.
     """
-    if not runner_up.can_split(threshold, num_classes=num_classes, max_draws=max_draws):
-        return plain_boundaries(
-            threshold,
-            num_classes=num_classes,
-            error_rate=error_rate,
-            max_draws=max_draws,
-            group_size=group_size,
-        )
     limits: dict[str, Any] = {
         "num_classes": num_classes,
         "error_rate": error_rate,
         "max_draws": max_draws,
+        "group_size": group_size,
     }
+    if not runner_up.can_split(threshold, num_classes=num_classes, max_draws=max_draws):
+        return plain_boundaries(threshold, **limits)
     return Boundaries(
-        max_beyond=runner_up.max_beyond(threshold, **limits, group_size=group_size),
-        min_disagreements=runner_up.min_disagreements(threshold, **limits, group_size=group_size),
+        max_beyond=runner_up.max_beyond(threshold, **limits),
+        min_disagreements=runner_up.min_disagreements(threshold, **limits),
     )
 
 
@@ -118,17 +113,21 @@ def plain_boundaries(
     least_share = share_of_largest_entropy(np.asarray(threshold), num_classes)
     # With more than most_share none stays below it. Both are the hardest cases of their side.
     most_share = share_of_smallest_entropy(np.asarray(threshold), num_classes)
-    return _boundaries(
-        lambda draws, disagreements: log_likelihood_at_least(draws, disagreements, least_share),
-        lambda draws, disagreements: log_likelihood_at_most(draws, disagreements, most_share),
-        lambda _, disagreements: np.full(disagreements.shape, least_share),
-        lambda _, disagreements: np.full(disagreements.shape, most_share),
-        few_disagreements=FEW_DISAGREEMENTS_PATIENT,
-        unanimous_weight=UNANIMOUS_WEIGHT_PATIENT,
+    below = _Decision(
+        mixture=partial(
+            log_mixture, shares=FEW_DISAGREEMENTS_PATIENT, unanimous=UNANIMOUS_WEIGHT_PATIENT
+        ),
+        rejected=partial(log_likelihood_at_least, share=least_share),
+        disagreement=lambda _, disagreements: np.full(disagreements.shape, least_share),
         error_rate=error_rate,
-        max_draws=max_draws,
-        group_size=group_size,
     )
+    above = _Decision(
+        mixture=partial(log_mixture, shares=MANY_DISAGREEMENTS, unanimous=0.0),
+        rejected=partial(log_likelihood_at_most, share=most_share),
+        disagreement=lambda _, disagreements: np.full(disagreements.shape, most_share),
+        error_rate=error_rate,
+    )
+    return _boundaries(below, above, max_draws, group_size)
 
 
 def curtailed_boundaries(
@@ -147,6 +146,8 @@ def curtailed_boundaries(
         max_draws: the number of draws that the threshold is meant for.
         group_size: as for `true_boundaries`.
     """
+    # The final votes enter by one number alone, their disagreements with a class, and W is largest
+    # and smallest for the most even and the most uneven spread of these.
     disagreements = np.arange(max_draws + 1)
     # Over all final counts: those with which W may reach the threshold, and those with which it
     # must.
@@ -172,18 +173,20 @@ def _curtailed_boundaries(
     below" may use ABOVE_ERROR_SHARE: such images take few draws anyway, and most of the wrong
     decisions on real ones would be theirs.
     """
-    return _boundaries(
-        lambda n, s: _log_hypergeometric(n, s, max_draws - 1, at_least=fewest),
-        lambda n, s: _log_hypergeometric(n, s, max_draws, at_most=most),
-        lambda n, s: _chance_without_replacement(n, s, max_draws - 1, fewest),
-        lambda n, s: _chance_without_replacement(n, s, max_draws, most),
-        few_disagreements=FEW_DISAGREEMENTS,
-        unanimous_weight=UNANIMOUS_WEIGHT,
+    # "Below" counts the draws after the first only, so one draw less is left of the population.
+    below = _Decision(
+        mixture=partial(log_mixture, shares=FEW_DISAGREEMENTS, unanimous=UNANIMOUS_WEIGHT),
+        rejected=partial(_log_hypergeometric, population=max_draws - 1, at_least=fewest),
+        disagreement=partial(_chance_without_replacement, population=max_draws - 1, total=fewest),
         error_rate=error_rate,
-        above_error_share=ABOVE_ERROR_SHARE,
-        max_draws=max_draws,
-        group_size=group_size,
     )
+    above = _Decision(
+        mixture=partial(log_mixture, shares=MANY_DISAGREEMENTS, unanimous=0.0),
+        rejected=partial(_log_hypergeometric, population=max_draws, at_most=most),
+        disagreement=partial(_chance_without_replacement, population=max_draws, total=most),
+        error_rate=ABOVE_ERROR_SHARE * error_rate,
+    )
+    return _boundaries(below, above, max_draws, group_size)
 
 
 def _chance_without_replacement(
@@ -193,78 +196,100 @@ def _chance_without_replacement(
 
     `total` of the population disagree, `disagreements` of the `num_draws` draws before did.
     """
+    # Clipped, since states that cannot be reached are computed along with the others.
     return np.clip((min(total, population) - disagreements) / (population - num_draws), 0.0, 1.0)
 
 
-def _boundaries(
-    rejected_below: LogLikelihood,
-    rejected_above: LogLikelihood,
-    disagreement_below: DisagreementProbability,
-    disagreement_above: DisagreementProbability,
-    *,
-    few_disagreements: tuple[tuple[float, float, float], ...],
-    unanimous_weight: float,
-    error_rate: float,
-    max_draws: int,
-    group_size: int,
-    above_error_share: float = 1.0,
-) -> Boundaries:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Decision:
+    """One of the two decisions, and the hypothesis that it rejects.
+
+    Attributes:
+        mixture: log-likelihood of the disagreements under a mixture of shares.
+        rejected: their largest log-likelihood under the rejected hypothesis.
+        disagreement: probability that the next draw disagrees, in that hypothesis's hardest case.
+        error_rate: the most probability of making the decision in that case.
+    """
+
+    mixture: LogLikelihood
+    rejected: LogLikelihood
+    disagreement: DisagreementProbability
+    error_rate: float
+
+    def evidence(self, draws: np.ndarray, disagreements: np.ndarray) -> np.ndarray:
+        """Computes the log of the likelihood ratio against the rejected hypothesis."""
+        return self.mixture(draws, disagreements) - self.rejected(draws, disagreements)
+
+
+def _boundaries(below: _Decision, above: _Decision, max_draws: int, group_size: int) -> Boundaries:
     """Computes both boundaries, each at the least evidence that keeps its error rate."""
     draws = np.arange(max_draws + 1)
-    after_first, is_interim_analysis = (
-        np.maximum(draws - 1, 0),
-        (draws % group_size == 0) | (draws == max_draws),
+    is_interim_analysis = (draws % group_size == 0) | (draws == max_draws)
+    # Without any draw nothing is decided, whatever the group size.
+    may_decide = is_interim_analysis & (draws > 0)
+    # One column each: plain boundaries do not split the disagreements.
+    return Boundaries(
+        max_beyond=_max_disagreements(below, draws, may_decide)[:, None],
+        min_disagreements=_min_disagreements(above, draws, may_decide)[:, None],
     )
 
-    # "Below" counts the disagreements with draw 1 among the draws after it.
-    def max_below(needed: float) -> Int[np.ndarray, " D"]:
+
+def _max_disagreements(
+    below: _Decision, draws: Int[np.ndarray, " D"], may_decide: Bool[np.ndarray, " D"]
+) -> Int[np.ndarray, " D"]:
+    """Computes the most disagreements with draw 1 at which W is called below."""
+    # Draw 1 only gives the class to disagree with: the evidence is in the draws after it.
+    after_first, none = np.maximum(draws - 1, 0), np.zeros_like(draws)
+
+    def boundary(needed: float) -> Int[np.ndarray, " D"]:
         def holds(disagreements: np.ndarray) -> np.ndarray:
-            evidence = log_mixture(
-                after_first, disagreements, few_disagreements, unanimous_weight
-            ) - rejected_below(after_first, disagreements)
-            return np.asarray((evidence >= needed) & (disagreements <= after_first))
+            is_possible = disagreements <= after_first
+            return np.asarray((below.evidence(after_first, disagreements) >= needed) & is_possible)
 
         # The largest count with enough evidence: evidence falls as disagreements grow.
-        first_kept = np.where(
-            holds(np.zeros_like(draws)), _search(holds, np.zeros_like(draws), draws + 1), -1
-        )
-        return np.where(is_interim_analysis & (draws > 0), first_kept, -1)
+        most = np.where(holds(none), _search(holds, none, draws + 1), -1)
+        return np.where(may_decide, most, -1)
 
-    # "Not below" counts the votes that the leading class lacks, among all draws.
-    def min_above(needed: float) -> Int[np.ndarray, " D"]:
+    def is_crossed(limits: np.ndarray, n: int, disagreements: np.ndarray) -> np.ndarray:
+        return np.asarray(disagreements <= limits[n + 1])
+
+    return _calibrated(below, boundary, is_crossed, len(draws) - 2)
+
+
+def _min_disagreements(
+    above: _Decision, draws: Int[np.ndarray, " D"], may_decide: Bool[np.ndarray, " D"]
+) -> Int[np.ndarray, " D"]:
+    """Computes the fewest votes that the leading class lacks at which W is called not below."""
+    never = len(draws)  # more disagreements than there are draws
+
+    def boundary(needed: float) -> Int[np.ndarray, " D"]:
         def holds(disagreements: np.ndarray) -> np.ndarray:
-            return np.asarray(
-                log_mixture(draws, disagreements, MANY_DISAGREEMENTS, 0.0)
-                - rejected_above(draws, disagreements)
-                >= needed
-            )
+            return np.asarray(above.evidence(draws, disagreements) >= needed)
 
         # The smallest count with enough evidence: evidence grows with the disagreements.
-        last_kept = np.where(
-            holds(draws), _search(holds, draws, np.full_like(draws, -1)), max_draws + 1
-        )
-        return np.where(is_interim_analysis & (draws > 0), last_kept, max_draws + 1)
+        least = np.where(holds(draws), _search(holds, draws, np.full_like(draws, -1)), never)
+        return np.where(may_decide, least, never)
 
-    def chance_below(needed: float) -> float:
-        boundary = max_below(needed)
-        return _crossing_probability(
-            lambda n, disagreements: disagreements <= boundary[n + 1],
-            max_draws - 1,
-            disagreement_below,
-        )
+    def is_crossed(limits: np.ndarray, n: int, disagreements: np.ndarray) -> np.ndarray:
+        return np.asarray(disagreements >= limits[n])
 
-    def chance_above(needed: float) -> float:
-        boundary = min_above(needed)
-        return _crossing_probability(
-            lambda n, disagreements: disagreements >= boundary[n], max_draws, disagreement_above
-        )
+    return _calibrated(above, boundary, is_crossed, len(draws) - 1)
 
-    return Boundaries(
-        max_beyond=max_below(_smallest_evidence(chance_below, error_rate))[:, None],
-        min_disagreements=min_above(
-            _smallest_evidence(chance_above, above_error_share * error_rate)
-        )[:, None],
-    )
+
+def _calibrated(
+    decision: _Decision,
+    boundary: Callable[[float], Int[np.ndarray, " D"]],
+    is_crossed: Callable[[np.ndarray, int, np.ndarray], np.ndarray],
+    num_draws: int,
+) -> Int[np.ndarray, " D"]:
+    """Returns the boundary of the least evidence with which the decision keeps its error rate."""
+
+    def chance(needed: float) -> float:
+        # In the hardest case every decision is a wrong one: its chance is that of crossing.
+        crossed = partial(is_crossed, boundary(needed))
+        return _crossing_probability(crossed, num_draws, decision.disagreement)
+
+    return boundary(_smallest_evidence(chance, decision.error_rate))
 
 
 def _smallest_evidence(chance: Callable[[float], float], error_rate: float) -> float:
@@ -273,7 +298,8 @@ def _smallest_evidence(chance: Callable[[float], float], error_rate: float) -> f
     Ville's inequality requires log(1 / error_rate), which is right for any number of draws and more
     than needed for a known one.
     """
-    # Bisection; `sufficient` always keeps the error rate, so the answer does.
+    # Bisection between Ville's bound and no evidence at all. `sufficient` always keeps the error
+    # rate, so the answer does, however few the steps.
     sufficient, insufficient = -np.log(error_rate), 0.0
     for _ in range(CALIBRATION_STEPS):
         middle = (sufficient + insufficient) / 2
@@ -289,10 +315,9 @@ def _crossing_probability(
     disagreement: DisagreementProbability,
 ) -> float:
     """Computes the exact probability that a sequence of draws ever crosses a boundary."""
-    disagreements = np.arange(num_draws + 1)
+    disagreements, crossed = np.arange(num_draws + 1), 0.0
     # inside[s]: probability of s disagreements so far, without any crossing before.
-    inside, crossed = np.zeros(num_draws + 1), 0.0
-    inside[0] = 1.0
+    inside = np.where(disagreements == 0, 1.0, 0.0)
     for n in range(num_draws + 1):
         # What has crossed leaves the process; what is left takes one more draw.
         out = is_crossed(n, disagreements) & (disagreements <= n)
@@ -337,12 +362,15 @@ def _log_hypergeometric(
     The number of disagreements in the population lies within the limits.
     """
     limit = population if at_most is None else min(at_most, population)
-    # The mode over the population's number of disagreements, then moved into the limits.
+    # The mode over the population's number of disagreements, then moved into the limits: the
+    # probability is unimodal in that number, so the nearest limit is the likeliest within them.
     likeliest = np.floor(disagreements * (population + 1) / np.maximum(draws, 1))
     total = np.clip(likeliest, min(at_least, population), limit)
     left, disagreements_left = population - draws, total - disagreements
     # The rest of the population must hold the rest of the disagreements.
     possible = (disagreements_left >= 0) & (disagreements_left <= left) & (at_least <= population)
+    # P(order) = C(left, disagreements left) / C(population, total): the orders of the rest over
+    # those of all. Impossible cases give NaN on the way and are replaced.
     with np.errstate(invalid="ignore"):
         value = _log_choose(
             left, np.clip(disagreements_left, 0, np.maximum(left, 0))

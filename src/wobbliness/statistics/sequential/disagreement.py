@@ -43,6 +43,7 @@ def upper_bound(
             >= -np.log(error_rate)
         )
 
+    # Beyond this share, at equally likely classes, W falls again: the largest W is at it.
     largest = 1 - 1 / num_classes
     share = bisect(is_rejected, np.full(len(draws), largest), np.zeros(len(draws)))
     return np.asarray(largest_entropy(share, num_classes))
@@ -71,6 +72,7 @@ def lower_bound(
             >= -np.log(error_rate)
         )
 
+    # The mirror image of the upper bound: the largest share that is still rejected from below.
     share = bisect(is_rejected, np.zeros(len(draws)), np.full(len(draws), 1 - 1 / num_classes))
     return smallest_entropy(share)
 
@@ -140,6 +142,7 @@ def log_likelihood_at_most(
 def _log_binomial(
     draws: np.ndarray, disagreements: np.ndarray, share: np.ndarray
 ) -> Float[np.ndarray, "..."]:
+    # In the order the draws came, so without the binomial coefficient; 0 log 0 is 0.
     return np.asarray(
         special.xlogy(disagreements, share)
         + special.xlog1py(np.maximum(draws - disagreements, 0), -share)
@@ -171,6 +174,7 @@ def bisect(
 
     Searches between `yes`, where it holds, and `no`, where it does not.
     """
+    # The same number of halvings for all elements, to within a few roundings of float64.
     for _ in range(BISECTION_STEPS):
         middle = np.asarray((yes + no) / 2)
         holding = holds(middle)

@@ -63,44 +63,16 @@ def max_beyond(
     most `error_rate`, given the classes of draw 1 and of the first disagreement, whichever they
     are.
     """
-    # The curve: for each split of the disagreements the least share at which W reaches the
-    # threshold.
-    splits = np.unique([*SPLITS, (num_classes - 2) / (num_classes - 1), 1.0])
-    shares = _shares_at(
-        lambda share: _largest(share, splits, num_classes) >= threshold, np.full(len(splits), 0.5)
-    )
-    num_second = int(np.ceil(shares[0] * max_draws)) + 3
-    num_beyond = int(np.ceil(shares.max(where=splits > 0.5, initial=0) * max_draws)) + 3
+    curve = _Curve.reaching(threshold, num_classes)
+    num_second, num_beyond = curve.num_counts_below(max_draws)
     draws, second, beyond = _axes(max_draws, num_second, num_beyond)  # draws after the first one
-    disagreements = second + beyond
     # The first disagreement is of the second class by definition, so beyond > 0 needs second > 0.
-    is_possible = (disagreements <= draws) & ((second > 0) | (beyond == 0))
-    first, mean = FEW_SHARE[0], FEW_SHARE[1] * shares[0]
-    mixture = log_mixture(
-        draws, disagreements, ((1 - UNANIMOUS_WEIGHT, first, first / mean),), UNANIMOUS_WEIGHT
-    )
-    # The first disagreement defines the second class and tells nothing of the split: one less.
-    mixture = mixture + _log_split(np.maximum(second - 1, 0), beyond, FEW_SPLITS)
-    rejected = _largest_likelihood(
-        draws, np.maximum(second - 1, 0), beyond, disagreements, shares, splits, np.maximum
-    )
-    evidence = np.where(is_possible, mixture - rejected, np.inf)
-
-    def region(needed: float) -> Bool[np.ndarray, "D X Y"]:
-        """Returns the counts with so much evidence, closed under fewer disagreements.
-
-        Fewer of either kind are never worse; the last counts stand for all larger ones.
-        """
-        kept = evidence >= needed
-        # A last count stands for all larger ones, so no decision may rest on it.
-        kept[:, -1], kept[:, :, -1] = False, False
-        kept = np.logical_and.accumulate(np.logical_and.accumulate(kept, axis=2), axis=1)
-        return np.asarray(kept & _is_interim_analysis(draws + 1, max_draws, group_size))
-
-    # Below: each corner takes the smaller second share and the smaller rest of two neighbours.
-    corners = _Corners(second=(shares * (1 - splits))[1:], beyond=(shares * splits)[:-1])
+    is_possible = (second + beyond <= draws) & ((second > 0) | (beyond == 0))
+    evidence = np.where(is_possible, _evidence_below(curve, draws, second, beyond), np.inf)
+    is_interim_analysis = _is_interim_analysis(draws + 1, max_draws, group_size)
+    corners = curve.corners_below()
     chosen = _calibrated(
-        region,
+        lambda needed: _closed_below(evidence >= needed) & is_interim_analysis,
         lambda kept: corners.chance(kept, np.arange(max_draws), first_defines_second=True),
         error_rate,
     )
@@ -118,41 +90,119 @@ def min_disagreements(
     last one stands for all larger ones. `max_draws + 1` where no number suffices. The probability
     of calling an image with W below the threshold not below it is at most `error_rate`.
     """
-    # Beyond this split the second class would not be the likeliest of the others.
-    largest_split = (num_classes - 2) / (num_classes - 1)
-    # The curve: for each split the least share at which W can no longer stay below the threshold.
-    splits = np.array([*(split for split in SPLITS if split < largest_split), largest_split])
-    shares = _shares_at(lambda share: _smallest(share, splits) >= threshold, 1 / (2 - splits))
-    num_disagreements = int(np.ceil(3 * shares[0] * max_draws)) + 3
+    curve = _Curve.staying_below(threshold, num_classes)
+    num_disagreements = int(np.ceil(3 * curve.shares[0] * max_draws)) + 3
     draws, disagreements, beyond = _axes(max_draws + 1, num_disagreements, NUM_BEYOND_COLUMNS)
     is_possible = (disagreements <= draws) & (beyond <= disagreements)
-    second = np.maximum(disagreements - beyond, 0)
-    mixture = log_mixture(draws, disagreements, MANY_DISAGREEMENTS, 0.0) + _log_split(
-        second, beyond, MANY_SPLITS
-    )
-    rejected = _largest_likelihood(draws, second, beyond, disagreements, shares, splits, np.minimum)
-    evidence = np.where(is_possible, mixture - rejected, np.inf)
-
-    def region(needed: float) -> Bool[np.ndarray, "D X Y"]:
-        """Returns the counts with so much evidence, closed under more disagreements.
-
-        More, and more that are of neither leading class, are never worse.
-        """
-        kept = (evidence >= needed)[:, ::-1, ::-1]
-        kept = np.logical_and.accumulate(np.logical_and.accumulate(kept, axis=2), axis=1)[
-            :, ::-1, ::-1
-        ]
-        return np.asarray(kept & _is_interim_analysis(draws, max_draws, group_size) & (draws > 0))
-
-    # Above: each corner takes the larger total share and the larger split of two neighbours.
-    corners = _Corners(second=shares[:-1] * (1 - splits[1:]), beyond=shares[:-1] * splits[1:])
+    evidence = np.where(is_possible, _evidence_above(curve, draws, disagreements, beyond), np.inf)
+    may_decide = _is_interim_analysis(draws, max_draws, group_size) & (draws > 0)
+    corners = curve.corners_above()
     chosen = _calibrated(
-        region,
+        lambda needed: _closed_above(evidence >= needed) & may_decide,
         lambda kept: corners.chance(kept, np.arange(max_draws + 1), first_defines_second=False),
         error_rate,
     )
-    least = np.where(chosen.any(axis=1), chosen.argmax(axis=1), max_draws + 1)
-    return np.asarray(least)
+    return np.where(chosen.any(axis=1), chosen.argmax(axis=1), max_draws + 1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Curve:
+    """Border of the rejected hypothesis: the share of disagreements where W is at the threshold.
+
+    Attributes:
+        splits: ascending, the part of the disagreements that is beyond the second class.
+        shares: of disagreements among all votes, one for each split.
+    """
+
+    splits: Float[np.ndarray, " R"]
+    shares: Float[np.ndarray, " R"]
+
+    @classmethod
+    def reaching(cls, threshold: float, num_classes: int) -> "_Curve":
+        """Finds for each split the least share at which W reaches the threshold."""
+        # At the split (K - 2) / (K - 1) all other classes are equally likely, where W is largest.
+        splits = np.unique([*SPLITS, (num_classes - 2) / (num_classes - 1), 1.0])
+        most = np.full(len(splits), 0.5)
+        shares = _shares_at(lambda share: _largest(share, splits, num_classes) >= threshold, most)
+        return cls(splits=splits, shares=shares)
+
+    @classmethod
+    def staying_below(cls, threshold: float, num_classes: int) -> "_Curve":
+        """Finds for each split the least share at which W can no longer stay below."""
+        # Beyond this split the second class would not be the likeliest of the others.
+        largest_split = (num_classes - 2) / (num_classes - 1)
+        splits = np.array([*(split for split in SPLITS if split < largest_split), largest_split])
+        # Up to a share of 1 / (2 - split) the leading class is the likeliest of all.
+        shares = _shares_at(lambda share: _smallest(share, splits) >= threshold, 1 / (2 - splits))
+        return cls(splits=splits, shares=shares)
+
+    def num_counts_below(self, max_draws: int) -> tuple[int, int]:
+        """Returns how many counts, with the second class and beyond, the table has."""
+        # Beyond the border's mean nothing speaks for a smaller share; the last counts stand for
+        # all larger ones and decide nothing.
+        most_beyond = self.shares.max(where=self.splits > 0.5, initial=0)
+        return int(np.ceil(self.shares[0] * max_draws)) + 3, int(
+            np.ceil(most_beyond * max_draws)
+        ) + 3
+
+    def corners_below(self) -> "_Corners":
+        """Returns corners from which every point beyond the curve differs by more of both kinds."""
+        # Of two neighbours on the curve the smaller second share and the smaller rest.
+        second, beyond = self.shares * (1 - self.splits), self.shares * self.splits
+        return _Corners(second=second[1:], beyond=beyond[:-1])
+
+    def corners_above(self) -> "_Corners":
+        """Returns corners that exceed every point within the curve in total and in split."""
+        # Of two neighbours on the curve the larger total share and the larger split.
+        total, split = self.shares[:-1], self.splits[1:]
+        return _Corners(second=total * (1 - split), beyond=total * split)
+
+
+def _evidence_below(
+    curve: _Curve, draws: np.ndarray, second: np.ndarray, beyond: np.ndarray
+) -> Evidence:
+    """Computes the log of the likelihood ratio against "W reaches the threshold"."""
+    disagreements = second + beyond
+    first, mean = FEW_SHARE[0], FEW_SHARE[1] * curve.shares[0]
+    few = ((1 - UNANIMOUS_WEIGHT, first, first / mean),)
+    mixture = log_mixture(draws, disagreements, few, UNANIMOUS_WEIGHT)
+    # The first disagreement defines the second class and tells nothing of the split: one less.
+    telling = np.maximum(second - 1, 0)
+    mixture = mixture + _log_split(telling, beyond, FEW_SPLITS)
+    rejected = _largest_likelihood(draws, telling, beyond, disagreements, curve, np.maximum)
+    return np.asarray(mixture - rejected)
+
+
+def _evidence_above(
+    curve: _Curve, draws: np.ndarray, disagreements: np.ndarray, beyond: np.ndarray
+) -> Evidence:
+    """Computes the log of the likelihood ratio against "W is below the threshold"."""
+    second = np.maximum(disagreements - beyond, 0)
+    mixture = log_mixture(draws, disagreements, MANY_DISAGREEMENTS, 0.0)
+    mixture = mixture + _log_split(second, beyond, MANY_SPLITS)
+    rejected = _largest_likelihood(draws, second, beyond, disagreements, curve, np.minimum)
+    return np.asarray(mixture - rejected)
+
+
+def _closed_below(enough: Bool[np.ndarray, "D X Y"]) -> Bool[np.ndarray, "D X Y"]:
+    """Returns the counts for which all with fewer disagreements have enough evidence, too.
+
+    Fewer of either kind are never worse. Writes into its argument.
+    """
+    # A last count stands for all larger ones, so no decision may rest on it.
+    enough[:, -1], enough[:, :, -1] = False, False
+    return np.asarray(np.logical_and.accumulate(np.logical_and.accumulate(enough, axis=2), axis=1))
+
+
+def _closed_above(enough: Bool[np.ndarray, "D X Y"]) -> Bool[np.ndarray, "D X Y"]:
+    """Returns the counts for which all with more disagreements have enough evidence, too.
+
+    More, and more that are of neither leading class, are never worse.
+    """
+    # From the largest counts down; the last ones stand for all larger ones and may decide.
+    reverse = enough[:, ::-1, ::-1]
+    kept = np.logical_and.accumulate(np.logical_and.accumulate(reverse, axis=2), axis=1)
+    return np.asarray(kept[:, ::-1, ::-1])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -180,6 +230,7 @@ class _Corners:
         # before.
         inside[:, 0, 0] = 1.0
         for n in draws:
+            # One draw: it agrees, or adds one to the second class's votes or to those beyond it.
             if n > 0:
                 voted_beyond = inside * beyond
                 inside = inside * (1 - second - beyond) + _one_more(inside * second, 1)
@@ -202,6 +253,7 @@ def _one_more(inside: Float[np.ndarray, "R X Y"], axis: int) -> Float[np.ndarray
     """Moves probabilities up by one on an axis; the last place stands for all larger counts."""
     moved = np.empty_like(inside)
     ends, before = np.moveaxis(moved, axis, 0), np.moveaxis(inside, axis, 0)
+    # Views of the result, so that these assignments fill it.
     ends[0] = 0.0
     ends[1:] = before[:-1]
     ends[-1] += before[-1]
@@ -242,17 +294,17 @@ def _largest_likelihood(
     second: np.ndarray,
     beyond: np.ndarray,
     disagreements: np.ndarray,
-    shares: Float[np.ndarray, " R"],
-    splits: Float[np.ndarray, " R"],
+    curve: _Curve,
     limited: np.ufunc,
 ) -> Evidence:
     """Computes the largest likelihood of the draws in order, over the splits.
 
     Each split has its likeliest share of disagreements among those to be rejected.
     """
+    # Split by split, so that memory holds a single table at a time.
     likelihood = np.full(np.broadcast_shapes(draws.shape, (second + beyond).shape), -np.inf)
     leading = np.maximum(draws - disagreements, 0)
-    for share, split in zip(shares, splits, strict=True):
+    for share, split in zip(curve.shares, curve.splits, strict=True):
         # The likeliest share is the observed one, moved into the rejected range.
         best = np.minimum(limited(share, disagreements / np.maximum(draws, 1)), 1.0)
         one = special.xlog1py(leading, -best) + special.xlogy(disagreements, best)
@@ -266,6 +318,7 @@ def _log_split(
     second: np.ndarray, beyond: np.ndarray, splits: tuple[tuple[float, float, float], ...]
 ) -> np.ndarray:
     """Computes the log-probability of the order of the split under a mixture of Beta splits."""
+    # A Beta-binomial of the order in which the two kinds came, given how many disagreed.
     parts = [
         np.log(weight) + special.betaln(a + beyond, b + second) - special.betaln(a, b)
         for weight, a, b in splits
