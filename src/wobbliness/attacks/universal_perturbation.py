@@ -5,7 +5,7 @@ One small pattern that changes the label of most images.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -84,6 +84,7 @@ class UniversalPerturbation:
             raise ValueError(
                 f"expected images (N, *{self.values.shape}), got shape {tuple(images.shape)}"
             )
+        # Copied: the values are read-only, which a tensor cannot be.
         if hasattr(images, "new_tensor"):
             return (images + images.new_tensor(self.values.copy())).clamp(0, 1)
         return (images + self.values.astype(images.dtype)).clip(0, 1)
@@ -157,31 +158,8 @@ def craft_universal_perturbation(
             target_class=target_class,
             batch_size=batch_size,
         )
-        values = best = torch.zeros_like(crafting.images[0])
-        most, num_passes, wanted = -1, 0, fooling_rate * len(crafting.images)
-        with progress_bar(
-            "universal perturbation", max_passes * len(crafting.images), report=progress
-        ) as advance:
-            for order in _orders(len(crafting.images), max_passes, seed):
-                values = crafting.one_pass(
-                    values, torch.split(order.to(values.device), batch_size), advance
-                )
-                num_passes += 1
-                # The best pass is kept: a later one may fool fewer images.
-                if (num_fooled := crafting.num_fooled(values, batch_size)) > most:
-                    best, most = values, num_fooled
-                if most >= wanted:
-                    break
-    return UniversalPerturbation(
-        values=best.cpu().numpy(),
-        norm=float(norm),
-        bound=bound,
-        num_fooled=most,
-        num_images=len(crafting.images),
-        target_class=target_class,
-        num_passes=num_passes,
-        reached=most >= wanted,
-    )
+        best = crafting.best_pass(fooling_rate, max_passes, seed, progress)
+    return crafting.result(best, fooling_rate)
 
 
 def deepfool_steps(
@@ -236,33 +214,80 @@ class _Crafting:
     norm: float
     bound: float
     target_class: int | None
+    batch_size: int
+
+    def best_pass(
+        self, fooling_rate: float, max_passes: int, seed: int, progress: Progress | None
+    ) -> "_Best":
+        """Makes passes until enough images are fooled; returns the one that fooled most."""
+        num_images = len(self.images)
+        values = torch.zeros_like(self.images[0])
+        best = _Best(values=values, num_fooled=-1, num_passes=0)
+        with progress_bar(
+            "universal perturbation", max_passes * num_images, report=progress
+        ) as advance:
+            for number, order in enumerate(_orders(num_images, max_passes, seed), start=1):
+                batches = torch.split(order.to(values.device), self.batch_size)
+                values = self.one_pass(values, batches, advance)
+                # The best pass is kept: a later one may fool fewer images.
+                best = best.or_better(values, self.num_fooled(values), number)
+                if best.num_fooled >= fooling_rate * num_images:
+                    break
+        return best
 
     def one_pass(
         self, values: torch.Tensor, batches: tuple[torch.Tensor, ...], advance: Advance
     ) -> torch.Tensor:
+        """Lets each batch push the perturbation in turn; returns where it ends."""
         for batch in batches:
             points, labels = self.images[batch] + values, self.labels[batch]
-            rest = ~_is_fooled(
-                _labels(self.network, points, len(points)), labels, self.target_class
-            )
+            answers = _labels(self.network, points, len(points))
+            rest = ~_is_fooled(answers, labels, self.target_class)
             if rest.any():
-                steps = deepfool_steps(
-                    self.network,
-                    points[rest],
-                    labels[rest],
-                    norm=self.norm,
-                    target_class=self.target_class,
-                )
-                # Every step at a share of the bound, so that far images do not undo the others.
-                push = _scaled(steps, self.norm, STEP_SHARE * self.bound).sum(dim=0)
                 # Back to the ball of the norm around 0.
+                push = self._push(points[rest], labels[rest])
                 values = _projected(values + push, self.norm, self.bound)
             advance(len(batch))
         return values
 
-    def num_fooled(self, values: torch.Tensor, batch_size: int) -> int:
-        answers = _labels(self.network, self.images + values, batch_size)
+    def _push(self, points: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Returns the sum of the images' steps over their nearest boundary."""
+        steps = deepfool_steps(
+            self.network, points, labels, norm=self.norm, target_class=self.target_class
+        )
+        # Every step at a share of the bound, so that far images do not undo the others.
+        return _scaled(steps, self.norm, STEP_SHARE * self.bound).sum(dim=0)
+
+    def num_fooled(self, values: torch.Tensor) -> int:
+        answers = _labels(self.network, self.images + values, self.batch_size)
         return int(_is_fooled(answers, self.labels, self.target_class).sum())
+
+    def result(self, best: "_Best", fooling_rate: float) -> UniversalPerturbation:
+        return UniversalPerturbation(
+            values=best.values.cpu().numpy(),
+            norm=float(self.norm),
+            bound=self.bound,
+            num_fooled=best.num_fooled,
+            num_images=len(self.images),
+            target_class=self.target_class,
+            num_passes=best.num_passes,
+            reached=best.num_fooled >= fooling_rate * len(self.images),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Best:
+    """The perturbation that fooled most images, and the passes made so far."""
+
+    values: Float32[torch.Tensor, "C H W"]
+    num_fooled: int
+    num_passes: int
+
+    def or_better(self, values: torch.Tensor, num_fooled: int, num_passes: int) -> "_Best":
+        """Returns the better of the two after one pass more; the earlier one of equals."""
+        if num_fooled > self.num_fooled:
+            return _Best(values=values, num_fooled=num_fooled, num_passes=num_passes)
+        return replace(self, num_passes=num_passes)
 
 
 def _crafting(
@@ -275,22 +300,11 @@ def _crafting(
     batch_size: int,
 ) -> _Crafting:
     points = torch.from_numpy(images).to(device_of(network))
-    num_classes = _logits(network, points[:1]).shape[1]
-    if target_class is not None and not 0 <= target_class < num_classes:
-        raise ValueError(f"expected a target class from 0 to {num_classes - 1}, got {target_class}")
-    with torch.enable_grad():
-        check_gradients(
-            partial(_logits, network),
-            points,
-            range(num_classes) if target_class is None else [target_class],
-        )
+    _check_target(network, points, target_class)
     labels = _labels(network, points, batch_size)
+    # Images of the target class already are neither pushed nor counted.
     others = labels != -1 if target_class is None else labels != target_class
-    if not others.any():
-        raise ValueError(
-            f"expected images of other classes than the target, got {len(images)} of class "
-            f"{target_class}"
-        )
+    _check_others(others, target_class)
     return _Crafting(
         network=network,
         images=points[others],
@@ -298,7 +312,26 @@ def _crafting(
         norm=norm,
         bound=bound,
         target_class=target_class,
+        batch_size=batch_size,
     )
+
+
+def _check_target(network: torch.nn.Module, points: torch.Tensor, target_class: int | None) -> None:
+    """Checks that there is such a class, and gradients towards it or any."""
+    num_classes = _logits(network, points[:1]).shape[1]
+    if target_class is not None and not 0 <= target_class < num_classes:
+        raise ValueError(f"expected a target class from 0 to {num_classes - 1}, got {target_class}")
+    classes = range(num_classes) if target_class is None else [target_class]
+    with torch.enable_grad():
+        check_gradients(partial(_logits, network), points, classes)
+
+
+def _check_others(others: Bool[torch.Tensor, " N"], target_class: int | None) -> None:
+    if not others.any():
+        raise ValueError(
+            f"expected images of other classes than the target, got {len(others)} of class "
+            f"{target_class}"
+        )
 
 
 def _orders(num_images: int, num_passes: int, seed: int) -> Iterator[Int64[torch.Tensor, " N"]]:
@@ -321,33 +354,32 @@ def _linear_steps(
         # Untargeted steps leave the label; a targeted one leaves whatever class is predicted there.
         origins = labels if target_class is None else logits.argmax(dim=1)
         # f_k - f_label for every class: the gaps to all boundaries.
-        differences = logits - logits.gather(1, origins[:, None])
-        shortest = torch.full_like(logits[:, 0], torch.inf)
-        steps = torch.zeros_like(points)
+        gaps = logits - logits.gather(1, origins[:, None])
+        shortest, steps = torch.full_like(logits[:, 0], torch.inf), torch.zeros_like(points)
         for k in range(logits.shape[1]) if target_class is None else [target_class]:
-            (gradients,) = torch.autograd.grad(differences[:, k].sum(), points, retain_graph=True)
-            check_finite([gradients])
-            distances, directions = _to_boundary(differences[:, k].detach().abs(), gradients, norm)
+            distances, directions = _to_boundary(gaps[:, k], points, norm)
             # The nearest boundary over all classes so far.
             is_nearer = (origins != k) & (distances < shortest)
             shortest = torch.where(is_nearer, distances, shortest)
-            steps = torch.where(
-                is_nearer[:, None, None, None], distances[:, None, None, None] * directions, steps
-            )
+            candidates = distances[:, None, None, None] * directions
+            steps = torch.where(is_nearer[:, None, None, None], candidates, steps)
     return steps.detach()
 
 
 def _to_boundary(
-    gaps: Float32[torch.Tensor, " N"], gradients: Float32[torch.Tensor, "N C H W"], norm: float
+    gaps: Float32[torch.Tensor, " N"], points: Float32[torch.Tensor, "N C H W"], norm: float
 ) -> tuple[Float32[torch.Tensor, " N"], Float32[torch.Tensor, "N C H W"]]:
     """Computes distances to a linear boundary, and the directions of norm 1 to it."""
+    # The sum's gradient is each image's own, since images do not depend on each other.
+    (gradients,) = torch.autograd.grad(gaps.sum(), points, retain_graph=True)
+    check_finite([gradients])
     # The distance in the p-norm is the gap over the gradient's dual norm, 1/p + 1/q = 1.
     dual_norm = 1.0 if norm == math.inf else 2.0
     slopes = torch.linalg.vector_norm(gradients.flatten(1), dual_norm, dim=1).clamp_min(
         SMALLEST_NORM
     )
     directions = gradients.sign() if norm == math.inf else gradients / slopes[:, None, None, None]
-    return gaps / slopes, directions
+    return gaps.detach().abs() / slopes, directions
 
 
 def _scaled(
@@ -386,6 +418,7 @@ def _labels(
 
 
 def _logits(network: torch.nn.Module, points: torch.Tensor) -> Float32[torch.Tensor, "N K"]:
+    # Images with the perturbation are clipped, as `apply` clips them.
     logits: object = network(points.clamp(0, 1))
     if isinstance(logits, torch.Tensor) and logits.ndim == 2 and logits.shape[1] >= 2:
         return logits

@@ -41,6 +41,7 @@ class Adam:
 
     def zero_grad(self) -> None:
         """Drops the gradients."""
+        # None instead of zeros, as in torch: a parameter without gradient makes no step at all.
         for parameter in self.parameters:
             parameter.grad = None
 
@@ -57,7 +58,7 @@ class Adam:
             [grad for index in moving if (grad := self.parameters[index].grad) is not None],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
-            [],
+            [],  # the largest second moments, of amsgrad alone
             [state["step"] for state in states],
             fused=self._fused,
             amsgrad=False,

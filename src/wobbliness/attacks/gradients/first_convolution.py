@@ -30,6 +30,7 @@ class PixelGradients(TorchFunctionMode):
     ) -> object:
         if (
             function is nn.functional.conv2d
+            # As torch's own layers call it: all seven arguments by position.
             and len(args) == 7
             and not kwargs
             and _is_of_pixels(*args)
@@ -88,24 +89,29 @@ class _ConvolutionOfPixels(torch.autograd.Function):
         ctx: Any, gradients: Float[torch.Tensor, "B K H W"]
     ) -> tuple[torch.Tensor, None, None, None]:
         (weight,) = ctx.saved_tensors
-        (size, channels, height, width), (top, left) = ctx.size, ctx.padding
-        filters, _, *kernel = weight.shape
-        rows, columns = gradients.shape[2:]
+        filters, channels, *kernel = weight.shape
+        size, _, rows, columns = gradients.shape
         # Kernel weights as rows (i, j, c), with the filters as columns.
         by_place = weight.permute(2, 3, 1, 0).reshape(-1, filters).to(gradients.dtype)
         # Row (i, j, c): the gradient that kernel position (i, j) passes to channel c, at every
         # output.
         parts = by_place @ gradients.permute(0, 2, 3, 1).reshape(-1, filters).T
         parts = parts.view(*kernel, channels, size, rows, columns)
-        padded = torch.zeros((channels, size, height + 2 * top, width + 2 * left), dtype=ctx.dtype)
-        # Shifted by its kernel position, each part is added to the padded image; the padding is cut
-        # off.
-        for row in range(kernel[0]):
-            for column in range(kernel[1]):
-                padded[:, :, row : row + rows, column : column + columns] += parts[row, column]
-        return (
-            padded[:, :, top : top + height, left : left + width].transpose(0, 1),
-            None,
-            None,
-            None,
-        )
+        return _summed(parts, ctx.size[2:], ctx.padding, ctx.dtype), None, None, None
+
+
+def _summed(
+    parts: Float[torch.Tensor, "I J C B H W"],
+    size: Sequence[int],
+    padding: tuple[int, int],
+    dtype: torch.dtype,
+) -> Float[torch.Tensor, "B C Y X"]:
+    """Adds up the parts, each shifted by its position in the kernel."""
+    (height, width), (top, left) = size, padding
+    *kernel, channels, num, rows, columns = parts.shape
+    padded = torch.zeros((channels, num, height + 2 * top, width + 2 * left), dtype=dtype)
+    # Parts overlap, so they are added one by one and in a fixed order; the padding is cut off.
+    for row in range(kernel[0]):
+        for column in range(kernel[1]):
+            padded[:, :, row : row + rows, column : column + columns] += parts[row, column]
+    return padded[:, :, top : top + height, left : left + width].transpose(0, 1)

@@ -49,6 +49,7 @@ def differentiable(
         ValueError: the network refuses the images or gives no logits `(B, K)` for them.
     """
     _raise_mmap_threshold()
+    # Layers are fused after the network was tried out, so that its own errors are its own.
     with frozen(network), torch.enable_grad():
         forward = DifferentiableNetwork(network, examples, num_classes)
         with pooled_convolutions(network):
@@ -84,6 +85,7 @@ class DifferentiableNetwork:
 
         `fast` ones are computed in bfloat16 where its device has instructions for it.
         """
+        # Logits go back to float32, so that losses and their sums are not rounded to 8 bits.
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=fast and has_fast_bfloat16(self.device)
         ):
@@ -113,6 +115,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
         try:
             for parameter in learned:
                 parameter.requires_grad_(False)
+            # One thread adds in one order, whatever the number of cores.
             with evaluation_mode(network), torch_threads(1), PixelGradients():
                 yield
         finally:
@@ -141,19 +144,18 @@ def check_gradients(
         points = batch.detach().clone().requires_grad_()
         try:
             logits = scores(points)
-            if logits.requires_grad and any(
-                _has_gradient(logits, points, target) for target in targets
-            ):
+            # The first gradient that is not zero answers: most networks take one backward pass.
+            if not logits.requires_grad:
+                why = "it cuts them off (torch.no_grad, detach or numpy)"
+            elif any(_has_gradient(logits, points, target) for target in targets):
                 return
-            why = (
-                why if logits.requires_grad else "it cuts them off (torch.no_grad, detach or numpy)"
-            )
         except (RuntimeError, TypeError) as error:
-            why = (
-                "it cannot be differentiated: "
-                f"{(str(error).strip() or type(error).__name__).splitlines()[0]}"
-            )
+            why = f"it cannot be differentiated: {_first_line(error)}"
     raise _no_gradients(why)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def check_finite(gradients: Iterable[torch.Tensor]) -> None:
@@ -178,6 +180,7 @@ def _has_gradient(logits: torch.Tensor, points: torch.Tensor, target: int) -> bo
     labels = torch.full((len(logits),), target, device=logits.device)
     loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
     gradients: torch.Tensor | None
+    # The graph is kept for the next class.
     (gradients,) = torch.autograd.grad(loss, points, retain_graph=True, allow_unused=True)
     if gradients is None:
         return False
@@ -211,4 +214,5 @@ def _raise_mmap_threshold() -> None:
     Given back after each layer, their page faults can double the time. Freeing one block of this
     size raises the threshold above which malloc maps blocks one by one.
     """
+    # Just below 32 MiB, glibc's upper limit for the threshold, with room for the block's header.
     torch.empty(2**25 - 2**16, dtype=torch.uint8)

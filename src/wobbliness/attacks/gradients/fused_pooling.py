@@ -31,6 +31,8 @@ def pooled_convolutions(network: nn.Module) -> Iterator[None]:
     """
     replaced: list[tuple[nn.Sequential, list[nn.Module]]] = []
     try:
+        # A list: layers are replaced while going through them. Subclasses may have a forward pass
+        # of their own, which need not run its layers in order.
         for module in list(network.modules()):
             if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
                 replaced.append((module, list(module)))
@@ -88,6 +90,7 @@ def _is_plain_pooling(layer: nn.MaxPool2d) -> bool:
         value if isinstance(value, tuple) else (value, value)
         for value in (layer.kernel_size, layer.stride)
     ]
+    # Windows that do not overlap: each pixel's gradient comes from one window.
     is_apart = layer.padding in (0, (0, 0)) and layer.dilation in (1, (1, 1))
     return (
         sizes == [(2, 2), (2, 2)] and is_apart and not layer.ceil_mode and not layer.return_indices
@@ -104,6 +107,7 @@ class _PooledConvolution(nn.Module):
         convolution = self._layers[0]
         assert isinstance(convolution, nn.Conv2d)
         assert not isinstance(convolution.padding, str)
+        # torch's padding goes from the last axis to the first, each before and after.
         top, left = convolution.padding
         self._padding = (left, left, top, top)
         self._learns = any(parameter.requires_grad for parameter in convolution.parameters())
@@ -116,16 +120,7 @@ class _PooledConvolution(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Computes `(B, K, H', W')` from images `(B, 1, H, W)`."""
-        is_wanted = images.requires_grad and torch.is_grad_enabled() and not self._learns
-        is_fit = (
-            self._fits
-            and images.dtype == torch.float32
-            and images.ndim == 4
-            and images.shape[1] == 1
-        )
-        if not (
-            is_wanted and is_fit and images.shape[2:].numel() * len(self._bias) >= MIN_ACTIVATIONS
-        ):
+        if not self._is_fit(images):
             return self._layers(images)  # type: ignore[no-any-return]  # layers are untyped
         if self._format is None:
             # Found once, by running the replaced layers on two images.
@@ -134,7 +129,16 @@ class _PooledConvolution(nn.Module):
         padded = nn.functional.pad(images[:, 0], self._padding).contiguous()
         one_pass: Any = _OnePass.apply
         pooled: torch.Tensor = one_pass(padded, self._kernels, self._bias)
+        # The filters come last in the loops and second in torch.
         return pooled.permute(0, 3, 1, 2).contiguous(memory_format=self._format)
+
+    def _is_fit(self, images: torch.Tensor) -> bool:
+        """Checks whether the pass supports these images, and saves time."""
+        is_wanted = images.requires_grad and torch.is_grad_enabled() and not self._learns
+        is_float = self._fits and images.dtype == torch.float32
+        if not (is_wanted and is_float and images.ndim == 4 and images.shape[1] == 1):
+            return False
+        return images.shape[2:].numel() * len(self._bias) >= MIN_ACTIVATIONS
 
     def _format_of_torch(self, images: torch.Tensor) -> torch.memory_format:
         """Returns the memory format of the layers' output: the next ones may take no other."""
@@ -153,6 +157,7 @@ class _OnePass(torch.autograd.Function):
     def forward(
         ctx: Any, images: torch.Tensor, kernels: torch.Tensor, bias: torch.Tensor
     ) -> torch.Tensor:
+        # 3 x 3 without padding loses two rows and columns; pooling halves, odd ends are dropped.
         size, height, width = images.shape
         pooled = torch.empty((size, (height - 2) // 2, (width - 2) // 2, len(bias)))
         # For the backward pass: which of its window's four values each output is.
@@ -167,6 +172,7 @@ class _OnePass(torch.autograd.Function):
     def backward(
         ctx: Any, gradients: Float32[torch.Tensor, "B H W K"]
     ) -> tuple[torch.Tensor, None, None]:
+        # Zeros: windows without a value above 0 pass no gradient, and neighbours' are added up.
         places, kernels = ctx.saved_tensors
         pixels = torch.zeros(ctx.size)
         spread(gradients.contiguous().numpy(), places.numpy(), kernels.numpy(), pixels.numpy())

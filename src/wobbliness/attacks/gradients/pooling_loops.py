@@ -15,6 +15,7 @@ NO_PLACE = np.float32(4)  # none of a window's four values is above 0
 # Untyped: Numba infers its own types.
 def _convolve(images, kernels, bias, pooled, places):  # type: ignore[no-untyped-def]
     num, rows, columns, filters = pooled.shape
+    # Reused for every window, and copied out whole.
     greatest = np.empty(filters, np.float32)
     for image in range(num):
         for row in range(rows):
@@ -96,12 +97,11 @@ def _spread(gradients, places, kernels, pixels):  # type: ignore[no-untyped-def]
         for row in range(rows):
             for column in range(columns):
                 gradient, winner = gradients[image, row, column], places[image, row, column]
+                # The four outputs of the window, row by row, as in `places`.
                 for place in range(4):
-                    above, left, here = (
-                        2 * row + place // 2,
-                        2 * column + place % 2,
-                        np.float32(place),
-                    )
+                    above, left = 2 * row + place // 2, 2 * column + place % 2
+                    here = np.float32(place)
+                    # Nine sums over the filters, one for each kernel position, in registers.
                     p = q = r = s = t = u = v = w = y = NOTHING
                     for k in range(filters):
                         # A window's gradient goes to the value that was its maximum, and to no
