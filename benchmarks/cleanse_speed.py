@@ -24,7 +24,7 @@ from torch import nn
 
 from wobbliness.attacks.gradients import frozen_network as differentiable
 from wobbliness.detectors.cost_schedule import CostSchedule
-from wobbliness.detectors.neural_cleanse import craft_candidates
+from wobbliness.detectors.trigger_search import craft_candidates
 from wobbliness.runtime.progress import ignore_progress
 from wobbliness.study.cells.run import load_network, network_file
 from wobbliness.study.records.record import read_recipe

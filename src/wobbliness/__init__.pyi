@@ -21,10 +21,10 @@ from .detectors.model_scan.results import CandidateFinding as CandidateFinding
 from .detectors.model_scan.results import PatternEffect as PatternEffect
 from .detectors.model_scan.results import Scan as Scan
 from .detectors.model_scan.scan import scan_model as scan_model
-from .detectors.neural_cleanse import craft_candidates as craft_candidates
 from .detectors.noise_level import SigmaChoice as SigmaChoice
 from .detectors.noise_level import choose_sigma as choose_sigma
 from .detectors.smoothness_guard import SmoothnessGuard as SmoothnessGuard
+from .detectors.trigger_search import craft_candidates as craft_candidates
 from .images import ImageSet as ImageSet
 from .images import fit_images as fit_images
 from .images import read_images as read_images

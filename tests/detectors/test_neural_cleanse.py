@@ -13,7 +13,7 @@ from wobbliness.attacks.gradients.frozen_network import NoGradients
 from wobbliness.attacks.universal_perturbation import craft_universal_perturbation
 from wobbliness.detectors.candidates import Candidates, anomaly_index
 from wobbliness.detectors.cost_schedule import CostSchedule
-from wobbliness.detectors.neural_cleanse import craft_candidates
+from wobbliness.detectors.trigger_search import craft_candidates
 from wobbliness.runtime.progress import ignore_progress
 from wobbliness.study.recipes import digits as digits_recipe
 

@@ -185,8 +185,8 @@ def compare_batches(
     grid = tuple(sigmas)
     _check_level(level)
     clean, suspect = (
-        _without_copies(clean, "clean inputs"),
-        _without_copies(suspect, "suspect inputs"),
+        without_copies(clean, "clean inputs"),
+        without_copies(suspect, "suspect inputs"),
     )
     _check_sizes(len(clean), len(suspect), len(grid))
     total = len(clean) + len(suspect)
@@ -263,7 +263,7 @@ def compare_w(
     )
 
 
-def _without_copies(images: Any, what: str) -> Any:
+def without_copies(images: Any, what: str) -> Any:
     """Returns the inputs that differ; a tensor stays one."""
     array = checked_images(images, with_channels_first=False)
     rows = distinct_rows(array, what)

@@ -1,24 +1,21 @@
 """Scan of a model for backdoors: triggers of each class, suspected ones, and W around them."""
 
-import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float32
 
 from wobbliness.attacks.gradients.frozen_network import NoGradients
 from wobbliness.attacks.patch import Trigger
-from wobbliness.classifiers import Classifier, open_classifier
-from wobbliness.classifiers.base import WhiteBox
-from wobbliness.classifiers.torch_module import TorchClassifier
+from wobbliness.classifiers import open_classifier
+from wobbliness.detectors.access import network_of, scoring_network
 from wobbliness.detectors.batch_test import DEFAULT_SIGMAS, MIN_POINTS
 from wobbliness.detectors.candidates import Candidates
 from wobbliness.detectors.distinct_inputs import distinct_rows
 from wobbliness.detectors.model_scan.evaluate import Pattern, SuspectPoints
 from wobbliness.detectors.model_scan.results import CandidateFinding, PatternEffect, Scan
-from wobbliness.detectors.neural_cleanse import craft_candidates
+from wobbliness.detectors.trigger_search import craft_candidates
 from wobbliness.runtime.progress import Progress
 from wobbliness.sampling.measure import sweep
 from wobbliness.sampling.plan import checked_images
@@ -104,7 +101,7 @@ def scan_model(
     opened = open_classifier(
         classifier, num_classes=num_classes, as_tensor=hasattr(images, "detach")
     )
-    network = _network(opened)
+    network = network_of(opened)
     _check_has_patterns(network, triggers, classes)
     # Everything that can be refused is refused before anything takes long.
     grid = tuple(sigmas)
@@ -118,9 +115,7 @@ def scan_model(
     if network is not None:
         try:
             crafted = craft_candidates(
-                opened.scoring_module(to_craft_on[:2])
-                if isinstance(opened, TorchClassifier)
-                else network,
+                scoring_network(opened, to_craft_on[:2]),
                 to_craft_on,
                 num_classes=opened.num_classes or 0,
                 restarts=restarts,
@@ -155,19 +150,8 @@ def scan_model(
     )
 
 
-def _network(classifier: Classifier) -> torch.nn.Module | None:
-    """Returns the torch module behind a classifier, on the CPU or CUDA; None without one."""
-    module = classifier.module if isinstance(classifier, WhiteBox) else None
-    if not isinstance(module, torch.nn.Module):
-        return None
-    places = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
-    # Parts on several devices, or on another accelerator, are moved together to the CPU.
-    can_stay = all(place.type in ("cpu", "cuda") for place in places) and len(places) <= 1
-    return module if can_stay else copy.deepcopy(module).cpu()
-
-
 def _check_has_patterns(
-    network: torch.nn.Module | None, triggers: Sequence[Trigger], classes: Sequence[int] | None
+    network: object, triggers: Sequence[Trigger], classes: Sequence[int] | None
 ) -> None:
     """Checks that there is a pattern to try.
 

@@ -20,7 +20,7 @@ from wobbliness.attacks.universal_perturbation import (
     craft_universal_perturbation,
 )
 from wobbliness.detectors.candidates import Candidate
-from wobbliness.detectors.neural_cleanse import craft_candidates
+from wobbliness.detectors.trigger_search import craft_candidates
 from wobbliness.runtime.errors import reason_of
 from wobbliness.runtime.files import in_order, write_bytes
 from wobbliness.runtime.progress import Progress
