@@ -10,10 +10,14 @@ from wobbliness.runtime.input_files import open_regular
 
 FileKind = Literal["onnx", "exported program", "safetensors", "TorchScript", "pickle"]
 
-MAX_FILE_BYTES = 4 * 2**30  # of a model's file, together with the files it points to
+# Of a model's file, together with the files it points to: a billion parameters in float32.
+MAX_FILE_BYTES = 4 * 2**30
 MODEL_SUFFIXES = (".onnx", ".pt2", ".safetensors")
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill")
+# The first bytes of Keras's older files.
 HDF5 = b"\x89HDF"
+# Pickles of protocols 2 to 5 begin with this operation and the protocol's number.
+PROTOCOL, PROTOCOLS = b"\x80", (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
 def file_kind(path: Path) -> FileKind:
@@ -23,6 +27,20 @@ def file_kind(path: Path) -> FileKind:
         ValueError: it does not exist, is larger than MAX_FILE_BYTES, or is of a kind that cannot be
             opened.
     """
+    head = _first_bytes(path)
+    # First of all: the eight bytes of a safetensors file's length may look like a pickle's. Its
+    # header is a JSON object, which begins behind them.
+    if path.suffix.lower() == ".safetensors" and head[8:9] == b"{":
+        return "safetensors"
+    if head.startswith(b"PK"):
+        return _zip_kind(path)
+    if _is_pickled(head, path.suffix):
+        return "pickle"
+    return _kind_by_suffix(path, head)
+
+
+def _first_bytes(path: Path) -> bytes:
+    """Reads as much as tells the kind of a file that is there and not too large."""
     if not path.is_file():
         raise ValueError(f"expected a model file, got {path}, which does not exist")
     if path.stat().st_size > MAX_FILE_BYTES:
@@ -31,15 +49,7 @@ def file_kind(path: Path) -> FileKind:
             f"{path.stat().st_size}"
         )
     with open_regular(path) as file:
-        head = file.read(9)
-    # First of all: the eight bytes of a safetensors file's length may look like a pickle's.
-    if path.suffix.lower() == ".safetensors" and head[8:9] == b"{":
-        return "safetensors"
-    if head.startswith(b"PK"):
-        return _zip_kind(path)
-    if _is_pickled(head, path.suffix):
-        return "pickle"
-    return _kind_by_suffix(path, head)
+        return file.read(9)
 
 
 def refusal(path: Path, kind: FileKind) -> str:
@@ -73,9 +83,8 @@ def _is_pickled(head: bytes, suffix: str) -> bool:
 
     The suffix decides for joblib's files, which may be compressed.
     """
-    return (
-        head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
-    ) or suffix.lower() in PICKLE_SUFFIXES
+    is_protocol = head[:1] == PROTOCOL and head[1:2] in PROTOCOLS
+    return is_protocol or suffix.lower() in PICKLE_SUFFIXES
 
 
 def _kind_by_suffix(path: Path, head: bytes) -> FileKind:
@@ -96,18 +105,16 @@ def _kind_by_suffix(path: Path, head: bytes) -> FileKind:
 
 
 def _zip_kind(path: Path) -> FileKind:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise ValueError(f"expected a readable archive, got {path}: {reason_of(error)}") from error
+    names = _names_in(path)
     if any(name.split("/")[-1] == "archive_format" for name in names):
         return "exported program"
+    # The older format of exported programs, which is read by other checks than ours.
     if "serialized_exported_program.json" in names:
         raise ValueError(
             f"expected an archive of torch.export.save of torch 2.8 or later, got {path}; save it "
             "anew"
         )
+    # TorchScript before pickles: it holds a pickle, too.
     if any("/code/" in name for name in names):
         return "TorchScript"
     if any(name.endswith("data.pkl") for name in names) or path.suffix.lower() in PICKLE_SUFFIXES:
@@ -115,3 +122,12 @@ def _zip_kind(path: Path) -> FileKind:
     raise ValueError(
         f"expected a model as FILE.onnx, .pt2 or .safetensors, got {path}, another kind of zip file"
     )
+
+
+def _names_in(path: Path) -> list[str]:
+    """Returns the names in a zip file; none of them is unpacked."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise ValueError(f"expected a readable archive, got {path}: {reason_of(error)}") from error

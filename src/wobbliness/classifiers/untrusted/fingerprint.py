@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
-CHUNK_BYTES = 2**24  # bytes of a file that are read at once
+# Bytes of a file that are read at a time, since external data may take gigabytes.
+CHUNK_BYTES = 2**24
+# Parts of a list of an estimator that may hold other estimators; longer ones are data.
+MAX_PARTS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +38,8 @@ def fingerprint(classifier: Any) -> Fingerprint:
     Args:
         classifier: opened, or an object; a path is named and read only where it is an ONNX file.
     """
-    source = getattr(classifier, "source", None)
-    if isinstance(classifier, str | Path):
-        source = (
-            Path(classifier)
-            if Path(classifier).suffix.lower() == ".onnx" and Path(classifier).is_file()
-            else None
-        )
+    source = _file_of(classifier)
+    # An opened classifier is identified by what it wraps, so that it does not matter how it came.
     module = getattr(classifier, "module", classifier)
     if isinstance(source, Path) and source.is_file():
         return Fingerprint(name=source.name, digest=f"onnx:{_of_graph(source)}")
@@ -55,6 +53,14 @@ def fingerprint(classifier: Any) -> Fingerprint:
             digest=f"scikit-learn:{_of_parts(_attributes(estimator))}",
         )
     return Fingerprint(name=name, digest=None)
+
+
+def _file_of(classifier: Any) -> Any:
+    """Returns the file that an opened classifier came from, or an ONNX file itself; else None."""
+    if not isinstance(classifier, str | Path):
+        return getattr(classifier, "source", None)
+    is_graph = Path(classifier).suffix.lower() == ".onnx" and Path(classifier).is_file()
+    return Path(classifier) if is_graph else None
 
 
 def _of_graph(path: Path) -> str:
@@ -87,23 +93,24 @@ def _tensors(module: Any) -> Iterator[tuple[str, bytes]]:
 
     found = []
     for value in module.state_dict().values():
-        is_plain = (
-            isinstance(value, torch.Tensor)
-            and not value.is_quantized
-            and value.layout == torch.strided
-        )
+        is_tensor = isinstance(value, torch.Tensor)
+        is_plain = is_tensor and not value.is_quantized and value.layout == torch.strided
         # An integer without axes is a counter, such as batch normalisation's number of batches.
         if is_plain and (value.ndim or value.is_floating_point()):
+            # As bytes: numpy has no type for bfloat16.
             flat = value.detach().cpu().contiguous().reshape(-1)
             content = hashlib.blake2b(flat.view(torch.uint8).numpy(), digest_size=16).digest()
             found.append((f"{value.dtype} {tuple(value.shape)}", content))
+    # Sorted: the order of a module's tensors differs from that of the file it was exported to.
     yield from sorted(found)
 
 
 def _attributes(estimator: Any) -> Iterator[tuple[str, bytes]]:
     """Reads what fitting left in an estimator and in the estimators it holds."""
     for name, value in sorted(getattr(estimator, "__dict__", {}).items()):
-        for part in value if isinstance(value, list | tuple) and len(value) < 10_000 else [value]:
+        is_list = isinstance(value, list | tuple) and len(value) < MAX_PARTS
+        for part in value if is_list else [value]:
+            # The steps of a pipeline are pairs of a name and an estimator.
             held = part[-1] if isinstance(part, tuple) and part else part
             if isinstance(held, np.ndarray) and held.dtype != object:
                 yield f"{name} {held.dtype} {held.shape}", np.ascontiguousarray(held).tobytes()

@@ -12,13 +12,16 @@ from typing import Any
 from wobbliness.classifiers.untrusted.file_kind import MAX_FILE_BYTES
 from wobbliness.runtime.input_files import check_regular, read_bounded
 
+# Of a configuration, whose longest part are the names of the classes.
 MAX_JSON_BYTES = 16 * 2**20
+# Of the index of weights in several files, a line for each tensor.
 MAX_INDEX_BYTES = 64 * 2**20
 
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _PROCESSOR_KINDS = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
 _LABELS = ("id2label", "label2id")
-_HUB_SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")  # of timm's names of architectures
+# Beginnings of timm's names of architectures by which it fetches one from elsewhere.
+_HUB_SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")
 _INDEX = "model.safetensors.index.json"
 
 
@@ -49,6 +52,7 @@ def check_folder(folder: Path) -> CheckedFolder:
             "expected a whole model, got an adapter of another one (adapter_config.json); merge "
             "it and save the model"
         )
+    # All of them: transformers looks for files of many names.
     for file in sorted(folder.glob("*.json")):
         check_regular(file)
     config = _settings(folder / "config.json")
@@ -73,6 +77,7 @@ def _settings(file: Path) -> dict[str, Any]:
 
 def _entries(settings: Any) -> Iterator[tuple[str, Any]]:
     """Yields each name and value at any depth, except for the names of the classes."""
+    # Names of classes are the author's own words, and may well be those of a setting.
     if isinstance(settings, dict):
         yield from settings.items()
         settings = [value for key, value in settings.items() if key not in _LABELS]
@@ -130,13 +135,14 @@ def _checked_weights(folder: Path) -> list[Path]:
         check_regular(file)
     if sum(file.stat().st_size for file in weights) > MAX_FILE_BYTES:
         raise ValueError(f"expected weights of at most {MAX_FILE_BYTES} bytes, got more")
-    index, known = folder / _INDEX, {file.name for file in weights}
-    if index.is_file():
-        parts = json.loads(read_bounded(index, MAX_INDEX_BYTES).decode("utf-8"))[
-            "weight_map"
-        ].values()
-        if not set(parts) <= known:
-            raise ValueError(
-                "expected an index of the folder's own safetensors, got other files in it"
-            )
+    _check_index(folder / _INDEX, {file.name for file in weights})
     return weights
+
+
+def _check_index(index: Path, known: set[str]) -> None:
+    """Checks that an index, if there is one, leads to known files only, not out of the folder."""
+    if not index.is_file():
+        return
+    content = json.loads(read_bounded(index, MAX_INDEX_BYTES).decode("utf-8"))
+    if not set(content["weight_map"].values()) <= known:
+        raise ValueError("expected an index of the folder's own safetensors, got other files in it")

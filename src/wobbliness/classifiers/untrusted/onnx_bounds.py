@@ -10,191 +10,65 @@ import onnx
 
 from wobbliness.classifiers.untrusted.onnx_contrib import SHAPE_KEEPING, Shape, row_length
 
+# fmt: off
 # Each output is at most as large as all inputs together.
 BOUNDED_BY_SUM = {
-    *(
-        "Abs",
-        "Acos",
-        "Acosh",
-        "Asin",
-        "Asinh",
-        "Atan",
-        "Atanh",
-        "BitwiseNot",
-        "Cast",
-        "Ceil",
-        "Celu",
-        "Clip",
-        "Cos",
-        "Cosh",
-    ),
-    *(
-        "CumProd",
-        "CumSum",
-        "DequantizeLinear",
-        "DynamicQuantizeLinear",
-        "Elu",
-        "Erf",
-        "Exp",
-        "Floor",
-        "Gelu",
-        "HardSigmoid",
-    ),
-    *(
-        "HardSwish",
-        "Hardmax",
-        "Identity",
-        "IsInf",
-        "IsNaN",
-        "LeakyRelu",
-        "Log",
-        "LogSoftmax",
-        "LpNormalization",
-        "Mish",
-        "Neg",
-    ),
-    *(
-        "Not",
-        "QuantizeLinear",
-        "Reciprocal",
-        "Relu",
-        "Round",
-        "Selu",
-        "Shrink",
-        "Sigmoid",
-        "Sign",
-        "Sin",
-        "Sinh",
-        "Softmax",
-    ),
-    *(
-        "Softplus",
-        "Softsign",
-        "Sqrt",
-        "Swish",
-        "Tan",
-        "Tanh",
-        "ThresholdedRelu",
-        "CastLike",
-        "Trilu",
-        "LRN",
-        "PRelu",
-    ),
-    *(
-        "BatchNormalization",
-        "Dropout",
-        "GroupNormalization",
-        "InstanceNormalization",
-        "LayerNormalization",
-    ),
-    *(
-        "MeanVarianceNormalization",
-        "RMSNormalization",
-        "RotaryEmbedding",
-        "GlobalAveragePool",
-        "GlobalLpPool",
-        "GlobalMaxPool",
-    ),
-    *(
-        "Concat",
-        "DepthToSpace",
-        "Flatten",
-        "Reshape",
-        "ReverseSequence",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-    ),
-    *(
-        "Transpose",
-        "Unsqueeze",
-        "Shape",
-        "Size",
-        "Compress",
-        "Unique",
-        "TopK",
-        "ArgMax",
-        "ArgMin",
-        "GatherElements",
-        "Scatter",
-    ),
-    *("ScatterElements", "ScatterND", "Det", "NonMaxSuppression"),
-    *(
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceLogSum",
-        "ReduceLogSumExp",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-        "ReduceProd",
-    ),
-    *("ReduceSum", "ReduceSumSquare"),
-    *(
-        "ConcatFromSequence",
-        "SequenceAt",
-        "SequenceConstruct",
-        "SequenceEmpty",
-        "SequenceErase",
-        "SequenceInsert",
-    ),
-    *("SequenceLength", "SplitToSequence", "Optional", "OptionalGetElement", "OptionalHasElement"),
-    *(
-        "ai.onnx.ml::Binarizer",
-        "ai.onnx.ml::CategoryMapper",
-        "ai.onnx.ml::Imputer",
-        "ai.onnx.ml::LabelEncoder",
-    ),
-    *("ai.onnx.ml::Normalizer", "ai.onnx.ml::Scaler", "ai.onnx.ml::ZipMap"),
+    # functions of each value
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "CastLike",
+    "Ceil", "Celu", "Clip", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
+    "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "PRelu",
+    "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus",
+    "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Trilu", "RotaryEmbedding",
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear",
+    # normalisations, and functions along an axis
+    "BatchNormalization", "Dropout", "GroupNormalization", "InstanceNormalization",
+    "LayerNormalization", "LRN", "LpNormalization", "MeanVarianceNormalization",
+    "RMSNormalization", "Hardmax", "LogSoftmax", "Softmax", "CumProd", "CumSum",
+    # values that are selected or arranged
+    "Compress", "Concat", "DepthToSpace", "Flatten", "GatherElements", "NonMaxSuppression",
+    "Reshape", "ReverseSequence", "Scatter", "ScatterElements", "ScatterND", "Shape", "Size",
+    "Slice", "SpaceToDepth", "Split", "Squeeze", "TopK", "Transpose", "Unique", "Unsqueeze",
+    # fewer values: pools, determinants and reductions
+    "ArgMax", "ArgMin", "Det", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool",
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
+    "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
+    # sequences and optional values
+    "ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase",
+    "SequenceInsert", "SequenceLength", "SplitToSequence",
+    "Optional", "OptionalGetElement", "OptionalHasElement",
+    # of classical models, and contributed ones
+    "ai.onnx.ml::Binarizer", "ai.onnx.ml::CategoryMapper", "ai.onnx.ml::Imputer",
+    "ai.onnx.ml::LabelEncoder", "ai.onnx.ml::Normalizer", "ai.onnx.ml::Scaler",
+    "ai.onnx.ml::ZipMap",
+    "com.microsoft::QLinearConcat", "com.microsoft::QLinearGlobalAveragePool",
+    "com.microsoft::QLinearReduceMean",
     *(f"com.microsoft::{name}" for name in SHAPE_KEEPING),
-    *(
-        f"com.microsoft::{name}"
-        for name in ("QLinearConcat", "QLinearGlobalAveragePool", "QLinearReduceMean")
-    ),
 }
-# Each output is at most as large as the product of all inputs: they are broadcast.
+# Each output is at most as large as the product of all inputs.
 BOUNDED_BY_PRODUCT = {
-    *(
-        "Add",
-        "And",
-        "BitShift",
-        "BitwiseAnd",
-        "BitwiseOr",
-        "BitwiseXor",
-        "Div",
-        "Equal",
-        "Greater",
-        "GreaterOrEqual",
-        "Less",
-    ),
-    *("LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "Sub", "Sum", "Where", "Xor"),
-    *("MatMul", "MatMulInteger", "Gemm", "Gather", "GatherND", "ai.onnx.ml::ArrayFeatureExtractor"),
-    *(f"com.microsoft::{name}" for name in ("QLinearAdd", "QLinearMul", "FusedMatMul")),
+    # functions of several values, whose shapes are broadcast
+    "Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater",
+    "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "Sub",
+    "Sum", "Where", "Xor", "com.microsoft::QLinearAdd", "com.microsoft::QLinearMul",
+    # products of matrices, and a part of the first input for each value of the second
+    "MatMul", "MatMulInteger", "Gemm", "com.microsoft::FusedMatMul",
+    "Gather", "GatherND", "ai.onnx.ml::ArrayFeatureExtractor",
 }
 # A row of outputs for each row of the input, its length one of the attributes'.
 ROW_LENGTHS = {
-    *(
-        "ai.onnx.ml::FeatureVectorizer",
-        "ai.onnx.ml::LinearClassifier",
-        "ai.onnx.ml::LinearRegressor",
-    ),
-    *(
-        "ai.onnx.ml::OneHotEncoder",
-        "ai.onnx.ml::SVMClassifier",
-        "ai.onnx.ml::SVMRegressor",
-        "ai.onnx.ml::TreeEnsemble",
-    ),
-    *("ai.onnx.ml::TreeEnsembleClassifier", "ai.onnx.ml::TreeEnsembleRegressor"),
+    "ai.onnx.ml::FeatureVectorizer", "ai.onnx.ml::LinearClassifier", "ai.onnx.ml::LinearRegressor",
+    "ai.onnx.ml::OneHotEncoder", "ai.onnx.ml::SVMClassifier", "ai.onnx.ml::SVMRegressor",
+    "ai.onnx.ml::TreeEnsemble", "ai.onnx.ml::TreeEnsembleClassifier",
+    "ai.onnx.ml::TreeEnsembleRegressor",
 }
 # Convolutions that are computed from one matrix of all patches.
 CONVOLUTIONS = {"ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv"}
+# Products of all queries with all keys, which are kept until the values are weighted by them.
 ATTENTION = {
-    "Attention",
-    "com.microsoft::Attention",
-    "com.microsoft::MultiHeadAttention",
+    "Attention", "com.microsoft::Attention", "com.microsoft::MultiHeadAttention",
     "com.microsoft::QAttention",
 }
+# fmt: on
 
 
 def full_name(node: onnx.NodeProto) -> str:
@@ -232,11 +106,13 @@ def workspace(node: onnx.NodeProto, shapes: Sequence[Shape], output: Shape) -> i
     name = full_name(node)
     if name in CONVOLUTIONS:
         return _columns(node, shapes, output)
+    # A product of two tensors needs no more than its output.
     if name == "Einsum" and len(node.input) > 2:
         return _all_labels(node, shapes)
+    # A vote for each pair of classes.
     if name == "ai.onnx.ml::SVMClassifier":
         rows = shapes[0][0] if shapes[0] else 1
-        return int(rows * row_length(node) ** 2)  # votes of pairs of classes
+        return int(rows * row_length(node) ** 2)
     if name in ATTENTION:
         return _attention_scores(node, shapes)
     return 0
@@ -244,8 +120,10 @@ def workspace(node: onnx.NodeProto, shapes: Sequence[Shape], output: Shape) -> i
 
 def _columns(node: onnx.NodeProto, shapes: Sequence[Shape], output: Shape) -> int:
     """Counts the values of an image's patches, each as a column as long as a filter."""
+    # Scales and zero points of the image come before the filters there.
     index = 3 if node.op_type == "QLinearConv" else 1
     image, filters = shapes[0], shapes[index] if len(shapes) > index else None
+    # A transposed convolution makes a patch for each value that it takes.
     positions = image if node.op_type == "ConvTranspose" else output
     if positions is None or filters is None:
         return 0
@@ -257,17 +135,11 @@ def _all_labels(node: onnx.NodeProto, shapes: Sequence[Shape]) -> int:
 
     The product of two of them may be as large on the way.
     """
-    equation = next(
-        (
-            attribute.s.decode("utf-8", "replace")
-            for attribute in node.attribute
-            if attribute.name == "equation"
-        ),
-        "",
-    )
     sizes: dict[str, int] = {}
-    for word, shape in zip(equation.split("->")[0].split(","), shapes, strict=False):
+    # The operands of "bqh,bkh->bqk", one letter for each axis.
+    for word, shape in zip(_equation(node).split("->")[0].split(","), shapes, strict=False):
         labels = word.replace(" ", "")
+        # Axes without letters: the product of all sizes is a bound, if a coarse one.
         if shape is None or "..." in labels or len(labels) != len(shape):
             return math.prod(math.prod(shape or (1,)) for shape in shapes)
         for label, size in zip(labels, shape, strict=True):
@@ -275,27 +147,25 @@ def _all_labels(node: onnx.NodeProto, shapes: Sequence[Shape]) -> int:
     return int(math.prod(sizes.values()))
 
 
+def _equation(node: onnx.NodeProto) -> str:
+    found = (attribute.s for attribute in node.attribute if attribute.name == "equation")
+    return next(found, b"").decode("utf-8", "replace")
+
+
 def _attention_scores(node: onnx.NodeProto, shapes: Sequence[Shape]) -> int:
     """Counts one number for each head and pair of a query and a key."""
     queries = shapes[0]
+    # Where queries, keys and values are one input, there are as many keys as queries.
     is_packed = node.op_type in ("Attention", "QAttention") and node.domain == "com.microsoft"
     keys = queries if is_packed or len(shapes) < 2 else shapes[1]
     if queries is None or keys is None or len(queries) < 3 or len(keys) < 3:
         return 0
+    # (batch, positions, heads x width), or (batch, heads, positions, width).
     heads = _num_heads(node) if len(queries) == 3 else queries[1]
     return int(queries[0] * heads * queries[-2] * keys[-2])
 
 
 def _num_heads(node: onnx.NodeProto) -> int:
-    return int(
-        max(
-            [
-                1,
-                *(
-                    attribute.i
-                    for attribute in node.attribute
-                    if attribute.name in ("num_heads", "q_num_heads")
-                ),
-            ]
-        )
-    )
+    names = ("num_heads", "q_num_heads")
+    given = (attribute.i for attribute in node.attribute if attribute.name in names)
+    return int(max([1, *given]))

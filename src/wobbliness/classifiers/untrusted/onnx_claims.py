@@ -11,9 +11,14 @@ import onnx.inliner
 
 from wobbliness.runtime.errors import reason_of
 
-FREE_CHANNELS = 3  # taken for the first of them where all of a picture's are free
-FREE_SIZE = 224  # taken for axes of an image, but not of the batch, that the graph leaves free
-LARGE_TENSOR = 1024  # values; shapes are never computed from tensors as large as that
+# Taken for the axis of the channels where all of a picture's axes are free: most pictures have red,
+# green and blue.
+FREE_CHANNELS = 3
+# Taken for other axes of an image that the graph leaves free: the side that most classifiers of
+# pictures were trained on. An axis of the batch stays free.
+FREE_SIZE = 224
+# Values. Shapes have few axes: none is computed from a tensor as large as that.
+LARGE_TENSOR = 1024
 
 
 def drop_declared_sizes(model: onnx.ModelProto) -> None:
@@ -26,6 +31,8 @@ def drop_declared_sizes(model: onnx.ModelProto) -> None:
     """
     for graph in all_graphs(model):
         del graph.value_info[:]
+        # An inner graph's inputs get their sizes from the step around it; the main graph's are all
+        # that inference starts from.
         inner_inputs = [] if graph is model.graph else list(graph.input)
         for value in (*graph.output, *inner_inputs):
             _drop_shape(value.type)
@@ -49,14 +56,17 @@ def written_out(model: onnx.ModelProto) -> onnx.ModelProto:
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
     drop_declared_sizes(whole)
-    if not model.functions:
-        return whole
+    return _inlined(whole) if model.functions else whole
+
+
+def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Writes out the functions of a graph without declared sizes."""
     try:
-        whole = onnx.inliner.inline_local_functions(whole)
+        whole = onnx.inliner.inline_local_functions(model)
     except Exception as error:  # the checker's own classes share no base but Exception
         reason = reason_of(error)
         raise ValueError(f"expected functions that can be written out, got {reason}") from error
-    # Sizes that inlining declared are dropped, too.
+    # Inlining declares sizes of what functions make: the author's own again.
     for graph in all_graphs(whole):
         del graph.value_info[:]
     return whole
@@ -88,6 +98,7 @@ def inner_graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
 
 
 def _drop_shape(kind: onnx.TypeProto) -> None:
+    # A type is one of several fields of a protobuf; sequences and optionals hold another type.
     held = kind.WhichOneof("value")
     if held in ("tensor_type", "sparse_tensor_type"):
         getattr(kind, held).ClearField("shape")
@@ -117,6 +128,7 @@ def _fix_free_sizes(graph: onnx.GraphProto) -> None:
 def _drop_large_tensors(graph: onnx.GraphProto) -> None:
     """Turns a graph's larger tensors into inputs: inference copies all that it is given."""
     kept = []
+    # In older files each tensor is declared as an input, too.
     given = {value.name for value in graph.input}
     for tensor in graph.initializer:
         if (

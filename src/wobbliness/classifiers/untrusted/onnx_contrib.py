@@ -8,55 +8,48 @@ from typing import Any
 
 import onnx
 
+from wobbliness.classifiers.untrusted.onnx_claims import inner_graphs
+
 Shape = tuple[int, ...] | None
 
+# fmt: off
+# The output has the shape of the first input.
 SHAPE_KEEPING = {
-    *(
-        "BiasAdd",
-        "BiasGelu",
-        "BiasSoftmax",
-        "DequantizeLinear",
-        "FastGelu",
-        "Gelu",
-        "GroupNorm",
-        "Inverse",
-        "QLinearLeakyRelu",
-    ),
-    *("QLinearSigmoid", "QLinearSoftmax", "QuantizeLinear", "QuickGelu", "SkipLayerNormalization"),
-    *("SkipSimplifiedLayerNormalization", "Trilu"),
+    "BiasAdd", "BiasGelu", "BiasSoftmax", "FastGelu", "Gelu", "QuickGelu",
+    "QuantizeLinear", "DequantizeLinear", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax",
+    "GroupNorm", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization",
+    "Inverse", "Trilu",
 }
-# how many of the inputs are those of the standard operator
+# How many of the inputs are those of the standard operator.
 FUSED = {"FusedConv": 3, "FusedGemm": 3}
+# Which of the inputs are the operands: scales and zero points lie between them.
 PRODUCTS = {
-    "DynamicQuantizeMatMul": (0, 1),
-    "MatMulIntegerToFloat": (0, 1),
-    "QLinearAdd": (0, 3),
-    "QLinearMul": (0, 3),
+    "DynamicQuantizeMatMul": (0, 1), "MatMulIntegerToFloat": (0, 1),
+    "QLinearAdd": (0, 3), "QLinearMul": (0, 3),
 }
+# Of ai.onnx.ml: a row of scores for each row of features.
 ROW_MAKERS = {
-    "SVMClassifier",
-    "SVMRegressor",
-    "LinearRegressor",
-    "TreeEnsembleClassifier",
-    "TreeEnsembleRegressor",
+    "SVMClassifier", "SVMRegressor", "LinearRegressor",
+    "TreeEnsembleClassifier", "TreeEnsembleRegressor",
 }
+# Attributes that tell the length of a row: by a number, or by a list as long.
 ROW_NUMBERS = ("n_targets", "targets")
 ROW_LISTS = (
-    "classlabels_ints",
-    "classlabels_int64s",
-    "classlabels_strings",
-    "cats_int64s",
-    "cats_strings",
+    "classlabels_ints", "classlabels_int64s", "classlabels_strings", "cats_int64s", "cats_strings",
 )
-MAX_ROW = 1024  # scores of a row; longer ones get an upper bound
+# fmt: on
+# Scores of a row that are written out as so many zeros; longer ones get an upper bound.
+MAX_ROW = 1024
+TRANSPOSED_PRODUCTS = ("FusedMatMul", "TransposeMatMul")
 TRANSPOSE_FLAGS = ("transA", "transB", "transBatchA", "transBatchB")
-# opset from which Split has an attribute for its number of outputs
+# Opset from which Split needs an attribute for its number of outputs.
 SPLIT_BY_NUMBER = 18
 
 
 def shape_of(value: onnx.ValueInfoProto) -> Shape:
     """Returns the sizes of a tensor, or None where one of them is unknown."""
     tensor = value.type.tensor_type
+    # A tensor without a shape has no known rank; one with an empty shape is a number.
     if not tensor.HasField("shape"):
         return None
     is_known = all(
@@ -88,9 +81,8 @@ def replace_contrib_operators(model: onnx.ModelProto) -> dict[str, onnx.NodeProt
 def _replace(graph: onnx.GraphProto, version: int, replaced: dict[str, onnx.NodeProto]) -> None:
     steps = []
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                _replace(inner, version, replaced)
+        for inner in inner_graphs(node):
+            _replace(inner, version, replaced)
         instead = _standard(node, version) if node.input and node.output else []
         if instead:
             replaced[node.output[0]] = node
@@ -99,6 +91,12 @@ def _replace(graph: onnx.GraphProto, version: int, replaced: dict[str, onnx.Node
                 if value.name in outputs:
                     value.ClearField("type")  # what stands in place may give another
         steps += instead or [node]
+    _set_steps(graph, steps)
+
+
+def _set_steps(graph: onnx.GraphProto, steps: list[onnx.NodeProto]) -> None:
+    """Gives a graph other steps, some of which may be its own."""
+    # Copies: deleting a graph's steps frees the memory of those that are kept.
     steps = [onnx.NodeProto.FromString(node.SerializeToString()) for node in steps]
     del graph.node[:]
     graph.node.extend(steps)
@@ -111,37 +109,37 @@ def _standard(node: onnx.NodeProto, version: int) -> list[onnx.NodeProto]:
         return _standard_of_ml(node)
     if node.domain != "com.microsoft":
         return []
+    # Skip-normalisations may give the sum that they normalise as their fourth output, too.
     if name in SHAPE_KEEPING:
         sums = [output for output in node.output[3:4] if output] if name.startswith("Skip") else []
         return [onnx.helper.make_node("Identity", inputs[:1], [each]) for each in (output, *sums)]
     if name in FUSED:
-        steps = onnx.helper.make_node(name.removeprefix("Fused"), inputs[: FUSED[name]], [output])
-        steps.attribute.extend(
-            part for part in node.attribute if not part.name.startswith("activation")
-        )
-        return [steps]
+        return [_without_activation(node)]
     if name in PRODUCTS and len(inputs) > max(PRODUCTS[name]):
         operator = "Add" if name.startswith("QLinear") else "MatMul"
-        return [
-            onnx.helper.make_node(operator, [inputs[index] for index in PRODUCTS[name]], [output])
-        ]
+        operands = [inputs[index] for index in PRODUCTS[name]]
+        return [onnx.helper.make_node(operator, operands, [output])]
     rule = RULES.get(name)
     return rule(node, version) if rule is not None else []
+
+
+def _without_activation(node: onnx.NodeProto) -> onnx.NodeProto:
+    """Returns the standard step of one that is fused with the activation after it."""
+    name, inputs = node.op_type, list(node.input)
+    step = onnx.helper.make_node(name.removeprefix("Fused"), inputs[: FUSED[name]], node.output[:1])
+    step.attribute.extend(part for part in node.attribute if not part.name.startswith("activation"))
+    return step
 
 
 def _standard_of_ml(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     name, output = node.op_type, node.output[0]
     if name in ("Scaler", "Normalizer", "Imputer", "Binarizer"):
         return [onnx.helper.make_node("Identity", node.input[:1], [output])]
+    # Columns by their numbers, which may be given in any shape: flattened, then gathered.
     if name == "ArrayFeatureExtractor" and len(node.input) == 2:
         whole, flat = f"{output}/whole", f"{output}/flat"
         return [
-            onnx.helper.make_node(
-                "Constant",
-                [],
-                [whole],
-                value=onnx.helper.make_tensor(whole, onnx.TensorProto.INT64, [1], [-1]),
-            ),
+            _flat_shape(whole),
             onnx.helper.make_node("Reshape", [node.input[1], whole], [flat]),
             onnx.helper.make_node("Gather", [node.input[0], flat], [output], axis=-1),
         ]
@@ -149,22 +147,28 @@ def _standard_of_ml(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     return _rows(node, length) if 0 < length <= MAX_ROW else []
 
 
+def _flat_shape(name: str) -> onnx.NodeProto:
+    """Returns a step for the shape [-1], to which Reshape flattens."""
+    shape = onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [1], [-1])
+    return onnx.helper.make_node("Constant", [], [name], value=shape)
+
+
 def _rows(node: onnx.NodeProto, length: int) -> list[onnx.NodeProto]:
     """Returns steps for a label for each row, if there are two outputs, and a row of scores."""
     *labels, scores = node.output[:2]
     top, numbers, whole = (f"{scores}/{part}" for part in ("top", "numbers", "whole"))
+    # ArgMax gives a number for each row, as labels are; zeros are added to it as a row of scores.
     zeros = onnx.helper.make_tensor(numbers, onnx.TensorProto.FLOAT, [length], [0.0] * length)
-    shape = onnx.helper.make_tensor(whole, onnx.TensorProto.INT64, [1], [-1])
+    reshaped = [
+        onnx.helper.make_node("Reshape", [f"{top}/index", whole], [label])
+        for label in filter(None, labels)
+    ]
     return [
         onnx.helper.make_node("ArgMax", node.input[:1], [f"{top}/index"], axis=1, keepdims=1),
         onnx.helper.make_node("Cast", [f"{top}/index"], [top], to=onnx.TensorProto.FLOAT),
-        onnx.helper.make_node("Constant", [], [whole], value=shape),
+        _flat_shape(whole),
         onnx.helper.make_node("Constant", [], [numbers], value=zeros),
-        *(
-            onnx.helper.make_node("Reshape", [f"{top}/index", whole], [label])
-            for label in labels
-            if label
-        ),
+        *reshaped,
         onnx.helper.make_node("Add", [top, numbers], [scores]),
     ]
 
@@ -180,6 +184,7 @@ def row_length(node: onnx.NodeProto) -> int:
         elif attribute.name == "inputdimensions":
             lengths.append(sum(abs(size) for size in attribute.ints))
     longest = max(lengths)
+    # Without probabilities an SVM gives a score for each pair of classes.
     has_pairs = node.op_type == "SVMClassifier" and not any(
         part.name == "prob_a" and part.floats for part in node.attribute
     )
@@ -201,30 +206,25 @@ def replace_transposed_products(model: onnx.ModelProto) -> bool:
         model: with inferred shapes; changed in place.
     """
     graph = model.graph
-    values = (*graph.value_info, *graph.output, *graph.input)
+    ranks, num_before = _ranks(graph), len(graph.node)
+    steps: list[onnx.NodeProto] = []
+    for node in graph.node:
+        is_product = node.domain == "com.microsoft" and node.op_type in TRANSPOSED_PRODUCTS
+        operands = [ranks.get(name, 0) for name in node.input[:2]]
+        is_known = is_product and all(rank > 1 for rank in operands)
+        steps += _transposed_product(node, operands) if is_known else [node]
+    _set_steps(graph, steps)
+    return len(steps) > num_before
+
+
+def _ranks(graph: onnx.GraphProto) -> dict[str, int]:
+    """Returns the number of axes of a graph's values and tensors, where it is known."""
     ranks = {
         value.name: len(value.type.tensor_type.shape.dim)
-        for value in values
+        for value in (*graph.value_info, *graph.output, *graph.input)
         if value.type.tensor_type.HasField("shape")
     }
-    ranks |= {tensor.name: len(tensor.dims) for tensor in graph.initializer}
-    steps: list[onnx.NodeProto] = []
-    num_before = len(graph.node)
-    for node in graph.node:
-        is_transposed = node.domain == "com.microsoft" and node.op_type in (
-            "FusedMatMul",
-            "TransposeMatMul",
-        )
-        is_known = is_transposed and all(ranks.get(name, 0) > 1 for name in node.input[:2])
-        steps += (
-            _transposed_product(node, [ranks[name] for name in node.input[:2]])
-            if is_known
-            else [node]
-        )
-    steps = [onnx.NodeProto.FromString(node.SerializeToString()) for node in steps]
-    del graph.node[:]
-    graph.node.extend(steps)
-    return len(steps) > num_before
+    return ranks | {tensor.name: len(tensor.dims) for tensor in graph.initializer}
 
 
 def _transposed_product(node: onnx.NodeProto, ranks: list[int]) -> list[onnx.NodeProto]:
@@ -263,6 +263,7 @@ def _packed_attention(node: onnx.NodeProto, version: int) -> list[onnx.NodeProto
         or len(node.input) < 2
     ):
         return []
+    # Queries, keys and values lie side by side in one product; the answer is as its last third.
     output = node.output[0]
     parts = [f"{output}/{part}" for part in ("queries", "keys")]
     flags: dict[str, Any] = {"num_outputs": 3} if version >= SPLIT_BY_NUMBER else {}
@@ -273,6 +274,7 @@ def _packed_attention(node: onnx.NodeProto, version: int) -> list[onnx.NodeProto
 
 
 def _attention(node: onnx.NodeProto, _: int) -> list[onnx.NodeProto]:
+    # As many rows as queries, as many columns as values: the product has them, whatever it sums.
     is_plain = len(node.input) > 2 and all(node.input[:3]) and not any(node.output[1:])
     return _einsum(node, [node.input[0], node.input[2]], "bqh,bkv->bqv") if is_plain else []
 

@@ -9,51 +9,23 @@ from onnx.reference import ReferenceEvaluator
 
 from wobbliness.classifiers.untrusted.onnx_contrib import shape_of
 
-MAX_SMALL_VALUES = 1024  # values; shapes are never computed from more
+# Values of an operand or a result: shapes have few axes, and are never computed from more.
+MAX_SMALL_VALUES = 1024
+# fmt: off
 FOLDED = {
-    "Shape",
-    "Size",
-    "Constant",
-    "Identity",
-    "Cast",
-    "Squeeze",
-    "Unsqueeze",
-    "Reshape",
-    "Flatten",
-    "Concat",
-    "Slice",
+    # sizes and constants
+    "Shape", "Size", "Constant", "Identity", "Cast",
+    # what selects and arranges them
+    "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Concat", "Slice", "Gather", "Transpose", "Split",
+    # arithmetic
+    "Add", "Sub", "Mul", "Div", "Mod", "Floor", "Ceil", "Neg", "Abs", "Min", "Max",
+    "ReduceProd", "ReduceSum",
+    # conditions
+    "Where", "Equal", "Not", "And", "Or", "Less", "Greater", "LessOrEqual", "GreaterOrEqual",
+    # what enlarges, computed where inference finds that the result is small
+    "Range", "ConstantOfShape", "Expand", "Tile",
 }
-FOLDED |= {
-    "Gather",
-    "Add",
-    "Sub",
-    "Mul",
-    "Div",
-    "Mod",
-    "Floor",
-    "Ceil",
-    "Neg",
-    "Abs",
-    "Min",
-    "Max",
-    "Where",
-    "Equal",
-    "Not",
-}
-FOLDED |= {
-    "And",
-    "Or",
-    "Less",
-    "Greater",
-    "LessOrEqual",
-    "GreaterOrEqual",
-    "ReduceProd",
-    "ReduceSum",
-    "Transpose",
-    "Split",
-}
-# Steps computed where inference finds that the result is small.
-FOLDED |= {"Range", "ConstantOfShape", "Expand", "Tile"}
+# fmt: on
 
 
 def fold_small_values(model: onnx.ModelProto) -> bool:
@@ -66,13 +38,8 @@ def fold_small_values(model: onnx.ModelProto) -> bool:
     Args:
         model: with inferred shapes.
     """
-    graph = model.graph
+    graph, values = model.graph, _small_tensors(model.graph)
     shapes = {value.name: shape_of(value) for value in (*graph.input, *graph.value_info)}
-    values = {
-        tensor.name: onnx.numpy_helper.to_array(tensor)
-        for tensor in graph.initializer
-        if math.prod(tensor.dims) <= MAX_SMALL_VALUES
-    }
     opsets = {opset.domain: opset.version for opset in model.opset_import}
     outputs, kept = {value.name for value in graph.output}, []
     for node in graph.node:
@@ -81,12 +48,22 @@ def fold_small_values(model: onnx.ModelProto) -> bool:
         if result is None:
             kept.append(node)
             continue
+        # Known to the steps that follow in this round; a tensor of the graph for the next one.
         values[node.output[0]] = result
         graph.initializer.append(onnx.numpy_helper.from_array(result, node.output[0]))
     has_folded = len(kept) < len(graph.node)
     del graph.node[:]
     graph.node.extend(kept)
     return has_folded
+
+
+def _small_tensors(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
+    """Returns the values of a graph's small tensors by name."""
+    return {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in graph.initializer
+        if math.prod(tensor.dims) <= MAX_SMALL_VALUES
+    }
 
 
 def _result(
@@ -99,6 +76,7 @@ def _result(
     if node.op_type not in FOLDED or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
         return None
     shape = shapes.get(node.output[0])
+    # Checked before the step is run: the reference would make a result of any size.
     if shape is None or math.prod(shape) > MAX_SMALL_VALUES:
         return None
     given = {name: _operand(name, node.op_type, values, shapes) for name in node.input if name}

@@ -9,57 +9,37 @@ from onnx.reference import ReferenceEvaluator
 from wobbliness.classifiers.untrusted.onnx_bounds import full_name
 from wobbliness.classifiers.untrusted.onnx_claims import all_graphs, all_nodes
 
+# fmt: off
 RANDOM = {
-    "Bernoulli",
-    "Multinomial",
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
+    "Bernoulli", "Multinomial",
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+    # searches of language models, which may sample
+    "com.microsoft::Sampling", "com.microsoft::BeamSearch", "com.microsoft::GreedySearch",
+    "com.microsoft::WhisperBeamSearch",
 }
-RANDOM |= {
-    f"com.microsoft::{name}"
-    for name in ("Sampling", "BeamSearch", "GreedySearch", "WhisperBeamSearch")
-}
+# fmt: on
 TRAINING_INPUT = {  # by operator, the index of its ratio and of the flag that turns it on
     "Dropout": (1, 2),
     "com.microsoft::BitmaskDropout": (1, 2),
     "com.microsoft::BiasDropout": (3, 4),
     "com.microsoft::BitmaskBiasDropout": (3, 4),
 }
+# The scale is that of the largest value of a whole block, so that each image changes the others.
 BLOCK_DEPENDENT = {
     "DynamicQuantizeLinear",
     "com.microsoft::DynamicQuantizeMatMul",
     "com.microsoft::DynamicQuantizeLSTM",
 }
+# What an exporter computes a flag of training with.
+# fmt: off
 FOLLOWED = {
-    "Identity",
-    "Cast",
-    "Not",
-    "And",
-    "Or",
-    "Xor",
-    "Equal",
-    "Less",
-    "Greater",
-    "LessOrEqual",
-    "GreaterOrEqual",
-    "Reshape",
+    "Identity", "Cast", "Not", "And", "Or", "Xor", "Equal", "Less", "Greater", "LessOrEqual",
+    "GreaterOrEqual", "Reshape", "Squeeze", "Unsqueeze", "Add", "Sub", "Mul", "Gather", "Slice",
+    "Where", "ReduceMax", "ReduceMin", "ReduceSum",
 }
-FOLLOWED |= {
-    "Squeeze",
-    "Unsqueeze",
-    "Add",
-    "Sub",
-    "Mul",
-    "Gather",
-    "Slice",
-    "Where",
-    "ReduceMax",
-    "ReduceMin",
-    "ReduceSum",
-}
-# from a flag to the constants that it is computed from; values of such a constant
+# fmt: on
+# Steps from a flag back to the constants that it is computed from, which also bound the recursion;
+# values of such a constant.
 MAX_STEPS_BACK, MAX_SMALL_VALUES = 30, 64
 
 
@@ -80,13 +60,12 @@ def check_randomness(model: onnx.ModelProto) -> None:
         name = full_name(node)
         if name in RANDOM:
             raise ValueError(f"expected a graph that answers alike each time, got {name}")
-        if name == "BatchNormalization" and any(
-            part.name == "training_mode" and part.i for part in node.attribute
-        ):
+        if name == "BatchNormalization" and _has_training_mode(node):
             raise ValueError(
                 f"expected a graph that answers alike in any company, got {name} in training mode"
             )
         if name in TRAINING_INPUT:
+            # Made on demand: few graphs have such a step.
             constants = constants or _Constants(model)
             if _is_training(node, constants):
                 raise ValueError(
@@ -100,6 +79,10 @@ def block_dependent_operator(model: onnx.ModelProto) -> str | None:
         node for part in (model.graph, *model.functions) for node in all_nodes(list(part.node))
     )
     return next((full_name(node) for node in nodes if full_name(node) in BLOCK_DEPENDENT), None)
+
+
+def _has_training_mode(node: onnx.NodeProto) -> bool:
+    return any(part.name == "training_mode" and part.i for part in node.attribute)
 
 
 def _is_training(node: onnx.NodeProto, constants: "_Constants") -> bool:
@@ -135,6 +118,7 @@ class _Constants:
         Returns None where it is large, depends on the image or its size, or has two makers.
         """
         makers = self._makers.get(name, [])
+        # Inner graphs may use a name again: which of the values is meant is not followed.
         if len(makers) != 1 or steps == 0:
             return None
         maker = makers[0]

@@ -18,48 +18,40 @@ from wobbliness.classifiers.untrusted.onnx_contrib import (
 from wobbliness.classifiers.untrusted.onnx_folding import fold_small_values
 from wobbliness.runtime.errors import reason_of
 
-MAX_STEP_VALUES = 2**28  # made by one step for one image, 1 GiB as float32
-# held at one time for one image: what a step takes, what it makes, what later steps still need
+# Values made by one step for one image: 1 GiB as float32.
+MAX_STEP_VALUES = 2**28
+# Values held at one time for one image: what a step takes, what it makes, what later steps still
+# need. Again 1 GiB.
 MAX_LIVE_VALUES = 2**28
-MAX_CREATED_VALUES = 2**27  # made out of nothing: by all steps that enlarge, or that need no image
+# Values made out of nothing: by all steps that enlarge, or that need no image. Each of them costs a
+# file a few bytes only, so it is their sum that is limited.
+MAX_CREATED_VALUES = 2**27
 # A graph of a free batch is checked with one image and with a block of this many.
 LARGE_BATCH = 128
-SLACK = 2  # factor by which a large batch may need more for each image than a single image
+# Factor by which a large batch may need more for each image than a single image: without a limit a
+# graph could be small for one image and grow with the square of the batch.
+SLACK = 2
 # Each round of inference finds the shapes that are computed from those of the round before.
 MAX_ROUNDS = 60
 # Further rounds: each finds the shape of the next product of transposed matrices.
 MAX_PRODUCTS = 200
-TEXT_OVERHEAD = 32  # bytes of a string besides its characters
+# Bytes of a string besides its characters, as C++ keeps it.
+TEXT_OVERHEAD = 32
+# Operators whose output may be larger than what they take.
+# fmt: off
 ENLARGING = {
-    "ConstantOfShape",
-    "Expand",
-    "Tile",
-    "Range",
-    "EyeLike",
-    "OneHot",
-    "Pad",
-    "Resize",
-    "Upsample",
+    # made from a shape or a number
+    "ConstantOfShape", "Expand", "Tile", "Range", "EyeLike", "OneHot",
+    "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike",
+    # pictures of another size
+    "Pad", "Resize", "Upsample", "CenterCropPad", "Col2Im",
+    "AffineGrid", "GridSample", "MaxUnpool", "RoiAlign", "MaxRoiPool",
+    # texts and sound
+    "TfIdfVectorizer", "MelWeightMatrix", "HannWindow", "HammingWindow", "BlackmanWindow",
+    "DFT", "STFT",
 }
-ENLARGING |= {
-    "RandomNormal",
-    "RandomUniform",
-    "RandomNormalLike",
-    "RandomUniformLike",
-    "CenterCropPad",
-    "Col2Im",
-}
-ENLARGING |= {
-    "AffineGrid",
-    "GridSample",
-    "MaxUnpool",
-    "RoiAlign",
-    "MaxRoiPool",
-    "TfIdfVectorizer",
-    "MelWeightMatrix",
-}
-ENLARGING |= {"HannWindow", "HammingWindow", "BlackmanWindow", "DFT", "STFT"}
-# The output is as large as the value of a number or a text.
+# fmt: on
+# The output is as large as the value of a number or a text, which inference does not know.
 GROWING = {"Loop", "SequenceMap", "StringConcat", "StringSplit", "ImageDecoder"}
 
 
@@ -91,7 +83,7 @@ def check_sizes(model: onnx.ModelProto) -> GraphSizes:
             is unknown.
     """
     replaced = replace_contrib_operators(model)
-    batch, text = _batch(model.graph), -(-(_longest_text(model) + TEXT_OVERHEAD) // 4)
+    batch, text = _batch(model.graph), _values_per_text(model)
     # One image, or the batch that the graph fixes, against the absolute limits.
     few = _Sizes(values_per_text=text, replaced=replaced)
     try:
@@ -99,14 +91,8 @@ def check_sizes(model: onnx.ModelProto) -> GraphSizes:
     except ValueError:
         _check_fits(_with_batch(model, batch or 1), batch)
         raise
-    # A free batch: a large one may need SLACK times the values of as many single images.
     if not batch:
-        allowed = {
-            "max_step": max(MAX_STEP_VALUES, SLACK * LARGE_BATCH * few.step),
-            "max_live": max(MAX_LIVE_VALUES, SLACK * LARGE_BATCH * few.live),
-            "max_created": max(MAX_CREATED_VALUES, SLACK * LARGE_BATCH * few.created),
-        }
-        many = _Sizes(values_per_text=text, replaced=replaced, **allowed)
+        many = few.scaled(SLACK * LARGE_BATCH)
         many.check(_inferred(_with_batch(model, LARGE_BATCH)).graph, _Known())
     step, held = (-(-values // (batch or 1)) for values in (few.largest, few.live))
     return GraphSizes(values_per_image=step or None, held_per_image=held)
@@ -114,6 +100,7 @@ def check_sizes(model: onnx.ModelProto) -> GraphSizes:
 
 def _batch(graph: onnx.GraphProto) -> int:
     """Returns the number of images that a graph takes at a time; 0 for any."""
+    # Older files declare their tensors as inputs, too: the first that is none takes the images.
     tensors = _tensor_names(graph)
     images = next((value for value in graph.input if value.name not in tensors), None)
     sizes = images.type.tensor_type.shape.dim if images is not None else []
@@ -153,6 +140,8 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     small values alone are computed here.
     """
     try:
+        # In turn: infer shapes, write out the products whose ranks are now known, and compute the
+        # small numbers that further shapes depend on, until nothing changes.
         rounds, products = MAX_ROUNDS, MAX_PRODUCTS
         while rounds and products:
             model = onnx.shape_inference.infer_shapes(model)
@@ -169,6 +158,11 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _tensor_names(graph: onnx.GraphProto) -> set[str]:
     return {tensor.name for tensor in graph.initializer}
+
+
+def _values_per_text(model: onnx.ModelProto) -> int:
+    """Returns how many values of four bytes a text of the file counts as."""
+    return -(-(_longest_text(model) + TEXT_OVERHEAD) // 4)
 
 
 def _longest_text(model: onnx.ModelProto) -> int:
@@ -204,20 +198,22 @@ class _Known:
         """Extends the facts by the values that a graph declares or that were inferred for it."""
         values = (*graph.value_info, *graph.output, *graph.input)
         shapes = {value.name: shape_of(value) for value in values}
+        # The sizes of tensors in the file are those of their content, whatever is declared.
         shapes |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
         sizes = {name: math.prod(shape) for name, shape in shapes.items() if shape is not None}
-        own = {value.name for value in (*graph.input, *graph.value_info, *graph.output)}
+        # A name of the graph hides an equal one around it, also where its size is not known.
+        own = {value.name for value in values}
+        outer = {name: size for name, size in self.sizes.items() if name not in own}
         return _Known(
             shapes={**self.shapes, **shapes},
-            sizes={**{name: size for name, size in self.sizes.items() if name not in own}, **sizes},
+            sizes={**outer, **sizes},
             constants=self.constants | _tensor_names(graph),
-            texts=self.texts
-            | {
-                value.name
-                for value in values
-                if value.type.tensor_type.elem_type == onnx.TensorProto.STRING
-            },
+            texts=self.texts | {value.name for value in values if _is_text(value)},
         )
+
+
+def _is_text(value: onnx.ValueInfoProto) -> bool:
+    return bool(value.type.tensor_type.elem_type == onnx.TensorProto.STRING)
 
 
 @dataclass(kw_only=True)
@@ -246,6 +242,16 @@ class _Sizes:
     step: int = 0
     live: int = 0
 
+    def scaled(self, factor: int) -> "_Sizes":
+        """Returns new sums for a larger batch, with these limits or these sums times a factor."""
+        return _Sizes(
+            values_per_text=self.values_per_text,
+            replaced=self.replaced,
+            max_step=max(self.max_step, factor * self.step),
+            max_live=max(self.max_live, factor * self.live),
+            max_created=max(self.max_created, factor * self.created),
+        )
+
     def check(
         self, graph: onnx.GraphProto, outer: _Known, held: int = 0, times: int = 1
     ) -> list[int | None]:
@@ -261,6 +267,7 @@ class _Sizes:
         for node in graph.node:
             made = self._make(node, known, live.total, times)
             self._add(node, made, known, times)
+            # The workspace is that of the file's own step, not of a standard one in its place.
             original = self.replaced.get(next(iter(made), ""), node)
             now = live.step(node, made, workspace(original, *_given(original, known)))
             if now > self.max_live:
@@ -274,23 +281,27 @@ class _Sizes:
         if node.op_type in GROWING:
             raise _unknown(node)
         bound = _bound(node, known)
+        # The output of If is that of a branch; of Scan, inference has to know it.
         if inner := inner_graphs(node):
             found = [
                 self.check(graph, known, held, times * _num_runs(node, known)) for graph in inner
             ]
             bound = _largest(found) if node.op_type == "If" else None
-        made = {}
-        for name in filter(None, node.output):
-            shape = known.shapes.get(name)
-            size = bound if shape is None else math.prod(shape)
-            if size is None:
-                raise _unknown(node)
-            made[name] = size * (self.values_per_text if name in known.texts else 1)
+        made = {name: self._size(node, known, name, bound) for name in node.output if name}
         known.sizes.update(made)
         return made
 
+    def _size(self, node: onnx.NodeProto, known: _Known, name: str, bound: int | None) -> int:
+        """Returns the size of an output: by its inferred shape, else by the step's bound."""
+        shape = known.shapes.get(name)
+        size = bound if shape is None else math.prod(shape)
+        if size is None:
+            raise _unknown(node)
+        return size * (self.values_per_text if name in known.texts else 1)
+
     def _add(self, node: onnx.NodeProto, made: dict[str, int], known: _Known, times: int) -> None:
-        largest_output = max(made.values(), default=0)
+        """Adds what a step makes to the sums, each of which has its limit."""
+        largest_output, num_made = max(made.values(), default=0), sum(made.values())
         if largest_output > self.max_step:
             raise ValueError(
                 f"expected steps of at most {self.max_step} values, got {largest_output} by "
@@ -302,17 +313,18 @@ class _Sizes:
         if is_constant:
             known.constants.update(made)
         else:
-            self.largest = max(
-                self.largest, known.sizes.get(next(iter(node.input), ""), 0) + sum(made.values())
-            )
+            num_taken = known.sizes.get(next(iter(node.input), ""), 0)
+            self.largest = max(self.largest, num_taken + num_made)
         if is_constant or node.op_type in ENLARGING:
-            self.created += sum(made.values()) * times
+            self._create(num_made * times, node.op_type)
+
+    def _create(self, num_values: int, op_type: str) -> None:
+        self.created += num_values
         if self.created > self.max_created:
-            made_of_nothing = (
-                f"at most {self.max_created} values of its own, got {self.created} by "
-                f"{node.op_type}"
+            raise ValueError(
+                f"expected a graph that makes at most {self.max_created} values of its own, got "
+                f"{self.created} by {op_type}"
             )
-            raise ValueError(f"expected a graph that makes {made_of_nothing}")
 
 
 class _LiveValues:
@@ -325,6 +337,7 @@ class _LiveValues:
     def __init__(self, graph: onnx.GraphProto, held: int) -> None:
         self.total = held
         self._sizes: dict[str, int] = {}
+        # How often each value is still needed; one that the graph gives is never dropped.
         self._uses = Counter(name for node in graph.node for name in _needed(node))
         self._uses.update(value.name for value in graph.output)
 
@@ -355,12 +368,12 @@ def _needed(node: onnx.NodeProto) -> list[str]:
 
 def _given(node: onnx.NodeProto, known: _Known) -> tuple[list[Shape], Shape]:
     """Returns the shapes of a step's inputs and of its first output."""
-    return [known.shapes.get(name) for name in node.input], known.shapes.get(
-        node.output[0]
-    ) if node.output else None
+    output = known.shapes.get(node.output[0]) if node.output else None
+    return [known.shapes.get(name) for name in node.input], output
 
 
 def _bound(node: onnx.NodeProto, known: _Known) -> int | None:
+    # An input without a name is one that the step leaves out.
     sizes = [known.sizes.get(name) if name else 0 for name in node.input]
     bounds = [size for size in sizes if size is not None]
     return upper_bound(node, bounds, _given(node, known)[0]) if len(bounds) == len(sizes) else None

@@ -12,13 +12,14 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 DOTTED = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 ATEN = re.compile(r"torch\.ops\.aten\.([A-Za-z0-9_]+)\.[A-Za-z0-9_]+")
+# A symbolic size as torch writes it: arithmetic alone, and no dot, by which attributes are reached.
 SIZE = re.compile(r"[A-Za-z0-9_+\-* (),]{1,200}")
 SIZE_WORDS = {
     "Add",
@@ -33,30 +34,26 @@ SIZE_WORDS = {
     "CeilToInt",
     "FloorToInt",
 }
+# A symbol with its assumptions: Symbol('s0', positive=True, integer=True).
 SYMPY_SYMBOL = re.compile(r"Symbol\('([su][0-9]{1,6})'(, [a-z]{1,20}=True)*\)")
 SYMBOL = re.compile(r"[su][0-9]{1,6}|[0-9]{1,12}")
+# Of the files of tensors, as torch numbers them: no folder and no dots, which could lead elsewhere.
 PATHS = re.compile(r"(weight|constant|tensor)_[0-9]{1,6}")
 # Modes and equations: "bilinear", "none", "bhwc->bchw".
 WORD = re.compile(r"[a-z0-9_]{0,40}|[A-Za-z ,.>()-]{0,60}")
+# Python's own operators on sizes, and those of torch and math for them.
+# fmt: off
 PLAIN_OPERATORS = {
     f"_operator.{name}"
     for name in (
-        "getitem",
-        "add",
-        "sub",
-        "mul",
-        "floordiv",
-        "mod",
-        "eq",
-        "ne",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "neg",
+        "getitem", "add", "sub", "mul", "floordiv", "mod", "neg",
+        "eq", "ne", "lt", "le", "gt", "ge",
     )
 } | {"torch.sym_int", "torch.sym_max", "torch.sym_min", "torch.sym_not", "math.floor", "math.ceil"}
+# fmt: on
+# Of aten: the first reads a file, the others give a tensor memory or a size that it does not have.
 REFUSED_ATEN = {"from_file", "set_", "resize_", "set"}
+# Of aten's operators with an underscore, which are torch's own, those that exporters write.
 PRIVATE_ATEN = {
     "_softmax",
     "_log_softmax",
@@ -67,9 +64,18 @@ PRIVATE_ATEN = {
 }
 PRIVATE_ATEN |= {"_native_batch_norm_legit_no_training", "_assert_tensor_metadata"}
 NODE_KEYS = ("target", "inputs", "outputs", "name", "is_hop_single_tensor_return")
+# Kinds of argument other than tensors, numbers and words: functions and objects of other classes.
 REFUSED_KEYS = {"as_graph", "as_operator", "as_custom_obj", "as_nested_tensors"}
+# By these names torch looks up how inputs nest; a registered class could run its own code.
 CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
+# Files of an archive, one for each tensor; the largest networks have some thousands.
 MAX_ENTRIES = 100_000
+# Bytes of a note such as the version of the format; the longest is the order of bytes, "little".
+MAX_NOTE_BYTES = 20
+NOTES = ("archive_format", "archive_version", ".data/version", "byteorder")
+# Parts of a program besides its graph that stay; guards and notes are left out.
+PROGRAM_KEYS = ("opset_version", "range_constraints", "schema_version", "verifiers")
+# What reading a damaged or malicious archive raises: of zipfile, and of looking into its JSON.
 DAMAGES = (
     zipfile.BadZipFile,
     EOFError,
@@ -99,11 +105,16 @@ def checked_archive(path: Path) -> io.BytesIO:
         ) from error
     except ValueError as error:
         raise ValueError(f"{error}, in {path}") from error
-    # The copy holds the checked entries alone, so that nothing else can be loaded from it.
+    return _written(root, contents)
+
+
+def _written(root: str, contents: dict[str, bytes]) -> io.BytesIO:
+    """Writes a new archive that holds the checked contents alone: nothing else can be loaded."""
     copy = io.BytesIO()
     with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as archive:
         for name, content in contents.items():
             archive.writestr(f"{root}/{name}", content)
+    # The reader begins where the last write ended otherwise.
     copy.seek(0)
     return copy
 
@@ -114,10 +125,12 @@ def _entries(archive: zipfile.ZipFile, num_bytes: int) -> dict[str, zipfile.ZipI
     None is compressed, and together they are no larger than the archive.
     """
     found = archive.infolist()
+    # Of two entries of one name, the one that is checked need not be the one that is loaded.
     if len(found) > MAX_ENTRIES or len({entry.filename for entry in found}) < len(found):
         raise ValueError(
             f"expected at most {MAX_ENTRIES} files of different names, got {len(found)}"
         )
+    # Compressed entries may unpack to a thousand times their size.
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in found):
         raise ValueError(
             "expected an archive without compression, as torch.export.save writes it, got a "
@@ -135,43 +148,47 @@ def _entries(archive: zipfile.ZipFile, num_bytes: int) -> dict[str, zipfile.ZipI
 def _contents(
     archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]
 ) -> tuple[str, dict[str, bytes]]:
-    root = next(iter(entries)).split("/")[0]
-    if not DOTTED.fullmatch(root.replace("-", "_").replace(" ", "_")):
-        raise ValueError(f"expected a plain name, got {root[:80]!r}")
+    """Returns the name of the archive's folder, and the checked content of each file in it."""
+    root = _checked_root(list(entries))
 
     def read(name: str) -> bytes:
         return archive.read(entries[f"{root}/{name}"])
 
-    models = [name for name in entries if name.startswith(f"{root}/models/")]
-    if models != [f"{root}/models/model.json"] or any("aotinductor" in name for name in entries):
-        raise ValueError(
-            f"expected one exported program and no compiled library, got {len(models)} programs"
-        )
-    contents = {
-        name: read(name)
-        for name in ("archive_format", "archive_version", ".data/version", "byteorder")
-    }
-    if any(len(content) > 20 for content in contents.values()):
+    contents = {name: read(name) for name in NOTES}
+    if any(len(content) > MAX_NOTE_BYTES for content in contents.values()):
         raise ValueError("expected short notes on the archive's format, got long ones")
-    # Weights and constants: their table, then each file that a checked entry of it names.
     for kind in ("weights", "constants"):
-        config = f"data/{kind}/model_{kind}_config.json"
-        payloads = json.loads(read(config))["config"]
-        contents[config] = json.dumps({"config": payloads}).encode()
-        for name in {_checked_payload(*item) for item in payloads.items()}:
-            contents[f"data/{kind}/{name}"] = read(f"data/{kind}/{name}")
-        _check_extents(
-            payloads, {name: len(contents[f"data/{kind}/{name}"]) for name in _paths(payloads)}
-        )
-    contents["models/model.json"] = json.dumps(
-        _checked_program(json.loads(read("models/model.json")))
-    ).encode()
+        contents |= _checked_tensors(read, kind)
+    program = _checked_program(json.loads(read("models/model.json")))
+    contents["models/model.json"] = json.dumps(program).encode()
+    # torch needs this file, takes an empty one for no inputs, and would unpickle any other.
     contents["data/sample_inputs/model.pt"] = b""
     return root, contents
 
 
-def _paths(payloads: dict[str, Any]) -> set[str]:
-    return {payload["path_name"] for payload in payloads.values()}
+def _checked_root(names: list[str]) -> str:
+    """Returns the name of the folder that all files lie in; there is one program in it."""
+    root = names[0].split("/")[0]
+    if not DOTTED.fullmatch(root.replace("-", "_").replace(" ", "_")):
+        raise ValueError(f"expected a plain name, got {root[:80]!r}")
+    models = [name for name in names if name.startswith(f"{root}/models/")]
+    if models != [f"{root}/models/model.json"] or any("aotinductor" in name for name in names):
+        raise ValueError(
+            f"expected one exported program and no compiled library, got {len(models)} programs"
+        )
+    return root
+
+
+def _checked_tensors(read: Callable[[str], bytes], kind: str) -> dict[str, bytes]:
+    """Reads the table of weights or constants, then each file that a checked entry of it names."""
+    config = f"data/{kind}/model_{kind}_config.json"
+    payloads = json.loads(read(config))["config"]
+    table = json.dumps({"config": payloads}).encode()
+    # A set: several tensors may share a file.
+    names = {_checked_payload(*item) for item in payloads.items()}
+    tensors = {name: read(f"data/{kind}/{name}") for name in names}
+    _check_extents(payloads, {name: len(content) for name, content in tensors.items()})
+    return {config: table} | {f"data/{kind}/{name}": tensors[name] for name in names}
 
 
 def _checked_payload(name: str, payload: dict[str, Any]) -> str:
@@ -191,6 +208,7 @@ def _check_extents(payloads: dict[str, Any], stored: dict[str, int]) -> None:
     """Checks that no tensor has more values than its file has bytes."""
     for name, payload in payloads.items():
         sizes = [size["as_int"] for size in payload["tensor_meta"]["sizes"]]
+        # At least a byte for each value, of whatever type: no more memory than the file's is taken.
         if min(sizes, default=0) < 0 or math.prod(sizes) > stored[payload["path_name"]]:
             raise ValueError(
                 f"expected a tensor within its {stored[payload['path_name']]} bytes, got {sizes} "
@@ -201,25 +219,11 @@ def _check_extents(payloads: dict[str, Any], stored: dict[str, int]) -> None:
 def _checked_program(program: dict[str, Any]) -> dict[str, Any]:
     """Returns the program without its unused parts; ValueError if the rest could run code."""
     module = program["graph_module"]
-    graph = dict(module["graph"])
-    if graph.get("custom_obj_values"):
-        raise ValueError("expected tensors and numbers only, got custom objects")
-    graph["nodes"] = [_checked_node(node) for node in graph["nodes"]]
-    # Only the outermost module's calling convention is of use: how its input and output nest.
-    root = [entry for entry in module["module_call_graph"] if entry["fqn"] == ""]
-    for treespec in _treespecs(root):
-        _check_containers(treespec)
-    kept = {
-        "graph": graph,
-        "signature": module["signature"],
-        "module_call_graph": root,
-        "metadata": {},
-        "treespec_namedtuple_fields": {},
-    }
-    rest = {
-        name: program[name]
-        for name in ("opset_version", "range_constraints", "schema_version", "verifiers")
-    }
+    graph = _checked_graph(module["graph"])
+    root = _outermost(module["module_call_graph"])
+    kept = {"graph": graph, "signature": module["signature"], "module_call_graph": root}
+    kept |= {"metadata": {}, "treespec_namedtuple_fields": {}}
+    rest = {name: program[name] for name in PROGRAM_KEYS}
     # Strings of all parts that stay; those of the calling convention are JSON and names, below.
     _check_strings({**kept, "module_call_graph": None})
     _check_strings(rest)
@@ -229,12 +233,33 @@ def _checked_program(program: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "torch_version": "", "graph_module": kept, "guards_code": []}
 
 
+def _outermost(modules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the outermost module's calling convention: how its input and output nest.
+
+    No other module's is of use.
+    """
+    root = [entry for entry in modules if entry["fqn"] == ""]
+    for treespec in _treespecs(root):
+        _check_containers(treespec)
+    return root
+
+
+def _checked_graph(graph: dict[str, Any]) -> dict[str, Any]:
+    """Returns a graph with its nodes checked and without their notes."""
+    kept = dict(graph)
+    if kept.get("custom_obj_values"):
+        raise ValueError("expected tensors and numbers only, got custom objects")
+    kept["nodes"] = [_checked_node(node) for node in kept["nodes"]]
+    return kept
+
+
 def _checked_node(node: dict[str, Any]) -> dict[str, Any]:
     target = node["target"]
     found = ATEN.fullmatch(target)
     if found is None and target not in PLAIN_OPERATORS:
         raise ValueError(f"expected operators of aten, got {target[:80]!r}")
     operator = found[1] if found else ""
+    # With an underscore, only known operators; without, all but those known to do more.
     if operator in REFUSED_ATEN or (operator.startswith("_") and not _is_known_private(operator)):
         raise ValueError(f"expected operators that only compute, got {target!r}")
     return {**{key: node[key] for key in NODE_KEYS if key in node}, "metadata": {}}
@@ -270,6 +295,7 @@ def _check_string(text: str, key: str) -> None:
     elif key in ("name", "as_name"):
         if text:
             _check_name(text)
+    # A mode or an equation, which an operator reads and torch does not evaluate.
     elif key == "as_string":
         if not WORD.fullmatch(text):
             raise ValueError(f"expected a plain word, got {text[:80]!r}")

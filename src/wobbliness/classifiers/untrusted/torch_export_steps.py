@@ -8,12 +8,16 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# made by one operator for one block of the size it was exported with, 1 GiB as float32
+# Values made by one operator for one block of the size it was exported with: 1 GiB as float32.
 MAX_STEP_VALUES = 2**28
-MAX_LIVE_VALUES = 2**29  # held at one time by steps that are still needed
-SMALL_BATCH, LARGE_BATCH = 2, 128  # images per block for a program of a free batch
-NO_LIMIT = 2**62  # of what is held for many images: more than for few by no more than each step is
-SLACK = 2  # factor by which a large batch may need more for each image than a small one
+# Values held at one time by steps that are still needed.
+MAX_LIVE_VALUES = 2**29
+# Images per block for a program of a free batch. Not 1: torch takes an axis of length 1 for fixed.
+SMALL_BATCH, LARGE_BATCH = 2, 128
+# Of what is held for many images: more than for few by no more than each step is.
+NO_LIMIT = 2**62
+# Factor by which a large batch may need more for each image than a small one.
+SLACK = 2
 TRAINING_FLAGS = ("train", "training")  # names of flags
 DROPOUT_RATES = ("dropout", "dropout_p")  # names of rates
 
@@ -69,6 +73,7 @@ def check_steps(module: torch.nn.Module, shape: list[int | None], dtype: torch.d
 def _largest_step(module: torch.nn.Module, shape: list[Any], dtype: torch.dtype, limit: int) -> int:
     """Returns the most values that a step makes, or raises ValueError above `limit`."""
     assert isinstance(module, torch.fx.GraphModule)
+    # Fake tensors have shapes and types but no values: nothing is computed, however large.
     with FakeTensorMode(allow_non_fake_inputs=True), _SizeWatch(limit) as watch, torch.no_grad():
         images = torch.empty(shape, dtype=dtype)
         _LiveValues(module, MAX_LIVE_VALUES if limit == MAX_STEP_VALUES else NO_LIMIT).run(images)
@@ -94,6 +99,7 @@ class _SizeWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        # Made before it is checked: a fake tensor takes no memory.
         result = func(*args, **(kwargs or {}))
         made = sum(part.numel() for part in _tensors(result)) + _scores(func, args)
         if made > self._limit:
@@ -142,6 +148,7 @@ def _scores(operator: Any, args: tuple[Any, ...]) -> int:
     """
     if "scaled_dot_product" not in str(operator) or len(args) < 2:
         return 0
+    # (..., positions, width) of both: a score for each pair of positions.
     queries, keys = args[0], args[1]
     return int(math.prod(queries.shape[:-1]) * keys.shape[-2])
 
@@ -164,4 +171,5 @@ def _arguments(node: torch.fx.Node) -> dict[str, Any]:
 
 
 def _is_random(node: torch.fx.Node) -> bool:
+    # torch's own mark of operators that draw from the generator.
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
