@@ -12,9 +12,11 @@ import torch
 from jaxtyping import UInt8
 from torch import nn
 
-MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}  # of PIL's codes for resampling
-WARPING_SIZE = 384  # from which on ConvNeXt's processor resizes without cropping
-# of the picture that a processor is compared on, neither square nor of a usual size
+# torch's modes by PIL's codes for resampling. Lanczos, box and Hamming have no counterpart.
+MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
+# The side from which on ConvNeXt's processor resizes without cropping.
+WARPING_SIZE = 384
+# Of the picture that a processor is compared on, neither square nor of a usual size.
 TEST_PICTURE_SIZE = (37, 53)
 MAX_SIDE = 2048
 """Pixels of a side that a processor may resize, crop or pad to; usual networks take up to 1024."""
@@ -25,6 +27,7 @@ MAX_RESIZED_PIXELS = 8192 * 8192
 A strip that is far longer than wide would grow beyond any bound.
 """
 
+# Settings of the steps behind resizing and cropping, which `Preparation` does itself.
 _AFTER_FITTING = (
     "do_rescale",
     "do_normalize",
@@ -57,6 +60,7 @@ class PictureFit:
             ValueError: it is so long and narrow that it would grow beyond MAX_RESIZED_PIXELS.
         """
         short, long = sorted(picture.shape[1:])
+        # The shorter side becomes `_largest_side`, the longer one grows in proportion.
         if self._largest_side**2 * long > MAX_RESIZED_PIXELS * short:
             raise ValueError(
                 f"expected a picture that the image processor does not blow up, got {short} x "
@@ -104,6 +108,7 @@ class Preparation(nn.Module):
         self.geometry = _geometry(settings)
         self.size = size or (self.geometry.size if self.geometry else (None, None))
         self.flips = bool(settings.get("do_flip_channel_order"))
+        # Processors start from 0 to 255, pictures here are in [0, 1].
         self.factor = (
             255 * float(settings["rescale_factor"]) if settings.get("do_rescale") else 255.0
         )
@@ -146,8 +151,8 @@ class Geometry:
         mode: of torch's interpolation.
     """
 
-    resized: tuple[int, int] | None
-    shortest_edge: int | None
+    resized: tuple[int, int] | None = None
+    shortest_edge: int | None = None
     crop: tuple[int, int] | None
     mode: str
 
@@ -160,6 +165,7 @@ class Geometry:
         """Resizes, unless a picture has the wanted size, and crops."""
         wanted = self._wanted(*images.shape[-2:])
         if wanted != tuple(images.shape[-2:]):
+            # PIL averages over all pixels that become one, which torch calls antialiasing.
             smooth = self.mode in ("bilinear", "bicubic")
             images = nn.functional.interpolate(
                 images, size=wanted, mode=self.mode, antialias=smooth
@@ -185,8 +191,10 @@ def check_preparation(preparation: Preparation, processor: Any) -> None:
     fitted = PictureFit(processor, len(picture))(picture)
     # Factor from units of the result to steps of 8 bits.
     steps = preparation.std.min().item() / (preparation.factor / 255)
+    # The same numbers up to rounding; written so that NaN fails.
     if not _differ_by(theirs, preparation(_unit(fitted)), steps) <= 0.01:
         raise _unsupported(processor)
+    # PIL rounds to 8 bits after each of the two directions, which makes a step or two.
     try:
         follows = _differ_by(theirs, preparation(_unit(picture)), steps) <= 3
     except (ValueError, RuntimeError):  # a crop larger than the picture
@@ -203,33 +211,29 @@ def check_sizes(settings: Mapping[str, Any]) -> None:
 def _largest_side(settings: Mapping[str, Any]) -> float:
     """Returns the largest length of the shorter side at any step."""
     sides = [side for name in _SIZES for side in _sides(settings.get(name))]
-    if not all(isinstance(side, int | float) and 0 < side <= MAX_SIDE for side in sides):
-        found = next(
-            side for side in sides if not (isinstance(side, int | float) and 0 < side <= MAX_SIDE)
-        )
-        raise ValueError(
-            f"expected an image processor that gives 1 to {MAX_SIDE} pixels a side, got "
-            f"{str(found)[:40]}"
-        )
+    for side in sides:
+        if not (isinstance(side, int | float) and 0 < side <= MAX_SIDE):
+            raise ValueError(
+                f"expected an image processor that gives 1 to {MAX_SIDE} pixels a side, got "
+                f"{str(side)[:40]}"
+            )
+    # ConvNeXt's resizes to a side of edge / share before it crops to the edge.
     share = settings.get("crop_pct")
     if share is not None and not (isinstance(share, int | float) and 0.1 <= share <= 1):
         raise ValueError(
             "expected an image processor that keeps a share of 0.1 to 1 of a side, got "
             f"{str(share)[:40]}"
         )
-    return max(sides, default=1) / (share or 1) * 256 / 224  # LeViT's
+    # LeViT's processor resizes to 256 / 224 of the side that it crops to.
+    return max(sides, default=1) / (share or 1) * 256 / 224
 
 
 def _sides(size: Any) -> list[Any]:
     if isinstance(size, Mapping) or hasattr(size, "items"):
         return [side for side in dict(size).values() if side is not None]
-    return (
-        []
-        if size is None or isinstance(size, bool)
-        else list(size)
-        if isinstance(size, list | tuple)
-        else [size]
-    )
+    if size is None or isinstance(size, bool):
+        return []
+    return list(size) if isinstance(size, list | tuple) else [size]
 
 
 def _processed(processor: Any, picture: UInt8[np.ndarray, "C H W"], **settings: bool) -> np.ndarray:
@@ -237,6 +241,7 @@ def _processed(processor: Any, picture: UInt8[np.ndarray, "C H W"], **settings: 
     from PIL import Image
 
     source: Any = picture.transpose(1, 2, 0)
+    # PIL knows no pictures of other numbers of channels, for which an array has to name its layout.
     if len(picture) == 3:
         source = Image.fromarray(source)
     else:
@@ -260,11 +265,9 @@ def _unit(picture: UInt8[np.ndarray, "C H W"]) -> torch.Tensor:
 
 def _differ_by(theirs: np.ndarray, ours: torch.Tensor, steps: float) -> float:
     prepared = ours.numpy()[0]
-    return (
-        float(np.abs(theirs - prepared).max() * steps)
-        if theirs.shape == prepared.shape
-        else float("inf")
-    )
+    if theirs.shape != prepared.shape:
+        return float("inf")
+    return float(np.abs(theirs - prepared).max() * steps)
 
 
 def _unsupported(processor: Any) -> ValueError:
@@ -304,20 +307,19 @@ def _geometry(settings: Mapping[str, Any]) -> Geometry | None:
 def _read_geometry(settings: Mapping[str, Any]) -> Geometry:
     crop = _height_and_width(settings["crop_size"]) if settings.get("do_center_crop") else None
     if not settings.get("do_resize"):
-        return Geometry(resized=None, shortest_edge=None, crop=crop, mode="")
+        return Geometry(crop=crop, mode="")
     size, mode = settings["size"], MODES[int(cast(int, settings["resample"]))]
-    edge = size.get("shortest_edge")
+    edge, share = size.get("shortest_edge"), settings.get("crop_pct")
     if edge is None:
-        return Geometry(resized=_height_and_width(size), shortest_edge=None, crop=crop, mode=mode)
-    share = settings.get("crop_pct")
+        return Geometry(resized=_height_and_width(size), crop=crop, mode=mode)
     if share is None:
-        return Geometry(resized=None, shortest_edge=int(edge), crop=crop, mode=mode)
+        return Geometry(shortest_edge=int(edge), crop=crop, mode=mode)
     # ConvNeXt: from WARPING_SIZE on pictures are resized to the square; below, their shorter side
     # becomes edge / share, and the square is cropped.
     square = (int(edge), int(edge))
     if edge >= WARPING_SIZE:
-        return Geometry(resized=square, shortest_edge=None, crop=crop, mode=mode)
-    return Geometry(resized=None, shortest_edge=int(edge / share), crop=square, mode=mode)
+        return Geometry(resized=square, crop=crop, mode=mode)
+    return Geometry(shortest_edge=int(edge / share), crop=square, mode=mode)
 
 
 def _height_and_width(size: Mapping[str, Any]) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from typing import Literal, cast, get_args
 Layout = Literal["nchw", "nhwc"]
 ImageShape = tuple[int | None, ...]
 
+# Grey, three colours, and these with transparency.
 PICTURE_CHANNELS = (1, 3, 4)
 
 
@@ -42,33 +43,39 @@ def find_layout(
         )
     if len(shape) != 4:
         return declared or "nchw"
-    # An axis may be that of the channels if its size is one of PICTURE_CHANNELS.
-    first, last = (shape[axis] in PICTURE_CHANNELS for axis in (1, 3))
     if declared is not None:
-        # The declaration is contradicted only by two equal sides beyond the one candidate axis.
-        sides = shape[2:] if first else shape[1:3]
-        if first != last and sides[0] == sides[1] and declared != ("nchw" if first else "nhwc"):
-            raise ValueError(
-                f"expected layout {'nchw' if first else 'nhwc'} for a shape of {list(shape)}, got "
-                f"{declared}"
-            )
-        return declared
-    if first != last:
-        return "nchw" if first else "nhwc"
-    if hint is not None:
-        return hint
-    raise ValueError(
-        f"expected a shape that tells where the channels are, got {list(shape)}; give layout nchw "
-        "or nhwc"
-    )
+        return _checked_declaration(shape, declared)
+    found = _implied(shape) or hint
+    if found is None:
+        raise ValueError(
+            f"expected a shape that tells where the channels are, got {list(shape)}; give layout "
+            "nchw or nhwc"
+        )
+    return found
+
+
+def _implied(shape: Sequence[int | None]) -> Layout | None:
+    """Returns the layout if one axis only, of a batch of pictures, may be that of the channels."""
+    first, last = (shape[axis] in PICTURE_CHANNELS for axis in (1, 3))
+    if first == last:
+        return None
+    return "nchw" if first else "nhwc"
+
+
+def _checked_declaration(shape: Sequence[int | None], declared: Layout) -> Layout:
+    """Returns the declared layout of a batch of pictures."""
+    implied = _implied(shape)
+    # The shape contradicts a declaration only by two equal sides next to the one possible axis: a
+    # picture may well be 3 or 4 pixels high.
+    sides = shape[2:] if implied == "nchw" else shape[1:3]
+    if implied is not None and sides[0] == sides[1] and declared != implied:
+        raise ValueError(f"expected layout {implied} for a shape of {list(shape)}, got {declared}")
+    return declared
 
 
 def described_layout(shape: Sequence[int | None], layout: Layout) -> dict[str, str]:
     """Describes a layout, for comparisons; nothing if it is implied or channels first."""
-    axes = (
-        [shape[axis] in PICTURE_CHANNELS for axis in (1, 3)] if len(shape) == 4 else [False, False]
-    )
-    is_implied = axes == [layout == "nchw", layout == "nhwc"]
+    is_implied = len(shape) == 4 and _implied(shape) == layout
     return {} if is_implied or layout == "nchw" else {"layout": layout}
 
 

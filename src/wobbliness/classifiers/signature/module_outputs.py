@@ -38,21 +38,9 @@ class Reading:
                 meant, or one is wanted of one.
         """
         if isinstance(answer, torch.Tensor):
-            if wanted is not None:
-                raise ValueError(
-                    "expected no output to be chosen of a module that gives one tensor, got "
-                    f"{wanted!r}"
-                )
-            return cls(
-                is_plain=answer.ndim <= 2
-                and answer.layout == torch.strided
-                and answer.dtype != torch.bool
-            )
-        outputs = [
-            Output(name=name, dtype=str(tensor.dtype), shape=(None, *tensor.shape[1:]))
-            for name, tensor in _named(answer).items()
-            if tensor.ndim and len(tensor) == num_images
-        ]
+            _check_not_chosen(wanted)
+            return cls(is_plain=_is_plain(answer))
+        outputs = _outputs_of(answer, num_images)
         if not outputs:
             raise ValueError(
                 f"expected the module to give a tensor of logits ({num_images}, K), got "
@@ -83,11 +71,7 @@ class Reading:
             )
         scores = scores if scores.layout == torch.strided else scores.to_dense()
         scores = scores.to(torch.uint8) if scores.dtype == torch.bool else scores
-        if scores.ndim <= 2:
-            return scores
-        return scores.squeeze(
-            tuple(axis for axis in range(1, scores.ndim) if scores.shape[axis] == 1)
-        )
+        return scores if scores.ndim <= 2 else _squeezed(scores)
 
 
 class OneOutput(torch.nn.Module):
@@ -102,15 +86,43 @@ class OneOutput(torch.nn.Module):
         return self._reading.scores(self._module(images))
 
 
+def _squeezed(scores: torch.Tensor) -> torch.Tensor:
+    # By their numbers: a plain squeeze would drop the axis of a batch of one image, too.
+    axes = tuple(axis for axis in range(1, scores.ndim) if scores.shape[axis] == 1)
+    return scores.squeeze(axes)
+
+
+def _is_plain(scores: torch.Tensor) -> bool:
+    return scores.ndim <= 2 and scores.layout == torch.strided and scores.dtype != torch.bool
+
+
+def _check_not_chosen(wanted: str | int | None) -> None:
+    if wanted is not None:
+        raise ValueError(
+            f"expected no output to be chosen of a module that gives one tensor, got {wanted!r}"
+        )
+
+
+def _outputs_of(answer: object, num_images: int) -> list[Output]:
+    """Returns the tensors of an answer that have a row for each image."""
+    return [
+        Output(name=name, dtype=str(tensor.dtype), shape=(None, *tensor.shape[1:]))
+        for name, tensor in _named(answer).items()
+        if tensor.ndim and len(tensor) == num_images
+    ]
+
+
 def _named(answer: object) -> dict[str, torch.Tensor]:
     """Returns the tensors of an answer by name, or by number where they have no names."""
     items = _items(answer)
+    # A tuple of one dict, for instance, is that dict.
     if len(items) == 1 and not isinstance(only := next(iter(items.values())), torch.Tensor):
         return _named(only)
     return {name: value for name, value in items.items() if isinstance(value, torch.Tensor)}
 
 
 def _items(answer: Any) -> dict[str, object]:
+    # Before dataclasses: a ModelOutput of transformers is both, and as a dict leaves out None.
     if isinstance(answer, Mapping):
         return {str(name): value for name, value in answer.items()}
     if is_dataclass(answer) and not isinstance(answer, type):

@@ -10,6 +10,7 @@ from onnx import numpy_helper
 
 from wobbliness.classifiers.signature.outputs import Output, threshold_by_name
 
+# Attributes that list classes, of classifiers and of LabelEncoder.
 CLASS_LISTS = (
     "classlabels_int64s",
     "classlabels_ints",
@@ -18,8 +19,10 @@ CLASS_LISTS = (
     "values_int64s",
     "values_tensor",
 )
+# Steps after which a label is the same label.
 PASS_THROUGH = {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
 TYPES_OF_CLASSES = (onnx.TensorProto.STRING, onnx.TensorProto.INT64, onnx.TensorProto.INT32)
+# Steps that take a class from a constant list by its number.
 PICKING_OPERATORS = {"ArrayFeatureExtractor", "Gather"}
 TO_PROBABILITIES = {"Sigmoid", "HardSigmoid", "Softmax"}
 
@@ -73,6 +76,7 @@ def label_numbers(labels: np.ndarray, classes: np.ndarray, limit: int) -> np.nda
     Raises:
         ValueError: a label is not in the list.
     """
+    # Texts have the type object; they and numbers that are no indices become places.
     if classes.dtype != object and classes.min() >= 0 and classes.max() < limit:
         return labels
     is_class = labels.reshape(-1, 1) == classes
@@ -93,6 +97,7 @@ def threshold_of(graph: onnx.GraphProto, name: str, *, has_one_score: bool = Fal
     Raises:
         ValueError: it is a softmax over one score.
     """
+    # Behind a sigmoid or softmax a column may be picked: what is left is a probability still.
     passing = PASS_THROUGH | PICKING_OPERATORS | {"Slice", "Split", "Transpose"}
     plain = next((node for node in _makers(graph, name) if node.op_type not in PASS_THROUGH), None)
     if plain is not None and plain.op_type == "Softmax" and has_one_score:
@@ -109,6 +114,7 @@ def threshold_of(graph: onnx.GraphProto, name: str, *, has_one_score: bool = Fal
 def _declared(output: Any, graph: onnx.GraphProto) -> Output:
     has_classes = output.type == "tensor(string)" and classes_of(graph, output.name) is not None
     shape = tuple(size if isinstance(size, int) else None for size in output.shape)
+    # ONNX Runtime gives an empty shape for a number and for an unknown rank; the graph tells which.
     is_known = shape or any(
         value.name == output.name and value.type.tensor_type.HasField("shape")
         for value in graph.output
@@ -123,6 +129,7 @@ def _declared(output: Any, graph: onnx.GraphProto) -> Output:
 def _makers(graph: onnx.GraphProto, name: str) -> Iterator[onnx.NodeProto]:
     """Yields the node that makes a value, the one that makes its first input, and so on."""
     made_by = {made: node for node in graph.node for made in node.output}
+    # A graph of a stranger may run in a circle.
     seen: set[str] = set()
     while name in made_by and name not in seen:
         seen.add(name)

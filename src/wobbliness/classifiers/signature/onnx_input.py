@@ -17,6 +17,7 @@ from wobbliness.classifiers.signature.layouts import (
 from wobbliness.classifiers.signature.onnx_metadata import PictureRules, picture_rules
 from wobbliness.classifiers.signature.pixel_scale import BYTE, PixelScale, described_scale
 
+# Types of an input by ONNX Runtime's names. Numpy has no bfloat16, so that it is missing here.
 FLOAT_TYPES = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
@@ -26,6 +27,7 @@ INTEGER_TYPES = {
     f"tensor({kind.__name__})": kind
     for kind in (np.uint8, np.int8, np.uint16, np.int16, np.int32, np.int64)
 }
+TYPES: dict[str, Any] = {**FLOAT_TYPES, **INTEGER_TYPES}
 
 
 class OnnxInput:
@@ -63,37 +65,25 @@ class OnnxInput:
         Raises:
             ValueError: there is not one input of images, or the user's options contradict it.
         """
-        if (
-            len(inputs) != 1
-            or inputs[0].type not in {**FLOAT_TYPES, **INTEGER_TYPES}
-            or len(inputs[0].shape) < 2
-        ):
-            found = ", ".join(f"{node.name}: {node.type} {node.shape}" for node in inputs)
-            raise ValueError(
-                f"expected a graph with one float input (B, ...), got {found or 'none'} in {source}"
-            )
+        _check_single_input(inputs, source)
         self.name, self._declared = inputs[0].name, inputs[0].shape
-        self._dtype = {**FLOAT_TYPES, **INTEGER_TYPES}[inputs[0].type]
+        self._dtype = TYPES[inputs[0].type]
         images = next((value for value in model.graph.input if value.name == self.name), None)
         rules = picture_rules(model, images, scale)
-        sizes = [size if isinstance(size, int) else None for size in self._declared]
-        self.batch_size = sizes[0]
-        self._layout = _found_layout(sizes, layout, rules, model.graph)
-        self.image_shape = image_shape(sizes, self._layout)
+        self.batch_size = self._sizes[0]
+        self._layout = _found_layout(self._sizes, layout, rules, model.graph)
+        self.image_shape = image_shape(self._sizes, self._layout)
         self._scale = _scale_of_type(rules.scale, inputs[0].type, source)
         self._is_blue_first = rules.is_blue_first
-        channels = (
-            self.image_shape[0]
-            if self.image_shape is not None and len(self.image_shape) == 3
-            else None
-        )
-        if (
-            self._scale is not None
-            and self._scale.num_channels is not None
-            and len(sizes) == 4
-            and channels is not None
-        ):
+        # Where the graph declares its channels, another number of them is refused here already.
+        num_channels = (self.image_shape or (None,))[0]
+        if self._scale is not None and len(self._sizes) == 4 and num_channels is not None:
             self._scale.check_channels((1, *(self.image_shape or ())))
+
+    @property
+    def _sizes(self) -> list[int | None]:
+        """The declared shape, None for axes that the graph leaves free or gives a name."""
+        return [size if isinstance(size, int) else None for size in self._declared]
 
     @property
     def rounding(self) -> str | None:
@@ -108,8 +98,7 @@ class OnnxInput:
 
     def preprocessing(self) -> dict[str, str]:
         """Describes pixel values and layout, for comparisons."""
-        sizes = [size if isinstance(size, int) else None for size in self._declared]
-        return described_scale(self._scale) | described_layout(sizes, self._layout)
+        return described_scale(self._scale) | described_layout(self._sizes, self._layout)
 
     def __call__(self, images: Float32[np.ndarray, "B ..."]) -> np.ndarray:
         """Converts images to the graph's input.
@@ -126,22 +115,35 @@ class OnnxInput:
 
     def _arranged(self, images: np.ndarray) -> np.ndarray:
         declared = self._declared
-        given = (
-            images.transpose(0, 2, 3, 1) if self._layout == "nhwc" and images.ndim == 4 else images
-        )
+        is_last = self._layout == "nhwc" and images.ndim == 4
+        given = images.transpose(0, 2, 3, 1) if is_last else images
+        # Flat features, or grey pictures without an axis of channels.
         if len(declared) == 2:
             given = given.reshape(len(given), -1)
         elif len(declared) == 3 and given.ndim == 4 and given.shape[1] == 1:
             given = given[:, 0]
-        fits = len(declared) == given.ndim and all(
-            not isinstance(size, int) or size == got
-            for size, got in zip(declared[1:], given.shape[1:], strict=True)
-        )
-        if not fits:
+        if not _fits(declared, given.shape):
             raise ValueError(
                 f"expected images of shape {declared}, as the graph declares, got {given.shape}"
             )
         return given
+
+
+def _fits(declared: list[Any], shape: tuple[int, ...]) -> bool:
+    """Checks a batch's shape but for its first axis; free axes are None or a name."""
+    return len(declared) == len(shape) and all(
+        not isinstance(size, int) or size == got
+        for size, got in zip(declared[1:], shape[1:], strict=True)
+    )
+
+
+def _check_single_input(inputs: list[Any], source: str) -> None:
+    is_usable = len(inputs) == 1 and inputs[0].type in TYPES and len(inputs[0].shape) > 1
+    if not is_usable:
+        found = ", ".join(f"{node.name}: {node.type} {node.shape}" for node in inputs)
+        raise ValueError(
+            f"expected a graph with one float input (B, ...), got {found or 'none'} in {source}"
+        )
 
 
 def _found_layout(
@@ -169,19 +171,19 @@ def _scale_of_type(scale: PixelScale | None, dtype: str, source: str) -> PixelSc
             f"expected a graph with one float input (B, ...), got {dtype} in {source}; "
             "say what 0 and 1 become (input_range, --input-range)"
         )
-    kind = np.iinfo(INTEGER_TYPES[dtype])
-    if (
-        scale.mean != (0.0,)
-        or scale.std != (1.0,)
-        or scale.low < kind.min
-        or scale.high > kind.max
-        or scale.high - scale.low < 2
-    ):
+    if not _is_of_integers(scale, np.iinfo(INTEGER_TYPES[dtype])):
         raise ValueError(
             f"expected a range of whole numbers without mean and std for {dtype} in {source}, got "
             f"{scale}"
         )
     return scale
+
+
+def _is_of_integers(scale: PixelScale, kind: "np.iinfo[Any]") -> bool:
+    """Checks for a range within the type's in which rounding leaves more than two values."""
+    is_plain = scale.mean == (0.0,) and scale.std == (1.0,)
+    is_within = scale.low >= kind.min and scale.high <= kind.max
+    return is_plain and is_within and scale.high - scale.low >= 2
 
 
 def _blue_first(images: np.ndarray) -> np.ndarray:
@@ -190,4 +192,5 @@ def _blue_first(images: np.ndarray) -> np.ndarray:
             "expected coloured pictures (N, 3, H, W) for a graph of blue, green and red, got "
             f"{images.shape}"
         )
+    # A channel after the first three, as of transparency, stays where it is.
     return images[:, [2, 1, 0, *range(3, images.shape[1])]]

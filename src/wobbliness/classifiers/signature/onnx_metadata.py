@@ -7,6 +7,7 @@ import onnx
 from wobbliness.classifiers.signature.layouts import Layout
 from wobbliness.classifiers.signature.pixel_scale import PixelScale
 
+# Keys and values are those of ONNX's own specification of metadata for pictures.
 PIXEL_RANGE, PIXEL_FORMAT, GAMMA = (
     "Image.NominalPixelRange",
     "Image.BitmapPixelFormat",
@@ -52,6 +53,7 @@ def picture_rules(
     gamma = metadata.get(GAMMA, "SRGB")
     if gamma.lower() != "srgb":
         raise ValueError(f"expected a graph of sRGB pictures, got {GAMMA} {gamma!r}")
+    # Bgr8 and the like; of the other formats, the channels are in the order of images here.
     is_blue_first = metadata.get(PIXEL_FORMAT, "").lower().startswith("bgr")
     layout = None if images is None else _stated_layout(images)
     return PictureRules(

@@ -19,6 +19,7 @@ LABEL_WORDS = frozenset(
 )
 CLASS_WORDS = SCORE_WORDS | LABEL_WORDS
 OUTPUT_WORDS = frozenset({"output", "outputs", "out", "y", "0"})
+# Words for what a network computes besides classes.
 # fmt: off
 OTHER_WORDS = frozenset([
     "feat", "feats", "feature", "features", "emb", "embed", "embeds", "embedding", "embeddings",
@@ -29,25 +30,17 @@ OTHER_WORDS = frozenset([
     "distance", "distances", "reconstruction", "segmentation",
 ])
 # fmt: on
+# Words for the step that made an output, which say nothing about what it is.
 PLAIN_WORDS = frozenset(
-    {
-        "head",
-        "fc",
-        "dense",
-        "linear",
-        "gemm",
-        "layer",
-        "final",
-        "main",
-        "top",
-        "model",
-        "add",
-        "bias",
-    }
+    {"head", "fc", "dense", "linear", "gemm", "layer", "final", "main", "top", "model"}
+    | {"add", "bias"}
 )
+# Words for further classifiers that are there for training alone.
 AUXILIARY_WORDS = frozenset({"aux", "auxiliary", "distillation"})
-TENSOR = r"(tensor\(|torch\.)?"  # sequences and maps begin otherwise
-NARROW_TYPES = ("int8", "int16")  # integers of wider types are no scores but numbers of classes
+# What a type's name begins with: in ONNX, in torch, or in neither; sequences and maps do otherwise.
+TENSOR = r"(tensor\(|torch\.)?"
+# Quantised scores are of these types; integers of wider types are numbers of classes.
+NARROW_TYPES = ("int8", "int16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +62,9 @@ class Output:
         """Describes name, type and shape, for errors."""
         if self.shape is None:
             return f"{self.name}: {self.dtype}"
-        sizes = ["B", *("?" if size is None else str(size) for size in self.shape[1:])][
-            : len(self.shape)
-        ]
+        others = ("?" if size is None else str(size) for size in self.shape[1:])
+        # A single value has no axis, not even of the batch.
+        sizes = ["B", *others] if self.shape else []
         return f"{self.name}: {self.dtype} ({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
     @property
@@ -96,12 +89,9 @@ class Output:
         ):
             return False
         fixed = [size for size in (self.shape or ())[1:] if size not in (1, None)]
-        is_wide = (
-            bool(fixed)
-            and not self.is_float
-            and not any(name in self.dtype for name in NARROW_TYPES)
-        )
-        return len(fixed) <= 1 and not is_wide
+        # Rows of wide integers are no scores, but indices of several classes or pixels.
+        is_narrow = self.is_float or any(name in self.dtype for name in NARROW_TYPES)
+        return len(fixed) <= 1 and (is_narrow or not fixed)
 
     @property
     def words(self) -> frozenset[str]:
@@ -135,6 +125,7 @@ class Output:
 
 def _words(name: str) -> list[str]:
     """Splits a name into its words, in order."""
+    # Capitals begin a word, as in `classLogits`; so do the words for scores within `outputlogits`.
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     return re.findall(r"logits?|softmax|[a-z]+?(?=logit|softmax|[^a-z]|$)|[0-9]+", spaced.lower())
 
@@ -180,18 +171,7 @@ def choose_output(
     """
     if wanted is not None:
         return _wanted(outputs, str(wanted), source, wants_scores=wants_scores)
-    usable = [
-        output
-        for output in outputs
-        if output.may_hold_classes and (output.is_float or not wants_scores)
-    ]
-    # Outputs of a known width are preferred to those of an undeclared shape.
-    declared = [output for output in usable if output.width is not None] or usable
-    candidates = [
-        output
-        for output in declared
-        if _fits(output, num_classes) and not _is_of_top_k(output, outputs)
-    ]
+    candidates = _candidates(outputs, num_classes, wants_scores=wants_scores)
     best = _preferred([output for output in candidates if _rank(output) is not None])
     if len(best) == 1:
         return next(index for index, output in enumerate(outputs) if output is best[0])
@@ -200,40 +180,38 @@ def choose_output(
             f"expected one output of labels or scores, got {_listed(best)} in {source}; choose one "
             "by output=NAME (--output)"
         )
-    hint = (
-        "; if one of them is meant, choose it by output=NAME (--output)"
-        if candidates
-        else _hint(outputs)
-    )
-    raise ValueError(
-        f"expected an output of {_kinds(wants_scores, num_classes)}, got {_listed(outputs)} in "
-        f"{source}{hint}"
-    )
+    found = f"{_listed(outputs)} in {source}{_hint(outputs, candidates)}"
+    raise ValueError(f"expected an output of {_kinds(wants_scores, num_classes)}, got {found}")
+
+
+def _candidates(
+    outputs: Sequence[Output], num_classes: int | None, *, wants_scores: bool
+) -> list[Output]:
+    """Selects the outputs whose type and shape are those of an answer."""
+    usable = [output for output in outputs if _is_usable(output, wants_scores=wants_scores)]
+    # Outputs of a known width are preferred to those of an undeclared shape.
+    declared = [output for output in usable if output.width is not None] or usable
+    fitting = [output for output in declared if _fits(output, num_classes)]
+    return [output for output in fitting if not _is_of_top_k(output, outputs)]
+
+
+def _is_usable(output: Output, *, wants_scores: bool) -> bool:
+    return output.may_hold_classes and (output.is_float or not wants_scores)
 
 
 def _wanted(outputs: Sequence[Output], wanted: str, source: str, *, wants_scores: bool) -> int:
+    """Returns the number of the output that the user chose by its name, else by its number."""
     names = [output.name for output in outputs]
-    index = (
-        names.index(wanted)
-        if wanted in names
-        else int(wanted)
-        if wanted.isdecimal()
-        else len(outputs)
-    )
+    number = int(wanted) if wanted.isdecimal() else len(outputs)
+    index = names.index(wanted) if wanted in names else number
     if index >= len(outputs):
         raise ValueError(
             f"expected an output of {source}, one of {', '.join(names)}, got {wanted!r}"
         )
     output = outputs[index]
-    if (
-        not output.may_hold_classes
-        or _is_of_top_k(output, outputs)
-        or (wants_scores and not output.is_float)
-    ):
-        raise ValueError(
-            f"expected an output of {_kinds(wants_scores)}, got {output} in "
-            f"{source}{_hint([output])}"
-        )
+    if not _is_usable(output, wants_scores=wants_scores) or _is_of_top_k(output, outputs):
+        found = f"{output} in {source}{_hint([output])}"
+        raise ValueError(f"expected an output of {_kinds(wants_scores)}, got {found}")
     return index
 
 
@@ -253,16 +231,11 @@ def _fits(output: Output, num_classes: int | None) -> bool:
 
 def _is_of_top_k(output: Output, outputs: Sequence[Output]) -> bool:
     """Checks for values of top-k: another output of the same shape holds their indices."""
-    partners = (
-        other
+    if not output.is_float or output.width == 1 or output.shape is None:
+        return False
+    return any(
+        other.shape == output.shape and re.match(TENSOR + r"u?int(32|64)", other.dtype)
         for other in outputs
-        if other.shape == output.shape and re.match(TENSOR + r"u?int(32|64)", other.dtype)
-    )
-    return (
-        output.is_float
-        and output.width != 1
-        and output.shape is not None
-        and any(True for _ in partners)
     )
 
 
@@ -284,6 +257,7 @@ def _preferred(candidates: Sequence[Output]) -> list[Output]:
     # A highest rank of 2 is a doubtful name: then all outputs remain candidates.
     highest = max((_rank(output) or 0 for output in candidates), default=0)
     best = [output for output in candidates if _rank(output) == highest or highest == 2]
+    # One output of labels is the class itself, if its name is clear or there are no rows of scores.
     labels = [output for output in best if not output.is_float and output.width == 1]
     scores = [output for output in best if output not in labels]
     if len(labels) == 1 and (highest == 3 or all(output.width == 1 for output in scores)):
@@ -302,13 +276,13 @@ def _logits_of(scores: list[Output]) -> list[Output]:
     return logits if len(logits) == 1 and len(about) == 1 else scores
 
 
-def _hint(outputs: Sequence[Output]) -> str:
-    """Returns a hint for the class-to-probability maps of scikit-learn's converter."""
-    return (
-        "; convert the model with zipmap=False"
-        if any("map(" in output.dtype for output in outputs)
-        else ""
-    )
+def _hint(outputs: Sequence[Output], candidates: Sequence[Output] = ()) -> str:
+    """Returns what the user may do: choose, or convert without maps from class to probability."""
+    if candidates:
+        return "; if one of them is meant, choose it by output=NAME (--output)"
+    # The default of scikit-learn's converter.
+    has_maps = any("map(" in output.dtype for output in outputs)
+    return "; convert the model with zipmap=False" if has_maps else ""
 
 
 def _kinds(wants_scores: bool, num_classes: int | None = None) -> str:

@@ -43,9 +43,8 @@ class PixelScale:
     @property
     def num_channels(self) -> int | None:
         """The number of channels of mean and std; None where one number is for all."""
-        return (
-            max(len(self.mean), len(self.std)) if max(len(self.mean), len(self.std)) > 1 else None
-        )
+        longest = max(len(self.mean), len(self.std))
+        return longest if longest > 1 else None
 
     def apply(self, images: Float32[np.ndarray, "B C ..."]) -> Float32[np.ndarray, "B C ..."]:
         """Computes the classifier's pixel values in new memory; unchanged images are not copied.
@@ -81,6 +80,7 @@ class PixelScale:
         """Returns operations in order, each with its number and the number that changes nothing."""
         mean, std = self.columns(ndim)
         width, low = np.array([self.high - self.low], np.float32), np.array([self.low], np.float32)
+        # In the order of training pipelines: the range of pixels, then mean and std in its units.
         return [
             (np.multiply, width, 1),
             (np.add, low, 0),
@@ -129,6 +129,7 @@ def read_pixel_scale(
     means, stds = _numbers(mean, "mean", (0.0,)), _numbers(std, "std", (1.0,))
     if not all(value > 0 for value in stds):
         raise ValueError(f"expected a positive std, got {std!r}")
+    # Equal lengths, or one of them a single number for all channels.
     if 1 != len(means) != len(stds) != 1:
         raise ValueError(
             f"expected mean and std of as many channels, got {len(means)} and {len(stds)}"
@@ -146,12 +147,11 @@ def _range(given: Any) -> tuple[float, float]:
 def _numbers(given: Any, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
     if given is None:
         return default
+    parts = given
+    # Texts come from the command line, also as Python or JSON prints a list.
+    if isinstance(given, str):
+        parts = [part for part in re.split(r"[\s,;]+", given.strip("[]() ")) if part]
     try:
-        parts = (
-            [part for part in re.split(r"[\s,;]+", given.strip("[]() ")) if part]
-            if isinstance(given, str)
-            else given
-        )
         numbers = np.atleast_1d(np.asarray(parts, np.float64)).ravel()
     except (TypeError, ValueError):
         numbers = np.empty(0)

@@ -22,6 +22,7 @@ class ScaledPixels(DescribedModule):
     def __init__(self, module: torch.nn.Module, scale: PixelScale) -> None:
         super().__init__()
         self.module, self.scale = module, scale
+        # Buffers move with the module; these are no part of its weights, which stay the author's.
         for name, column in zip(("mean", "std"), scale.columns(4), strict=True):
             self.register_buffer(name, torch.from_numpy(column.copy()), persistent=False)
         self.image_shape = getattr(module, "image_shape", None)
@@ -64,9 +65,8 @@ class TwoClasses(DescribedModule):
         if not isinstance(score, torch.Tensor) or score.shape[1:].numel() != 1:
             found = tuple(score.shape) if isinstance(score, torch.Tensor) else type(score).__name__
             raise ValueError(f"expected one score for each image with a threshold, got {found}")
-        above = (
-            score.flatten(1) - self.threshold if score.ndim > 1 else score[:, None] - self.threshold
-        )
+        above = (score.flatten(1) if score.ndim > 1 else score[:, None]) - self.threshold
+        # At the threshold both are 0, and the arg-max takes class 0.
         return torch.cat([torch.zeros_like(above), above], dim=1)
 
 
@@ -78,6 +78,7 @@ def described_steps(module: torch.nn.Module) -> dict[str, str]:
 def threshold_of(module: torch.nn.Module) -> float | None:
     """Returns the threshold of class 1: 0.5 if the last step is a sigmoid, None if unknown."""
     while isinstance(module, torch.nn.Sequential):
+        # What keeps values as they are does not count as the last step.
         steps = [
             part for part in module if not isinstance(part, torch.nn.Flatten | torch.nn.Identity)
         ]
