@@ -13,8 +13,10 @@ FOLDER = "WOBBLINESS_CACHE"
 The folder may be deleted at any time.
 """
 
+# Of SHA-256, in front of the content.
 SEAL_BYTES = 32
-MAX_GRAPH_BYTES = 16 * 2**20  # bytes; without its weights the small CNN's graph has 13,000
+# Without its weights the small CNN's graph has 13,000 bytes.
+MAX_GRAPH_BYTES = 16 * 2**20
 
 
 def load_graph(key: str) -> bytes | None:
@@ -33,6 +35,7 @@ def load_graph(key: str) -> bytes | None:
 def store_graph(key: str, content: bytes) -> None:
     """Stores a graph atomically; does nothing where the folder cannot be written to."""
     path = _path(key)
+    # Written next to it and renamed: other processes see the whole file or none.
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -49,4 +52,5 @@ def _path(key: str) -> Path:
 
 
 def _seal(key: str, content: bytes) -> bytes:
+    # With the key: a file that was renamed to that of another module is not taken for it.
     return sha256(key.encode() + b"\0" + content).digest()

@@ -25,15 +25,21 @@ from wobbliness.classifiers.untrusted.onnx_sorted import sorts_scores
 from wobbliness.runtime.errors import cause_of
 from wobbliness.runtime.process_state import borrowed_state, quiet_thread
 
-# largest difference of scores, as a share of the largest score in the batch or of 1
+# Largest difference of scores, as a share of the largest score in the batch or of 1: other kernels
+# sum in another order, and float32 has seven digits.
 SCORE_TOLERANCE = 1e-4
-Structure: TypeAlias = tuple[str, tuple[int, ...]]  # its name, and the shape of an input
-FEW_EXAMPLES = 3  # of another number than those that a graph is checked with
-EXPORT_ROWS = 2  # an axis of length 1 would be taken for a constant
+# Its name, and the shape of an input.
+Structure: TypeAlias = tuple[str, tuple[int, ...]]
+# Of another number than those that a graph is checked with.
+FEW_EXAMPLES = 3
+# An axis of length 1 would be taken for a constant.
+EXPORT_ROWS = 2
 PLAIN = Reading()
-MAX_REFERENCES = 10_000  # longer lists are data
-TABLES = ("_parameters", "_buffers", "_modules")  # of a module, that an exporter changes
-# packages that log while a module is exported
+# Objects in a list of a module that are looked at; longer lists are data.
+MAX_REFERENCES = 10_000
+# The tables of a module that an exporter changes.
+TABLES = ("_parameters", "_buffers", "_modules")
+# Packages that log while a module is exported.
 EXPORTERS = ("torch", "onnx", "onnxscript", "onnx_ir")
 
 
@@ -62,8 +68,10 @@ class Declared:
     digest: ModuleDigest
 
 
+# By module, as long as it is there: weak keys let go of modules that nobody else holds.
 _compilations: WeakKeyDictionary[torch.nn.Module, Compilation] = WeakKeyDictionary()
 _structures: WeakKeyDictionary[torch.nn.Module, Declared] = WeakKeyDictionary()
+# For all modules of a structure; None where the exporter folds tensors into each other.
 _templates: dict[Structure, GraphTemplate | None] = {}
 
 
@@ -98,13 +106,14 @@ def compile_module(
     with borrowed_state():
         digest = _digest(module, examples.shape[1:], reading)
         known = _compilations.get(module)
-        if (
-            known is None
-            or known.digest != digest
-            or not (digest.is_certain or known.graph is None)
-        ):
+        if known is None or known.digest != digest or not _is_kept(known):
             known = _compilations[module] = _compilation(digest, module, examples, reading)
         return known
+
+
+def _is_kept(known: Compilation) -> bool:
+    """Checks whether a module of the same digest has the same graph for certain, or has none."""
+    return known.digest.is_certain or known.graph is None
 
 
 def _compilation(
@@ -117,6 +126,7 @@ def _compilation(
         return Compilation(
             digest=digest, graph=None, reason=f"no ONNX export: {_root_cause(error)}"
         )
+    # Read from the graph without the loop around it, whose body is a graph of its own.
     sorts = sorts_scores(model.graph, model.graph.output[0].name)
     return Compilation(digest=digest, graph=graph, reason=None, sorts=sorts)
 
@@ -147,8 +157,13 @@ def disagreement(
         )
     if few.shape != scores[:FEW_EXAMPLES].shape:
         return f"the graph gives scores {few.shape} for {len(examples[:FEW_EXAMPLES])} images"
+    return _difference(compiled, scores)
+
+
+def _difference(compiled: np.ndarray, scores: np.ndarray) -> str | None:
     tolerance = SCORE_TOLERANCE * max(1.0, float(np.abs(scores).max()))
     difference = float(np.abs(compiled - scores).max())
+    # Written so that NaN is a difference.
     if not difference <= tolerance:
         return (
             f"scores of the graph differ by {difference:.2g} from the module's, more than "
@@ -162,6 +177,7 @@ def _graph(module: torch.nn.Module, examples: np.ndarray, reading: Reading) -> o
     structure = _structure_of(module) if reading.is_plain else None
     if structure is None:
         return _exported(module if reading.is_plain else OneOutput(module, reading), examples)
+    # In this process first, then on disk, and exported only where neither has it.
     key, tensors = (structure, examples.shape[1:]), module.state_dict()
     if key in _templates:
         template = _templates[key]
@@ -175,6 +191,7 @@ def _from_cache(key: Structure, tensors: Mapping[str, torch.Tensor]) -> onnx.Mod
     if content is None:
         return None
     template = GraphTemplate(content=content)
+    # A template that does not fit the module, as after a change of its code, is made again.
     try:
         model = template.filled(tensors)
     except ValueError:
@@ -199,18 +216,14 @@ def _name_on_disk(key: Structure) -> str:
 
 
 def _exported(module: torch.nn.Module, examples: np.ndarray) -> onnx.ModelProto:
+    rows = torch.from_numpy(np.resize(examples, (EXPORT_ROWS, *examples.shape[1:])))
     # The first axis stays free: the graph takes batches of any size.
-    rows = np.resize(examples, (EXPORT_ROWS, *examples.shape[1:]))
-    batch = torch.export.Dim("batch")
+    free = ({0: torch.export.Dim("batch")},)
     _load_exporter()
     # the absence of torchvision and deprecations are no user's concern
     with quiet_thread(*EXPORTERS), _without_graphs():
         program = torch.onnx.export(
-            _twin(module),
-            (torch.from_numpy(rows),),
-            dynamo=True,
-            dynamic_shapes=({0: batch},),
-            verbose=False,
+            _twin(module), (rows,), dynamo=True, dynamic_shapes=free, verbose=False
         )
     if program is None:
         raise ValueError("the exporter gave nothing")
@@ -241,6 +254,7 @@ def _without_graphs() -> Iterator[None]:
         if get_ident() != thread:
             print(*values, **options)
 
+    # A name of torch's module comes before the built-in one: its calls of `print` become ours.
     with borrowed_state():
         vars(tracer)["print"] = say
         try:
@@ -285,6 +299,7 @@ def _refers_to_a_part(value: object) -> bool:
 
 def _knows_a_module(value: object) -> bool:
     """Checks for a module, a method of one, or a function that holds one, as hooks do."""
+    # What a function refers to: by its closure, by the arguments of a partial call, as a method.
     cells = [_content(cell) for cell in getattr(value, "__closure__", None) or ()]
     bound = [*value.args, *value.keywords.values()] if isinstance(value, functools.partial) else []
     known = [value, *cells, *bound]

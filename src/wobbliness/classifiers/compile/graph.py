@@ -29,8 +29,10 @@ from wobbliness.classifiers.untrusted.onnx_sizes import GraphSizes, check_sizes
 from wobbliness.classifiers.untrusted.onnx_sorted import check_unsorted
 from wobbliness.runtime.errors import reason_of
 
+# Input and output of the loop over blocks.
 BLOCKS, BLOCKS_OF_SCORES = "blocks", "blocks_of_scores"
-MAX_BLOCK_VALUES = 2**29  # held at one time by a block of a graph of a free batch, 2 GiB as float32
+# Values held at one time by a block of a graph of a free batch: 2 GiB as float32.
+MAX_BLOCK_VALUES = 2**29
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,7 @@ class OnnxGraph:
         Args:
             source: an ONNX file, which is checked first as untrusted; or the content of a graph of
                 our own.
-            takes_blocks: whether the graph takes several blocks at once, `(T, B, ...)`, as
+            takes_blocks: whether the graph takes several blocks in a call, `(T, B, ...)`, as
                 `over_blocks` makes it.
             options: of the user, for a file.
 
@@ -99,45 +101,42 @@ class OnnxGraph:
             self._open_file(source, options or GraphOptions())
         else:
             self._session = open_session(source, "the graph", None)
-            self._input, self._output = (
-                self._session.get_inputs()[0].name,
-                self._session.get_outputs()[0].name,
-            )
+            self._input = self._session.get_inputs()[0].name
+            self._output = self._session.get_outputs()[0].name
 
     def _open_file(self, path: Path, options: GraphOptions) -> None:
-        checked = read_checked(path)
+        checked, name = read_checked(path), str(path)
         model = checked.model
-        self._sizes = _checked_sizes(model, str(path))
-        self._session = open_session(checked.content, str(path), checked.folder)
+        # All checks come before the runtime opens the file, which makes its constants then.
+        self._sizes = _checked_sizes(model, name)
+        self._session = open_session(checked.content, name, checked.folder)
         inputs = self._session.get_inputs()
         self._prepare = OnnxInput(
-            inputs, model, layout=options.layout, scale=options.scale, source=str(path)
+            inputs, model, layout=options.layout, scale=options.scale, source=name
         )
         self._input, self.rounding = self._prepare.name, self._prepare.rounding
         self.batch_size, self.image_shape = self._prepare.batch_size, self._prepare.image_shape
         if operator := block_dependent_operator(model):
-            self.batch_size = _single_image_block(self.batch_size, operator, str(path))
-        outputs = declared_outputs(
-            self._session.get_outputs(), model.graph, self._prepare.batch_size
-        )
-        chosen = outputs[
-            choose_output(
-                outputs, options.output, num_classes=options.num_classes, source=str(path)
-            )
-        ]
+            self.batch_size = _single_image_block(self.batch_size, operator, name)
+        self._choose_output(model.graph, options, name)
+
+    def _choose_output(self, graph: onnx.GraphProto, options: GraphOptions, name: str) -> None:
+        """Chooses the output to read, and reads what the graph says about its values."""
+        given = self._prepare.batch_size if self._prepare is not None else None
+        outputs = declared_outputs(self._session.get_outputs(), graph, given)
+        index = choose_output(outputs, options.output, num_classes=options.num_classes, source=name)
+        chosen = outputs[index]
         self._output = chosen.name
         if chosen.is_float:
-            check_unsorted(model.graph, chosen.name, chosen.width)
-        self.classes = None if chosen.is_float else classes_of(model.graph, chosen.name)
-        self.threshold = threshold_of(model.graph, chosen.name, has_one_score=chosen.width == 1)
+            check_unsorted(graph, chosen.name, chosen.width)
+        self.classes = None if chosen.is_float else classes_of(graph, chosen.name)
+        self.threshold = threshold_of(graph, chosen.name, has_one_score=chosen.width == 1)
 
     def preprocessing(self) -> dict[str, str]:
         """Describes pixel values, layout and the output that is read, for comparisons."""
-        return (
-            {}
-            if self._prepare is None
-            else self._prepare.preprocessing() | {"output": self._output}
-        )
+        if self._prepare is None:
+            return {}
+        return self._prepare.preprocessing() | {"output": self._output}
 
     def run(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
         """Computes the output for a batch, in blocks and a remainder.
@@ -149,10 +148,8 @@ class OnnxGraph:
         """
         if self._takes_blocks:
             return self._run_all_blocks(images, block_size)
-        images, size = (
-            images if self._prepare is None else self._prepare(images),
-            self.batch_size or self._limited_block_size(block_size),
-        )
+        images = images if self._prepare is None else self._prepare(images)
+        size = self.batch_size or self._limited_block_size(block_size)
         return np.asarray(in_blocks(self._run_block, images, size))
 
     def _limited_block_size(self, block_size: int) -> int:
@@ -167,6 +164,7 @@ class OnnxGraph:
             return answer[None] if is_without_batch(answer.shape) else answer
         if self.batch_size is None or len(images) == self.batch_size:
             return self._run(images)
+        # The answers to the padding are dropped.
         return self._run(np.resize(images, (self.batch_size, *images.shape[1:])))[: len(images)]
 
     def _run_all_blocks(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
@@ -227,13 +225,12 @@ def over_blocks(model: onnx.ModelProto) -> onnx.ModelProto:
             f"expected a graph with other names than those of the loop, {BLOCKS} and "
             f"{BLOCKS_OF_SCORES}"
         )
+    # Scan runs its body, the graph itself, for each entry of the first axis of its input.
     loop = onnx.helper.make_node(
         "Scan", [BLOCKS], [BLOCKS_OF_SCORES], num_scan_inputs=1, body=model.graph
     )
-    images, scores = (
-        _with_blocks(model.graph.input[0], BLOCKS),
-        _with_blocks(model.graph.output[0], BLOCKS_OF_SCORES),
-    )
+    images = _with_blocks(model.graph.input[0], BLOCKS)
+    scores = _with_blocks(model.graph.output[0], BLOCKS_OF_SCORES)
     outer = onnx.helper.make_graph([loop], "over_blocks", [images], [scores])
     return onnx.helper.make_model(
         outer,

@@ -27,8 +27,11 @@ from torch._subclasses.fake_tensor import FakeTensor
 # Code objects seen so far; they are kept, so that no other one gets the same identity.
 _codes: dict[int, types.CodeType] = {}
 
-MAX_OBJECTS = 200_000  # read for one module; beyond it nothing is certain
+# Objects that are read for one module; beyond it nothing is certain.
+MAX_OBJECTS = 200_000
+# Objects within objects. Each takes some frames of Python's stack, which has a thousand.
 MAX_DEPTH = 150
+# Attributes that are read elsewhere, such as submodules by their names, or change no score.
 SKIPPED_ATTRIBUTES = (
     "training",
     "_modules",
@@ -37,34 +40,16 @@ SKIPPED_ATTRIBUTES = (
     "call_super_init",
     "__weakref__",
 )
+# Objects whose text says all of them. Those of sympy, which torch uses for sizes, are such, too.
+# fmt: off
 PLAIN_TYPES = (
-    *(
-        type(None),
-        type(Ellipsis),
-        bool,
-        int,
-        float,
-        complex,
-        str,
-        bytes,
-        bytearray,
-        range,
-        slice,
-        PurePath,
-        re.Pattern,
-        enum.Enum,
-    ),
-    *(np.dtype, np.generic),
-    *(
-        torch.dtype,
-        torch.device,
-        torch.memory_format,
-        torch.layout,
-        torch.Size,
-        torch.finfo,
-        torch.iinfo,
-    ),
+    type(None), type(Ellipsis), bool, int, float, complex, str, bytes, bytearray, range, slice,
+    PurePath, re.Pattern, enum.Enum,
+    np.dtype, np.generic,
+    torch.dtype, torch.device, torch.memory_format, torch.layout, torch.Size,
+    torch.finfo, torch.iinfo,
 )
+# fmt: on
 # Objects of these types do not influence scores.
 IRRELEVANT_TYPES = (
     logging.Logger,
@@ -73,21 +58,13 @@ IRRELEVANT_TYPES = (
     type(threading.RLock()),
     threading.local,
 )
+# Whose code is read where a module of theirs runs, and not what that code refers to in turn.
+# fmt: off
 LIBRARIES = frozenset(sys.stdlib_module_names) | {
-    "PIL",
-    "beartype",
-    "jaxtyping",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "scipy",
-    "sympy",
-    "timm",
-    "torch",
-    "torchvision",
-    "transformers",
-    "wobbliness",
-}  # whose code is read where a module of theirs runs, and not what that code refers to in turn
+    "PIL", "beartype", "jaxtyping", "numpy", "onnx", "onnxruntime", "scipy", "sympy", "timm",
+    "torch", "torchvision", "transformers", "wobbliness",
+}
+# fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +94,7 @@ def module_digest(
     reader = _Reader(with_tensors=with_tensors)
     reader.read(context)
     reader.read(torch.get_default_dtype())
+    # With duplicates: a part that is used twice computes something else than two equal parts do.
     for name, part in module.named_modules(remove_duplicate=False):
         reader.read(name)
         reader.read(part)
@@ -126,6 +104,7 @@ def module_digest(
 
 
 def _hooks_of_all_modules() -> Iterator[object]:
+    # Hooks on all modules, and the methods through which a module is called, may be replaced, too.
     for name, value in vars(torch.nn.modules.module).items():
         if name.startswith("_global_forward"):
             yield value
@@ -141,7 +120,8 @@ class _Reader:
         self.is_certain = True
         self._with_tensors, self._depth = with_tensors, 0
         self._known: dict[int, int] = {}
-        self._kept: list[object] = []  # so that no other object gets the same id
+        # So that no other object gets the same id while this one reads.
+        self._kept: list[object] = []
 
     def read(self, value: object) -> None:
         """Adds an object to the digest."""
@@ -168,6 +148,7 @@ class _Reader:
         self._depth -= 1
 
     def _add(self, *words: str) -> None:
+        # Each word ends with a zero byte, so that "ab", "c" and "a", "bc" are told apart.
         self.digest.update("\0".join((*words, "")).encode("utf-8", "surrogatepass"))
 
     def _read_new(self, value: Any) -> None:
@@ -198,6 +179,7 @@ class _Reader:
 
     def _read_mapping(self, values: Mapping[Any, Any]) -> None:
         self._add(str(len(values)))
+        # In the order of insertion, which a module may well compute by.
         for key, value in list(values.items()):
             self.read(key)
             self.read(value)
@@ -234,6 +216,7 @@ class _Reader:
         """Reads a script's graph and its large constants, which the graph names without values."""
         self._add(str(module.inlined_graph) if hasattr(module, "inlined_graph") else "")
         self._read_mapping(module.state_dict())
+        # Its attributes live in C++, where nobody sees them change.
         self.is_certain = False
 
     def _read_part(self, part: torch.nn.Module) -> None:
@@ -329,16 +312,9 @@ class _Reader:
     def _read_object(self, value: Any, *, is_known: bool = False) -> None:
         """Reads any other object by class and attributes; C objects without any are unreadable."""
         names = [name for of in type(value).__mro__ for name in _slots(of) if hasattr(value, name)]
-        if (
-            not is_known
-            and not hasattr(value, "__dict__")
-            and not names
-            and type(value) is not object
-        ):
-            self.is_certain = (
-                self.is_certain and callable(value) and _is_of_library(type(value).__module__)
-            )
-            self._add(getattr(value, "__qualname__", ""), str(getattr(value, "__name__", "")))
+        has_attributes = hasattr(value, "__dict__") or bool(names)
+        if not has_attributes and not is_known and type(value) is not object:
+            self._read_opaque(value)
             return
         self.read(type(value))
         for name in names:
@@ -346,7 +322,14 @@ class _Reader:
             self.read(getattr(value, name))
         self.read(dict(getattr(value, "__dict__", {})))
 
+    def _read_opaque(self, value: Any) -> None:
+        """Reads what shows nothing but its name: certain for a library's functions in C alone."""
+        is_function = callable(value) and _is_of_library(type(value).__module__)
+        self.is_certain = self.is_certain and is_function
+        self._add(getattr(value, "__qualname__", ""), str(getattr(value, "__name__", "")))
 
+
+# By the very type, since a subclass may hold attributes of its own.
 _EXACT: dict[type, Callable[[_Reader, Any], None]] = {
     dict: _Reader._read_mapping,
     OrderedDict: _Reader._read_mapping,
@@ -363,6 +346,7 @@ _EXACT: dict[type, Callable[[_Reader, Any], None]] = {
     types.MethodType: _Reader._read_callable,
     types.ModuleType: _Reader._read_name,
 }
+# By the first kind that an object is an instance of: the order matters.
 _READERS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
     (torch.nn.Module, _Reader._read_part),
     (torch.Tensor, _Reader._read_tensor),
@@ -385,26 +369,25 @@ _READERS: tuple[tuple[Any, Callable[[_Reader, Any], None]], ...] = (
 def _dense(tensor: torch.Tensor) -> list[torch.Tensor]:
     """Returns the values of a tensor as plain tensors."""
     if tensor.is_quantized:
-        # Stored integers with their scales and zero points are all that a quantised tensor is.
-        scales = (
-            tensor.q_per_channel_scales()
-            if "channel" in str(tensor.qscheme())
-            else torch.tensor(tensor.q_scale())
-        )
-        zeros = (
-            tensor.q_per_channel_zero_points()
-            if "channel" in str(tensor.qscheme())
-            else torch.tensor(tensor.q_zero_point())
-        )
-        return [tensor.int_repr(), scales, zeros]
+        return _quantised(tensor)
     if tensor.layout == torch.sparse_coo:
         whole = tensor.coalesce()
         return [whole.indices(), *_dense(whole.values())]
     if tensor.layout != torch.strided:
         return _dense(tensor.to_dense())
+    # A conjugate or a negative may be a flag on the same memory.
     if tensor.is_complex():
         return [torch.view_as_real(tensor.resolve_conj())]
     return [tensor.resolve_neg()]
+
+
+def _quantised(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """Returns stored integers, scales and zero points: all that a quantised tensor is."""
+    if "channel" in str(tensor.qscheme()):
+        scales, zeros = tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()
+    else:
+        scales, zeros = torch.tensor(tensor.q_scale()), torch.tensor(tensor.q_zero_point())
+    return [tensor.int_repr(), scales, zeros]
 
 
 def _content(cell: types.CellType) -> object:

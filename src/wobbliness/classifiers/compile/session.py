@@ -8,8 +8,11 @@ import onnxruntime
 from wobbliness.classifiers.signature.layouts import Layout
 from wobbliness.runtime.errors import reason_of
 
+# Where a graph that is given as bytes finds its external data.
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
-FATAL = 4  # of what is less, the error tells
+# Of ONNX Runtime's levels of logging the highest: of what is less, the error tells.
+FATAL = 4
+# The permutation of a Transpose from (B, H, W, C) to (B, C, H, W).
 TO_CHANNELS_FIRST = [0, 3, 1, 2]
 
 
@@ -25,6 +28,7 @@ def open_session(content: bytes, name: str, folder: Path | None) -> onnxruntime.
         ValueError: the runtime cannot read it.
     """
     options = onnxruntime.SessionOptions()
+    # One core for each session: workers run side by side, each in a block of its own.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = FATAL
     if folder is not None:

@@ -33,15 +33,10 @@ class GraphTemplate:
             model: onnx.ModelProto = onnx.ModelProto.FromString(self.content)
         except DecodeError as error:
             raise ValueError("expected a serialised graph") from error
-        empty = {
-            initializer.name: initializer
-            for initializer in model.graph.initializer
-            if not initializer.HasField("raw_data")
-        }
-        given = {
-            name: numpy_helper.from_array(tensor.detach().cpu().contiguous().numpy())
-            for name, tensor in tensors.items()
-        }
+        # The tensors of the module were emptied; all others of the graph are the exporter's own.
+        initializers = model.graph.initializer
+        empty = {tensor.name: tensor for tensor in initializers if not tensor.HasField("raw_data")}
+        given = {name: _as_onnx(tensor) for name, tensor in tensors.items()}
         if _shapes(empty) != _shapes(given):
             raise ValueError(
                 f"expected tensors {', '.join(empty)} of the exported module's shapes, got other "
@@ -50,6 +45,10 @@ class GraphTemplate:
         for name, initializer in empty.items():
             initializer.raw_data = given[name].raw_data
         return model
+
+
+def _as_onnx(tensor: torch.Tensor) -> onnx.TensorProto:
+    return numpy_helper.from_array(tensor.detach().cpu().contiguous().numpy())
 
 
 def template_of(
