@@ -12,7 +12,8 @@ from wobbliness.runtime.threads import check_stopped
 
 # Scores of a batch from which integers are taken for labels, whose least is below LARGE_LABEL.
 FEW_LABELS, LARGE_LABEL = 8, 128
-MAX_UNDECLARED_CLASSES = 100_000  # a label beyond it is taken for a mistake, not for a class
+# A label beyond it is taken for a mistake, not for a class.
+MAX_UNDECLARED_CLASSES = 100_000
 ONE_SCORE = (
     "expected integer labels or scores (B, K), got one float for each image; where it is a label, "
     "give an integer; where it is a score for two classes, give the threshold above which it says "
@@ -22,6 +23,11 @@ ONE_SCORE = (
 FLOAT_LABELS = (
     "expected integer labels or scores (B, K), got one float for each image, all whole numbers "
     "from 0 to {}; where these are labels, convert them to integers (.astype(int), .long())"
+)
+
+RANKS = (
+    "expected labels or scores, got integers of {} columns that look like the numbers of the best "
+    "classes; give the first column where they are, or scores as floats"
 )
 
 
@@ -36,7 +42,7 @@ class Classifier(Protocol):
     Attributes:
         num_classes: K, or None where it is not known: before the first scores, or where only labels
             are given.
-        thread_safe: whether `classify` may run in several threads at once.
+        thread_safe: whether `classify` may run in several threads at a time.
         image_shape: of one image as the user hands it over, channels first `(C, H, W)`; None inside
             where any size goes, None where the classifier does not declare it.
     """
@@ -111,12 +117,10 @@ def _are_ranks(scores: np.ndarray) -> bool:
     Top-k and argsort give such indices. They differ within each row. Votes of a few voters, in
     contrast, add up to the same number in each row.
     """
-    if (
-        scores.dtype.kind not in "iu"
-        or scores.dtype.itemsize < 4
-        or scores.min() < 0
-        or scores.max() >= MAX_UNDECLARED_CLASSES
-    ):
+    # Integers of 8 or 16 bits are quantised scores.
+    if scores.dtype.kind not in "iu" or scores.dtype.itemsize < 4:
+        return False
+    if scores.min() < 0 or scores.max() >= MAX_UNDECLARED_CLASSES:
         return False
     # Indices are distinct within each row. Distinct integers of equal sums may be votes, unless
     # each row is a permutation of all classes.
@@ -144,6 +148,7 @@ def in_blocks(
     """Applies a function to blocks of images and concatenates its answers."""
     if len(images) <= block_size:
         return function(images)
+    # Between blocks a worker looks whether another one has failed.
     answers = []
     for first in range(0, len(images), block_size):
         check_stopped()
@@ -155,6 +160,7 @@ def as_array(answer: Any) -> np.ndarray:
     """Converts an answer to an array; types that numpy lacks, such as bfloat16, become float32."""
     if not hasattr(answer, "detach"):
         return np.asarray(answer)
+    # Conjugates and negatives may be flags on the same memory, which numpy does not know.
     tensor = answer.detach().cpu().resolve_conj().resolve_neg()
     try:
         return np.asarray(tensor)
@@ -203,12 +209,10 @@ class ScoredClassifier:
             )
         if sizes:
             return self._labels_of_scores(array.reshape(num_images, sizes[0]))
-        is_float = np.issubdtype(array.dtype, np.floating)
-        return (
-            self._labels_of_one_score(array.ravel())
-            if is_float
-            else self._checked_labels(array.ravel())
-        )
+        # One value for each image: floats are scores, whole numbers are labels.
+        if np.issubdtype(array.dtype, np.floating):
+            return self._labels_of_one_score(array.ravel())
+        return self._checked_labels(array.ravel())
 
     def _labels_of_scores(self, scores: np.ndarray) -> Int[np.ndarray, " B"]:
         if scores.shape[1] < 2 or self.num_classes not in (None, scores.shape[1]):
@@ -216,20 +220,12 @@ class ScoredClassifier:
                 f"expected scores of {self.num_classes or 'at least 2'} classes, got "
                 f"{scores.shape[1]}"
             )
-        if scores.dtype == bool:
-            scores = scores.astype(np.uint8)
-        if (
-            not np.issubdtype(scores.dtype, np.number)
-            or np.iscomplexobj(scores)
-            or np.isnan(scores).any()
-        ):
+        scores = scores.astype(np.uint8) if scores.dtype == bool else scores
+        is_real = np.issubdtype(scores.dtype, np.number) and not np.iscomplexobj(scores)
+        if not is_real or np.isnan(scores).any():
             raise ValueError(f"expected scores that are numbers, got NaN or {scores.dtype}")
         if _are_ranks(scores):
-            raise NoClassesError(
-                f"expected labels or scores, got integers of {scores.shape[1]} columns that look "
-                "like the numbers of the best classes; give the first column where they are, or "
-                "scores as floats"
-            )
+            raise NoClassesError(RANKS.format(scores.shape[1]))
         self._refuse_threshold(f"scores of {scores.shape[1]} classes")
         self.num_classes = scores.shape[1]
         return np.asarray(scores.argmax(axis=1))

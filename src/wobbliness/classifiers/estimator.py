@@ -1,6 +1,6 @@
 """A fitted classifier of scikit-learn, or of a library that follows its conventions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,23 +46,14 @@ class EstimatorClassifier(ScoredClassifier):
             ValueError: it is not fitted, is no classifier of one answer, or has another number of
                 classes.
         """
-        name = type(estimator).__name__
-        _check_fitted(estimator, name)
-        classes = getattr(estimator, "classes_", None)
-        multi_output_flags = ("multilabel_", "outputs_2d_")
-        if isinstance(classes, list) or any(
-            getattr(estimator, flag, False) is True for flag in multi_output_flags
-        ):
-            raise ValueError(
-                "expected a classifier that names one class for each image, got several answers "
-                f"of {name}"
-            )
-        self._estimator, self._classes = estimator, np.asarray(classes)
+        _check_fitted(estimator)
+        self._estimator, self._classes = estimator, _single_classes(estimator)
         if num_classes not in (None, len(self._classes)):
             raise ValueError(
                 f"expected a classifier of {num_classes} classes, got one of {len(self._classes)}"
             )
         self.num_classes = len(self._classes)
+        # Of classes in any order, for a binary search.
         self._order = np.argsort(self._classes)
         self._layout, self._scale = layout, scale
         self._arrange: tuple[tuple[int, ...], Arrangement] | None = None
@@ -95,10 +86,9 @@ class EstimatorClassifier(ScoredClassifier):
         yield Execution(backend="callable", threads="one calling thread")
 
     def _classify_block(self, images: np.ndarray) -> np.ndarray:
-        images, shape = (
-            images if self._scale is None else self._scale.apply(images),
-            images.shape[1:],
-        )
+        images = images if self._scale is None else self._scale.apply(images)
+        shape = images.shape[1:]
+        # Found once for all blocks of a shape: trying costs predictions.
         if self._arrange is None or self._arrange[0] != shape:
             self._arrange = shape, self._found_arrangement(images)
         answer = self._estimator.predict(self._arrange[1](images))
@@ -111,10 +101,9 @@ class EstimatorClassifier(ScoredClassifier):
                 f"expected one class for each of {num_images} images, got an answer of shape "
                 f"{answer.shape}"
             )
-        answer = answer.ravel()
-        places = np.searchsorted(self._classes, answer, sorter=self._order).clip(
-            max=len(self._classes) - 1
-        )
+        answer, last = answer.ravel(), len(self._classes) - 1
+        # The place where each answer would be inserted: that of its class, if it is one.
+        places = np.searchsorted(self._classes, answer, sorter=self._order).clip(max=last)
         numbers = self._order[places]
         if not (self._classes[numbers] == answer).all():
             raise ValueError(
@@ -132,14 +121,17 @@ class EstimatorClassifier(ScoredClassifier):
         features = getattr(self._estimator, "n_features_in_", None)
         rows, *pictures = _arrangements(images.shape[1:], self._layout)
         if features is None:
-            return next(
-                (arrange for arrange in (rows, *pictures) if self._accepts(arrange(images[:1]))),
-                rows,
-            )
+            return self._first_accepted([rows, *pictures], images[:1]) or rows
         if features == images[0].size:
             return rows
         fitting = [arrange for arrange in pictures if arrange(images[:1]).shape[1] == features]
-        return next((arrange for arrange in fitting if self._accepts(arrange(images[:1]))), rows)
+        return self._first_accepted(fitting, images[:1]) or rows
+
+    def _first_accepted(
+        self, arrangements: Sequence[Arrangement], image: np.ndarray
+    ) -> Arrangement | None:
+        accepted = (arrange for arrange in arrangements if self._accepts(arrange(image)))
+        return next(accepted, None)
 
     def _accepts(self, image: np.ndarray) -> bool:
         try:
@@ -150,11 +142,12 @@ class EstimatorClassifier(ScoredClassifier):
         return True
 
 
-def _check_fitted(estimator: Any, name: str) -> None:
+def _check_fitted(estimator: Any) -> None:
     from sklearn.base import is_classifier, is_outlier_detector
     from sklearn.exceptions import NotFittedError
     from sklearn.utils.validation import check_is_fitted
 
+    name = type(estimator).__name__
     try:
         check_is_fitted(estimator)
     except (NotFittedError, TypeError) as error:
@@ -163,12 +156,23 @@ def _check_fitted(estimator: Any, name: str) -> None:
         raise ValueError(
             f"expected a classifier that names one class, got the outlier detector {name}"
         )
-    if (
-        not is_classifier(estimator)
-        or getattr(estimator, "classes_", None) is None
-        or not hasattr(estimator, "predict")
-    ):
+    has_classes = getattr(estimator, "classes_", None) is not None
+    if not is_classifier(estimator) or not has_classes or not hasattr(estimator, "predict"):
         raise ValueError(f"expected a classifier that names one class, got {name}")
+
+
+def _single_classes(estimator: Any) -> np.ndarray:
+    """Returns the classes of a fitted classifier; ValueError where it gives several answers."""
+    classes = estimator.classes_
+    # A list of classes for each answer, or a flag of those that have one list for all.
+    flags = ("multilabel_", "outputs_2d_")
+    has_several = any(getattr(estimator, flag, False) is True for flag in flags)
+    if isinstance(classes, list) or has_several:
+        raise ValueError(
+            "expected a classifier that names one class for each image, got several answers of "
+            f"{type(estimator).__name__}"
+        )
+    return np.asarray(classes)
 
 
 def _arrangements(shape: tuple[int, ...], layout: Layout | None) -> list[Arrangement]:
@@ -186,6 +190,7 @@ def _arrangements(shape: tuple[int, ...], layout: Layout | None) -> list[Arrange
     return [_rows, *first, *(last if layout is None else []), *grey]
 
 
+# Copies: an estimator may keep or change what it gets, and the memory of images is used again.
 def _rows(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1).copy()
 

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
-CACHE_BYTES = 5 * 2**20  # what one core can count on of the second and third level together
+# What one core can count on of the second and third level of cache together.
+CACHE_BYTES = 5 * 2**20
+# Of float32.
 BYTES_PER_VALUE = 4
+# Copies: so many at least share the fixed cost of a call.
 MIN_BLOCK, MAX_BLOCK = 25, 256
 
 
@@ -18,7 +21,7 @@ class Execution:
             whole numbers; None where there is nothing to say.
         values_per_image: values in the input and output of the network's largest step for one
             image; None where unknown.
-        block_size: noisy copies classified at once.
+        block_size: noisy copies classified at a time.
         changed_labels: share of the first block's labels that bfloat16 changed; None in float32.
         threads: which threads ran them, in words; None where each worker ran its own on one core.
         company: why copies were classified one at a time, in words; None where the other images of

@@ -3,7 +3,7 @@
 import copy
 import importlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,15 +88,31 @@ def _download(name: str) -> Path:
 
 def _load(transformers: Any, folder: Path, config: Any) -> HubModule:
     offline: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    # By PIL: the other way needs torchvision.
     processor = transformers.AutoImageProcessor.from_pretrained(
         folder, config=config, backend="pil", **offline
     )
     # Refuses too large pictures before the weights are loaded.
     check_sizes(processor.to_dict())
+    network = _load_network(transformers, folder, config, offline)
+    fit_picture = PictureFit(processor, getattr(network.config, "num_channels", 3))
+    preparation = Preparation(
+        processor.to_dict(), fit_picture.num_channels, fit_picture.image_shape()[1:]
+    )
+    # torch's steps have to give what the processor gives, on a picture made for it.
+    check_preparation(preparation, processor)
+    return HubModule(preparation, network.eval(), fit_picture)
+
+
+def _load_network(
+    transformers: Any, folder: Path, config: Any, offline: Mapping[str, Any]
+) -> torch.nn.Module:
+    """Loads the network, all of whose weights have to be in the folder."""
     network, loaded = transformers.AutoModelForImageClassification.from_pretrained(
         folder,
         config=config,
         use_safetensors=True,
+        # Attention in plain steps, which the exporter to ONNX knows.
         attn_implementation="eager",
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # reported below, with their names
@@ -108,13 +124,7 @@ def _load(transformers: Any, folder: Path, config: Any) -> HubModule:
             f"expected all weights of the classifier, got none for {missing[0]} and "
             f"{len(missing) - 1} more"
         )
-    fit_picture = PictureFit(processor, getattr(network.config, "num_channels", 3))
-    preparation = Preparation(
-        processor.to_dict(), fit_picture.num_channels, fit_picture.image_shape()[1:]
-    )
-    # torch's steps have to give what the processor gives, on a picture made for it.
-    check_preparation(preparation, processor)
-    return HubModule(preparation, network.eval(), fit_picture)
+    return network  # type: ignore[no-any-return]
 
 
 def _own_config(transformers: Any, config: dict[str, Any]) -> Any:
@@ -138,6 +148,7 @@ def _check_size(transformers: Any, config: Any, num_bytes: int) -> None:
 
     The parameters are counted without allocating them.
     """
+    # Tensors on the meta device have shapes and no memory.
     with torch.device("meta"):
         network = transformers.AutoModelForImageClassification.from_config(
             copy.deepcopy(config), trust_remote_code=False
@@ -154,10 +165,8 @@ def _check_size(transformers: Any, config: Any, num_bytes: int) -> None:
 def _quiet(transformers: Any) -> Iterator[None]:
     """Suppresses progress bars and advice on standard error, and restores them afterwards."""
     with borrowed_state():
-        before, shows_bars = (
-            transformers.logging.get_verbosity(),
-            transformers.logging.is_progress_bar_enabled(),
-        )
+        before = transformers.logging.get_verbosity()
+        shows_bars = transformers.logging.is_progress_bar_enabled()
         transformers.logging.set_verbosity(logging.CRITICAL)
         transformers.logging.disable_progress_bar()
         try:

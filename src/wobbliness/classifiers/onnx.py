@@ -82,6 +82,7 @@ class OnnxClassifier(ScoredClassifier):
 
         K is the length of the graph's list of classes where the labels are places in it.
         """
+        # Labels that are class indices already come back as the same object.
         numbers = label_numbers(labels, classes, self.num_classes or MAX_UNDECLARED_CLASSES)
         if numbers is not labels:
             self.num_classes = self.num_classes or len(classes)

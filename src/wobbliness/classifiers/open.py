@@ -14,11 +14,23 @@ from wobbliness.classifiers.signature.pixel_scale import PixelNumbers, PixelScal
 from wobbliness.classifiers.untrusted.file_kind import (
     MODEL_SUFFIXES,
     PICKLE_SUFFIXES,
+    FileKind,
     file_kind,
     refusal,
 )
 
+# In front of a model's name on the hub of Hugging Face.
 HUB = "hf:"
+
+
+# Options that are of use for a kind of file only.
+_OPTIONS_OF: dict[FileKind, dict[str, bool]] = {
+    "onnx": {"layout": True, "output": True},
+    "exported program": {"layout": True, "output": True},
+    "safetensors": {"factory": True},
+    "pickle": {"factory": True},
+    "TorchScript": {},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +146,7 @@ def _open_object(source: Any, options: _Options) -> Classifier:
     is_estimator = _is_estimator(source)
     if (options.layout is not None and not is_estimator) or options.factory is not None:
         raise ValueError(f"expected a layout or a factory only for a model's file, got {name}")
+    # Whoever holds a module has loaded torch, so that nothing is imported to look for one.
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(source, torch.nn.Module):
         return _open_module(source, options)
@@ -147,23 +160,18 @@ def _open_object(source: Any, options: _Options) -> Classifier:
 
 def _open_scaled(source: Any, options: _Options, *, is_estimator: bool) -> Classifier:
     """Opens an estimator, or a callable."""
-    num_classes, scale = options.num_classes, options.scale
+    settings: dict[str, Any] = {"num_classes": options.num_classes, "scale": options.scale}
     if is_estimator:
         from wobbliness.classifiers.estimator import EstimatorClassifier
 
-        return EstimatorClassifier(
-            source, num_classes=num_classes, layout=options.layout, scale=scale
-        )
+        return EstimatorClassifier(source, layout=options.layout, **settings)
     if callable(source):
-        classifier = FunctionClassifier(
-            source, num_classes=num_classes, as_tensor=options.as_tensor, scale=scale
-        )
+        classifier = FunctionClassifier(source, as_tensor=options.as_tensor, **settings)
         classifier.threshold = options.threshold
         return classifier
-    name = type(source).__name__
     raise ValueError(
         "expected a torch module, a scikit-learn classifier, a callable or a path as classifier, "
-        f"got {name}"
+        f"got {type(source).__name__}"
     )
 
 
@@ -176,37 +184,51 @@ def _is_estimator(source: Any) -> bool:
 
 
 def _open_module(module: Any, options: _Options) -> Classifier:
-    from wobbliness.classifiers.signature.wrapped_module import (
-        ScaledPixels,
-        TwoClasses,
-        threshold_of,
-    )
+    from wobbliness.classifiers.signature.wrapped_module import threshold_of
     from wobbliness.classifiers.torch_accelerator import AcceleratedClassifier
-    from wobbliness.classifiers.torch_module import TorchClassifier, check_has_values, device_of
+    from wobbliness.classifiers.torch_module import TorchClassifier, check_has_values
 
     check_has_values(module)
-    module = module if options.scale is None else ScaledPixels(module, options.scale)
-    module = module if options.threshold is None else TwoClasses(module, options.threshold)
-    shape, device = getattr(module, "image_shape", None), options.device
-    shape = tuple(shape) if isinstance(shape, list) else shape if isinstance(shape, tuple) else None
-    here = device_of(module)
-    wanted = here if device is None else checked_device(device)
-    if wanted.type != here.type or wanted.index not in (None, here.index):
-        module = copy.deepcopy(module).to(wanted)
-    else:
-        wanted = here
-    settings: dict[str, Any] = {
-        "num_classes": options.num_classes,
-        "image_shape": shape,
-        "output": options.output,
-    }
-    if wanted.type != "cpu":
-        return AcceleratedClassifier(module, device=wanted, autocast=options.autocast, **settings)
+    module = _wrapped(module, options)
+    settings: dict[str, Any] = {"num_classes": options.num_classes, "output": options.output}
+    settings["image_shape"] = _shape_of(module)
+    module, device = _placed(module, options.device)
+    if device.type != "cpu":
+        return AcceleratedClassifier(module, device=device, autocast=options.autocast, **settings)
     if options.autocast:
         raise ValueError("expected an accelerator for autocast, got the cpu")
     classifier = TorchClassifier(module, compiled=options.compiled, **settings)
     classifier.declared_threshold = threshold_of(module)
     return classifier
+
+
+def _wrapped(module: Any, options: _Options) -> Any:
+    """Wraps a module for the user's pixel values, then for the user's threshold."""
+    from wobbliness.classifiers.signature.wrapped_module import ScaledPixels, TwoClasses
+
+    module = module if options.scale is None else ScaledPixels(module, options.scale)
+    return module if options.threshold is None else TwoClasses(module, options.threshold)
+
+
+def _shape_of(module: Any) -> tuple[Any, ...] | None:
+    """Returns a module's own `image_shape` where that is a list or a tuple."""
+    shape = getattr(module, "image_shape", None)
+    # A tuple stays the object that it is: FittedShape is one, and fits pictures.
+    if isinstance(shape, tuple):
+        return shape
+    return tuple(shape) if isinstance(shape, list) else None
+
+
+def _placed(module: Any, device: str | None) -> tuple[Any, Any]:
+    """Returns a module where it is wanted, copied if it lies elsewhere, and the device."""
+    from wobbliness.classifiers.torch_module import device_of
+
+    here = device_of(module)
+    wanted = here if device is None else checked_device(device)
+    # `cuda` without a number is whichever of these the module lies on.
+    if wanted.type == here.type and wanted.index in (None, here.index):
+        return module, here
+    return copy.deepcopy(module).to(wanted), wanted
 
 
 def _check_stays_on_cpu(name: str, options: _Options) -> None:
@@ -251,6 +273,7 @@ def _with_num_classes(classifier: Classifier, num_classes: int | None) -> Classi
 
 
 def _open_name(name: str, options: _Options) -> Classifier:
+    # A folder or file before an import path: importing runs code, opening a file does not.
     path = Path(name)
     if name.startswith(HUB) or path.is_dir():
         return _open_hub(name.removeprefix(HUB), options)
@@ -277,16 +300,7 @@ def _open_file(path: Path, options: _Options) -> Classifier:
     if path.suffix.lower() == ".onnx":
         _check_stays_on_cpu(str(path), options)
     kind = file_kind(path)
-    is_graph, is_weights = kind in ("onnx", "exported program"), kind in ("safetensors", "pickle")
-    _check_takes(
-        f"a file of {kind}",
-        options,
-        layout=is_graph,
-        factory=is_weights,
-        output=is_graph,
-        threshold=True,
-        scale=True,
-    )
+    _check_takes(f"a file of {kind}", options, threshold=True, scale=True, **_OPTIONS_OF[kind])
     if kind in ("pickle", "TorchScript") and not options.trust_pickle:
         raise ValueError(refusal(path, kind))
     if kind == "onnx":
@@ -324,6 +338,7 @@ def _open_exported(path: Path, options: _Options) -> Classifier:
         threshold=options.threshold,
         scale=options.scale,
     )
+    # These three are steps of the module by now.
     return _open_module(module, replace(options, output=None, threshold=None, scale=None))
 
 

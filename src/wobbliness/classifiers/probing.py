@@ -16,13 +16,18 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Shaped
 
-SMALL_BLOCK = 8  # images of a small block
+# Images of a small block.
+SMALL_BLOCK = 8
 # Images that are compared at most where answers are labels, which differ less often than scores.
 NUM_COMPARED_LABELS = 32
-NUM_REPEATED = 3  # images that are classified twice where the block size is 1
-MAX_LARGE_BLOCK = 128  # images of a large block
-COPIES_FOR_ONE = 250  # copies of a measurement for each image of the large block
-NUM_BRIGHT, DARK_SHARE = 6, 0.1  # images of extreme values; share of their dark pixels
+# Images that are classified twice where the block size is 1.
+NUM_REPEATED = 3
+# Images of a large block.
+MAX_LARGE_BLOCK = 128
+# Copies of a measurement for each image of the large block, so that probing stays cheap.
+COPIES_FOR_ONE = 250
+# Images of extreme values, which change the statistics of a block most; share of their dark pixels.
+NUM_BRIGHT, DARK_SHARE = 6, 0.1
 # Rounding, in units in the last place of the largest score, by which two answers to one call may
 # differ.
 MAX_ROUNDING_ULPS = 8
@@ -36,9 +41,12 @@ FAINT_CONTRAST = np.float32(0.53)
 # Distinct scores of an image from which their order is evidence; distinct sorted answers from which
 # more images are classified.
 MIN_DISTINCT = 3
-MIN_SORTED_ANSWERS = 16  # distinct answers, all sorted, that are no coincidence
-LARGE_NOISE = np.float32(100)  # standard deviation, pixel units of [0, 1]
-NUM_UNUSUAL = 16  # images of each kind that are classified where all answers were sorted
+# Distinct answers, all sorted, that are no coincidence.
+MIN_SORTED_ANSWERS = 16
+# Standard deviation, pixel units of [0, 1].
+LARGE_NOISE = np.float32(100)
+# Images of each kind that are classified where all answers were sorted.
+NUM_UNUSUAL = 16
 
 Answers: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
 
@@ -78,6 +86,7 @@ class BlockWatch:
         classifier, num_rows = self._classifier, min(block_size, len(images))
         if not self._is_watched(num_rows):
             return np.asarray(classifier.classify(images, block_size))
+        # Scores show a difference that labels hide.
         has_answers = hasattr(classifier, "answers")
         ask: Answers = classifier.answers if has_answers else classifier.classify
         before = images[:num_rows].copy()  # a module may change its batch in place
@@ -163,24 +172,33 @@ def _probe_in_company(
     first = answers(images.copy(), len(images))
     alone = np.concatenate([answers(image[None].copy(), 1) for image in pair])
     asked, company, together = pair, others[NUM_BRIGHT + len(pair) :], first[[0, -1]]
-    extra = (
-        [_answers_or_none(answers, some) for some in (faint, others[:NUM_BRIGHT])]
-        if _are_coarse(first)
-        else [None]
-    )
-    if extra[0] is not None and extra[-1] is not None:
+    among_themselves = _answers_to_faint(answers, faint, others) if _are_coarse(first) else None
+    if among_themselves is not None:
         asked = np.concatenate([pair, faint])
         company = others[: max(NUM_BRIGHT, len(others) - NUM_BRIGHT - len(asked))]
-        together = np.concatenate([together, extra[0]])
-    # The compared images in reverse order at the end of the large block.
-    block = np.concatenate([company, asked[::-1]])
-    elsewhere = answers(block, len(block))[-len(asked) :][::-1]
+        together = np.concatenate([together, among_themselves])
+    elsewhere = _answers_at_end(answers, company, asked)
     # Only a classifier that repeats its answer can be said to depend on the block.
     _require_same(first, answers(images.copy(), len(images)))
     for answer, circumstance in ((alone, "alone"), (elsewhere, "beside others")):
         if not _are_close(together[: len(answer)], answer).all():
             return _difference(together[: len(answer)], answer, circumstance)
     return None
+
+
+def _answers_at_end(answers: Answers, company: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Returns answers to images in reverse order at the end of a large block."""
+    block = np.concatenate([company, asked[::-1]])
+    return answers(block, len(block))[-len(asked) :][::-1]
+
+
+def _answers_to_faint(answers: Answers, faint: np.ndarray, others: np.ndarray) -> np.ndarray | None:
+    """Returns answers to faint images among themselves; None where a classifier refuses any.
+
+    Bright images, which they will have for company, are asked for in the same way.
+    """
+    found, bright = [_answers_or_none(answers, some) for some in (faint, others[:NUM_BRIGHT])]
+    return None if bright is None else found
 
 
 def _answers_or_none(answers: Answers, images: Float32[np.ndarray, "B ..."]) -> np.ndarray | None:
@@ -228,6 +246,7 @@ class OrderWatch:
         """Returns the classifier's answers and records their order."""
         answer = self._answers(images, block_size)
         self._orders.add(order_of(answer))
+        # As bytes, and only as long as it matters: answers of a whole measurement would pile up.
         if len(self._distinct) < MIN_SORTED_ANSWERS and len(self._orders) == 1 and self.order:
             self._distinct.update(
                 row.tobytes() for row in answer if len(np.unique(row)) >= MIN_DISTINCT
@@ -276,6 +295,7 @@ def order_of(scores: Shaped[np.ndarray, "B ..."]) -> str | None:
 
     Returns None for another order, and for labels.
     """
+    # Ties count as sorted, either way.
     rows = scores.reshape(len(scores), -1)
     if rows.shape[1] < 2 or rows.dtype.kind not in "iuf":
         return None
@@ -351,6 +371,7 @@ def _are_equal(first: Shaped[np.ndarray, "..."], again: Shaped[np.ndarray, "..."
         return True
     if not np.issubdtype(first.dtype, np.floating) or not np.issubdtype(again.dtype, np.floating):
         return False
+    # In the last place of the answers' own type; never more than blocks of other sizes may differ.
     rounding = MAX_ROUNDING_ULPS * max(float(np.finfo(first.dtype).eps), 2.0**-52) * _largest(first)
     return bool(_is_within(first, again, min(rounding, SCORE_TOLERANCE * _largest(first))).all())
 

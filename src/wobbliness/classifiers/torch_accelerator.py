@@ -17,8 +17,10 @@ from wobbliness.runtime.process_state import borrowed_state
 
 # Share of the device's memory for the largest step: other steps, weights and workspace need room.
 MEMORY_SHARE = 1 / 8
-ASSUMED_MEMORY = 16 * 2**30  # bytes, of a device whose memory is unknown
-MIN_DEVICE_BLOCK, MAX_DEVICE_BLOCK = 250, 2**16  # copies
+# Bytes, of a device whose memory is unknown.
+ASSUMED_MEMORY = 16 * 2**30
+# Copies: fewer leave the device idle between its kernels, more gain nothing.
+MIN_DEVICE_BLOCK, MAX_DEVICE_BLOCK = 250, 2**16
 
 
 def device_block_size(device: torch.device, values_per_image: int) -> int:
@@ -122,6 +124,7 @@ class AcceleratedClassifier(ScoredClassifier):
         with self.made_ready(), largest_step(self.module) as values:
             self._first_scores(examples)
         values_per_image = (values[0] // len(examples)) or None
+        # Without leaf modules nothing is known: the image itself, in and out, is the least.
         yield Execution(
             backend="torch",
             device=self._device.type,
@@ -180,6 +183,12 @@ class AcceleratedClassifier(ScoredClassifier):
                 answer, len(batch), wanted=self._wanted, num_classes=self.num_classes
             )
         logits = self._reading.scores(answer)
+        self._check_logits(logits, batch)
+        self.num_classes = logits.shape[1]
+        return logits.float()
+
+    def _check_logits(self, logits: torch.Tensor, batch: torch.Tensor) -> None:
+        """Checks shapes alone: reading values would wait for the device."""
         if logits.ndim != 2 or len(logits) != len(batch):
             raise ValueError(
                 f"expected the module to give logits ({len(batch)}, K), got shape "
@@ -190,12 +199,11 @@ class AcceleratedClassifier(ScoredClassifier):
                 f"expected scores of {self.num_classes or 'at least 2'} classes, got "
                 f"{logits.shape[1]}"
             )
-        self.num_classes = logits.shape[1]
-        return logits.float()
 
     def _forward(self, batch: Float[torch.Tensor, "B ..."]) -> object:
         try:
             return self.module(batch)
+        # It is a RuntimeError, too: the caller tries again with a smaller batch.
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, IndexError, TypeError, AssertionError) as error:

@@ -29,6 +29,7 @@ from wobbliness.classifiers.untrusted.torch_export_steps import check_repeatable
 from wobbliness.runtime.errors import reason_of
 from wobbliness.runtime.quiet_libraries import logs_of
 
+# Steps after which a probability is still one.
 RESHAPING = (
     "aten.squeeze",
     "aten.view",
@@ -40,9 +41,10 @@ RESHAPING = (
     "aten._to_copy",
     "aten.to",
 )
-# values of a step for one image from which blocks are cut; for a piece
+# Values of a step for one image from which blocks are cut into pieces; values of a piece's step.
 LARGE_STEP, MAX_BLOCK_VALUES = 2**23, 2**28
-FREE_SIZE = 224  # taken for axes of an image that the program leaves free
+# Taken for axes of an image that the program leaves free: the side of most pictures for training.
+FREE_SIZE = 224
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +99,10 @@ class ExportedModule(DescribedModule):
         self._rank, self._dtype = len(sizes), images.dtype
         self._output, self.has_one_score, self.threshold = _scores_of(program, options)
         check_repeatable(program)
+        # Guards are Python code that torch writes and runs; the shapes are checked here.
         self._program = program.module(check_guards=False)
-        values = check_steps(
-            self._program, [sizes[0], *(size or FREE_SIZE for size in sizes[1:])], images.dtype
-        )
+        sides = [size or FREE_SIZE for size in sizes[1:]]
+        values = check_steps(self._program, [sizes[0], *sides], images.dtype)
         is_large = self.batch_size is None and values > LARGE_STEP
         self._max_images = max(1, MAX_BLOCK_VALUES // values) if is_large else None
 
@@ -138,20 +140,17 @@ class ExportedModule(DescribedModule):
             images = images.flatten(1)
         elif self._rank == 3 and images.ndim == 4:
             images = images.squeeze(1)
-        return (
-            images.round().clamp(0, 255).to(self._dtype)
-            if self.takes_bytes
-            else images.to(self._dtype)
-        )
+        # Conversion to bytes cuts off what follows the point and wraps around outside of the range.
+        values = images.round().clamp(0, 255) if self.takes_bytes else images
+        return values.to(self._dtype)
 
     def _run_piece(self, images: torch.Tensor) -> torch.Tensor:
         missing = (self.batch_size or 0) - len(images)
         if missing <= 0:
             return self._run(images)
         # Padded with copies of the first image, whose scores are dropped.
-        return self._run(torch.cat([images, images[:1].expand(missing, *images.shape[1:])]))[
-            : len(images)
-        ]
+        padding = images[:1].expand(missing, *images.shape[1:])
+        return self._run(torch.cat([images, padding]))[: len(images)]
 
     def _run(self, images: torch.Tensor) -> torch.Tensor:
         scores: torch.Tensor = tree_leaves(self._program(images))[self._output]
@@ -180,9 +179,8 @@ def load_exported(path: Path, *, trust_pickle: bool = False, **options: Any) -> 
         warn_of_code(path)
     source = str(path) if trust_pickle else checked_archive(path)
     try:
-        return _with_steps(
-            ExportedModule(_loaded(source), ProgramOptions(**options)), ProgramOptions(**options)
-        )
+        wanted = ProgramOptions(**options)
+        return _with_steps(ExportedModule(_loaded(source), wanted), wanted)
     except ValueError as error:
         reason = reason_of(error)
         raise ValueError(reason if str(path) in reason else f"{reason}, in {path}") from error
@@ -206,56 +204,48 @@ def _loaded(source: Any) -> torch.export.ExportedProgram:
 
 def _with_steps(module: ExportedModule, options: ProgramOptions) -> torch.nn.Module:
     """Wraps the module for images in [0, 1] and at least two scores."""
-    scale, threshold = (
-        options.scale,
-        module.threshold if options.threshold is None else options.threshold,
-    )
+    threshold = module.threshold if options.threshold is None else options.threshold
     if not module.has_one_score and options.threshold is not None:
         raise ValueError(
             f"expected one score for each image with threshold {options.threshold}, got more"
         )
-    if module.takes_bytes:
-        scale = BYTE if scale is None or (scale == PixelScale()) else scale
-        if scale != BYTE:
-            raise ValueError(
-                "expected an input range of 0,255 without mean and std for a program of uint8, "
-                f"got {scale}"
-            )
+    scale = _byte_scale(options.scale) if module.takes_bytes else options.scale
     if module.has_one_score and threshold is None:
         raise ValueError(ONE_SCORE)
     with_pixels = module if scale is None else ScaledPixels(module, scale)
-    return (
-        with_pixels
-        if threshold is None or not module.has_one_score
-        else TwoClasses(with_pixels, threshold)
-    )
+    if threshold is None or not module.has_one_score:
+        return with_pixels
+    return TwoClasses(with_pixels, threshold)
+
+
+def _byte_scale(scale: PixelScale | None) -> PixelScale:
+    """Returns the scale of a program of bytes, which no other one may contradict."""
+    if scale not in (None, PixelScale(), BYTE):
+        raise ValueError(
+            "expected an input range of 0,255 without mean and std for a program of uint8, got "
+            f"{scale}"
+        )
+    return BYTE
 
 
 def _image_input(program: torch.export.ExportedProgram) -> Any:
     """Reads the program's declaration of its single input."""
-    names = [
-        spec.arg.name
-        for spec in program.graph_signature.input_specs
-        if spec.kind == InputKind.USER_INPUT
-    ]
-    values = [
-        node.meta.get("val")
-        for node in program.graph.nodes
-        if node.op == "placeholder" and node.name in names
-    ]
-    if (
-        len(values) != 1
-        or not isinstance(values[0], torch.Tensor)
-        or values[0].ndim < 2
-        or not _is_of_pixels(values[0])
-    ):
+    # Weights and buffers are inputs of the graph, too; the signature tells which are the user's.
+    specs = program.graph_signature.input_specs
+    names = [spec.arg.name for spec in specs if spec.kind == InputKind.USER_INPUT]
+    inputs = [node for node in program.graph.nodes if node.op == "placeholder"]
+    values = [node.meta.get("val") for node in inputs if node.name in names]
+    if len(values) != 1 or not _is_of_images(values[0]):
         raise ValueError(
             f"expected a program of one float input (B, ...), got {len(values)} inputs {values}"
         )
     return values[0]
 
 
-def _is_of_pixels(value: torch.Tensor) -> bool:
+def _is_of_images(value: object) -> bool:
+    """Checks for a batch of floats or of bytes."""
+    if not isinstance(value, torch.Tensor) or value.ndim < 2:
+        return False
     return value.is_floating_point() or value.dtype == torch.uint8
 
 
@@ -263,10 +253,9 @@ def _scores_of(
     program: torch.export.ExportedProgram, options: ProgramOptions
 ) -> tuple[int, bool, float | None]:
     """Returns the output to read, whether it is one score, and the threshold of class 1."""
-    nodes = list(next(node for node in program.graph.nodes if node.op == "output").args[0])
-    # The user's outputs come last, after updated buffers.
-    nodes = nodes[len(nodes) - len(program.graph_signature.user_outputs) :]
+    nodes = _output_nodes(program)
     outputs = [_declared(name, node) for name, node in zip(_names(program), nodes, strict=True)]
+    # Where there are scores to read, labels next to them are of no use.
     has_scores = options.output is None and any(
         output.is_float and output.may_hold_classes for output in outputs
     )
@@ -281,6 +270,12 @@ def _scores_of(
     if not chosen.is_float:
         return index, False, None
     return index, chosen.width == 1, _threshold_of(nodes[index], chosen)
+
+
+def _output_nodes(program: torch.export.ExportedProgram) -> list[Any]:
+    """Returns the nodes of the user's outputs, which come last, after updated buffers."""
+    nodes = list(next(node for node in program.graph.nodes if node.op == "output").args[0])
+    return nodes[len(nodes) - len(program.graph_signature.user_outputs) :]
 
 
 def _names(program: torch.export.ExportedProgram) -> list[str]:

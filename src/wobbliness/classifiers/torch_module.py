@@ -19,6 +19,7 @@ from wobbliness.classifiers.signature.wrapped_module import TwoClasses, describe
 from wobbliness.runtime.errors import reason_of
 from wobbliness.runtime.process_state import borrowed_state, is_forked
 
+# Remarks of an Execution, in words.
 ONE_AT_A_TIME = "one copy at a time: the module takes no more at once"
 EAGER_THREADS = "one calling thread, with torch's own threads inside"
 
@@ -193,6 +194,7 @@ class TorchClassifier(ScoredClassifier):
         The module itself is not held meanwhile.
         """
         with self._made_ready():
+            # Found by the same call that gives the scores to compare the graph with.
             with largest_step(self.module) as values:
                 scores, size = self._scores_of_examples(examples)
             # Of two classes the second score is the module's own one less the threshold.
@@ -224,9 +226,8 @@ class TorchClassifier(ScoredClassifier):
             try:
                 self._reading = None
                 self._first_scores(examples[:1].copy())
-                return np.concatenate(
-                    [self._eager_scores(image[None].copy()) for image in examples]
-                ), 1
+                scores = [self._eager_scores(image[None].copy()) for image in examples]
+                return np.concatenate(scores), 1
             except Exception:
                 raise error from None
 
@@ -257,6 +258,7 @@ class TorchClassifier(ScoredClassifier):
 
     def _first_scores(self, images: Float32[np.ndarray, "B ..."]) -> Shaped[np.ndarray, "B ..."]:
         """Computes scores in the type of the first parameter, or in another one that works."""
+        # A quantised or mixed network may take another type than that of its first parameter.
         errors: list[ValueError] = []
         for dtype in self._dtypes:
             self._dtype = dtype
@@ -298,6 +300,7 @@ class TorchClassifier(ScoredClassifier):
         """
         if batch.ndim == 4 and self._is_channels_last:
             try:
+                # torch's convolutions on the CPU are faster with the channels last in memory.
                 return self.module(batch.contiguous(memory_format=torch.channels_last))
             except RuntimeError:
                 # Given up only if the module takes the same batch in the usual order.
@@ -327,23 +330,24 @@ def largest_step(module: torch.nn.Module) -> Iterator[list[int]]:
 
     def record(_: torch.nn.Module, inputs: object, output: object) -> None:
         if get_ident() == thread:
-            tensors = [
-                value
-                for value in (*(inputs if isinstance(inputs, tuple) else ()), output)
-                if isinstance(value, torch.Tensor)
-            ]
-            largest[0] = max(largest[0], sum(tensor.numel() for tensor in tensors))
+            largest[0] = max(largest[0], _num_values(inputs, output))
 
-    # Hooks on leaf modules, whose input and output are those of one step.
     with borrowed_state():
-        leaves = [part for part in module.modules() if not any(True for _ in part.children())]
-        hooks = [
-            part.register_forward_hook(record)
-            for part in leaves
-            if not isinstance(part, torch.jit.ScriptModule)
-        ]
+        hooks = [part.register_forward_hook(record) for part in _leaves(module)]
         try:
             yield largest
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+def _leaves(module: torch.nn.Module) -> list[torch.nn.Module]:
+    """Returns modules without others in them, whose input and output are those of one step."""
+    leaves = [part for part in module.modules() if not any(True for _ in part.children())]
+    # A script takes no hooks.
+    return [part for part in leaves if not isinstance(part, torch.jit.ScriptModule)]
+
+
+def _num_values(inputs: object, output: object) -> int:
+    values = (*(inputs if isinstance(inputs, tuple) else ()), output)
+    return sum(value.numel() for value in values if isinstance(value, torch.Tensor))

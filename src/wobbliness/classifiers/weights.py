@@ -76,6 +76,7 @@ def _unpickled(path: Path) -> Any:
     with borrowed_state(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is on its way out
         warnings.simplefilter("ignore", FutureWarning)
+        # TorchScript first: torch.load would open it, too, and warn.
         for load in (_torch_script, _torch_pickle):
             try:
                 return load(path)
@@ -89,6 +90,7 @@ def _torch_script(path: Path) -> Any:
 
 
 def _torch_pickle(path: Path) -> Any:
+    # A bare pickle is left to joblib, which reads those of scikit-learn.
     with path.open("rb") as file:
         is_archive = file.read(2) == b"PK"
     if not is_archive:
@@ -97,18 +99,7 @@ def _torch_pickle(path: Path) -> Any:
 
 
 def _with_weights(factory: str, state: dict[str, Any], path: Path) -> torch.nn.Module:
-    try:
-        module = import_attribute(factory)()
-    except ValueError:
-        raise
-    except Exception as error:  # the factory is the user's own code
-        raise ValueError(
-            f"expected a factory that makes a module, got {factory}: {reason_of(error)}"
-        ) from error
-    if not isinstance(module, torch.nn.Module):
-        raise ValueError(
-            f"expected a factory of a torch module, got {type(module).__name__} from {factory}"
-        )
+    module = _made(factory)
     try:
         module.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError) as error:
@@ -117,3 +108,20 @@ def _with_weights(factory: str, state: dict[str, Any], path: Path) -> torch.nn.M
             f"expected the weights of {factory}'s module, got {path}: {reason}"
         ) from error
     return module.eval()
+
+
+def _made(factory: str) -> torch.nn.Module:
+    """Calls a factory, which is the user's own code and may raise anything."""
+    try:
+        module = import_attribute(factory)()
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"expected a factory that makes a module, got {factory}: {reason_of(error)}"
+        ) from error
+    if not isinstance(module, torch.nn.Module):
+        raise ValueError(
+            f"expected a factory of a torch module, got {type(module).__name__} from {factory}"
+        )
+    return module
