@@ -8,8 +8,10 @@ import os
 import stat
 from pathlib import Path
 
-PROBE_BYTES = 2**16  # a disk that has no room for as much is full
-NAME_BYTES = 255  # of a file name, where the system does not tell
+# A disk that has no room for as much is full.
+PROBE_BYTES = 2**16
+# Of a file name, where the system does not tell.
+NAME_BYTES = 255
 
 
 def check_file(path: str | Path) -> None:
@@ -61,6 +63,7 @@ def check_folder(path: str | Path) -> None:
 
 def _check_kind(file: Path) -> None:
     """Checks that the path is a file or nothing; a link counts as its target."""
+    # A dangling link, too, is a name that a file can be written to.
     try:
         mode = os.stat(file).st_mode
     except FileNotFoundError:

@@ -2,22 +2,30 @@
 
 import re
 
+# About five lines of a terminal.
 MAX_CHARACTERS = 400
-MAX_READ = 2000  # of a line, before it is condensed
+# Of a line, before it is condensed: a stranger's message may be long, and patterns slow on it.
+MAX_READ = 2000
 
+# Escapes by which libraries colour their messages.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+# What ONNX Runtime writes in front: [ONNXRuntimeError] : 1 : FAIL :
 _STATUS = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+# A place in C++ code: /onnxruntime/core/graph/model.cc:182
 _SOURCE_LINE = re.compile(r"(?:\S*/)?[\w.-]+\.(?:cc|cpp|cxx|cu|cuh|h|hpp):\d+:?\s+")
-# signature of a C++ function: void a::b<T>::c(const d&, e (*)(f)) const [with T = g]
+# Signature of a C++ function: void a::b<T>::c(const d&, e (*)(f)) const [with T = g]
 _SIGNATURE = re.compile(
     r"(?:[\w:<>,&*~ ]|\[with[^\]]*\])*?[\w~>]+\s?"
     r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
     r"(?: const)?(?:::<lambda[^>]*>)?(?: \[with [^\]]*\])?\s+"
 )
+# A dotted name of an error's class in front of its message.
 _CLASS = re.compile(r"^(?:\w+\.)+\w*(?:Error|Exception): ")
 _STREAM = re.compile(r" <_io\.\w+ object at 0x[0-9a-fA-F]+>")
 _ADDRESS = re.compile(r" (?:at|object at) 0x[0-9a-fA-F]+")
+# The folders up to an installed package.
 _INSTALLED = re.compile(r"[^\s'\"(]*[/\\](?:site|dist)-packages[/\\]")
+# Lines of a traceback, and of marks below code.
 _TRACE = re.compile(r'Traceback \(most recent call last\)|File ".*", line \d+|[\s^~-]*$')
 
 

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import NoReturn
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_TRIGGER = 1, 2, 3
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-SHOW_CURSOR = b"\x1b[?25h"  # a progress bar hides it
+# 128 + SIGINT, as shells have it.
+EXIT_INTERRUPTED = 130
+# A progress bar hides the cursor, and cannot show it again any more.
+SHOW_CURSOR = b"\x1b[?25h"
 
 _reported: list[bool] = []
 
@@ -49,6 +51,7 @@ def end_interrupted(*_: object) -> None:
 
 def end_now(line: bytes, code: int) -> NoReturn:
     """Ends this process, whatever its threads do, with a line on standard error."""
+    # Unbuffered: a stream may be locked by the thread that was interrupted.
     if line:
         os.write(2, SHOW_CURSOR + line if os.isatty(2) else line)
     os._exit(code)

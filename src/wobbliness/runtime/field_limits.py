@@ -9,17 +9,21 @@ from typing import Any
 
 # also a folder's name and a command's argument
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+# Sums of a seed and a number still fit into 64 bits with a sign.
 MAX_SEED = 2**62
 MAX_CLASSES = 10_000
-MAX_POINTS = 5_000  # of a batch: ROC curves over single inputs take memory for the square of it
+# Of a batch: ROC curves over single inputs take memory for the square of it.
+MAX_POINTS = 5_000
 MAX_PARAMETER_POINTS = 10_000
 MAX_DRAWS = 10**7
 MAX_SIGMA = 1_000.0
-MAX_LENGTH = 100  # of a grid
+# Of a grid, as of sigmas.
+MAX_LENGTH = 100
 MAX_NETWORKS = 1_000
 MAX_CELLS = 10_000
 MAX_CONTROL_PAIRS = 10**5
-MAX_CONTROL_VALUES = 10**7  # pairs times points of each
+# Pairs times points of each.
+MAX_CONTROL_VALUES = 10**7
 
 
 def check_names(made: object, *fields: str) -> None:

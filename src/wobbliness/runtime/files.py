@@ -18,14 +18,20 @@ from typing import Any
 SEAL = "checksum"
 CHECKPOINTS = "checkpoints"
 DAMAGED = "damaged"
-UNPACKING = ".unpacking"  # folder of a study being unpacked; one that was killed leaves it
-PACKING = ".packing"  # likewise, of one being packed
-CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP)  # some network file systems flush no folders
-# eighty times the largest record of the published studies; in memory it may take twenty times as
-# much
+# Folder of a study being unpacked; one that was killed leaves it.
+UNPACKING = ".unpacking"
+# Likewise, of one being packed.
+PACKING = ".packing"
+# Some network file systems flush no folders.
+CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP)
+# Eighty times the largest record of the published studies; in memory it may take twenty times as
+# much.
 MAX_JSON_BYTES = 2**24
+# Far from Python's limit of recursion, which later readers of the content have to stay below.
 MAX_JSON_DEPTH = 32
-_MAX_NAME_BYTES = 255  # of most file systems
+# Of most file systems.
+_MAX_NAME_BYTES = 255
+# A name that a killed process may have left, with its process id in front.
 _UNFINISHED = re.compile(r"\.[1-9][0-9]{0,9}-(?P<name>.+)")
 
 
@@ -62,6 +68,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         _remove(partial)
         raise CannotWrite(f"cannot write {path}: {error.strerror or error}") from error
+    # Also KeyboardInterrupt: nothing unfinished is left, unless the process is killed.
     except BaseException:
         _remove(partial)
         raise
@@ -119,6 +126,7 @@ def in_order(weights: bytes) -> bytes:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes strict JSON as `write_atomically` does."""
+    # Strict: NaN is no JSON, and other readers refuse it.
     text = json.dumps(content, indent=1, allow_nan=False)
     write_atomically(path, lambda partial: partial.write_text(text + "\n", encoding="utf-8"))
 
@@ -182,17 +190,21 @@ def parse_json(content: bytes | str, source: str) -> dict[str, Any]:
         raise ValueError(
             f"expected at most {MAX_JSON_BYTES} bytes of JSON in {source}, got {len(content)}"
         )
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"expected readable JSON in {source}, got {type(error).__name__}"
-        ) from error
+    found = _loaded(content, source)
     if not isinstance(found, dict):
         raise ValueError(f"expected a JSON object in {source}, got {type(found).__name__}")
     if not _is_shallow(found):
         raise ValueError(f"expected JSON of at most {MAX_JSON_DEPTH} levels in {source}, got more")
     return found
+
+
+def _loaded(content: bytes | str, source: str) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"expected readable JSON in {source}, got {type(error).__name__}"
+        ) from error
 
 
 def _is_shallow(content: Any) -> bool:
@@ -220,14 +232,9 @@ def check_study_folder(folder: Path) -> None:
     Raises:
         ValueError: there is one, or the folder's own name is none.
     """
-    try:
-        folder.lstat()
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
-            raise ValueError(
-                f"expected a study's folder, got {folder}: {error.strerror or error}"
-            ) from error
+    _check_name(folder)
     folders = [folder]
+    # Folder by folder, without recursion: a stranger's may be nested to any depth.
     while folders:
         for entry in _entries(folders.pop()):
             if entry.is_dir(follow_symlinks=False):
@@ -238,6 +245,17 @@ def check_study_folder(folder: Path) -> None:
                     f"expected plain files and folders in the study's folder, got {entry.path}, "
                     f"{what}"
                 )
+
+
+def _check_name(folder: Path) -> None:
+    """Raises ValueError for a name that the system refuses; a missing folder is no error yet."""
+    try:
+        folder.lstat()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+            raise ValueError(
+                f"expected a study's folder, got {folder}: {error.strerror or error}"
+            ) from error
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -318,6 +336,7 @@ def unfinished_name(name: str) -> str | None:
 
 
 def _content_checksum(content: Mapping[str, Any]) -> str:
+    # Of the sorted content, not of the file: it does not matter how a writer orders or indents.
     return checksum(json.dumps(content, sort_keys=True, allow_nan=False).encode())
 
 
@@ -338,6 +357,7 @@ def _create(partial: Path, path: Path) -> None:
     It may be read by no more people than the one that it will replace.
     """
     partial.unlink(missing_ok=True)  # left by a killed process with this one's id
+    # O_EXCL: where a stranger has put a link of that name, nothing is written through it.
     os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     before = _replaced(path)
     if before is not None:
@@ -356,6 +376,7 @@ def _take_mode(partial: Path, path: Path) -> None:
     before, now = _replaced(path), partial.stat()
     if before is None:
         return
+    # The owner first: changing it may clear bits of the mode.
     with suppress(OSError):
         if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid) and hasattr(os, "chown"):
             os.chown(partial, before.st_uid, before.st_gid)

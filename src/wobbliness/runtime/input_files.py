@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+# The first line of a pointer, which stands for a file that was not fetched.
 POINTER_START = b"version https://git-lfs.github.com/spec/"
 
 _KINDS = {
@@ -26,19 +27,14 @@ def open_regular(path: Path) -> BinaryIO:
         ValueError: it does not exist, cannot be opened, is no regular file, or is a pointer of
             git-lfs.
     """
-    try:
-        descriptor = os.open(
-            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        )
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"expected a readable file, got {path}: {reason}") from error
+    descriptor = _opened(path)
     # The kind of what was opened, whatever the path leads to by now.
     kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
     if kind != stat.S_IFREG:
         os.close(descriptor)
         raise ValueError(f"expected a regular file, got {path}, {_KINDS.get(kind, 'another kind')}")
     file = os.fdopen(descriptor, "rb")
+    # Closed where the check fails: nobody else holds the file yet.
     try:
         check_no_pointer(file.read(len(POINTER_START)), path)
     except BaseException:
@@ -46,6 +42,17 @@ def open_regular(path: Path) -> BinaryIO:
         raise
     file.seek(0)
     return file
+
+
+def _opened(path: Path) -> int:
+    # Not all systems have the flags: without blocking for a pipe's writer, and no text on Windows.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        return os.open(path, flags)
+    # A ValueError for a zero byte in the name.
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"expected a readable file, got {path}: {reason}") from error
 
 
 def check_regular(path: Path) -> None:

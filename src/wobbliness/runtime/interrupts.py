@@ -17,7 +17,8 @@ from types import FrameType
 
 from wobbliness.runtime.exit import end_interrupted
 
-PATIENCE_SECONDS = 1.5  # for a command to stop by itself
+# For a command to stop by itself; the answer is promised within two seconds.
+PATIENCE_SECONDS = 1.5
 
 
 class Interrupted(Exception):
@@ -38,6 +39,7 @@ def clean_interrupts() -> Iterator[None]:
     The process ends two seconds later, or immediately at the next one.
     """
     before = signal.getsignal(signal.SIGINT)
+    # Signals are handled in the main thread alone, and a handler of the user's own stays.
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or before not in (signal.default_int_handler, end_interrupted):
         yield
@@ -88,11 +90,13 @@ def _watch() -> Callable[[], None]:
         A function that stops it.
     """
     read_end, write_end = os.pipe()
+    # A handler must not wait for a reader, however many signals come.
     os.set_blocking(write_end, False)
     # The C-level handler writes the signal's number to the pipe, also while Python runs nothing.
     before, is_over = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False), threading.Event()
 
     def wait() -> None:
+        # Other signals are passed over; an empty read means that the other end was closed.
         while (number := os.read(read_end, 1)) and number[0] != signal.SIGINT:
             pass
         if number and not is_over.wait(PATIENCE_SECONDS) and not _State.is_slow_allowed:

@@ -14,6 +14,7 @@ ANY_ORDER = SAME_ORDER | {"reassoc"}
 
 def compiled(function: Callable[..., None], *, fastmath: frozenset[str]) -> Any:
     """Compiles a function for this CPU, without the GIL, cached on disk where possible."""
+    # As numpy divides: infinity and NaN where Python raises an error, without a branch for it.
     compiler: Any = numba.njit
     options = {"nogil": True, "fastmath": set(fastmath), "error_model": "numpy"}
     try:

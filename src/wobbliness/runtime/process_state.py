@@ -44,6 +44,7 @@ def _replace_lock() -> None:
 
     The thread that holds the old one is not there to release it.
     """
+    # New, not released: what the lost thread had changed is not known either.
     global _lock, _is_forked
     _lock, _is_forked = threading.RLock(), True
 
@@ -65,6 +66,7 @@ def quiet_thread(*packages: str) -> Iterator[None]:
         filters: Any = warnings.filters
         # First in the list, so that it applies before any other filter.
         filters.insert(0, ignored)
+        # A filter, not a level: other threads log as before.
         for logger in loggers:
             logger.addFilter(thread)
         try:

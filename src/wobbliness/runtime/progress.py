@@ -11,6 +11,7 @@ from wobbliness.runtime.terminal import console, say, visible
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
+# Before a bar appears; shorter work needs none.
 PATIENCE_SECONDS = 2.0
 
 Advance = Callable[[int], None]
@@ -65,6 +66,7 @@ def progress_bar(
 
 def open_progress() -> "RichProgress":
     """Makes a rich progress display on standard error with time left, not yet started."""
+    # Here, since importing rich takes time and few commands draw a bar.
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

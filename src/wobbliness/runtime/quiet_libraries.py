@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+# Read by the libraries when they are imported.
 NO_PROGRESS_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
 
 
@@ -22,6 +23,7 @@ def quiet_libraries() -> Iterator[None]:
     For processes of our own, since it changes what all of a process does. Warnings that Python was
     told to show are shown.
     """
+    # By the file that a record or warning comes from: loggers may have any name.
     emit, show = logging.Logger.callHandlers, warnings.showwarning
 
     def emit_if_ours(self: logging.Logger, record: logging.LogRecord) -> None:
@@ -70,6 +72,7 @@ class _RecordsOfThread(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Checks whether a record is of another thread."""
+        # Dropped by its own logger, before any handler sees it.
         if record.thread == self._thread:
             self.kept.append(record)
         return record.thread != self._thread

@@ -9,6 +9,7 @@ from typing import Any
 from wobbliness.runtime.errors import reason_of
 from wobbliness.runtime.threads import num_cores
 
+# Time in which a cluster has to answer a connection.
 REACH_SECONDS = 5.0
 LOOPBACK = "127.0.0.1"
 
@@ -32,29 +33,36 @@ def ray_cluster(address: str | None = None, *, cores: int | None = None) -> Iter
     if ray.is_initialized():
         yield ray
         return
-    # Settings of a Ray of this machine; a cluster has its own.
-    own = (
-        {"num_cpus": cores or num_cores(), "_node_ip_address": LOOPBACK, "include_dashboard": False}
-        if address is None
-        else {}
-    )
     _require_listener(address)
+    _connect(ray, address, _own_settings(cores) if address is None else {})
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _own_settings(cores: int | None) -> dict[str, Any]:
+    """Returns settings of a Ray of this machine; a cluster has its own."""
+    return {
+        "num_cpus": cores or num_cores(),
+        "_node_ip_address": LOOPBACK,
+        "include_dashboard": False,
+    }
+
+
+def _connect(ray: Any, address: str | None, settings: dict[str, Any]) -> None:
     try:
         ray.init(
             address=address or "local",
             log_to_driver=False,
             logging_level="error",
             job_config=_job_config(ray),
-            **own,
+            **settings,
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"expected a Ray cluster at {address or LOOPBACK}, got {reason_of(error)}"
         ) from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
 
 
 def keep_to_this_machine() -> None:
@@ -115,6 +123,7 @@ def _require_listener(address: str | None) -> None:
 
     Ray itself waits for minutes where nobody does, and then ends the process.
     """
+    # The client server has a scheme in front; host and port are what stands around the last colon.
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if address in (None, "auto"):
         return

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
-# not printable for Python, harmless on a terminal: spaces, unknown characters
+# Not printable for Python, harmless on a terminal: spaces, unknown characters.
 KEPT_CATEGORIES = ("Zs", "Co", "Cn")
 
 _reserved: list[TextIO] = []  # standard output as it was when `reserved_output` started
@@ -64,6 +64,7 @@ def say(line: str = "", *, error: bool = False) -> None:
 
 def say_json(content: Any, *, indent: int | None = None) -> None:
     """Prints JSON that holds ASCII characters only."""
+    # ASCII by default; what is left of the control characters is DEL.
     text = json.dumps(content, indent=indent)
     # A lone surrogate in ASCII JSON, which strict readers refuse.
     if "\\ud" in text:
@@ -77,6 +78,7 @@ def console(*, error: bool = False) -> "Console":
 
     class _VisibleConsole(Console):
         def render_str(self, text: str, **options: Any) -> Any:
+            # Line by line, since newlines of the table's own must stay.
             return super().render_str("\n".join(map(visible, text.split("\n"))), **options)
 
     stream = None if error else _output()

@@ -7,6 +7,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
 from wobbliness.runtime.progress import Advance
 
+# Between two reports of progress: often enough for a bar.
 REPORT_SECONDS = 0.1
 
 
@@ -17,6 +18,7 @@ def num_cores() -> int:
 
     Schedulers tell a process its share by that variable; Ray does.
     """
+    # Containers and batch systems bind a process to some of a machine's cores.
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -33,7 +35,8 @@ def default_workers() -> int:
     return cores if cores == 1 else cores + 1
 
 
-_own = threading.local()  # the items that a thread takes its own from
+# The items that a thread takes its own from.
+_own = threading.local()
 
 
 class Stopped(Exception):
@@ -57,6 +60,7 @@ class Items:
     """Items 0 ... n - 1, taken in this order by several threads."""
 
     def __init__(self, num_items: int, *, report: Advance | None = None) -> None:
+        # One iterator for all threads: no item is taken twice, and fast threads take more.
         self._items = iter(range(num_items))
         self._report = report
         self._lock = threading.Lock()
@@ -128,19 +132,25 @@ def share_items(
     if workers == 1:
         work(Items(num_items, report=advance))
         return
-    items, reported = Items(num_items), 0
+    items = Items(num_items)
     with ThreadPoolExecutor(workers) as pool:
-        running: set[Future[None]] = {pool.submit(work_on) for _ in range(workers)}
+        running = {pool.submit(work_on) for _ in range(workers)}
         try:
-            while running:
-                # Wakes up to report progress; an exception ends the wait.
-                done, running = wait(running, timeout=REPORT_SECONDS, return_when=FIRST_EXCEPTION)
-                for future in done:
-                    future.result()
-                finished = items.num_done
-                # In the calling thread: progress bars are not thread-safe.
-                advance(finished - reported)
-                reported = finished
+            _wait_for(running, items, advance)
         finally:
             # Also after Ctrl-C: the pool waits for its threads, which stop at their next block.
             items.stop()
+
+
+def _wait_for(running: set[Future[None]], items: Items, advance: Advance) -> None:
+    """Reports progress until all threads have ended or one has failed."""
+    reported = 0
+    while running:
+        # Wakes up to report progress; an exception ends the wait.
+        done, running = wait(running, timeout=REPORT_SECONDS, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+        finished = items.num_done
+        # In the calling thread: progress bars are not thread-safe.
+        advance(finished - reported)
+        reported = finished
