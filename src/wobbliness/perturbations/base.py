@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from jaxtyping import Float32, UInt8, UInt64
 from numpy.typing import ArrayLike
 
-CIPHER_BLOCK = 16  # bytes
+# Bytes of a block of AES.
+CIPHER_BLOCK = 16
 
 Made = TypeVar("Made")
 
@@ -92,6 +93,7 @@ class Scratch:
         self, name: str, shape: tuple[int, ...], dtype: type[np.generic] = np.float32
     ) -> np.ndarray:
         """Returns a part of the memory by name; holds what was left there, zeros at first."""
+        # The largest size so far serves all smaller ones, as the start of its memory.
         size = int(np.prod(shape))
         if name not in self._arrays or self._arrays[name].size < size:
             self._arrays[name] = np.zeros(size, dtype)
@@ -113,6 +115,7 @@ class KeyStream:
             first_draw: number of the first draw that `take` will give.
             scratch: where the bits are made.
         """
+        # Whole blocks for each draw: the counter at any draw is known without those before it.
         blocks_per_draw = -(-num_bytes // CIPHER_BLOCK)
         self._bytes_per_draw = blocks_per_draw * CIPHER_BLOCK
         counter = (first_draw * blocks_per_draw).to_bytes(CIPHER_BLOCK, "big")
@@ -164,6 +167,7 @@ class Stream:
 
     def turn(self, draws: int) -> None:
         """Turns to the next page, past the draws of this one."""
+        # Sources go on where they are; what was drawn on this page is overwritten by the next.
         self.first += draws
         self._drawn.clear()
 
@@ -175,6 +179,8 @@ def _cipher_key(seed: int, key: int) -> bytes:
 def _key(image: np.ndarray) -> int:
     # -0.0 and 0.0 are one image
     values = np.ascontiguousarray(image, dtype=np.float32) + np.float32(0)
+    # With the shape, since images of other shapes may have the same bytes; these are in one order
+    # on every machine.
     digest = hashlib.blake2b(repr(values.shape).encode(), digest_size=8)
     digest.update(values.astype("<f4", copy=False).tobytes())
     return int.from_bytes(digest.digest(), "little")

@@ -13,9 +13,14 @@ from wobbliness.runtime.jit import SAME_ORDER, compiled
 HALF, ONE, MINUS_TWO = np.float32(0.5), np.float32(1), np.float32(-2)
 RADIUS_UNIT = np.float32(2.0**-32)
 ANGLE_UNIT = np.float32(np.pi / 2**15)
-ROUND, QUARTER_BITS = np.int32(2**13), np.int32(14)  # a quarter turn is 2^14 steps
+# A quarter turn is 2^14 steps; half of one is added to round to the nearest.
+ROUND, QUARTER_BITS = np.int32(2**13), np.int32(14)
+# Of float32: how many bits lie below the exponent, and sqrt(1/2) as an integer.
 MANTISSA_BITS, SQRT_HALF_BITS = np.int32(23), np.int32(0x3F3504F3)
+# ln 2 in two parts: a whole exponent times the first is exact in float32.
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
+# Coefficients, from the highest power down, of what follows the first terms: x - x^2 / 2 of
+# ln(1 + x), x of sin(x), and 1 - x^2 / 2 of cos(x).
 LOG_1, LOG_2, LOG_3 = (
     np.float32(7.0376836292e-2),
     np.float32(-1.1514610310e-1),
@@ -50,14 +55,16 @@ def _transform(radius_bits, angle_bits, first_angle, draws):  # type: ignore[no-
     mantissa, radius = np.empty(num_pairs, np.float32), np.empty(num_pairs, np.float32)
     bits = mantissa.view(np.int32)
     for row in range(draws.shape[0]):
+        # u in (0, 1]: half a unit is added, so that its logarithm is finite.
         for j in range(num_pairs):
             mantissa[j] = (float32(radius_bits[row, j]) + HALF) * RADIUS_UNIT
-        for j in range(
-            num_pairs
-        ):  # u = mantissa * 2^exponent with the mantissa in [sqrt(1/2), sqrt(2))
+        # u = mantissa * 2^exponent with the mantissa in [sqrt(1/2), sqrt(2)), by the bits of u:
+        # `bits` is the memory of `mantissa`.
+        for j in range(num_pairs):
             exponent = (bits[j] - SQRT_HALF_BITS) >> MANTISSA_BITS
             bits[j] -= exponent << MANTISSA_BITS
             radius[j] = float32(exponent)
+        # sqrt(-2 ln u), with ln u = ln(mantissa) + exponent ln 2 and small terms added first.
         for j in range(num_pairs):
             x = mantissa[j] - ONE
             square = x * x
@@ -71,6 +78,9 @@ def _transform(radius_bits, angle_bits, first_angle, draws):  # type: ignore[no-
             ) * x + LOG_9
             y = y * x * square + radius[j] * LN2_LOW - HALF * square
             radius[j] = np.sqrt(MINUS_TWO * (x + y + radius[j] * LN2_HIGH))
+        # The angle is reduced to an eighth of a turn on either side of the nearest quarter, which
+        # then exchanges sine and cosine (odd) and turns their signs. Cosines go to the first half
+        # of the draw, sines to `mantissa`, whose content is no longer needed.
         for j in range(num_pairs):
             steps = int32(angle_bits[row, first_angle + j])
             quarter = (steps + ROUND) >> QUARTER_BITS
@@ -85,6 +95,7 @@ def _transform(radius_bits, angle_bits, first_angle, draws):  # type: ignore[no-
             length = -radius[j] if (quarter & int32(2)) != 0 else radius[j]
             draws[row, j] = x * length
             mantissa[j] = y * length
+        # Of an odd size the last sine is left over.
         for j in range(size - num_pairs):
             draws[row, num_pairs + j] = mantissa[j]
 

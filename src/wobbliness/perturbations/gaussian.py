@@ -16,8 +16,10 @@ from wobbliness.perturbations.box_muller import fill_normal
 if TYPE_CHECKING:
     import torch
 
+# Random bits for each pair of values.
 RADIUS_BITS, ANGLE_BITS = 32, 16
-MAX_SIGMA = 1e30  # beyond it noise overflows float32
+# Beyond it noise overflows float32.
+MAX_SIGMA = 1e30
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,8 @@ class Gaussian:
     @property
     def name(self) -> str:
         """The name in records and tables."""
-        return (
-            f"gaussian-{repr(self.sigma).removesuffix('.0')}"  # all digits: names tell sigmas apart
-        )
+        # All digits: names tell sigmas apart.
+        return f"gaussian-{repr(self.sigma).removesuffix('.0')}"
 
     def copies(
         self,
@@ -57,6 +58,7 @@ class Gaussian:
     ) -> None:
         """Writes image + sigma * z, z from the standard-normal draws that all sigmas share."""
         normal = standard_normal(stream, image.shape, draws)
+        # Into `out`, not in place: other sigmas read the same draws after this one.
         np.multiply(normal, np.float32(self.sigma), out=out)
         out += image
 
