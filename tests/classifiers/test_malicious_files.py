@@ -172,7 +172,7 @@ def hub_cache(tmp_path):
     weights = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
     (blobs / "bb").write_bytes(weights.tobytes())
     (tmp_path / "outside.bin").write_bytes(weights.tobytes())
-    (snapshot / "beside.bin").write_bytes(weights.tobytes())
+    (snapshot / "weights.bin").write_bytes(weights.tobytes())
     os.symlink("../../../blobs/bb", snapshot / "model.onnx_data")
     os.symlink(tmp_path / "outside.bin", snapshot / "out.bin")
     os.symlink(tmp_path / "outside.bin", blobs / "cc")
@@ -187,7 +187,7 @@ def test_external_data_of_the_hubs_cache_is_a_link_in_it(hub_cache, tmp_path):
         snapshot.parents[2] / "blobs" / "aa",
         np.random.default_rng(1).uniform(size=(5, 1, 8, 8)).astype(np.float32),
     )
-    for name in ("model.onnx_data", "beside.bin"):
+    for name in ("model.onnx_data", "weights.bin"):
         graph_file(blob, LINEAR, [external(name)])
         classifier = wobbliness.open_classifier(snapshot / "model.onnx")
         assert np.array_equal(

@@ -153,7 +153,7 @@ BOMBS = {
         ],
         LENGTHS,
     ),
-    "product that is summed at once": (
+    "product that is summed in one step": (
         [
             node("ConstantOfShape", ["length"], ["long"]),
             node("Einsum", ["long"] * 4, equation="i,j,i,j->"),

@@ -11,7 +11,7 @@ from wobbliness.study.training.data import DATA_VARIABLE, load_data
 
 FILES = Path(os.environ.get(DATA_VARIABLE, "none")).parent / "cases" / "files"
 pytestmark = pytest.mark.skipif(
-    not FILES.is_dir(), reason=f"no cases beside the folder that {DATA_VARIABLE} names"
+    not FILES.is_dir(), reason=f"no cases next to the folder that {DATA_VARIABLE} names"
 )
 
 RIGHT = {

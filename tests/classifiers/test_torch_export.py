@@ -71,7 +71,7 @@ FORMS = {
         lambda got: got["logits"].argmax(),
         {},
     ),
-    "a label beside scores": (
+    "a label next to scores": (
         lambda made: {"label": made.logits.argmax(1), "scores": made.logits},
         lambda got: got["label"],
         {},

@@ -1,4 +1,4 @@
-"""Errors of libraries in one line, and nothing that libraries print by themselves beside it."""
+"""Errors of libraries in one line, and nothing else that libraries print by themselves."""
 
 import json
 import logging

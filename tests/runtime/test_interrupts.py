@@ -12,7 +12,7 @@ from small_study import hear_interrupts
 
 from wobbliness.runtime.interrupts import clean_interrupts
 
-SLACK_SECONDS = 2.0  # for a busy machine, beside the two seconds that are stated
+SLACK_SECONDS = 2.0  # for a busy machine, on top of the two seconds that are stated
 
 AT_IMPORT = """
 import os, signal, sys
