@@ -1,6 +1,7 @@
 """Every command and code block of the README, the start page and the guide, run as printed."""
 
 import dataclasses
+import json
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 
 import wobbliness
 from wobbliness.cli import main as cli
+from wobbliness.detectors.base import Detector
 from wobbliness.reports.scan_pictures import pattern_png
 from wobbliness.study import recipes
 from wobbliness.study.report import figures
@@ -51,6 +53,7 @@ SAID = {
     "wobbliness guard fit": "clean inputs for reference",
     "wobbliness guard judge": "inputs are suspiciously smooth",
     "wobbliness measure": "mean W",
+    "wobbliness detect": "top-score judges inputs",
     "wobbliness bench": "small_cnn",
     "wobbliness study list": "fashion-mnist",
     "wobbliness study run": "report: runs/",
@@ -182,7 +185,11 @@ def test_the_commands_run_as_printed(folder, monkeypatch, capsys):
         )
         assert code == expected, (command, err)
         assert SAID[kind] in out, (command, out)
-    assert {path.name for path in folder.glob("*.csv")} == {"verdicts.csv", "votes.csv"}
+    assert {path.name for path in folder.glob("*.csv")} == {
+        "scores.csv",
+        "verdicts.csv",
+        "votes.csv",
+    }
     assert all(
         (folder / "runs" / name / "report.html").is_file()
         for name in ("digits", "mine", "published")
@@ -205,10 +212,40 @@ def test_the_python_blocks_run_one_after_another(
     assert names["found"] is not None
 
 
+def contributors_example(room):
+    """The block of the section that says how to add to a room."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.partition(f"## Add a {room}\n")[2].partition("\n## ")[0]
+    ((_, example),) = BLOCKS.findall(section)
+    return example
+
+
+def test_the_detector_of_the_contributors_page_finds_a_trigger(
+    digits_split, folder, monkeypatch, capsys
+):
+    (folder / "agreement.py").write_text(contributors_example("detector"), encoding="utf-8")
+    monkeypatch.chdir(folder)
+    arguments = ("model.onnx", "inbox.npy", "--clean", "clean.npy", "--json")
+    code, out, err = run(
+        monkeypatch, capsys, "detect", *arguments, "--detector", "agreement.py:Agreement"
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    scores = np.array([row["score"] for row in found["rows"]])
+    assert (found["detector"], len(scores)) == ("agreement", len(digits_split[1]))
+    names = {}
+    exec(contributors_example("detector"), names)
+    detector = names["Agreement"]()
+    assert isinstance(detector, Detector)
+    assert names["Agreement"](0.5).name == "agreement-sigma-0.5"
+    clean = detector.fit(str(folder / "model.onnx"), None).scores(digits_split[0])
+    assert scores.mean() > clean.mean() + 0.05
+
+
 def test_the_example_of_the_contributors_page_is_measured(digits_split, backdoored):
     """The mirrored copies of symmetric pictures are the pictures: unanimous votes."""
     names = {"classifier": backdoored, "images": digits_split[0][:6]}
-    (text,) = (text for language, text in blocks("CONTRIBUTING.md") if language == "python")
+    text = contributors_example("perturbation")
     exec(compile(text, "CONTRIBUTING.md", "exec"), names)
     assert names["votes"].perturbation == "mirror"
     assert (names["votes"].counts > 0).sum(axis=1).max() == 2, "two different copies of a picture"

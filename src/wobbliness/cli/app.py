@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from wobbliness.cli.detect import detect
 from wobbliness.cli.guard import guard_app
 from wobbliness.cli.options import (
     IMAGES,
@@ -54,6 +55,7 @@ app = Commands(
 app.add_typer(study_app, name="study")
 app.add_typer(guard_app, name="guard")
 app.command("scan")(scan)
+app.command("detect")(detect)
 
 
 @app.command()

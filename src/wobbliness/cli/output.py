@@ -18,6 +18,7 @@ from wobbliness.sampling.votes import Sweep
 if TYPE_CHECKING:
     from wobbliness.bench.benchmark import Benchmark
     from wobbliness.detectors.batch_test import BatchComparison
+    from wobbliness.detectors.detect import Detection
     from wobbliness.detectors.detection_results import Judgement, QuickVerdicts
     from wobbliness.detectors.model_scan.results import Scan
     from wobbliness.detectors.smoothness_guard import SmoothnessGuard
@@ -375,3 +376,36 @@ def _print_num_suspicious(is_suspicious: np.ndarray, remark: str) -> None:
         f"{is_suspicious.sum()} of {len(is_suspicious)} inputs are suspiciously smooth "
         f"({is_suspicious.mean():.1%}; {remark})"
     )
+
+
+def print_detection(
+    found: "Detection", names: Sequence[str], warnings: Sequence[str] = (), *, as_json: bool
+) -> None:
+    """Prints a line for each score, and the suspected class of a model; or JSON."""
+    frame = found.frame(names)
+    counts = {"num_fit": found.num_fit, "num_calibration": found.num_calibration}
+    if as_json:
+        by_class = None if found.class_scores is None else list(map(_or_null, found.class_scores))
+        rows = [
+            row | {name: _or_null(row[name]) for name in ("score", "pvalue")}
+            for row in frame.to_dict("records")
+        ]
+        what = {"detector": found.detector, "judges": found.judges.value}
+        said = {"rows": rows, "class_scores": by_class, "warnings": list(warnings)}
+        say_json(what | counts | said)
+        return
+    say(f"{'input':>8} {'score':>12} {'p-value':>8}   name")
+    for row in frame.itertuples():
+        say(f"{row.input:>8} {row.score:>12.6g} {_or_dash(row.pvalue, '.4f'):>8}   {row.name}")
+    if found.class_scores is not None:
+        target = int(found.class_scores.argmax())
+        say(f"suspected target: class {target} ({found.class_scores[target]:.3g})")
+    say(
+        f"{found.detector} judges {found.judges.value}; fitted on {found.num_fit} clean images, "
+        f"p-values by {found.num_calibration} clean scores"
+    )
+
+
+def _or_null(value: float) -> float | None:
+    """Returns a number; None for NaN and infinity, which strict JSON lacks."""
+    return float(value) if np.isfinite(value) else None
