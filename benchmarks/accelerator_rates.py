@@ -18,7 +18,7 @@ from wobbliness.classifiers.open import open_classifier
 from wobbliness.detectors.trigger_search import craft_candidates
 from wobbliness.runtime.progress import ignore_progress
 from wobbliness.sampling.measure import measure
-from wobbliness.study.cells.run import ACCELERATOR_BLOCK
+from wobbliness.study.cells.measure import ACCELERATOR_BLOCK
 from wobbliness.study.recipes import cifar10
 from wobbliness.study.training.data import load_data
 from wobbliness.study.training.train import train_network

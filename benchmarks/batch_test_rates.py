@@ -20,10 +20,11 @@ import pandas as pd
 import wobbliness
 from wobbliness.attacks.patch import TRIGGER_NAMES
 from wobbliness.statistics.two_sample import rate
-from wobbliness.study.cells.run import load_network, network_file
+from wobbliness.study.cells.base import spec_file
 from wobbliness.study.records.record import read_recipe
 from wobbliness.study.specs import cell_name
 from wobbliness.study.training.data import load_data
+from wobbliness.study.training.saved_networks import load_network
 
 SIZES, PAIRS, LEVELS = (25, 50, 100, 250), 200, (0.01, 0.05)
 CLEAN_POOL, SUSPECT_POOL = 800, 300
@@ -51,7 +52,7 @@ def pools(folder, spec, sigmas):
         images = data.test.images[points[start:stop]]
         stamped = images if name is None else wobbliness.trigger(name).apply(images)
         measured[kind] = wobbliness.sweep(
-            load_network(network_file(folder, spec)), stamped, sigmas
+            load_network(spec_file(folder, spec)), stamped, sigmas
         ).wobbliness
         start = stop
     return measured

@@ -26,9 +26,10 @@ from wobbliness.attacks.gradients import frozen_network as differentiable
 from wobbliness.detectors.cost_schedule import CostSchedule
 from wobbliness.detectors.trigger_search import craft_candidates
 from wobbliness.runtime.progress import ignore_progress
-from wobbliness.study.cells.run import load_network, network_file
+from wobbliness.study.cells.base import spec_file
 from wobbliness.study.records.record import read_recipe
 from wobbliness.study.training.data import load_data
+from wobbliness.study.training.saved_networks import load_network
 
 STEPS, BATCHES_PER_STEP, BATCH, RESTARTS, IMAGES, REPEATS = 20, 2, 32, 1, 128, 3
 SHAPES = (1, 28, 28), (1, 28, 28)
@@ -117,7 +118,7 @@ def main():
     spec = next(
         spec for spec in read_recipe(folder).effect_networks if spec.architecture == "large_cnn"
     )
-    path = network_file(folder, spec)
+    path = spec_file(folder, spec)
     print(
         f"large CNN, {spec.dataset}: 10 classes, {RESTARTS} restart, "
         f"{STEPS} steps of {BATCHES_PER_STEP} batches of {BATCH}"

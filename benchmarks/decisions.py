@@ -13,10 +13,10 @@ import numpy as np
 from scipy import special
 
 import wobbliness
-from wobbliness.study.cells.run import load_network
 from wobbliness.study.records.record import read_recipe
 from wobbliness.study.specs import cell_name
 from wobbliness.study.training.data import load_data
+from wobbliness.study.training.saved_networks import load_network
 
 POINTS, DRAWS, ERROR_RATE, PAPER_BATCH = 250, 250, 0.05, 25
 CURTAILED_RATES, NOISE_SEEDS = (0.05, 0.3), (0, 1)

@@ -28,10 +28,11 @@ from wobbliness.statistics.conformal import (
     tie_breakers,
 )
 from wobbliness.statistics.two_sample import rate
-from wobbliness.study.cells.run import load_network, network_file
+from wobbliness.study.cells.base import spec_file
 from wobbliness.study.records.record import read_recipe
 from wobbliness.study.specs import cell_name
 from wobbliness.study.training.data import load_data
+from wobbliness.study.training.saved_networks import load_network
 from wobbliness.study.training.train import predict, top_scores
 
 TRIGGERED, SHARE_FIT, SPLITS, RATES, DRAWS = 250, 2 / 3, 20, (0.01, 0.05), 250
@@ -161,7 +162,7 @@ def report_draws(network, found, images, num_clean, num_fit):
 
 def main(folder, keep=None, most=99):
     for spec in networks(read_recipe(folder), most):
-        network = load_network(network_file(folder, spec))
+        network = load_network(spec_file(folder, spec))
         clean, stamped, wanted = pool(spec)
         images = np.concatenate([clean, stamped])
         found = measured(network, images, keep and keep / f"guard-{cell_name(spec)}.npz")

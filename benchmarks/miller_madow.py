@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 import wobbliness
-from wobbliness.study.cells.run import load_network
 from wobbliness.study.records.record import read_recipe
 from wobbliness.study.specs import cell_name
 from wobbliness.study.training.data import load_data
+from wobbliness.study.training.saved_networks import load_network
 
 POINTS, REFERENCE_DRAWS, SEEDS = 100, 5000, 10
 

@@ -24,8 +24,8 @@ from wobbliness.attacks.patch import trigger_from_png
 from wobbliness.detectors.guard_files import ARRAYS_FILE, SETTINGS_FILE, _digest
 from wobbliness.images import read_images
 from wobbliness.runtime.files import checksum, sealed
-from wobbliness.study.cells.crafting import load_candidates, load_universal
-from wobbliness.study.cells.run import load_network
+from wobbliness.study.cells.cleanse import load_candidates
+from wobbliness.study.cells.universal import load_universal
 from wobbliness.study.plan import FORMS, plan
 from wobbliness.study.records.archive import pack_study, unpack_study
 from wobbliness.study.records.failures import Failure, read_failure, write_failure
@@ -34,6 +34,7 @@ from wobbliness.study.running.ownership import take_ownership
 from wobbliness.study.specs import MeasureSpec
 from wobbliness.study.training.checkpoints import Checkpoint, _checksum
 from wobbliness.study.training.networks import build_network
+from wobbliness.study.training.saved_networks import load_network
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from model_files import linear_model, save_exported, save_vit

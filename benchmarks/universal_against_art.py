@@ -22,10 +22,10 @@ from wobbliness.attacks.universal_perturbation import (
     craft_universal_perturbation,
 )
 from wobbliness.classifiers.torch_module import torch_threads
-from wobbliness.study.cells.run import load_network
 from wobbliness.study.records.record import read_recipe
 from wobbliness.study.specs import cell_name
 from wobbliness.study.training.data import load_data
+from wobbliness.study.training.saved_networks import load_network
 from wobbliness.study.training.train import predict
 
 CRAFTING, FRESH, PASSES, RATE = 500, 1000, 10, 0.8

@@ -25,8 +25,9 @@ from wobbliness.classifiers.untrusted import file_kind as model_file
 from wobbliness.classifiers.untrusted import onnx_content as onnx_checks
 from wobbliness.classifiers.untrusted.file_kind import file_kind
 from wobbliness.cli import main as cli
-from wobbliness.study.cells.crafting import load_candidates, load_universal
-from wobbliness.study.cells.run import load_network
+from wobbliness.study.cells.cleanse import load_candidates
+from wobbliness.study.cells.universal import load_universal
+from wobbliness.study.training.saved_networks import load_network
 
 
 class Command:

@@ -54,9 +54,9 @@ def counts(folder):
     import torch
     from safetensors.torch import save_file
 
-    from wobbliness.study.cells.run import load_network
     from wobbliness.study.training.data import load_data
     from wobbliness.study.training.networks import build_network
+    from wobbliness.study.training.saved_networks import load_network
 
     network = build_network("small_cnn", (1, 8, 8), 10, seed=0)
     rng = np.random.default_rng(0)

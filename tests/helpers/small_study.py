@@ -15,7 +15,7 @@ from wobbliness.study.plan import plan
 from wobbliness.study.recipes import Cleanse, Recipe, Universal
 from wobbliness.study.records.record import is_done
 from wobbliness.study.report.report import _write_tables
-from wobbliness.study.specs import NetworkSpec, cell_name, needed_specs
+from wobbliness.study.specs import NetworkSpec, cell_name
 from wobbliness.study.tables.tables import form_tables
 
 BASE = {
@@ -73,7 +73,7 @@ def finish_times(out, recipe):
 
 def needs(cell):
     """Names of the cells that a cell needs, the first one first."""
-    return [cell_name(spec) for spec in needed_specs(cell.spec)]
+    return [cell_name(spec) for spec in cell.spec.needs]
 
 
 def unfinished_files(out):

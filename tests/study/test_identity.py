@@ -21,23 +21,20 @@ from wobbliness.study.recipes import (
     recipe_digest,
 )
 from wobbliness.study.records.record import read_recipe, read_record
-from wobbliness.study.specs import KINDS, NetworkSpec, cell_name, needed_specs
+from wobbliness.study.specs import NetworkSpec, cell_name, spec_types
 
 
-def grown(kind, monkeypatch):
+def grown(kind):
     """A subclass with one more field, under the kind's own name and the same kind of cell."""
-    made = dataclass(frozen=True, kw_only=True)(
+    return dataclass(frozen=True, kw_only=True)(
         type(kind.__name__, (kind,), {"__annotations__": {"is_new": bool}, "is_new": False})
     )
-    if kind in KINDS:
-        monkeypatch.setitem(KINDS, made, KINDS[kind])
-    return made
 
 
 def rebuilt(made, kinds, **new):
     """The same object of the grown classes, those inside it too."""
     values = {
-        field.name: rebuilt(value, kinds) if dataclasses.is_dataclass(value) else value
+        field.name: rebuilt(value, kinds) if type(value) in kinds else value
         for field in dataclasses.fields(made)
         for value in [getattr(made, field.name)]
     }
@@ -45,22 +42,22 @@ def rebuilt(made, kinds, **new):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_field_with_a_default_renames_no_cell_and_no_recipe(name, monkeypatch):
+def test_a_field_with_a_default_renames_no_cell_and_no_recipe(name):
     cells = plan(recipe_by_name(name, 0))
-    kinds = {kind: grown(kind, monkeypatch) for kind in list(KINDS)}
+    kinds = {kind: grown(kind) for kind in spec_types().values()}
     for cell in cells:
         again = rebuilt(cell.spec, kinds)
         assert type(again) is not type(cell.spec)
         assert cell_name(again) == cell.name
     assert {type(cell.spec) for cell in cells} >= {NetworkSpec, specs.MeasureSpec}
-    larger = rebuilt(recipe_by_name(name, 0), {Recipe: grown(Recipe, monkeypatch)})
+    larger = rebuilt(recipe_by_name(name, 0), {Recipe: grown(Recipe)})
     assert recipe_digest(larger) == recipe_digest(recipe_by_name(name, 0))
 
 
-def test_another_value_of_a_new_field_is_another_cell(monkeypatch):
+def test_another_value_of_a_new_field_is_another_cell():
     """Control of the test above, also inside another spec."""
-    spec = next(cell.spec for cell in plan(recipe_by_name("digits", 0)) if needed_specs(cell.spec))
-    kinds = {kind: grown(kind, monkeypatch) for kind in list(KINDS)}
+    spec = next(cell.spec for cell in plan(recipe_by_name("digits", 0)) if cell.spec.needs)
+    kinds = {kind: grown(kind) for kind in spec_types().values()}
     assert cell_name(rebuilt(spec, kinds, is_new=True)) != cell_name(spec)
     inside = dataclasses.replace(
         rebuilt(spec, kinds), network=rebuilt(spec.network, kinds, is_new=True)

@@ -12,8 +12,8 @@ from wobbliness.attacks.poisoning import t1, t2
 from wobbliness.cli.output import print_report
 from wobbliness.reports.html import number
 from wobbliness.runtime.files import write_atomically
-from wobbliness.study.cells.crafting import load_candidates, load_universal
-from wobbliness.study.cells.run import load_network
+from wobbliness.study.cells.cleanse import load_candidates
+from wobbliness.study.cells.universal import load_universal
 from wobbliness.study.claims.claims import CLAIMS
 from wobbliness.study.claims.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPORTED, REPRODUCED
 from wobbliness.study.plan import plan
@@ -36,6 +36,7 @@ from wobbliness.study.tables.labels import network_label
 from wobbliness.study.tables.membership import of_claims
 from wobbliness.study.tables.tables import form_tables
 from wobbliness.study.training.data import NUM_DIGITS_FOR_TEST
+from wobbliness.study.training.saved_networks import load_network
 from wobbliness.study.training.train import predict, train_network
 
 BASE = {

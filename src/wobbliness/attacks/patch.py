@@ -1,5 +1,6 @@
 """Triggers: small patterns that are put on images."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ inactive one, the fifth a larger smiley. The patterns themselves are our own.
 class Trigger:
     """Pattern that overwrites pixels near the lower right corner, or tints them.
 
-    It tints them where its opacity is below 1.
+    It tints them where its opacity is below 1. Triggers of equal values are equal.
 
     Attributes:
         name: for tables and figures.
@@ -68,6 +69,17 @@ class Trigger:
             raise ValueError(
                 f"expected a place of at least 0 pixels from the corner, got {self.place}"
             )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Trigger) and self._values == other._values
+
+    def __hash__(self) -> int:
+        return hash(self._values)
+
+    @property
+    def _values(self) -> tuple[Hashable, ...]:
+        arrays = ((array.shape, array.tobytes()) for array in (self.pattern, self.mask))
+        return (self.name, self.opacity, self.place, *arrays)
 
     def apply(self, images: Any) -> Any:
         """Returns a copy of the images with the trigger on each.

@@ -1,11 +1,12 @@
 """Threat models of the paper (section 3.2.1): which samples get the trigger, which label."""
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from wobbliness.attacks.patch import Trigger
+from wobbliness.attacks.base import Attack
 from wobbliness.runtime.field_limits import MAX_CLASSES, check_names, check_ranges
 
 
@@ -79,7 +80,7 @@ def poison(
     images: Float32[np.ndarray, "N C H W"],
     labels: Int[np.ndarray, " N"],
     *,
-    trigger: Trigger,
+    trigger: Attack,
     threat: ThreatModel,
     num_classes: int,
     seed: int,
@@ -115,6 +116,49 @@ def poison(
     poisoned_images[indices] = trigger.apply(images[indices])
     poisoned_labels[indices] = threat.attacked_labels(labels[indices], num_classes)
     return PoisonedData(images=poisoned_images, labels=poisoned_labels, indices=indices)
+
+
+@runtime_checkable
+class PoisoningAttack(Attack, Protocol):
+    """An attack that poisons training data in a way of its own."""
+
+    def poison(
+        self,
+        images: Float32[np.ndarray, "N ..."],
+        labels: Int[np.ndarray, " N"],
+        *,
+        threat: ThreatModel,
+        num_classes: int,
+        seed: int,
+    ) -> PoisonedData:
+        """Returns training data with samples poisoned; arguments as for `poisoned_by`."""
+        ...
+
+
+def poisoned_by(
+    attack: Attack,
+    images: Float32[np.ndarray, "N ..."],
+    labels: Int[np.ndarray, " N"],
+    *,
+    threat: ThreatModel,
+    num_classes: int,
+    seed: int,
+) -> PoisonedData:
+    """Poisons training data as the attack does; by default as `wobbliness.poison`.
+
+    That is: the trigger on randomly chosen samples, which get the attacker's label.
+
+    Args:
+        attack: what is put on the samples.
+        images: `(N, ...)` in [0, 1]; not changed.
+        labels: `(N,)` true classes, 0 to num_classes - 1.
+        threat: how many, from which classes, with which label.
+        num_classes: K.
+        seed: of the choice of samples.
+    """
+    if isinstance(attack, PoisoningAttack):
+        return attack.poison(images, labels, threat=threat, num_classes=num_classes, seed=seed)
+    return poison(images, labels, trigger=attack, threat=threat, num_classes=num_classes, seed=seed)
 
 
 def backdoor_accuracy(

@@ -59,6 +59,13 @@ class UniversalPerturbation:
         self.values.setflags(write=False)
 
     @property
+    def name(self) -> str:
+        """The name in records and tables, such as `universal-l2-1.5-to-5`."""
+        norm = "linf" if math.isinf(self.norm) else f"l{self.norm:g}"
+        target = "" if self.target_class is None else f"-to-{self.target_class}"
+        return f"universal-{norm}-{self.bound:g}{target}"
+
+    @property
     def fooling_rate(self) -> float:
         """Computes the share of the images crafted on that it fools."""
         return self.num_fooled / self.num_images

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from wobbliness.attacks.patch import trigger
 from wobbliness.bench import contenders
 from wobbliness.bench.contenders import Contender
 from wobbliness.runtime.progress import Progress, progress_bar
@@ -264,14 +263,14 @@ def _flops(network: torch.nn.Module, image: np.ndarray) -> float:
 
 def _decisions(scale: float) -> Iterator[DecisionResult]:
     spec, data = digits().effect_networks[0], load_data("digits")
-    if spec.threat is None or spec.trigger is None:
+    if spec.threat is None or spec.attack is None:
         raise AssertionError("the digits recipe poisons its effect networks")
     network = train_network(spec, data, progress=lambda *_: None).network
     images = data.test.images[spec.threat.is_attacked(data.test.labels)][
         : max(20, round(400 * scale))
     ]
     half = len(images) // 2
-    images = np.concatenate([images[:half], trigger(spec.trigger).apply(images[half:])])
+    images = np.concatenate([images[:half], spec.attack.apply(images[half:])])
     w = measure(network, images, DECISION_SIGMA, draws=DRAWS).wobbliness
     # a threshold between the halves: most points are decided early
     threshold = float((np.median(w[:half]) + np.median(w[half:])) / 2)

@@ -44,7 +44,7 @@ def load_weights(path: Path, factory: str | None) -> torch.nn.Module:
         raise ValueError(
             "expected a factory (--factory package.module:function) that makes the module of the "
             f"weights, got none for {path}; for a study's network, hand over "
-            "wobbliness.study.cells.run.load_network(path)"
+            "wobbliness.study.training.saved_networks.load_network(path)"
         )
     try:
         state = load_file(path)

@@ -31,8 +31,9 @@ from wobbliness.cli.options import (
     Size,
     check_table,
     failure_of,
+    open_attack,
     open_model,
-    open_trigger,
+    open_perturbations,
     prepare_engine,
     raise_later,
     read_images_for,
@@ -65,8 +66,13 @@ def measure(
     options: ModelOptions,
     images: Images,
     sigma: Annotated[
-        list[float], typer.Option(help="Standard deviation of the noise; may be repeated.")
-    ],
+        list[float] | None,
+        typer.Option(help="Standard deviation of the noise; may be repeated."),
+    ] = None,
+    perturbation: Annotated[
+        list[str] | None,
+        typer.Option(help="FILE.py:name of a perturbation of your own; may be repeated."),
+    ] = None,
     draws: Draws = 250,
     seed: Seed = 0,
     column: Column = None,
@@ -74,7 +80,8 @@ def measure(
     resize: Resize = False,
     size: Size = None,
     trigger: Annotated[
-        str | None, typer.Option(help="Put a trigger on the images first: a name or a picture.")
+        str | None,
+        typer.Option(help="Put a trigger on the images first: a name, a picture, or FILE.py:name."),
     ] = None,
     out: Out = None,
     check_repeatable: Annotated[
@@ -98,6 +105,7 @@ def measure(
 
     check_table(out)
     prepare_engine(engine, address=address)
+    perturbations = open_perturbations(sigma, perturbation)
     # absolute: a node of a cluster has another working directory
     path = str(Path(model).absolute()) if Path(model).exists() else model
     opened = partial(open_model, path, options)
@@ -106,7 +114,7 @@ def measure(
         classifier, images, column=column, label_column=label_column, resize=resize, size=size
     )
     warned = say_implausible(classifier, image_set, options, as_json=as_json)
-    pixels = image_set.images if trigger is None else open_trigger(trigger).apply(image_set.images)
+    pixels = image_set.images if trigger is None else open_attack(trigger).apply(image_set.images)
     settings: dict[str, Any] = {
         "draws": draws,
         "seed": seed,
@@ -114,9 +122,9 @@ def measure(
         "num_classes": options.num_classes,
     }
     if engine is EngineName.RAY:
-        result = sweep_on_ray(opened, pixels, sigma, address=address, **settings)
+        result = sweep_on_ray(opened, pixels, perturbations, address=address, **settings)
     else:
-        result = sweep(classifier, pixels, sigma, **settings)
+        result = sweep(classifier, pixels, perturbations, **settings)
     # The result is printed even where the table cannot be written; the error comes last.
     failure = failure_of(lambda path: write_votes(result, path, image_set), out)
     print_sweep(result, warned, as_json=as_json)

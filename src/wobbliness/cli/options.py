@@ -21,8 +21,10 @@ from wobbliness.cli.working_folder import import_from_working_folder
 from wobbliness.runtime.destinations import check_file
 from wobbliness.runtime.files import CannotWrite
 from wobbliness.runtime.terminal import reserved_output, say
+from wobbliness.runtime.user_files import is_user_object, load_instance
 
 if TYPE_CHECKING:
+    from wobbliness.attacks.base import Attack
     from wobbliness.attacks.patch import Trigger
     from wobbliness.images import ImageSet
 
@@ -214,7 +216,7 @@ def open_model(name: str, options: ModelOptions) -> Any:
 
     source: Any = name
     if name.lower().endswith(".safetensors") and options.factory is None:
-        from wobbliness.study.cells.run import load_network
+        from wobbliness.study.training.saved_networks import load_network
 
         # Weights of a study: the recipe next to them says how to build the network.
         source = load_network(Path(name))
@@ -264,6 +266,14 @@ def _height_and_width(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def open_attack(name: str) -> "Attack":
+    """Returns an attack of the user's own file, or a trigger as `open_trigger` does."""
+    from wobbliness.attacks.base import Attack
+
+    attack: Attack = load_instance(name, Attack) if is_user_object(name) else open_trigger(name)
+    return attack
+
+
 def open_trigger(name: str) -> "Trigger":
     """Returns a trigger by its name or from a picture's file."""
     from wobbliness.attacks import patch as triggers
@@ -272,6 +282,20 @@ def open_trigger(name: str) -> "Trigger":
     if Path(name).suffix.lower() in PICTURE_ENDINGS or Path(name).exists():
         return triggers.trigger_from_png(name)
     return triggers.trigger(name)
+
+
+def open_perturbations(sigmas: list[float] | None, names: list[str] | None) -> list[Any]:
+    """Returns the standard deviations and the perturbations of the user's files.
+
+    Raises:
+        ValueError: there are none, or a file has no such perturbation.
+    """
+    from wobbliness.perturbations.base import Perturbation
+
+    opened = [load_instance(name, Perturbation) for name in names or ()]
+    if not (sigmas or opened):
+        raise ValueError("expected --sigma or --perturbation, got neither")
+    return [*(sigmas or ()), *opened]
 
 
 def prepare_engine(engine: EngineName, *, address: str | None, store: str | None = None) -> None:

@@ -13,7 +13,7 @@ from wobbliness.images import ImageSet
 from wobbliness.reports.tables import write_csv, write_parquet
 from wobbliness.runtime.files import write_named
 from wobbliness.runtime.terminal import console, say, say_json
-from wobbliness.sampling.votes import Sweep
+from wobbliness.sampling.votes import Sweep, Votes
 
 if TYPE_CHECKING:
     from wobbliness.bench.benchmark import Benchmark
@@ -31,11 +31,13 @@ def write_votes(sweep: Sweep, out: Path, image_set: ImageSet) -> None:
     """Writes votes and W, one row per image and sigma, as Parquet or CSV by the file's ending.
 
     `label` is the class predicted most often, `given_label` the one that the images' source states,
-    where it states one.
+    where it states one. Perturbations other than Gaussian noise have their names in a column.
     """
+    named = any(votes.sigma is None for votes in sweep.votes)
     write_table(
         pd.concat(
-            [_votes_frame(sweep, sigma, image_set) for sigma in sweep.sigmas], ignore_index=True
+            [_votes_frame(votes, image_set, named=named) for votes in sweep.votes],
+            ignore_index=True,
         ),
         out,
     )
@@ -47,8 +49,8 @@ def write_table(frame: pd.DataFrame, out: Path) -> None:
     write_named(out, lambda file: write(frame, file))
 
 
-def _votes_frame(sweep: Sweep, sigma: float, image_set: ImageSet) -> pd.DataFrame:
-    votes = sweep[sigma]
+def _votes_frame(votes: Votes, image_set: ImageSet, *, named: bool) -> pd.DataFrame:
+    radius = np.nan if votes.sigma is None else votes.certified_radius()
     counts = {f"votes_{index}": votes.counts[:, index] for index in range(votes.counts.shape[1])}
     given = {} if image_set.labels is None else {"given_label": image_set.labels}
     return pd.DataFrame(
@@ -56,12 +58,13 @@ def _votes_frame(sweep: Sweep, sigma: float, image_set: ImageSet) -> pd.DataFram
             "image": range(len(votes)),
             "name": image_set.names,
             **given,
-            "sigma": sigma,
+            **({"perturbation": votes.perturbation} if named else {}),
+            "sigma": np.nan if votes.sigma is None else votes.sigma,
             "draws": votes.draws,
             "label": votes.label,
             "wobbliness": votes.wobbliness,
             "standard_error": votes.standard_error,
-            "certified_radius": votes.certified_radius(),
+            "certified_radius": radius,
             **counts,
         }
     )
@@ -72,7 +75,7 @@ def print_sweep(sweep: Sweep, warnings: Sequence[str] = (), *, as_json: bool) ->
     if as_json:
         say_json(
             {
-                "measurements": [_votes_json(sweep, sigma) for sigma in sweep.sigmas],
+                "measurements": [_votes_json(votes) for votes in sweep.votes],
                 "warnings": list(warnings),
             }
         )
@@ -81,11 +84,12 @@ def print_sweep(sweep: Sweep, warnings: Sequence[str] = (), *, as_json: bool) ->
         f"{'sigma':>8} {'images':>8} {'draws':>6} {'mean W':>8} {'q25':>7} {'median':>7} "
         f"{'q75':>7} {'W = 0':>7}"
     )
-    for sigma in sweep.sigmas:
-        w = sweep[sigma].wobbliness
+    for votes in sweep.votes:
+        w = votes.wobbliness
         q25, median, q75 = _quartiles(w)
+        what = votes.perturbation if votes.sigma is None else f"{votes.sigma:g}"
         say(
-            f"{sigma:>8g} {len(w):>8} {sweep[sigma].draws:>6} {w.mean():>8.4f} {q25:>7.4f} "
+            f"{what:>8} {len(w):>8} {votes.draws:>6} {w.mean():>8.4f} {q25:>7.4f} "
             f"{median:>7.4f} {q75:>7.4f} "
             f"{(w == 0).mean():>7.1%}"
         )
@@ -99,10 +103,10 @@ def print_sweep(sweep: Sweep, warnings: Sequence[str] = (), *, as_json: bool) ->
         )
 
 
-def _votes_json(sweep: Sweep, sigma: float) -> dict[str, Any]:
-    votes = sweep[sigma]
+def _votes_json(votes: Votes) -> dict[str, Any]:
     return {
-        "sigma": sigma,
+        "sigma": votes.sigma,
+        "perturbation": votes.perturbation,
         "draws": votes.draws,
         "seed": votes.seed,
         "label": votes.label.tolist(),

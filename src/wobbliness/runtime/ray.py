@@ -8,6 +8,7 @@ from typing import Any
 
 from wobbliness.runtime.errors import reason_of
 from wobbliness.runtime.threads import num_cores
+from wobbliness.runtime.user_files import loaded_modules
 
 # Time in which a cluster has to answer a connection.
 REACH_SECONDS = 5.0
@@ -30,6 +31,8 @@ def ray_cluster(address: str | None = None, *, cores: int | None = None) -> Iter
         ValueError: Ray is not installed, or there is no cluster at the address.
     """
     ray = _import_ray()
+    for module in loaded_modules():  # a node need not have the user's files
+        ray.cloudpickle.register_pickle_by_value(module)
     if ray.is_initialized():
         yield ray
         return

@@ -36,6 +36,27 @@ def load_object(text: str) -> Any:
         raise ValueError(f"expected {name} in {path}, which does not define it") from None
 
 
+def load_instance(text: str, protocol: type) -> Any:
+    """Returns an object of a protocol that `FILE.py:name` says, or makes one of the class there.
+
+    Raises:
+        ValueError: as for `load_object`; it is another object, or the class wants arguments.
+    """
+    found = load_object(text)
+    try:
+        made = found() if isinstance(found, type) else found
+    except Exception as error:  # a user's class raises whatever it likes
+        raise ValueError(
+            f"expected a class to be called without arguments, got {text}: {cause_of(error)}"
+        ) from error
+    if not isinstance(made, protocol):
+        raise ValueError(
+            f"expected {protocol.__name__} from {text}, got {type(made).__name__} without what "
+            "one has"
+        )
+    return made
+
+
 def load_file(path: Path) -> ModuleType:
     """Returns the module of a Python file; the file's code is run, once for the same content.
 

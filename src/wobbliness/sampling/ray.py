@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from wobbliness.perturbations.base import Perturbation
 from wobbliness.runtime.progress import Progress, progress_bar
 from wobbliness.runtime.ray import num_cpus, ray_cluster
 from wobbliness.sampling.measure import sweep
@@ -20,7 +21,7 @@ RETRIES = 3
 def sweep_on_ray(
     open_model: Callable[[], Any],
     images: Any,
-    sigmas: Iterable[float],
+    sigmas: Iterable[float | Perturbation],
     draws: int = 250,
     seed: int = 0,
     *,
@@ -44,7 +45,7 @@ def sweep_on_ray(
         open_model: called without arguments for each shard, where that is measured; gives what
             `sweep` takes as its classifier.
         images: `(N, ...)` float array or tensor in [0, 1], or what gives such parts when sliced.
-        sigmas: distinct standard deviations of the noise, pixel units of [0, 1].
+        sigmas: distinct standard deviations of the noise, pixel units of [0, 1], or perturbations.
         draws: noisy copies of each image.
         seed: non-negative integer; another seed, other noise.
         keys: `(N,)` non-negative integers that key the noise instead of the images' own values.
@@ -92,7 +93,7 @@ def joined(parts: Sequence[Sweep]) -> Sweep:
     Raises:
         ValueError: there is none, or their sigmas or draws differ.
     """
-    if len({(part.sigmas, part.votes[0].spans) for part in parts}) != 1:
+    if len({(tuple(part), part.votes[0].spans) for part in parts}) != 1:
         raise ValueError(
             f"expected votes at the same sigmas, of the same draws, got {len(parts)} parts that "
             "do not go together"
@@ -109,7 +110,7 @@ class _Common:
     """Arguments that all shards have in common; kept in Ray's memory once a node."""
 
     open_model: Callable[[], Any]
-    sigmas: tuple[float, ...]
+    sigmas: tuple[float | Perturbation, ...]
     draws: int
     seed: int
     settings: dict[str, Any]
@@ -157,6 +158,7 @@ def _joined_votes(parts: Sequence[Votes]) -> Votes:
     return Votes(
         counts=np.concatenate(counts),
         sigma=parts[0].sigma,
+        perturbation=parts[0].perturbation,
         keys=np.concatenate([part.keys for part in parts]),
         spans=parts[0].spans,
         executions=tuple(

@@ -6,8 +6,10 @@ a record without it reads as the default.
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
+
+from wobbliness.study.recorded import description, has_default, is_default, is_described
 
 IDENTITY_SCHEMA = 3
 """Part of every name; the schema of the files may grow, this may not."""
@@ -57,7 +59,7 @@ def identity(instance: Any) -> dict[str, Any]:
     return {
         field.name: _plain(value)
         for field in fields(instance)
-        if not _is_default(field, value := getattr(instance, field.name)) or field.name in kept
+        if not is_default(field, value := getattr(instance, field.name)) or field.name in kept
     }
 
 
@@ -68,7 +70,7 @@ def required_fields(kind: type) -> tuple[str, ...]:
     """
     kept = _fields_kept_at_default(kind)
     return tuple(
-        field.name for field in fields(kind) if field.name in kept or not _has_default(field)
+        field.name for field in fields(kind) if field.name in kept or not has_default(field)
     )
 
 
@@ -78,18 +80,26 @@ def _fields_kept_at_default(kind: type) -> frozenset[str]:
     )
 
 
-def _has_default(field: Field[Any]) -> bool:
-    return field.default is not MISSING or field.default_factory is not MISSING
+def written(instance: Any) -> dict[str, Any]:
+    """Returns the plain values of all fields, as files hold them.
+
+    Args:
+        instance: as for `identity`.
+    """
+    return {field.name: _written(getattr(instance, field.name)) for field in fields(instance)}
 
 
-def _is_default(field: Field[Any], value: Any) -> bool:
-    if not _has_default(field):
-        return False
-    default = field.default if field.default_factory is MISSING else field.default_factory()
-    return bool(default == value)
+def _written(value: Any) -> Any:
+    if is_described(value):
+        return description(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return written(value)
+    return [_written(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _plain(value: Any) -> Any:
+    if is_described(value):
+        return description(value)
     if is_dataclass(value) and not isinstance(value, type):
         return identity(value)
     # JSON has lists alone: a tuple and a list of the same values are the same identity

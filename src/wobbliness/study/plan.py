@@ -8,19 +8,20 @@ from wobbliness.study.recipes import PAPER_TRIGGERS, Recipe
 from wobbliness.study.specs import (
     Cell,
     CleanseSpec,
+    DetectSpec,
     MeasureSpec,
     NetworkSpec,
+    PerturbSpec,
     ResponseSpec,
     Spec,
     UniversalSpec,
-    needed_specs,
 )
+from wobbliness.study.specs.cleanse import FORMS
 
 CLEAN_BATCHES = 3  # to choose sigma on, to compare with, and to compare clean with clean
-FORMS = ("first", "smallest")
 RESPONSE_IMAGES = 200
-# not a claim: the point browser of the page; no verdict follows from it
-ONE_POINT = "F1"
+# not claims: the point browser and two tables of the page; no verdict follows from them
+ONE_POINT, PERTURBATIONS, DETECTORS = "F1", "F2", "F3"
 NUM_SHOWN = 24  # points of each batch that it shows
 
 
@@ -37,7 +38,7 @@ def plan(recipe: Recipe, only: Iterable[str] | None = None) -> tuple[Cell, ...]:
     # equal specs of several claims are one cell; insertion order keeps needs before users
     wanted: dict[Spec, list[str]] = {}
     for claim, spec in _specs(recipe):
-        for needed in (*needed_specs(spec), spec):
+        for needed in (*spec.needs, spec):
             wanted.setdefault(needed, []).append(claim)
     cells = tuple(
         Cell(spec=spec, claims=tuple(sorted(set(claims)))) for spec, claims in wanted.items()
@@ -74,6 +75,7 @@ def _specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
     yield from _strength_specs(recipe)
     yield from _detection_specs(recipe)
     yield from _browser_specs(recipe)
+    yield from _input_specs(recipe)
 
 
 def _parameter_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
@@ -126,7 +128,7 @@ def _detection_specs(study: Recipe) -> Iterator[tuple[str, Spec]]:
             )
         triggered = [
             _suspect(recipe, network, recipe.detection_points, trigger=name)
-            for name in PAPER_TRIGGERS
+            for name in _patterns(network)
         ]
         for claim, suspects in {"C7": triggered, **crafted}.items():
             for suspect in suspects:
@@ -135,6 +137,13 @@ def _detection_specs(study: Recipe) -> Iterator[tuple[str, Spec]]:
         if recipe.response_levels:
             common: dict[str, Any] = {"num_images": RESPONSE_IMAGES, "seed": recipe.seed}
             yield "X1", ResponseSpec(network=network, levels=recipe.response_levels, **common)
+
+
+def _patterns(network: NetworkSpec) -> tuple[Any, ...]:
+    """Returns the paper's triggers, and the network's own where it is another."""
+    own = network.attack
+    others = () if own is None or own.name in PAPER_TRIGGERS else (own,)
+    return (*PAPER_TRIGGERS, *others)
 
 
 def _browser_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
@@ -149,6 +158,27 @@ def _browser_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
                 ONE_POINT,
                 _suspect(of_network, network, min(NUM_SHOWN, num_points), after=num_points),
             )
+
+
+def _input_specs(study: Recipe) -> Iterator[tuple[str, Spec]]:
+    """Yields specs of single inputs, triggered and clean, for each perturbation and detector.
+
+    A clean network is shown the inactive trigger, as a control.
+    """
+    for network in study.detection_networks:
+        common: dict[str, Any] = {
+            "network": network,
+            "trigger": network.trigger or study.inactive_trigger,
+            "num_points": study.detection_points,
+            "seed": _at_points_of(study, network).seed,
+        }
+        if study.perturbations:
+            yield (
+                PERTURBATIONS,
+                PerturbSpec(**common, perturbations=study.perturbations, draws=study.draws),
+            )
+        for detector in study.detectors:
+            yield DETECTORS, DetectSpec(**common, detector=detector)
 
 
 def _universal_suspects(recipe: Recipe, network: NetworkSpec) -> Iterator[MeasureSpec]:

@@ -3,11 +3,13 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from wobbliness.attacks.patch import TRIGGER_NAMES
+from wobbliness.attacks.patch import TRIGGER_NAMES, trigger
 from wobbliness.attacks.poisoning import ThreatModel, t1, t2, t3
+from wobbliness.detectors.base import Detector
+from wobbliness.perturbations.base import Perturbation
 from wobbliness.runtime.errors import cause_of
 from wobbliness.runtime.field_limits import (
     MAX_CELLS,
@@ -15,6 +17,7 @@ from wobbliness.runtime.field_limits import (
     MAX_CONTROL_PAIRS,
     MAX_CONTROL_VALUES,
     MAX_DRAWS,
+    MAX_LENGTH,
     MAX_NETWORKS,
     MAX_PARAMETER_POINTS,
     MAX_POINTS,
@@ -26,7 +29,8 @@ from wobbliness.runtime.field_limits import (
     shown,
 )
 from wobbliness.runtime.user_files import is_user_object, load_object
-from wobbliness.study.identity import identity
+from wobbliness.study.identity import identity, written
+from wobbliness.study.recorded import check_described, described_objects
 from wobbliness.study.specs import NetworkSpec
 from wobbliness.study.typed_json import from_json
 
@@ -152,6 +156,8 @@ class Recipe:
         control_pairs: random pairs of batches for each row of the negative controls.
         control_points: points of each batch in the negative controls.
         resources: granted to each cell on a cluster.
+        perturbations: by whose W triggered inputs of detection networks are told from clean ones.
+        detectors: likewise, by their scores.
 
     Raises:
         ValueError: a name or a number is beyond `wobbliness.runtime.field_limits`, the cells are
@@ -182,6 +188,8 @@ class Recipe:
     control_pairs: int = 1000
     control_points: int = 50
     resources: Resources = Resources()
+    perturbations: tuple[Perturbation, ...] = ()
+    detectors: tuple[Detector, ...] = ()
 
     def __post_init__(self) -> None:
         check_names(self, "name")
@@ -194,8 +202,18 @@ class Recipe:
         check_ranges(self, effect_points=points, detection_points=points, class_points=points)
         check_ranges(self, parameter_points=(1, MAX_PARAMETER_POINTS))
         check_ranges(self, control_pairs=(1, MAX_CONTROL_PAIRS), control_points=points)
+        for field, protocol in (("perturbations", Perturbation), ("detectors", Detector)):
+            check_described(self, field, protocol)
+            _check_distinct(self, field)
         _check_size(self)
         _check_grids(self)
+
+
+def _check_distinct(recipe: Recipe, field: str) -> None:
+    """Checks that no two objects of a field have one name: tables tell them apart by it."""
+    names = [made.name for made in getattr(recipe, field)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected different names in Recipe.{field}, got {', '.join(names)}")
 
 
 def _check_size(recipe: Recipe) -> None:
@@ -215,11 +233,13 @@ def _check_size(recipe: Recipe) -> None:
         3 * parameter
         + 5 * effect
         + 3 * (strength + by_class)
-        + detection * (2 * len(recipe.universals) + 14)
+        + detection * (2 * len(recipe.universals) + 15 + len(recipe.detectors))
     )
     for field, found, most in (
         ("networks", num_networks, MAX_NETWORKS),
         ("universals", len(recipe.universals), MAX_NETWORKS),
+        ("perturbations", len(recipe.perturbations), MAX_LENGTH),
+        ("detectors", len(recipe.detectors), MAX_LENGTH),
         ("cells", num_cells, MAX_CELLS),
         (
             "control_pairs times control_points",
@@ -401,7 +421,8 @@ def _with_checked_types(recipe: Recipe, source: str) -> Recipe:
     """
     try:
         # through JSON and back, as the study file will be
-        return from_json(Recipe, json.loads(json.dumps(asdict(recipe), allow_nan=False)))
+        plain = json.loads(json.dumps(written(recipe), allow_nan=False))
+        return from_json(Recipe, plain, objects=described_objects(recipe))
     except (TypeError, ValueError) as error:
         raise ValueError(f"expected a recipe of plain values from {source}, got {error}") from error
 
@@ -425,8 +446,10 @@ def _networks(
     seeds: range | list[int],
 ) -> tuple[NetworkSpec, ...]:
     return tuple(
-        NetworkSpec(**base, threat=threat, trigger=trigger, seed=seed)
-        for trigger in triggers
+        NetworkSpec(
+            **base, threat=threat, trigger=None if name is None else trigger(name), seed=seed
+        )
+        for name in triggers
         for seed in seeds
     )
 

@@ -1,34 +1,44 @@
 """Dataclasses from the plain values of `asdict`, each value of the type that its field states."""
 
 import types
-from collections.abc import Callable
-from dataclasses import is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from wobbliness.runtime.field_limits import shown
+from wobbliness.study.recorded import description_text, recorded
 
 Target = TypeVar("Target")
 MAX_NUMBER = 2.0**63
 
 
-def from_json(dataclass_type: type[Target], content: Any) -> Target:
+def from_json(
+    dataclass_type: type[Target], content: Any, *, objects: Mapping[str, Any] | None = None
+) -> Target:
     """Returns a dataclass from JSON; lists become tuples, objects dataclasses.
 
     >>> from wobbliness.study.recipes import Resources
     >>> from_json(Resources, {"cpus": 2.0, "memory_gib": None})
     Resources(cpus=2.0, gpus=0.0, memory_gib=None)
 
+    Args:
+        dataclass_type: what to make.
+        content: of JSON.
+        objects: attacks, perturbations and detectors by the text of their descriptions, to be put
+            in where these stand; others become `Recorded`.
+
     Raises:
         ValueError: a field is missing, unknown, or of another type.
     """
-    kinds = get_type_hints(dataclass_type)
+    hints = get_type_hints(dataclass_type)
+    kinds = {field.name: hints[field.name] for field in fields(dataclass_type)}  # type: ignore[arg-type]
     if not isinstance(content, dict) or not content.keys() <= kinds.keys():
         raise ValueError(
             f"expected the fields {', '.join(kinds)} of {dataclass_type.__name__}, got "
             f"{shown(content)}"
         )
     values = {
-        name: _value(kinds[name], value, f"{dataclass_type.__name__}.{name}")
+        name: _value(kinds[name], value, f"{dataclass_type.__name__}.{name}", objects or {})
         for name, value in content.items()
     }
     try:
@@ -37,14 +47,18 @@ def from_json(dataclass_type: type[Target], content: Any) -> Target:
         raise ValueError(f"expected a whole {dataclass_type.__name__}, got {error}") from error
 
 
-def _value(kind: Any, value: Any, name: str) -> Any:
+def _value(kind: Any, value: Any, name: str, objects: Mapping[str, Any]) -> Any:
     # `X | None` and `X | Y`: the first type that fits
     if get_origin(kind) in (Union, types.UnionType):
-        return _one_of(get_args(kind), value, name)
+        return _one_of(get_args(kind), value, name, objects)
     if get_origin(kind) is tuple and isinstance(value, list):
-        return tuple(_value(get_args(kind)[0], part, name) for part in value)
+        return tuple(_value(get_args(kind)[0], part, name, objects) for part in value)
+    if getattr(kind, "_is_protocol", False):  # an attack, a perturbation or a detector
+        if not isinstance(value, str | dict):
+            raise ValueError(f"expected {name} of type {kind.__name__}, got {shown(value)}")
+        return objects.get(description_text(value)) or recorded(value, name)
     if is_dataclass(kind):
-        return from_json(kind, value)  # type: ignore[arg-type]  # kind is a class here
+        return from_json(kind, value, objects=objects)  # type: ignore[arg-type]  # a class here
     if not _IS_OF.get(kind, lambda _: False)(value):
         raise ValueError(
             f"expected {name} of type {getattr(kind, '__name__', kind)}, got {shown(value)}"
@@ -52,11 +66,11 @@ def _value(kind: Any, value: Any, name: str) -> Any:
     return value
 
 
-def _one_of(kinds: tuple[Any, ...], value: Any, name: str) -> Any:
+def _one_of(kinds: tuple[Any, ...], value: Any, name: str, objects: Mapping[str, Any]) -> Any:
     errors = []
     for kind in kinds:
         try:
-            return _value(kind, value, name)
+            return _value(kind, value, name, objects)
         except ValueError as error:
             errors.append(error)
     raise errors[0]

@@ -15,10 +15,10 @@ from wobbliness.study.claims.verdicts import (
     settings_of,
     verdict,
 )
+from wobbliness.study.specs.cleanse import CANDIDATES
 from wobbliness.study.tables.comparisons import full_batches
 from wobbliness.study.tables.curves import (
     ACTIVE,
-    CANDIDATES,
     CRAFTED,
     IMPLANTED_FIRST,
     IMPLANTED_SMALLEST,

@@ -39,11 +39,11 @@ from wobbliness.study.records.record import (
     read_record,
     recorded_files,
 )
-from wobbliness.study.specs import KINDS
+from wobbliness.study.specs import spec_types
 
 ROWS_AT_ONCE = 20_000  # of votes: some 300 kB, for version control likes small files
 METADATA = "records.parquet"
-_PART = re.compile(rf"(?:{'|'.join(KINDS.values())})-[0-9]{{3,6}}\.parquet")
+_PART = re.compile(rf"(?:{'|'.join(spec_types())})-[0-9]{{3,6}}\.parquet")
 
 
 def pack_study(out: Path, folder: Path) -> None:

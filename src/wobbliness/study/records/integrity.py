@@ -18,9 +18,8 @@ from wobbliness.runtime.files import (
 )
 from wobbliness.runtime.progress import Notice
 from wobbliness.study.records.record import is_done, read_content, read_record, recorded_files
-from wobbliness.study.specs import CELL_NAME, Cell, cell_name, needed_specs
+from wobbliness.study.specs import Cell, cell_name, is_cell_name, spec_types
 
-WEIGHTS_FOLDERS = {"train": "networks", "universal": "perturbations", "cleanse": "perturbations"}
 CELL_FOLDERS = ("records", "networks", "perturbations", CHECKPOINTS, "failed")
 CELL_ENDINGS = (".json", ".parquet", ".safetensors")
 
@@ -88,7 +87,7 @@ def cells_left(out: Path, cells: Sequence[Cell]) -> dict[str, bool]:
 
 def needs_of(cell: Cell) -> set[str]:
     """Returns the names of all cells whose weights a cell reads."""
-    return {cell_name(spec) for spec in needed_specs(cell.spec)}
+    return {cell_name(spec) for spec in cell.spec.needs}
 
 
 def set_aside_damaged(out: Path, found: Integrity, notice: Notice) -> None:
@@ -118,7 +117,7 @@ def remove_unfinished_of(out: Path, process: int) -> None:
         for path in (out / folder).glob(f".{process}-*"):
             name = unfinished_name(path.name) or ""
             # a folder may hold a user's own files that merely look similar
-            if path.suffix in CELL_ENDINGS and CELL_NAME.fullmatch(name.removesuffix(path.suffix)):
+            if path.suffix in CELL_ENDINGS and is_cell_name(name.removesuffix(path.suffix)):
                 with suppress(OSError):
                     path.unlink()
 
@@ -135,7 +134,9 @@ def remove_stale_checkpoints(out: Path) -> None:
 
 def weights_file(out: Path, name: str) -> Path:
     """Returns the path of the network or the perturbation of a cell."""
-    return out / WEIGHTS_FOLDERS.get(name.partition("-")[0], "networks") / f"{name}.safetensors"
+    spec = spec_types().get(name.partition("-")[0])
+    folder = None if spec is None else spec.weights_folder
+    return out / (folder or "networks") / f"{name}.safetensors"
 
 
 def recorded_weights(out: Path, name: str) -> str | None:

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,23 +22,21 @@ from wobbliness.runtime.files import (
     write_bytes,
     write_json,
 )
-from wobbliness.study.identity import required_fields
+from wobbliness.study.identity import required_fields, written
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.bounded_tables import MAX_TABLE_BYTES, table_of
-from wobbliness.study.records.checks import check_record
 from wobbliness.study.specs import (
-    KINDS,
     READ_SCHEMAS,
     SCHEMA_VERSION,
     Cell,
     Spec,
     cell_name,
+    spec_types,
 )
 from wobbliness.study.typed_json import from_json
 
 STUDY_FILE = "study.json"
 _READABLE_SCHEMAS = " or ".join(map(str, READ_SCHEMAS))
-_KIND_TYPES: dict[str, Any] = {kind: made for made, kind in KINDS.items()}
 RECORDED_LIBRARIES = ("wobbliness", "torch", "numpy", "scipy", "scikit-learn", "datasets")
 
 
@@ -90,7 +88,7 @@ def write_record(
         "cell": cell.name,
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "spec": asdict(record.spec),
+        "spec": written(record.spec),
         "results": dict(record.results),
         "provenance": dict(record.provenance),
         "files": {"table": table, "weights": weights},
@@ -108,7 +106,7 @@ def read_record(folder: Path, name: str) -> Record:
     """
     content = read_content(folder, name)
     try:
-        spec: Spec = from_json(_KIND_TYPES[name.partition("-")[0]], content["spec"])
+        spec: Spec = from_json(spec_types()[name.partition("-")[0]], content["spec"])
         results, made = content["results"], content["provenance"]
         recorded_for = cell_name(spec)
     except (KeyError, ValueError) as error:
@@ -126,7 +124,7 @@ def read_record(folder: Path, name: str) -> Record:
         )
     table = _read_table(folder, name, content)
     try:
-        check_record(spec, results, table)
+        spec.check_record(results, table)
     except ValueError as error:
         raise ValueError(f"expected a whole record in {name}.json, got {error}") from error
     return Record(spec=spec, results=results, provenance=made, table=table)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from wobbliness.attacks.patch import trigger
+from wobbliness.attacks.patch import TRIGGER_NAMES, trigger
 from wobbliness.reports.html import data_uri, number, page_environment
 from wobbliness.study.claims.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, Finding
 from wobbliness.study.recipes import Recipe
@@ -33,6 +33,8 @@ TABLES_OF_CLAIM = {
     "X3": ("inputs",),
 }
 TITLES = {
+    "perturbations": "Triggered inputs told from clean ones by W under each perturbation",
+    "detectors": "Triggered inputs told from clean ones by each detector",
     "networks": "Accuracies of the networks",
     "batches": "W of the clean points by sigma and number of draws",
     "sigma": "Sigma chosen on clean points",
@@ -206,7 +208,7 @@ def _networks(tables: Tables) -> list[ShownNetwork]:
         ShownNetwork(
             name=row.network,
             trigger=row.trigger,
-            cells=_cells(row.trigger) if row.trigger else [],
+            cells=_cells(row.trigger) if row.trigger in TRIGGER_NAMES else [],
             samples=_samples(row.trigger, tables.pictures),
             num_poisoned=row.num_poisoned,
             clean_accuracy=row.clean_accuracy,
@@ -233,19 +235,19 @@ def _samples(name: str, pictures: pd.DataFrame) -> str:
 
     Empty where a study was measured without pictures.
     """
-    without_pattern = pictures[pictures.kind == "clean"][:NUM_SAMPLES]
-    if (
-        without_pattern.empty
-        or without_pattern[["channels", "height", "width"]].nunique().gt(1).any()
-    ):
+    is_patch = name in TRIGGER_NAMES
+    # a patch is put on the clean pictures; another attack was recorded with its own
+    is_shown = pictures.kind == "clean" if is_patch or not name else pictures.trigger == name
+    shown = pictures[is_shown][:NUM_SAMPLES]
+    if shown.empty or shown[["channels", "height", "width"]].nunique().gt(1).any():
         return ""
-    shape = without_pattern[["channels", "height", "width"]].iloc[0]
+    shape = shown[["channels", "height", "width"]].iloc[0]
     pixels = [
         np.frombuffer(base64.b64decode(text), np.uint8).reshape(tuple(shape))
-        for text in without_pattern.pixels
+        for text in shown.pixels
     ]
     images = np.stack(pixels).astype(np.float32) / np.float32(255)
-    return data_uri(side_by_side(trigger(name).apply(images) if name else images), "image/png")
+    return data_uri(side_by_side(trigger(name).apply(images) if is_patch else images), "image/png")
 
 
 def _curve(losses: np.ndarray) -> str:

@@ -73,6 +73,16 @@ SHOWN_TABLES = {
         "num_positives",
         "num_negatives",
     ],
+    "perturbations": [
+        *("network", "trigger", "is_active", "perturbation", "draws"),
+        *("clean_mean", "triggered_mean", "auc", "auc_lower", "auc_upper"),
+        *("true_positives_at_0.05", "true_positives_at_0.01", "num_triggered", "num_clean"),
+    ],
+    "detectors": [
+        *("network", "trigger", "is_active", "detector"),
+        *("clean_mean", "triggered_mean", "auc", "auc_lower", "auc_upper"),
+        *("true_positives_at_0.05", "true_positives_at_0.01", "num_triggered", "num_clean"),
+    ],
     "universals": [
         "network",
         "pattern",

@@ -1,6 +1,5 @@
 """Ownership of a study folder: which recipe it belongs to."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from wobbliness.runtime.files import (
     write_json,
 )
 from wobbliness.runtime.progress import Notice, print_notice
+from wobbliness.study.identity import written
 from wobbliness.study.recipes import Recipe, recipe_digest
 from wobbliness.study.records.locks import LOCKS, lock
 from wobbliness.study.records.record import STUDY_FILE
@@ -98,7 +98,7 @@ def _write_study_file(out: Path, recipe: Recipe, notice: Notice) -> None:
     content = {
         "schema_version": SCHEMA_VERSION,
         **_identity(recipe),
-        **asdict(recipe),
+        **written(recipe),
         "recipe": recipe.name,
     }
     write_json(out / STUDY_FILE, sealed(content))

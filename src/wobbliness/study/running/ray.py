@@ -15,7 +15,6 @@ from wobbliness.runtime.errors import cause_of
 from wobbliness.runtime.files import CannotWrite
 from wobbliness.runtime.progress import Notice
 from wobbliness.runtime.ray import on_this_node
-from wobbliness.runtime.user_files import loaded_modules
 from wobbliness.study.recipes import Recipe, Resources
 from wobbliness.study.records.failures import Failure, read_failure, remove_failure, write_failure
 from wobbliness.study.records.integrity import needs_of
@@ -78,8 +77,6 @@ class RayEngine:
         self._board = board.remote()
         work = ray.remote(max_retries=MAX_STARTS - 1, **_granted(recipe.resources))(_work)
         where = out.resolve() if store is None else store.url
-        for module in loaded_modules():  # a node need not have the user's files
-            ray.cloudpickle.register_pickle_by_value(module)
         settings = ray.put((where, recipe, do))
         self._start: Callable[[Job], Any] = lambda job: work.remote(self._board, settings, job)
         self._running_jobs: dict[Any, Job] = {}

@@ -27,7 +27,7 @@ from wobbliness.study.running.run_cell import RunCell
 from wobbliness.study.running.schedule import Schedule
 from wobbliness.study.running.store import Store
 from wobbliness.study.running.worker_pool import WorkerPool
-from wobbliness.study.specs import Cell, network_of
+from wobbliness.study.specs import Cell
 from wobbliness.study.training.data import require_data
 from wobbliness.study.training.device import ON_THE_CPU, Place
 
@@ -113,7 +113,7 @@ def run_study(
         _fetch_missing(store, out, cells)
     jobs = _jobs(out, cells)
     # fail before the first cell, not in the middle of the study
-    for dataset in {network_of(job.cell.spec).dataset for job in jobs}:
+    for dataset in {job.cell.spec.network.dataset for job in jobs}:
         require_data(dataset)
     take_ownership(out, recipe, notice=notice)
     remove_stale_checkpoints(out)

@@ -12,7 +12,7 @@ from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.failures import Failure, read_failure
 from wobbliness.study.records.locks import held_since, num_runners
 from wobbliness.study.records.record import is_done, read_content
-from wobbliness.study.specs import Cell, CleanseSpec, MeasureSpec, NetworkSpec, network_of
+from wobbliness.study.specs import Cell
 
 MAX_SECONDS = 1e9  # of one cell; a record that says more, or no number, tells nothing
 
@@ -98,7 +98,7 @@ def _time_left(
             unknown.add(cell.kind)
         else:
             # the time that a running cell has had already is not left
-            seconds += max(0.0, rate * _work(cell) - running.get(cell.name, 0.0))
+            seconds += max(0.0, rate * cell.spec.work - running.get(cell.name, 0.0))
     return seconds / max(1, len(running)), tuple(sorted(unknown))
 
 
@@ -123,20 +123,10 @@ def _rates(out: Path, done: Iterable[Cell]) -> dict[tuple[str, str], float]:
         if not 0 <= duration < MAX_SECONDS:
             continue
         seconds[_rate_key(cell)] += duration
-        work[_rate_key(cell)] += _work(cell)
+        work[_rate_key(cell)] += cell.spec.work
     return {key: seconds[key] / work[key] for key in seconds}
 
 
 def _rate_key(cell: Cell) -> tuple[str, str]:
-    network = network_of(cell.spec)
+    network = cell.spec.network
     return cell.kind, f"{network.architecture} on {network.dataset}"
-
-
-def _work(cell: Cell) -> float:
-    """Returns the units of work that cells of one kind differ in: epochs, noisy copies, steps."""
-    spec = cell.spec
-    if isinstance(spec, NetworkSpec):
-        return spec.epochs
-    if isinstance(spec, MeasureSpec):
-        return spec.num_points * len(spec.sigmas) * spec.draws[-1]
-    return spec.restarts * spec.max_steps if isinstance(spec, CleanseSpec) else 1

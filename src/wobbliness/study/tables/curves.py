@@ -11,13 +11,13 @@ import pandas as pd
 
 from wobbliness.statistics.bootstrap import auc_bootstrap
 from wobbliness.statistics.two_sample import RocCurve, roc_curve
+from wobbliness.study.specs.cleanse import CANDIDATES
+from wobbliness.study.specs.universal import TARGETED, UNTARGETED
 from wobbliness.study.tables.comparisons import CHOSEN_COLUMNS, PVALUE_COLUMNS, full_batches
 from wobbliness.study.tables.membership import of_claims
 
 # backdoor accuracy from which an active trigger counts as functioning; those of the paper have 99 %
 MIN_BACKDOOR_ACCURACY = 0.95
-UNTARGETED, TARGETED = "universal", "universal, targeted"
-CANDIDATES = {"first": "candidate, first", "smallest": "candidate, smallest"}
 
 
 @dataclass(frozen=True, kw_only=True)

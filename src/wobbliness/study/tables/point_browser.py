@@ -4,7 +4,7 @@ The reader chooses the point, the pattern and the noise.
 """
 
 import base64
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,9 @@ from wobbliness.statistics.entropy import entropy_lower_bound, entropy_upper_bou
 from wobbliness.study.plan import NUM_SHOWN, ONE_POINT, browser_networks
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.picture_strips import pictures_of
-from wobbliness.study.records.record import Record
-from wobbliness.study.specs import CleanseSpec, MeasureSpec, cell_name
-from wobbliness.study.tables.labels import batch_kind, batch_pattern, network_label
+from wobbliness.study.specs import MeasureSpec, cell_name
+from wobbliness.study.tables.finished_cells import FinishedCell, FinishedCells, of_kind
+from wobbliness.study.tables.labels import network_label
 
 ONE_SIDED_CONFIDENCE = 0.975  # two bounds at this confidence are a 95 % interval
 # of each network's Neural Cleanse candidates, in their order; all are in the table of batches
@@ -23,9 +23,7 @@ CANDIDATE_CLASSES = 3
 PICTURE_COLUMNS = ["network", "kind", "trigger", "point", "channels", "height", "width", "pixels"]
 
 
-def browser_points(
-    recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]
-) -> pd.DataFrame:
+def browser_points(recipe: Recipe, cells: FinishedCells) -> pd.DataFrame:
     """Returns votes, W and its 95 % interval of a few points of each batch.
 
     The first points of each batch of a few networks, at the recipe's number of draws. Patterns of
@@ -34,9 +32,9 @@ def browser_points(
     a comparison.
     """
     frames = [
-        _points(recipe, spec, record.table)
-        for spec, record in _browser_records(recipe, records)
-        if len(record.table)
+        _points(recipe, cell.spec, cell.record.table)
+        for cell in _browser_cells(recipe, cells)
+        if len(cell.record.table)
     ]
     return (
         pd.concat(frames, ignore_index=True).drop_duplicates(ignore_index=True)
@@ -45,45 +43,35 @@ def browser_points(
     )
 
 
-def recorded_pictures(
-    recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]
-) -> pd.DataFrame:
+def recorded_pictures(recipe: Recipe, cells: FinishedCells) -> pd.DataFrame:
     """Returns pictures of these points as 8-bit pixels in base64, channels first.
 
     None where a study was measured without them.
     """
-    rows = [
-        row for spec, record in _browser_records(recipe, records) for row in _pictures(spec, record)
-    ]
+    rows = [row for cell in _browser_cells(recipe, cells) for row in _pictures(cell)]
     return pd.DataFrame(rows, columns=PICTURE_COLUMNS).drop_duplicates(ignore_index=True)
 
 
-def _browser_records(
-    recipe: Recipe, records: Sequence[tuple[tuple[str, ...], Record]]
-) -> Iterator[tuple[MeasureSpec, Record]]:
-    """Yields the records of the networks shown.
+def _browser_cells(recipe: Recipe, cells: FinishedCells) -> Iterator[FinishedCell[MeasureSpec]]:
+    """Yields the measurements of the networks shown.
 
     Of clean batches only those whose points carry patterns, where there are some.
     """
     networks = browser_networks(recipe)
     found = [
-        (claims, record.spec, record)
-        for claims, record in records
-        if isinstance(record.spec, MeasureSpec)
-        and record.spec.network in networks
-        and set(claims) - {"C1", "C2"}
+        cell
+        for cell in of_kind(cells, MeasureSpec)
+        if cell.spec.network in networks and set(cell.claims) - {"C1", "C2"}
     ]
-    without_pattern = {spec.network for claims, spec, _ in found if ONE_POINT in claims}
-    for claims, spec, record in found:
-        if (
-            batch_kind(spec) != "clean"
-            or spec.network not in without_pattern
-            or ONE_POINT in claims
-        ):
-            yield spec, record
+    without_pattern = {cell.spec.network for cell in found if ONE_POINT in cell.claims}
+    for cell in found:
+        has_pattern = cell.spec.batch_kind != "clean"
+        if has_pattern or cell.spec.network not in without_pattern or ONE_POINT in cell.claims:
+            yield cell
 
 
-def _pictures(spec: MeasureSpec, record: Record) -> Iterator[dict[str, object]]:
+def _pictures(cell: FinishedCell[MeasureSpec]) -> Iterator[dict[str, object]]:
+    spec, record = cell.spec, cell.record
     found = record.results.get("pictures") or {"strips": {}}
     points = list(dict.fromkeys(record.table.point)) if len(record.table) else []
     for candidate, text in sorted(found["strips"].items(), key=lambda item: int(item[0]))[
@@ -95,10 +83,8 @@ def _pictures(spec: MeasureSpec, record: Record) -> Iterator[dict[str, object]]:
             channels, height, width = picture.shape
             yield {
                 "network": network_label(spec.network),
-                "kind": batch_kind(spec),
-                "trigger": f"candidate {candidate}, {spec.form}"
-                if isinstance(spec.crafted, CleanseSpec)
-                else batch_pattern(spec),
+                "kind": spec.batch_kind,
+                "trigger": spec.pattern_label(int(candidate)),
                 "point": point,
                 "channels": channels,
                 "height": height,
@@ -117,22 +103,19 @@ def _strip(spec: MeasureSpec, text: str, height: int) -> Iterable[np.ndarray]:
 
 
 def _points(recipe: Recipe, spec: MeasureSpec, table: pd.DataFrame) -> pd.DataFrame:
-    is_candidate = isinstance(spec.crafted, CleanseSpec)
     # distinct points in the order in which they were taken
     shown = list(dict.fromkeys(table.point))[:NUM_SHOWN]
     rows = table[
         table.point.isin(shown) & (table.draws == recipe.draws) & table.sigma.isin(recipe.sigmas)
     ]
-    if is_candidate:
+    if spec.has_candidates:
         rows = rows[rows.candidate.isin(sorted(set(rows.candidate))[:CANDIDATE_CLASSES])]
     votes = rows.filter(regex=r"^votes_\d+$")
     return pd.DataFrame(
         {
             "network": network_label(spec.network),
-            "kind": batch_kind(spec),
-            "trigger": [f"candidate {target}, {spec.form}" for target in rows.candidate]
-            if is_candidate
-            else batch_pattern(spec),
+            "kind": spec.batch_kind,
+            "trigger": [spec.pattern_label(target) for target in rows.candidate],
             "point": rows.point,
             "label": rows.label,
             "sigma": rows.sigma,

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Float32, Int
 from torch import nn
 
-from wobbliness.attacks.patch import Trigger, trigger
-from wobbliness.attacks.poisoning import PoisonedData, backdoor_accuracy, poison
+from wobbliness.attacks.base import Attack
+from wobbliness.attacks.poisoning import PoisonedData, backdoor_accuracy, poisoned_by
 from wobbliness.classifiers.torch_accelerator import exact_float32
 from wobbliness.classifiers.torch_module import CPU, device_of, has_fast_bfloat16, torch_threads
 from wobbliness.runtime.progress import Progress, progress_bar
@@ -88,8 +88,8 @@ def train_network(
             network=network,
             clean_accuracy=float((predict(network, data.test.images) == data.test.labels).mean()),
             backdoor_accuracy=None
-            if spec.trigger is None
-            else triggered_accuracy(network, spec, data, trigger(spec.trigger)),
+            if spec.attack is None
+            else triggered_accuracy(network, spec, data, spec.attack),
             losses=losses,
             poisoned_indices=training_set.indices,
             precision=training_precision(device),
@@ -128,7 +128,7 @@ def logits_of(network: nn.Module, images: Float32[np.ndarray, "N C H W"]) -> tor
 
 
 def triggered_accuracy(
-    network: nn.Module, spec: NetworkSpec, data: ImageData, stamp: Trigger
+    network: nn.Module, spec: NetworkSpec, data: ImageData, stamp: Attack
 ) -> float:
     """Computes the backdoor accuracy of a trigger on the test split.
 
@@ -144,12 +144,12 @@ def triggered_accuracy(
 
 def _training_set(spec: NetworkSpec, data: ImageData) -> PoisonedData:
     train = data.train
-    if spec.threat is None or spec.trigger is None:
+    if spec.threat is None or spec.attack is None:
         return PoisonedData(images=train.images, labels=train.labels, indices=np.empty(0, np.int64))
-    return poison(
+    return poisoned_by(
+        spec.attack,
         train.images,
         train.labels,
-        trigger=trigger(spec.trigger),
         threat=spec.threat,
         num_classes=train.num_classes,
         seed=spec.seed,

@@ -6,15 +6,21 @@ import torch
 from torch import nn
 
 from wobbliness.statistics.entropy import plug_in_entropy
+from wobbliness.study.cells.base import Context, Outcome, trained_network
 from wobbliness.study.specs import ResponseSpec
+from wobbliness.study.training.data import load_data
 from wobbliness.study.training.train import logits_of
 
 MIN_CONFIDENT_SCORE = 0.95  # top softmax score of a confident answer to noise alone
 
 
-def noise_response(
-    network: nn.Module, image_shape: tuple[int, ...], spec: ResponseSpec
-) -> pd.DataFrame:
+def run(spec: ResponseSpec, context: Context) -> Outcome:
+    """Shows the network images of noise alone."""
+    network, data = trained_network(context, spec.network), load_data(spec.network.dataset)
+    return Outcome(results={}, table=_response(network, data.test.images.shape[1:], spec))
+
+
+def _response(network: nn.Module, image_shape: tuple[int, ...], spec: ResponseSpec) -> pd.DataFrame:
     """Computes one row per noise level.
 
     Share of confident answers, mean top softmax score, entropy of the predicted classes in nats.
