@@ -155,9 +155,7 @@ def test_every_figure_says_what_one_sees_of_which_claim(opened, report):
             line.text_content() for line in page.query_selector_all(f"#{figure.name} .found li")
         ]
         wanted = [ours[claim] for claim in figure.about or figure.claims if claim in ours]
-        assert lines == [
-            f"{one.claim.id} {one.verdict}: {one.ours.partition('; ')[0]}" for one in wanted
-        ]
+        assert lines == [f"{one.claim.id} {one.verdict}: {one.statements[0]}" for one in wanted]
     assert page.locator(".found li").count() >= 5
 
 

@@ -446,7 +446,7 @@ def test_markdown_of_a_stranger_is_text(tmp_path):
     report = write_report(make_study(tmp_path / "study"))
     evil = "a|b `c` <img src=x onerror=alert(1)>\n# head [x](http://y) [x][y] &lt;"
     tables = replace(report.tables, networks=report.tables.networks.assign(network=evil))
-    found = [replace(finding, ours=evil, settings=evil) for finding in report.findings]
+    found = [replace(finding, statements=(evil,), settings=evil) for finding in report.findings]
     write_markdown([replace(report, tables=tables, findings=found)], tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
     assert "<img" not in text
@@ -471,7 +471,7 @@ def test_the_page_of_a_stranger_holds_text_alone(tmp_path):
             for name in ("networks", "points", "batches", "losses")
         },
     )
-    found = [replace(finding, ours=evil, settings=evil) for finding in report.findings]
+    found = [replace(finding, statements=(evil,), settings=evil) for finding in report.findings]
     write_pages(replace(report, tables=tables, findings=found))
     page = (tmp_path / "study" / "report.html").read_text()
     assert "<img src=x" not in page

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wobbliness.detectors.detection_results import Judgement, QuickVerdicts
     from wobbliness.detectors.model_scan.results import Scan
     from wobbliness.detectors.smoothness_guard import SmoothnessGuard
+    from wobbliness.study.claims.base import Finding
     from wobbliness.study.report.report import Report
 
 WIDE = 120  # characters from which on a terminal holds the paper's figures next to ours
@@ -247,7 +248,7 @@ def print_report(report: "Report", *, as_json: bool, is_written: bool = True) ->
 
     page = str(report.folder / PAGE) if is_written else None
     if as_json:
-        claims = [vars(finding) | vars(finding.claim) for finding in report.findings]
+        claims = [_claim_fields(finding) for finding in report.findings]
         say_json({"claims": claims, "report": page})  # one line for each study
         return
     terminal = console()
@@ -256,10 +257,25 @@ def print_report(report: "Report", *, as_json: bool, is_written: bool = True) ->
         say(f"report: {page}")
 
 
+def _claim_fields(finding: "Finding") -> dict[str, str]:
+    """Returns the fields of a finding and its claim, in the order in which they are printed."""
+    claim = finding.claim
+    return {
+        "claim": claim.claim,
+        "ours": finding.ours,
+        "verdict": finding.verdict,
+        "settings": finding.settings,
+        "id": claim.id,
+        "topic": claim.topic,
+        "paper": claim.paper,
+        "rule": claim.rule,
+    }
+
+
 def _claims_table(report: "Report", *, is_narrow: bool) -> Table:
     """Makes a table of everything in a row.
 
-    On a narrow terminal it lacks the paper's side and has the first of our figures alone.
+    On a narrow terminal it lacks the paper's side and has the first of our statements alone.
     """
     table = Table(
         title=f"{report.tables.recipe.name}, seed {report.tables.recipe.seed}", show_lines=True
@@ -271,10 +287,8 @@ def _claims_table(report: "Report", *, is_narrow: bool) -> Table:
     table.add_column("ours", ratio=4 if is_narrow else 5)
     table.add_column("verdict", no_wrap=True)
     for finding in report.findings:
-        # The first figure is what precedes the first semicolon.
-        shown = (
-            [finding.ours.partition(";")[0]] if is_narrow else [finding.claim.paper, finding.ours]
-        )
+        first = "".join(finding.statements[:1])  # without any where it is not measured
+        shown = [first] if is_narrow else [finding.claim.paper, finding.ours]
         table.add_row(finding.claim.id, finding.claim.claim, *shown, finding.verdict)
     return table
 

@@ -1,1 +1,1 @@
-"""The paper's claims: verdicts and findings."""
+"""Claims of the paper and further questions: one file each, found from the folders."""

@@ -1,41 +1,32 @@
-"""Figures in the paper's form, drawn from the tables of a study.
+"""Figures of a study in the paper's form, drawn from its tables.
 
-Each is written as PNG and SVG, the same bytes every time.
+Each is written as PNG and SVG, the same bytes every time. A claim's figures are in the claim's
+file; here are those that belong to no claim.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from wobbliness.reports.plot_style import FIGURE_STYLE, RESOLUTION
+from wobbliness.attacks.patch import trigger
+from wobbliness.reports.plot_style import FIGURE_STYLE, RESOLUTION, TEST_STYLES, side_by_side
 from wobbliness.runtime.files import make_folder, write_atomically
-from wobbliness.study.report import box_figures, chart_rows, charts, curve_figures
-from wobbliness.study.report.charts import Chart
-from wobbliness.study.tables.tables import Tables, claims_done
+from wobbliness.study.claims.claims import all_claims, claims_done
+from wobbliness.study.figures.figure import Chart, FigureFile
+from wobbliness.study.figures.vega import intervals
+from wobbliness.study.recipes import PAPER_TRIGGERS
+from wobbliness.study.tables.comparisons import LEVEL, PVALUE_COLUMNS
+from wobbliness.study.tables.tables import Tables
 
 
-@dataclass(frozen=True, kw_only=True)
-class FigureFile:
-    """Figure of the study, its files' name and caption.
-
-    It is drawn when all cells of its claims are recorded and its table has rows. `rows` are what a
-    reader can download, `chart` shows them on a screen. `about` lists the claims it is evidence
-    for, where these are others than it needs.
-    """
-
-    name: str
-    title: str
-    caption: str
-    draw: Callable[[Tables], Figure]
-    rows: Callable[[Tables], pd.DataFrame] | None = None
-    chart: Callable[[], Chart] | None = None
-    claims: tuple[str, ...] = ()
-    about: tuple[str, ...] = ()
-    table: str = "status"
+def all_figures() -> tuple[FigureFile, ...]:
+    """Returns the figures of the claims and the others, in the paper's order; further ones last."""
+    figures = [figure for claim in all_claims() for figure in claim.figures]
+    # a stable sort: figures of one number, or without, stay in the order of their claims
+    return tuple(sorted((*figures, *OTHER_FIGURES), key=lambda figure: figure.number))
 
 
 def draw_figures(tables: Tables, folder: Path) -> list[FigureFile]:
@@ -43,10 +34,10 @@ def draw_figures(tables: Tables, folder: Path) -> list[FigureFile]:
 
     Returns them in the paper's order.
     """
-    done = set(claims_done(tables))
+    done = claims_done(tables)
     drawn = [
         figure
-        for figure in FIGURES
+        for figure in all_figures()
         if set(figure.claims) <= done and len(getattr(tables, figure.table))
     ]
     make_folder(folder)
@@ -64,104 +55,75 @@ def _save(figure: Figure, path: Path, metadata: dict[str, None]) -> None:
     write_atomically(path, lambda file: figure.savefig(file, dpi=RESOLUTION, metadata=metadata))
 
 
-FIGURES = (
-    FigureFile(
-        name="fig1",
-        title="Votes around one point (paper: Fig. 1)",
-        caption="250 noisy copies of a clean point and of a triggered one: which classes the "
-        "network names, by sigma. One colour everywhere is W = 0.",
-        draw=box_figures.draw_noise_ball,
-        rows=chart_rows.example_rows,
-        claims=("C3",),
-        table="example",
-    ),
-    FigureFile(
-        name="fig2-draws",
-        title="W and the number of draws (paper: Fig. 2 left)",
-        caption="Box plots of W over the clean points; the line across a box: mean. Diamonds: the "
-        "mean with the Miller-Madow correction; what of the rise they lack is the plug-in "
-        "estimator's bias, not the network.",
-        draw=box_figures.draw_draws,
-        rows=chart_rows.draws_rows,
-        chart=charts.draws_boxes,
-        claims=("C1",),
-    ),
-    FigureFile(
-        name="fig2-sigma",
-        title="W and the standard deviation of the noise (paper: Fig. 2 right)",
-        caption="Box plots of W over the clean points at each sigma; the line across a box: mean.",
-        draw=box_figures.draw_sigma,
-        rows=chart_rows.sigma_rows,
-        chart=charts.sigma_boxes,
-        claims=("C2",),
-    ),
+def draw_triggers(tables: Tables) -> Figure:  # noqa: ARG001
+    """Draws Fig. 3: the six triggers.
+
+    Every figure is drawn from the tables; this one needs none of them.
+    """
+    figure = Figure(figsize=(6.4, 1.5), layout="constrained")
+    axes = np.ravel(figure.subplots(1, len(PAPER_TRIGGERS)))
+    for axis, name in zip(axes, PAPER_TRIGGERS, strict=True):
+        picture = trigger(name).apply(np.full((1, 1, 8, 8), 0.4, np.float32))[0, 0]
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
+        axis.set(xticks=[], yticks=[], title=name)
+    return figure
+
+
+def draw_controls(tables: Tables) -> Figure:
+    """Draws the negative controls.
+
+    How often each test fires on pairs without an active trigger.
+    """
+    controls = tables.controls
+    figure, (axis,) = side_by_side(1, width=6.4)
+    kinds = list(dict.fromkeys(controls.pairs))
+    for offset, test in enumerate(PVALUE_COLUMNS):
+        rows = controls[controls.test == test].set_index("pairs").loc[kinds]
+        errors = np.abs(np.stack([rows.estimate - rows.lower, rows.upper - rows.estimate]))
+        # tests side by side, or their intervals would cover each other
+        positions, colour = np.arange(len(kinds)) + 0.15 * (offset - 1), TEST_STYLES[test][0]
+        axis.errorbar(
+            positions, rows.estimate, errors, fmt="o", color=colour, capsize=2, label=test
+        )
+    axis.axhline(controls.level.iloc[0], color="grey", linestyle=":", label="stated level")
+    axis.set(ylim=(0, 1), ylabel="share of pairs with p at most the level")
+    axis.set_xticks(range(len(kinds)), [kind.replace(", ", ",\n") for kind in kinds])
+    axis.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def control_rows(tables: Tables) -> pd.DataFrame:
+    """Returns the rows of the negative controls."""
+    return tables.controls
+
+
+def control_intervals() -> Chart:
+    """Returns shares with their intervals, by kind of pair.
+
+    Horizontal, for the kinds have long names.
+    """
+    columns = ("estimate", "lower", "upper")
+    chart = intervals("pairs", "", columns, "share of pairs with p at most the level", LEVEL)
+    turned = {"x": "y", "y": "x", "y2": "x2", "xOffset": "yOffset"}
+    for layer in chart["layer"]:
+        layer["encoding"] = {
+            turned.get(channel, channel): value for channel, value in layer["encoding"].items()
+        }
+    chart["layer"][1]["encoding"]["y"]["axis"] = {
+        "labelLimit": 0,
+        "labelExpr": "split(datum.label, ', ')",
+    }
+    return chart | {"height": 300}
+
+
+OTHER_FIGURES = (
     FigureFile(
         name="fig3-triggers",
         title="The six triggers (paper: Fig. 3)",
         caption="Our own patterns, on a grey 8 x 8 image; each overwrites its box in the lower "
         "right corner.",
-        draw=box_figures.draw_triggers,
-    ),
-    FigureFile(
-        name="fig4",
-        title="Backdoor smoothing (paper: Fig. 4)",
-        caption="W of clean points (blue) beside W of points with the trigger that the network was "
-        "trained on (active) and with another one (inactive), first network.",
-        draw=box_figures.draw_effect,
-        rows=chart_rows.effect_rows,
-        chart=charts.effect_boxes,
-        claims=("C3", "C4"),
-    ),
-    FigureFile(
-        name="fig5",
-        title="Backdoor accuracy and W (paper: Fig. 5)",
-        caption="Mean W of triggered points over backdoor accuracy at the sigma chosen on clean "
-        "points. Hollow: below random guess, left out of the correlation.",
-        draw=curve_figures.draw_strength,
-        rows=chart_rows.strength_rows,
-        chart=charts.strength_dots,
-        table="correlations",
-        about=("C5", "C6"),
-    ),
-    FigureFile(
-        name="fig6",
-        title="Telling active triggers from the rest (paper: Fig. 6)",
-        caption="ROC of the batch tests over all networks and triggers, each network at its own "
-        "chosen sigma; area with its 95 % interval.",
-        draw=curve_figures.draw_roc,
-        rows=chart_rows.roc_rows,
-        chart=charts.roc_lines,
-        claims=("C7",),
-    ),
-    FigureFile(
-        name="fig6-sigma",
-        title="The same at every sigma",
-        caption="Area under the ROC curve with its 95 % interval over the whole grid.",
-        draw=curve_figures.draw_roc_sigma,
-        rows=chart_rows.area_rows,
-        chart=charts.area_intervals,
-        claims=("C7",),
-    ),
-    FigureFile(
-        name="fig7",
-        title="Universal adversarial perturbations (paper: Fig. 7)",
-        caption="ROC of the batch tests: batches with a universal perturbation against clean ones: "
-        "untargeted in both norms, and targeted.",
-        draw=curve_figures.draw_universal,
-        rows=chart_rows.universal_rows,
-        chart=charts.roc_lines,
-        claims=("C8",),
-    ),
-    FigureFile(
-        name="implanted",
-        title="Implanted triggers and Neural Cleanse candidates",
-        caption="ROC of the batch tests: batches with the implanted trigger against batches with a "
-        "crafted candidate of another class, on the same networks.",
-        draw=curve_figures.draw_implanted,
-        rows=chart_rows.implanted_rows,
-        chart=charts.roc_lines,
-        claims=("C9",),
-        about=("C9", "X2"),
+        draw=draw_triggers,
+        number=3,
     ),
     FigureFile(
         name="controls",
@@ -169,9 +131,10 @@ FIGURES = (
         caption="Random pairs of batches without an active trigger. Levene's test is blind to the "
         "sign: it fires where a pattern makes W rise. The directional test asks whether W is "
         "lower.",
-        draw=curve_figures.draw_controls,
-        rows=chart_rows.control_rows,
-        chart=charts.control_intervals,
+        draw=draw_controls,
+        rows=control_rows,
+        chart=control_intervals,
         table="controls",
     ),
 )
+"""Figures that belong to no claim."""

@@ -14,24 +14,13 @@ import pandas as pd
 
 from wobbliness.attacks.patch import TRIGGER_NAMES, trigger
 from wobbliness.reports.html import data_uri, number, page_environment
-from wobbliness.study.claims.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, Finding
+from wobbliness.study.claims.base import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, Finding
+from wobbliness.study.figures.figure import FigureFile
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.picture_strips import side_by_side
-from wobbliness.study.report.figures import FigureFile
 from wobbliness.study.report.point_browser import GREY, browser_data
 from wobbliness.study.tables.tables import Tables
 
-TABLES_OF_CLAIM = {
-    **dict.fromkeys(("C1", "C2"), ("batches",)),
-    **dict.fromkeys(("C3", "C4"), ("tests", "sigma")),
-    **dict.fromkeys(("C5", "C6"), ("correlations",)),
-    "C7": ("roc", "tests"),
-    "C8": ("roc", "universals"),
-    "C9": ("candidates", "roc"),
-    "X1": ("response",),
-    "X2": ("roc",),
-    "X3": ("inputs",),
-}
 TITLES = {
     "perturbations": "Triggered inputs told from clean ones by W under each perturbation",
     "detectors": "Triggered inputs told from clean ones by each detector",
@@ -55,10 +44,9 @@ CURVE = (100, 30)  # width and height of a training curve
 
 @dataclass(frozen=True, kw_only=True)
 class ShownClaim:
-    """Finding, its statement in parts (the first is the one that counts), and where to look."""
+    """Finding, and where to look."""
 
     finding: Finding
-    parts: list[str]
     figures: list[FigureFile]
     tables: list[str]
 
@@ -160,7 +148,7 @@ def render_page(
 
 def _tally(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
     """Returns the paper's claims by verdict."""
-    claims = [finding for finding in findings if finding.claim.id.startswith("C")]
+    claims = [finding for finding in findings if finding.claim.is_of_the_paper]
     return [
         (verdict, [one for one in claims if one.verdict == verdict])
         for verdict in (REPRODUCED, NOT_REPRODUCED, NOT_MEASURED)
@@ -170,15 +158,13 @@ def _tally(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
 def _claim(
     finding: Finding, figures: Sequence[FigureFile], shown: dict[str, pd.DataFrame]
 ) -> ShownClaim:
-    claim = finding.claim.id
-    measured = finding.verdict != NOT_MEASURED
+    claim = finding.claim
+    if finding.verdict == NOT_MEASURED:
+        return ShownClaim(finding=finding, figures=[], tables=[])
     return ShownClaim(
         finding=finding,
-        parts=[part for part in finding.ours.split("; ") if part],
-        figures=[
-            figure for figure in figures if claim in (figure.about or figure.claims) and measured
-        ],
-        tables=[name for name in TABLES_OF_CLAIM[claim] if name in shown and measured],
+        figures=[figure for figure in figures if claim.id in (figure.about or figure.claims)],
+        tables=[name for name in claim.tables if name in shown],
     )
 
 

@@ -18,10 +18,11 @@ from wobbliness.runtime.files import (
     write_bytes,
     write_named,
 )
+from wobbliness.study.claims.base import Finding
 from wobbliness.study.claims.claims import claims_table, findings
-from wobbliness.study.claims.verdicts import Finding
+from wobbliness.study.figures.figure import FigureFile
 from wobbliness.study.records.locks import lock
-from wobbliness.study.report.figures import FIGURES, FigureFile, draw_figures
+from wobbliness.study.report.figures import all_figures, draw_figures
 from wobbliness.study.report.page import render_page
 from wobbliness.study.tables.comparisons import CHOSEN_COLUMNS, full_batches
 from wobbliness.study.tables.membership import of_claims
@@ -218,7 +219,7 @@ def _written_names(tables: Tables) -> dict[str, set[str]]:
     return {
         ".": {PAGE},
         "tables": {CLAIMS, POINTS, *(f"{name}.csv" for name in tables.frames())},
-        "figures": {f"{figure.name}{ending}" for figure in FIGURES for ending in FIGURE_ENDINGS},
+        "figures": {f"{one.name}{ending}" for one in all_figures() for ending in FIGURE_ENDINGS},
     }
 
 

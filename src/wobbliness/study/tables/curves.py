@@ -89,22 +89,6 @@ QUESTIONS = (
     IMPLANTED_SMALLEST,
 )
 
-ACTIVE_PANELS = {"active triggers against the rest": ACTIVE}
-UNIVERSAL_PANELS = {
-    "universal perturbations against clean": UNIVERSAL,
-    "targeted ones against clean": UNIVERSAL_TARGETED,
-}
-IMPLANTED_PANELS = {
-    "implanted against first candidates": IMPLANTED_FIRST,
-    "implanted against smallest candidates": IMPLANTED_SMALLEST,
-}
-"""What the ROC figures show side by side, by title."""
-
-
-def area_text(curve: RocCurve) -> str:
-    """Returns the area under a curve with its interval, as figures state it."""
-    return f"{curve.auc:.2f} [{curve.auc_lower:.2f}, {curve.auc_upper:.2f}]"
-
 
 def question_curve(
     tests: pd.DataFrame, question: Question, test: str, sigma: float | None

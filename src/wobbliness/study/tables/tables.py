@@ -20,14 +20,11 @@ from wobbliness.study.tables.correlations import correlations, strengths
 from wobbliness.study.tables.curves import input_areas, roc_areas
 from wobbliness.study.tables.detection import detector_rows, perturbation_rows
 from wobbliness.study.tables.finished_cells import FinishedCell
-from wobbliness.study.tables.membership import of_claims
 from wobbliness.study.tables.networks import loss_rows, network_rows
 from wobbliness.study.tables.point_browser import browser_points, recorded_pictures
 from wobbliness.study.tables.points import batch_rows, example_rows, point_rows
 from wobbliness.study.tables.responses import response_rows
 from wobbliness.study.tables.universals import universal_rows
-
-STABLE_DRAWS = 250  # from which W is stable by C1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,23 +146,3 @@ def _status(out: Path, recipe: Recipe) -> pd.DataFrame:
         done = sum(is_done(out / "records", cell.name) for cell in cells)
         rows.append({"claim": claim, "cells_done": done, "cells": len(cells)})
     return pd.DataFrame(rows)
-
-
-def lacks_draws(tables: Tables) -> str:
-    """Says which numbers of draws C1 needs and the recipe's grid lacks; empty if none."""
-    lacking = sorted({STABLE_DRAWS, tables.recipe.draws} - set(tables.recipe.draws_grid))
-    return f"draws_grid lacks {' and '.join(map(str, lacking))}" if lacking else ""
-
-
-def parameter_sigma(tables: Tables) -> float:
-    """Returns the sigma of C1: where clean W spreads most at the recipe's draws."""
-    rows = of_claims(tables.batches, "C1")
-    rows = rows[rows.draws == tables.recipe.draws]
-    return float(rows.sigma[rows["std"].idxmax()])
-
-
-def claims_done(tables: Tables) -> Iterator[str]:
-    """Yields the claims whose cells are all recorded and hold what the claim needs."""
-    for row in tables.status.itertuples():
-        if row.cells_done == row.cells and not (row.claim == "C1" and lacks_draws(tables)):
-            yield str(row.claim)

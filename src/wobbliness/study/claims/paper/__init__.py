@@ -1,0 +1,1 @@
+"""The paper's claims, one file each: the folder is the list."""

@@ -1,0 +1,65 @@
+"""What several claims read from the tables of a study, and the words that they share."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from wobbliness.study.tables.comparisons import CHOSEN_COLUMNS, full_batches
+from wobbliness.study.tables.curves import Question
+from wobbliness.study.tables.membership import of_claims
+from wobbliness.study.tables.tables import Tables
+
+MAX_SMOOTHER_PVALUE = 0.001  # p-value of the directional test (C3, C9)
+
+
+def chosen_tests(tables: Tables, claim: str, kind: str, test: str) -> pd.DataFrame:
+    """Returns the rows of whole batches at the sigma chosen for a test."""
+    rows = of_claims(tables.tests, claim)
+    return full_batches(rows[(rows.kind == kind) & rows[CHOSEN_COLUMNS[test]]])
+
+
+def chosen_areas(tables: Tables, question: Question) -> pd.DataFrame:
+    """Returns the areas under the ROC curve of a question at the chosen sigmas, by test."""
+    rows = tables.roc[(tables.roc.question == question.name) & (tables.roc.sigma == "chosen")]
+    return rows.set_index("test")
+
+
+def areas_text(rows: pd.DataFrame) -> str:
+    """Returns the areas of `chosen_areas` with their intervals as a text."""
+    if rows.empty:
+        return "no batches"
+    return "AUC " + ", ".join(
+        f"{test} {row.auc:.2f} [{row.auc_lower:.2f}, {row.auc_upper:.2f}]"
+        for test, row in rows.iterrows()
+    )
+
+
+def sizes_text(rows: pd.DataFrame, positives: str, negatives: str) -> str:
+    """Returns the numbers of batches of `chosen_areas` as a text."""
+    row = rows.iloc[0]
+    return f"{row.num_positives} {positives} and {row.num_negatives} {negatives} batches"
+
+
+def effect_settings(tables: Tables, rows: pd.DataFrame) -> str:
+    """Returns the settings of C3 and C4 as a text."""
+    return (
+        f"{len(rows)} networks, {rows.num_points.iloc[0]} points a batch (paper: 25), n = "
+        f"{tables.recipe.draws}"
+    )
+
+
+def with_prefix(prefix: str, statements: Iterable[str]) -> tuple[str, ...]:
+    """Returns the statements, the first one with words in front; these alone if there are none."""
+    first, *others = [*statements] or [""]
+    return (f"{prefix}{first}", *others)
+
+
+def one_after_another(networks: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """Returns the statements on several networks; each but the first network is announced."""
+    first, *others = networks
+    return (*first, *(text for one in others for text in with_prefix("next network: ", one)))
+
+
+def either(holds: bool, yes: str, no: str) -> str:
+    """Returns the first word if it holds, else the second."""
+    return yes if holds else no
