@@ -1,5 +1,6 @@
 """Fixtures of all tests; shapes and types of the package are checked at run time here only."""
 
+import copy
 import functools
 import hashlib
 import importlib
@@ -11,10 +12,16 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # read once, by torch: where each core has its process, threads wait for those of the others
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import hypothesis
 import numpy as np
 import pytest
+import sampled_checks
 from jaxtyping import install_import_hook
+from torch.onnx._internal.exporter import _registration
 
 # before the hook: what numba compiles must stay as it is written
 import wobbliness.attacks.gradients.pooling_loops
@@ -42,6 +49,7 @@ ROOMS = (
 # scikit-learn hands values of any kind to an estimator, which refuses them when it is fitted
 UNCHECKED = ("wobbliness.detectors.smoothness_guard", "wobbliness.detectors.guard_files")
 
+sampled_checks.install()
 with install_import_hook("wobbliness", "beartype.beartype"):
     for _room in ROOMS:
         _package = importlib.import_module(f"wobbliness.{_room}")
@@ -49,6 +57,20 @@ with install_import_hook("wobbliness", "beartype.beartype"):
             if _module.name not in UNCHECKED:
                 importlib.import_module(_module.name)
 
+
+def _register_once(from_torchlib):
+    """Copies the exporter's table of operators, which every export would read from sources."""
+    made = functools.cache(from_torchlib)
+
+    def copied(**options):
+        registry = copy.copy(made(**options))
+        registry.functions = {name: [*found] for name, found in registry.functions.items()}
+        return registry
+
+    return staticmethod(copied)
+
+
+_registration.ONNXRegistry.from_torchlib = _register_once(_registration.ONNXRegistry.from_torchlib)
 
 SLOWEST = (
     "readme",
@@ -74,6 +96,11 @@ def pytest_configure(config):
         kept = tempfile.TemporaryDirectory(prefix="wobbliness-")
         os.environ[variable] = kept.name
         config.add_cleanup(kept.cleanup)
+
+
+def pytest_runtest_setup():
+    """Checks the first calls of every function in every test."""
+    sampled_checks.counts.clear()
 
 
 def made_once(name, make):
@@ -127,6 +154,30 @@ def digits():
     from wobbliness.study.training.data import load_data
 
     return load_data("digits")
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist():
+    """Fashion-MNIST by `load_data`, its 70,000 pictures decoded once in the whole run."""
+    from wobbliness.study.training.data import DATA_VARIABLE, ImageData, Split, load_data
+
+    if not os.environ.get(DATA_VARIABLE):
+        pytest.skip(f"{DATA_VARIABLE} does not name the folder of data sets")
+
+    def make(folder):
+        loaded = load_data("fashion_mnist")
+        for name in ("train", "test"):
+            split = getattr(loaded, name)
+            np.save(folder / f"{name}_images.npy", split.images)
+            np.save(folder / f"{name}_labels.npy", split.labels)
+
+    folder = made_once("fashion_mnist", make)
+
+    def read(name):
+        images, labels = (np.load(folder / f"{name}_{part}.npy") for part in ("images", "labels"))
+        return Split(images=images, labels=labels, num_classes=10)
+
+    return ImageData(name="fashion_mnist", train=read("train"), test=read("test"))
 
 
 @pytest.fixture(scope="session")

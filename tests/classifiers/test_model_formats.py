@@ -1,6 +1,5 @@
 """The same verdicts on one poisoned network in every model format, Hugging Face included."""
 
-import os
 import sys
 import warnings
 
@@ -14,7 +13,7 @@ import wobbliness
 from wobbliness.attacks.poisoning import t1
 from wobbliness.study import recipes
 from wobbliness.study.specs import NetworkSpec
-from wobbliness.study.training.data import DATA_VARIABLE, ImageData, Split, load_data
+from wobbliness.study.training.data import ImageData, Split
 from wobbliness.study.training.train import train_network
 
 NUM_CLASSES, SIGMA = 10, 0.2
@@ -47,9 +46,7 @@ def scores(images):
     scope="module", params=["digits", pytest.param("fashion_mnist", marks=pytest.mark.scale)]
 )
 def data(request):
-    if request.param != "digits" and not os.environ.get(DATA_VARIABLE):
-        pytest.skip(f"{DATA_VARIABLE} does not name the folder of data sets")
-    return load_data(request.param)
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import wobbliness
-from wobbliness.study.training.data import DATA_VARIABLE, load_data
+from wobbliness.study.training.data import DATA_VARIABLE
 
 FILES = Path(os.environ.get(DATA_VARIABLE, "none")).parent / "cases" / "files"
 pytestmark = pytest.mark.skipif(
@@ -27,8 +27,8 @@ RIGHT = {
 
 
 @pytest.fixture(scope="module")
-def fashion():
-    test = load_data("fashion_mnist").test
+def fashion(fashion_mnist):
+    test = fashion_mnist.test
     return test.images[:400], test.labels[:400]
 
 

@@ -215,13 +215,11 @@ def test_a_hub_folder_of_pictures_may_name_only_its_own_files(hub_folder, tmp_pa
 
 @pytest.mark.scale
 @pytest.mark.skipif(not os.environ.get(DATA_VARIABLE), reason="needs the shared data")
-def test_fashion_mnist_is_what_the_study_reads():
-    from wobbliness.study.training.data import load_data
-
+def test_fashion_mnist_is_what_the_study_reads(fashion_mnist):
     path = Path(os.environ[DATA_VARIABLE]) / "fashion_mnist" / "test-00000-of-00001.parquet"
     if not path.is_file():
         pytest.skip("no Fashion-MNIST there")
-    read, test = read_images(path), load_data("fashion_mnist").test
+    read, test = read_images(path), fashion_mnist.test
     assert np.array_equal(read.images, test.images)
     assert np.array_equal(read.labels, test.labels)
     assert read.class_names[1] == "Trouser"

@@ -12,9 +12,8 @@ needs_data = pytest.mark.skipif(
 )
 
 
-@needs_data
-def test_fashion_mnist_is_read_as_published():
-    data = load_data("fashion_mnist")
+def test_fashion_mnist_is_read_as_published(fashion_mnist):
+    data = fashion_mnist
     assert data.train.images.shape == (60_000, 1, 28, 28)
     assert data.test.images.shape == (10_000, 1, 28, 28)
     assert data.train.labels[:5].tolist() == [9, 0, 0, 3, 0]
