@@ -75,14 +75,20 @@ _registration.ONNXRegistry.from_torchlib = _register_once(_registration.ONNXRegi
 SLOWEST = (
     "readme",
     "ray",
-    "results",
     "study",
     "model_formats",
     "tutorials",
-    "html_report",
-    "locks",
-    "fuzz",
     "worker_crashes",
+    "locks",
+    "results",
+    "smoothness_guard",
+    "sequential_test",
+    "torch_module",
+    "compiled_modules",
+    "guard_files",
+    "model_scan",
+    "html_report",
+    "measure",
 )
 SHARED = "WOBBLINESS_SHARED_BY_TESTS"
 RANKS = {f"test_{name}": rank for rank, name in enumerate(SLOWEST)}

@@ -96,7 +96,7 @@ def linear(half_space):
     return layer
 
 
-@pytest.mark.parametrize("sigma", [0.05, 0.3])
+@pytest.mark.parametrize("sigma", [pytest.param(0.05, marks=pytest.mark.scale), 0.3])
 def test_closed_form_on_every_path(path, half_space, sigma):
     classifier, backend = path
     images = np.random.default_rng(1).uniform(size=(200, 1, 8, 8)).astype(np.float32)
@@ -136,7 +136,10 @@ def test_paths_agree_with_each_other(half_space, images):
     assert np.abs(fast.counts - slow.counts).sum() / 2 <= 1
 
 
-@pytest.mark.parametrize("architecture", ["small_cnn", "large_cnn", "resnet18_width16"])
+@pytest.mark.parametrize(
+    "architecture",
+    ["small_cnn", pytest.param("large_cnn", marks=pytest.mark.scale), "resnet18_width16"],
+)
 def test_compiled_networks_name_what_eager_ones_do(digits, architecture):
     network = build_network(architecture, (1, 8, 8), 10, seed=0)
     images, sigma = digits.test.images[:20], 3.0 if architecture.startswith("resnet") else 0.3

@@ -64,7 +64,7 @@ def another_process(monkeypatch, folder=None):
     ("architecture", "shape", "exports"),
     [
         ("small_cnn", (1, 8, 8), 1),
-        ("large_cnn", (1, 12, 12), 1),
+        pytest.param("large_cnn", (1, 12, 12), 1, marks=pytest.mark.scale),
         ("resnet18_width16", (3, 8, 8), 2),
     ],
 )

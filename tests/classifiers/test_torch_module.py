@@ -515,7 +515,10 @@ def test_answers_without_scores_are_refused_in_one_line(answer, few):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bfloat16, torch.float16, pytest.param(torch.float64, marks=pytest.mark.scale)],
+)
 def test_images_as_tensors_of_any_precision(dtype, few):
     images = torch.from_numpy(few).to(dtype)
     votes = wobbliness.measure(Network().eval(), images, **SETTINGS)

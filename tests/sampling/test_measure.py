@@ -99,7 +99,14 @@ def test_votes_do_not_depend_on_order_or_company(half_space, digits, order, keep
     assert np.array_equal(apart.counts, together.counts[chosen])
 
 
-@pytest.mark.parametrize("architecture", ["small_cnn", "large_cnn", "resnet18_width16"])
+ARCHITECTURES = [
+    "small_cnn",
+    pytest.param("large_cnn", marks=pytest.mark.scale),
+    pytest.param("resnet18_width16", marks=pytest.mark.scale),
+]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_networks_give_equal_counts_for_any_workers_order_and_company(digits, architecture):
     network = build_network(architecture, (1, 8, 8), 10, seed=0)
     images = digits.test.images[:6]
@@ -112,7 +119,7 @@ def test_networks_give_equal_counts_for_any_workers_order_and_company(digits, ar
     assert np.array_equal(one.counts[3:4], alone.counts)
 
 
-@pytest.mark.parametrize("architecture", ["small_cnn", "large_cnn", "resnet18_width16"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("block_size", [1, 7, 1000])
 def test_block_size_changes_few_labels_of_networks(digits, architecture, block_size):
     network = build_network(architecture, (1, 8, 8), 10, seed=0)
