@@ -14,7 +14,7 @@ from wobbliness.perturbations.base import LoweredPerturbation
 from wobbliness.runtime.progress import Advance
 from wobbliness.sampling.plan import Plan
 
-# draws made at once, needed or not: a generator's values depend on how many are asked for
+# draws made at a time, needed or not: a generator's values depend on how many are asked for
 PAGE = 256
 # blocks between two copies of counts from the device, of which the last one is padded
 SHARD_BLOCKS = 16
@@ -85,7 +85,9 @@ class DeviceCounter:
         num_rows: int,
     ) -> Int[torch.Tensor, "S R"]:
         """Returns labels of the first `num_rows` copies under each perturbation; K for NaN."""
+        # The whole block is classified, padding included: one shape for every block.
         labels = self._all_labels(images, normal, exact=False)[:, :num_rows]
+        # The first block was compared with a small one; once is enough, as all have one shape.
         self._is_watched = False
         if self._classifier.is_reduced and self.changed_labels is None:
             exact = self._all_labels(images, normal, exact=True)[:, :num_rows]
@@ -95,6 +97,7 @@ class DeviceCounter:
     def _all_labels(
         self, images: torch.Tensor, normal: torch.Tensor, *, exact: bool
     ) -> Int[torch.Tensor, "S B"]:
+        # One perturbation after another: only one set of copies is in memory.
         copies = (made.lower(images, normal) for made in self._perturbations)
         return torch.stack(
             [_labels_or_nan(self._watched_scores(block, exact=exact)) for block in copies]
@@ -126,9 +129,11 @@ class StandardNormal:
 
     def page(self, key: int, number: int) -> Float32[torch.Tensor, "B ..."]:
         """Returns a page of an image's draws; the last one is kept: blocks end within pages."""
+        # Blocks go through the draws in order, so the page asked for is mostly the last one.
         if self._page is None or self._page[0] != (key, number):
             text = f"{self._seed} {key} {number}"
             digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+            # Seeded for each page, so that a page does not depend on those drawn before.
             self._generator.manual_seed(int.from_bytes(digest, "little") >> 1)
             draws = torch.randn(
                 (PAGE, *self._shape),
@@ -163,6 +168,7 @@ class _Shard:
         while first < self._num_rows:
             labels = self._try_labels(first, block_size)
             if labels is None:
+                # Memory ran out: the same rows again in smaller blocks.
                 block_size //= 2
                 continue
             self._count(first, labels)
@@ -201,12 +207,14 @@ class _Shard:
 
     def _count(self, first: int, labels: Int[torch.Tensor, "S B"]) -> None:
         """Adds votes; NaN scores vote for a class K of their own."""
+        # One column more, for scores that are NaN.
         width, device = self._counter.num_classes + 1, labels.device
         if self._counts is None:
             size = len(self._images) * len(labels) * width
             self._counts = torch.zeros(size, dtype=torch.int64, device=device)
         rows = torch.arange(len(labels), device=device)[:, None]
         owners = self._owners(first, labels.shape[1])
+        # One flat index for (image, perturbation, class), so that one call adds all votes.
         cells = ((owners * len(labels) + rows) * width + labels).flatten()
         self._counts.scatter_add_(0, cells, torch.ones_like(cells))
 
@@ -223,6 +231,7 @@ class _Shard:
             first, min(first + num_rows, self._num_rows), len(self._draws)
         ):
             to_draw = self._draws.start - image * len(self._draws)
+            # Rows count copies of all images, pages the draws of one: `to_draw` leads across.
             for page, begin, end in _split(start + to_draw, stop + to_draw, PAGE):
                 drawn = self._normal.page(int(self._keys[image]), page)
                 rows = slice(begin - to_draw - first, end - to_draw - first)
@@ -246,4 +255,5 @@ def _split(first: int, stop: int, length: int) -> Iterator[tuple[int, int, int]]
 
 def _labels_or_nan(scores: Float32[torch.Tensor, "B K"]) -> Int[torch.Tensor, " B"]:
     """Returns the arg-max (Eq. 1), or K where a score is NaN."""
+    # On the device, without a check: asking for the truth value would wait for it.
     return torch.where(scores.isnan().any(dim=1), scores.shape[1], scores.argmax(dim=1))

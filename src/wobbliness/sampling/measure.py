@@ -62,8 +62,8 @@ def measure(
             `image_keys`).
         first_draw: number of the first draw; with it, votes of further draws can be added to
             earlier ones.
-        block_size: copies classified at once. Never changes the noise; by default from the largest
-            step (`wobbliness.classifiers.execution.default_block_size`).
+        block_size: copies classified at a time. Never changes the noise; by default from the
+            largest step (`wobbliness.classifiers.execution.default_block_size`).
         workers: threads, each with whole images; by default one per core and one for their pauses,
             where the classifier allows it. Never changes the votes.
         num_classes: K, where the classifier gives labels only and the highest class may go unnamed.
@@ -144,18 +144,29 @@ def sweep(
         num_classes=num_classes,
         device=device,
     )
+    counts, execution = _checked_counts(plan, check_repeatable, progress)
+    return _as_sweep(plan, counts, execution)
+
+
+def _checked_counts(
+    plan: Plan, check_repeatable: bool, progress: Progress | None
+) -> tuple[Int[np.ndarray, "N S K"], Execution]:
+    """Counts the votes of all images, and once more where that is asked for."""
     num_rounds = 2 if check_repeatable else 1
     with progress_bar("measuring", num_rounds * len(plan.images), report=progress) as advance:
         counts, execution = _count_all(plan, advance)
         if check_repeatable:
-            require_repeated(
-                plan, execution.block_size or 1, counts, partial(_votes_again, advance=advance)
-            )
+            again = partial(_votes_again, advance=advance)
+            require_repeated(plan, execution.block_size or 1, counts, again)
+    return counts, execution
+
+
+def _as_sweep(plan: Plan, counts: Int[np.ndarray, "N S K"], execution: Execution) -> Sweep:
     span = DrawSpan(seed=plan.seed, first=plan.span.start, stop=plan.span.stop)
     return Sweep(
         tuple(
             Votes(
-                counts=counts[:, index].copy(),
+                counts=counts[:, index].copy(),  # kept alone, it does not hold the others
                 sigma=sigma_of(perturbation),
                 perturbation=perturbation.name,
                 keys=plan.keys,
@@ -193,18 +204,22 @@ def _count_prepared(
     try:
         if plan.is_on_device:
             return _count_on_device(plan, prepared.execution, report)
-        tally = _Tally(len(plan.images), len(plan.perturbations), plan.classifier.num_classes or 1)
-        counter = _Counter(plan, prepared)
-        for_each(
-            lambda index: tally.put(index, counter(index)),
-            len(plan.images),
-            workers=plan.num_workers,
-            advance=report,
-        )
+        return _count_in_threads(plan, prepared, report), prepared.execution
     except CompanyError:
         advance(-num_done)
         raise
-    return tally.counts, prepared.execution
+
+
+def _count_in_threads(plan: Plan, prepared: Prepared, report: Advance) -> Int[np.ndarray, "N S K"]:
+    tally = _Tally(len(plan.images), len(plan.perturbations), plan.classifier.num_classes or 1)
+    counter = _Counter(plan, prepared)
+    for_each(
+        lambda index: tally.put(index, counter(index)),
+        len(plan.images),
+        workers=plan.num_workers,
+        advance=report,
+    )
+    return tally.counts
 
 
 def _count_on_device(
@@ -212,6 +227,7 @@ def _count_on_device(
 ) -> tuple[Int[np.ndarray, "N S K"], Execution]:
     from wobbliness.sampling.device_counting import DeviceCounter
 
+    # Imported here: torch is not needed for other classifiers.
     counter = DeviceCounter(plan, block_size=execution.block_size or 1)
     counts = counter.count(np.arange(len(plan.images)), plan.span, advance)
     return counts, replace(execution, changed_labels=counter.changed_labels)
@@ -225,6 +241,7 @@ class _Tally:
         self._lock = threading.Lock()
 
     def put(self, index: int, votes: Int[np.ndarray, "S K"]) -> None:
+        # Another thread may replace the counts by wider ones.
         with self._lock:
             self.counts = _widened(self.counts, votes.shape[1])
             self.counts[index, :, : votes.shape[1]] = votes
@@ -234,18 +251,16 @@ class _Counter:
     """Counts the votes of one image at a time; each thread has memory of its own."""
 
     def __init__(self, plan: Plan, prepared: Prepared) -> None:
-        self._plan, self._classify, block_size = (
-            plan,
-            prepared.classify,
-            prepared.execution.block_size or 1,
-        )
-        self._block_size = block_size
+        self._plan, self._classify = plan, prepared.classify
+        self._block_size = block_size = prepared.execution.block_size or 1
+        # Whole blocks of noise at a time, as many as fit within the cache.
         self._chunk = block_size * max(1, NOISE_VALUES // (plan.images[0].size * block_size))
         self._own = threading.local()
 
     def __call__(self, index: int) -> Int[np.ndarray, "S K"]:
         plan, scratch = self._plan, self._scratch()
         image = np.asarray(plan.images[index], dtype=np.float32)
+        # Of a classifier that gives labels alone K may be unknown: columns are added as they come.
         shape = (len(plan.perturbations), plan.classifier.num_classes or 1)
         counts = np.zeros(shape, dtype=np.int64)
         stream = Stream(
@@ -255,15 +270,19 @@ class _Counter:
             draws = min(self._chunk, plan.span.stop - first)
             copies = scratch.array("copies", (draws, *image.shape))
             for row, perturbation in enumerate(plan.perturbations):
+                # Between two calls of the classifier: Ctrl-C need not wait for an image's end.
                 check_stopped()
+                # The same draws for each perturbation; `copies` is filled again and again.
                 perturbation.copies(stream, image, draws, copies)
                 labels = self._classify(copies, self._block_size)
                 counts = _widened(counts, plan.classifier.num_classes or 1 + int(labels.max()))
                 counts[row] += np.bincount(labels, minlength=counts.shape[1])
+            # Only now: the next chunk's draws follow those that all perturbations had.
             stream.turn(draws)
         return counts
 
     def _scratch(self) -> Scratch:
+        # Made once a thread and used again for every image.
         if not hasattr(self._own, "scratch"):
             self._own.scratch = Scratch()
         scratch: Scratch = self._own.scratch

@@ -41,7 +41,7 @@ from wobbliness.perturbations.gaussian import Gaussian
 from wobbliness.runtime.errors import reason_of
 from wobbliness.runtime.threads import default_workers
 
-NOISE_VALUES = 2**18  # drawn at once: few calls, and still within the cache
+NOISE_VALUES = 2**18  # drawn at a time: few calls, and still within the cache
 # images that a classifier is prepared with, each also with noise, and with noise and a patch
 EXAMPLES = 16
 # what is wrong with a classifier in blocks of any size
@@ -54,7 +54,7 @@ WAY_TO_AN_ARRAY = (
     "stack them, torch.stack(list) or np.stack(list), pictures channels first and divided by 255, "
     "or use read_images"
 )
-# of draws, of what is classified at once, of threads: more is a slip, and overflows further in
+# of draws, of what is classified at a time, of threads: more is a slip, and overflows further in
 MAX_COUNT = 2**40
 
 Result = TypeVar("Result")
@@ -103,12 +103,14 @@ class Plan:
                 one copy at a time does not help or cannot be done.
         """
         result = self._work(work, _examples(self))
+        # The caller's classifier learns how many classes it has; all else stays the copy's.
         if self.opened.num_classes is None:
             self.opened.num_classes = self.classifier.num_classes
         return result
 
     def _work(self, work: Callable[["Prepared"], Result], examples: np.ndarray) -> Result:
         with self.classifier.session(examples) as execution:
+            # Where the classifier does not tell its largest step: twice an image's values.
             values = execution.values_per_image or 2 * self.images[0].size
             by_rule = execution.block_size or default_block_size(len(self.span), values)
             prepared = self._probed(
@@ -116,6 +118,7 @@ class Plan:
                 examples,
                 execution.block_size,
             )
+            # Outside of the handler: an error of the second try is not one of the first.
             with suppress(CompanyError):
                 return work(prepared)
             return work(self._alone(prepared.execution, examples))
@@ -165,47 +168,53 @@ class Plan:
     def _probed(
         self, execution: Execution, examples: np.ndarray, own_size: int | None
     ) -> "Prepared":
-        """One copy at a time where the company of an image has a say in its answer."""
-        answers, is_on_device = (
-            OrderWatch(self._answers),
-            self.is_on_device,
-        )
-        size, num_copies = (
-            execution.block_size or 1,
-            0 if is_on_device else len(self.images) * len(self.span),
-        )
-        has_one_size = own_size is not None and not is_on_device
+        """Probes the classifier; prepares for one copy at a time where its company has a say."""
+        answers, size = OrderWatch(self._answers), execution.block_size or 1
+        # On a device the counter watches the first block itself.
+        num_copies = 0 if self.is_on_device else len(self.images) * len(self.span)
         try:
-            seen = probe(answers, examples, block_size=size, num_copies=num_copies)
+            seen, only_whole = _company_seen(answers, examples, size, num_copies)
         except UNLIKE_BLOCKS:
             raise
-        except Exception:  # of any kind, from a classifier that takes no blocks of other sizes
-            has_one_size = True
-            try:
-                seen = probe(
-                    in_whole_blocks(answers, size), examples, block_size=size, num_copies=num_copies
-                )
-            except UNLIKE_BLOCKS:
-                raise
-            except Exception as error:
-                return self._alone_only(execution, examples, answers, error)
+        except Exception as error:  # of any kind, from a classifier that takes no blocks
+            return self._alone_only(execution, examples, answers, error)
         if size == 1 and num_copies >= COPIES_FOR_ONE:
             self._check_alone(answers, examples)
         answers.require_unsorted(examples, size)
+        has_one_size = only_whole or (own_size is not None and not self.is_on_device)
         if seen is None:
-            watched = (
-                self.classifier
-                if has_one_size
-                else BlockWatch(self.classifier, len(self.perturbations))
-            )
-            return Prepared(execution=execution, classify=watched.classify)
+            return self._in_blocks(execution, has_one_size)
         if has_one_size:
-            raise ValueError(
-                "expected a classifier whose answer to an image does not depend on the others of "
-                f"its block, got {seen}; "
-                f"one image at a time would do, but it takes blocks of {own_size or size}"
-            )
+            raise _company_error(seen, own_size or size)
         return self._alone(execution, examples)
+
+    def _in_blocks(self, execution: Execution, has_one_size: bool) -> "Prepared":
+        """Prepares for blocks; the first ones are watched where other sizes are taken as well."""
+        if has_one_size:
+            return Prepared(execution=execution, classify=self.classifier.classify)
+        watched = BlockWatch(self.classifier, len(self.perturbations))
+        return Prepared(execution=execution, classify=watched.classify)
+
+
+def _company_seen(
+    answers: OrderWatch, examples: np.ndarray, size: int, num_copies: int
+) -> tuple[str | None, bool]:
+    """Probes a classifier; returns what is seen, and whether it takes whole blocks alone."""
+    try:
+        return probe(answers, examples, block_size=size, num_copies=num_copies), False
+    except UNLIKE_BLOCKS:
+        raise
+    except Exception:  # of any kind, from a classifier that takes no blocks of other sizes
+        whole = in_whole_blocks(answers, size)
+        return probe(whole, examples, block_size=size, num_copies=num_copies), True
+
+
+def _company_error(seen: str, size: int) -> ValueError:
+    return ValueError(
+        "expected a classifier whose answer to an image does not depend on the others of "
+        f"its block, got {seen}; "
+        f"one image at a time would do, but it takes blocks of {size}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -241,12 +250,7 @@ def make_plan(
         ValueError: as `measure` does.
     """
     array = checked_images(images, with_channels_first=False)
-    is_tensor = hasattr(images, "detach")
-    opened = open_classifier(
-        classifier, num_classes=num_classes, as_tensor=is_tensor, device=device
-    )
-    if getattr(opened, "image_shape", None) != array.shape[1:]:
-        _check_channels_first(array)
+    opened = _opened(classifier, images, array, num_classes=num_classes, device=device)
     return Plan(
         opened=opened,
         classifier=copy(opened) if isinstance(opened, ScoredClassifier) else opened,
@@ -255,13 +259,22 @@ def make_plan(
         perturbations=_checked_perturbations(perturbations),
         seed=checked_integer(seed, "a seed", at_least=0),
         span=_checked_span(first_draw, draws),
-        block_size=None
-        if block_size is None
-        else checked_integer(block_size, "a block size", at_least=1, at_most=MAX_COUNT),
-        workers=None
-        if workers is None
-        else checked_integer(workers, "workers", at_least=1, at_most=MAX_COUNT),
+        block_size=_checked_number(block_size, "a block size"),
+        workers=_checked_number(workers, "workers"),
     )
+
+
+def _opened(
+    classifier: Any, images: Any, array: np.ndarray, *, num_classes: int | None, device: str | None
+) -> Classifier:
+    """Opens the classifier; checks the images' axes unless it declares exactly this shape."""
+    is_tensor = hasattr(images, "detach")
+    opened = open_classifier(
+        classifier, num_classes=num_classes, as_tensor=is_tensor, device=device
+    )
+    if getattr(opened, "image_shape", None) != array.shape[1:]:
+        _check_channels_first(array)
+    return opened
 
 
 def _examples(plan: Plan) -> Float32[np.ndarray, "B ..."]:
@@ -269,10 +282,12 @@ def _examples(plan: Plan) -> Float32[np.ndarray, "B ..."]:
 
     Of several perturbations the one that changes most; of Gaussian noise, the largest sigma.
     """
+    # Evenly spread: sets are often sorted by class.
     chosen = np.unique(np.linspace(0, len(plan.images) - 1, EXAMPLES).round().astype(np.int64))
     images = np.stack([np.asarray(plan.images[index], dtype=np.float32) for index in chosen])
     keys = plan.keys[chosen]
     perturbed = [_first_copies(plan.seed, made, images, keys) for made in plan.perturbations]
+    # A probe without noise of the largest strength could miss what only that shows.
     most = int(np.argmax([np.abs(copies - images).mean() for copies in perturbed]))
     patched = _first_copies(plan.seed, plan.perturbations[most], _patched(images), keys)
     return np.concatenate([images, perturbed[most], patched])
@@ -297,6 +312,7 @@ def _patched(images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B ...
 
     The patches are bright, dark and random by turns.
     """
+    # Of a fixed seed: the probe must not differ from run to run.
     patched, rng = images.copy(), np.random.default_rng(0)
     for number, image in enumerate(patched):
         axes = image.shape[-2:] if image.ndim > 1 else image.shape
@@ -319,6 +335,17 @@ def checked_images(images: Any, *, with_channels_first: bool = True) -> np.ndarr
         ValueError: they are none, or none at all.
     """
     array = _as_array(images)
+    _check_kind(array)
+    if with_channels_first:
+        _check_channels_first(array)
+    # NaN fails both comparisons, so it is refused as well.
+    lowest, highest = array.min(), array.max()
+    if not (lowest >= 0 and highest <= 1):
+        raise ValueError(f"expected images in [0, 1], got values from {lowest} to {highest}")
+    return array
+
+
+def _check_kind(array: np.ndarray) -> None:
     if array.ndim < 2 or 0 in array.shape:
         raise ValueError(
             "expected images of shape (N, ...), at least one and none empty, "
@@ -328,12 +355,6 @@ def checked_images(images: Any, *, with_channels_first: bool = True) -> np.ndarr
         raise ValueError(
             f"expected images as floats in [0, 1], got {array.dtype}; divide 8-bit pixels by 255"
         )
-    if with_channels_first:
-        _check_channels_first(array)
-    lowest, highest = array.min(), array.max()
-    if not (lowest >= 0 and highest <= 1):
-        raise ValueError(f"expected images in [0, 1], got values from {lowest} to {highest}")
-    return array
 
 
 def _check_channels_first(images: np.ndarray) -> None:
@@ -351,6 +372,7 @@ def _as_array(images: Any) -> np.ndarray:
     Raises:
         ValueError: it only leads to images, as a data set does.
     """
+    # Without an import of torch: what has `detach` is a tensor.
     if hasattr(images, "detach"):
         return _of_tensor(images)
     if isinstance(images, list | tuple) and not any(
@@ -412,6 +434,7 @@ def _checked_perturbations(
 ) -> tuple[Perturbation, ...]:
     """Returns perturbations of distinct names; a number is the sigma of Gaussian noise."""
     given = [perturbation_of(value) for value in perturbations]
+    # Names go into tables and records, so two of one name could not be told apart.
     names = [perturbation.name for perturbation in given]
     if not given or len(set(names)) < len(names):
         values = [getattr(made, "sigma", made.name) for made in given]
@@ -425,6 +448,7 @@ def perturbation_of(value: Any) -> Perturbation:
     Raises:
         ValueError: it is neither, or no sigma.
     """
+    # The class itself has the protocol's methods, too, and is no perturbation.
     if isinstance(value, Perturbation) and not isinstance(value, type):
         return value
     try:
@@ -437,11 +461,19 @@ def perturbation_of(value: Any) -> Perturbation:
 
 def checked_integer(value: Any, name: str, *, at_least: int, at_most: int | None = None) -> int:
     """The integer, or ValueError where it is none, too small or too large."""
+    # A boolean is an integer to Python, and a slip here.
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < at_least:
         raise ValueError(f"expected {name} as an integer of at least {at_least}, got {value!r}")
     if at_most is not None and value > at_most:
         raise ValueError(f"expected {name} as an integer of at most {at_most}, got {value!r}")
     return int(value)
+
+
+def _checked_number(value: Any, name: str) -> int | None:
+    """Returns a positive integer, or None where the choice is left to the library."""
+    if value is None:
+        return None
+    return checked_integer(value, name, at_least=1, at_most=MAX_COUNT)
 
 
 def _checked_span(first_draw: Any, draws: Any) -> range:

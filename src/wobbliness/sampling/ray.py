@@ -70,18 +70,24 @@ def sweep_on_ray(
         size = shard_size or _shard_size(len(images), num_cpus(ray))
         granted = {"num_cpus": cpus_per_shard, "num_gpus": gpus_per_shard, "max_retries": RETRIES}
         measure = ray.remote(**granted)(_measure_shard)
+        # Put once: a node keeps it in memory for all of its shards.
         common = ray.put(_Common(open_model, values, draws, seed, settings))
-        shards = (slice(first, first + size) for first in range(0, max(1, len(images)), size))
-        own_keys = None if keys is None else np.asarray(keys)
-        tasks = (
-            measure.remote(common, images[shard], None if own_keys is None else own_keys[shard])
-            for shard in shards
-        )
+        tasks = _tasks(measure, common, images, keys, size)
         parts = []
         for part in _in_order(ray, tasks, max_pending=2 * num_cpus(ray)):
             parts.append(part)
             advance(len(part.votes[0]))
     return joined(parts)
+
+
+def _tasks(
+    measure: Any, common: Any, images: Any, keys: ArrayLike | None, size: int
+) -> Iterator[Any]:
+    """Yields a task for each shard; its images are read when the task is started."""
+    own_keys = None if keys is None else np.asarray(keys)
+    for first in range(0, max(1, len(images)), size):
+        shard = slice(first, first + size)
+        yield measure.remote(common, images[shard], None if own_keys is None else own_keys[shard])
 
 
 def joined(parts: Sequence[Sweep]) -> Sweep:
@@ -129,15 +135,18 @@ def _measure_shard(common: _Common, images: Any, keys: np.ndarray | None) -> Swe
 
 
 def _shard_size(num_images: int, cores: int) -> int:
+    # Rounded up, so that there are never more shards than that.
     return max(1, min(MAX_SHARD_IMAGES, -(-num_images // (SHARDS_PER_CPU * cores))))
 
 
 def _in_order(ray: Any, tasks: Iterator[Any], *, max_pending: int) -> Iterator[Any]:
     """Yields results in the order of the tasks, of which at most so many run or wait."""
+    # Bounded, so that no more images are in the cluster's memory than are needed soon.
     pending: list[Any] = []
     for task in tasks:
         pending.append(task)
         if len(pending) == max_pending:
+            # The oldest first: results keep the order of the images.
             yield _result(ray, pending.pop(0))
     for task in pending:
         yield _result(ray, task)
@@ -147,13 +156,16 @@ def _result(ray: Any, task: Any) -> Any:
     try:
         return ray.get(task)
     except ray.exceptions.RayTaskError as error:
+        # The error itself, as without Ray, and not the wrapper with a remote traceback.
         raise error.cause from None
 
 
 def _joined_votes(parts: Sequence[Votes]) -> Votes:
     num_classes = max(part.counts.shape[1] for part in parts)
     counts = [
-        np.pad(part.counts, ((0, 0), (0, num_classes - part.counts.shape[1]))) for part in parts
+        # A shard may lack the highest classes.
+        np.pad(part.counts, ((0, 0), (0, num_classes - part.counts.shape[1])))
+        for part in parts
     ]
     return Votes(
         counts=np.concatenate(counts),

@@ -43,28 +43,25 @@ def require_repeated(
         return
     # a device's blocks hold several images: their rounding depends on all of them
     rows = order[::-1] if plan.is_on_device else differs
-    first, second = (count_votes(_part(plan, rows, size)) for size in (block_size, other_size))
+    rounds = ((block_size, counts), (other_size, again))
     # Rounding changes the same labels each time; chance changes others.
-    is_repeated = (
-        not _rows_that_differ(first, counts[rows]).size
-        and not _rows_that_differ(second, again[rows]).size
-    )
-    changed, max_changed = (
-        _num_changed(counts, again),
-        max(1.0, MAX_CHANGED_SHARE * int(counts.sum())),
-    )
-    if is_repeated and changed <= max_changed:
+    is_repeated = all([_is_alike(count_votes, plan, rows, *earlier) for earlier in rounds])
+    max_changed = max(1.0, MAX_CHANGED_SHARE * int(counts.sum()))
+    if is_repeated and _num_changed(counts, again) <= max_changed:
         return
-    why = (
-        f"; it depends on the size of a block ({block_size} and {other_size})"
-        if is_repeated
-        else ""
-    )
+    sizes = f"; it depends on the size of a block ({block_size} and {other_size})"
     raise ValueError(
         "expected a classifier that gives the same answers to the same images, got other votes "
-        "the second time for "
-        f"{len(differs)} of {len(counts)} images{why}"
+        f"the second time for {len(differs)} of {len(counts)} images{sizes if is_repeated else ''}"
     )
+
+
+def _is_alike(
+    count_votes: CountVotes, plan: Plan, rows: np.ndarray, block_size: int, counts: np.ndarray
+) -> bool:
+    """Measures some images once more; checks whether their votes are those of before."""
+    again = count_votes(_part(plan, rows, block_size))
+    return not _rows_that_differ(again, counts[rows]).size
 
 
 def _part(plan: Plan, rows: np.ndarray, block_size: int) -> Plan:
@@ -72,6 +69,7 @@ def _part(plan: Plan, rows: np.ndarray, block_size: int) -> Plan:
 
 
 def _in_order(counts: np.ndarray, order: np.ndarray) -> np.ndarray:
+    # Row i of the counts is of image order[i].
     sorted_counts = np.empty_like(counts)
     sorted_counts[order] = counts
     return sorted_counts
@@ -85,11 +83,13 @@ def _rows_that_differ(
 
 def _num_changed(counts: Int[np.ndarray, "N S K"], again: Int[np.ndarray, "N S L"]) -> int:
     """Computes the number of labels that must have changed at least."""
+    # A changed label moves one vote, so it counts in two columns.
     return int(np.abs(np.subtract(*_as_wide(counts, again))).sum()) // 2
 
 
 def _as_wide(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pads both with a column for each class that one of them has."""
+    # A classifier of unknown K may predict a further class in one of the two rounds.
     wide = max(one.shape[-1], other.shape[-1])
     first, second = (
         np.pad(counts, [(0, 0), (0, 0), (0, wide - counts.shape[-1])]) for counts in (one, other)

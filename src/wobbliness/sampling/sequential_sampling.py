@@ -35,6 +35,7 @@ class Rules:
 
         Boundaries of several thresholds must not tell the runner-up from other classes.
         """
+        # One table for each distinct threshold, however many images share it.
         values, index = np.unique(np.broadcast_to(threshold, num_images), return_inverse=True)
         rules = [boundaries(float(value)) for value in values]
         max_beyond, min_disagreements = (
@@ -62,40 +63,44 @@ class Tally:
             counts=counts, draws=zeros, first=zeros.copy(), second=zeros - 1, verdict=zeros - 1
         )
 
-    def judge(self, images: Int[np.ndarray, " M"], rules: Rules) -> None:
-        """Settles what the votes of these images settle."""
+    def decide(self, images: Int[np.ndarray, " M"], rules: Rules) -> None:
+        """Decides the images whose votes have crossed a boundary."""
         draws, counts, rule = self.draws[images], self.counts[images], rules.index[images]
         rows = np.arange(len(images))
-        strays_of_first = draws - counts[rows, self.first[images]]
+        against_first = draws - counts[rows, self.first[images]]
         of_second = np.where(self.second[images] < 0, 0, counts[rows, self.second[images]])
+        # The last column of a table stands for all larger numbers.
         column = np.minimum(of_second, rules.max_beyond.shape[2] - 1)
-        is_below = strays_of_first - column <= rules.max_beyond[rule, draws, column]
+        is_below = against_first - column <= rules.max_beyond[rule, draws, column]
+        # The runner-up's and the leading class's votes, in this order.
         two_leaders = np.partition(counts, -2, axis=1)[:, -2:]
         column = np.minimum(draws - two_leaders.sum(axis=1), rules.min_disagreements.shape[2] - 1)
         is_above = draws - two_leaders[:, 1] >= rules.min_disagreements[rule, draws, column]
+        # Below first, where the draws cross both boundaries.
         self.verdict[images] = np.where(is_below, 1, np.where(is_above, 0, -1))
 
     def is_over(self, images: Int[np.ndarray, " M"], max_draws: int) -> Bool[np.ndarray, " M"]:
-        """Whether images are settled or have no draws left."""
+        """Whether images are decided or have no draws left."""
         return np.asarray((self.verdict[images] >= 0) | (self.draws[images] == max_draws))
 
 
-def settle(plan: Plan, prepared: Prepared, rules: Rules, advance: Advance) -> Tally:
-    """Draws until every image is settled or has no draws left.
+def sample_until_decided(plan: Plan, prepared: Prepared, rules: Rules, advance: Advance) -> Tally:
+    """Draws until every image is decided or has no draws left.
 
     Args:
         plan: what is drawn.
         prepared: the plan's classifier, which knows how many classes there are.
-        rules: when an image is settled.
-        advance: called with the number of images just settled.
+        rules: when an image is decided.
+        advance: called with the number of images just decided.
 
     Raises:
         CompanyError: as for `BlockWatch`.
     """
     tally = Tally.of(len(plan.images), plan.classifier.num_classes or 1)
     if plan.is_on_device:
-        _settle_on_device(plan, rules, tally, prepared.execution.block_size or 1, advance)
+        _sample_on_device(plan, rules, tally, prepared.execution.block_size or 1, advance)
         return tally
+    # Each image belongs to one thread until it is decided, so the tally needs no lock.
     share_items(
         lambda items: _Pool(plan, prepared, rules, tally).work(items),
         len(plan.images),
@@ -105,7 +110,7 @@ def settle(plan: Plan, prepared: Prepared, rules: Rules, advance: Advance) -> Ta
     return tally
 
 
-def _settle_on_device(
+def _sample_on_device(
     plan: Plan, rules: Rules, tally: Tally, block_size: int, advance: Advance
 ) -> None:
     """Decides all open images in step, with the draws that `measure` makes on the device."""
@@ -113,22 +118,34 @@ def _settle_on_device(
 
     counter = DeviceCounter(plan, block_size=block_size)
     open_images, max_draws = np.arange(len(plan.images)), len(plan.span)
-    for start, stop in _looks(max_draws):
+    for start, stop in _groups(max_draws):
         draws = range(plan.span.start + start, plan.span.start + stop)
         counts = counter.count(open_images, draws, ignore_progress)[:, 0]
-        if start == 0:
-            tally.first[open_images] = counts.argmax(axis=1)
-        tally.second[open_images] = _drawn_seconds(plan, tally, open_images, counts)
-        tally.counts[open_images] += counts
-        tally.draws[open_images] = stop
+        _add(plan, tally, open_images, counts, stop)
         if stop % GROUP_SIZE and stop < max_draws:
-            continue
-        tally.judge(open_images, rules)
+            continue  # after draw 1 alone: no interim analysis
+        tally.decide(open_images, rules)
         is_over = tally.is_over(open_images, max_draws)
         advance(int(is_over.sum()))
         open_images = open_images[~is_over]
         if not open_images.size:
             return
+
+
+def _add(
+    plan: Plan,
+    tally: Tally,
+    images: Int[np.ndarray, " M"],
+    counts: Int[np.ndarray, "M K"],
+    num_draws: int,
+) -> None:
+    """Adds the votes of the next draws, after which there are `num_draws` of each image."""
+    # The first group is draw 1 by itself, so its votes name the class.
+    if num_draws == 1:
+        tally.first[images] = counts.argmax(axis=1)
+    tally.second[images] = _drawn_seconds(plan, tally, images, counts)
+    tally.counts[images] += counts
+    tally.draws[images] = num_draws
 
 
 def _drawn_seconds(
@@ -138,21 +155,22 @@ def _drawn_seconds(
 
     The device tells no order of draws, and every order is as likely.
     """
-    second, strays = np.array(tally.second[images]), counts.copy()
-    strays[np.arange(len(images)), tally.first[images]] = 0
-    for row in np.flatnonzero((second < 0) & strays.any(axis=1)):
-        rng = np.random.default_rng(
-            np.random.SeedSequence([plan.seed, int(plan.keys[images[row]])])
-        )
-        second[row] = rng.choice(strays.shape[1], p=strays[row] / strays[row].sum())
+    second, disagreements = np.array(tally.second[images]), counts.copy()
+    disagreements[np.arange(len(images)), tally.first[images]] = 0
+    for row in np.flatnonzero((second < 0) & disagreements.any(axis=1)):
+        # Keyed by seed and image, so that it does not depend on the other images.
+        key = [plan.seed, int(plan.keys[images[row]])]
+        rng, votes = np.random.default_rng(np.random.SeedSequence(key)), disagreements[row]
+        second[row] = rng.choice(len(votes), p=votes / votes.sum())
     return second
 
 
-def _looks(max_draws: int) -> list[tuple[int, int]]:
+def _groups(max_draws: int) -> list[tuple[int, int]]:
     """Returns the first draw by itself, then the draws up to each interim analysis.
 
     Disagreements are counted against the class of the first draw.
     """
+    # The first draw alone, each multiple of the group size, and whatever is left at the end.
     ends = sorted({1, *range(GROUP_SIZE, max_draws, GROUP_SIZE), max_draws})
     return list(zip([0, *ends], ends, strict=False))
 
@@ -169,6 +187,7 @@ class _Pool:
 
     def __post_init__(self) -> None:
         self.block_size = self.prepared.execution.block_size or 1
+        # Whole blocks within the cache, but never more than a group of as many images as a block.
         rows = max(
             self.block_size,
             NOISE_VALUES // self.plan.images[0].size // self.block_size * self.block_size,
@@ -177,45 +196,48 @@ class _Pool:
         self._capacity = max(1, self._num_rows // GROUP_SIZE)
 
     def work(self, items: Items) -> None:
-        """Settles images until there are no more."""
+        """Decides images until there are no more."""
         streams: dict[int, Stream] = {}
         while True:
             check_stopped()
+            # Decided images make room for the next ones, so that blocks stay full.
             while len(streams) < self._capacity and (index := items.take()) is not None:
                 streams[index] = self._stream(index)
             if not streams:
                 return
-            settled = self._look(streams)
-            for index in settled:
+            decided = self._sample_group(streams)
+            for index in decided:
                 del streams[index]
-            items.finish(len(settled))
+            items.finish(len(decided))
 
     def _stream(self, index: int) -> Stream:
         return Stream(self.plan.seed, int(self.plan.keys[index]), scratch=self.scratch)
 
-    def _look(self, streams: dict[int, Stream]) -> list[int]:
+    def _sample_group(self, streams: dict[int, Stream]) -> list[int]:
         """Makes the next draws of every open image; returns the decided and the exhausted."""
         tally, open_images = self.tally, np.fromiter(streams, dtype=np.int64)
         before = tally.draws[open_images]
         steps = np.minimum(GROUP_SIZE, len(self.plan.span) - before)
         labels = self.prepared.classify(self._noisy(streams, steps), self.block_size)[: steps.sum()]
-        starts = np.cumsum(steps) - steps
-        is_new = before == 0
+        # Draw 1 names the first class, before any disagreement with it is looked for.
+        starts, is_new = np.cumsum(steps) - steps, before == 0
         tally.first[open_images[is_new]] = labels[starts[is_new]]
         owners = np.repeat(open_images, steps)
-        is_first_stray = (labels != tally.first[owners]) & (tally.second[owners] < 0)
-        with_strays, where = np.unique(owners[is_first_stray], return_index=True)
-        tally.second[with_strays] = labels[is_first_stray][where]
+        disagrees = (labels != tally.first[owners]) & (tally.second[owners] < 0)
+        # The first of each image, since `unique` returns the first of equals.
+        images, where = np.unique(owners[disagrees], return_index=True)
+        tally.second[images] = labels[disagrees][where]
+        # Unlike `counts[owners, labels] += 1`, which adds equal pairs once.
         np.add.at(tally.counts, (owners, labels), 1)
         tally.draws[open_images] += steps
-        tally.judge(open_images, self.rules)
-        return [
-            int(index) for index in open_images[tally.is_over(open_images, len(self.plan.span))]
-        ]
+        tally.decide(open_images, self.rules)
+        is_over = tally.is_over(open_images, len(self.plan.span))
+        return [int(index) for index in open_images[is_over]]
 
     def _noisy(self, streams: dict[int, Stream], steps: np.ndarray) -> Float32[np.ndarray, "R ..."]:
         """Returns the perturbed copies, image after image, filled up to whole blocks."""
         shape = self.plan.images[0].shape
+        # Rounded up to whole blocks.
         num_rows = -(-int(steps.sum()) // self.block_size) * self.block_size
         rows = self.scratch.array("rows", (num_rows, *shape))
         first = 0
@@ -225,5 +247,6 @@ class _Pool:
             self.plan.perturbations[0].copies(stream, image, int(step), own)
             stream.turn(int(step))
             first += int(step)
+        # The buffer holds earlier copies: the padding is set, so that it is the same each time.
         rows[first:] = 0
         return rows

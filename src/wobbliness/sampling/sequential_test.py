@@ -13,7 +13,7 @@ from wobbliness.perturbations.base import Perturbation
 from wobbliness.perturbations.gaussian import sigma_of
 from wobbliness.runtime.progress import Progress, progress_bar
 from wobbliness.sampling.plan import Plan, Prepared, make_plan
-from wobbliness.sampling.sequential_sampling import GROUP_SIZE, Rules, Tally, settle
+from wobbliness.sampling.sequential_sampling import GROUP_SIZE, Rules, Tally, sample_until_decided
 from wobbliness.statistics.sequential import boundaries as stopping
 from wobbliness.statistics.sequential import disagreement
 from wobbliness.statistics.sequential.boundaries import Boundaries
@@ -185,6 +185,7 @@ def decide_as_measured(
 
 def _check_rates(threshold: Any, error_rate: float, plan: Plan) -> float | Float[np.ndarray, " N"]:
     values = np.asarray(threshold, dtype=np.float64)
+    # NaN fails both comparisons, so it is refused as well.
     if (
         values.shape not in ((), (len(plan.images),))
         or not ((values > 0) & (values < np.inf)).all()
@@ -206,50 +207,59 @@ def _decide(
     progress: Progress | None,
 ) -> Decisions:
     def tally_with(prepared: Prepared) -> tuple[Tally, Execution]:
-        limits: dict[str, Any] = {
-            "num_classes": _num_classes(plan),
-            "error_rate": error_rate,
-            "max_draws": max_draws,
-        }
-        rules = Rules.of(
-            lambda value: boundaries(value, **limits, group_size=GROUP_SIZE),
-            threshold,
-            len(plan.images),
-        )
+        # Only a prepared classifier knows how many classes there are.
+        rules = _rules(plan, boundaries, threshold, error_rate)
         with progress_bar("deciding", len(plan.images), report=progress) as advance:
-            return settle(plan, prepared, rules, advance), prepared.execution
+            return sample_until_decided(plan, prepared, rules, advance), prepared.execution
 
-    max_draws = len(plan.span)
     tally, execution = plan.run(tally_with)
-    num_classes = tally.counts.shape[1]
     # Undecided images have all their draws, which decide exactly.
     if boundaries is stopping.curtailed_boundaries:
-        _decide_by_all_draws(tally, threshold, max_draws)
-    against_first = (
-        tally.draws - np.take_along_axis(tally.counts, tally.first[:, None], axis=1)[:, 0]
-    )
-    against_leader = tally.draws - tally.counts.max(axis=1)
+        _decide_by_all_draws(tally, threshold, len(plan.span))
+    lower, upper = _bounds(tally, error_rate)
     return Decisions(
         is_decided=tally.verdict >= 0,
         is_below=tally.verdict == 1,
         draws=tally.draws,
         counts=tally.counts,
-        # The lower bound counts votes against the leading class; the upper one those against draw
-        # 1.
-        lower=disagreement.lower_bound(
-            tally.draws, against_leader, num_classes=num_classes, error_rate=error_rate
-        ),
-        upper=disagreement.upper_bound(
-            tally.draws - 1, against_first, num_classes=num_classes, error_rate=error_rate
-        ),
+        lower=lower,
+        upper=upper,
         threshold=threshold,
         sigma=sigma_of(plan.perturbations[0]),
         error_rate=error_rate,
-        max_draws=max_draws,
+        max_draws=len(plan.span),
         seed=plan.seed,
         keys=plan.keys,
         execution=execution,
     )
+
+
+def _rules(
+    plan: Plan,
+    boundaries: Callable[..., Boundaries],
+    threshold: float | Float[np.ndarray, " N"],
+    error_rate: float,
+) -> Rules:
+    limits: dict[str, Any] = {
+        "num_classes": _num_classes(plan),
+        "error_rate": error_rate,
+        "max_draws": len(plan.span),
+        "group_size": GROUP_SIZE,
+    }
+    return Rules.of(lambda value: boundaries(value, **limits), threshold, len(plan.images))
+
+
+def _bounds(
+    tally: Tally, error_rate: float
+) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
+    """Computes the ends of the two confidence sequences of each image's true W."""
+    limits: dict[str, Any] = {"num_classes": tally.counts.shape[1], "error_rate": error_rate}
+    # The lower bound counts votes against the leading class; the upper one those against draw 1.
+    against_leader = tally.draws - tally.counts.max(axis=1)
+    of_first = np.take_along_axis(tally.counts, tally.first[:, None], axis=1)[:, 0]
+    lower = disagreement.lower_bound(tally.draws, against_leader, **limits)
+    upper = disagreement.upper_bound(tally.draws - 1, tally.draws - of_first, **limits)
+    return lower, upper
 
 
 def _num_classes(plan: Plan) -> int:
@@ -269,6 +279,7 @@ def _decide_by_all_draws(
     """Decides the images that were not decided before by the W of all their draws."""
     from wobbliness.statistics.entropy import plug_in_entropy
 
+    # With all draws the plug-in W is known, so the decision is not a test any more.
     left = (tally.verdict < 0) & (tally.draws == max_draws)
     if left.any():
         tally.verdict[left] = (plug_in_entropy(tally.counts) < threshold)[left]

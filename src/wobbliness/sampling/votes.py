@@ -47,6 +47,7 @@ class Votes:
     def __post_init__(self) -> None:
         if not self.perturbation and self.sigma is not None:
             object.__setattr__(self, "perturbation", Gaussian(self.sigma).name)
+        # Results are frozen, their arrays included.
         for array in (self.counts, self.keys):
             array.setflags(write=False)
 
@@ -158,6 +159,8 @@ class Votes:
         lower = np.where(
             votes > 0, special.betaincinv(np.maximum(votes, 1), self.draws - votes + 1, error), 0.0
         )
+        # With p at least `lower` of one class all others together have at most the rest: the margin
+        # of Theorem 1 is Phi^-1(lower) on both sides.
         # Below 1/2 no class has a certified majority: the radius is 0.
         return self.sigma * special.ndtri(np.maximum(lower, 0.5))
 
@@ -169,28 +172,28 @@ class Votes:
         """
         if not isinstance(other, Votes):
             return NotImplemented
-        is_same = self.perturbation == other.perturbation and self.sigma == other.sigma
-        if not is_same or not np.array_equal(self.keys, other.keys):
-            at, got = (
-                (f"sigma {self.sigma}", other.sigma)
-                if self.sigma is not None
-                else (self.perturbation, other.perturbation)
-            )
-            raise ValueError(f"expected votes of the same images at {at}, got others at {got}")
+        self._check_same(other)
         num_classes = max(self.counts.shape[1], other.counts.shape[1])
-        mine, others = (
-            # Classes never predicted have no column: counts are padded with zeros.
-            np.pad(votes.counts, ((0, 0), (0, num_classes - votes.counts.shape[1])))
-            for votes in (self, other)
-        )
         return Votes(
-            counts=mine + others,
+            counts=_padded(self.counts, num_classes) + _padded(other.counts, num_classes),
             sigma=self.sigma,
             perturbation=self.perturbation,
             keys=self.keys,
             spans=_merged(self.spans + other.spans),
+            # Each way of running once, in the order of the sum.
             executions=tuple(dict.fromkeys(self.executions + other.executions)),
         )
+
+    def _check_same(self, other: "Votes") -> None:
+        is_same = self.perturbation == other.perturbation and self.sigma == other.sigma
+        if is_same and np.array_equal(self.keys, other.keys):
+            return
+        at, got = (
+            (f"sigma {self.sigma}", other.sigma)
+            if self.sigma is not None
+            else (self.perturbation, other.perturbation)
+        )
+        raise ValueError(f"expected votes of the same images at {at}, got others at {got}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,6 +216,7 @@ class Sweep(Mapping[Any, Votes]):
         return {_key(votes): votes.wobbliness for votes in self.votes}
 
     def __getitem__(self, sigma: float | str) -> Votes:
+        # Few sigmas: a search in their order, by number or by name.
         for votes in self.votes:
             if sigma in (votes.sigma, votes.perturbation):
                 return votes
@@ -231,18 +235,29 @@ def _key(votes: Votes) -> float | str:
 
 def _merged(spans: tuple[DrawSpan, ...]) -> tuple[DrawSpan, ...]:
     """Returns the spans sorted, with neighbours joined."""
+    # Joined, so that votes added in many small parts keep one span a seed.
     merged: list[DrawSpan] = []
     for span in sorted(spans):
         last = merged[-1] if merged and merged[-1].seed == span.seed else None
-        # Sorted by seed and first draw, only neighbours can overlap.
-        if last and span.first < last.stop:
-            raise ValueError(
-                f"expected draws that were not counted before, got draws {span.first} to "
-                f"{min(span.stop, last.stop) - 1} "
-                f"of seed {span.seed} twice; measure with another seed or first_draw"
-            )
+        if last:
+            _check_apart(last, span)
         if last and span.first == last.stop:
             merged[-1] = DrawSpan(seed=span.seed, first=last.first, stop=span.stop)
         else:
             merged.append(span)
     return tuple(merged)
+
+
+def _check_apart(before: DrawSpan, span: DrawSpan) -> None:
+    # Sorted by seed and first draw, only neighbours can overlap.
+    if span.first < before.stop:
+        raise ValueError(
+            f"expected draws that were not counted before, got draws {span.first} to "
+            f"{min(span.stop, before.stop) - 1} "
+            f"of seed {span.seed} twice; measure with another seed or first_draw"
+        )
+
+
+def _padded(counts: Int[np.ndarray, "N K"], num_classes: int) -> Int[np.ndarray, "N L"]:
+    # Classes never predicted have no column: counts are padded with zeros.
+    return np.pad(counts, ((0, 0), (0, num_classes - counts.shape[1])))
