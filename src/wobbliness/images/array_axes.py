@@ -33,6 +33,7 @@ def image_set_of(
         raise ValueError(f"{error} in {path}") from None
     check_range(images, str(path))
     return ImageSet(
+        # Contiguous: moved axes are views, which each forward pass would copy again.
         images=target.fit_all(np.ascontiguousarray(images)),
         labels=None if labels is None else labels.astype(np.int64),
         names=row_names(len(images)),
@@ -58,19 +59,21 @@ def with_image_axis(array: np.ndarray, target: Target, name: str, *, is_set: boo
     shape = target.image_shape
     if shape is None or len(shape) != 3:
         return array
-    if (
-        array.ndim == 2
-        and not is_set
-        and shape[0] in (None, 1, 3)
-        and _are_sides(array.shape, target)
-    ):
+    if array.ndim == 2 and not is_set and _may_be_grey(array, target):
         _check_not_flat(array, target, name)
         return array[None, None]
+    # Three axes: several grey pictures, or one picture with its channels first or last.
     if array.ndim == 3 and not is_set:
         return _maybe_one_picture(array, target, name)
     if array.ndim == 4 and _has_channels_last(array.shape[1:], shape[0]):
         return np.moveaxis(array, -1, 1)
     return array
+
+
+def _may_be_grey(array: np.ndarray, target: Target) -> bool:
+    """Checks whether `(H, W)` may be one grey picture of the classifier's."""
+    channels = target.image_shape[0] if target.image_shape else None
+    return channels in (None, 1, 3) and _are_sides(array.shape, target)
 
 
 def _maybe_one_picture(array: np.ndarray, target: Target, name: str) -> np.ndarray:
@@ -116,6 +119,7 @@ def _check_rows(array: np.ndarray, target: Target, name: str) -> None:
 def _check_not_flat(array: np.ndarray, target: Target, name: str) -> None:
     """Raises ValueError where `(H, W)`, taken for one picture, may be flattened ones."""
     declared = [size for size in target.image_shape or () if size is not None]
+    # As many columns as a whole picture has values, or far more than rows.
     is_declared = len(declared) == 3 and array.shape[1] == math.prod(declared)
     if not _are_exactly(array.shape, target) and (
         is_declared or array.shape[1] > MAX_ASPECT_RATIO * array.shape[0]
@@ -128,6 +132,7 @@ def _check_not_flat(array: np.ndarray, target: Target, name: str) -> None:
 
 
 def _has_channels_last(sizes: Sequence[int], channels: int | None) -> bool:
+    # (1, H, 3) may be grey pictures of three columns, which a classifier of colour takes, too.
     return (
         channels is not None
         and sizes[2] == channels

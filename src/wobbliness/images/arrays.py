@@ -60,24 +60,21 @@ def _read_archive(
     names = archive.names
     unlabelled = [name for name in names if name != LABELS]
     images = archive.read(column or (unlabelled[0] if len(unlabelled) == 1 else "images"))
-    labels = (
-        archive.read(label_column)
-        if label_column
-        else archive.read(LABELS)
-        if LABELS in names
-        else None
-    )
-    if labels is not None and not (
-        labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
-    ):
+    wanted = label_column or (LABELS if LABELS in names else None)
+    labels = archive.read(wanted) if wanted else None
+    if labels is not None and not _are_labels(labels, images):
         if label_column:
             found = f"{labels.dtype} of shape {labels.shape}"
             raise ValueError(
                 f"expected {len(images)} integer labels, got {found} as {label_column} in "
                 f"{archive.path}"
             )
-        labels = None
+        labels = None  # an array that happens to be called so
     return image_set_of(images, labels, target, archive.path)
+
+
+def _are_labels(labels: np.ndarray, images: np.ndarray) -> bool:
+    return labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +93,16 @@ class _Archive:
             raise ValueError(
                 f"expected array {name} in {self.path}, got {', '.join(self.names) or 'none'}"
             )
-        members = self.content.namelist()
-        info = self.content.getinfo(members[self.names.index(name)])
-        check_expansion(
-            info.file_size, min(info.compress_size, self.path.stat().st_size), str(self.path)
-        )
-        # The header first: it could announce an array larger than the memory.
+        info = self.content.getinfo(self.content.namelist()[self.names.index(name)])
+        # An entry's sizes are claims: none takes more than its whole file.
+        stored = min(info.compress_size, self.path.stat().st_size)
+        check_expansion(info.file_size, stored, str(self.path))
+        self._check_header(info, name)
+        with _reading(self.path), self.content.open(info) as stream:
+            return np.asarray(npy.read_array(stream, allow_pickle=False))
+
+    def _check_header(self, info: zipfile.ZipInfo, name: str) -> None:
+        """Checks the size that an array's header announces, before memory is taken for it."""
         with _reading(self.path), self.content.open(info) as stream:
             shape, dtype = _header(stream)
         check_set_size(shape, str(self.path))
@@ -111,12 +112,11 @@ class _Archive:
                 f"expected {stated} bytes of {name} in {self.path}, as its header says, got "
                 f"{info.file_size}"
             )
-        with _reading(self.path), self.content.open(info) as stream:
-            return np.asarray(npy.read_array(stream, allow_pickle=False))
 
 
 def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Reads the shape and type in an array's header."""
+    # Versions 2 and 3 of the header differ in the encoding of names alone.
     read = (
         npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
     )

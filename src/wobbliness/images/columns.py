@@ -54,20 +54,17 @@ def find_columns(
         ValueError: a named column does not exist, there is no column of pictures, or several that
             might be meant.
     """
-    for wanted in (column, label_column):
-        if wanted is not None and wanted not in features:
-            raise ValueError(
-                f"expected column {wanted} in {name}, got {', '.join(features) or 'none'}"
-            )
+    _check_named((column, label_column), features, name)
+    # Encoded pictures go before lists of numbers, which may be anything.
     pictures = _of_type(features, "Image")
     image = column or _only(pictures or _of_type(features, ARRAY), "image", name)
     if image is None:
         raise ValueError(
             f"expected a column of pictures in {name}, got {', '.join(features) or 'none'}"
         )
-    label = label_column or _only(
-        _of_type(features, "ClassLabel") or _whole_numbers(features), "label", name
-    )
+    # Likewise classes with names go before whole numbers.
+    labels = _of_type(features, "ClassLabel") or _whole_numbers(features)
+    label = label_column or _only(labels, "label", name)
     class_names = _field(features[label], "names") if label else None
     return Columns(
         image=image,
@@ -75,6 +72,14 @@ def find_columns(
         class_names=tuple(class_names) if class_names else None,
         holds_arrays=_field(features[image], "_type") == ARRAY,
     )
+
+
+def _check_named(named: Sequence[str | None], features: Features, name: str) -> None:
+    for wanted in named:
+        if wanted is not None and wanted not in features:
+            raise ValueError(
+                f"expected column {wanted} in {name}, got {', '.join(features) or 'none'}"
+            )
 
 
 def labels_from(values: Sequence[Any], columns: Columns, name: str) -> Labels:
@@ -87,18 +92,15 @@ def labels_from(values: Sequence[Any], columns: Columns, name: str) -> Labels:
     Raises:
         ValueError: some are missing, or they are neither integers nor strings.
     """
+    # Test splits whose classes are kept back have a column of nothing.
     if columns.label is None or all(value is None for value in values):
         return None, columns.class_names
     if all(isinstance(value, str) for value in values):
+        # Numbered in the order of the alphabet, as class folders are.
         class_names, labels = np.unique(np.asarray(values), return_inverse=True)
         return labels.astype(np.int64), tuple(class_names.tolist())
-    if not all(
-        isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-        for value in values
-    ):
-        strange = next(
-            value for value in values if not isinstance(value, int) or isinstance(value, bool)
-        )
+    if not all(_is_integer(value) and abs(value) < 2**63 for value in values):
+        strange = next(value for value in values if not _is_integer(value))
         raise ValueError(
             f"expected an integer label in each row of {name}, got {strange!r} in column "
             f"{columns.label}"
@@ -106,7 +108,13 @@ def labels_from(values: Sequence[Any], columns: Columns, name: str) -> Labels:
     return np.asarray(values, dtype=np.int64), columns.class_names
 
 
+def _is_integer(value: Any) -> bool:
+    # A boolean is an integer to Python, and no class.
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _only(candidates: list[str], kind: str, name: str) -> str | None:
+    # The only one of its type, else the one with a usual name.
     chosen = (
         candidates
         if len(candidates) == 1

@@ -35,6 +35,7 @@ class FittedShape(tuple[int | None, ...]):
 
     def __new__(cls, shape: Sequence[int | None], fit_picture: PictureFitting) -> "FittedShape":
         """Creates the shape of a fitted picture, and attaches the function that fits it."""
+        # A tuple takes its values in __new__ and no others.
         made = super().__new__(cls, shape)
         made.fit_picture = fit_picture
         return made
@@ -130,6 +131,7 @@ class Target:
                     "channels, images[:, None]"
                 )
             images = images[:, None]
+        # A processor may crop or scale even what has its size.
         if _fits(images.shape[1:], shape) and not isinstance(shape, FittedShape):
             return images
         if images.ndim != 4 or len(shape) != 3:
@@ -140,6 +142,7 @@ class Target:
         return self._fit_each(images)
 
     def _fit_each(self, images: Float32[np.ndarray, "N C H W"]) -> Float32[np.ndarray, "N c h w"]:
+        # The first tells the size of all, which is checked before the memory is taken.
         first = self.fit(images[0], "image 0")
         check_set_size((len(images), *first.shape), "the images fitted to the classifier")
         fitted = np.empty((len(images), *first.shape), np.float32)
@@ -156,6 +159,7 @@ class Target:
                 f"expected images of shape {_text(self.image_shape)}, as the classifier declares, "
                 f"got picture {name}"
             )
+        # The channels before the size: a processor of colour takes no grey.
         channels, height, width = self.picture_shape
         picture = with_channels(picture, channels, name)
         if isinstance(self.image_shape, FittedShape):
@@ -163,12 +167,16 @@ class Target:
         if _fits(picture.shape[1:], (height, width)):
             return picture
         if not self.resize or height is None or width is None:
-            raise ValueError(
-                f"expected pictures of {_text((height, width))} pixels, as the classifier "
-                f"declares, got {_text(picture.shape[1:])} in {name}; resize them (--resize) or "
-                "choose others"
-            )
+            raise _other_size(picture.shape[1:], (height, width), name)
         return np.stack([_resized(channel, height, width) for channel in picture])
+
+
+def _other_size(found: Sequence[int], wanted: Sequence[int | None], name: str) -> ValueError:
+    return ValueError(
+        f"expected pictures of {_text(wanted)} pixels, as the classifier "
+        f"declares, got {_text(found)} in {name}; resize them (--resize) or "
+        "choose others"
+    )
 
 
 def _fitted(picture: np.ndarray, fit_picture: PictureFitting, name: str) -> np.ndarray:
@@ -186,6 +194,7 @@ def _fitted(picture: np.ndarray, fit_picture: PictureFitting, name: str) -> np.n
     except Exception as error:  # the processor's own classes
         expected = "expected a picture that the model's image processor takes"
         raise ValueError(f"{expected}, got {name}: {reason_of(error)}") from error
+    # Pixels that stay are given back with all their bits, not as rounded ones.
     return picture if np.array_equal(fitted, eight_bits) else fitted
 
 
@@ -220,6 +229,7 @@ def _fits(found: Sequence[int], wanted: Sequence[int | None]) -> bool:
 def _resized(channel: np.ndarray, height: int, width: int) -> Float32[np.ndarray, "H W"]:
     from PIL import Image
 
+    # On floats: Pillow's filter would round 8-bit values after each axis.
     picture = Image.fromarray(np.ascontiguousarray(unit_values(channel)))
     scaled = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
     # the weights' rounding may lead out of the range by a last bit

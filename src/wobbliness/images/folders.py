@@ -59,9 +59,9 @@ def read_picture_folder(folder: Path, target: Target) -> ImageSet:
         _check_only_folders(folder, class_folders)
         by_class = [_pictures(class_folder) for class_folder in class_folders]
         files = [path for paths in by_class for path in paths]
-        labels = np.repeat(np.arange(len(by_class)), [len(paths) for paths in by_class]).astype(
-            np.int64
-        )
+        # A class's number is its folder's place in the alphabet.
+        sizes = [len(paths) for paths in by_class]
+        labels = np.repeat(np.arange(len(by_class)), sizes).astype(np.int64)
         class_names = tuple(path.name for path in class_folders)
     images = stack_pictures([(str(path), path) for path in files], len(files), target, str(folder))
     names = tuple(path.relative_to(folder).as_posix() for path in files)
@@ -78,6 +78,7 @@ def _check_only_folders(folder: Path, class_folders: list[Path]) -> None:
 
 
 def _pictures(folder: Path) -> list[Path]:
+    # Empty folders are left out here, too; any other folder is refused below.
     files = [path for path in _entries(folder) if not (path.is_dir() and not _entries(path))]
     for path in files:
         if path.is_dir():

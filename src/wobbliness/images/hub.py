@@ -56,6 +56,7 @@ def parse_hub_name(text: str) -> HubName:
 
 def data_source(name: str) -> str:
     """Returns a data set's folder in WOBBLINESS_DATA if it exists, else its name on the hub."""
+    # Read each time: a program may set it after the import.
     folder = os.environ.get(DATA_VARIABLE)
     local = Path(folder) / name if folder else None
     return str(local) if local is not None and local.is_dir() else HUB_NAMES.get(name, name)
@@ -96,10 +97,27 @@ def _read_remote(
             f"expected data set {name} as a folder or a name on the hub, got no folder "
             f"{wanted.source}"
         )
+    table = _loaded(wanted, name)
+    columns = find_columns(
+        column_types(table.features.arrow_schema), name, column=column, label_column=label_column
+    )
+    # Undecoded: the library's own decoder would take any format, and any size.
+    undecoded = datasets.Image(decode=False)
+    table = table.select_columns(columns.names).cast_column(columns.image, undecoded)
+    rows = _Rows(table, columns, roots=_caches())
+    images = stack_pictures(rows, len(table), target, name)
+    labels_found = table[columns.label][:] if columns.label else []
+    labels, class_names = labels_from(labels_found, columns, name)
+    return ImageSet(images=images, labels=labels, names=tuple(rows.names), class_names=class_names)
+
+
+def _loaded(wanted: HubName, name: str) -> Any:
+    """Loads a data set from the hub; any error becomes a ValueError of one line."""
+    import datasets
+
     try:
-        table = datasets.load_dataset(
-            wanted.source, wanted.config, split=wanted.split or _only_split(wanted)
-        )
+        split = wanted.split or _only_split(wanted)
+        return datasets.load_dataset(wanted.source, wanted.config, split=split)
     except _Ambiguous:
         raise
     # The library raises a dozen classes of its own, from the network's to the file system's.
@@ -108,22 +126,11 @@ def _read_remote(
         raise ValueError(
             f"expected data set {name} in ${DATA_VARIABLE} or on the hub, got {reason}"
         ) from error
-    columns = find_columns(
-        column_types(table.features.arrow_schema), name, column=column, label_column=label_column
-    )
-    table = table.select_columns(columns.names).cast_column(
-        columns.image, datasets.Image(decode=False)
-    )
-    rows = _Rows(table, columns, roots=_caches())
-    images = stack_pictures(rows, len(table), target, name)
-    labels, class_names = labels_from(
-        table[columns.label][:] if columns.label else [], columns, name
-    )
-    return ImageSet(images=images, labels=labels, names=tuple(rows.names), class_names=class_names)
 
 
 def _looks_local(source: str) -> bool:
     """Checks whether a name is impossible on the hub: a path, a file, a script or an address."""
+    # A name on the hub is NAME or OWNER/NAME; nothing else is asked for there.
     return (
         source.count("/") > 1
         or source.startswith((".", "/", "~"))
@@ -158,6 +165,7 @@ class _Rows:
 
     def __iter__(self) -> Iterator[Encoded]:
         for row, cells in enumerate(self._table):
+            # The bytes in the table go before the file: that may be of whoever made the table.
             path, content = picture_cell(cells[self._columns.image])
             name = Path(path).name if path else str(row)
             self.names.append(name)
@@ -165,6 +173,7 @@ class _Rows:
 
     def _file(self, path: str | None, name: str) -> Path:
         """Returns a picture file of the data set itself; a table may not name other files."""
+        # Resolved first: a link, or dots in the path, may lead elsewhere.
         file = Path(path or "").resolve()
         if not path or not any(file.is_relative_to(root) for root in self._roots):
             raise ValueError(

@@ -42,6 +42,7 @@ class ImageSet:
             raise ValueError(
                 f"expected a name, and a label or none, for each of {len(self.images)} images"
             )
+        # Frozen, so set this way: names come from file systems and may hold any bytes.
         object.__setattr__(self, "names", tuple(map(well_formed, self.names)))
         if self.class_names is not None:
             object.__setattr__(self, "class_names", tuple(map(well_formed, self.class_names)))
@@ -57,6 +58,7 @@ def row_names(num_images: int) -> tuple[str, ...]:
 
 def check_set_size(shape: tuple[int, ...], name: str) -> None:
     """Raises ValueError where float32 images of this shape exceed the memory of a set."""
+    # Python's integers do not overflow, whatever a header states.
     if math.prod(shape) * 4 > MAX_SET_BYTES:
         raise ValueError(
             f"expected images that take at most {MAX_SET_BYTES / 2**30:g} GiB as float32, got "

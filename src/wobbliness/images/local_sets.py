@@ -73,6 +73,7 @@ def read_local(
 def _configured(folder: Path, config: str | None, name: str) -> Path:
     if config is None:
         return folder
+    # One plain name: a configuration must not lead out of the data set's folder.
     if not _PLAIN_NAME.fullmatch(config) or config in (".", "..") or not (folder / config).is_dir():
         raise ValueError(
             f"expected a configuration of {name} that is a folder in {folder}, got {config!r}"
@@ -91,6 +92,7 @@ def _splits(folder: Path) -> dict[str, Callable[[], list[RowRange]]]:
 
 
 def _no_split(name: str, splits: Iterable[str]) -> ValueError:
+    # In the usual order of splits, not in that of the alphabet.
     order = {split: place for place, split in enumerate(SPLIT_WORDS)}
     found = ", ".join(sorted(splits, key=lambda split: order.get(split, len(order))))
     bare = name.removeprefix("hf:")
@@ -103,6 +105,7 @@ def _opener(
     open_tables: Callable[[Path], list],  # type: ignore[type-arg]
     paths: list[Path],
 ) -> Callable[[], list[RowRange]]:
+    # Later, and only for the split that is read.
     return lambda: [RowRange(table=table) for path in paths for table in open_tables(path)]
 
 
@@ -115,6 +118,7 @@ def _parquet_splits(folder: Path) -> dict[str, list[Path]]:
             for file in files:
                 splits.setdefault(_split_of(file), []).append(file)
             return splits
+    # Nothing there: each folder may be a split.
     inner = [
         path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")
     ]
@@ -132,6 +136,7 @@ def _split_of(file: Path) -> str:
 
 def _split_word(name: str) -> str | None:
     """Returns the split that a word in a name denotes, if any, as `datasets` reads it."""
+    # Words between digits and signs: `test` in `my-test-2`, and not in `latest`.
     words = set(re.split(r"[^a-z]+", name.lower()))
     return next((split for split, synonyms in SPLIT_WORDS.items() if words & set(synonyms)), None)
 
@@ -139,18 +144,10 @@ def _split_word(name: str) -> str | None:
 def _chosen(
     splits: dict[str, Callable[[], list[RowRange]]], wanted: str, name: str
 ) -> list[RowRange]:
+    # A name as a whole first: a split may be called what would read as a slice.
     if wanted in splits:
         return splits[wanted]()
-    # Slices joined by "+", each the name of a split with bounds in brackets behind it.
-    words = [word for word in re.split(r"\s*\+\s*", wanted) if word]
-    named = [re.split(r"[\[(]", word)[0].strip() for word in words]
-    unknown = [word for word in named if word not in splits]
-    if unknown or not words:
-        raise ValueError(
-            f"expected a split of data set {name} out of {', '.join(splits)}, got "
-            f"{unknown[0] if unknown else wanted!r}"
-        )
-    opened = {word: splits[word]() for word in named}
+    opened = {word: splits[word]() for word in _named_splits(wanted, splits, name)}
     try:
         from datasets import ReadInstruction
 
@@ -162,6 +159,20 @@ def _chosen(
             f"{reason_of(error)}"
         ) from error
     return [part for cut in slices for part in _cut(opened[cut.splitname], cut.from_, cut.to)]
+
+
+def _named_splits(wanted: str, splits: Iterable[str], name: str) -> list[str]:
+    """Returns the splits that a specification names; ValueError where one does not exist."""
+    # Slices joined by "+", each the name of a split with bounds in brackets behind it.
+    words = [word for word in re.split(r"\s*\+\s*", wanted) if word]
+    named = [re.split(r"[\[(]", word)[0].strip() for word in words]
+    unknown = [word for word in named if word not in splits]
+    if unknown or not words:
+        raise ValueError(
+            f"expected a split of data set {name} out of {', '.join(splits)}, got "
+            f"{unknown[0] if unknown else wanted!r}"
+        )
+    return named
 
 
 class _Length(int):
@@ -191,6 +202,7 @@ def _read_pictures(folder: Path, target: Target, split: str | None, name: str) -
         for path in sorted(folder.iterdir())
         if path.is_dir() and not path.name.startswith(".")
     }
+    # Both by the folder's own name and by the split that it denotes: `val` is `validation`.
     by_split = {word: path for path_name, path in inner.items() if (word := _split_word(path_name))}
     if split is not None and (split in inner or split in by_split):
         read = read_picture_folder(inner.get(split) or by_split[split], target)
@@ -203,4 +215,5 @@ def _read_pictures(folder: Path, target: Target, split: str | None, name: str) -
             f"expected a split of data set {name} out of "
             f"{', '.join(by_split or inner) or 'train'}, got {split!r}"
         )
+    # Names as the hub gives them: the file's alone, without its class folder.
     return replace(read, names=tuple(Path(file).name for file in read.names))

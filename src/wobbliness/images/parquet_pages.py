@@ -13,6 +13,17 @@ _NUM_VALUES = 1  # field of a kind of page for its number of values
 # Types of Thrift's compact protocol.
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _STRUCT = 1, 2, 3, 7, 8, 12
 _INTEGERS = (4, 5, 6)
+# What a damaged header leads to: bytes that end too early, fields that are missing or of another
+# type, positions outside of the file, structures within each other without end.
+_UNREADABLE = (
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OSError,
+    OverflowError,
+    RecursionError,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +59,7 @@ def pages(stream: BinaryIO, chunk: Any) -> Iterator[Page]:
     offsets = [chunk.data_page_offset] + (
         [chunk.dictionary_page_offset] if chunk.has_dictionary_page else []
     )
+    # A dictionary page, where there is one, comes before the pages of data.
     start = min(offset for offset in offsets if offset is not None)
     stop = start + chunk.total_compressed_size
     try:
@@ -57,29 +69,26 @@ def pages(stream: BinaryIO, chunk: Any) -> Iterator[Page]:
             # A negative size would let the sum stay small or the stream go back for ever.
             if min(header[_UNPACKED], header[_STORED]) < 0:
                 raise ValueError("a negative size")
-            kinds = [
-                (header[kind], field)
-                for kind, field in _ENCODINGS.items()
-                if isinstance(header.get(kind), dict)
-            ]
-            yield Page(
-                unpacked=header[_UNPACKED],
-                encoding=max((fields.get(field, 0) for fields, field in kinds), default=0),
-                num_values=sum(fields.get(_NUM_VALUES, 0) for fields, _ in kinds),
-            )
+            yield _page(header)
             stream.seek(header[_STORED], 1)
-    except (
-        ValueError,
-        IndexError,
-        KeyError,
-        TypeError,
-        OSError,
-        OverflowError,
-        RecursionError,
-    ) as error:
+    except _UNREADABLE as error:
         raise ValueError(
             f"expected readable pages in {stream.name}, got {cause_of(error)}"
         ) from error
+
+
+def _page(header: dict[int, Any]) -> Page:
+    # The fields of whichever kind of page it is, and where in them the encoding stands.
+    kinds = [
+        (header[kind], field)
+        for kind, field in _ENCODINGS.items()
+        if isinstance(header.get(kind), dict)
+    ]
+    return Page(
+        unpacked=header[_UNPACKED],
+        encoding=max((fields.get(field, 0) for fields, field in kinds), default=0),
+        num_values=sum(fields.get(_NUM_VALUES, 0) for fields, _ in kinds),
+    )
 
 
 def _struct(stream: BinaryIO) -> dict[int, Any]:
@@ -99,7 +108,9 @@ def _value(stream: BinaryIO, kind: int) -> Any:
     if kind == _STRUCT:
         return _struct(stream)
     if kind in (_BYTE, _DOUBLE, _BINARY):
+        # A binary field states its length first.
         stream.seek({_BYTE: 1, _DOUBLE: 8}.get(kind) or _natural(stream), 1)
+    # A boolean is its type alone, without a byte of its own.
     elif kind not in (_TRUE, _FALSE):
         raise ValueError(f"a field of type {kind}")
     return 0

@@ -80,49 +80,54 @@ def decode_with_mask(
     Raises:
         ValueError: as for `decode_picture`, except for transparent pixels.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     max_pixels = MAX_PICTURE_PIXELS if max_pixels is None else max_pixels
-    content = (
-        source if isinstance(source, bytes) else _content(source, max_bytes or MAX_PICTURE_BYTES)
-    )
+    content = _content(source, max_bytes or MAX_PICTURE_BYTES)
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of bombs and of alpha in palettes: both are errors or checked here
-            warnings.simplefilter("ignore")
-            _check_start(content[:64], name)
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
-                _check_extent(picture, max_pixels, name)
-                return _decoded(ImageOps.exif_transpose(picture), name)
+        return _opened(content, max_pixels, name)
     except _Refused:
         raise
     # Pillow raises it on opening a picture beyond its own limit.
     except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"expected a picture of at most {max_pixels} pixels, got {name}: {reason_of(error)}"
-        ) from error
+        raise _unreadable(f"a picture of at most {max_pixels} pixels", name, error) from error
     # Decoders raise classes of their own, from OSError to SyntaxError and struct.error.
     except Exception as error:
-        raise ValueError(
-            f"expected a readable PNG, JPEG or WebP picture, got {name}: {reason_of(error)}"
-        ) from error
+        raise _unreadable("a readable PNG, JPEG or WebP picture", name, error) from error
+
+
+def _opened(content: bytes, max_pixels: int, name: str) -> DecodedPicture:
+    from PIL import Image, ImageOps
+
+    with warnings.catch_warnings():
+        # Pillow warns of bombs and of alpha in palettes: both are errors or checked here
+        warnings.simplefilter("ignore")
+        _check_start(content[:64], name)
+        # Opening reads the header alone: the size is known before a pixel is decoded.
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+            _check_extent(picture, max_pixels, name)
+            return _decoded(ImageOps.exif_transpose(picture), name)
+
+
+def _unreadable(what: str, name: str | Path, error: Exception) -> ValueError:
+    return ValueError(f"expected {what}, got {name}: {reason_of(error)}")
 
 
 class _Refused(ValueError):
     """An error for a picture that is readable but not accepted."""
 
 
-def _content(path: Path, max_bytes: int) -> bytes:
+def _content(source: Path | bytes, max_bytes: int) -> bytes:
     """Reads a file's content, so that Pillow never allocates what a chunk's length claims.
 
     That may be 4 GiB for a file of 100 bytes.
     """
+    if isinstance(source, bytes):
+        return source
     try:
-        return read_bounded(path, max_bytes)
+        return read_bounded(source, max_bytes)
     except OSError as error:
-        raise ValueError(
-            f"expected a readable PNG, JPEG or WebP picture, got {path}: {reason_of(error)}"
-        ) from error
+        raise _unreadable("a readable PNG, JPEG or WebP picture", source, error) from error
 
 
 def _check_start(start: bytes, name: str) -> None:
@@ -131,17 +136,18 @@ def _check_start(start: bytes, name: str) -> None:
             f"expected the picture itself, got a pointer of git-lfs to it in {name}; fetch it with "
             "`git lfs pull`"
         )
-    # Bytes 24 and 25 of a PNG are the bits of a channel and the type of colour.
-    if (
-        start.startswith(_PNG_START)
-        and len(start) > 25
-        and start[24] == 16
-        and start[25] != _PNG_GREY
-    ):
+    if _has_deep_colours(start):
         raise _Refused(
             f"expected 8-bit colours, got a 16-bit PNG in {name}; store 8 bits, or all 16 in an "
             ".npy array"
         )
+
+
+def _has_deep_colours(start: bytes) -> bool:
+    """Checks whether it is a PNG of 16-bit colours, which Pillow would cut to 8 bits."""
+    # Bytes 24 and 25 of a PNG are the bits of a channel and the type of colour.
+    is_png = start.startswith(_PNG_START) and len(start) > 25
+    return is_png and start[24] == 16 and start[25] != _PNG_GREY
 
 
 def _check_extent(picture: "Image.Image", max_pixels: int, name: str) -> None:
@@ -156,6 +162,7 @@ def _check_extent(picture: "Image.Image", max_pixels: int, name: str) -> None:
 
 
 def _decoded(picture: "Image.Image", name: str) -> DecodedPicture:
+    # 16-bit grey keeps its bits; a single value may stand for "transparent".
     mask = None
     if picture.mode.startswith("I;16"):
         pixels = np.asarray(picture).astype(np.uint16)
@@ -168,6 +175,7 @@ def _decoded(picture: "Image.Image", name: str) -> DecodedPicture:
         raise _Refused(
             f"expected pixels of mode {', '.join(_MODES)} or I;16, got {picture.mode} in {name}"
         )
+    # Palettes, CMYK and YCbCr become RGB; what is stored as grey stays one channel.
     pixels = np.asarray(picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"))
     pixels = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     return DecodedPicture(pixels=pixels, mask=mask)

@@ -74,11 +74,7 @@ def read_images(
             f"expected the path of images or hf:NAME[SPLIT], got {type(source).__name__}; measure "
             "arrays as they are"
         )
-    target = (
-        Target(image_shape=image_shape, resize=resize)
-        if size is None
-        else Target.of_size(image_shape, size)
-    )
+    target = _target(image_shape, resize, size)
     if isinstance(source, str) and source.startswith(HUB_PREFIX) and not Path(source).is_file():
         return read_hub(
             source.removeprefix(HUB_PREFIX), target, column=column, label_column=label_column
@@ -89,8 +85,15 @@ def read_images(
     return _read_path(path, target, column or named, label_column)
 
 
+def _target(image_shape: ImageShape, resize: bool, size: tuple[int, int] | None) -> Target:
+    if size is None:
+        return Target(image_shape=image_shape, resize=resize)
+    return Target.of_size(image_shape, size)
+
+
 def _with_column(path: Path) -> tuple[Path, str | None]:
     """Splits a path from the array or column after a colon, unless there is such a file."""
+    # The last colon: paths may hold others, as `C:` on Windows.
     file, colon, column = str(path).rpartition(":")
     if (
         path.exists()
@@ -106,30 +109,27 @@ def _with_column(path: Path) -> tuple[Path, str | None]:
 def _read_path(
     path: Path, target: Target, column: str | None, label_column: str | None
 ) -> ImageSet:
-    ending = path.suffix.lower()
     if not path.exists():
         raise ValueError(f"expected images, got {path}, which does not exist")
-    if ending == ".npz" and path.is_file():
-        return read_npz(path, target, column=column, label_column=label_column)
-    if (ending == ".parquet" and path.is_file()) or (path.is_dir() and parquet_files(path)):
-        return read_parquet(path, target, column=column, label_column=label_column)
+    columns: dict[str, str | None] = {"column": column, "label_column": label_column}
+    ending = path.suffix.lower() if path.is_file() else ""
+    if ending == ".npz":
+        return read_npz(path, target, **columns)
+    if ending == ".parquet" or (path.is_dir() and parquet_files(path)):
+        return read_parquet(path, target, **columns)
     if path.is_dir() and is_saved(path):
         name = f"{HUB_PREFIX}{path}"
-        return read_local(
-            path,
-            target,
-            config=None,
-            split=None,
-            name=name,
-            column=column,
-            label_column=label_column,
-        )
-    if column is not None or label_column is not None:
+        return read_local(path, target, config=None, split=None, name=name, **columns)
+    _check_no_columns(path, columns)
+    return _read_plain(path, target)
+
+
+def _check_no_columns(path: Path, columns: dict[str, str | None]) -> None:
+    if any(column is not None for column in columns.values()):
         raise ValueError(
             f"expected a source with columns ({', '.join(_WITH_COLUMNS)} or hf:) for a column, got "
             f"{path}"
         )
-    return _read_plain(path, target)
 
 
 def _read_plain(path: Path, target: Target) -> ImageSet:
@@ -140,6 +140,7 @@ def _read_plain(path: Path, target: Target) -> ImageSet:
         return read_npy(path, target)
     if ending in PICTURE_ENDINGS and path.is_file():
         return read_picture(path, target)
+    # Not unpacked here: an archive may hold anything, of any size.
     if ending in _PACKED:
         raise ValueError(
             f"expected a folder of pictures or a table, got {path}, a packed one; unpack it first"

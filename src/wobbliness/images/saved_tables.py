@@ -69,6 +69,7 @@ class ArrowTable:
             with pa.memory_map(str(path)) as source:
                 _check_uncompressed(source, path)
             self.schema = self._stream().schema
+            # The format states no number of rows: batches are counted, their columns not read.
             self.num_rows = sum(len(batch) for batch in self._stream())
 
     def check(self, columns: Columns) -> None:
@@ -80,6 +81,7 @@ class ArrowTable:
         for batch in self._stream():
             chosen = batch.select(columns.names)
             chosen.validate(full=True)  # a stranger's offsets may lead out of the file
+            # Slices are views, so a row costs no copy.
             for row in range(len(chosen)):
                 yield chosen.slice(row, 1)
 
@@ -105,16 +107,16 @@ def _is_compressed(metadata: bytes) -> bool:
     A flatbuffer's tables begin with a list of where their fields are.
     """
     try:
+        # A buffer begins with the position of its outermost table.
         message = struct.unpack_from("<I", metadata)[0]
         kind = _field(metadata, message, _HEADER_TYPE)
         if kind is None or metadata[kind] != _RECORD_BATCH:
             return False
         header = _field(metadata, message, _HEADER)
         assert header is not None
-        return (
-            _field(metadata, header + struct.unpack_from("<I", metadata, header)[0], _COMPRESSION)
-            is not None
-        )
+        # The header is a table of its own; its field holds the distance to it.
+        batch = header + struct.unpack_from("<I", metadata, header)[0]
+        return _field(metadata, batch, _COMPRESSION) is not None
     except (struct.error, IndexError, AssertionError) as error:
         raise ValueError("expected a readable Arrow message, got another") from error
 
@@ -132,6 +134,7 @@ def _field(buffer: bytes, table: int, number: int) -> int | None:
 
 
 def _is_plain(name: Any) -> bool:
+    # One name without a separator: a list must not lead out of its folder.
     return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 

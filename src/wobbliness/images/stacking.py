@@ -58,19 +58,11 @@ class _Stack:
 
     def add(self, picture: Float32[np.ndarray, "C H W"], name: str) -> None:
         if self._num_added == self._num_pictures:
-            raise ValueError(
-                f"expected {self._num_pictures} pictures in {self._name}, as it states itself, got "
-                "more"
-            )
+            raise self._other_number("more")
         images = self._images
         if images is None:
             images, self._first_name = self._allocated(picture.shape), name
-        if picture.shape[1:] != images.shape[2:]:
-            sizes = ["{} x {}".format(*shape[-2:]) for shape in (images.shape, picture.shape)]
-            raise ValueError(
-                f"expected pictures of one size, got {sizes[0]} in {self._first_name} and "
-                f"{sizes[1]} in {name}; scale them to one (size=(H, W), --size HxW)"
-            )
+        self._check_size(picture.shape, images.shape, name)
         # The first coloured picture after grey ones: these are repeated to three channels.
         if len(picture) > images.shape[1]:
             grey, images = images, self._allocated(picture.shape)
@@ -79,16 +71,28 @@ class _Stack:
         self._images = images
         self._num_added += 1
 
+    def _check_size(self, shape: tuple[int, ...], stacked: tuple[int, ...], name: str) -> None:
+        if shape[1:] != stacked[2:]:
+            sizes = ["{} x {}".format(*sides[-2:]) for sides in (stacked, shape)]
+            raise ValueError(
+                f"expected pictures of one size, got {sizes[0]} in {self._first_name} and "
+                f"{sizes[1]} in {name}; scale them to one (size=(H, W), --size HxW)"
+            )
+
     def images(self) -> Float32[np.ndarray, "N C H W"]:
         if self._images is None:
             raise ValueError(f"expected at least one picture in {self._name}, got none")
         if self._num_added < self._num_pictures:
-            raise ValueError(
-                f"expected {self._num_pictures} pictures in {self._name}, as it states itself, got "
-                f"{self._num_added}"
-            )
+            raise self._other_number(str(self._num_added))
         return self._images
 
+    def _other_number(self, got: str) -> ValueError:
+        return ValueError(
+            f"expected {self._num_pictures} pictures in {self._name}, as it states itself, got "
+            f"{got}"
+        )
+
     def _allocated(self, shape: tuple[int, ...]) -> Float32[np.ndarray, "N C H W"]:
+        # Before the memory is taken; pages of `empty` are the system's until they are written.
         check_set_size((self._num_pictures, *shape), self._name)
         return np.empty((self._num_pictures, *shape), np.float32)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -64,6 +64,7 @@ class RowRange:
 
     def rows(self, columns: Columns) -> Iterator[Any]:
         """Yields batches of one row each."""
+        # Tables are read from their start; rows before the range are passed over.
         for row, batch in enumerate(self.table.rows(columns)):
             if self.stop is not None and row >= self.stop:
                 return
@@ -123,10 +124,9 @@ def read_rows(
             images = stack_pictures(rows.encoded(), num_rows, target, name)
     labels, class_names = labels_from(rows.labels, columns, name)
     if columns.holds_arrays:
-        read = image_set_of(
-            array, labels if labels is not None else np.zeros(len(array), np.int64), target, name
-        )
-        images = read.images
+        # With any labels the first axis is known to count images.
+        counted = labels if labels is not None else np.zeros(len(array), np.int64)
+        images = image_set_of(array, counted, target, name).images
     return ImageSet(images=images, labels=labels, names=tuple(rows.names), class_names=class_names)
 
 
@@ -142,14 +142,11 @@ def column_types(schema: Any) -> Features:
             f"{', '.join(sorted(schema.names))[:MAX_SHOWN]}"
         )
     features: dict[str, Any] = {field.name: _feature(field.type) for field in schema}
+    # Lists stay lists, whatever the metadata calls them: they are read as arrays.
+    plain = {name for name, feature in features.items() if feature["_type"] != ARRAY}
     try:
         written = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        lists = {name for name, feature in features.items() if feature["_type"] == ARRAY}
-        return features | {
-            name: feature
-            for name, feature in written.items()
-            if name in features and name not in lists
-        }
+        return features | {name: kind for name, kind in written.items() if name in plain}
     # The metadata is absent, or not as the libraries write it.
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         return features
@@ -188,19 +185,21 @@ class ParquetTable:
         with self._path.open("rb") as stream:
             for chunk in chunks:
                 if chunk.path_in_schema.split(".")[0] in columns.names:
-                    stored = min(chunk.total_compressed_size, self._path.stat().st_size)
-                    unpacked = num_values = 0
-                    # Summed page by page: a file may hold as many empty pages as it has bytes.
-                    for page in pages(stream, chunk):
-                        unpacked, num_values = (
-                            unpacked + page.unpacked,
-                            num_values + page.num_values,
-                        )
-                        self._largest_page = max(self._largest_page, page.unpacked)
-                    check_expansion(unpacked, stored, str(self._path))
-                    # In nested lists a run of equal numbers takes no bytes.
-                    if columns.holds_arrays:
-                        check_expansion(num_values * _MAX_VALUE_BYTES, stored, str(self._path))
+                    self._check_chunk(stream, chunk, holds_arrays=columns.holds_arrays)
+
+    def _check_chunk(self, stream: BinaryIO, chunk: Any, *, holds_arrays: bool) -> None:
+        # A footer may claim anything: no column is larger than its file.
+        stored = min(chunk.total_compressed_size, self._path.stat().st_size)
+        unpacked = num_values = 0
+        # Summed page by page: a file may hold as many empty pages as it has bytes.
+        for page in pages(stream, chunk):
+            unpacked += page.unpacked
+            num_values += page.num_values
+            self._largest_page = max(self._largest_page, page.unpacked)
+        check_expansion(unpacked, stored, str(self._path))
+        # In nested lists a run of equal numbers takes no bytes.
+        if holds_arrays:
+            check_expansion(num_values * _MAX_VALUE_BYTES, stored, str(self._path))
 
     def rows(self, columns: Columns) -> Iterator[Any]:
         """Yields batches of one row each.
@@ -208,6 +207,7 @@ class ParquetTable:
         So few rows are read at a time that they are small even where each is a whole page.
         """
         batch_size = max(1, min(_BATCH_ROWS, _BATCH_BYTES // self._largest_page))
+        # Without threads: they would unpack several batches ahead.
         for batch in self._file.iter_batches(
             batch_size=batch_size, columns=columns.names, use_threads=False
         ):
@@ -259,6 +259,7 @@ class _Rows:
             yield from part.rows(self._columns)
 
     def _keep(self, batch: Any, path: Any) -> None:
+        # A path in a folder of the data set is shown by its last part alone.
         name = path if isinstance(path, str) and path else str(len(self.names))
         self.names.append(self._interned(os.path.basename(name) if self._root else name))
         label = _column(batch, self._columns.label)[0].as_py() if self._columns.label else None
@@ -270,6 +271,7 @@ class _Rows:
                 f"expected names of at most {MAX_NAME_LENGTH} letters in {self._name}, got "
                 f"{len(text)}"
             )
+        # One object for equal texts, so that a million equal labels take the memory of one.
         return self._texts.setdefault(text, text)
 
     def _file(self, path: Any) -> Path:
@@ -304,6 +306,7 @@ def _column(batch: Any, name: str) -> Any:
 def _stacked_arrays(rows: _Rows, num_rows: int, name: str) -> np.ndarray:
     stacked: np.ndarray | None = None
     for row, image in enumerate(rows.arrays()):
+        # Memory is taken with the first image, once it is known how large all will be.
         if stacked is None:
             check_set_size((num_rows, *image.shape), name)
             stacked = np.empty((num_rows, *image.shape), image.dtype)
@@ -343,6 +346,7 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     files = parquet_files(path)
+    # Shards tell their split by their names: SPLIT-00000-of-00001.parquet.
     splits = {match["split"] for file in files if (match := SPLIT_OF_SHARD.fullmatch(file.name))}
     if len(splits) > 1:
         raise ValueError(

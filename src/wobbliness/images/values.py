@@ -12,9 +12,11 @@ def unit_values(values: np.ndarray) -> Float32[np.ndarray, "..."]:
     Raises:
         ValueError: another type; what its range means is not guessed.
     """
+    # Files may hold another byte order than the machine's; the type's meaning is the same.
     native = values.dtype.newbyteorder("=")
     if native in _MAX_VALUES:
         scaled = values.astype(np.float32)
+        # In place, and in float32: the rounding is that of the usual `x / 255`.
         scaled /= np.float32(_MAX_VALUES[native])
         return scaled
     if not np.issubdtype(values.dtype, np.floating):
@@ -33,6 +35,7 @@ def check_range(images: Float32[np.ndarray, "..."], name: str) -> None:
         raise ValueError(
             f"expected at least one image, and none empty, got shape {images.shape} in {name}"
         )
+    # NaN fails both comparisons, so it is refused as well.
     lowest, highest = images.min(), images.max()
     if not (lowest >= 0 and highest <= 1):
         raise ValueError(
