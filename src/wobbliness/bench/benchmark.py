@@ -5,7 +5,7 @@ Every figure is a ratio of both sides in one run.
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -83,6 +83,7 @@ class NetworkResult:
         others = [rate for rate in self.rates if rate.contender.startswith(contender)]
         if not others:
             return None
+        # The best of its settings by the median: the comparison is with others at their best.
         best = max(others, key=lambda rate: rate.median)
         return statistics.median(
             a / b for a, b in zip(self.rates[0].per_second, best.per_second, strict=True)
@@ -155,14 +156,7 @@ def run_benchmark(
     Raises:
         ValueError: an unknown network, or a number of repeats below 1.
     """
-    unknown = set(networks) - set(NETWORKS)
-    if unknown or not networks:
-        raise ValueError(
-            f"expected networks out of {', '.join(NETWORKS)}, got "
-            f"{', '.join(sorted(unknown)) or 'none'}"
-        )
-    if repeats < 1:
-        raise ValueError(f"expected at least 1 repeat, got {repeats}")
+    _check_settings(networks, repeats)
     with progress_bar("benchmark", len(networks) * repeats, report=progress) as advance:
         results = tuple(_time_network(name, repeats, device, scale, advance) for name in networks)
     return Benchmark(
@@ -174,44 +168,73 @@ def run_benchmark(
     )
 
 
+def _check_settings(networks: tuple[str, ...], repeats: int) -> None:
+    unknown = set(networks) - set(NETWORKS)
+    if unknown or not networks:
+        raise ValueError(
+            f"expected networks out of {', '.join(NETWORKS)}, got "
+            f"{', '.join(sorted(unknown)) or 'none'}"
+        )
+    if repeats < 1:
+        raise ValueError(f"expected at least 1 repeat, got {repeats}")
+
+
 def _time_network(
     name: str, repeats: int, device: str, scale: float, advance: Callable[[int], None]
 ) -> NetworkResult:
     shape, num_images = NETWORKS[name]
     network = build_network(name, shape, NUM_CLASSES, seed=0).eval()
-    images = np.random.default_rng(0).random(
-        (max(2, round(num_images * scale)), *shape), dtype=np.float32
-    )
-    sides = dict(_contenders(network, device))
-    batches = {
-        side: images[: max(2, len(images) // IMAGE_DIVISORS.get(side.split()[0], 1))]
-        for side in sides
+    size = (max(2, round(num_images * scale)), *shape)
+    images = np.random.default_rng(0).random(size, dtype=np.float32)
+    runs = {
+        side: partial(run, _share_of(images, side)) for side, run in _contenders(network, device)
     }
     # also warms up
-    peaks = {side: _peak_bytes(partial(run, batches[side])) for side, run in sides.items()}
-    product = contenders.sgemm(SGEMM_SIZE, device=device)
-    rates: dict[str, list[float]] = {side: [] for side in sides}
-    products = []
-    # in turn within each repeat: a slower minute of the machine slows all sides
-    for _ in range(repeats):
-        for side, run in sides.items():
-            rates[side].append(len(batches[side]) * DRAWS / _seconds(partial(run, batches[side])))
-        products.append(2.0 * SGEMM_SIZE**3 / _seconds(product))
-        advance(1)
+    peaks = {side: _peak_bytes(run) for side, run in runs.items()}
+    seconds, products = _seconds_in_turn(runs, repeats, device, advance)
     return NetworkResult(
         network=name,
         flops=_flops(network, images[:1]),
         rates=tuple(
-            Rate(contender=side, per_second=tuple(found), peak_bytes=peaks[side])
-            for side, found in rates.items()
+            Rate(
+                contender=side,
+                per_second=tuple(len(_share_of(images, side)) * DRAWS / s for s in seconds[side]),
+                peak_bytes=peaks[side],
+            )
+            for side in runs
         ),
-        sgemm=tuple(products),
+        sgemm=products,
     )
+
+
+def _share_of(images: np.ndarray, side: str) -> np.ndarray:
+    """Returns the images of one side: fewer for slow ones, at least two."""
+    return images[: max(2, len(images) // IMAGE_DIVISORS.get(side.split()[0], 1))]
+
+
+def _seconds_in_turn(
+    runs: Mapping[str, Callable[[], object]],
+    repeats: int,
+    device: str,
+    advance: Callable[[int], None],
+) -> tuple[dict[str, list[float]], tuple[float, ...]]:
+    """Times each side in each repeat; also returns a matrix product's operations per second."""
+    product = contenders.sgemm(SGEMM_SIZE, device=device)
+    seconds: dict[str, list[float]] = {side: [] for side in runs}
+    products = []
+    # in turn within each repeat: a slower minute of the machine slows all sides
+    for _ in range(repeats):
+        for side, run in runs.items():
+            seconds[side].append(_seconds(run))
+        products.append(2.0 * SGEMM_SIZE**3 / _seconds(product))
+        advance(1)
+    return seconds, tuple(products)
 
 
 def _contenders(network: torch.nn.Module, device: str) -> Iterator[tuple[str, Contender]]:
     yield "ours", contenders.ours(network, DRAWS, device=device)
     yield "loop", contenders.smoothing_loop(network, DRAWS, device=device)
+    # Several batch sizes each, since others' best size depends on network and machine.
     for batch_size in contenders.ART_BATCHES:
         try:
             yield (
@@ -229,7 +252,7 @@ def _contenders(network: torch.nn.Module, device: str) -> Iterator[tuple[str, Co
 
 def _seconds(function: Callable[[], object]) -> float:
     started = time.perf_counter()
-    function()
+    function()  # all sides end on the host, so nothing is left running on a device
     return time.perf_counter() - started
 
 
@@ -251,31 +274,27 @@ def _peak_bytes(function: Callable[[], object]) -> int | None:
 
 
 def _status(name: str) -> int:
+    # Lines such as `VmRSS:     1234 kB`.
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def _flops(network: torch.nn.Module, image: np.ndarray) -> float:
+    # Multiplications and additions count as two, as in the matrix product.
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.from_numpy(image))
     return float(counter.get_total_flops())
 
 
 def _decisions(scale: float) -> Iterator[DecisionResult]:
-    spec, data = digits().effect_networks[0], load_data("digits")
-    if spec.threat is None or spec.attack is None:
-        raise AssertionError("the digits recipe poisons its effect networks")
-    network = train_network(spec, data, progress=lambda *_: None).network
-    images = data.test.images[spec.threat.is_attacked(data.test.labels)][
-        : max(20, round(400 * scale))
-    ]
+    network, images = _attacked_digits(scale)
     half = len(images) // 2
-    images = np.concatenate([images[:half], spec.attack.apply(images[half:])])
     w = measure(network, images, DECISION_SIGMA, draws=DRAWS).wobbliness
     # a threshold between the halves: most points are decided early
     threshold = float((np.median(w[:half]) + np.median(w[half:])) / 2)
     for question, answer in (("true W", decide), ("all draws", decide_as_measured)):
         found = answer(network, images, DECISION_SIGMA, threshold, max_draws=DRAWS)
+        # The same draws, so a difference is the decision's own and no noise.
         same = found.is_below == (w < threshold)
         yield DecisionResult(
             question=question,
@@ -284,3 +303,16 @@ def _decisions(scale: float) -> Iterator[DecisionResult]:
             undecided=float(1 - found.is_decided.mean()),
             equal=float(same[found.is_decided].mean()),
         )
+
+
+def _attacked_digits(scale: float) -> tuple[torch.nn.Module, np.ndarray]:
+    """Returns a poisoned network and images, the second half of which bear its trigger."""
+    spec, data = digits().effect_networks[0], load_data("digits")
+    if spec.threat is None or spec.attack is None:
+        raise AssertionError("the digits recipe poisons its effect networks")
+    network = train_network(spec, data, progress=lambda *_: None).network
+    attacked = data.test.images[spec.threat.is_attacked(data.test.labels)]
+    images = attacked[: max(20, round(400 * scale))]
+    half = len(images) // 2
+    stamped = spec.attack.apply(images[half:])
+    return network, np.concatenate([images[:half], stamped])

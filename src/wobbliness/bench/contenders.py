@@ -23,6 +23,7 @@ Contender = Callable[[np.ndarray], None]
 
 def ours(network: nn.Module, draws: int, *, device: str) -> Contender:
     """Returns `wobbliness.measure`, end to end."""
+    # On the CPU the network itself: `measure` leaves it as it was.
     own = network if device == "cpu" else copy.deepcopy(network).to(device)
 
     def run(images: np.ndarray) -> None:
@@ -46,7 +47,7 @@ def smoothing_loop(network: nn.Module, draws: int, *, device: str) -> Contender:
             batch = image.repeat((draws, 1, 1, 1))
             noise = torch.randn_like(batch) * SIGMA
             predictions = own(batch + noise).argmax(1)
-            counts = np.zeros(10, dtype=int)
+            counts = np.zeros(10, dtype=int)  # one by one in Python, as published
             for label in predictions.cpu().numpy():
                 counts[label] += 1
 
@@ -61,12 +62,14 @@ def art(network: nn.Module, draws: int, *, batch_size: int, device: str) -> Cont
     """
     from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
 
+    # A copy: a change of the memory format would slow the other contenders.
     own = copy.deepcopy(network)
     own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     estimators: dict[tuple[int, ...], Any] = {}
 
     def run(images: np.ndarray) -> None:
         shape = images.shape[1:]
+        # Once for each shape, in the warm-up: making it does not count.
         if shape not in estimators:
             estimators[shape] = PyTorchRandomizedSmoothing(
                 own,
@@ -94,6 +97,7 @@ def bare_forward(network: nn.Module, draws: int, *, block_size: int, device: str
         graph = compiled.compile_module(network, images).graph
         if graph is None:
             raise ValueError("expected a network that can be compiled, got one that cannot")
+        # The same block each time: nothing but the network is timed.
         block = np.resize(images, (block_size, *images.shape[1:]))
         passes = len(images) * draws // block_size
         # one thread a core, each with every num_cores()-th block
@@ -112,6 +116,7 @@ def _bare_on_device(network: nn.Module, draws: int, block_size: int) -> Contende
         )
         for _ in range(len(images) * draws // block_size):
             labels = network(block).argmax(1)
+        # Kernels are queued: this waits for the last of them.
         labels.cpu()
 
     return run
@@ -122,7 +127,7 @@ def sgemm(size: int, *, device: str) -> Callable[[], float]:
     left, right = (torch.rand(size, size, device=device) for _ in range(2))
 
     def run() -> float:
-        torch.mm(left, right).sum().item()
+        torch.mm(left, right).sum().item()  # waits for the device
         return 2.0 * size**3
 
     return run

@@ -34,19 +34,16 @@ def write_comparison(
     """
     file = checked_page(path)
     largest = max(max(row.clean_mean, row.suspect_mean) for row in found.at) or 1.0
-    page = (
-        page_environment()
-        .get_template("comparison.html")
-        .render(
-            found=found,
-            here=found[found.sigma],
-            largest=largest,
-            model=model,
-            clean=clean,
-            suspect=suspect,
-            warnings=warnings,
-            number=number,
-        )
+    template = page_environment().get_template("comparison.html")
+    page = template.render(
+        found=found,
+        here=found[found.sigma],
+        largest=largest,
+        model=model,
+        clean=clean,
+        suspect=suspect,
+        warnings=warnings,
+        number=number,
     )
     write_named(file, lambda out: out.write_text(page, encoding="utf-8"))
 

@@ -31,8 +31,10 @@ def _escaped(value: Any) -> Any:
 
     Control characters and what is not Unicode become escapes.
     """
+    # Markup is a subclass of str, and is ours: only plain strings are changed.
     if type(value) is not str or value.isprintable():
         return value
+    # Line by line: line breaks of a message stay.
     return "\n".join(visible(line) for line in value.split("\n"))
 
 
@@ -46,6 +48,7 @@ def number(value: object) -> str:
         return "" if value is None else str(value)
     if value != value:
         return ""
+    # Fixed decimals where three of them say enough; trailing zeros add nothing.
     if value == 0 or 0.001 <= abs(value) < 10_000:
         text = f"{value:.3f}".rstrip("0").rstrip(".")
         return f"{min(value, MAX_BELOW_ONE):.4f}" if text == "1" and value < 1 else text

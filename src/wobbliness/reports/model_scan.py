@@ -18,6 +18,7 @@ PAGE, JSON_FILE, TABLE, PICTURES = "report.html", "scan.json", "scan.csv", "pict
 # candidates whose pictures are on the page; those with the smallest masks, where there are more
 MAX_CARDS = 40
 KIND, SCHEMA_VERSION = "wobbliness scan", 1
+_COUNTS = ("draws", "seed", "num_crafted_on", "num_clean", "num_suspect")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,7 @@ def write_scan(scan: Scan, folder: str | Path, *, warnings: Sequence[str] = ()) 
         CannotWrite: the disk is full, or the folder cannot be written to.
     """
     folder = checked_scan_folder(folder)
+    # Next to the folder, hidden: on the same disk, so that moving is a rename.
     staging = folder.resolve().with_name(f".{os.getpid()}-scan")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +77,7 @@ def write_scan(scan: Scan, folder: str | Path, *, warnings: Sequence[str] = ()) 
 
 
 def _write_all(scan: Scan, folder: Path, warnings: Sequence[str]) -> None:
+    # Pictures are made once, for their files and for the page.
     cards = _cards(scan)
     _write_pictures(scan, cards, folder / PICTURES)
     write_atomically(folder / TABLE, lambda file: write_csv(scan.frame(), file))
@@ -95,21 +98,18 @@ def _move(staging: Path, folder: Path) -> None:
     # files of a scan alone are removed: the folder may hold a user's own
     pictures = folder / PICTURES
     pictures.mkdir(exist_ok=True)
-    for left in (
-        *pictures.glob("candidate-*.png"),
-        *pictures.glob("trigger-*.png"),
-        *pictures.glob("w.*"),
-    ):
-        left.unlink()
-    for file in sorted(
-        staging.rglob("*.*"), key=lambda path: path.name == JSON_FILE
-    ):  # a folder with it is known as a scan's
+    for pattern in ("candidate-*.png", "trigger-*.png", "w.*"):
+        for left in list(pictures.glob(pattern)):
+            left.unlink()
+    # The JSON last: a folder with it is known as a scan's.
+    for file in sorted(staging.rglob("*.*"), key=lambda path: path.name == JSON_FILE):
         os.replace(file, folder / file.relative_to(staging))
 
 
 def checked_scan_folder(folder: str | Path) -> Path:
     """Returns the folder; raises ValueError where it holds something else than a scan."""
     path = Path(folder)
+    # Only a folder with a scan's JSON may be written over.
     if path.exists() and (
         not path.is_dir() or (any(path.iterdir()) and not (path / JSON_FILE).is_file())
     ):
@@ -124,7 +124,6 @@ def scan_json(scan: Scan) -> dict[str, Any]:
 
     Absent values are null, and so is an infinite anomaly index (`is_flagged` tells).
     """
-    found = scan.comparison
     return {
         "kind": KIND,
         "schema_version": SCHEMA_VERSION,
@@ -132,30 +131,33 @@ def scan_json(scan: Scan) -> dict[str, Any]:
         "to_look_at": list(scan.to_look_at()),
         "limits": list(scan.limits()),
         "why_no_candidates": scan.why_no_candidates,
-        "failed_classes": [
-            finding.target_class for finding in scan.candidates if finding.candidate is None
-        ],
-        "flagged_classes": [
-            finding.target_class for finding in scan.candidates if finding.is_flagged
-        ],
+        "failed_classes": [row.target_class for row in scan.candidates if row.candidate is None],
+        "flagged_classes": [row.target_class for row in scan.candidates if row.is_flagged],
         "level": scan.level,
+        **_verdict_json(scan),
+        **{name: getattr(scan, name) for name in _COUNTS},
+        "patterns": _patterns_json(scan),
+    }
+
+
+def _verdict_json(scan: Scan) -> dict[str, Any]:
+    found = scan.comparison
+    return {
         "level_each": None if found is None else found.level,
         "sigma": None if found is None else found.sigma,
         "power": None if found is None else found.power,
-        "draws": scan.draws,
-        "seed": scan.seed,
-        "num_crafted_on": scan.num_crafted_on,
-        "num_clean": scan.num_clean,
-        "num_suspect": scan.num_suspect,
-        "patterns": [
-            {name: _json_value(value) for name, value in row.items()}
-            for row in scan.frame().astype(object).to_dict("records")
-        ],
     }
+
+
+def _patterns_json(scan: Scan) -> list[dict[str, Any]]:
+    # As objects: columns with a missing value would turn integers into floats.
+    rows = scan.frame().astype(object).to_dict("records")
+    return [{str(name): _json_value(value) for name, value in row.items()} for row in rows]
 
 
 def _json_value(value: Any) -> Any:
     """Returns the value; None where JSON cannot express it."""
+    # NaN is the only value that differs from itself.
     if (
         value is None
         or value != value
@@ -179,6 +181,7 @@ def _cards(scan: Scan) -> list[Card]:
 
 
 def _card(effect: PatternEffect, file: str, finding: CandidateFinding | None) -> Card:
+    # Three pictures: the pattern alone, an image without it, the image with it.
     channels, height, width = effect.clean.shape
     pictures = {
         "": pattern_png(effect.trigger, (channels, height, width)),
@@ -198,14 +201,15 @@ def _write_pictures(scan: Scan, cards: Sequence[Card], folder: Path) -> None:
         (folder / "w.svg").write_bytes(w_svg(scan))
 
 
+def _mask_l1(card: Card) -> float:
+    # A class whose search found no mask is shown first.
+    found = None if card.finding is None else card.finding.candidate
+    return 0.0 if found is None else found.mask_l1
+
+
 def _page(scan: Scan, cards: Sequence[Card], warnings: Sequence[str]) -> str:
     candidates = [card for card in cards if card.finding is not None]
-    shown = sorted(
-        candidates,
-        key=lambda card: (
-            card.finding.candidate.mask_l1 if card.finding and card.finding.candidate else 0
-        ),
-    )
+    shown = sorted(candidates, key=_mask_l1)
     return (
         page_environment()
         .get_template("scan.html")

@@ -23,7 +23,9 @@ TEST_STYLES = {
 
 RESOLUTION = 110  # dots an inch of a PNG
 FIGURE_STYLE: Any = {
+    # The same figure gives the same bytes: ids in an SVG are hashed with this salt.
     "svg.hashsalt": "wobbliness",
+    # Text stays text, which can be searched and read aloud.
     "svg.fonttype": "none",
     "font.size": 9,
     "text.parse_math": False,  # a name between dollars is a name
@@ -35,6 +37,7 @@ FIGURE_STYLE: Any = {
 
 def side_by_side(num_axes: int, *, width: float | None = None) -> tuple[Figure, Sequence[Axes]]:
     """Returns a figure of axes that share their y-axis."""
+    # A Figure of its own, not pyplot's: those are kept alive, and are not for threads.
     figure = Figure(figsize=(width or (5.2 if num_axes == 1 else 8.4), 3.2), layout="constrained")
     return figure, list(np.ravel(figure.subplots(1, num_axes, sharey=True)))
 
@@ -60,7 +63,7 @@ def draw_boxes(
         showmeans=True,
         meanline=True,
         meanprops={"color": RED, "linestyle": "-", "linewidth": 1.5},
-        medianprops={"linewidth": 0},
+        medianprops={"linewidth": 0},  # the paper's boxes show the mean alone
         boxprops={"color": colour},
         whiskerprops={"color": colour},
         capprops={"color": colour},

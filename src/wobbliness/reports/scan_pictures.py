@@ -65,6 +65,7 @@ def pattern_label(effect: PatternEffect, *, is_candidate: bool) -> str:
 
 def _figure_bytes(scan: Scan, kind: str) -> bytes:
     """Returns the figure; the same bytes for the same scan."""
+    # Without version or date: the same scan gives the same bytes.
     metadata: dict[str, None] = {"Software": None} if kind == "png" else {"Date": None}
     with matplotlib.rc_context(FIGURE_STYLE):
         content = io.BytesIO()
@@ -89,17 +90,19 @@ def _boxes(scan: Scan) -> Figure:
         draw_boxes(axes, [w], [float(position)], colour, orientation="horizontal")
     axes.set(xlabel="W (nats)", title=f"sigma {sigma:g}")
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
-    axes.invert_yaxis()
+    axes.invert_yaxis()  # the first row on top
     return figure
 
 
 def _colours(image: Float32[np.ndarray, "C H W"]) -> Float32[np.ndarray, "c H W"]:
+    # Grey, or the first three channels.
     return image[:3] if len(image) >= 3 else image[:1]
 
 
 def _png(channels: Float32[np.ndarray, "c H W"]) -> bytes:
     from PIL import Image
 
+    # Rounded, not cut: 1 / 255 in the image is 1 in the file.
     pixels = np.round(255 * channels).astype(np.uint8)
     content = io.BytesIO()
     Image.fromarray(

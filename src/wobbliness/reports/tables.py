@@ -48,6 +48,7 @@ def _with_text(frame: pd.DataFrame, change: Any) -> pd.DataFrame:
 
     Other values and the types of columns stay.
     """
+    # By position: names of columns may come from files, and may be equal.
     changed = frame.copy(deep=False)
     for position in range(frame.shape[1]):
         values = frame.iloc[:, position]
