@@ -5,7 +5,7 @@ Heavy imports are inside the commands.
 
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,9 @@ from wobbliness.cli.options import (
 )
 from wobbliness.runtime.destinations import check_folder
 from wobbliness.runtime.terminal import say
+
+if TYPE_CHECKING:
+    from wobbliness.detectors.smoothness_guard import SmoothnessGuard
 
 DEFAULT_SIGMAS = [0.05, 0.1, 0.15, 0.2, 0.3]  # as SmoothnessGuard; a test compares them
 
@@ -72,15 +75,10 @@ def fit(
     # A folder that cannot be written to is refused before minutes of measuring.
     check_folder(out)
     checked_folder(out)
-    settings: dict[str, Any] = {
-        "draws": draws,
-        "false_positive_rate": false_positive_rate,
-        "seed": seed,
-    }
+    settings: dict[str, Any] = {"draws": draws, "seed": seed, "sigmas": tuple(sigma)}
+    settings |= {"false_positive_rate": false_positive_rate, "num_classes": options.num_classes}
     classifier = open_model(model, options)
-    guard = SmoothnessGuard(
-        classifier, sigmas=tuple(sigma), num_classes=options.num_classes, **settings
-    )
+    guard = SmoothnessGuard(classifier, **settings)
     image_set = read_images_for(classifier, clean, column=column, resize=resize, size=size)
     warned = say_implausible(classifier, image_set, options, as_json=as_json)
     guard.fit(image_set.images)
@@ -97,7 +95,7 @@ def judge(
     images: Images,
     out: Out = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Verdicts alone, with as few draws as settle them.")
+        bool, typer.Option("--quick", help="Verdicts alone, with as few draws as decide them.")
     ] = False,
     column: Column = None,
     resize: Resize = False,
@@ -110,32 +108,43 @@ def judge(
     """
     from wobbliness.cli.output import print_judgement, print_quick_verdicts, write_table
     from wobbliness.detectors.detection_results import Judgement
-    from wobbliness.detectors.guard_files import load_guard, model_mismatch, preprocessing_mismatch
 
+    # Before minutes of measuring, not after them.
     check_table(out)
     classifier = open_model(model, options)
-    with warnings.catch_warnings():
-        # said below, in the command's own form
-        warnings.filterwarnings("ignore", message="this guard was fitted ")
-        fitted = load_guard(guard, classifier, model=Path(model).name)
-    line = model_mismatch(fitted, Path(model).name) or preprocessing_mismatch(
-        fitted, resized=_resizes(resize, size)
-    )
-    # A mismatch is a warning, not a refusal: the verdicts are still computed.
-    mismatch = [] if line is None else [line]
-    for line in mismatch:
-        say(f"warning: {line}", error=True)
+    fitted, mismatch = _loaded(guard, classifier, model, resized=_resizes(resize, size))
     inputs = read_images_for(classifier, images, column=column, resize=resize, size=size)
     warned = mismatch + say_implausible(
         classifier, inputs, options, as_json=as_json, with_labels_only=True
     )
+    # Decisions alone need fewer draws than scores.
     found = fitted.judge_quickly(inputs.images) if quick else fitted.judge(inputs.images)
+    # The verdicts are printed even where the table cannot be written; the error comes last.
     failure = failure_of(lambda path: write_table(found.frame(inputs.names), path), out)
     if isinstance(found, Judgement):
         print_judgement(found, inputs.names, warned, as_json=as_json)
     else:
         print_quick_verdicts(found, inputs.names, warned, as_json=as_json)
     raise_later(failure)
+
+
+def _loaded(
+    folder: Path, classifier: Any, model: str, *, resized: bool
+) -> tuple["SmoothnessGuard", list[str]]:
+    """Loads a guard; warns where it was fitted with another model or other preprocessing."""
+    from wobbliness.detectors.guard_files import load_guard, model_mismatch, preprocessing_mismatch
+
+    name = Path(model).name
+    with warnings.catch_warnings():
+        # said below, in the command's own form
+        warnings.filterwarnings("ignore", message="this guard was fitted ")
+        fitted = load_guard(folder, classifier, model=name)
+    line = model_mismatch(fitted, name) or preprocessing_mismatch(fitted, resized=resized)
+    # A mismatch is a warning, not a refusal: the verdicts are still computed.
+    if line is None:
+        return fitted, []
+    say(f"warning: {line}", error=True)
+    return fitted, [line]
 
 
 def _resizes(resize: bool, size: str | None) -> bool:

@@ -27,8 +27,10 @@ def main() -> None:
 
     0 done, 2 wrong use or bad input (one line says what), 1 failed, 130 stopped by Ctrl-C.
     """
+    # First of all: the imports below take a second, in which Ctrl-C may come.
     put_back = end_on_interrupt()
     skip_final_collection()
+    # Before any import that a file in the working folder could take the place of.
     leave_out_working_folder()
     from wobbliness.cli.app import app
     from wobbliness.runtime.interrupts import clean_interrupts
@@ -47,10 +49,15 @@ def main() -> None:
         put_back()
     if code == EXIT_INTERRUPTED:
         _stop("")
+    # Commands return None; Typer gives back the code of an exit of its own.
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(error: BaseException) -> None:
+    """Ends with the code of the error, and one line of it.
+
+    An interrupt goes first: it may show as any error of a library that it met at work.
+    """
     from typer.exceptions import TyperException
 
     from wobbliness.runtime.errors import cause_of, reason_of
@@ -63,9 +70,8 @@ def _fail(error: BaseException) -> None:
         _end(error.format_message(), error.exit_code)
     if isinstance(error, ValueError):
         _end(reason_of(error, MAX_CHARACTERS), EXIT_BAD_INPUT)
-    if isinstance(error, StudyStopped):
-        _end(str(error), EXIT_FAILED)
-    _end(cause_of(error), EXIT_FAILED)  # a model's own error, a full disk: one line, not a page
+    # a model's own error, a full disk: one line, not a page
+    _end(str(error) if isinstance(error, StudyStopped) else cause_of(error), EXIT_FAILED)
 
 
 def _end(message: str, code: int) -> None:

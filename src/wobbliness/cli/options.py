@@ -37,6 +37,7 @@ class Command(typer.core.TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command; help and usage are printed before, by Typer."""
+        # Libraries print to the same stream, and JSON must stay JSON.
         with reserved_output():
             return super().invoke(ctx)
 
@@ -186,13 +187,6 @@ def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
         with time_limit(given.pop("time_limit")):
             command(**given, options=options)
 
-    # Each field of ModelOptions as a keyword parameter of its own, with its help.
-    spread = [
-        Parameter(
-            field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=kinds[field.name]
-        )
-        for field in fields(ModelOptions)
-    ]
     signature = inspect.signature(command)
     own = [
         parameter.replace(kind=Parameter.KEYWORD_ONLY)
@@ -201,10 +195,21 @@ def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
     ]
     # Last, so that help lists a command's own options first.
     limit = Parameter("time_limit", Parameter.KEYWORD_ONLY, default=None, annotation=TimeLimit)
+    added = [*_model_parameters(kinds), limit]
     # Typer reads the options off the signature.
     typed: Any = with_options
-    typed.__signature__ = signature.replace(parameters=[*own, *spread, limit])
+    typed.__signature__ = signature.replace(parameters=[*own, *added])
     return with_options
+
+
+def _model_parameters(kinds: dict[str, Any]) -> list[Parameter]:
+    """Returns each field of ModelOptions as a keyword parameter of its own, with its help."""
+    return [
+        Parameter(
+            field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=kinds[field.name]
+        )
+        for field in fields(ModelOptions)
+    ]
 
 
 def open_model(name: str, options: ModelOptions) -> Any:
@@ -225,7 +230,7 @@ def open_model(name: str, options: ModelOptions) -> Any:
     with warnings.catch_warnings():
         # a pickle's code is warned of also where Python was told to hide or raise warnings
         warnings.filterwarnings("always", message="opening ")
-        return open_classifier(source, **vars(options))
+        return open_classifier(source, **vars(options))  # fields are named as its arguments
 
 
 def _named_modules(model: str, factory: str | None) -> list[str]:
@@ -233,6 +238,7 @@ def _named_modules(model: str, factory: str | None) -> list[str]:
 
     MODEL, where it is no file, folder or name on the hub, and the factory's.
     """
+    # What exists is a file, whatever colons its name has.
     of_model = "" if Path(model).exists() or model.startswith(HUB_PREFIX) else model
     return [name.partition(":")[0] for name in (of_model, factory or "") if ":" in name]
 
@@ -249,6 +255,7 @@ def read_images_for(
     """Reads a command's images, fitted to what the classifier declares."""
     from wobbliness.images import read_images
 
+    # Functions and the like declare none.
     image_shape = getattr(classifier, "image_shape", None)
     scaling: dict[str, Any] = {
         "resize": resize,
@@ -260,6 +267,7 @@ def read_images_for(
 
 
 def _height_and_width(text: str) -> tuple[int, int]:
+    # 32x48 as in the help, 32,48 as Python writes it.
     height, _, width = text.lower().replace(",", "x").partition("x")
     if not (height.strip().isdecimal() and width.strip().isdecimal()):
         raise ValueError(f"expected a size as HEIGHTxWIDTH, such as 32x48, got {text!r}")
@@ -279,6 +287,7 @@ def open_trigger(name: str) -> "Trigger":
     from wobbliness.attacks import patch as triggers
     from wobbliness.images.pictures import PICTURE_ENDINGS
 
+    # A file goes first, so that a picture may have any name.
     if Path(name).suffix.lower() in PICTURE_ENDINGS or Path(name).exists():
         return triggers.trigger_from_png(name)
     return triggers.trigger(name)
@@ -323,6 +332,7 @@ def check_table(out: Path | None) -> None:
     """Raises ValueError where a table cannot be written there, before the work."""
     if out is None:
         return
+    # The ending alone chooses the format.
     if out.suffix not in TABLES:
         raise ValueError(
             f"expected an output FILE.parquet or FILE.csv in an existing folder, got {out}"
@@ -334,6 +344,7 @@ def failure_of(write: Callable[[Path], object], path: Path | None) -> CannotWrit
     """Writes, where there is a path; returns the error, to be raised after the result is shown."""
     if path is None:
         return None
+    # Minutes of measuring are not lost to a full disk: the result is printed first.
     try:
         write(path)
     except CannotWrite as error:
@@ -380,6 +391,7 @@ def say_implausible(
 
     if with_labels_only and image_set.labels is None:
         return []
+    # One draw at sigma 0: the clean prediction, as every measurement makes it.
     votes = measure(classifier, image_set.images, 0.0, draws=1, num_classes=options.num_classes)
     found = implausible_answers(votes.label, image_set.labels, votes.counts.shape[1])
     for line in found:

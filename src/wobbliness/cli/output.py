@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
+from wobbliness.classifiers.execution import Execution
 from wobbliness.images import ImageSet
 from wobbliness.reports.tables import write_csv, write_parquet
 from wobbliness.runtime.files import write_named
@@ -16,8 +17,8 @@ from wobbliness.runtime.terminal import console, say, say_json
 from wobbliness.sampling.votes import Sweep, Votes
 
 if TYPE_CHECKING:
-    from wobbliness.bench.benchmark import Benchmark
-    from wobbliness.detectors.batch_test import BatchComparison
+    from wobbliness.bench.benchmark import Benchmark, DecisionResult, NetworkResult
+    from wobbliness.detectors.batch_test import BatchComparison, SigmaComparison
     from wobbliness.detectors.detect import Detection
     from wobbliness.detectors.detection_results import Judgement, QuickVerdicts
     from wobbliness.detectors.model_scan.results import Scan
@@ -46,6 +47,7 @@ def write_votes(sweep: Sweep, out: Path, image_set: ImageSet) -> None:
 
 def write_table(frame: pd.DataFrame, out: Path) -> None:
     """Writes rows as Parquet or CSV by the file's ending."""
+    # The ending was checked before the work.
     write = write_parquet if out.suffix == ".parquet" else write_csv
     write_named(out, lambda file: write(frame, file))
 
@@ -53,6 +55,7 @@ def write_table(frame: pd.DataFrame, out: Path) -> None:
 def _votes_frame(votes: Votes, image_set: ImageSet, *, named: bool) -> pd.DataFrame:
     radius = np.nan if votes.sigma is None else votes.certified_radius()
     counts = {f"votes_{index}": votes.counts[:, index] for index in range(votes.counts.shape[1])}
+    # Absent, not empty, where the source states no labels.
     given = {} if image_set.labels is None else {"given_label": image_set.labels}
     return pd.DataFrame(
         {
@@ -74,34 +77,38 @@ def _votes_frame(votes: Votes, image_set: ImageSet, *, named: bool) -> pd.DataFr
 def print_sweep(sweep: Sweep, warnings: Sequence[str] = (), *, as_json: bool) -> None:
     """Prints a line for each sigma, or JSON with the votes of each image."""
     if as_json:
-        say_json(
-            {
-                "measurements": [_votes_json(votes) for votes in sweep.votes],
-                "warnings": list(warnings),
-            }
-        )
+        measurements = [_votes_json(votes) for votes in sweep.votes]
+        say_json({"measurements": measurements, "warnings": list(warnings)})
         return
     say(
         f"{'sigma':>8} {'images':>8} {'draws':>6} {'mean W':>8} {'q25':>7} {'median':>7} "
         f"{'q75':>7} {'W = 0':>7}"
     )
     for votes in sweep.votes:
-        w = votes.wobbliness
-        q25, median, q75 = _quartiles(w)
-        what = votes.perturbation if votes.sigma is None else f"{votes.sigma:g}"
-        say(
-            f"{what:>8} {len(w):>8} {votes.draws:>6} {w.mean():>8.4f} {q25:>7.4f} "
-            f"{median:>7.4f} {q75:>7.4f} "
-            f"{(w == 0).mean():>7.1%}"
-        )
+        say(_votes_line(votes))
     # One line for each way the passes were run.
     for execution in {execution for votes in sweep.votes for execution in votes.executions}:
-        what = "" if execution.backend == "onnxruntime" else "not compiled: "
-        why = f"; {what}{execution.reason}" if execution.reason else ""
-        say(
-            f"run by {execution.backend} on {execution.device}, {execution.block_size} copies at "
-            f"once{why}"
-        )
+        say(_execution_line(execution))
+
+
+def _votes_line(votes: Votes) -> str:
+    w = votes.wobbliness
+    q25, median, q75 = _quartiles(w)
+    what = votes.perturbation if votes.sigma is None else f"{votes.sigma:g}"
+    # The widths of the heads that `print_sweep` prints.
+    return (
+        f"{what:>8} {len(w):>8} {votes.draws:>6} {w.mean():>8.4f} {q25:>7.4f} "
+        f"{median:>7.4f} {q75:>7.4f} {(w == 0).mean():>7.1%}"
+    )
+
+
+def _execution_line(execution: Execution) -> str:
+    what = "" if execution.backend == "onnxruntime" else "not compiled: "
+    why = f"; {what}{execution.reason}" if execution.reason else ""
+    return (
+        f"run by {execution.backend} on {execution.device}, {execution.block_size} copies at "
+        f"a time{why}"
+    )
 
 
 def _votes_json(votes: Votes) -> dict[str, Any]:
@@ -123,25 +130,17 @@ def print_comparison(
 ) -> None:
     """Prints a line for each sigma, the paper's test, and the verdict; or JSON with all of it."""
     if as_json:
-        said = {
-            "verdict": found.verdict,
-            "explanation": found.explanation(),
-            "is_powerful": found.is_powerful,
-        }
-        say_json(said | asdict(found) | {"warnings": list(warnings)})
+        # What is derived first, then every field.
+        said: dict[str, Any] = {"verdict": found.verdict, "explanation": found.explanation()}
+        said |= {"is_powerful": found.is_powerful, **asdict(found), "warnings": list(warnings)}
+        say_json(said)
         return
     say(
         f"{'sigma':>8} {'clean W':>8} {'suspect':>8} {'p smoother':>11} {'lower in':>9} "
         f"{'p wobblier':>11} {'p Levene':>9}"
     )
     for row in found.at:
-        stars = "*" * (row.sigma == found.sigma) + "L" * (row.sigma == found.levene_sigma)
-        say(
-            f"{stars + format(row.sigma, 'g'):>8} {row.clean_mean:>8.4f} {row.suspect_mean:>8.4f} "
-            f"{row.smoother.pvalue:>11.2g} "
-            f"{row.smoother.effect_size:>9.0%} {row.wobblier.pvalue:>11.2g} "
-            f"{row.levene.pvalue:>9.2g}"
-        )
+        say(_comparison_line(row, found))
     if found.num_for_sigma:
         say(
             f"* sigma of the verdict, L of Levene's test, both chosen on {found.num_for_sigma} "
@@ -151,6 +150,16 @@ def print_comparison(
     say(found.explanation())
 
 
+def _comparison_line(row: "SigmaComparison", found: "BatchComparison") -> str:
+    stars = "*" * (row.sigma == found.sigma) + "L" * (row.sigma == found.levene_sigma)
+    return (
+        f"{stars + format(row.sigma, 'g'):>8} {row.clean_mean:>8.4f} {row.suspect_mean:>8.4f} "
+        f"{row.smoother.pvalue:>11.2g} "
+        f"{row.smoother.effect_size:>9.0%} {row.wobblier.pvalue:>11.2g} "
+        f"{row.levene.pvalue:>9.2g}"
+    )
+
+
 def print_scan(
     scan: "Scan", page: Path | None, warnings: Sequence[str] = (), *, as_json: bool
 ) -> None:
@@ -158,39 +167,41 @@ def print_scan(
     if as_json:
         from wobbliness.reports.model_scan import scan_json  # with matplotlib
 
-        say_json(
-            scan_json(scan)
-            | {"report": None if page is None else str(page), "warnings": list(warnings)}
-        )
+        report = None if page is None else str(page)
+        say_json(scan_json(scan) | {"report": report, "warnings": list(warnings)})
         return
-    heads = ("mask L1", "anomaly", "sent", "mean W", "clean W", "p smoother")
-    say(
-        f"{'pattern':<20} {'class':>5} "
-        + " ".join(f"{head:>{len(head) + 1}}" for head in heads)
-        + "  W beside clean"
-    )
-    frame = scan.frame()
-    for row in frame[frame.is_chosen.fillna(True).astype(bool)].itertuples():
-        target = "-" if pd.isna(row.target_class) else str(row.target_class)
-        # A class whose search failed has no measurement.
-        if pd.isna(row.sigma):
-            say(f"{row.pattern:<20} {target:>5} none found")
-            continue
-        numbers = [
-            f"{_or_dash(row.mask_l1, '.1f'):>8} {_or_dash(row.anomaly_index, '.1f'):>8} "
-            f"{_or_dash(row.sent_share, '.0%'):>5}"
-        ]
-        numbers += [f"{row.suspect_mean:>7.4f} {row.clean_mean:>8.4f} {row.pvalue_smoother:>11.2g}"]
-        flag = ", likely target" if row.is_flagged is True else ""
-        say(f"{row.pattern:<20} {target:>5} {' '.join(numbers)}  {row.verdict}{flag}")
-    for line in ([f"no candidates: {scan.why_no_candidates}"] if scan.why_no_candidates else []) + [
-        *scan.to_look_at()
-    ]:
+    _print_patterns(scan)
+    why = [f"no candidates: {scan.why_no_candidates}"] if scan.why_no_candidates else []
+    for line in (*why, *scan.to_look_at()):
         say(line)
     for line in scan.limits():
         say(f"note: {line}")
     if page is not None:
         say(f"report: {page}")
+
+
+def _print_patterns(scan: "Scan") -> None:
+    heads = ("mask L1", "anomaly", "sent", "mean W", "clean W", "p smoother")
+    columns = " ".join(f"{head:>{len(head) + 1}}" for head in heads)
+    say(f"{'pattern':<20} {'class':>5} {columns}  W against clean")
+    frame = scan.frame()
+    # Of each class the chosen candidate; suspected triggers are not chosen among others.
+    for row in frame[frame.is_chosen.fillna(True).astype(bool)].itertuples():
+        say(_pattern_line(row))
+
+
+def _pattern_line(row: Any) -> str:
+    target = "-" if pd.isna(row.target_class) else str(row.target_class)
+    # A class whose search failed has no measurement.
+    if pd.isna(row.sigma):
+        return f"{row.pattern:<20} {target:>5} none found"
+    numbers = (
+        f"{_or_dash(row.mask_l1, '.1f'):>8} {_or_dash(row.anomaly_index, '.1f'):>8} "
+        f"{_or_dash(row.sent_share, '.0%'):>5} "
+        f"{row.suspect_mean:>7.4f} {row.clean_mean:>8.4f} {row.pvalue_smoother:>11.2g}"
+    )
+    flag = ", likely target" if row.is_flagged is True else ""
+    return f"{row.pattern:<20} {target:>5} {numbers}  {row.verdict}{flag}"
 
 
 def _or_dash(value: float, form: str) -> str:
@@ -207,34 +218,38 @@ def print_benchmark(benchmark: "Benchmark", *, as_json: bool) -> None:
         f"{benchmark.repeats}; {benchmark.device}"
     )
     for result in benchmark.networks:
-        say()
-        say(
-            f"{result.network}: {result.flops / 1e6:.1f} MFLOP a pass, {result.sgemm_share:.0%} "
-            "of SGEMM's rate end to end"
-        )
-        for rate in result.rates:
-            memory = (
-                "" if rate.peak_bytes is None else f"   peak {rate.peak_bytes / 2**20:6.0f} MiB"
-            )
-            say(f"  {rate.contender:<10} {rate.median:>12,.0f}{memory}")
-        ratios = [(name, result.ratio(name)) for name in ("loop", "ART", "bare")]
-        say(
-            "  ours / "
-            + ", ".join(
-                f"{name} {'not installed' if ratio is None else f'{ratio:.2f}'}"
-                for name, ratio in ratios
-            )
-        )
+        _print_network(result)
     for decision in benchmark.decisions:
-        say()
-        say(
-            f"decide, {decision.question}: {decision.mean_draws:.0f} draws on average against "
-            f"{benchmark.draws} "
-            f"({benchmark.draws / decision.mean_draws:.1f} times fewer), {decision.undecided:.1%} "
-            "undecided, "
-            f"{decision.equal:.1%} of the decided as all draws say (digits, threshold "
-            f"{decision.threshold:.3f})"
-        )
+        _print_decision(decision, benchmark.draws)
+
+
+def _print_network(result: "NetworkResult") -> None:
+    say()
+    say(
+        f"{result.network}: {result.flops / 1e6:.1f} MFLOP a pass, {result.sgemm_share:.0%} "
+        "of SGEMM's rate end to end"
+    )
+    for rate in result.rates:
+        memory = "" if rate.peak_bytes is None else f"   peak {rate.peak_bytes / 2**20:6.0f} MiB"
+        say(f"  {rate.contender:<10} {rate.median:>12,.0f}{memory}")
+    said = [f"{name} {_ratio_text(result.ratio(name))}" for name in ("loop", "ART", "bare")]
+    say("  ours / " + ", ".join(said))
+
+
+def _ratio_text(ratio: float | None) -> str:
+    # A contender of an extra that is not installed was not run.
+    return "not installed" if ratio is None else f"{ratio:.2f}"
+
+
+def _print_decision(decision: "DecisionResult", draws: int) -> None:
+    say()
+    say(
+        f"decide, {decision.question}: {decision.mean_draws:.0f} draws on average against "
+        f"{draws} ({draws / decision.mean_draws:.1f} times fewer), "
+        f"{decision.undecided:.1%} undecided, "
+        f"{decision.equal:.1%} of the decided as all draws say (digits, threshold "
+        f"{decision.threshold:.3f})"
+    )
 
 
 def _quartiles(values: np.ndarray) -> tuple[float, float, float]:
@@ -251,6 +266,7 @@ def print_report(report: "Report", *, as_json: bool, is_written: bool = True) ->
         claims = [_claim_fields(finding) for finding in report.findings]
         say_json({"claims": claims, "report": page})  # one line for each study
         return
+    # As wide as the terminal, or as COLUMNS says.
     terminal = console()
     terminal.print(_claims_table(report, is_narrow=terminal.width < WIDE))
     if page is not None:
@@ -277,9 +293,9 @@ def _claims_table(report: "Report", *, is_narrow: bool) -> Table:
 
     On a narrow terminal it lacks the paper's side and has the first of our statements alone.
     """
-    table = Table(
-        title=f"{report.tables.recipe.name}, seed {report.tables.recipe.seed}", show_lines=True
-    )
+    recipe = report.tables.recipe
+    # Widths as shares of what the terminal has left after id and verdict.
+    table = Table(title=f"{recipe.name}, seed {recipe.seed}", show_lines=True)
     table.add_column("id")
     table.add_column("claim", ratio=3)
     if not is_narrow:
@@ -297,36 +313,35 @@ def print_guard(
     guard: "SmoothnessGuard", folder: Path, warnings: Sequence[str] = (), *, as_json: bool
 ) -> None:
     """Prints how a guard was fitted, and at which labels it can see nothing."""
-    num_calibration, rate = len(guard.calibration_), guard.false_positive_rate
-    # Standard deviation of the rate over the draw of the calibration inputs.
-    spread = float(np.sqrt(rate * (1 - rate) / num_calibration))
-    # Labels at which even W = 0 has a p-value above the rate.
-    blind = [int(label) for label in np.flatnonzero(guard.smooth_pvalues_ > rate)]
-    facts = {
-        "num_reference": len(guard.reference_.label),
-        "num_calibration": num_calibration,
-        "false_positive_rate": rate,
-    }
+    facts = _guard_facts(guard)
     if as_json:
-        pvalues = guard.smooth_pvalues_.tolist()
-        said = {
-            "rate_spread": spread,
-            "smooth_pvalues": pvalues,
-            "blind_labels": blind,
-            "warnings": list(warnings),
-        }
-        say_json({"guard": str(folder), **facts, **said})
+        say_json({"guard": str(folder), **facts, "warnings": list(warnings)})
         return
     say(
         f"guard in {folder}: {facts['num_reference']} clean inputs for reference, "
-        f"{num_calibration} for calibration"
+        f"{facts['num_calibration']} for calibration"
     )
+    rate, spread = facts["false_positive_rate"], facts["rate_spread"]
     say(f"false-positive rate {rate:g}, give or take {spread:.2g} for these calibration inputs")
-    if blind:
+    if blind := facts["blind_labels"]:
         say(
             f"sees no trigger where the model names class {', '.join(map(str, blind))}: clean "
             "inputs are as smooth there"
         )
+
+
+def _guard_facts(guard: "SmoothnessGuard") -> dict[str, Any]:
+    num_calibration, rate = len(guard.calibration_), guard.false_positive_rate
+    return {
+        "num_reference": len(guard.reference_.label),
+        "num_calibration": num_calibration,
+        "false_positive_rate": rate,
+        # Standard deviation of the rate over the draw of the calibration inputs.
+        "rate_spread": float(np.sqrt(rate * (1 - rate) / num_calibration)),
+        "smooth_pvalues": guard.smooth_pvalues_.tolist(),
+        # Labels at which even W = 0 has a p-value above the rate.
+        "blind_labels": [int(label) for label in np.flatnonzero(guard.smooth_pvalues_ > rate)],
+    }
 
 
 def print_judgement(
@@ -334,34 +349,41 @@ def print_judgement(
 ) -> None:
     """Prints a line for each suspicious input and a summary, or JSON with all inputs."""
     if as_json:
-        # JSON holds every input; the printed table only the suspicious ones.
-        facts = {"sigmas": list(judgement.votes.sigmas), "draws": judgement.votes.votes[0].draws}
-        rate, at_sigmas = judgement.false_positive_rate, ("wobbliness", "smoothed_label", "agrees")
-        frame = judgement.frame(names)[
-            ["input", "is_suspicious", "pvalue", "score", "undisturbed_label", "name"]
-        ]
-        rows = [
-            row | {name: getattr(judgement, name)[index].tolist() for name in at_sigmas}
-            for index, row in enumerate(frame.to_dict("records"))
-        ]
-        say_json({"false_positive_rate": rate, **facts, "inputs": rows, "warnings": list(warnings)})
+        say_json(_judgement_json(judgement, names) | {"warnings": list(warnings)})
         return
     columns = "".join(f"{f'W {sigma:g}':>9}" for sigma in judgement.votes.sigmas)
     say(f"{'input':>8} {'label':>6} {'p-value':>8}{columns}   smoothed label   name")
     for index in map(int, np.flatnonzero(judgement.is_suspicious)):
-        w = "".join(f"{value:>9.3f}" for value in judgement.wobbliness[index])
-        agrees = (
-            "the same"
-            if judgement.agrees[index].all()
-            else ", ".join(map(str, judgement.smoothed_label[index]))
-        )
-        start = (
-            f"{index:>8} {judgement.undisturbed_label[index]:>6} {judgement.pvalue[index]:>8.4f}"
-        )
-        say(f"{start}{w}   {agrees:<14}   {names[index]}")
+        say(f"{_judgement_line(judgement, index)}   {names[index]}")
     _print_num_suspicious(
         judgement.is_suspicious, f"{judgement.false_positive_rate:.1%} expected of clean inputs"
     )
+
+
+def _judgement_json(judgement: "Judgement", names: Sequence[str]) -> dict[str, Any]:
+    """Returns every input; the printed table holds only the suspicious ones."""
+    columns = ["input", "is_suspicious", "pvalue", "score", "undisturbed_label", "name"]
+    # One list for each input, a value at each sigma.
+    at_sigmas = ("wobbliness", "smoothed_label", "agrees")
+    rows = [
+        row | {name: getattr(judgement, name)[index].tolist() for name in at_sigmas}
+        for index, row in enumerate(judgement.frame(names)[columns].to_dict("records"))
+    ]
+    return {
+        "false_positive_rate": judgement.false_positive_rate,
+        "sigmas": list(judgement.votes.sigmas),
+        "draws": judgement.votes.votes[0].draws,
+        "inputs": rows,
+    }
+
+
+def _judgement_line(judgement: "Judgement", index: int) -> str:
+    # The widths of the heads that `print_judgement` prints.
+    w = "".join(f"{value:>9.3f}" for value in judgement.wobbliness[index])
+    is_same, smoothed = judgement.agrees[index].all(), judgement.smoothed_label[index]
+    agrees = "the same" if is_same else ", ".join(map(str, smoothed))
+    label, pvalue = judgement.undisturbed_label[index], judgement.pvalue[index]
+    return f"{index:>8} {label:>6} {pvalue:>8.4f}{w}   {agrees:<14}"
 
 
 def print_quick_verdicts(
@@ -369,24 +391,19 @@ def print_quick_verdicts(
 ) -> None:
     """Prints the suspicious inputs and the draws it took, or JSON."""
     if as_json:
-        rows, mean_draws = verdicts.frame(names).to_dict("records"), float(verdicts.draws.mean())
-        said = {
-            "most_draws": verdicts.most_draws,
-            "mean_draws": mean_draws,
-            "inputs": rows,
-            "warnings": list(warnings),
-        }
-        say_json(said)
+        said = {"most_draws": verdicts.most_draws, "mean_draws": float(verdicts.draws.mean())}
+        rows = verdicts.frame(names).to_dict("records")
+        say_json(said | {"inputs": rows, "warnings": list(warnings)})
         return
+    indices = map(int, np.flatnonzero(verdicts.is_suspicious))
+    # A name that is the row's number says nothing more.
     suspicious = [
-        f"{index} ({names[index]})" if names[index] != str(index) else str(index)
-        for index in map(int, np.flatnonzero(verdicts.is_suspicious))
+        str(index) if names[index] == str(index) else f"{index} ({names[index]})"
+        for index in indices
     ]
     say("suspicious inputs: " + (", ".join(suspicious) or "none"))
-    _print_num_suspicious(
-        verdicts.is_suspicious,
-        f"{verdicts.draws.mean():.0f} draws for each on average, of {verdicts.most_draws}",
-    )
+    remark = f"{verdicts.draws.mean():.0f} draws for each on average, of {verdicts.most_draws}"
+    _print_num_suspicious(verdicts.is_suspicious, remark)
 
 
 def _print_num_suspicious(is_suspicious: np.ndarray, remark: str) -> None:

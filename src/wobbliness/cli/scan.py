@@ -1,7 +1,7 @@
 """`wobbliness scan`: looks for backdoors in a model. Heavy imports are inside the command."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,9 @@ from wobbliness.cli.options import (
     with_model_options,
 )
 from wobbliness.runtime.destinations import check_folder
+
+if TYPE_CHECKING:
+    from wobbliness.detectors.model_scan.results import Scan
 
 
 @with_model_options
@@ -67,14 +70,11 @@ def scan(
 
     Example: wobbliness scan network.safetensors clean_pictures/ --trigger sticker.png --out scan
     """
-    from typer.exceptions import TyperException
-
-    from wobbliness.attacks.gradients.frozen_network import NoGradients
     from wobbliness.cli.output import print_scan
     from wobbliness.detectors.batch_test import DEFAULT_SIGMAS
-    from wobbliness.detectors.model_scan.scan import scan_model
     from wobbliness.reports.model_scan import PAGE, checked_scan_folder, write_scan
 
+    # A folder that cannot be written to is refused before minutes of searching.
     if out is not None:
         check_folder(out)
         checked_scan_folder(out)
@@ -83,24 +83,34 @@ def scan(
     classifier = open_model(model, options)
     image_set = read_images_for(classifier, images, column=column, resize=resize, size=size)
     warned = say_implausible(classifier, image_set, options, as_json=as_json)
-    try:
-        found = scan_model(
-            classifier,
-            image_set.images,
-            triggers=suspected,
-            sigmas=sigma or DEFAULT_SIGMAS,
-            draws=draws,
-            restarts=restarts,
-            max_steps=steps,
-            level=level,
-            seed=seed,
-            classes=target,
-            num_classes=options.num_classes,
-            model=Path(model).name,
-        )
-    except NoGradients as error:  # no mistake of the user's, and no answer: the scan failed
-        raise TyperException(str(error)) from error
+    found = _scanned(
+        classifier,
+        image_set.images,
+        triggers=suspected,
+        sigmas=sigma or DEFAULT_SIGMAS,
+        draws=draws,
+        restarts=restarts,
+        max_steps=steps,
+        level=level,
+        seed=seed,
+        classes=target,
+        num_classes=options.num_classes,
+        model=Path(model).name,
+    )
+    # The result is printed even where the folder cannot be written; the error comes last.
     failure = failure_of(lambda folder: write_scan(found, folder, warnings=warned), out)
     page = None if out is None or failure else out / PAGE
     print_scan(found, page, warned, as_json=as_json)
     raise_later(failure)
+
+
+def _scanned(classifier: Any, images: Any, **settings: Any) -> "Scan":
+    from typer.exceptions import TyperException
+
+    from wobbliness.attacks.gradients.frozen_network import NoGradients
+    from wobbliness.detectors.model_scan.scan import scan_model
+
+    try:
+        return scan_model(classifier, images, **settings)
+    except NoGradients as error:  # no mistake of the user's, and no answer: the scan failed
+        raise TyperException(str(error)) from error

@@ -3,6 +3,7 @@
 Heavy imports are inside the commands.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,26 +26,26 @@ def list_recipes(as_json: Json = False) -> None:
 
     Example: wobbliness study list
     """
-    from wobbliness.study.plan import measured_claims, plan
     from wobbliness.study.recipes import RECIPES
 
-    rows: list[dict[str, Any]] = [
-        {
-            "recipe": name,
-            "claims": list(measured_claims(make(0))),
-            "cells": len(plan(make(0))),
-            "about": (make.__doc__ or "").splitlines()[0],
-        }
-        for name, make in RECIPES.items()
-    ]
+    rows = [_about(name, make) for name, make in RECIPES.items()]
     if as_json:
         say_json(rows, indent=1)
         return
     for row in rows:
-        say(
-            f"{row['recipe']:<13} {' '.join(row['claims']):<30} {row['cells']:>4} cells  "
-            f"{row['about']}"
-        )
+        claims = " ".join(row["claims"])
+        say(f"{row['recipe']:<13} {claims:<30} {row['cells']:>4} cells  {row['about']}")
+
+
+def _about(name: str, make: Callable[[int], Any]) -> dict[str, Any]:
+    from wobbliness.study.plan import measured_claims, plan
+
+    return {
+        "recipe": name,
+        "claims": list(measured_claims(make(0))),
+        "cells": len(plan(make(0))),
+        "about": (make.__doc__ or "").splitlines()[0],
+    }
 
 
 @study_app.command("run")
@@ -101,29 +102,25 @@ def run(
     from wobbliness.study.running.runner import Cluster, run_study
     from wobbliness.study.training.device import Place
 
+    # Only the cells that these claims need are run.
     wanted = None if only is None else [claim.strip() for claim in only.split(",")]
     prepare_engine(engine, address=address, store=store)
     # Without a cluster the cells are run by processes of this machine.
     cluster = Cluster(address=address, store=store) if engine is EngineName.RAY else None
-    place = Place(device=device, autocast=autocast)
     settings: dict[str, Any] = {
+        "only": wanted,
         "workers": workers,
         "cell_timeout": cell_timeout,
         "retry": retry,
         "cluster": cluster,
-        "place": place,
+        "place": Place(device=device, autocast=autocast),
     }
+    # Workers write what they have before they end.
     allow_slow_stop()
     try:
         with cell_progress() as (progress, notice):
-            run_study(
-                recipe_by_name(recipe, seed),
-                out,
-                only=wanted,
-                progress=progress,
-                notice=notice,
-                **settings,
-            )
+            study = recipe_by_name(recipe, seed)
+            run_study(study, out, progress=progress, notice=notice, **settings)
     # Records are atomic, so a study may be interrupted anywhere and resumed.
     except KeyboardInterrupt:
         raise Interrupted(
@@ -220,6 +217,7 @@ def _report(out: Path, *, as_json: bool) -> "Report":
     from wobbliness.cli.output import print_report
     from wobbliness.study.report.report import form_report, write_pages
 
+    # Claims are formed from the records alone, so they can be shown without a page.
     report = form_report(out)
     try:
         written = write_pages(report)

@@ -38,7 +38,7 @@ def cell_progress() -> Iterator[tuple[CellProgress, Notice]]:
     def notice(line: str) -> None:
         bar.console.print(visible(f"note: {line}"), soft_wrap=True)
 
-    with bar:
+    with bar:  # closed by an error, too: a bar left open would hide the cursor
         yield report, notice
 
 
@@ -57,6 +57,7 @@ def status_lines(found: StudyStatus) -> list[str]:
 
 def watch_status(out: Path) -> None:
     """Shows the status again and again until every cell is done or Ctrl-C is pressed."""
+    # Before the screen is taken: an error of the folder is one line, as elsewhere.
     recipe = read_recipe(out)
     found = study_status(recipe, out)
     try:
@@ -76,6 +77,7 @@ def _shown(found: StudyStatus) -> Text:
 def _time_left(found: StudyStatus) -> str:
     if found.num_done == found.num_cells:
         return ""
+    # Estimates hold for the runners seen now; without any there is no progress.
     at_work = "" if found.num_runners else "; no runner is at work"
     if not found.kinds_unknown:
         return f"; about {_duration(found.seconds_left)} left{at_work}"

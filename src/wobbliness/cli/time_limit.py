@@ -50,6 +50,12 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     line = (
         f"error: expected to be done within the time limit of {seconds:g} s, and was not: ended\n"
     ).encode()
+    with _ended_after(seconds, line):
+        yield
+
+
+@contextmanager
+def _ended_after(seconds: float, line: bytes) -> Iterator[None]:
     announcer, is_over = _start_announcer(seconds, line), threading.Event()
 
     def end() -> None:
@@ -57,6 +63,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
             _silence(announcer)
             end_now(line, EXIT_FAILED)
 
+    # A daemon: a command that is done does not wait for its time limit.
     threading.Thread(target=end, name="time limit", daemon=True).start()
     with open(os.devnull, "w") as nowhere:
         # A timer in C: it needs no GIL, and ends the process by itself.
@@ -82,6 +89,7 @@ def _start_announcer(seconds: float, line: bytes) -> "subprocess.Popen[bytes]":
         str(time.monotonic() + seconds),
         line.decode(),
     ]
+    # A session of its own: Ctrl-C on the terminal must not end it before its parent.
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
     )
@@ -90,6 +98,7 @@ def _start_announcer(seconds: float, line: bytes) -> "subprocess.Popen[bytes]":
 def _silence(announcer: "subprocess.Popen[bytes]") -> None:
     assert announcer.stdin is not None
     try:
+        # Anything written says that the line was printed, or is not needed.
         announcer.stdin.write(b"told")
         announcer.stdin.close()
     except OSError:  # it has ended

@@ -34,6 +34,7 @@ def leave_out_working_folder() -> None:
     does the folder that this program itself comes from.
     """
     sys.path[:] = [entry for entry in sys.path if not _is_left_out(entry)]
+    # For workers and other processes that this one starts.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     if os.environ.get("PYTHONPATH"):
         given = [
@@ -52,16 +53,11 @@ def import_from_working_folder(module_name: str) -> None:
     package = module_name.partition(".")[0]
     folder = os.getcwd()
     # One finder for a folder, however many modules are named.
-    finder = next(
-        (
-            known
-            for known in sys.meta_path
-            if isinstance(known, _NamedModules) and known.folder == folder
-        ),
-        None,
-    )
+    finders = [known for known in sys.meta_path if isinstance(known, _NamedModules)]
+    finder = next((known for known in finders if known.folder == folder), None)
     if finder is None:
         finder = _NamedModules(folder)
+        # At the end: nothing that is installed can be replaced from the folder.
         sys.meta_path.append(finder)
     finder.named.add(package)
 
@@ -101,6 +97,7 @@ def _importer(frame: FrameType | None) -> str:
 
     Or a call of an import function.
     """
+    # Through the machinery of imports to whoever wanted the module.
     while frame is not None and frame.f_globals.get("__name__") in IMPORTERS_FOR_OTHERS:
         frame = frame.f_back
     return "" if frame is None else str(frame.f_globals.get("__name__")).partition(".")[0]
@@ -109,6 +106,7 @@ def _importer(frame: FrameType | None) -> str:
 def _is_left_out(entry: str) -> bool:
     """Checks whether a path entry is the working folder, not chosen by its full name."""
     try:
+        # Links are followed: another name of the working folder is the working folder.
         folder = os.path.realpath(entry)
         return folder == os.path.realpath(os.getcwd()) and folder not in _chosen_folders()
     except OSError:  # the working folder was removed
@@ -120,6 +118,7 @@ def _chosen_folders() -> set[str]:
 
     The user's choice, and what is installed.
     """
+    # The folder that holds this package, three levels up.
     own = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     named = [
         entry
