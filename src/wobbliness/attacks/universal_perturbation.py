@@ -309,7 +309,6 @@ def _crafting(
     points = torch.from_numpy(images).to(device_of(network))
     _check_target(network, points, target_class)
     labels = _labels(network, points, batch_size)
-    # Images of the target class already are neither pushed nor counted.
     others = labels != -1 if target_class is None else labels != target_class
     _check_others(others, target_class)
     return _Crafting(
@@ -334,6 +333,7 @@ def _check_target(network: torch.nn.Module, points: torch.Tensor, target_class: 
 
 
 def _check_others(others: Bool[torch.Tensor, " N"], target_class: int | None) -> None:
+    # Images of the target class already are neither pushed nor counted.
     if not others.any():
         raise ValueError(
             f"expected images of other classes than the target, got {len(others)} of class "

@@ -137,8 +137,7 @@ def check_gradients(
         NoGradients: there is none: the network stops the gradients, cannot be differentiated, or
             has zeros throughout; or those of an image before it are NaN or infinite.
     """
-    targets = list(classes)
-    why = "they are zero for all images and classes"
+    targets, why = list(classes), "they are zero for all images and classes"
     for batch in torch.split(images, GRADIENT_CHECK_BATCH):
         # A leaf of its own, so that the caller's images get no gradients.
         points = batch.detach().clone().requires_grad_()

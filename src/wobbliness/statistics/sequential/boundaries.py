@@ -250,10 +250,7 @@ def _max_disagreements(
         most = np.where(holds(none), _search(holds, none, draws + 1), -1)
         return np.where(may_decide, most, -1)
 
-    def is_crossed(limits: np.ndarray, n: int, disagreements: np.ndarray) -> np.ndarray:
-        return np.asarray(disagreements <= limits[n + 1])
-
-    return _calibrated(below, boundary, is_crossed, len(draws) - 2)
+    return _calibrated(below, boundary, lambda limits, n, s: s <= limits[n + 1], len(draws) - 2)
 
 
 def _min_disagreements(
@@ -270,10 +267,7 @@ def _min_disagreements(
         least = np.where(holds(draws), _search(holds, draws, np.full_like(draws, -1)), never)
         return np.where(may_decide, least, never)
 
-    def is_crossed(limits: np.ndarray, n: int, disagreements: np.ndarray) -> np.ndarray:
-        return np.asarray(disagreements >= limits[n])
-
-    return _calibrated(above, boundary, is_crossed, len(draws) - 1)
+    return _calibrated(above, boundary, lambda limits, n, s: s >= limits[n], len(draws) - 1)
 
 
 def _calibrated(
@@ -369,8 +363,7 @@ def _log_hypergeometric(
     left, disagreements_left = population - draws, total - disagreements
     # The rest of the population must hold the rest of the disagreements.
     possible = (disagreements_left >= 0) & (disagreements_left <= left) & (at_least <= population)
-    # P(order) = C(left, disagreements left) / C(population, total): the orders of the rest over
-    # those of all. Impossible cases give NaN on the way and are replaced.
+    # P(order) = C(left, disagreements left) / C(population, total); NaN where it is impossible.
     with np.errstate(invalid="ignore"):
         value = _log_choose(
             left, np.clip(disagreements_left, 0, np.maximum(left, 0))
