@@ -48,7 +48,7 @@ def test_class_folders_give_the_labels_that_datasets_gives(tmp_path):
     assert ours == theirs
 
 
-def test_class_folders_beside_pictures_and_empty_folders_are_refused(tmp_path):
+def test_class_folders_next_to_pictures_and_empty_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="^expected at least one picture"):
         read_images(tmp_path)
     save(tmp_path / "cat" / "a.png", png(GREY))

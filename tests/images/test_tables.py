@@ -156,7 +156,7 @@ def test_a_folder_of_tables_is_one_split(tmp_path):
 
 @pytest.fixture
 def hub_folder(tmp_path, monkeypatch):
-    """A data set in the hub's layout, and the libraries' cache beside it."""
+    """A data set in the hub's layout, and the libraries' cache next to it."""
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "data"))

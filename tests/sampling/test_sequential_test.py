@@ -8,7 +8,7 @@ from simulated_votes import DISTRIBUTIONS, ERROR_RATE, MAX_DRAWS, RUNS, first_cr
 import wobbliness
 from wobbliness.statistics.entropy import plug_in_entropy
 from wobbliness.statistics.sequential import boundaries as stopping
-from wobbliness.statistics.sequential import disagreement as strays
+from wobbliness.statistics.sequential import disagreement
 from wobbliness.study.training.networks import build_network
 
 
@@ -65,10 +65,10 @@ def test_curtailed_decisions_agree_with_all_draws(name, side):
     assert draws.mean() < MAX_DRAWS
 
 
-@pytest.mark.parametrize("strays", [0, 1, 4, 12, 60])
-def test_curtailed_rate_holds_for_each_set_of_votes(strays):
+@pytest.mark.parametrize("disagreements", [0, 1, 4, 12, 60])
+def test_curtailed_rate_holds_for_each_set_of_votes(disagreements):
     """Worst case: fixed votes in random order."""
-    votes = np.repeat([0, 1], [MAX_DRAWS - strays, strays])
+    votes = np.repeat([0, 1], [MAX_DRAWS - disagreements, disagreements])
     rng = np.random.default_rng(1)
     labels = rng.permuted(np.tile(votes, (4000, 1)), axis=1)
     counts = (labels[:, :, None] == np.arange(2)).astype(np.int16).cumsum(axis=1, dtype=np.int16)
@@ -92,11 +92,11 @@ def test_bounds_cover_the_true_w(name):
     for draws in (10, 50, 250):
         now = counts[:, draws - 1].astype(np.int64)
         n = np.full(len(now), draws)
-        lower = strays.lower_bound(
+        lower = disagreement.lower_bound(
             n, n - now.max(axis=1), num_classes=len(p), error_rate=ERROR_RATE
         )
         of_first = n - now[np.arange(len(now)), first]
-        upper = strays.upper_bound(n - 1, of_first, num_classes=len(p), error_rate=ERROR_RATE)
+        upper = disagreement.upper_bound(n - 1, of_first, num_classes=len(p), error_rate=ERROR_RATE)
         for misses in ((lower > entropy + 1e-9).sum(), (upper < entropy - 1e-9).sum()):
             assert (
                 stats.binomtest(int(misses), 2000, ERROR_RATE, alternative="greater").pvalue > 0.001
@@ -105,16 +105,18 @@ def test_bounds_cover_the_true_w(name):
         assert (upper <= np.log(len(p)) + 1e-9).all()
 
 
-def test_boundaries_settle_whatever_the_bounds_settle():
-    """They know the last draw and may settle more."""
+def test_boundaries_decide_whatever_the_bounds_decide():
+    """They know the last draw and may decide more."""
     rule = stopping.plain_boundaries(
         0.3, num_classes=10, error_rate=ERROR_RATE, max_draws=MAX_DRAWS
     )
     for draws in (50, 100, 200):
         n = np.full(20, draws)
-        upper = strays.upper_bound(n - 1, np.arange(20), num_classes=10, error_rate=ERROR_RATE)
+        upper = disagreement.upper_bound(
+            n - 1, np.arange(20), num_classes=10, error_rate=ERROR_RATE
+        )
         assert (upper <= 0.3 + 1e-6).sum() <= rule.max_beyond[draws, 0] + 1
-        lower = strays.lower_bound(
+        lower = disagreement.lower_bound(
             np.full(draws, draws), np.arange(draws), num_classes=10, error_rate=ERROR_RATE
         )
         assert np.argmax(lower >= 0.3 - 1e-6) >= rule.min_disagreements[draws, 0]
@@ -123,7 +125,7 @@ def test_boundaries_settle_whatever_the_bounds_settle():
 @pytest.mark.parametrize(
     ("split", "spread"), [(0.0, True), (0.3, True), (8 / 9, True), (0.2, False), (0.5, False)]
 )
-def test_split_strays_keep_the_error_rate_at_the_border(split, spread):
+def test_split_disagreements_keep_the_error_rate_at_the_border(split, spread):
     """W at the threshold, with one, two or many other classes: neither verdict may be frequent."""
     threshold = 0.25
 
@@ -164,16 +166,16 @@ def test_loose_split_boundaries_are_caught():
     )
 
 
-def test_split_strays_settle_more():
-    """Few strays of one class bear less entropy than the plain rule has to allow for."""
+def test_split_disagreements_decide_more():
+    """Few disagreements with one class bear less entropy than the plain rule has to allow for."""
     p = np.array([0.98, 0.02] + [0.0] * 8)
     limits = {"num_classes": 10, "error_rate": ERROR_RATE, "max_draws": MAX_DRAWS}
     assert stopping.runner_up.can_split(0.2, num_classes=10, max_draws=MAX_DRAWS)
-    settled = [
+    decided = [
         (first_crossings(*simulate(p, runs=2000), make(0.2, **limits))[0] == 1).mean()
         for make in (stopping.true_boundaries, stopping.plain_boundaries)
     ]
-    assert settled[0] > settled[1] + 0.1
+    assert decided[0] > decided[1] + 0.1
     for unfit in ({"threshold": 0.7}, {"num_classes": 2}, {"max_draws": 5000}):
         arguments = {"threshold": 0.2, "num_classes": 10, "max_draws": MAX_DRAWS} | unfit
         assert not stopping.runner_up.can_split(arguments.pop("threshold"), **arguments)

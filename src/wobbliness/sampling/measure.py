@@ -144,8 +144,7 @@ def sweep(
         num_classes=num_classes,
         device=device,
     )
-    counts, execution = _checked_counts(plan, check_repeatable, progress)
-    return _as_sweep(plan, counts, execution)
+    return _as_sweep(plan, *_checked_counts(plan, check_repeatable, progress))
 
 
 def _checked_counts(
