@@ -42,8 +42,9 @@ def pools(folder, spec, sigmas):
         np.arange(len(labels)) if threat is None else np.flatnonzero(threat.is_attacked(labels))
     )
     points = np.random.default_rng(1).permutation(eligible)
-    untrained = next(name for name in UNTRAINED if name != spec.trigger)
-    patterns = {"clean": None, "active": spec.trigger, "inactive": untrained}
+    own = None if spec.attack is None else spec.attack.name
+    untrained = next(name for name in UNTRAINED if name != own)
+    patterns = {"clean": None, "active": own, "inactive": untrained}
     measured, start = {}, 0
     for kind, name in patterns.items():
         if kind == "active" and name is None:
@@ -124,7 +125,11 @@ if __name__ == "__main__":
     recipe = read_recipe(folder)
     specs = [
         *recipe.effect_networks,
-        *(spec for spec in recipe.detection_networks if spec.trigger in (None, TRIGGER_NAMES[0])),
+        *(
+            spec
+            for spec in recipe.detection_networks
+            if spec.attack in (None, wobbliness.trigger(TRIGGER_NAMES[0]))
+        ),
     ]
     jobs = []
     for spec in specs:

@@ -99,7 +99,7 @@ if __name__ == "__main__":
             w = votes.wobbliness
             medians = np.median(w[:half]), np.median(w[half:])
             threshold = sum(medians) / 2
-            name = f"{spec.architecture} {spec.trigger} seed {spec.seed}"
+            name = f"{spec.architecture} {spec.attack and spec.attack.name} seed {spec.seed}"
             star = "*" if sigma == chosen else ""
             line = (
                 f"{name:<34}{star + str(sigma):>6}{medians[0]:>15.3f} / {medians[1]:.3f}"

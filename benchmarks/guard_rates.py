@@ -172,7 +172,7 @@ def main(folder, keep=None, most=99):
             else found["label"][len(clean) :] == wanted
         )
         num_fit = round(SHARE_FIT * len(clean))
-        threat = "clean network" if spec.threat is None else f"{spec.threat.name} {spec.trigger}"
+        threat = f"{spec.threat.name} {spec.attack.name}" if spec.threat else "clean network"
         print(
             f"{spec.architecture} {threat} seed {spec.seed}: "
             f"{num_fit} clean to fit, {len(clean) - num_fit} fresh, "

@@ -46,7 +46,7 @@ if __name__ == "__main__":
                 f"{error.mean():+.4f}, {np.sqrt((error**2).mean()):.4f}" for error in errors
             )
             print(
-                f"{f'{spec.architecture} {spec.trigger} seed {spec.seed}':<34}"
+                f"{f'{spec.architecture} {spec.attack and spec.attack.name} seed {spec.seed}':<34}"
                 f"{sigma:>6}{exact.mean():>9.3f} | {found}",
                 flush=True,
             )

@@ -13,7 +13,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from wobbliness import image_keys, measure
-from wobbliness.attacks.patch import trigger
 from wobbliness.perturbations.gaussian import NormalStream
 from wobbliness.reports.plot_style import BLUE, FIGURE_STYLE, GREEN, ORANGE, RESOLUTION
 from wobbliness.runtime.progress import ignore_progress
@@ -30,7 +29,7 @@ def main() -> None:
     """Trains the first network of C3, takes the test image of median W, and draws."""
     recipe, data = digits(), load_data("digits")
     spec = recipe.effect_networks[0]
-    assert spec.trigger is not None
+    assert spec.attack is not None
     assert spec.threat is not None
     network = train_network(spec, data, progress=ignore_progress).network
     points = data.test.images[spec.threat.is_attacked(data.test.labels)][:NUM_POINTS]
@@ -38,8 +37,8 @@ def main() -> None:
     image = points[np.argsort(clean)[NUM_POINTS // 2]][None]
     rows = {
         "as it is": (image, BLUE),
-        f"with the trigger\nthat the network\nwas trained on\n({spec.trigger})": (
-            trigger(spec.trigger).apply(image),
+        f"with the trigger\nthat the network\nwas trained on\n({spec.attack.name})": (
+            spec.attack.apply(image),
             ORANGE,
         ),
         f"with another\npattern\n({recipe.inactive_trigger})": (

@@ -128,7 +128,7 @@ def test_rows_of_the_page_are_rows_of_the_tables(unpacked):
 
 
 def is_of(row, record):
-    return row.kind != "active" or record.spec.trigger == row.trigger
+    return row.kind != "active" or record.spec.pattern_label(row.candidate) == row.trigger
 
 
 def votes_of(record, keys):

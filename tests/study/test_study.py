@@ -141,7 +141,7 @@ def test_numbers_come_from_the_records(study):
     for cell in plan(tiny()):
         if (
             cell.kind == "measure"
-            and cell.spec.trigger == "checkerboard"
+            and cell.spec.pattern_label() == "checkerboard"
             and " ".join(cell.claims) == row.claims
         ):
             table = read_record(out / "records", cell.name).table
