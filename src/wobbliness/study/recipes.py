@@ -218,34 +218,23 @@ def _check_distinct(recipe: Recipe, field: str) -> None:
 
 def _check_size(recipe: Recipe) -> None:
     """Checks that there are no more networks, cells or values than a report can take."""
-    parameter, effect, strength, by_class, detection = (
-        len(networks)
-        for networks in (
-            recipe.parameter_networks,
-            recipe.effect_networks,
-            recipe.strength_networks,
-            recipe.class_networks,
-            recipe.detection_networks,
-        )
-    )
-    num_networks = parameter + effect + strength + by_class + detection
-    num_cells = (
-        3 * parameter
-        + 5 * effect
-        + 3 * (strength + by_class)
-        + detection * (2 * len(recipe.universals) + 15 + len(recipe.detectors))
-    )
+    cells_of_network = {
+        "parameter_networks": 3,
+        "effect_networks": 5,
+        "strength_networks": 3,
+        "class_networks": 3,
+        "detection_networks": 2 * len(recipe.universals) + 15 + len(recipe.detectors),
+    }
+    sizes = {field: len(getattr(recipe, field)) for field in cells_of_network}
+    num_cells = sum(sizes[field] * cells for field, cells in cells_of_network.items())
+    num_controls = recipe.control_pairs * recipe.control_points
     for field, found, most in (
-        ("networks", num_networks, MAX_NETWORKS),
+        ("networks", sum(sizes.values()), MAX_NETWORKS),
         ("universals", len(recipe.universals), MAX_NETWORKS),
         ("perturbations", len(recipe.perturbations), MAX_LENGTH),
         ("detectors", len(recipe.detectors), MAX_LENGTH),
         ("cells", num_cells, MAX_CELLS),
-        (
-            "control_pairs times control_points",
-            recipe.control_pairs * recipe.control_points,
-            MAX_CONTROL_VALUES,
-        ),
+        ("control_pairs times control_points", num_controls, MAX_CONTROL_VALUES),
     ):
         if found > most:
             raise ValueError(f"expected a recipe of at most {most} {field}, got {found}")

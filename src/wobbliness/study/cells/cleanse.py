@@ -1,6 +1,6 @@
 """Reverse-engineers a trigger for each class of a network, by Neural Cleanse."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,9 @@ from safetensors import safe_open
 from torch import nn
 
 from wobbliness.attacks.patch import Trigger
-from wobbliness.detectors.candidates import Candidate
+from wobbliness.detectors.candidates import Candidate, Candidates
 from wobbliness.detectors.trigger_search import craft_candidates
+from wobbliness.runtime.progress import Progress
 from wobbliness.study.cells.base import (
     ApplyPattern,
     Context,
@@ -23,59 +24,78 @@ from wobbliness.study.cells.base import (
 from wobbliness.study.cells.crafted_files import EVALUATION_IMAGES, reading, write_arrays
 from wobbliness.study.specs import CleanseSpec
 from wobbliness.study.specs.cleanse import FORMS
-from wobbliness.study.training.data import Split, load_data
+from wobbliness.study.training.data import ImageData, Split, load_data
 from wobbliness.study.training.train import predict
 
 
 def run(spec: CleanseSpec, context: Context) -> Outcome:
     """Crafts a trigger for each class and writes them to a file."""
     network, data = trained_network(context, spec.network), load_data(spec.network.dataset)
-    # from the end of the order: measurements take their points from its front
-    images = data.test.images[point_order(spec.network, data, spec.seed)[-spec.num_images :]]
-    num_classes = data.train.num_classes
-    found = craft_candidates(
-        network,
-        images,
-        num_classes=num_classes,
-        restarts=spec.restarts,
-        max_steps=spec.max_steps,
-        seed=spec.seed,
-        progress=context.progress,
-    )
-    arrays: dict[str, np.ndarray] = {}
-    rows: list[dict[str, object]] = []
+    found = _craft(spec, network, data, context.progress)
+    _write(found, spec_file(context.out, spec))
     splits = {
-        name: sample(split, EVALUATION_IMAGES, spec.seed)
-        for name, split in (("train", data.train), ("test", data.test))
+        "train": sample(data.train, EVALUATION_IMAGES, spec.seed),
+        "test": sample(data.test, EVALUATION_IMAGES, spec.seed),
     }
-    for form, candidates in zip(FORMS, (found.first, found.smallest), strict=True):
-        for target_class, candidate in enumerate(candidates):
-            row: dict[str, object] = {
-                "form": form,
-                "target_class": target_class,
-                "found": candidate is not None,
-            }
-            if candidate is not None:
-                arrays |= {
-                    f"{form}.{target_class}.mask": candidate.mask,
-                    f"{form}.{target_class}.pattern": candidate.pattern,
-                }
-                row |= _candidate_results(candidate, network, splits)
-            rows.append(row)
-    # strict JSON has no NaN
-    index = [None if np.isnan(value) else float(value) for value in found.anomaly_index]
-    # a placeholder where no class has a trigger
-    path = spec_file(context.out, spec)
-    write_arrays(
-        path, arrays or {"none": np.zeros(1, np.float32)}, {"num_classes": str(num_classes)}
-    )
     results = {
-        "candidates": rows,
-        "anomaly_index": index,
+        "candidates": [
+            _row(form, target_class, candidate, network, splits)
+            for form, target_class, candidate in _by_form(found)
+        ],
+        # strict JSON has no NaN
+        "anomaly_index": [
+            None if np.isnan(value) else float(value) for value in found.anomaly_index
+        ],
         "flagged": list(found.flagged),
         "failures": list(found.failures),
     }
     return Outcome(results=results, table=pd.DataFrame())
+
+
+def _craft(
+    spec: CleanseSpec, network: nn.Module, data: ImageData, progress: Progress
+) -> Candidates:
+    # from the end of the order: measurements take their points from its front
+    images = data.test.images[point_order(spec.network, data, spec.seed)[-spec.num_images :]]
+    return craft_candidates(
+        network,
+        images,
+        num_classes=data.train.num_classes,
+        restarts=spec.restarts,
+        max_steps=spec.max_steps,
+        seed=spec.seed,
+        progress=progress,
+    )
+
+
+def _by_form(found: Candidates) -> Iterator[tuple[str, int, Candidate | None]]:
+    for form, candidates in zip(FORMS, (found.first, found.smallest), strict=True):
+        for target_class, candidate in enumerate(candidates):
+            yield form, target_class, candidate
+
+
+def _write(found: Candidates, path: Path) -> None:
+    """Writes mask and pattern of each candidate, by form and class."""
+    arrays = {
+        f"{form}.{target_class}.{name}": getattr(candidate, name)
+        for form, target_class, candidate in _by_form(found)
+        if candidate is not None
+        for name in ("mask", "pattern")
+    }
+    # a placeholder where no class has a trigger
+    content = arrays or {"none": np.zeros(1, np.float32)}
+    write_arrays(path, content, {"num_classes": str(len(found.smallest))})
+
+
+def _row(
+    form: str,
+    target_class: int,
+    candidate: Candidate | None,
+    network: nn.Module,
+    splits: Mapping[str, Split],
+) -> dict[str, object]:
+    row = {"form": form, "target_class": target_class, "found": candidate is not None}
+    return row if candidate is None else row | _candidate_results(candidate, network, splits)
 
 
 def patterns(path: Path, form: str | None) -> dict[int, ApplyPattern]:

@@ -35,30 +35,22 @@ ACCELERATOR_BLOCK = 1250
 def run(spec: MeasureSpec, context: Context) -> Outcome:
     """Measures the votes of the batch, with each of its patterns on."""
     network, data = trained_network(context, spec.network), load_data(spec.network.dataset)
-    points = _points(spec, data)
-    patterns = _patterns(context.out, spec)
+    points, patterns = _points(spec, data), _patterns(context.out, spec)
     frames: list[pd.DataFrame] = []
     executions: list[dict[str, object]] = []
     for index, (candidate, apply_pattern) in enumerate(patterns.items()):
         images = apply_pattern(data.test.images[points])
         report = _part(context.progress, index, len(patterns))
         checkpoints = _votes_at_checkpoints(spec, network, images, context.place, report)
-        rows = pd.concat(
-            [_rows(votes, points, data.test.labels[points]) for votes in checkpoints],
-            ignore_index=True,
-        )
         # one pass without noise: the same score at every sigma and checkpoint
-        rows.insert(4, "top_score", np.tile(top_scores(network, images), len(checkpoints)))
-        rows.insert(5, "candidate", candidate)
-        frames.append(rows)
+        scores = top_scores(network, images)
+        columns = {"point": points, "label": data.test.labels[points]}
+        frames += [_rows(votes, columns, scores, candidate) for votes in checkpoints]
         executions += [asdict(execution) for execution in checkpoints[-1].executions]
-    accuracies = (
-        {}
-        if spec.has_candidates
-        else _accuracies(spec, next(iter(patterns.values())), network, data)
-    )
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    results = accuracies | {"executions": executions}
+    results: dict[str, object] = {"executions": executions}
+    if not spec.has_candidates:
+        results = _accuracies(spec, next(iter(patterns.values())), network, data) | results
     # the point browser shows points of these networks alone: other records stay small
     if spec.network in browser_networks(context.recipe):
         results |= _pictures(data.test.images[points], patterns)
@@ -148,12 +140,14 @@ def _votes_at_checkpoints(
     return votes
 
 
-def _rows(votes: Votes, points: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    columns = {f"votes_{index}": votes.counts[:, index] for index in range(votes.counts.shape[1])}
-    frame = pd.DataFrame({"point": points, "label": labels, **columns})
-    frame.insert(2, "sigma", votes.sigma)
-    frame.insert(3, "draws", votes.draws)
-    return frame
+def _rows(
+    votes: Votes, columns: dict[str, np.ndarray], scores: np.ndarray, candidate: int
+) -> pd.DataFrame:
+    counts = {f"votes_{index}": votes.counts[:, index] for index in range(votes.counts.shape[1])}
+    settings = {"sigma": votes.sigma, "draws": votes.draws}
+    return pd.DataFrame(
+        {**columns, **settings, "top_score": scores, "candidate": candidate, **counts}
+    )
 
 
 def _accuracies(

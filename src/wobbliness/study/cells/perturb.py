@@ -6,7 +6,13 @@ import pandas as pd
 from wobbliness.classifiers.open import open_classifier
 from wobbliness.sampling.measure import sweep
 from wobbliness.sampling.votes import Votes
-from wobbliness.study.cells.base import Context, Outcome, clean_and_triggered, trained_network
+from wobbliness.study.cells.base import (
+    Context,
+    Outcome,
+    Points,
+    clean_and_triggered,
+    trained_network,
+)
 from wobbliness.study.specs import PerturbSpec
 from wobbliness.study.training.data import load_data
 
@@ -24,16 +30,21 @@ def run(spec: PerturbSpec, context: Context) -> Outcome:
         workers=1,
         progress=context.progress,
     )
-    indices = np.concatenate([points.clean_indices, points.triggered_indices])
-    keys = pd.DataFrame(
-        {
-            "point": indices,
-            "label": data.test.labels[indices],
-            "is_triggered": np.repeat([False, True], [len(points.clean), len(points.triggered)]),
-        }
-    )
+    keys = _keys(points, data.test.labels)
     frames = [_rows(keys, place, votes) for place, votes in enumerate(found.votes)]
     return Outcome(results={}, table=pd.concat(frames, ignore_index=True))
+
+
+def _keys(points: Points, labels: np.ndarray) -> pd.DataFrame:
+    indices = np.concatenate([points.clean_indices, points.triggered_indices])
+    sizes = [len(points.clean), len(points.triggered)]
+    return pd.DataFrame(
+        {
+            "point": indices,
+            "label": labels[indices],
+            "is_triggered": np.repeat([False, True], sizes),
+        }
+    )
 
 
 def _rows(keys: pd.DataFrame, place: int, votes: Votes) -> pd.DataFrame:

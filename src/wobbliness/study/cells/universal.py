@@ -12,6 +12,7 @@ from wobbliness.attacks.universal_perturbation import (
     UniversalPerturbation,
     craft_universal_perturbation,
 )
+from wobbliness.runtime.progress import Progress
 from wobbliness.study.cells.base import (
     ApplyPattern,
     Context,
@@ -22,7 +23,7 @@ from wobbliness.study.cells.base import (
 )
 from wobbliness.study.cells.crafted_files import EVALUATION_IMAGES, reading, write_arrays
 from wobbliness.study.specs import UniversalSpec
-from wobbliness.study.training.data import load_data
+from wobbliness.study.training.data import ImageData, load_data
 from wobbliness.study.training.train import predict
 
 NORMS = {"l2": 2.0, "linf": float("inf")}
@@ -31,32 +32,35 @@ NORMS = {"l2": 2.0, "linf": float("inf")}
 def run(spec: UniversalSpec, context: Context) -> Outcome:
     """Crafts the perturbation on training images and writes it to a file."""
     network, data = trained_network(context, spec.network), load_data(spec.network.dataset)
-    images = sample(data.train, spec.num_images, spec.seed).images
-    found = craft_universal_perturbation(
-        network,
-        images,
-        norm=NORMS[spec.norm],
-        bound=spec.bound,
-        fooling_rate=spec.fooling_rate,
-        target_class=spec.target_class,
-        seed=spec.seed,
-        progress=context.progress,
-    )
-    norm = float(np.linalg.norm(found.values.ravel(), NORMS[spec.norm]))
+    found = _craft(spec, network, data, context.progress)
     # the array is a tensor of the file, all other fields are JSON in its header
     facts = {name: value for name, value in vars(found).items() if name != "values"}
-    write_arrays(
-        spec_file(context.out, spec), {"values": found.values}, {"facts": json.dumps(facts)}
-    )
+    header = {"facts": json.dumps(facts)}
+    write_arrays(spec_file(context.out, spec), {"values": found.values}, header)
     test = sample(data.test, EVALUATION_IMAGES, spec.seed).images
     results = {
-        "norm_reached": norm,
+        "norm_reached": float(np.linalg.norm(found.values.ravel(), NORMS[spec.norm])),
         "fooling_rate": found.fooling_rate,
         "reached": found.reached,
         "num_passes": found.num_passes,
         "fooling_rate_on_test": _fooling_rate(network, test, found, spec.target_class),
     }
     return Outcome(results=results, table=pd.DataFrame())
+
+
+def _craft(
+    spec: UniversalSpec, network: nn.Module, data: ImageData, progress: Progress
+) -> UniversalPerturbation:
+    return craft_universal_perturbation(
+        network,
+        sample(data.train, spec.num_images, spec.seed).images,
+        norm=NORMS[spec.norm],
+        bound=spec.bound,
+        fooling_rate=spec.fooling_rate,
+        target_class=spec.target_class,
+        seed=spec.seed,
+        progress=progress,
+    )
 
 
 def patterns(path: Path, form: str | None) -> dict[int, ApplyPattern]:  # noqa: ARG001

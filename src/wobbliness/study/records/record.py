@@ -105,22 +105,16 @@ def read_record(folder: Path, name: str) -> Record:
         ValueError: the record is missing, damaged, another cell's, or of another schema.
     """
     content = read_content(folder, name)
-    try:
-        spec: Spec = from_json(spec_types()[name.partition("-")[0]], content["spec"])
-        results, made = content["results"], content["provenance"]
-        recorded_for = cell_name(spec)
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"expected a whole record in {name}.json, got {cause_of(error)}"
-        ) from error
+    spec = _spec_of(content, name)
+    results, made = content["results"], content["provenance"]
     if not (isinstance(results, dict) and isinstance(made, dict)):
         raise ValueError(
             f"expected a whole record in {name}.json, got results or provenance of another kind"
         )
     # spec, content and file name must agree: a copied or renamed record is refused
-    if not recorded_for == content.get("cell") == name:
+    if not cell_name(spec) == content.get("cell") == name:
         raise ValueError(
-            f"expected the record of its own cell in {name}.json, got that of {recorded_for}"
+            f"expected the record of its own cell in {name}.json, got that of {cell_name(spec)}"
         )
     table = _read_table(folder, name, content)
     try:
@@ -128,6 +122,19 @@ def read_record(folder: Path, name: str) -> Record:
     except ValueError as error:
         raise ValueError(f"expected a whole record in {name}.json, got {error}") from error
     return Record(spec=spec, results=results, provenance=made, table=table)
+
+
+def _spec_of(content: Mapping[str, Any], name: str) -> Spec:
+    """Returns the spec of a record that has all its parts."""
+    try:
+        spec: Spec = from_json(spec_types()[name.partition("-")[0]], content["spec"])
+        for part in ("results", "provenance"):
+            content[part]
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"expected a whole record in {name}.json, got {cause_of(error)}"
+        ) from error
+    return spec
 
 
 def read_content(folder: Path, name: str) -> dict[str, Any]:
@@ -193,16 +200,18 @@ def read_recipe(out: Path) -> Recipe:
         raise ValueError(
             f"expected the content that was written in {out / STUDY_FILE}, got another checksum"
         )
+    try:
+        return _recipe_of(content)
+    except ValueError as error:
+        raise ValueError(f"expected a whole study in {out / STUDY_FILE}, got {error}") from error
+
+
+def _recipe_of(content: Mapping[str, Any]) -> Recipe:
     missing = [name for name in required_fields(Recipe) if name not in content]
     if missing:
-        raise ValueError(
-            f"expected a whole study in {out / STUDY_FILE}, got no {', '.join(missing)}"
-        )
+        raise ValueError(f"no {', '.join(missing)}")
+    known = {name: content[name] for name in Recipe.__dataclass_fields__ if name in content}
     try:
-        return from_json(
-            Recipe, {name: content[name] for name in Recipe.__dataclass_fields__ if name in content}
-        )
+        return from_json(Recipe, known)
     except ValueError as error:
-        raise ValueError(
-            f"expected a whole study in {out / STUDY_FILE}, got {cause_of(error)}"
-        ) from error
+        raise ValueError(cause_of(error)) from error
