@@ -5,6 +5,7 @@ An active trigger, among others, has that effect.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,12 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from wobbliness.detectors.distinct_inputs import distinct_rows
-from wobbliness.detectors.noise_level import choose_sigma, directional_pvalues, levene_pvalues
+from wobbliness.detectors.noise_level import (
+    BatchTest,
+    choose_sigma,
+    directional_pvalues,
+    levene_pvalues,
+)
 from wobbliness.runtime.progress import Progress
 from wobbliness.sampling.measure import sweep
 from wobbliness.sampling.plan import checked_images
@@ -184,10 +190,8 @@ def compare_batches(
     """
     grid = tuple(sigmas)
     _check_level(level)
-    clean, suspect = (
-        without_copies(clean, "clean inputs"),
-        without_copies(suspect, "suspect inputs"),
-    )
+    clean = without_copies(clean, "clean inputs")
+    suspect = without_copies(suspect, "suspect inputs")
     _check_sizes(len(clean), len(suspect), len(grid))
     total = len(clean) + len(suspect)
     # Each batch is measured by itself; the keys make an image's noise the same in both.
@@ -242,25 +246,34 @@ def compare_w(
     )
     # The points that chose sigma are not compared: the level stays exact.
     reference = {sigma: w[compared] for sigma, w in clean.items()}
-    chosen = {test: next(iter(clean)) for test in (directional_pvalues, levene_pvalues)}
-    if len(for_choice):
-        calibration = {sigma: w[for_choice] for sigma, w in clean.items()}
-        # The choice simulates batches of the size that will be compared.
-        size = min(len(compared), num_suspect)
-        chosen = {
-            test: choose_sigma(calibration, batch_size=size, test=test, seed=seed).sigma
-            for test in chosen
-        }
+    calibration = {sigma: w[for_choice] for sigma, w in clean.items()}
+    # The choice simulates batches of the size that will be compared.
+    choose = partial(_sigma_for, calibration, batch_size=min(len(compared), num_suspect), seed=seed)
+    sigma = choose(directional_pvalues)
     return BatchComparison(
         level=level,
-        sigma=chosen[directional_pvalues],
-        levene_sigma=chosen[levene_pvalues],
-        power=_power(reference[chosen[directional_pvalues]], num_suspect, level, seed),
+        sigma=sigma,
+        levene_sigma=choose(levene_pvalues),
+        power=_power(reference[sigma], num_suspect, level, seed),
         num_clean=len(compared),
         num_for_sigma=len(for_choice),
         num_suspect=num_suspect,
         at=tuple(_at(sigma, reference[sigma], suspect[sigma]) for sigma in clean),
     )
+
+
+def _sigma_for(
+    calibration: dict[float, Float[np.ndarray, " C"]],
+    test: BatchTest,
+    *,
+    batch_size: int,
+    seed: int,
+) -> float:
+    """Chooses sigma for a test on clean points; the only one is taken as it is."""
+    if len(calibration) == 1:
+        (sigma,) = calibration
+        return sigma
+    return choose_sigma(calibration, batch_size=batch_size, test=test, seed=seed).sigma
 
 
 def without_copies(images: Any, what: str) -> Any:

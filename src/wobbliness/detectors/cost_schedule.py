@@ -40,17 +40,11 @@ class CostSchedule:
         self.costs = np.zeros(num_candidates)
         self.best_norms = np.full(num_candidates, np.inf)
         self.stopped = np.zeros(num_candidates, dtype=bool)
-        self._initial_cost, self._threshold, self._patience = (
-            initial_cost,
-            success_threshold,
-            patience,
-        )
-        (
-            self._steps_without_progress,
-            self._steps_at_no_cost,
-            self._steps_above,
-            self._steps_below,
-        ) = np.zeros((4, num_candidates), dtype=np.int64)
+        self._initial_cost, self._threshold = initial_cost, success_threshold
+        self._patience = patience
+        counters = np.zeros((4, num_candidates), dtype=np.int64)
+        self._steps_without_progress, self._steps_at_no_cost = counters[:2]
+        self._steps_above, self._steps_below = counters[2:]
         self._went_up, self._went_down = np.zeros((2, num_candidates), dtype=bool)
 
     def update(
@@ -102,15 +96,10 @@ class CostSchedule:
         self._steps_above = np.where(reached, self._steps_above + 1, 0)
         self._steps_below = np.where(reached, 0, self._steps_below + 1)
         # Both counters count running steps, so at most one of them is at the patience.
-        goes_up, goes_down = (
-            self._steps_above >= self._patience,
-            self._steps_below >= self._patience,
-        )
-        self.costs = np.where(
-            goes_up,
-            self.costs * COST_FACTOR_UP,
-            np.where(goes_down, self.costs / COST_FACTOR_DOWN, self.costs),
-        )
+        goes_up = self._steps_above >= self._patience
+        goes_down = self._steps_below >= self._patience
+        lowered = np.where(goes_down, self.costs / COST_FACTOR_DOWN, self.costs)
+        self.costs = np.where(goes_up, self.costs * COST_FACTOR_UP, lowered)
         self._steps_above[goes_up] = 0
         self._steps_below[goes_down] = 0
         self._went_up |= goes_up

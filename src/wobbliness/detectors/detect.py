@@ -81,18 +81,12 @@ def detect(
     fitted = detector.fit(classifier, to_fit)
     score = _scores(detector, fitted, images)
     size = len(images) if detector.judges is Judges.BATCHES else max(1, len(to_calibrate))
-    clean_scores = [
-        _scores(detector, fitted, to_calibrate[first : first + size])
-        for first in range(0, len(to_calibrate) - size + 1, size)
-    ]
-    calibration = np.sort(-np.concatenate([*clean_scores, np.empty(0)]))
+    calibration = _calibration(detector, fitted, to_calibrate, size)
     return Detection(
         detector=detector.name,
         judges=detector.judges,
         score=score,
-        pvalue=conformal_pvalues(-score, calibration)
-        if len(calibration)
-        else np.full(len(score), np.nan),
+        pvalue=_pvalues(score, calibration),
         class_scores=fitted.class_scores if isinstance(fitted, ClassScores) else None,
         num_fit=len(to_fit),
         num_calibration=len(calibration),
@@ -111,6 +105,24 @@ def _halves(clean: Any, seed: int, *, splits: bool) -> tuple[Any, Any]:
     order = np.random.default_rng(np.random.SeedSequence(seed)).permutation(rows)
     half = len(order) // 2
     return clean[np.sort(order[half:])], clean[np.sort(order[:half])]
+
+
+def _calibration(
+    detector: Detector, fitted: FittedDetector, images: Any, size: int
+) -> Float[np.ndarray, " C"]:
+    """Returns the scores of clean images, in parts of a size without overlap, ascending."""
+    firsts = range(0, len(images) - size + 1, size)
+    scores = [_scores(detector, fitted, images[first : first + size]) for first in firsts]
+    return np.sort(np.concatenate([*scores, np.empty(0)]))
+
+
+def _pvalues(
+    scores: Float[np.ndarray, " S"], calibration: Float[np.ndarray, " C"]
+) -> Float[np.ndarray, " S"]:
+    if not len(calibration):
+        return np.full(len(scores), np.nan)
+    # conformal_pvalues takes scores that are low where suspicious
+    return conformal_pvalues(-scores, -calibration[::-1])
 
 
 def _scores(detector: Detector, fitted: FittedDetector, images: Any) -> Float[np.ndarray, " S"]:

@@ -60,7 +60,19 @@ def save_guard(
     check_is_fitted(guard)
     folder = checked_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = save(
+    arrays = _saved_arrays(guard)
+    content = _settings(guard, model) | {
+        "arrays": _digest(arrays),
+        "preprocessing": _kept_preprocessing(guard, resized),
+    }
+    # Settings last: they hold the digest of the arrays, so a half-written pair is noticed.
+    write_atomically(folder / ARRAYS_FILE, lambda file: file.write_bytes(arrays))
+    write_json(folder / SETTINGS_FILE, content)
+
+
+def _saved_arrays(guard: SmoothnessGuard) -> bytes:
+    """Returns what a guard learnt of clean inputs, as safetensors."""
+    return save(
         {
             "reference_wobbliness": np.ascontiguousarray(guard.reference_.wobbliness),
             "reference_label": guard.reference_.label.astype(np.int64),
@@ -68,23 +80,21 @@ def save_guard(
             "smooth_pvalues": guard.smooth_pvalues_,
         }
     )
-    settings = {name: getattr(guard, name) for name in SETTINGS}
+
+
+def _settings(guard: SmoothnessGuard, model: str | None) -> dict[str, Any]:
+    """Returns a guard's settings, and the model that it was fitted on."""
     # A guard that was loaded keeps the digest of the model that it was fitted on.
     known = getattr(guard, "model_", None) or fingerprint(guard.classifier)
-    content = {
+    return {
         "kind": KIND,
         "schema_version": SCHEMA_VERSION,
-        **settings,
+        **{name: getattr(guard, name) for name in SETTINGS},
         "sigmas": [float(sigma) for sigma in guard.sigmas],
         "image_shape": list(guard.image_shape_),
-        "arrays": _digest(arrays),
         "model": (model or known.name)[:MAX_NAME],
         "model_digest": known.digest,
-        "preprocessing": _kept_preprocessing(guard, resized),
     }
-    # Settings last: they hold the digest of the arrays, so a half-written pair is noticed.
-    write_atomically(folder / ARRAYS_FILE, lambda file: file.write_bytes(arrays))
-    write_json(folder / SETTINGS_FILE, content)
 
 
 def load_guard(folder: str | Path, classifier: Any, *, model: str | None = None) -> SmoothnessGuard:
@@ -161,10 +171,7 @@ def preprocessing_mismatch(guard: SmoothnessGuard, *, resized: bool | None = Non
         given = _preprocessing(guard, resized)
     except ValueError:  # no classifier, or none that opens: said once it is to judge
         return None
-    # Kinds that differ, or that only one of the two has.
-    kinds = sorted(kind for kind in {*fitted, *given} if fitted.get(kind) != given.get(kind))
-    if resized is None or RESIZE not in fitted:
-        kinds = [kind for kind in kinds if kind != RESIZE]
+    kinds = _kinds_that_differ(fitted, given, with_resizing=resized is not None)
     if not kinds:
         return None
     before, now = (
@@ -175,6 +182,16 @@ def preprocessing_mismatch(guard: SmoothnessGuard, *, resized: bool | None = Non
         f"this guard was fitted with {before}, and is used with {now}: its false-positive rate is "
         "unknown"
     )
+
+
+def _kinds_that_differ(
+    fitted: dict[str, str], given: dict[str, str], *, with_resizing: bool
+) -> list[str]:
+    """Returns the kinds of steps that differ, or that only one of the two has."""
+    kinds = sorted(kind for kind in {*fitted, *given} if fitted.get(kind) != given.get(kind))
+    if with_resizing and RESIZE in fitted:
+        return kinds
+    return [kind for kind in kinds if kind != RESIZE]
 
 
 def _is_of_another_kind(guard: SmoothnessGuard) -> bool:
@@ -222,17 +239,21 @@ def _loaded(folder: Path, classifier: Any) -> SmoothnessGuard:
             f"{ARRAYS_FILE}"
         )
     try:
-        image_shape = _checked_settings(content)
-        guard = SmoothnessGuard(classifier, **{name: content[name] for name in SETTINGS})
-        guard.sigmas = tuple(map(float, guard.sigmas))
-        _set_arrays(
-            guard, _checked(load(arrays), len(guard.sigmas), content["num_classes"]), image_shape
-        )
-        if content.get("model") is not None:
-            guard.model_ = _fingerprint(content)
-        guard.preprocessing_ = _checked_preprocessing(content.get("preprocessing"))
+        return _guard_of(content, arrays, classifier)
     except (LookupError, TypeError, ValueError, ArithmeticError, SafetensorError) as error:
         raise ValueError(f"expected a whole guard in {folder}, got {cause_of(error)}") from error
+
+
+def _guard_of(content: dict[str, Any], arrays: bytes, classifier: Any) -> SmoothnessGuard:
+    """Makes a guard of the settings and arrays of its files."""
+    image_shape = _checked_settings(content)
+    guard = SmoothnessGuard(classifier, **{name: content[name] for name in SETTINGS})
+    guard.sigmas = tuple(map(float, guard.sigmas))
+    learnt = _checked(load(arrays), len(guard.sigmas), content["num_classes"])
+    _set_arrays(guard, learnt, image_shape)
+    if content.get("model") is not None:
+        guard.model_ = _fingerprint(content)
+    guard.preprocessing_ = _checked_preprocessing(content.get("preprocessing"))
     return guard
 
 
@@ -263,6 +284,15 @@ def _checked_preprocessing(given: Any) -> dict[str, str] | None:
 def _checked_settings(content: dict[str, Any]) -> tuple[int, ...]:
     """Returns the shape of one input; ValueError where a setting is not a guard's."""
     sigmas, shape, num_classes = content["sigmas"], content["image_shape"], content["num_classes"]
+    _check_sigmas(sigmas)
+    _check_integer("draws", content["draws"], 1, MAX_DRAWS)
+    _check_integer("seed", content["seed"], 0, MAX_SEED)
+    if num_classes is not None:
+        _check_integer("num_classes", num_classes, 2, MAX_UNDECLARED_CLASSES)
+    return _checked_shape(shape)
+
+
+def _check_sigmas(sigmas: Any) -> None:
     if (
         not isinstance(sigmas, list)
         or not 1 <= len(sigmas) <= MAX_SIGMAS
@@ -272,10 +302,9 @@ def _checked_settings(content: dict[str, Any]) -> tuple[int, ...]:
     # NaN fails the comparison, too.
     if not all(isinstance(sigma, int | float) and 0 <= sigma <= MAX_SIGMA for sigma in sigmas):
         raise ValueError(f"sigmas that are no numbers from 0 to {MAX_SIGMA:g}")
-    _check_integer("draws", content["draws"], 1, MAX_DRAWS)
-    _check_integer("seed", content["seed"], 0, MAX_SEED)
-    if num_classes is not None:
-        _check_integer("num_classes", num_classes, 2, MAX_UNDECLARED_CLASSES)
+
+
+def _checked_shape(shape: Any) -> tuple[int, ...]:
     if not isinstance(shape, list) or not 1 <= len(shape) <= 4:
         raise ValueError("an image_shape of other than 1 to 4 sizes")
     for size in shape:
@@ -332,12 +361,15 @@ def _checked(
     ranks = {name: array.ndim for name, array in arrays.items()}
     if ranks != _SHAPES:
         raise ValueError(f"expected arrays {_SHAPES} by rank, got {ranks}")
-    w, label, scores = (
-        arrays["reference_wobbliness"],
-        arrays["reference_label"],
-        arrays["calibration"],
-    )
-    pvalues = arrays["smooth_pvalues"]
+    w, label = arrays["reference_wobbliness"], arrays["reference_label"]
+    _check_w(w, label, num_sigmas)
+    _check_calibration(arrays["calibration"])
+    _check_pvalues(arrays["smooth_pvalues"], num_classes)
+    _check_reference(w, label, len(arrays["smooth_pvalues"]))
+    return arrays
+
+
+def _check_w(w: np.ndarray, label: np.ndarray, num_sigmas: int) -> None:
     if (
         w.shape != (num_sigmas, len(label))
         or not np.isfinite(w).all()
@@ -348,6 +380,9 @@ def _checked(
             f"expected finite W of shape {(num_sigmas, len(label))}, got {w.dtype} of shape "
             f"{w.shape}"
         )
+
+
+def _check_calibration(scores: np.ndarray) -> None:
     if (
         scores.dtype != np.float64
         or not ((scores >= 0) & (scores < 1)).all()
@@ -355,6 +390,9 @@ def _checked(
         or len(scores) < 1
     ):
         raise ValueError("expected ascending calibration scores in [0, 1), got others")
+
+
+def _check_pvalues(pvalues: np.ndarray, num_classes: int | None) -> None:
     if (
         len(pvalues) != (num_classes or len(pvalues))
         or not 1 <= len(pvalues) <= MAX_UNDECLARED_CLASSES
@@ -365,8 +403,6 @@ def _checked(
         )
     if pvalues.dtype != np.float64 or not ((pvalues > 0) & (pvalues <= 1)).all():
         raise ValueError("expected p-values in (0, 1], got others")
-    _check_reference(w, label, len(pvalues))
-    return arrays
 
 
 def _check_reference(w: np.ndarray, label: np.ndarray, num_classes: int) -> None:

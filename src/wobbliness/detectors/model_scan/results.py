@@ -167,20 +167,8 @@ class Scan:
         """
         rows: list[dict[str, object]] = []
         for finding in self.candidates:
-            facts = {
-                "pattern": f"candidate {finding.target_class}",
-                "target_class": finding.target_class,
-            }
-            facts |= {"is_flagged": finding.is_flagged, "anomaly_index": finding.anomaly_index}
-            if finding.candidate is not None:
-                facts |= {
-                    "mask_l1": finding.candidate.mask_l1,
-                    "crafted_success": finding.candidate.success_rate,
-                }
-            rows += [
-                facts | row
-                for row in (_effect_rows(finding.effect) if finding.effect is not None else [{}])
-            ]
+            found = [{}] if finding.effect is None else _effect_rows(finding.effect)
+            rows += [_candidate_facts(finding) | row for row in found]
         for effect in self.triggers:
             facts = {"pattern": effect.trigger.name, "target_class": effect.target_class}
             rows += [facts | row for row in _effect_rows(effect)]
@@ -235,6 +223,20 @@ LIMITS = (
     "That nothing stands out is no certificate: a half-learnt backdoor, or a trigger that was not "
     "tried, stays unseen.",
 )
+
+
+def _candidate_facts(finding: CandidateFinding) -> dict[str, object]:
+    """Returns the columns that are the same at every sigma."""
+    facts: dict[str, object] = {
+        "pattern": f"candidate {finding.target_class}",
+        "target_class": finding.target_class,
+        "is_flagged": finding.is_flagged,
+        "anomaly_index": finding.anomaly_index,
+    }
+    found = finding.candidate
+    if found is None:
+        return facts
+    return facts | {"mask_l1": found.mask_l1, "crafted_success": found.success_rate}
 
 
 def _effect_rows(effect: PatternEffect) -> list[dict[str, object]]:
