@@ -11,8 +11,18 @@ import pytest
 from picture_files import GREY, MEBIBYTE, RNG, png, save, save_with_features, table, unit
 
 from wobbliness import read_images
+from wobbliness.images.columns import Columns, labels_from
 from wobbliness.images.parquet_pages import unpacked_size
 from wobbliness.study.training.data import DATA_VARIABLE
+
+
+@pytest.mark.parametrize("label", [2**63, -(2**63), 2**64, True, 0.5, None])
+def test_a_label_that_no_class_can_have_is_named(label):
+    columns = Columns(image="image", label="label", class_names=None)
+    with pytest.raises(ValueError, match="expected an integer label in each row of data, got"):
+        labels_from([3, label], columns, "data")
+    labels, _ = labels_from([3, 2**63 - 1], columns, "data")
+    assert labels.tolist() == [3, 2**63 - 1]
 
 
 def test_columns_are_found_by_type_or_named(tmp_path):

@@ -99,8 +99,8 @@ def labels_from(values: Sequence[Any], columns: Columns, name: str) -> Labels:
         # Numbered in the order of the alphabet, as class folders are.
         class_names, labels = np.unique(np.asarray(values), return_inverse=True)
         return labels.astype(np.int64), tuple(class_names.tolist())
-    if not all(_is_integer(value) and abs(value) < 2**63 for value in values):
-        strange = next(value for value in values if not _is_integer(value))
+    strange = next((value for value in values if not _is_label(value)), None)
+    if not all(map(_is_label, values)):
         raise ValueError(
             f"expected an integer label in each row of {name}, got {strange!r} in column "
             f"{columns.label}"
@@ -108,9 +108,9 @@ def labels_from(values: Sequence[Any], columns: Columns, name: str) -> Labels:
     return np.asarray(values, dtype=np.int64), columns.class_names
 
 
-def _is_integer(value: Any) -> bool:
-    # A boolean is an integer to Python, and no class.
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_label(value: Any) -> bool:
+    # A boolean is an integer to Python, and no class; a larger one fits no array.
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _only(candidates: list[str], kind: str, name: str) -> str | None:
