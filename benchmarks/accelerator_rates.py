@@ -15,7 +15,7 @@ import torch
 
 from wobbliness.attacks.universal_perturbation import craft_universal_perturbation
 from wobbliness.classifiers.open import open_classifier
-from wobbliness.detectors.trigger_search import craft_candidates
+from wobbliness.detectors.reverse_engineering.trigger_search import craft_candidates
 from wobbliness.runtime.progress import ignore_progress
 from wobbliness.sampling.measure import measure
 from wobbliness.study.cells.measure import ACCELERATOR_BLOCK

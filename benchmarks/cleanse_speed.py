@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 from wobbliness.attacks.gradients import frozen_network as differentiable
-from wobbliness.detectors.cost_schedule import CostSchedule
-from wobbliness.detectors.trigger_search import craft_candidates
+from wobbliness.detectors.reverse_engineering.cost_schedule import CostSchedule
+from wobbliness.detectors.reverse_engineering.trigger_search import craft_candidates
 from wobbliness.runtime.progress import ignore_progress
 from wobbliness.study.cells.base import spec_file
 from wobbliness.study.records.record import read_recipe

@@ -20,7 +20,7 @@ import torch
 
 from wobbliness import sweep
 from wobbliness.attacks.universal_perturbation import craft_universal_perturbation
-from wobbliness.detectors.trigger_search import craft_candidates
+from wobbliness.detectors.reverse_engineering.trigger_search import craft_candidates
 from wobbliness.runtime.progress import ignore_progress
 from wobbliness.study.recipes import digits
 from wobbliness.study.training.data import load_data

@@ -11,8 +11,6 @@ from .classifiers.execution import Execution as Execution
 from .detectors.batch_test import BatchComparison as BatchComparison
 from .detectors.batch_test import compare_batches as compare_batches
 from .detectors.batch_test import compare_w as compare_w
-from .detectors.candidates import Candidate as Candidate
-from .detectors.candidates import Candidates as Candidates
 from .detectors.detection_results import Judgement as Judgement
 from .detectors.detection_results import QuickVerdicts as QuickVerdicts
 from .detectors.guard_files import load_guard as load_guard
@@ -23,8 +21,10 @@ from .detectors.model_scan.results import Scan as Scan
 from .detectors.model_scan.scan import scan_model as scan_model
 from .detectors.noise_level import SigmaChoice as SigmaChoice
 from .detectors.noise_level import choose_sigma as choose_sigma
+from .detectors.reverse_engineering.candidates import Candidate as Candidate
+from .detectors.reverse_engineering.candidates import Candidates as Candidates
+from .detectors.reverse_engineering.trigger_search import craft_candidates as craft_candidates
 from .detectors.smoothness_guard import SmoothnessGuard as SmoothnessGuard
-from .detectors.trigger_search import craft_candidates as craft_candidates
 from .images import ImageSet as ImageSet
 from .images import fit_images as fit_images
 from .images import read_images as read_images

@@ -13,7 +13,7 @@ from wobbliness.classifiers.torch_accelerator import (
     AcceleratedClassifier,
     device_block_size,
 )
-from wobbliness.detectors.trigger_search import craft_candidates
+from wobbliness.detectors.reverse_engineering.trigger_search import craft_candidates
 from wobbliness.runtime.progress import ignore_progress
 from wobbliness.sampling.device_counting import StandardNormal
 from wobbliness.study import recipes

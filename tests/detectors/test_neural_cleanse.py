@@ -11,9 +11,9 @@ from torch import nn
 
 from wobbliness.attacks.gradients.frozen_network import NoGradients
 from wobbliness.attacks.universal_perturbation import craft_universal_perturbation
-from wobbliness.detectors.candidates import Candidates, anomaly_index
-from wobbliness.detectors.cost_schedule import CostSchedule
-from wobbliness.detectors.trigger_search import craft_candidates
+from wobbliness.detectors.reverse_engineering.candidates import Candidates, anomaly_index
+from wobbliness.detectors.reverse_engineering.cost_schedule import CostSchedule
+from wobbliness.detectors.reverse_engineering.trigger_search import craft_candidates
 from wobbliness.runtime.progress import ignore_progress
 from wobbliness.study.recipes import digits as digits_recipe
 

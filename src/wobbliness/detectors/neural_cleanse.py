@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from wobbliness.detectors.access import class_scores, open_for, scoring_network
 from wobbliness.detectors.base import Access, Judges, name_by_settings
-from wobbliness.detectors.candidates import Candidates
+from wobbliness.detectors.reverse_engineering.candidates import Candidates
 from wobbliness.runtime.progress import ignore_progress
 from wobbliness.sampling.plan import checked_images
 
@@ -45,7 +45,7 @@ class NeuralCleanse:
             NoGradients: the network has none that a search could follow. A ValueError, too.
             ValueError: the classifier is no torch network, or the images are no pictures.
         """
-        from wobbliness.detectors.trigger_search import craft_candidates
+        from wobbliness.detectors.reverse_engineering.trigger_search import craft_candidates
 
         opened = open_for(self, classifier, clean)
         pictures = checked_images(clean).astype(np.float32, copy=False)

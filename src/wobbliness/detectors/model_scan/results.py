@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32
 
 from wobbliness.attacks.patch import Trigger
 from wobbliness.detectors.batch_test import NO_DIFFERENCE, SMOOTHER, BatchComparison
-from wobbliness.detectors.candidates import Candidate
+from wobbliness.detectors.reverse_engineering.candidates import Candidate
 
 # attack success rate from which on a pattern is said to send most images to its class
 MIN_ATTACK_SUCCESS_RATE = 0.5

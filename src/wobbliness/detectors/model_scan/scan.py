@@ -11,11 +11,11 @@ from wobbliness.attacks.patch import Trigger
 from wobbliness.classifiers import open_classifier
 from wobbliness.detectors.access import network_of, scoring_network
 from wobbliness.detectors.batch_test import DEFAULT_SIGMAS, MIN_POINTS
-from wobbliness.detectors.candidates import Candidates
 from wobbliness.detectors.distinct_inputs import distinct_rows
 from wobbliness.detectors.model_scan.evaluate import Pattern, SuspectPoints
 from wobbliness.detectors.model_scan.results import CandidateFinding, PatternEffect, Scan
-from wobbliness.detectors.trigger_search import craft_candidates
+from wobbliness.detectors.reverse_engineering.candidates import Candidates
+from wobbliness.detectors.reverse_engineering.trigger_search import craft_candidates
 from wobbliness.runtime.progress import Progress
 from wobbliness.sampling.measure import sweep
 from wobbliness.sampling.plan import checked_images

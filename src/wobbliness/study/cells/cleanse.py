@@ -9,8 +9,8 @@ from safetensors import safe_open
 from torch import nn
 
 from wobbliness.attacks.patch import Trigger
-from wobbliness.detectors.candidates import Candidate, Candidates
-from wobbliness.detectors.trigger_search import craft_candidates
+from wobbliness.detectors.reverse_engineering.candidates import Candidate, Candidates
+from wobbliness.detectors.reverse_engineering.trigger_search import craft_candidates
 from wobbliness.runtime.progress import Progress
 from wobbliness.study.cells.base import (
     ApplyPattern,

@@ -25,8 +25,8 @@ from wobbliness.attacks.gradients.frozen_network import (
     in_float32,
 )
 from wobbliness.classifiers.torch_module import CPU, device_of
-from wobbliness.detectors.candidates import Candidate, Candidates, anomaly_index
-from wobbliness.detectors.cost_schedule import CostSchedule
+from wobbliness.detectors.reverse_engineering.candidates import Candidate, Candidates, anomaly_index
+from wobbliness.detectors.reverse_engineering.cost_schedule import CostSchedule
 from wobbliness.runtime.progress import Progress, progress_bar
 
 __all__ = ["Candidate", "Candidates", "anomaly_index", "craft_candidates"]

@@ -1,0 +1,1 @@
+"""Search for the trigger of each class of a network, by gradient descent."""
