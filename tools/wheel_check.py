@@ -23,6 +23,7 @@ EXPECTED = {  # what a command of the README has to say, by its beginning
     "wobbliness guard fit": "clean inputs for reference",
     "wobbliness guard judge": "inputs are suspiciously smooth",
     "wobbliness measure": "mean W",
+    "wobbliness detect": "top-score judges inputs",
 }
 EXPECTED_OF_TUTORIALS = {
     "measure_pytorch_model": ("poisoned network checkerboard",),

@@ -84,6 +84,7 @@ def test_the_wheel_is_checked_with_what_is_printed():
         ["wobbliness", "guard"],
         ["wobbliness", "guard"],
         ["wobbliness", "measure"],
+        ["wobbliness", "detect"],
     ]
     assert set(wheel_check.EXPECTED_OF_TUTORIALS) == set(notebooks.NAMES)
     for name in notebooks.NAMES:
