@@ -1,5 +1,6 @@
 """A perturbation, an attack and a detector of one file each way: library, study, command line."""
 
+import functools
 import json
 import shutil
 import subprocess
@@ -16,11 +17,12 @@ from wobbliness.attacks.base import Attack
 from wobbliness.runtime.user_files import load_object
 from wobbliness.study.identity import identity, written
 from wobbliness.study.plan import plan
-from wobbliness.study.recipes import recipe_by_name, recipe_digest
+from wobbliness.study.recipes import Recipe, recipe_by_name, recipe_digest
 from wobbliness.study.recorded import Recorded, check_described
 from wobbliness.study.records.record import read_recipe, read_record
 from wobbliness.study.specs import NetworkSpec, cell_name
 from wobbliness.study.training.saved_networks import load_network
+from wobbliness.study.typed_json import from_json
 
 TOYS = Path(__file__).parents[1] / "helpers" / "toys.py"
 
@@ -125,6 +127,14 @@ def test_descriptions_of_another_form_are_refused(finished, tmp_path, trigger):
     path.write_text(json.dumps(sealed({k: v for k, v in content.items() if k != "seal"})))
     with pytest.raises(ValueError, match="expected a whole record"):
         read_record(out, path.stem)
+
+
+def test_settings_nested_beyond_reason_are_refused():
+    nested = functools.reduce(lambda inner, _: [inner], range(10**5), 0)
+    description = {"kind": "Bar", "name": "bar", "settings": {"x": nested}}
+    plain = {"name": "deep", "seed": 0, "sigmas": [0.1], "detectors": [description]}
+    with pytest.raises(ValueError, match="expected short settings of Recipe.detectors"):
+        from_json(Recipe, plain)
 
 
 def test_the_measure_command_takes_them_by_file_and_name(finished, toys, tmp_path):

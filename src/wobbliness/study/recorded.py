@@ -118,8 +118,11 @@ def recorded(content: Any, field: str) -> Any:
         return content
     if not (isinstance(content, dict) and content.keys() == {"kind", "name", "settings"}):
         raise ValueError(f"expected {field} as kind, name and settings, got {shown(content)}")
-    settings = json.dumps(content["settings"], sort_keys=True)
-    if not isinstance(content["settings"], dict) or len(settings) > MAX_SETTINGS:
+    try:
+        settings = description_text(content["settings"])
+    except RecursionError:
+        settings = ""
+    if not isinstance(content["settings"], dict) or not 0 < len(settings) <= MAX_SETTINGS:
         raise ValueError(f"expected short settings of {field}, got {shown(content['settings'])}")
     return Recorded(kind=content["kind"], name=content["name"], settings=settings)
 

@@ -56,7 +56,8 @@ def _value(kind: Any, value: Any, name: str, objects: Mapping[str, Any]) -> Any:
     if getattr(kind, "_is_protocol", False):  # an attack, a perturbation or a detector
         if not isinstance(value, str | dict):
             raise ValueError(f"expected {name} of type {kind.__name__}, got {shown(value)}")
-        return objects.get(description_text(value)) or recorded(value, name)
+        found = recorded(value, name)  # which also bounds it
+        return objects.get(description_text(value), found)
     if is_dataclass(kind):
         return from_json(kind, value, objects=objects)  # type: ignore[arg-type]  # a class here
     if not _IS_OF.get(kind, lambda _: False)(value):
