@@ -50,12 +50,15 @@ ROOMS = (
 UNCHECKED = ("wobbliness.detectors.smoothness_guard", "wobbliness.detectors.guard_files")
 
 sampled_checks.install()
-with install_import_hook("wobbliness", "beartype.beartype"):
+_hook = install_import_hook("wobbliness", "beartype.beartype")
+_should_check = _hook.hook.should_instrument
+# also where a checked module imports one of these
+_hook.hook.should_instrument = lambda name: name not in UNCHECKED and _should_check(name)
+with _hook:
     for _room in ROOMS:
         _package = importlib.import_module(f"wobbliness.{_room}")
         for _module in pkgutil.walk_packages(_package.__path__, f"{_package.__name__}."):
-            if _module.name not in UNCHECKED:
-                importlib.import_module(_module.name)
+            importlib.import_module(_module.name)
 
 
 def _register_once(from_torchlib):
