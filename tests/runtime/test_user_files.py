@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
@@ -37,9 +38,15 @@ def number_of(_, made):
 
 
 def test_another_process_loads_the_files_first(path):
+    gone = path.with_name("gone.py")
+    gone.write_text("made = 1\n")
+    load_file(gone)
+    gone.unlink()
     made = load_object(f"{path}:made")
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(number_of, (LoadedFiles(), made)) == 3
+    spawn = multiprocessing.get_context("spawn")
+    # a pool that notices where a process of it cannot read its task
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        assert pool.submit(number_of, LoadedFiles(), made).result(timeout=60) == 3
 
 
 @pytest.mark.parametrize(

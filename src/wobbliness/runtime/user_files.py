@@ -6,6 +6,7 @@ Their code is run; nothing is loaded that the user did not name.
 import hashlib
 import importlib.util
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -109,5 +110,7 @@ class LoadedFiles:
 
 def _load_again(paths: tuple[Path, ...]) -> LoadedFiles:
     for path in paths:
-        load_file(path)
+        # one that is gone by now need not be one that is needed; its objects would say so
+        with suppress(ValueError):
+            load_file(path)
     return LoadedFiles()
