@@ -63,12 +63,15 @@ class Recorded:
         return ValueError(f"expected {self.kind} {self.name} itself, got a record of it")
 
 
-DESCRIBED = (Recorded, Attack, Perturbation, Detector)
+PROTOCOLS = (Attack, Perturbation, Detector)
 
 
 def is_described(value: object) -> bool:
     """Checks whether a value is an attack, a perturbation, a detector, or a record of one."""
-    return not isinstance(value, type) and isinstance(value, DESCRIBED)
+    # the dataclass first: asking a protocol is slow, and most values are numbers and texts
+    return (
+        is_dataclass(value) and not isinstance(value, type) and isinstance(value, PROTOCOLS)
+    )
 
 
 def description(value: Any) -> Any:
