@@ -82,19 +82,9 @@ def open_detector(name: str) -> "Detector":
     """
     from wobbliness.detectors.base import Detector
     from wobbliness.detectors.find import detector_of_kind
-    from wobbliness.runtime.errors import cause_of
-    from wobbliness.runtime.user_files import is_user_object, load_object
+    from wobbliness.runtime.user_files import instance_of, is_user_object, load_object
 
     found = load_object(name) if is_user_object(name) else detector_of_kind(name)
-    try:
-        found = found() if isinstance(found, type) else found
-    except Exception as error:  # a user's class raises whatever it likes
-        raise ValueError(
-            f"expected a detector with a default for each setting, got {name}: {cause_of(error)}"
-        ) from error
-    if not isinstance(found, Detector):
-        raise ValueError(
-            "expected a detector, with name, access, judges and fit, got "
-            f"{type(found).__name__} from {name}"
-        )
-    return found
+    what = "a detector, with name, access, judges and fit"
+    detector: Detector = instance_of(found, Detector, what, name)
+    return detector

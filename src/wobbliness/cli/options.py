@@ -21,7 +21,7 @@ from wobbliness.cli.working_folder import import_from_working_folder
 from wobbliness.runtime.destinations import check_file
 from wobbliness.runtime.files import CannotWrite
 from wobbliness.runtime.terminal import reserved_output, say
-from wobbliness.runtime.user_files import is_user_object, load_instance
+from wobbliness.runtime.user_files import instance_of, is_user_object, load_object
 
 if TYPE_CHECKING:
     from wobbliness.attacks.base import Attack
@@ -278,7 +278,12 @@ def open_attack(name: str) -> "Attack":
     """Returns an attack of the user's own file, or a trigger as `open_trigger` does."""
     from wobbliness.attacks.base import Attack
 
-    attack: Attack = load_instance(name, Attack) if is_user_object(name) else open_trigger(name)
+    what = "an attack, with name and apply"
+    attack: Attack = (
+        instance_of(load_object(name), Attack, what, name)
+        if is_user_object(name)
+        else open_trigger(name)
+    )
     return attack
 
 
@@ -301,7 +306,8 @@ def open_perturbations(sigmas: list[float] | None, names: list[str] | None) -> l
     """
     from wobbliness.perturbations.base import Perturbation
 
-    opened = [load_instance(name, Perturbation) for name in names or ()]
+    what = "a perturbation, with name and copies"
+    opened = [instance_of(load_object(name), Perturbation, what, name) for name in names or ()]
     if not (sigmas or opened):
         raise ValueError("expected --sigma or --perturbation, got neither")
     return [*(sigmas or ()), *opened]

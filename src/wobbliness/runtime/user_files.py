@@ -37,24 +37,27 @@ def load_object(text: str) -> Any:
         raise ValueError(f"expected {name} in {path}, which does not define it") from None
 
 
-def load_instance(text: str, protocol: type) -> Any:
-    """Returns an object of a protocol that `FILE.py:name` says, or makes one of the class there.
+def instance_of(found: Any, protocol: type, what: str, name: str) -> Any:
+    """Returns an object of a protocol, or makes one of its class.
+
+    Args:
+        found: the object or the class.
+        protocol: checked at run time.
+        what: a noun and what such an object has, for the message: `a detector, with name and fit`.
+        name: what the user called it.
 
     Raises:
-        ValueError: as for `load_object`; it is another object, or the class wants arguments.
+        ValueError: it is another object, or the class wants arguments.
     """
-    found = load_object(text)
     try:
         made = found() if isinstance(found, type) else found
     except Exception as error:  # a user's class raises whatever it likes
         raise ValueError(
-            f"expected a class to be called without arguments, got {text}: {cause_of(error)}"
+            f"expected {what.partition(',')[0]} with a default for each setting, got {name}: "
+            f"{cause_of(error)}"
         ) from error
     if not isinstance(made, protocol):
-        raise ValueError(
-            f"expected {protocol.__name__} from {text}, got {type(made).__name__} without what "
-            "one has"
-        )
+        raise ValueError(f"expected {what}, got {type(made).__name__} from {name}")
     return made
 
 
