@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Attack(Protocol):
-    """What an adversary does to inputs, at test time and in training data.
+    """Trigger of an adversary, put on inputs at test time and on training data.
 
     A frozen dataclass whose fields are its settings, compared by value.
 

@@ -10,12 +10,10 @@ from wobbliness.classifiers import Classifier, open_classifier
 from wobbliness.classifiers.base import WhiteBox, as_array
 from wobbliness.classifiers.execution import default_block_size
 from wobbliness.detectors.base import Access, Detector
-from wobbliness.sampling.plan import checked_images
+from wobbliness.sampling.plan import EXAMPLES, checked_images
 
 if TYPE_CHECKING:
     import torch
-
-EXAMPLES = 16  # images that a classifier is prepared with
 
 
 def open_for(detector: Detector, classifier: Any, images: Any) -> Classifier:

@@ -4,16 +4,18 @@ Importing this module loads no torch: recipes name detectors, and reading a stud
 """
 
 import re
-from dataclasses import MISSING, Field, fields
+from dataclasses import fields
 from enum import Enum
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
+from wobbliness.runtime.field_limits import is_default
+
 
 class Access(Enum):
-    """What a detector needs of a classifier, each with all that precede it."""
+    """Access to a classifier that a detector needs, each with all that precede it."""
 
     LABELS = "labels"
     SCORES = "scores"
@@ -23,7 +25,7 @@ class Access(Enum):
 
 
 class Judges(Enum):
-    """What one score of a detector is about.
+    """Subject of one score of a detector.
 
     Whatever it is, `FittedDetector.scores` takes images and returns scores in one dimension, so
     that a protocol of many detectors is one loop: scores of what carries a backdoor are pooled and
@@ -93,12 +95,12 @@ class Detector(Protocol):
 
     @property
     def access(self) -> Access:
-        """What it needs of the classifier."""
+        """The access to the classifier that it needs."""
         ...
 
     @property
     def judges(self) -> Judges:
-        """What one of its scores is about."""
+        """The subject of one of its scores."""
         ...
 
     def fit(self, classifier: Any, clean: Any) -> FittedDetector:
@@ -141,13 +143,9 @@ def name_by_settings(detector: Any) -> str:
     settings = [
         f"{field.name.replace('_', '-')}-{_text(value)}"
         for field in fields(detector)
-        if not _is_default(field, value := getattr(detector, field.name))
+        if not is_default(field, value := getattr(detector, field.name))
     ]
     return "-".join([kind_of(detector), *settings])
-
-
-def _is_default(field: Field[Any], value: Any) -> bool:
-    return field.default is not MISSING and bool(field.default == value)
 
 
 def _text(value: Any) -> str:

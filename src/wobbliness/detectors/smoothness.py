@@ -22,7 +22,7 @@ from wobbliness.statistics.conformal import Reference, tie_breakers
 
 @dataclass(frozen=True)
 class Smoothness:
-    """How low W of an input is, at every sigma, among clean inputs of the same label.
+    """Rank of W of an input, low at every sigma, among clean inputs of the same label.
 
     Attributes:
         sigmas: standard deviations of the noise, pixel units of [0, 1].

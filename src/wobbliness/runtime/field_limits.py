@@ -1,11 +1,14 @@
-"""Limits of a recipe's fields: safe names, and numbers that no report explodes on.
+"""Fields of dataclasses: safe names, numbers that no report explodes on, and defaults.
 
 Names must be safe in paths, tables and pages.
 """
 
 import re
+from dataclasses import MISSING, Field
 from numbers import Real
 from typing import Any
+
+import numpy as np
 
 # also a folder's name and a command's argument
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
@@ -74,6 +77,19 @@ def check_choice(made: object, field: str, choices: tuple[str, ...]) -> None:
         raise ValueError(
             f"expected {_field_name(made, field)} out of {', '.join(choices)}, got {shown(value)}"
         )
+
+
+def has_default(field: Field[Any]) -> bool:
+    """Checks whether a field has a default."""
+    return field.default is not MISSING or field.default_factory is not MISSING
+
+
+def is_default(field: Field[Any], value: Any) -> bool:
+    """Checks whether a field's value is its default."""
+    if not has_default(field) or isinstance(value, np.ndarray):
+        return False
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    return bool(default == value)
 
 
 def shown(value: Any) -> str:

@@ -5,11 +5,12 @@ after schema 3 and have their default. So a field that is added with a default r
 a record without it reads as the default.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from wobbliness.study.recorded import description, has_default, is_default, is_described
+from wobbliness.runtime.field_limits import has_default, is_default
+from wobbliness.study.recorded import description, is_described
 
 IDENTITY_SCHEMA = 3
 """Part of every name; the schema of the files may grow, this may not."""
@@ -57,7 +58,7 @@ def identity(instance: Any) -> dict[str, Any]:
     """
     kept = _fields_kept_at_default(type(instance))
     return {
-        field.name: _plain(value)
+        field.name: _plain(value, identity)
         for field in fields(instance)
         if not is_default(field, value := getattr(instance, field.name)) or field.name in kept
     }
@@ -86,21 +87,16 @@ def written(instance: Any) -> dict[str, Any]:
     Args:
         instance: as for `identity`.
     """
-    return {field.name: _written(getattr(instance, field.name)) for field in fields(instance)}
+    return {
+        field.name: _plain(getattr(instance, field.name), written) for field in fields(instance)
+    }
 
 
-def _written(value: Any) -> Any:
+def _plain(value: Any, fields_of: Callable[[Any], dict[str, Any]]) -> Any:
+    """Returns a value as JSON has it, a dataclass by those of its fields that are asked for."""
     if is_described(value):
         return description(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return written(value)
-    return [_written(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def _plain(value: Any) -> Any:
-    if is_described(value):
-        return description(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return identity(value)
+        return fields_of(value)
     # JSON has lists alone: a tuple and a list of the same values are the same identity
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+    return [_plain(part, fields_of) for part in value] if isinstance(value, list | tuple) else value

@@ -7,7 +7,7 @@ runs nothing: a stranger's record is data. The six patches of the paper are thei
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from wobbliness.attacks.base import Attack
 from wobbliness.attacks.patch import TRIGGER_NAMES, Trigger, trigger
 from wobbliness.detectors.base import Detector
 from wobbliness.perturbations.base import Perturbation
-from wobbliness.runtime.field_limits import check_names, shown
+from wobbliness.runtime.field_limits import check_names, is_default, shown
 
 MAX_SETTINGS = 10_000  # characters
 PLAIN = (bool, int, float, str, type(None))
@@ -69,9 +69,7 @@ PROTOCOLS = (Attack, Perturbation, Detector)
 def is_described(value: object) -> bool:
     """Checks whether a value is an attack, a perturbation, a detector, or a record of one."""
     # the dataclass first: asking a protocol is slow, and most values are numbers and texts
-    return (
-        is_dataclass(value) and not isinstance(value, type) and isinstance(value, PROTOCOLS)
-    )
+    return is_dataclass(value) and not isinstance(value, type) and isinstance(value, PROTOCOLS)
 
 
 def description(value: Any) -> Any:
@@ -146,19 +144,6 @@ def check_described(made: object, field: str, protocol: type) -> None:
             )
         check_names(each, "name")
         description(each)
-
-
-def has_default(field: Field[Any]) -> bool:
-    """Checks whether a field has a default."""
-    return field.default is not MISSING or field.default_factory is not MISSING
-
-
-def is_default(field: Field[Any], value: Any) -> bool:
-    """Checks whether a field's value is its default."""
-    if not has_default(field) or isinstance(value, np.ndarray):
-        return False
-    default = field.default if field.default_factory is MISSING else field.default_factory()
-    return bool(default == value)
 
 
 def _settings(value: Any) -> dict[str, Any]:

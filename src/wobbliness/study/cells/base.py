@@ -1,4 +1,4 @@
-"""What the cells of a study share: their context, loaded networks, and the order of test points."""
+"""Parts that cells share: their context, loaded networks, and the order of test points."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ ApplyPattern = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Where a cell is run, and whom it tells."""
+    """Place where a cell is run, and whom it tells."""
 
     out: Path
     recipe: Recipe
@@ -38,7 +38,7 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
-    """What comes out of a cell: results for its record, and a table."""
+    """Result of a cell: values for its record, and a table."""
 
     results: Mapping[str, object]
     table: pd.DataFrame

@@ -22,7 +22,7 @@ from wobbliness.study.training.train import THREADS, training_precision
 RUN: dict[str, Callable[..., Outcome]] = {
     kind: import_module(f"{__package__}.{kind}").run for kind in spec_types()
 }
-"""What runs each kind of cell: `cells/KIND.py`."""
+"""Functions that run each kind of cell: `cells/KIND.py`."""
 
 
 def run_cell(

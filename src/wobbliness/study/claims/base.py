@@ -17,7 +17,7 @@ REPRODUCED, NOT_REPRODUCED, NOT_MEASURED, REPORTED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What the tables of a study say on a claim.
+    """Statements of a study's tables on a claim.
 
     Attributes:
         statements: each a short text by itself; the first is the one that counts.

@@ -1,4 +1,4 @@
-"""What several claims read from the tables of a study, and the words that they share."""
+"""Rows of a study's tables that several claims read, and the words that they share."""
 
 from collections.abc import Iterable
 

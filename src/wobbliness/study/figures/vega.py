@@ -3,7 +3,7 @@
 from wobbliness.study.figures.figure import Chart
 
 COLOURS = [f"var(--series-{number})" for number in (1, 2, 3)]
-"""Of the page's style, which knows light from dark."""
+"""Colours of the page's style, which knows light from dark."""
 
 SIGMA_TITLE = "sigma (pixel units)"
 

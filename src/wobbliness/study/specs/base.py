@@ -1,4 +1,4 @@
-"""What every kind of cell has: a spec that determines its result, and a name."""
+"""Parts that every kind of cell has: a spec that determines its result, and a name."""
 
 import hashlib
 import json

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from wobbliness.runtime.field_limits import shown
 from wobbliness.study.specs.base import Results
 
@@ -34,6 +36,19 @@ def list_of(results: Results, name: str, max_length: int) -> list[Any]:
     if not isinstance(found, list) or len(found) > max_length:
         raise ValueError(f"no list of at most {max_length} for {name}")
     return found
+
+
+def check_votes(counts: np.ndarray, draws: Any) -> None:
+    """Checks integers that add up to the draws: entropies of anything else are meaningless.
+
+    Args:
+        counts: `(N, K)` votes.
+        draws: of all rows, or `(N,)` of each.
+    """
+    if not np.issubdtype(counts.dtype, np.integer):
+        raise ValueError("a table in which counts are no integers")
+    if counts.min() < 0 or (counts.sum(axis=1) != draws).any():
+        raise ValueError("a table in which votes do not add up to the draws")
 
 
 def is_number(value: object) -> bool:

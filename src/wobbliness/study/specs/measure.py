@@ -8,7 +8,7 @@ import numpy as np
 from wobbliness.attacks.base import Attack
 from wobbliness.runtime.field_limits import MAX_CLASSES
 from wobbliness.study.specs.base import Results, Spec
-from wobbliness.study.specs.checks import check_numbers, is_number, list_of
+from wobbliness.study.specs.checks import check_numbers, check_votes, is_number, list_of
 from wobbliness.study.specs.cleanse import CleanseSpec
 from wobbliness.study.specs.train import NetworkSpec, attack_of, patch_of_name
 from wobbliness.study.specs.universal import UniversalSpec
@@ -141,12 +141,11 @@ def _check_columns(table: "pd.DataFrame", votes: list[str]) -> None:
 
 
 def _check_counts(table: "pd.DataFrame", votes: list[str]) -> None:
-    """Checks integers that add up to the draws: entropies of anything else are meaningless."""
-    counts = table[votes].to_numpy()
     integers = table[["point", "label", "candidate", "draws"]].dtypes
-    if not all(np.issubdtype(kind, np.integer) for kind in (counts.dtype, *integers)):
+    if not all(np.issubdtype(kind, np.integer) for kind in integers):
         raise ValueError("a table in which counts are no integers")
-    if counts.min() < 0 or (counts.sum(axis=1) != table.draws).any() or table.label.min() < 0:
+    check_votes(table[votes].to_numpy(), table.draws)
+    if table.label.min() < 0:
         raise ValueError("a table in which votes do not add up to the draws")
     if not np.isfinite(table.top_score).all():
         raise ValueError("a table in which a top score is no number")
