@@ -20,6 +20,7 @@ import hypothesis
 import numpy as np
 import pytest
 import sampled_checks
+import torch
 from jaxtyping import install_import_hook
 from torch.onnx._internal.exporter import _registration
 
@@ -108,8 +109,9 @@ def pytest_configure(config):
 
 
 def pytest_runtest_setup():
-    """Checks the first calls of every function in every test."""
+    """Checks the first calls of every function; a test's networks do not depend on those before."""
     sampled_checks.counts.clear()
+    torch.manual_seed(0)
 
 
 def made_once(name, make):
@@ -197,8 +199,6 @@ def images(digits):
 @pytest.fixture(scope="session")
 def trained(digits):
     """Gives a network of the digits by its spec, trained once in the whole run."""
-    import torch
-
     from wobbliness.runtime.progress import ignore_progress
     from wobbliness.study.training.train import train_network
 
