@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from wobbliness.perturbations.base import KeyStream, Perturbation, Scratch, Stream
-from wobbliness.perturbations.box_muller import fill_normal
+from wobbliness.perturbations.box_muller import fill_normal, scale_and_add
 
 if TYPE_CHECKING:
     import torch
@@ -59,8 +59,10 @@ class Gaussian:
         """Writes image + sigma * z, z from the standard-normal draws that all sigmas share."""
         normal = standard_normal(stream, image.shape, draws)
         # Into `out`, not in place: other sigmas read the same draws after this one.
-        np.multiply(normal, np.float32(self.sigma), out=out)
-        out += image
+        flat = (draws, -1)
+        scale_and_add(
+            normal.reshape(flat), np.float32(self.sigma), image.reshape(-1), out.reshape(flat)
+        )
 
     def lower(self, images: "torch.Tensor", normal: "torch.Tensor") -> "torch.Tensor":
         """Returns copies on a device from standard-normal draws that were made there."""
