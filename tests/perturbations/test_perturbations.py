@@ -132,3 +132,19 @@ def test_gaussian_copies_are_the_image_and_scaled_draws_that_sigmas_share():
     later = np.empty_like(one)
     Gaussian(0.1).copies(Stream(1, 2, first_draw=4, scratch=Scratch()), image, 4, later)
     assert np.array_equal(later, again)
+
+
+def test_the_probe_sees_the_copies_of_images_that_lie_in_another_order(pictures):
+    """Of views with the channels last in memory, as pictures are decoded."""
+    colour = np.repeat(pictures, 3, axis=1)
+    channels_last = np.moveaxis(np.ascontiguousarray(np.moveaxis(colour, 1, -1)), -1, 1)
+    seen = []
+
+    def remember(images):
+        seen.append(images.copy())
+        return bright(images)
+
+    for images in (colour, channels_last):
+        wobbliness.measure(remember, images, 0.1, draws=1, num_classes=2, workers=1)
+    half = len(seen) // 2
+    assert all(np.array_equal(*pair) for pair in zip(seen[:half], seen[half:], strict=True))

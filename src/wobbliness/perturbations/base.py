@@ -48,7 +48,7 @@ class Perturbation(Protocol):
             stream: of the image, at the first of the draws.
             image: in [0, 1].
             draws: number of copies.
-            out: `(draws, *image.shape)`, where the copies go.
+            out: `(draws, *image.shape)`, contiguous, where the copies go.
         """
         ...
 

@@ -59,6 +59,7 @@ class Gaussian:
         """Writes image + sigma * z, z from the standard-normal draws that all sigmas share."""
         normal = standard_normal(stream, image.shape, draws)
         # Into `out`, not in place: other sigmas read the same draws after this one.
+        assert out.flags.c_contiguous  # else the reshaped one would be a copy
         flat = (draws, -1)
         scale_and_add(
             normal.reshape(flat), np.float32(self.sigma), image.reshape(-1), out.reshape(flat)

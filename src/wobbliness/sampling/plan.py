@@ -300,7 +300,7 @@ def _first_copies(
     keys: UInt64[np.ndarray, " B"],
 ) -> Float32[np.ndarray, "B ..."]:
     """Returns the copy of each image at draw 0."""
-    copies = np.empty_like(images)
+    copies = np.empty(images.shape, np.float32)  # contiguous, however the images lie in memory
     for row, (image, key) in enumerate(zip(images, keys, strict=True)):
         stream = Stream(seed, int(key), scratch=Scratch())
         perturbation.copies(stream, image, 1, copies[row : row + 1])
