@@ -9,6 +9,7 @@ import pkgutil
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import numpy as np
 import pytest
 import sampled_checks
 import torch
+from at_scale import is_at_scale
 from jaxtyping import install_import_hook
 from torch.onnx._internal.exporter import _registration
 
@@ -50,16 +52,25 @@ ROOMS = (
 # scikit-learn hands values of any kind to an estimator, which refuses them when it is fitted
 UNCHECKED = ("wobbliness.detectors.smoothness_guard", "wobbliness.detectors.guard_files")
 
-sampled_checks.install()
-_hook = install_import_hook("wobbliness", "beartype.beartype")
-_should_check = _hook.hook.should_instrument
-# also where a checked module imports one of these
-_hook.hook.should_instrument = lambda name: name not in UNCHECKED and _should_check(name)
-with _hook:
-    for _room in ROOMS:
-        _package = importlib.import_module(f"wobbliness.{_room}")
-        for _module in pkgutil.walk_packages(_package.__path__, f"{_package.__name__}."):
-            importlib.import_module(_module.name)
+
+def _check_rooms():
+    """Imports all modules of the rooms with the checks of shapes and types written into them."""
+    sampled_checks.install()
+    hook = install_import_hook("wobbliness", "beartype.beartype")
+    should_check = hook.hook.should_instrument
+    # also where a checked module imports one of these
+    hook.hook.should_instrument = lambda name: name not in UNCHECKED and should_check(name)
+    with hook:
+        for room in ROOMS:
+            package = importlib.import_module(f"wobbliness.{room}")
+            for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+                importlib.import_module(module.name)
+
+
+# the process that hands out the tests runs none of them, and the others wait for it
+HANDS_OUT_TESTS = "--numprocesses" in sys.argv and "PYTEST_XDIST_WORKER" not in os.environ
+if not HANDS_OUT_TESTS:
+    _check_rooms()
 
 
 def _register_once(from_torchlib):
@@ -129,8 +140,16 @@ def made_once(name, make):
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Starts files that take minutes first: the other cores wait for the last one to start."""
+    """Marks tests that `make test` leaves out; starts files that take minutes first.
+
+    The other cores wait for the last file to start.
+    """
+    for item in items:
+        case = item.callspec.id if hasattr(item, "callspec") else ""
+        if is_at_scale(getattr(item, "originalname", item.name), case):
+            item.add_marker("scale")
     items.sort(key=lambda item: RANKS.get(item.path.stem, len(RANKS)))
 
 

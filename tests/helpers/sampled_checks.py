@@ -6,7 +6,7 @@ from collections import Counter
 
 import jaxtyping
 
-ALWAYS, EVERY = 32, 64
+ALWAYS, EVERY = 8, 64
 counts = Counter()  # by code: calls, and definitions inside of other functions; of one test
 
 
@@ -27,11 +27,12 @@ def sampled(jaxtyped):
         # an inner function is decorated each time that the outer one runs
         if "<locals>" in function.__qualname__ and not _is_due((code, "defined")):
             return function
-        checked = jaxtyped(function, **settings)
+        # only now: of 3,000 functions a test calls a few dozen
+        checked = functools.cache(lambda: jaxtyped(function, **settings))
 
         @functools.wraps(function)
         def call(*arguments, **options):
-            return (checked if _is_due(code) else function)(*arguments, **options)
+            return (checked() if _is_due(code) else function)(*arguments, **options)
 
         return call
 

@@ -54,7 +54,7 @@ def test_a_local_data_set_asks_nobody(tmp_path):
         full = parquet_set(tmp_path / f"full{number}", **{"test-00000-of-00001": [0, 1]})
         (full / "README.md").write_text(readme(data_files))
         fine[f"hf:{full}[test]"] = [2, 3, 8, 8]
-        names += [f"hf:{bare}[train]", f"hf:{bare}", str(bare)]
+        names.append((f"hf:{bare}[train]", f"hf:{bare}", str(bare))[number % 3])
     script = tmp_path / "script"
     script.mkdir()
     (script / "script.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")

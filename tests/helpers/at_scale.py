@@ -1,0 +1,50 @@
+"""Tests that `make test` leaves out: each repeats at length, or by whole processes, what others assert.
+
+By the name of the test: None for all of it, else patterns of the cases that stay in `make test`.
+What stays for those left out as a whole is said beside them.
+"""
+
+from fnmatch import fnmatchcase
+
+AT_SCALE = {
+    # what each command does is asserted in tests/cli; the blocks of the README stay
+    "test_the_commands_run_as_printed": None,
+    "test_the_python_blocks_run_one_after_another": ["README.md"],
+    # a graph, and a module of the folder, in the same folder of planted readers
+    "test_torch_models_and_a_study_whose_workers_are_processes_of_their_own": None,
+    "test_without_a_named_module_a_module_of_the_folder_is_not_found": None,
+    # a lock dies with its owner; nothing half written stays
+    "test_kills_at_random_moments_change_nothing": None,
+    "test_two_runners_share_the_cells": None,
+    # the same faults under worker processes; votes and commands on a cluster
+    "test_a_study_survives_the_death_of_a_node": None,
+    "test_nodes_that_share_no_folder_use_a_store": None,
+    "test_a_cell_that_fails_costs_itself_and_those_that_need_it": None,
+    "test_every_fault_costs_its_cell_alone": None,
+    "test_a_failing_cell_is_named_and_the_rest_is_done": None,
+    "test_workers_leave_the_working_folder_out_where_the_program_does": ["1"],
+    # tables of the golden file, of the same records
+    "test_every_finding_of_the_page_follows_from_the_records": None,
+    "test_a_packed_study_gives_the_same_tables_figures_and_page": None,
+    # other cases of the same test stay
+    "test_damaged_weights_are_made_again_for_a_cell_that_needs_them": ["cut-train"],
+    "test_a_damaged_record_is_set_aside_in_one_line_and_done_again": ["cut-json"],
+    "test_a_users_own_code_gets_one_line_each": ["several_lines-2-error: one"],
+    "test_a_model_that_never_answers_is_ended": ["endless.onnx", "models:holds_the_gil"],
+    "test_every_command_takes_a_limit": ["arguments1"],
+    "test_while_a_call_of_the_model_does_not_return": ["endless.onnx"],
+    "test_true_decisions_keep_their_error_rate": ["0.8-one stray class of ten"],
+    "test_curtailed_rate_holds_for_each_set_of_votes": ["0"],
+    "test_votes_equal_a_slow_loop": ["*-True"],
+    "test_axe_finds_nothing_to_complain_about": ["dark-360"],
+    "test_one_export_serves_modules_of_one_structure": ["small_cnn-*"],
+    "test_a_training_gone_on_with_is_equal_to_the_bit": ["stops0-*", "*-small_cnn"],
+    "test_block_size_changes_few_labels_of_networks": ["7-small_cnn"],
+}
+
+
+def is_at_scale(name, case):
+    """Checks whether `make test` leaves out a case, such as `cut-train`, of a test."""
+    if name not in AT_SCALE:
+        return False
+    return not any(fnmatchcase(case, pattern) for pattern in AT_SCALE[name] or ())
