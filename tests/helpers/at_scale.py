@@ -1,4 +1,4 @@
-"""Tests that `make test` leaves out: each repeats at length, or by whole processes, what others assert.
+"""Tests that `make test` leaves out: each repeats at length what others assert.
 
 By the name of the test: None for all of it, else patterns of the cases that stay in `make test`.
 What stays for those left out as a whole is said beside them.
