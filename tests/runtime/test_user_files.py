@@ -31,6 +31,7 @@ def test_a_file_is_loaded_once_and_a_changed_one_again(path):
     changed = load_object(f"{path}:made")
     assert (first.number, changed.number) == (3, 4)
     assert type(changed) is not type(first)
+    assert not (path.parent / "__pycache__").exists()
 
 
 def number_of(_, made):

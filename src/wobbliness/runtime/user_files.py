@@ -8,8 +8,9 @@ import importlib.util
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from wobbliness.runtime.errors import cause_of
@@ -61,6 +62,17 @@ def instance_of(found: Any, protocol: type, what: str, name: str) -> Any:
     return made
 
 
+class _FromSource(SourceFileLoader):
+    """A loader that keeps no bytecode.
+
+    Python takes kept bytecode for that of a file that was changed within the same second and has as
+    many bytes as before.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def load_file(path: Path) -> ModuleType:
     """Returns the module of a Python file; the file's code is run, once for the same content.
 
@@ -76,7 +88,7 @@ def load_file(path: Path) -> ModuleType:
     name = f"{_PREFIX}{content}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
     if spec is None or spec.loader is None:
         raise ValueError(f"expected a Python file, got {path}")
     module = importlib.util.module_from_spec(spec)
