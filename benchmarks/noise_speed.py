@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from wobbliness.perturbations.base import Scratch
-from wobbliness.perturbations.gaussian import NormalStream
+from wobbliness.perturbations.noise.gaussian import NormalStream
 from wobbliness.runtime.threads import num_cores
 
 DRAWS, SIZE, IMAGES, REPEATS = 250, 784, 100, 7

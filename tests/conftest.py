@@ -28,7 +28,7 @@ from torch.onnx._internal.exporter import _registration
 
 # before the hook: what numba compiles must stay as it is written
 import wobbliness.attacks.gradients.pooling_loops
-import wobbliness.perturbations.box_muller  # noqa: F401
+import wobbliness.perturbations.noise.box_muller  # noqa: F401
 from wobbliness.runtime.ray import keep_to_this_machine
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # machines differ
@@ -56,7 +56,7 @@ UNCHECKED = ("wobbliness.detectors.smoothness_guard", "wobbliness.detectors.guar
 def _check_rooms():
     """Imports all modules of the rooms with the checks of shapes and types written into them."""
     sampled_checks.install()
-    hook = install_import_hook("wobbliness", "beartype.beartype")
+    hook = install_import_hook("wobbliness", "sampled_checks.check_types")
     should_check = hook.hook.should_instrument
     # also where a checked module imports one of these
     hook.hook.should_instrument = lambda name: name not in UNCHECKED and should_check(name)

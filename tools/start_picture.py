@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from wobbliness import image_keys, measure
-from wobbliness.perturbations.gaussian import NormalStream
+from wobbliness.perturbations.noise.gaussian import NormalStream
 from wobbliness.reports.plot_style import BLUE, FIGURE_STYLE, GREEN, ORANGE, RESOLUTION
 from wobbliness.runtime.progress import ignore_progress
 from wobbliness.sampling.votes import Votes

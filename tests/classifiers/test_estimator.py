@@ -5,7 +5,7 @@ import pytest
 
 import wobbliness
 from wobbliness.perturbations.base import image_keys
-from wobbliness.perturbations.gaussian import NormalStream
+from wobbliness.perturbations.noise.gaussian import NormalStream
 
 pytest.importorskip("sklearn")
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 import wobbliness
 from wobbliness.cli import main as cli
 from wobbliness.perturbations.base import image_keys
-from wobbliness.perturbations.gaussian import NormalStream
+from wobbliness.perturbations.noise.gaussian import NormalStream
 
 SIDE, CHANNELS, NUM_CLASSES, SIGMA, DRAWS = 6, 3, 5, 0.2, 30
 FLAT = CHANNELS * SIDE * SIDE

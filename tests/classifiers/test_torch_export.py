@@ -9,7 +9,7 @@ from model_files import save_exported
 
 import wobbliness
 from wobbliness.perturbations.base import image_keys
-from wobbliness.perturbations.gaussian import NormalStream
+from wobbliness.perturbations.noise.gaussian import NormalStream
 
 CHANNELS, HEIGHT, WIDTH, NUM_CLASSES, SIGMA, DRAWS = 3, 5, 6, 4, 0.7, 15
 FLAT = CHANNELS * HEIGHT * WIDTH

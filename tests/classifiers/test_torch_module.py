@@ -10,7 +10,7 @@ from torch import nn
 
 import wobbliness
 from wobbliness.classifiers.torch_accelerator import AcceleratedClassifier
-from wobbliness.perturbations.gaussian import NormalStream
+from wobbliness.perturbations.noise.gaussian import NormalStream
 
 SETTINGS = {"sigma": 0.3, "draws": 30}
 

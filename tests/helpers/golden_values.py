@@ -41,7 +41,7 @@ def cell_names():
 
 def noise():
     """The first values of three streams, `(3, 1000)` float32."""
-    from wobbliness.perturbations.gaussian import NormalStream
+    from wobbliness.perturbations.noise.gaussian import NormalStream
 
     num_draws = NUM_VALUES // int(np.prod(SHAPE))
     return np.stack(

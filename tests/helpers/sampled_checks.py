@@ -4,8 +4,11 @@ import functools
 import types
 from collections import Counter
 
+import beartype
 import jaxtyping
 
+# a whole number is a float, as for mypy
+check_types = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 ALWAYS, EVERY = 8, 64
 counts = Counter()  # by code: calls, and definitions inside of other functions; of one test
 
@@ -21,6 +24,8 @@ def sampled(jaxtyped):
     def decorate(function=None, **settings):
         if function is None:
             return functools.partial(decorate, **settings)
+        if hasattr(function, "copies"):  # settings of a perturbation: refused in words of its own
+            return function
         if not isinstance(function, types.FunctionType):
             return jaxtyped(function, **settings)
         code = function.__code__

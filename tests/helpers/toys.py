@@ -7,7 +7,7 @@ import numpy as np
 from wobbliness.attacks.poisoning import t1
 from wobbliness.detectors.base import Access, Judges
 from wobbliness.perturbations.base import KeyStream
-from wobbliness.perturbations.gaussian import Gaussian
+from wobbliness.perturbations.noise.gaussian import Gaussian
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.specs import NetworkSpec
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from wobbliness.perturbations.base import image_keys
-from wobbliness.perturbations.gaussian import NormalStream
+from wobbliness.perturbations.noise.gaussian import NormalStream
 
 
 def draws(seed, key, num_draws, *, first=0, shape=(8,), sizes=None):

@@ -8,7 +8,7 @@ import torch
 
 import wobbliness
 from wobbliness.perturbations.base import KeyStream, Perturbation, Scratch, Stream
-from wobbliness.perturbations.gaussian import Gaussian
+from wobbliness.perturbations.noise.gaussian import Gaussian
 from wobbliness.sampling.plan import perturbation_of
 
 DRAWS = 2000

@@ -8,7 +8,7 @@ from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import Float, TypeCheckError
 from sampled_checks import ALWAYS, EVERY
 
-from wobbliness.perturbations.gaussian import Gaussian
+from wobbliness.perturbations.noise.gaussian import Gaussian
 from wobbliness.statistics.entropy import plug_in_entropy
 
 

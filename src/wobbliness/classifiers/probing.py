@@ -83,19 +83,43 @@ class BlockWatch:
         Raises:
             CompanyError: images of the first block have other answers in a small one.
         """
-        classifier, num_rows = self._classifier, min(block_size, len(images))
-        if not self._is_watched(num_rows):
+        classifier = self._classifier
+        if not self._is_watched(min(block_size, len(images))):
             return np.asarray(classifier.classify(images, block_size))
+        given = self._compared(images, block_size)
         # Scores show a difference that labels hide.
         has_answers = hasattr(classifier, "answers")
-        ask: Answers = classifier.answers if has_answers else classifier.classify
+        return np.asarray(classifier.labels_of(given, len(images)) if has_answers else given)
+
+    def answers(
+        self, images: Float32[np.ndarray, "B ..."], block_size: int
+    ) -> Shaped[np.ndarray, "B ..."]:
+        """Returns the classifier's answers before a class is chosen.
+
+        Raises:
+            CompanyError: as `classify`.
+        """
+        if not self._is_watched(min(block_size, len(images))):
+            return np.asarray(self._ask(images, block_size))
+        return self._compared(images, block_size)
+
+    @property
+    def _ask(self) -> Answers:
+        answers: Answers = getattr(self._classifier, "answers", self._classifier.classify)
+        return answers
+
+    def _compared(
+        self, images: Float32[np.ndarray, "B ..."], block_size: int
+    ) -> Shaped[np.ndarray, "B ..."]:
+        """Returns answers, after some of the first block were asked for in a small one."""
+        num_rows = min(block_size, len(images))
         before = images[:num_rows].copy()  # a module may change its batch in place
-        given = ask(images, block_size)
+        given = np.asarray(self._ask(images, block_size))
         rows = (
             _spread(num_rows, NUM_COMPARED_LABELS) if _are_coarse(given) else watched_rows(num_rows)
         )
-        require_close(given[rows], ask(before[rows], SMALL_BLOCK))
-        return np.asarray(classifier.labels_of(given, len(images)) if has_answers else given)
+        require_close(given[rows], self._ask(before[rows], SMALL_BLOCK))
+        return given
 
     def _is_watched(self, num_rows: int) -> bool:
         """Checks whether to compare this block: not one as small as those that were probed."""

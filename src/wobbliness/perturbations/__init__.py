@@ -1,1 +1,22 @@
-"""What is done to an input before the classifier sees it, with draws that are keyed."""
+"""What is done to an input before the classifier sees it, with draws that are keyed.
+
+Every family is a class of a file of its own, found by its name: `from wobbliness.perturbations
+import BoxMix`. `wobbliness perturbations` lists them with their sources.
+"""
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    from wobbliness.perturbations.find import perturbation_classes
+
+    found = {} if name.startswith("_") else perturbation_classes()
+    if name not in found:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return found[name]
+
+
+def __dir__() -> list[str]:
+    from wobbliness.perturbations.find import perturbation_classes
+
+    return sorted({*globals(), *perturbation_classes()})

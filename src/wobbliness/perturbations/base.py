@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from jaxtyping import Float32, UInt8, UInt64
+from jaxtyping import Float32, UInt8, UInt32, UInt64
 from numpy.typing import ArrayLike
 
 # Bytes of a block of AES.
@@ -25,6 +25,9 @@ class Perturbation(Protocol):
 
     A frozen dataclass whose fields are its settings. Its draws are keyed by (seed, image key,
     draw): the copies of an image depend on nothing else, however the draws are divided into pages.
+
+    A family with a fixed number of draws has an attribute `num_draws`, too; a measurement makes no
+    more of them.
 
     Attributes:
         name: stable; goes into records and tables, such as `gaussian-0.1`.
@@ -67,6 +70,11 @@ class LoweredPerturbation(Perturbation, Protocol):
         ...
 
 
+def num_draws_of(perturbation: Perturbation) -> int | None:
+    """Returns the number of draws that there are of a perturbation; None where there is no end."""
+    return getattr(perturbation, "num_draws", None)
+
+
 def image_keys(images: ArrayLike) -> UInt64[np.ndarray, " N"]:
     """Returns the default noise keys: a hash of each image's own values.
 
@@ -104,7 +112,14 @@ class KeyStream:
     """The random bits of one image, draw after draw."""
 
     def __init__(
-        self, seed: int, key: int, num_bytes: int, *, first_draw: int = 0, scratch: Scratch
+        self,
+        seed: int,
+        key: int,
+        num_bytes: int,
+        *,
+        first_draw: int = 0,
+        scratch: Scratch,
+        purpose: str = "",
     ) -> None:
         """Goes to a draw.
 
@@ -114,23 +129,32 @@ class KeyStream:
             num_bytes: of one draw; rounded up to whole cipher blocks.
             first_draw: number of the first draw that `take` will give.
             scratch: where the bits are made.
+            purpose: what the bits decide; another purpose has other bits, independent of these.
         """
         # Whole blocks for each draw: the counter at any draw is known without those before it.
-        blocks_per_draw = -(-num_bytes // CIPHER_BLOCK)
-        self._bytes_per_draw = blocks_per_draw * CIPHER_BLOCK
-        counter = (first_draw * blocks_per_draw).to_bytes(CIPHER_BLOCK, "big")
-        self._cipher = Cipher(
-            algorithms.AES128(_cipher_key(seed, key)), modes.CTR(counter)
-        ).encryptor()
-        self._scratch = scratch
+        self._blocks_per_draw = -(-num_bytes // CIPHER_BLOCK)
+        self._algorithm = algorithms.AES128(_cipher_key(seed, key, purpose))
+        self._scratch, self._name = scratch, f"bits {purpose} {num_bytes}"
+        self._next = -1
+        self.go_to(first_draw)
+
+    def go_to(self, draw: int) -> None:
+        """Goes to a draw, where it is not there already."""
+        if draw == self._next:
+            return
+        counter = (draw * self._blocks_per_draw).to_bytes(CIPHER_BLOCK, "big")
+        self._cipher = Cipher(self._algorithm, modes.CTR(counter)).encryptor()
+        self._next = draw
 
     def take(self, num_draws: int) -> UInt8[np.ndarray, "B bytes"]:
         """Returns the bytes of the next draws; overwritten by the next ones in this scratch."""
         # the keystream is what enciphering zeros gives
-        zeros = self._scratch.array("zeros", (num_draws * self._bytes_per_draw,), np.uint8)
-        bits = self._scratch.array("bits", zeros.shape, np.uint8)
-        self._cipher.update_into(zeros.data, bits.data)
-        return bits.reshape(num_draws, self._bytes_per_draw)
+        shape = (num_draws, self._blocks_per_draw * CIPHER_BLOCK)
+        zeros = self._scratch.array("zeros", shape, np.uint8)
+        bits = self._scratch.array(self._name, shape, np.uint8)
+        self._cipher.update_into(zeros.data.cast("B"), bits.data.cast("B"))
+        self._next += num_draws
+        return bits
 
 
 class Stream:
@@ -165,6 +189,34 @@ class Stream:
         drawn: Made = self._drawn[name]
         return drawn
 
+    def words(self, purpose: str, num_words: int, draws: int) -> UInt32[np.ndarray, "B words"]:
+        """Returns random 32-bit words of this page, drawn once for all that ask.
+
+        Args:
+            purpose: what they decide, such as `uniform`; another purpose has independent words.
+            num_words: of each draw.
+            draws: of the page.
+        """
+        name = f"{purpose} {num_words}"
+
+        def source() -> KeyStream:
+            return KeyStream(
+                self.seed,
+                self.key,
+                4 * num_words,
+                first_draw=self.first,
+                scratch=self.scratch,
+                purpose=purpose,
+            )
+
+        def taken() -> np.ndarray:  # a shape here would be made a class in every call
+            keys = self.source(name, source)
+            keys.go_to(self.first)
+            return keys.take(draws).view("<u4")[:, :num_words]
+
+        # With their number: a family of few draws takes the first ones of the page alone.
+        return self.once(f"{name} {draws}", taken)
+
     def turn(self, draws: int) -> None:
         """Turns to the next page, past the draws of this one."""
         # Sources go on where they are; what was drawn on this page is overwritten by the next.
@@ -172,8 +224,9 @@ class Stream:
         self._drawn.clear()
 
 
-def _cipher_key(seed: int, key: int) -> bytes:
-    return hashlib.blake2b(f"{seed} {key}".encode(), digest_size=16).digest()
+def _cipher_key(seed: int, key: int, purpose: str) -> bytes:
+    text = f"{seed} {key} {purpose}" if purpose else f"{seed} {key}"
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def _key(image: np.ndarray) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from jaxtyping import Float32, UInt64
@@ -36,8 +36,9 @@ from wobbliness.perturbations.base import (
     Scratch,
     Stream,
     image_keys,
+    num_draws_of,
 )
-from wobbliness.perturbations.gaussian import Gaussian
+from wobbliness.perturbations.noise.gaussian import Gaussian
 from wobbliness.runtime.errors import reason_of
 from wobbliness.runtime.threads import default_workers
 
@@ -57,6 +58,10 @@ WAY_TO_AN_ARRAY = (
 # of draws, of what is classified at a time, of threads: more is a slip, and overflows further in
 MAX_COUNT = 2**40
 
+# what a classifier's scores are
+Scores: TypeAlias = Literal["logits", "probabilities"]
+SCORES: tuple[str, ...] = get_args(Scores)
+
 Result = TypeVar("Result")
 
 
@@ -74,6 +79,12 @@ class Plan:
     span: range
     block_size: int | None
     workers: int | None
+    scores: Scores | None = None
+
+    def span_of(self, row: int) -> range:
+        """Returns the draws of one perturbation: those asked for, as far as there are any."""
+        there = num_draws_of(self.perturbations[row])
+        return self.span if there is None else range(self.span.start, min(self.span.stop, there))
 
     @property
     def num_workers(self) -> int:
@@ -87,9 +98,8 @@ class Plan:
     @property
     def is_on_device(self) -> bool:
         """Whether copies are made and votes are counted where the classifier runs."""
-        return isinstance(self.classifier, DeviceClassifier) and all(
-            isinstance(made, LoweredPerturbation) for made in self.perturbations
-        )
+        can_be = isinstance(self.classifier, DeviceClassifier) and self.scores is None
+        return can_be and all(isinstance(made, LoweredPerturbation) for made in self.perturbations)
 
     def run(self, work: Callable[["Prepared"], Result]) -> Result:
         """Makes the classifier ready, probes it and works with it.
@@ -131,6 +141,7 @@ class Plan:
         return Prepared(
             execution=replace(execution, block_size=1, company=company),
             classify=self.classifier.classify,
+            answers=self._answers,
         )
 
     def _alone_only(
@@ -191,9 +202,14 @@ class Plan:
     def _in_blocks(self, execution: Execution, has_one_size: bool) -> "Prepared":
         """Prepares for blocks; the first ones are watched where other sizes are taken as well."""
         if has_one_size:
-            return Prepared(execution=execution, classify=self.classifier.classify)
+            return Prepared(
+                execution=execution,
+                classify=self.classifier.classify,
+                answers=self._answers,
+                takes_whole_blocks=True,
+            )
         watched = BlockWatch(self.classifier, len(self.perturbations))
-        return Prepared(execution=execution, classify=watched.classify)
+        return Prepared(execution=execution, classify=watched.classify, answers=watched.answers)
 
 
 def _company_seen(
@@ -224,10 +240,14 @@ class Prepared:
     Attributes:
         execution: how it will run, with the size of the blocks.
         classify: the class of each image; may raise CompanyError.
+        answers: scores or labels of each image; may raise CompanyError.
+        takes_whole_blocks: whether it may take blocks of that size alone.
     """
 
     execution: Execution
     classify: Callable[[np.ndarray, int], np.ndarray]
+    answers: Answers
+    takes_whole_blocks: bool = False
 
 
 def make_plan(
@@ -243,6 +263,7 @@ def make_plan(
     workers: Any = None,
     num_classes: int | None = None,
     device: str | None = None,
+    scores: Any = None,
 ) -> Plan:
     """Checks the arguments of `measure` and opens the classifier.
 
@@ -251,16 +272,18 @@ def make_plan(
     """
     array = checked_images(images, with_channels_first=False)
     opened = _opened(classifier, images, array, num_classes=num_classes, device=device)
+    checked = _checked_perturbations(perturbations)
     return Plan(
         opened=opened,
         classifier=copy(opened) if isinstance(opened, ScoredClassifier) else opened,
         images=array,
         keys=_checked_keys(keys, array),
-        perturbations=_checked_perturbations(perturbations),
+        perturbations=checked,
         seed=checked_integer(seed, "a seed", at_least=0),
-        span=_checked_span(first_draw, draws),
+        span=_span_of_all(_checked_span(first_draw, draws), checked),
         block_size=_checked_number(block_size, "a block size"),
         workers=_checked_number(workers, "workers"),
+        scores=_checked_scores(scores, opened),
     )
 
 
@@ -440,6 +463,44 @@ def _checked_perturbations(
         values = [getattr(made, "sigma", made.name) for made in given]
         raise ValueError(f"expected distinct sigmas, at least one, got {values}")
     return tuple(given)
+
+
+def _span_of_all(span: range, perturbations: tuple[Perturbation, ...]) -> range:
+    """Returns the draws that any of the perturbations makes.
+
+    Raises:
+        ValueError: one of them has none of these draws.
+    """
+    ends = [num_draws_of(perturbation) for perturbation in perturbations]
+    for perturbation, end in zip(perturbations, ends, strict=True):
+        if end is not None and end <= span.start:
+            raise ValueError(
+                f"expected a first draw below {end}, the number of draws of {perturbation.name}, "
+                f"got {span.start}"
+            )
+    return range(span.start, max(min(span.stop, end or span.stop) for end in ends))
+
+
+def _checked_scores(scores: Any, classifier: Classifier) -> Scores | None:
+    if scores is None:
+        return None
+    if scores not in SCORES:
+        raise ValueError(f"expected scores as {' or '.join(SCORES)}, got {scores!r}")
+    if not isinstance(classifier, ScoredClassifier) or not hasattr(classifier, "answers"):
+        raise ValueError(f"expected a classifier that gives {scores}, got one that gives labels")
+    made: Scores = scores
+    return made
+
+
+def require_endless(plan: Plan) -> None:
+    """Raises ValueError where the perturbation has a fixed number of draws: nothing is saved."""
+    for perturbation in plan.perturbations:
+        there = num_draws_of(perturbation)
+        if there is not None:
+            raise ValueError(
+                "expected a perturbation with any number of draws, got "
+                f"{perturbation.name} with {there}; measure it"
+            )
 
 
 def perturbation_of(value: Any) -> Perturbation:

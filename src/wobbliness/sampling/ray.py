@@ -11,6 +11,7 @@ from wobbliness.perturbations.base import Perturbation
 from wobbliness.runtime.progress import Progress, progress_bar
 from wobbliness.runtime.ray import num_cpus, ray_cluster
 from wobbliness.sampling.measure import sweep
+from wobbliness.sampling.score_sums import joined_sums
 from wobbliness.sampling.votes import Sweep, Votes
 
 SHARDS_PER_CPU = 4  # so that a slow node does not keep all others waiting at the end
@@ -176,4 +177,11 @@ def _joined_votes(parts: Sequence[Votes]) -> Votes:
         executions=tuple(
             dict.fromkeys(execution for part in parts for execution in part.executions)
         ),
+        clean_label=_joined_labels([part.clean_label for part in parts]),
+        scores=joined_sums([part.scores for part in parts]),
     )
+
+
+def _joined_labels(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if len(there) == len(parts) else None

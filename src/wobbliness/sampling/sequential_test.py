@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 
 from wobbliness.classifiers.execution import Execution
 from wobbliness.perturbations.base import Perturbation
-from wobbliness.perturbations.gaussian import sigma_of
+from wobbliness.perturbations.noise.gaussian import sigma_of
 from wobbliness.runtime.progress import Progress, progress_bar
-from wobbliness.sampling.plan import Plan, Prepared, make_plan
+from wobbliness.sampling.plan import Plan, Prepared, make_plan, require_endless
 from wobbliness.sampling.sequential_sampling import GROUP_SIZE, Rules, Tally, sample_until_decided
 from wobbliness.statistics.sequential import boundaries as stopping
 from wobbliness.statistics.sequential import disagreement
@@ -125,6 +125,7 @@ def decide(
         num_classes=num_classes,
         device=device,
     )
+    require_endless(plan)
     checked = _check_rates(threshold, error_rate, plan)
     # One threshold for all images is worth the slower tables that split disagreements.
     boundaries = (
@@ -174,6 +175,7 @@ def decide_as_measured(
         num_classes=num_classes,
         device=device,
     )
+    require_endless(plan)
     return _decide(
         plan,
         stopping.curtailed_boundaries,

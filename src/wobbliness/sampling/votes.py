@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt64
-from scipy import special
 
 from wobbliness.classifiers.execution import Execution
-from wobbliness.perturbations.gaussian import Gaussian
-from wobbliness.statistics import entropy
+from wobbliness.perturbations.noise.gaussian import Gaussian
+from wobbliness.sampling.score_sums import ScoreSums
+from wobbliness.statistics import certificates, entropy
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -35,6 +35,8 @@ class Votes:
         spans: which draws were made, by seed.
         executions: how the forward passes were run; several where votes of different runs were
             added.
+        clean_label: `(N,)` predictions of the images as they are; None where they are not known.
+        scores: sums of the class probabilities; None where they were not asked for.
     """
 
     counts: Int[np.ndarray, "N K"]
@@ -43,6 +45,8 @@ class Votes:
     spans: tuple[DrawSpan, ...]
     executions: tuple[Execution, ...] = ()
     perturbation: str = ""
+    clean_label: Int[np.ndarray, " N"] | None = None
+    scores: ScoreSums | None = None
 
     def __post_init__(self) -> None:
         if not self.perturbation and self.sigma is not None:
@@ -151,18 +155,10 @@ class Votes:
         """
         if self.sigma is None:
             raise ValueError(f"expected votes of Gaussian noise, got those of {self.perturbation}")
-        error = 1 - entropy.checked_confidence(confidence)
-        # The class chosen from the same votes costs half the error.
-        chosen, error = (self.label, error / 2) if label is None else (np.asarray(label), error)
-        votes = np.take_along_axis(self.counts, chosen[:, None], axis=1)[:, 0]
-        # Clopper-Pearson: the `error` quantile of Beta(votes, draws - votes + 1).
-        lower = np.where(
-            votes > 0, special.betaincinv(np.maximum(votes, 1), self.draws - votes + 1, error), 0.0
-        )
+        lower = certificates.top_probability(self.counts, confidence, label=label)
         # With p at least `lower` of one class all others together have at most the rest: the margin
         # of Theorem 1 is Phi^-1(lower) on both sides.
-        # Below 1/2 no class has a certified majority: the radius is 0.
-        return self.sigma * special.ndtri(np.maximum(lower, 0.5))
+        return certificates.gaussian_l2_radius(lower, self.sigma)
 
     def __add__(self, other: "Votes") -> "Votes":
         """Adds votes of more draws of the same images at the same sigma.
@@ -182,6 +178,10 @@ class Votes:
             spans=_merged(self.spans + other.spans),
             # Each way of running once, in the order of the sum.
             executions=tuple(dict.fromkeys(self.executions + other.executions)),
+            clean_label=self.clean_label if other.clean_label is None else other.clean_label,
+            scores=None
+            if self.scores is None or other.scores is None
+            else self.scores + other.scores,
         )
 
     def _check_same(self, other: "Votes") -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from wobbliness.perturbations.base import KeyStream, Perturbation, Scratch, Stream
-from wobbliness.perturbations.box_muller import fill_normal, scale_and_add
+from wobbliness.perturbations.noise.box_muller import fill_normal, scale_and_add
 
 if TYPE_CHECKING:
     import torch
@@ -87,8 +87,13 @@ def standard_normal(
             stream.seed, stream.key, shape, first_draw=stream.first, scratch=stream.scratch
         )
 
-    normal = stream.source("normal", source)
-    return stream.once("normal", lambda: normal.take(draws))
+    def taken() -> np.ndarray:  # a shape here would be made a class in every call
+        normal = stream.source("normal", source)
+        normal.go_to(stream.first)
+        return normal.take(draws)
+
+    # With their number: a family of few draws takes the first ones of the page alone.
+    return stream.once(f"normal {draws}", taken)
 
 
 class NormalStream:
@@ -124,6 +129,10 @@ class NormalStream:
         self._scratch = scratch or Scratch()
         num_bytes = -(-self._num_pairs * (RADIUS_BITS + ANGLE_BITS) // 8)
         self._bits = KeyStream(seed, key, num_bytes, first_draw=first_draw, scratch=self._scratch)
+
+    def go_to(self, draw: int) -> None:
+        """Goes to a draw, where it is not there already."""
+        self._bits.go_to(draw)
 
     def take(self, num_draws: int) -> Float32[np.ndarray, "B ..."]:
         """Returns the next draws, `(num_draws, *shape)`; the next ones overwrite them."""

@@ -1,0 +1,53 @@
+"""Checks and texts of a perturbation's settings."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+
+def checked_level(
+    value: Any, name: str, *, at_least: float = 0.0, at_most: float = math.inf
+) -> float:
+    """Returns a setting as a float.
+
+    Raises:
+        ValueError: it is no finite number, or out of range.
+    """
+    try:
+        level = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"expected {name} as a number, got {value!r}") from None
+    # NaN fails both comparisons
+    if not at_least <= level <= at_most or math.isinf(level):
+        limits = (
+            f"from {at_least:g} to {at_most:g}"
+            if at_most < math.inf
+            else (f"of at least {at_least:g}")
+        )
+        raise ValueError(f"expected {name} {limits}, got {level:g}")
+    return level
+
+
+def checked_levels(
+    values: Sequence[Any], name: str, *, at_least: float = 0.0, at_most: float = math.inf
+) -> tuple[float, ...]:
+    """Returns the rungs of a ladder as floats.
+
+    Raises:
+        ValueError: there is none, one is out of range, or two are equal.
+    """
+    levels = tuple(
+        checked_level(value, name, at_least=at_least, at_most=at_most) for value in values
+    )
+    if not levels or len(set(levels)) < len(levels):
+        raise ValueError(f"expected distinct values of {name}, at least one, got {levels}")
+    return levels
+
+
+def shown_level(value: float) -> str:
+    """Returns a number with all of its digits, since names tell levels apart.
+
+    >>> shown_level(0.1), shown_level(3.0)
+    ('0.1', '3')
+    """
+    return repr(float(value)).removesuffix(".0")

@@ -1,0 +1,1 @@
+"""Mixtures: parts of an input are hidden, or replaced by those of other inputs."""

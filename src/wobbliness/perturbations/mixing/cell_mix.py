@@ -1,0 +1,66 @@
+"""Random cells of another image in place of the input's."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.levels import checked_level, shown_level
+from wobbliness.perturbations.mixing.overlays import as_overlays
+from wobbliness.perturbations.shapes import checked_picture
+
+MAX_CELLS = 256
+
+
+@dataclass(frozen=True)
+class CellMix:
+    """Each cell of a grid is replaced by that of a random overlay, with a probability.
+
+    One overlay a draw. As FMix (Harris et al. 2020) and cell-wise mixes do in training.
+
+    Attributes:
+        overlays: `(M, C, H, W)` clean images of the inputs' shape, or `Overlays`.
+        share: probability that a cell is replaced.
+        cells: of each side of the grid; where the side is no multiple, cells differ by a pixel.
+
+    Raises:
+        ValueError: no proper overlays, a share out of range, or cells not from 1 to 256.
+    """
+
+    overlays: Any
+    share: float = 0.7
+    cells: int = 7
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "overlays", as_overlays(self.overlays))
+        object.__setattr__(self, "share", checked_level(self.share, "a share", at_most=1.0))
+        if self.cells != int(self.cells) or not 1 <= self.cells <= MAX_CELLS:
+            raise ValueError(f"expected cells from 1 to {MAX_CELLS}, got {self.cells}")
+
+    @property
+    def name(self) -> str:
+        """The name in records and tables; it ends with a digest of the overlays."""
+        return f"cell-mix-{shown_level(self.share)}-{self.cells}-{self.overlays.digest}"
+
+    def copies(
+        self,
+        stream: Stream,
+        image: Float32[np.ndarray, "..."],
+        draws: int,
+        out: Float32[np.ndarray, "B ..."],
+    ) -> None:
+        """Writes the image with its replaced cells; one random word of each cell decides."""
+        _, height, width = checked_picture(image, "cell-mix")
+        words = stream.words("cell-mix", self.cells**2, draws)
+        # Compared as 64-bit integers: of share 1 the limit is 2^32.
+        is_replaced = (words < np.uint64(round(self.share * 2**32))).reshape(
+            draws, self.cells, self.cells
+        )
+        # Which row and column of cells each pixel lies in.
+        rows, columns = (np.arange(size) * self.cells // size for size in (height, width))
+        overlays, chosen = self.overlays.like(image), self.overlays.chosen(stream, draws)
+        out[:] = image
+        where = is_replaced[:, rows][:, :, columns]
+        np.copyto(out, overlays[chosen], where=where[:, None])

@@ -1,0 +1,1 @@
+"""Noise: values of an input are changed at random, each on its own."""

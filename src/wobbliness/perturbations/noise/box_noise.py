@@ -1,0 +1,60 @@
+"""Gaussian noise in a random box of the input only."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.levels import checked_level, shown_level
+from wobbliness.perturbations.noise.gaussian import standard_normal
+from wobbliness.perturbations.shapes import LARGEST, SMALLEST, BoxSides, checked_picture
+
+
+@dataclass(frozen=True)
+class BoxNoise:
+    """Noise from N(0, sigma^2 I) in a random box of each copy, added and not clipped.
+
+    The draws are those of `Gaussian`; the boxes those of `BoxMix`.
+
+    Attributes:
+        sigma: standard deviation, pixel units of [0, 1].
+        smallest: side of the box, as a share of the picture's side.
+        largest: the same.
+
+    Raises:
+        ValueError: sigma or the sides are out of range.
+    """
+
+    sigma: float
+    smallest: float = SMALLEST
+    largest: float = LARGEST
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigma", checked_level(self.sigma, "a sigma"))
+        self._sides  # noqa: B018 - checks them
+
+    @property
+    def _sides(self) -> BoxSides:
+        return BoxSides(self.smallest, self.largest)
+
+    @property
+    def name(self) -> str:
+        """The name in records and tables."""
+        levels = (self.sigma, self.smallest, self.largest)
+        return "-".join(("box-noise", *map(shown_level, levels)))
+
+    def copies(
+        self,
+        stream: Stream,
+        image: Float32[np.ndarray, "..."],
+        draws: int,
+        out: Float32[np.ndarray, "B ..."],
+    ) -> None:
+        """Writes the image with noise in a box of each copy."""
+        checked_picture(image, "box-noise")
+        out[:] = image
+        # Drawn for the whole picture: at the same seed it is the noise of `Gaussian` there.
+        normal = standard_normal(stream, image.shape, draws)
+        for row, box in enumerate(self._sides.boxes(stream, image.shape[1:], draws)):
+            out[(row, ..., *box)] += np.float32(self.sigma) * normal[(row, ..., *box)]

@@ -1,0 +1,70 @@
+"""Laplace noise."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.levels import checked_level, shown_level
+from wobbliness.perturbations.noise.uniform import uniform_draws
+
+
+@dataclass(frozen=True)
+class Laplace:
+    """Noise from the Laplace distribution for each value, added and not clipped.
+
+    The density is exp(-|t| / b) / (2 b), its standard deviation b sqrt(2). Certificates in the l1
+    norm follow from it (Lecuyer et al. 2019; Teng, Lee and Yuan 2020).
+
+    >>> Laplace(0.1).name
+    'laplace-0.1'
+
+    Attributes:
+        std: standard deviation, pixel units of [0, 1].
+
+    Raises:
+        ValueError: std is negative or no finite number.
+    """
+
+    std: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "std", checked_level(self.std, "a standard deviation"))
+
+    @property
+    def name(self) -> str:
+        """The name in records and tables."""
+        return f"laplace-{shown_level(self.std)}"
+
+    def copies(
+        self,
+        stream: Stream,
+        image: Float32[np.ndarray, "..."],
+        draws: int,
+        out: Float32[np.ndarray, "B ..."],
+    ) -> None:
+        """Writes image + b t, t by the quantile function of a uniform draw."""
+        standard_laplace(stream, "laplace", image.shape, draws, out)
+        # The scale b of a Laplace distribution is its standard deviation over sqrt(2).
+        out *= np.float32(self.std / math.sqrt(2))
+        out += image
+
+
+def standard_laplace(
+    stream: Stream,
+    purpose: str,
+    shape: tuple[int, ...],
+    draws: int,
+    out: Float32[np.ndarray, "B ..."],
+) -> None:
+    """Writes draws of scale 1, up to 15.9: the arguments are those of `uniform_draws`."""
+    uniform_draws(stream, purpose, shape, draws, out)
+    out -= np.float32(0.5)
+    # t = -sign(v) ln(1 - 2 |v|) for v in (-1/2, 1/2); log1p keeps the digits of small |v|.
+    # The sign of v is kept in `out` until the last step.
+    size = np.abs(out)
+    size *= np.float32(-2)
+    np.log1p(size, out=size)
+    np.copysign(size, out, out=out)

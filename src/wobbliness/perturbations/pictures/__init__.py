@@ -1,0 +1,1 @@
+"""Changes of a picture as a whole: brightness, sharpness, place and shape."""

@@ -1,0 +1,63 @@
+"""Contrast of a picture."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.levels import checked_levels, shown_level
+from wobbliness.perturbations.shapes import checked_picture
+
+MAX_FACTOR = 1e6
+
+
+@dataclass(frozen=True, init=False)
+class Contrast:
+    """Draw j multiplies the differences from each channel's mean by factor j, and clips to [0, 1].
+
+    The contrast corruption of Hendrycks and Dietterich (2019), at factors of one's own. There are
+    as many draws as factors.
+
+    >>> Contrast(0.5, 0.3).name
+    'contrast-0.5-0.3'
+
+    Attributes:
+        factors: at least 0; 1 changes nothing.
+
+    Raises:
+        ValueError: there is no factor, one is out of range, or two are equal.
+    """
+
+    factors: tuple[float, ...]
+
+    def __init__(self, *factors: float) -> None:
+        """Takes the factors one by one."""
+        levels = checked_levels(factors, "a factor", at_most=MAX_FACTOR)
+        object.__setattr__(self, "factors", levels)
+
+    @property
+    def name(self) -> str:
+        """The name in records and tables."""
+        return "-".join(("contrast", *map(shown_level, self.factors)))
+
+    @property
+    def num_draws(self) -> int:
+        """The number of factors."""
+        return len(self.factors)
+
+    def copies(
+        self,
+        stream: Stream,
+        image: Float32[np.ndarray, "..."],
+        draws: int,
+        out: Float32[np.ndarray, "B ..."],
+    ) -> None:
+        """Writes clip(mean + factor * (image - mean), 0, 1)."""
+        checked_picture(image, "contrast")
+        # Of each channel on its own, as in the corruption.
+        mean = image.mean(axis=(1, 2), keepdims=True)
+        factors = np.array(self.factors[stream.first : stream.first + draws], np.float32)
+        np.multiply(factors[:, None, None, None], image - mean, out=out)
+        out += mean
+        np.clip(out, 0, 1, out=out)

@@ -1,0 +1,66 @@
+"""Random elastic distortion of a picture."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+from scipy import ndimage
+
+from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.levels import checked_level, shown_level
+from wobbliness.perturbations.noise.uniform import uniform_draws
+from wobbliness.perturbations.shapes import checked_picture
+
+
+@dataclass(frozen=True)
+class Elastic:
+    """Each pixel takes the value of a place near it; places vary smoothly over the picture.
+
+    Displacements are uniform on [-1, 1], smoothed by a Gaussian kernel, times `strength` (Simard,
+    Steinkraus and Platt 2003). Values between pixels are interpolated linearly; beyond the edge its
+    last pixel is repeated.
+
+    >>> Elastic(8, width=3).name
+    'elastic-8-3'
+
+    Attributes:
+        strength: factor of the smoothed displacements, in pixels; 0 changes nothing.
+        width: standard deviation of the kernel, in pixels.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    strength: float
+    width: float = 3.0
+
+    def __post_init__(self) -> None:
+        for field, most in (("strength", 1e4), ("width", 1e3)):
+            level = checked_level(getattr(self, field), f"the {field}", at_most=most)
+            object.__setattr__(self, field, level)
+
+    @property
+    def name(self) -> str:
+        """The name in records and tables."""
+        return f"elastic-{shown_level(self.strength)}-{shown_level(self.width)}"
+
+    def copies(
+        self,
+        stream: Stream,
+        image: Float32[np.ndarray, "..."],
+        draws: int,
+        out: Float32[np.ndarray, "B ..."],
+    ) -> None:
+        """Writes distorted pictures; a word for each pixel and direction decides."""
+        _, *size = checked_picture(image, "elastic")
+        moves = np.empty((draws, 2, *size), np.float32)
+        uniform_draws(stream, "elastic", (2, *size), draws, moves)
+        # All copies and both directions in one call; smoothing makes the displacements far smaller.
+        smooth = ndimage.gaussian_filter(2 * moves - 1, self.width, axes=(2, 3), mode="reflect")
+        # Each pixel takes the value at its own place plus the displacement.
+        places = np.indices(size, dtype=np.float32) + np.float32(self.strength) * smooth
+        for row in range(draws):
+            for channel, distorted in zip(image, out[row], strict=True):
+                ndimage.map_coordinates(
+                    channel, places[row], order=1, mode="nearest", output=distorted
+                )

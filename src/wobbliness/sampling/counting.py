@@ -1,0 +1,183 @@
+"""Votes counted image by image, in threads: perturb, classify, count."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from wobbliness.classifiers.execution import Execution
+from wobbliness.perturbations.base import Scratch, Stream
+from wobbliness.runtime.progress import Advance
+from wobbliness.runtime.threads import check_stopped, for_each
+from wobbliness.sampling.plan import NOISE_VALUES, Plan, Prepared
+from wobbliness.sampling.score_sums import ScoreSums, probabilities_of
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Counted:
+    """What a measurement counted.
+
+    Attributes:
+        counts: `(N, S, K)` votes under each perturbation.
+        execution: how the forward passes were run.
+        clean_label: `(N,)` predictions of the images as they are.
+        scores: sums over the copies; None where they were not asked for.
+    """
+
+    counts: Int[np.ndarray, "N S K"]
+    execution: Execution
+    clean_label: Int[np.ndarray, " N"]
+    scores: ScoreSums | None = None
+
+
+def count_in_threads(plan: Plan, prepared: Prepared, report: Advance) -> Counted:
+    """Counts the votes of all images, each by one thread.
+
+    Args:
+        plan: what is measured.
+        prepared: the classifier, ready.
+        report: called with the number of images just done.
+    """
+    # First, while no memory is held for copies.
+    clean_label = clean_labels(plan, prepared)
+    tally = _Tally(len(plan.images), len(plan.perturbations), plan.classifier.num_classes or 1)
+    scores = _ScoreTally(plan) if plan.scores else None
+    counter = _Counter(plan, prepared, scores)
+    for_each(
+        lambda index: tally.put(index, counter(index)),
+        len(plan.images),
+        workers=plan.num_workers,
+        advance=report,
+    )
+    return Counted(
+        counts=tally.counts,
+        execution=prepared.execution,
+        clean_label=clean_label,
+        scores=None if scores is None else scores.sums(prepared),
+    )
+
+
+def clean_labels(plan: Plan, prepared: Prepared) -> Int[np.ndarray, " N"]:
+    """Returns the predictions of the images as they are."""
+    return _of_clean(plan, prepared, plan.classifier.classify)
+
+
+def _of_clean(
+    plan: Plan, prepared: Prepared, function: Callable[[np.ndarray, int], np.ndarray]
+) -> np.ndarray:
+    """Applies a function to the images as they are, in blocks."""
+    size = prepared.execution.block_size or 1
+    answers = []
+    for first in range(0, len(plan.images), size):
+        check_stopped()
+        block = np.asarray(plan.images[first : first + size], dtype=np.float32)
+        # Padded with its own images where the classifier takes whole blocks alone; a copy in any
+        # case, as a module may change its batch in place.
+        shape = (size, *block.shape[1:]) if prepared.takes_whole_blocks else block.shape
+        answers.append(function(np.resize(block, shape), size)[: len(block)])
+    return np.concatenate(answers)
+
+
+class _Tally:
+    """Votes of all images; a column is added when a class beyond the last one is first named."""
+
+    def __init__(self, num_images: int, num_sigmas: int, num_classes: int) -> None:
+        self.counts = np.zeros((num_images, num_sigmas, num_classes), dtype=np.int64)
+        self._lock = threading.Lock()
+
+    def put(self, index: int, votes: Int[np.ndarray, "S K"]) -> None:
+        # Another thread may replace the counts by wider ones.
+        with self._lock:
+            self.counts = _widened(self.counts, votes.shape[1])
+            self.counts[index, :, : votes.shape[1]] = votes
+
+
+class _ScoreTally:
+    """Sums of the probabilities of all images; each thread writes the rows of its own images."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._rows: dict[tuple[int, int], ScoreSums] = {}
+
+    def add(self, index: int, row: int, answers: np.ndarray) -> None:
+        """Adds the scores of some copies of an image under a perturbation."""
+        probabilities = probabilities_of(answers, self._plan.scores)
+        made = ScoreSums.of_copies(probabilities)
+        before = self._rows.get((index, row))
+        self._rows[index, row] = made if before is None else before + made
+
+    def sums(self, prepared: Prepared) -> ScoreSums:
+        """Returns the sums `(N, S, ...)` with the probabilities of the images as they are."""
+        plan = self._plan
+        answers = _of_clean(plan, prepared, plan.classifier.answers)  # type: ignore[attr-defined]
+        # In the order of the images, whichever thread was first.
+        rows = [
+            [self._rows[index, row] for row in range(len(plan.perturbations))]
+            for index in range(len(plan.images))
+        ]
+        return ScoreSums.stacked(rows, clean=probabilities_of(answers, plan.scores))
+
+
+class _Counter:
+    """Counts the votes of one image at a time; each thread has memory of its own."""
+
+    def __init__(self, plan: Plan, prepared: Prepared, scores: _ScoreTally | None) -> None:
+        self._plan, self._prepared, self._scores = plan, prepared, scores
+        self._block_size = block_size = prepared.execution.block_size or 1
+        # Whole blocks of noise at a time, as many as fit within the cache.
+        self._chunk = block_size * max(1, NOISE_VALUES // (plan.images[0].size * block_size))
+        self._spans = [plan.span_of(row) for row in range(len(plan.perturbations))]
+        self._own = threading.local()
+
+    def __call__(self, index: int) -> Int[np.ndarray, "S K"]:
+        plan, scratch = self._plan, self._scratch()
+        image = np.asarray(plan.images[index], dtype=np.float32)
+        # Of a classifier that gives labels alone K may be unknown: columns are added as they come.
+        shape = (len(plan.perturbations), plan.classifier.num_classes or 1)
+        counts = np.zeros(shape, dtype=np.int64)
+        stream = Stream(
+            plan.seed, int(plan.keys[index]), first_draw=plan.span.start, scratch=scratch
+        )
+        for first in plan.span[:: self._chunk]:
+            draws = min(self._chunk, plan.span.stop - first)
+            copies = scratch.array("copies", (draws, *image.shape))
+            for row, perturbation in enumerate(plan.perturbations):
+                # A family of a fixed number of draws may have fewer, or none, on this page.
+                left = copies[: max(0, self._spans[row].stop - first)]
+                if not len(left):
+                    continue
+                # Between two calls of the classifier: Ctrl-C need not wait for an image's end.
+                check_stopped()
+                # The same draws for each perturbation; `copies` is filled again and again.
+                perturbation.copies(stream, image, len(left), left)
+                labels = self._labels(index, row, left)
+                counts = _widened(counts, plan.classifier.num_classes or 1 + int(labels.max()))
+                counts[row] += np.bincount(labels, minlength=counts.shape[1])
+            # Only now: the next chunk's draws follow those that all perturbations had.
+            stream.turn(draws)
+        return counts
+
+    def _labels(
+        self, index: int, row: int, copies: Float32[np.ndarray, "B ..."]
+    ) -> Int[np.ndarray, " B"]:
+        if self._scores is None:
+            return self._prepared.classify(copies, self._block_size)
+        answers = self._prepared.answers(copies, self._block_size)
+        labels: np.ndarray = self._plan.classifier.labels_of(answers, len(copies))  # type: ignore[attr-defined]
+        self._scores.add(index, row, answers)
+        return labels
+
+    def _scratch(self) -> Scratch:
+        # Made once a thread and used again for every image.
+        if not hasattr(self._own, "scratch"):
+            self._own.scratch = Scratch()
+        scratch: Scratch = self._own.scratch
+        return scratch
+
+
+def _widened(counts: Int[np.ndarray, "... K"], num_classes: int) -> Int[np.ndarray, "... L"]:
+    """Adds columns for `num_classes` at least: any call may predict a class beyond the last."""
+    missing = num_classes - counts.shape[-1]
+    return counts if missing <= 0 else np.pad(counts, [(0, 0)] * (counts.ndim - 1) + [(0, missing)])

@@ -1,0 +1,265 @@
+"""Every family of the folder: invariances of its draws, names, and what bad settings get."""
+
+import dataclasses
+import functools
+import pickle
+
+import numpy as np
+import pytest
+
+import wobbliness
+import wobbliness.perturbations as families
+from wobbliness.perturbations.base import Perturbation, Scratch, Stream, num_draws_of
+from wobbliness.perturbations.find import kind_of, perturbation_classes, perturbation_from_text
+from wobbliness.perturbations.pictures.corrupt import KINDS
+
+SHAPE = (3, 8, 8)
+OVERLAYS = np.random.default_rng(9).random((6, *SHAPE), dtype=np.float32)
+
+
+def add_normal(image, rng):
+    return image + rng.normal(0, 0.1, image.shape)
+
+
+# One of each family, at a level that changes some answers.
+EXAMPLES = {
+    "Affine": families.Affine(shift=0.2, rotation=20, zoom=0.2),
+    "Blur": families.Blur(0.5, 1, 2),
+    "BoxMix": families.BoxMix(OVERLAYS),
+    "BoxNoise": families.BoxNoise(0.3),
+    "CellMix": families.CellMix(OVERLAYS, cells=4),
+    "Contrast": families.Contrast(0.5, 0.3, 0.2),
+    "Corrupt": families.Corrupt("speckle-noise"),
+    "Custom": families.Custom(add_normal, name="normal-0.1"),
+    "Elastic": families.Elastic(4, width=2),
+    "Flow": families.Flow(0.1),
+    "Gaussian": families.Gaussian(0.2),
+    "KeepBox": families.KeepBox(OVERLAYS),
+    "KeepFeature": families.KeepFeature(0.8),
+    "Laplace": families.Laplace(0.2),
+    "Occlude": families.Occlude(0.4, places=3),
+    "SaltAndPepper": families.SaltAndPepper(0.2),
+    "Scale": families.Scale(3, 5, 7),
+    "Superpose": families.Superpose(OVERLAYS),
+    "Uniform": families.Uniform(0.2),
+}
+RANDOM = sorted(name for name, made in EXAMPLES.items() if num_draws_of(made) is None)
+each = pytest.mark.parametrize("name", sorted(perturbation_classes()))
+
+
+@pytest.fixture
+def pictures():
+    return np.random.default_rng(0).random((7, *SHAPE), dtype=np.float32)
+
+
+def direction(images):
+    """Four classes by the signs of two random projections of the picture about its middle."""
+    normals = np.random.default_rng(1).normal(size=(2, np.prod(SHAPE)))
+    signs = (images.reshape(len(images), -1) - 0.5) @ normals.T > 0
+    return signs[:, 0] + 2 * signs[:, 1].astype(np.int64)
+
+
+measure = functools.partial(wobbliness.measure, direction, num_classes=4)
+
+
+def copies(perturbation, image, draws, *, seed=0, first_draw=0, pages=None):
+    """Copies of an image, the draws in pages of given sizes."""
+    stream = Stream(seed, 5, first_draw=first_draw, scratch=Scratch())
+    made = []
+    for size in pages or [draws]:
+        out = np.full((size, *image.shape), np.nan, np.float32)
+        perturbation.copies(stream, image, size, out)
+        made.append(out.copy())
+        stream.turn(size)
+    return np.concatenate(made)
+
+
+def test_every_family_of_the_folder_has_an_example_here():
+    assert sorted(EXAMPLES) == sorted(perturbation_classes())
+    assert set(perturbation_classes()) <= set(dir(families))
+    with pytest.raises(AttributeError, match="has no attribute 'Rain'"):
+        families.Rain  # noqa: B018
+
+
+@each
+def test_it_is_a_frozen_dataclass_with_a_name_of_its_own(name):
+    made = EXAMPLES[name]
+    assert isinstance(made, Perturbation)
+    assert dataclasses.is_dataclass(made)
+    assert made.name.startswith(kind_of(type(made))) or name == "Custom"
+    again = pickle.loads(pickle.dumps(made))
+    assert (again, again.name, hash(again)) == (made, made.name, hash(made))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(made, dataclasses.fields(made)[0].name, 0.3)
+
+
+@each
+def test_copies_depend_on_seed_key_and_draw_alone(name, pictures):
+    made, image = EXAMPLES[name], pictures[0].copy()
+    draws = min(num_draws_of(made) or 9, 9)
+    whole = copies(made, image, draws)
+    assert np.isfinite(whole).all()
+    assert np.array_equal(image, pictures[0]), "the image is left as it is"
+    assert np.array_equal(copies(made, image, draws, pages=[2, *[1] * (draws - 2)]), whole)
+    assert np.array_equal(copies(made, image, draws - 1, first_draw=1), whole[1:])
+    if name in RANDOM:
+        assert not np.array_equal(copies(made, image, draws, seed=1), whole)
+
+
+@each
+def test_votes_do_not_depend_on_order_company_workers_block_size_or_pages(name, pictures):
+    made = EXAMPLES[name]
+    votes = measure(pictures, made, 60)
+    assert votes.draws == min(60, num_draws_of(made) or 60)
+    assert votes.perturbation == made.name
+    others = [
+        measure(pictures[::-1], made, 60).counts[::-1],
+        np.concatenate([measure(pictures[i : i + 1], made, 60).counts for i in range(7)]),
+        measure(pictures, made, 60, workers=1, block_size=7).counts,
+        measure(pictures, made, 60, workers=3, block_size=1).counts,
+    ]
+    for counts in others:
+        assert np.array_equal(counts, votes.counts)
+    parts = [measure(pictures, made, 2), measure(pictures, made, 58, first_draw=2)]
+    assert np.array_equal((parts[0] + parts[1]).counts, votes.counts)
+
+
+def test_a_sweep_of_all_families_gives_what_each_gives_alone(pictures):
+    """They share pages of draws, and some have fewer than others."""
+    sweep = wobbliness.sweep(
+        direction, pictures, list(EXAMPLES.values()), 40, num_classes=4, block_size=7
+    )
+    for made in EXAMPLES.values():
+        alone = measure(pictures, made, 40)
+        found = sweep[made.name]
+        assert np.array_equal(found.counts, alone.counts), made.name
+        assert found.spans == alone.spans
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_some_answers_change_and_with_nothing_changed_none(name, pictures):
+    """Control: without it, each image has its own label in all copies."""
+    assert measure(pictures, EXAMPLES[name], 60).wobbliness.max() > 0
+    assert measure(pictures, 0.0, 60).wobbliness.max() == 0
+
+
+def test_first_draws_beyond_the_last_are_refused(pictures):
+    with pytest.raises(ValueError, match="below 3, the number of draws of scale-3-5-7, got 3"):
+        measure(pictures, families.Scale(3, 5, 7), 5, first_draw=3)
+
+
+BAD = {
+    "a level below 0": (lambda: families.Uniform(-0.1), "of at least 0, got -0.1"),
+    "no number": (lambda: families.Laplace("much"), "a standard deviation as a number, got 'much'"),
+    "NaN": (lambda: families.Flow(float("nan")), "of at least 0, got nan"),
+    "infinite": (lambda: families.BoxNoise(float("inf")), "of at least 0, got inf"),
+    "a share above 1": (lambda: families.SaltAndPepper(1.1), "a share from 0 to 1, got 1.1"),
+    "one level": (lambda: families.KeepFeature(0.5, levels=1), "levels from 2 to 65536, got 1"),
+    "no factor": (lambda: families.Scale(), "distinct values of a factor, at least one"),
+    "equal factors": (lambda: families.Contrast(1, 1), "distinct values of a factor"),
+    "one overlay": (lambda: families.Superpose(OVERLAYS[:1]), "at least 2 overlays as floats"),
+    "overlays of bytes": (
+        lambda: families.BoxMix((OVERLAYS * 255).astype(np.uint8)),
+        "as floats .M, ...., got uint8",
+    ),
+    "overlays out of range": (lambda: families.CellMix(OVERLAYS * 2), "overlays in .0, 1., got"),
+    "another mix": (lambda: families.Superpose(OVERLAYS, mix="max"), "mean or sum, got 'max'"),
+    "sides in no order": (lambda: families.KeepBox(OVERLAYS, 0.9, 0.1), "up to the largest one"),
+    "no places": (lambda: families.Occlude(0.1, places=0), "places from 1 to 32, got 0"),
+    "another corruption": (lambda: families.Corrupt("rain"), "gaussian-noise, .*got 'rain'"),
+    "another severity": (lambda: families.Corrupt("contrast", (0,)), "severities from 1 to 5"),
+    "a rotation beyond half a turn": (lambda: families.Affine(rotation=181), "from 0 to 180"),
+    "no function": (lambda: families.Custom(3, name="three"), "a function with a name"),
+    "no name": (lambda: families.Custom(add_normal, name=""), "a function with a name"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_settings_out_of_range_get_one_line(case):
+    make, message = BAD[case]
+    with pytest.raises(ValueError, match=f"^expected .*{message}") as raised:
+        make()
+    assert "\n" not in str(raised.value)
+
+
+ON_TABLES = {
+    *("Custom", "Gaussian", "KeepFeature", "Laplace"),
+    *("SaltAndPepper", "Scale", "Superpose", "Uniform"),
+}
+
+
+@each
+def test_on_a_table_it_works_or_says_that_it_needs_pictures(name, pictures):
+    rows = pictures.reshape(len(pictures), -1)
+    made = EXAMPLES[name]
+    if hasattr(made, "overlays"):
+        made = dataclasses.replace(made, overlays=OVERLAYS.reshape(len(OVERLAYS), -1))
+    if name in ON_TABLES:
+        assert measure(rows, made, 20).counts.sum() == 7 * min(20, num_draws_of(made) or 20)
+        return
+    with pytest.raises(
+        ValueError, match=r"expected pictures \(C, H, W\) for .*got inputs of shape"
+    ):
+        measure(rows, made, 20)
+
+
+def test_overlays_of_another_shape_are_refused(pictures):
+    for name in ("BoxMix", "CellMix", "KeepBox", "Superpose"):
+        with pytest.raises(ValueError, match="expected overlays of the shape of the inputs"):
+            measure(pictures[:, :1], EXAMPLES[name], 20)
+
+
+TEXTS = {
+    "gaussian:0.1": families.Gaussian(0.1),
+    "scale:3,5,7": families.Scale(3, 5, 7),
+    "keep-feature:0.9,levels=2": families.KeepFeature(0.9, levels=2),
+    "affine:rotation=10": families.Affine(rotation=10),
+    "superpose:clean.npy,mix=sum": families.Superpose(OVERLAYS, mix="sum"),
+    "corrupt:zoom-blur": families.Corrupt("zoom-blur"),
+}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_texts_of_the_command_line(text):
+    read = {"clean.npy": OVERLAYS}
+    assert perturbation_from_text(text, read.__getitem__) == TEXTS[text]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rain:3", "expected a perturbation out of affine, .*, uniform, got 'rain'"),
+        ("gaussian:0.1,0.2", "expected gaussian with settings"),
+        ("gaussian:std=0.1", "expected gaussian with settings"),
+        ("uniform:much", "a standard deviation as a number"),
+        ("box-mix:", "expected box-mix with settings"),
+    ],
+)
+def test_wrong_texts_get_one_line(text, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        perturbation_from_text(text, read_images=list)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_corruptions_stay_in_range_and_grow_with_severity(kind, pictures):
+    smooth = np.linspace(0.1, 0.8, 64, dtype=np.float32).reshape(1, 8, 8) ** 2 * np.ones(SHAPE[0])[
+        :, None, None
+    ].astype(np.float32)
+    image = (smooth + 0.15 * pictures[0]).astype(np.float32)
+    made = copies(families.Corrupt(kind), image, 5)
+    assert made.min() >= 0
+    assert made.max() <= 1
+    steps = made * 255
+    np.testing.assert_allclose(steps, steps.round(), atol=1e-3, err_msg="8 bits")
+    distances = np.abs(made - image).mean(axis=(1, 2, 3))
+    assert distances[-1] > distances[0] > 0
+
+
+def test_decisions_need_a_family_without_an_end(pictures):
+    settings = {"threshold": 0.3, "num_classes": 4}
+    decided = wobbliness.decide(direction, pictures, families.Uniform(0.2), **settings)
+    assert decided.is_decided.all()
+    for decide in (wobbliness.decide, wobbliness.decide_as_measured):
+        with pytest.raises(ValueError, match="any number of draws, got scale-3-5 with 2"):
+            decide(direction, pictures, families.Scale(3, 5), **settings)
