@@ -213,6 +213,23 @@ def test_the_python_blocks_run_one_after_another(
     assert names["found"] is not None
 
 
+def test_the_page_on_perturbations_runs(folder, digits_split, backdoored, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    clean, suspect = digits_split
+    names = {"wobbliness": wobbliness, "classifier": backdoored}
+    names |= {"images": suspect[:5], "clean_images": clean}
+    text = (ROOT / "docs" / "perturbations.md").read_text(encoding="utf-8")
+    found = BLOCKS.findall(text)
+    exec("".join(block for language, block in found if language == "python"), names)
+    assert (len(names["votes"]), names["noise"].sigma > 0) == (5, True)
+    lines = [line for language, block in found if not language for line in block.splitlines()]
+    assert len(lines) == 2
+    for line in lines:
+        code, out, err = run(monkeypatch, capsys, *shlex.split(line)[1:], "--json")
+        assert code == 0, err
+        assert json.loads(out)
+
+
 def contributors_example(room):
     """The block of the section that says how to add to a room."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

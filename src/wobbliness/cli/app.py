@@ -29,6 +29,7 @@ from wobbliness.cli.options import (
     Resize,
     Seed,
     Size,
+    check_perturbations,
     check_table,
     failure_of,
     open_attack,
@@ -40,6 +41,7 @@ from wobbliness.cli.options import (
     say_implausible,
     with_model_options,
 )
+from wobbliness.cli.perturbations import perturbations
 from wobbliness.cli.scan import scan
 from wobbliness.cli.study import study_app
 from wobbliness.runtime.destinations import check_file
@@ -57,6 +59,7 @@ app.add_typer(study_app, name="study")
 app.add_typer(guard_app, name="guard")
 app.command("scan")(scan)
 app.command("detect")(detect)
+app.command("perturbations")(perturbations)
 
 
 @app.command()
@@ -71,7 +74,10 @@ def measure(
     ] = None,
     perturbation: Annotated[
         list[str] | None,
-        typer.Option(help="FILE.py:name of a perturbation of your own; may be repeated."),
+        typer.Option(
+            help="KIND:VALUE,... (see `wobbliness perturbations`), or FILE.py:name of your own; "
+            "may be repeated."
+        ),
     ] = None,
     draws: Draws = 250,
     seed: Seed = 0,
@@ -105,7 +111,7 @@ def measure(
 
     check_table(out)
     prepare_engine(engine, address=address)
-    perturbations = open_perturbations(sigma, perturbation)
+    check_perturbations(sigma, perturbation)
     # absolute: a node of a cluster has another working directory
     path = str(Path(model).absolute()) if Path(model).exists() else model
     opened = partial(open_model, path, options)
@@ -114,6 +120,11 @@ def measure(
         classifier, images, column=column, label_column=label_column, resize=resize, size=size
     )
     warned = say_implausible(classifier, image_set, options, as_json=as_json)
+
+    def read_overlays(source: str) -> Any:
+        return read_images_for(classifier, source, resize=resize, size=size).images
+
+    opened_perturbations = open_perturbations(sigma, perturbation, read_overlays)
     pixels = image_set.images if trigger is None else open_attack(trigger).apply(image_set.images)
     settings: dict[str, Any] = {
         "draws": draws,
@@ -122,9 +133,9 @@ def measure(
         "num_classes": options.num_classes,
     }
     if engine is EngineName.RAY:
-        result = sweep_on_ray(opened, pixels, perturbations, address=address, **settings)
+        result = sweep_on_ray(opened, pixels, opened_perturbations, address=address, **settings)
     else:
-        result = sweep(classifier, pixels, perturbations, **settings)
+        result = sweep(classifier, pixels, opened_perturbations, **settings)
     # The result is printed even where the table cannot be written; the error comes last.
     failure = failure_of(lambda path: write_votes(result, path, image_set), out)
     print_sweep(result, warned, as_json=as_json)

@@ -298,19 +298,39 @@ def open_trigger(name: str) -> "Trigger":
     return triggers.trigger(name)
 
 
-def open_perturbations(sigmas: list[float] | None, names: list[str] | None) -> list[Any]:
-    """Returns the standard deviations and the perturbations of the user's files.
+def check_perturbations(sigmas: list[float] | None, texts: list[str] | None) -> None:
+    """Raises ValueError where neither was given, before the model is opened."""
+    if not (sigmas or texts):
+        raise ValueError("expected --sigma or --perturbation, got neither")
+
+
+def open_perturbations(
+    sigmas: list[float] | None, texts: list[str] | None, read_overlays: Callable[[str], Any]
+) -> list[Any]:
+    """Returns standard deviations and perturbations.
+
+    Args:
+        sigmas: standard deviations of Gaussian noise.
+        texts: `KIND:VALUE,...`, or `FILE.py:name` of the user's own.
+        read_overlays: reads the images that stand in place of overlays.
 
     Raises:
-        ValueError: there are none, or a file has no such perturbation.
+        ValueError: an unknown kind, settings that it does not take, or a file without such a
+            perturbation.
     """
-    from wobbliness.perturbations.base import Perturbation
-
-    what = "a perturbation, with name and copies"
-    opened = [instance_of(load_object(name), Perturbation, what, name) for name in names or ()]
-    if not (sigmas or opened):
-        raise ValueError("expected --sigma or --perturbation, got neither")
+    opened = [open_perturbation(text, read_overlays) for text in texts or ()]
     return [*(sigmas or ()), *opened]
+
+
+def open_perturbation(text: str, read_overlays: Callable[[str], Any]) -> Any:
+    """Returns one perturbation, as `open_perturbations`."""
+    from wobbliness.perturbations.base import Perturbation
+    from wobbliness.perturbations.find import perturbation_from_text
+
+    if not is_user_object(text):
+        return perturbation_from_text(text, read_overlays)
+    what = "a perturbation, with name and copies"
+    return instance_of(load_object(text), Perturbation, what, text)
 
 
 def prepare_engine(engine: EngineName, *, address: str | None, store: str | None = None) -> None:
