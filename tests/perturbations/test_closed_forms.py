@@ -155,6 +155,20 @@ def test_cells_are_replaced_with_the_stated_probability(image):
     assert_frequency(whole.mean(axis=0), np.full((4, 4), 0.7))
 
 
+def test_edges_are_flipped_with_the_stated_probability_and_stay_symmetric():
+    graph = np.triu(np.random.default_rng(2).random((6, 6)) > 0.5, k=1)
+    graph = (graph | graph.T).astype(np.float32)
+    made = copies(families.EdgeFlip(0.2), graph, DRAWS)
+    assert np.array_equal(made, made.swapaxes(1, 2))
+    is_flipped = made != graph
+    assert not np.diagonal(is_flipped, axis1=1, axis2=2).any()
+    assert_frequency(is_flipped.mean(axis=0), 0.2 * (1 - np.eye(6)))
+    pairs = is_flipped[:, *np.triu_indices(6, k=1)]
+    off = np.corrcoef(pairs.T)[np.triu_indices(15, 1)]
+    assert np.abs(off).max() < 5 / math.sqrt(DRAWS), "independent"
+    assert np.array_equal(copies(families.EdgeFlip(1), graph, 1)[0], 1 - graph - np.eye(6))
+
+
 def test_the_patch_slides_from_corner_to_corner(image):
     made = copies(families.Occlude(0.5, places=3, value=0.25), image, 9)
     for number, (top, left) in enumerate(
