@@ -9,6 +9,9 @@ from command_line import run
 
 from wobbliness.bench import benchmark
 from wobbliness.bench.benchmark import NetworkResult, Rate, run_benchmark
+from wobbliness.bench.families import every_family
+from wobbliness.perturbations.find import kind_of, perturbation_kinds
+from wobbliness.runtime.progress import ignore_progress
 
 
 def test_the_command_gives_every_contender_and_consistent_ratios(monkeypatch, capsys):
@@ -66,6 +69,29 @@ def test_ratios_are_of_the_same_repeat_and_the_best_setting():
     assert result.ratio("bare") == 0.5
     assert result.ratio("ART") is None
     assert result.sgemm_share == 1.0
+
+
+@pytest.fixture
+def few_decisions(monkeypatch):
+    monkeypatch.setattr(benchmark, "_decisions", lambda _scale: ())
+
+
+@pytest.mark.usefixtures("few_decisions")
+def test_each_family_is_a_row_with_its_own_number_of_copies(monkeypatch, capsys):
+    found = run_benchmark(
+        ("small_cnn",), repeats=1, scale=0.01, families=True, progress=ignore_progress
+    )
+    (result,) = found.networks
+    names = [made.name for made in every_family((1, 28, 28))]
+    assert list(result.family_ratios()) == names
+    assert {kind_of(type(made)) for made in every_family((1, 28, 28))} == (
+        set(perturbation_kinds()) - {"custom", "edge-flip"}
+    )
+    assert min(result.family_ratios().values()) > 0
+    monkeypatch.setattr(benchmark, "run_benchmark", lambda *_, **__: found)
+    code, out, _ = run(monkeypatch, capsys, "bench", "--families")
+    assert code == 0
+    assert all(f"  {name} / bare " in out for name in names)
 
 
 def test_bad_arguments(monkeypatch, capsys):

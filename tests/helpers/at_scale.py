@@ -33,6 +33,7 @@ AT_SCALE = {
     "test_ten_numbers_taken_at_random_are_formed_again_from_the_votes": None,
     # ratios by hand; data read from the same files elsewhere; the same page by other tests
     "test_the_command_gives_every_contender_and_consistent_ratios": None,
+    "test_each_family_is_a_row_with_its_own_number_of_copies": None,
     "test_fashion_mnist_is_read_as_published": None,
     "test_a_local_data_set_asks_nobody": None,
     "test_a_named_module_and_what_it_imports_are_found_and_nothing_else": None,

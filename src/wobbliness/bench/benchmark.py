@@ -17,6 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wobbliness.bench import contenders
 from wobbliness.bench.contenders import Contender
+from wobbliness.bench.families import every_family
+from wobbliness.perturbations.base import num_draws_of
 from wobbliness.runtime.progress import Progress, progress_bar
 from wobbliness.sampling.measure import measure
 from wobbliness.sampling.sequential_test import decide, decide_as_measured
@@ -36,6 +38,7 @@ NETWORKS: dict[str, tuple[tuple[int, int, int], int]] = {
 }
 IMAGE_DIVISORS = {"loop": 16, "ART": 16, "bare": 2}  # these get so many times fewer images
 DECISION_SIGMA = 0.3
+FAMILY = "under "  # in front of the name of a perturbation that is timed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,12 @@ class Rate:
     def median(self) -> float:
         """Returns the median of the repeats."""
         return statistics.median(self.per_second)
+
+    def ratio(self, other: "Rate") -> float:
+        """Returns the median over the repeats of this rate / another one."""
+        return statistics.median(
+            a / b for a, b in zip(self.per_second, other.per_second, strict=True)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +94,19 @@ class NetworkResult:
             return None
         # The best of its settings by the median: the comparison is with others at their best.
         best = max(others, key=lambda rate: rate.median)
-        return statistics.median(
-            a / b for a, b in zip(self.rates[0].per_second, best.per_second, strict=True)
+        return self.rates[0].ratio(best)
+
+    def family_ratios(self) -> dict[str, float]:
+        """Returns the medians of measuring under each perturbation / the bare forward pass."""
+        bare = max(
+            (rate for rate in self.rates if rate.contender.startswith("bare")),
+            key=lambda rate: rate.median,
         )
+        return {
+            rate.contender.removeprefix(FAMILY): rate.ratio(bare)
+            for rate in self.rates
+            if rate.contender.startswith(FAMILY)
+        }
 
     @property
     def sgemm_share(self) -> float:
@@ -142,6 +161,7 @@ def run_benchmark(
     repeats: int = 5,
     device: str = "cpu",
     scale: float = 1.0,
+    families: bool = False,
     progress: Progress | None = None,
 ) -> Benchmark:
     """Times all contenders on each network, and counts the draws of sequential decisions.
@@ -151,6 +171,7 @@ def run_benchmark(
         repeats: of each timing.
         device: where ours, the loop and the bare forward run.
         scale: of the number of images; below 1 for a quick run.
+        families: whether to time measuring under each family of perturbations, too.
         progress: called with (steps done, steps in all), in place of a bar on the terminal.
 
     Raises:
@@ -158,7 +179,10 @@ def run_benchmark(
     """
     _check_settings(networks, repeats)
     with progress_bar("benchmark", len(networks) * repeats, report=progress) as advance:
-        results = tuple(_time_network(name, repeats, device, scale, advance) for name in networks)
+        results = tuple(
+            _time_network(name, repeats, device, scale, advance, families=families)
+            for name in networks
+        )
     return Benchmark(
         draws=DRAWS,
         repeats=repeats,
@@ -180,15 +204,27 @@ def _check_settings(networks: tuple[str, ...], repeats: int) -> None:
 
 
 def _time_network(
-    name: str, repeats: int, device: str, scale: float, advance: Callable[[int], None]
+    name: str,
+    repeats: int,
+    device: str,
+    scale: float,
+    advance: Callable[[int], None],
+    *,
+    families: bool,
 ) -> NetworkResult:
     shape, num_images = NETWORKS[name]
     network = build_network(name, shape, NUM_CLASSES, seed=0).eval()
     size = (max(2, round(num_images * scale)), *shape)
     images = np.random.default_rng(0).random(size, dtype=np.float32)
+    made = {f"{FAMILY}{each.name}": each for each in every_family(shape)} if families else {}
     runs = {
         side: partial(run, _share_of(images, side)) for side, run in _contenders(network, device)
+    } | {
+        side: partial(contenders.perturbed(network, DRAWS, each), images)
+        for side, each in made.items()
     }
+    # Of a family with a fixed number of draws no more are made.
+    draws = {side: min(DRAWS, num_draws_of(each) or DRAWS) for side, each in made.items()}
     # also warms up
     peaks = {side: _peak_bytes(run) for side, run in runs.items()}
     seconds, products = _seconds_in_turn(runs, repeats, device, advance)
@@ -198,7 +234,9 @@ def _time_network(
         rates=tuple(
             Rate(
                 contender=side,
-                per_second=tuple(len(_share_of(images, side)) * DRAWS / s for s in seconds[side]),
+                per_second=tuple(
+                    len(_share_of(images, side)) * draws.get(side, DRAWS) / s for s in seconds[side]
+                ),
                 peak_bytes=peaks[side],
             )
             for side in runs

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import wobbliness.classifiers.compile.export as compiled
+from wobbliness.perturbations.base import Perturbation
 from wobbliness.runtime.threads import num_cores
 from wobbliness.sampling.measure import measure
 
@@ -28,6 +29,15 @@ def ours(network: nn.Module, draws: int, *, device: str) -> Contender:
 
     def run(images: np.ndarray) -> None:
         measure(own, images, SIGMA, draws=draws)
+
+    return run
+
+
+def perturbed(network: nn.Module, draws: int, perturbation: Perturbation) -> Contender:
+    """Returns `wobbliness.measure` under any perturbation, end to end, on the CPU."""
+
+    def run(images: np.ndarray) -> None:
+        measure(network, images, perturbation, draws=draws)
 
     return run
 

@@ -217,6 +217,9 @@ def bench(
     scale: Annotated[
         float, typer.Option(min=0.001, help="Share of the images, below 1 for a quick look.")
     ] = 1.0,
+    families: Annotated[
+        bool, typer.Option("--families", help="Time each family of perturbations, too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Time the measurement against the loops that others use; ratios of both sides in one run.
@@ -226,5 +229,6 @@ def bench(
     from wobbliness.bench.benchmark import NETWORKS, run_benchmark
     from wobbliness.cli.output import print_benchmark
 
-    result = run_benchmark(tuple(network or NETWORKS), repeats=repeats, device=device, scale=scale)
+    settings: dict[str, Any] = {"repeats": repeats, "device": device, "scale": scale}
+    result = run_benchmark(tuple(network or NETWORKS), families=families, **settings)
     print_benchmark(result, as_json=as_json)

@@ -234,6 +234,8 @@ def _print_network(result: "NetworkResult") -> None:
         say(f"  {rate.contender:<10} {rate.median:>12,.0f}{memory}")
     said = [f"{name} {_ratio_text(result.ratio(name))}" for name in ("loop", "ART", "bare")]
     say("  ours / " + ", ".join(said))
+    for name, ratio in result.family_ratios().items():
+        say(f"  {name} / bare {ratio:.2f}")
 
 
 def _ratio_text(ratio: float | None) -> str:

@@ -1,0 +1,39 @@
+"""One perturbation of each family at a usual level, for `wobbliness bench --families`."""
+
+import numpy as np
+
+import wobbliness.perturbations as families
+from wobbliness.perturbations.base import Perturbation
+from wobbliness.perturbations.mixing.overlays import Overlays
+
+NUM_OVERLAYS = 50
+
+
+def every_family(shape: tuple[int, ...]) -> tuple[Perturbation, ...]:
+    """Returns a perturbation of each family that takes pictures.
+
+    Args:
+        shape: of a picture, channels first.
+    """
+    images = np.random.default_rng(1).random((NUM_OVERLAYS, *shape), dtype=np.float32)
+    overlays = Overlays(images)
+    return (
+        families.Gaussian(0.15),
+        families.Uniform(0.15),
+        families.Laplace(0.15),
+        families.SaltAndPepper(0.1),
+        families.KeepFeature(0.8),
+        families.Flow(0.1),
+        families.BoxNoise(0.3),
+        families.BoxMix(overlays),
+        families.KeepBox(overlays),
+        families.CellMix(overlays),
+        families.Superpose(overlays),
+        families.Occlude(0.5),
+        families.Scale(3, 5, 7, 9, 11),
+        families.Contrast(0.75, 0.5, 0.4, 0.3, 0.15),
+        families.Blur(0.5, 1, 1.5, 2, 3),
+        families.Affine(0.1, 15, 0.1),
+        families.Elastic(10),
+        families.Corrupt("zoom-blur"),
+    )
