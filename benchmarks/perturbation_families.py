@@ -84,7 +84,7 @@ def main():
     measure = partial(wobbliness.measure, trained.network, progress=ignore_progress)
     print(f"{'':32} {'AUROC':>6} {'TPR 1 %':>8} {'TPR 5 %':>8} {'shift':>6}")
     for made in families(match, Overlays(images[overlays])):
-        one = measure(images[clean], made, draws)
+        one = measure(images[clean], made, draws, keep_clean=True)
         other = measure(triggered, made, draws)
         w = one.wobbliness, other.wobbliness
         is_triggered = np.repeat([False, True], [len(w[0]), len(w[1])])

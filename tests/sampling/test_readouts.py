@@ -106,23 +106,26 @@ def brightness(images):
 def test_ladders_count_the_rungs_at_which_the_label_changed():
     images = np.full((3, 1, 2, 2), 0.2, np.float32) * np.float32([1, 2, 5]).reshape(3, 1, 1, 1)
     rungs = [families.Scale(factor) for factor in (1.1, 1.5, 3)]
-    ladder = wobbliness.sweep(brightness, images, rungs, num_classes=4).votes
+    ladder = wobbliness.sweep(brightness, images, rungs, num_classes=4, keep_clean=True).votes
     # classes of 0.2, 0.4, 1 and of their multiples: 0 0 1 2, 1 1 2 3, 3 3 3 3
     assert readouts.flips(ladder).tolist() == [2, 2, 0]
     assert readouts.breaking_severity(ladder).tolist() == [2, 2, 4]
     assert readouts.agreement(ladder[1]).tolist() == [0, 0, 1]
     with pytest.raises(ValueError, match="expected votes of the same images at each level"):
         readouts.flips([])
-    other = wobbliness.measure(brightness, images[:2], rungs[0], num_classes=4)
+    other = wobbliness.measure(brightness, images[:2], rungs[0], num_classes=4, keep_clean=True)
     with pytest.raises(ValueError, match="expected votes of the same images at each level"):
         readouts.breaking_severity([*ladder, other])
 
 
 def test_agreement_of_a_class_that_no_copy_got_is_zero():
     images = np.full((1, 4), 0.9, np.float32)
-    votes = wobbliness.measure(brightness, images, families.Scale(0.1))
+    votes = wobbliness.measure(brightness, images, families.Scale(0.1), keep_clean=True)
     assert votes.clean_label.tolist() == [3]
     assert readouts.agreement(votes).tolist() == [0]
+    without = wobbliness.measure(brightness, images, families.Scale(0.1))
+    with pytest.raises(ValueError, match="measure with keep_clean=True"):
+        readouts.agreement(without)
 
 
 @pytest.mark.parametrize("shift", [0.1, 0.3])
@@ -140,7 +143,7 @@ def test_matched_levels_change_the_stated_share_of_clean_labels(shift):
 
     for name, family in families_of_level.items():
         made = matched(family, halves, images, shift=shift, num_classes=2)
-        votes = wobbliness.measure(halves, images, made, 200, seed=1, num_classes=2)
+        votes = wobbliness.measure(halves, images, made, 200, 1, num_classes=2, keep_clean=True)
         assert 1 - readouts.agreement(votes).mean() == pytest.approx(shift, abs=0.04), name
     with pytest.raises(ValueError, match="expected a level up to 1 that changes 90% of the clean"):
         matched(families.Gaussian, halves, images, shift=0.9, num_classes=2)

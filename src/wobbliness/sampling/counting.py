@@ -22,13 +22,13 @@ class Counted:
     Attributes:
         counts: `(N, S, K)` votes under each perturbation.
         execution: how the forward passes were run.
-        clean_label: `(N,)` predictions of the images as they are.
+        clean_label: `(N,)` predictions of the images as they are; None where not asked for.
         scores: sums over the copies; None where they were not asked for.
     """
 
     counts: Int[np.ndarray, "N S K"]
     execution: Execution
-    clean_label: Int[np.ndarray, " N"]
+    clean_label: Int[np.ndarray, " N"] | None
     scores: ScoreSums | None = None
 
 
@@ -41,7 +41,7 @@ def count_in_threads(plan: Plan, prepared: Prepared, report: Advance) -> Counted
         report: called with the number of images just done.
     """
     # First, while no memory is held for copies.
-    clean_label = clean_labels(plan, prepared)
+    clean_label = clean_labels(plan, prepared) if plan.keeps_clean else None
     tally = _Tally(len(plan.images), len(plan.perturbations), plan.classifier.num_classes or 1)
     scores = _ScoreTally(plan) if plan.scores else None
     counter = _Counter(plan, prepared, scores)

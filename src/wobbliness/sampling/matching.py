@@ -33,9 +33,9 @@ def matched(
     images. It is bracketed by doubling the level from 2^-10 and then halved, on a logarithmic
     scale.
 
-    >>> from wobbliness.perturbations import Gaussian, Uniform
+    >>> from wobbliness.perturbations import Gaussian
     >>> images = np.full((20, 1), 0.45)
-    >>> above = matched(Gaussian, lambda x: (x[:, 0] > 0.5).astype(int), images, shift=0.2)
+    >>> above = matched(Gaussian, lambda x: (x[:, 0] > 0.5).astype(int), images, draws=4000)
     >>> round(above.sigma, 2)  # 0.05 / Phi^-1(0.8) = 0.059
     0.06
 
@@ -60,10 +60,10 @@ def matched(
     if not 0 < shift < 1:
         raise ValueError(f"expected a shift in (0, 1), got {shift}")
 
+    kept = {"keep_clean": True, "progress": ignore_progress, **settings}
+
     def changed(level: float) -> float:
-        votes = measure(
-            classifier, clean, family(level), draws, seed, progress=ignore_progress, **settings
-        )
+        votes = measure(classifier, clean, family(level), draws, seed, **kept)
         return 1 - float(agreement(votes).mean())
 
     # Enough labels change at `high`, too few at `low`; both are kept so.

@@ -33,6 +33,7 @@ def measure(
     num_classes: int | None = None,
     device: str | None = None,
     check_repeatable: bool = False,
+    keep_clean: bool = False,
     scores: Scores | None = None,
     progress: Progress | None = None,
 ) -> Votes:
@@ -74,8 +75,10 @@ def measure(
             left on, a service that was exchanged, an answer that depends on the rest of a block.
             Takes twice as long. One label in ten thousand may differ, by rounding, if it does so
             again.
+        keep_clean: whether to keep the predictions of the images as they are, too
+            (`votes.clean_label`), which some readouts need: one more forward pass for each image.
         scores: what the classifier's scores are, `logits` or `probabilities`; with it, sums of the
-            probabilities are kept, too (`votes.scores`).
+            probabilities are kept (`votes.scores`), and `keep_clean` is set.
         progress: called with (images done, images in all), in place of a bar on the terminal.
 
     Returns:
@@ -100,6 +103,7 @@ def measure(
         num_classes=num_classes,
         device=device,
         check_repeatable=check_repeatable,
+        keep_clean=keep_clean,
         scores=scores,
         progress=progress,
     ).votes[0]
@@ -119,6 +123,7 @@ def sweep(
     num_classes: int | None = None,
     device: str | None = None,
     check_repeatable: bool = False,
+    keep_clean: bool = False,
     scores: Scores | None = None,
     progress: Progress | None = None,
 ) -> Sweep:
@@ -146,6 +151,7 @@ def sweep(
         workers=workers,
         num_classes=num_classes,
         device=device,
+        keep_clean=keep_clean,
         scores=scores,
     )
     return _as_sweep(plan, _checked_counts(plan, check_repeatable, progress))
@@ -224,5 +230,5 @@ def _count_on_device(plan: Plan, prepared: Prepared, advance: Advance) -> Counte
     return Counted(
         counts=counts,
         execution=replace(execution, changed_labels=counter.changed_labels),
-        clean_label=clean_labels(plan, prepared),
+        clean_label=clean_labels(plan, prepared) if plan.keeps_clean else None,
     )

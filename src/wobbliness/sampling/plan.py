@@ -79,6 +79,7 @@ class Plan:
     span: range
     block_size: int | None
     workers: int | None
+    keeps_clean: bool = False
     scores: Scores | None = None
 
     def span_of(self, row: int) -> range:
@@ -263,6 +264,7 @@ def make_plan(
     workers: Any = None,
     num_classes: int | None = None,
     device: str | None = None,
+    keep_clean: bool = False,
     scores: Any = None,
 ) -> Plan:
     """Checks the arguments of `measure` and opens the classifier.
@@ -283,6 +285,7 @@ def make_plan(
         span=_span_of_all(_checked_span(first_draw, draws), checked),
         block_size=_checked_number(block_size, "a block size"),
         workers=_checked_number(workers, "workers"),
+        keeps_clean=keep_clean or scores is not None,
         scores=_checked_scores(scores, opened),
     )
 

@@ -128,7 +128,9 @@ def _flipped(ladder: Sequence[Votes]) -> Bool[np.ndarray, "L N"]:
 
 def _clean_label(votes: Votes) -> Int[np.ndarray, " N"]:
     if votes.clean_label is None:
-        raise ValueError("expected votes with the clean predictions, got votes without")
+        raise ValueError(
+            "expected votes with the clean predictions, got none; measure with keep_clean=True"
+        )
     return votes.clean_label
 
 
