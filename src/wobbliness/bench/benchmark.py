@@ -89,24 +89,23 @@ class NetworkResult:
 
         None where the contender was not run.
         """
-        others = [rate for rate in self.rates if rate.contender.startswith(contender)]
-        if not others:
-            return None
-        # The best of its settings by the median: the comparison is with others at their best.
-        best = max(others, key=lambda rate: rate.median)
-        return self.rates[0].ratio(best)
+        best = self._best(contender)
+        return None if best is None else self.rates[0].ratio(best)
 
     def family_ratios(self) -> dict[str, float]:
         """Returns the medians of measuring under each perturbation / the bare forward pass."""
-        bare = max(
-            (rate for rate in self.rates if rate.contender.startswith("bare")),
-            key=lambda rate: rate.median,
-        )
+        bare = self._best("bare")
         return {
             rate.contender.removeprefix(FAMILY): rate.ratio(bare)
             for rate in self.rates
-            if rate.contender.startswith(FAMILY)
+            if bare is not None and rate.contender.startswith(FAMILY)
         }
+
+    def _best(self, contender: str) -> Rate | None:
+        """Returns the best of a contender's settings by the median; None where it was not run."""
+        # The comparison is with others at their best.
+        others = (rate for rate in self.rates if rate.contender.startswith(contender))
+        return max(others, key=lambda rate: rate.median, default=None)
 
     @property
     def sgemm_share(self) -> float:
@@ -220,7 +219,7 @@ def _time_network(
     runs = {
         side: partial(run, _share_of(images, side)) for side, run in _contenders(network, device)
     } | {
-        side: partial(contenders.perturbed(network, DRAWS, each), images)
+        side: partial(contenders.ours(network, DRAWS, device="cpu", perturbation=each), images)
         for side, each in made.items()
     }
     # Of a family with a fixed number of draws no more are made.

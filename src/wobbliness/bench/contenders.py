@@ -22,22 +22,15 @@ Contender = Callable[[np.ndarray], None]
 """Does its work for images `(N, C, H, W)`, `draws` forward passes for each."""
 
 
-def ours(network: nn.Module, draws: int, *, device: str) -> Contender:
+def ours(
+    network: nn.Module, draws: int, *, device: str, perturbation: float | Perturbation = SIGMA
+) -> Contender:
     """Returns `wobbliness.measure`, end to end."""
     # On the CPU the network itself: `measure` leaves it as it was.
     own = network if device == "cpu" else copy.deepcopy(network).to(device)
 
     def run(images: np.ndarray) -> None:
-        measure(own, images, SIGMA, draws=draws)
-
-    return run
-
-
-def perturbed(network: nn.Module, draws: int, perturbation: Perturbation) -> Contender:
-    """Returns `wobbliness.measure` under any perturbation, end to end, on the CPU."""
-
-    def run(images: np.ndarray) -> None:
-        measure(network, images, perturbation, draws=draws)
+        measure(own, images, perturbation, draws=draws)
 
     return run
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from wobbliness.perturbations.base import KeyStream, Perturbation, Scratch, Stream
+from wobbliness.perturbations.levels import shown_level
 from wobbliness.perturbations.noise.box_muller import fill_normal, scale_and_add
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ class Gaussian:
     @property
     def name(self) -> str:
         """The name in records and tables."""
-        # All digits: names tell sigmas apart.
-        return f"gaussian-{repr(self.sigma).removesuffix('.0')}"
+        return f"gaussian-{shown_level(self.sigma)}"
 
     def copies(
         self,
