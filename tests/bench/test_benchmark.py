@@ -10,7 +10,8 @@ from command_line import run
 from wobbliness.bench import benchmark
 from wobbliness.bench.benchmark import NetworkResult, Rate, run_benchmark
 from wobbliness.bench.families import every_family
-from wobbliness.perturbations.find import kind_of, perturbation_kinds
+from wobbliness.perturbations.find import perturbation_kinds
+from wobbliness.runtime.field_limits import kind_of
 from wobbliness.runtime.progress import ignore_progress
 
 

@@ -11,9 +11,10 @@ from sklearn.tree import DecisionTreeClassifier
 
 import wobbliness
 from wobbliness.attacks.poisoning import t1
-from wobbliness.detectors.base import Access, Detector, Judges, kind_of, name_by_settings
+from wobbliness.detectors.base import Access, Detector, Judges, name_by_settings
 from wobbliness.detectors.find import detector_kinds, detector_of_kind
 from wobbliness.detectors.top_score import TopScore
+from wobbliness.runtime.field_limits import kind_of
 from wobbliness.study.recipes import digits as digits_recipe
 from wobbliness.study.training.train import top_scores
 

@@ -10,8 +10,9 @@ import pytest
 import wobbliness
 import wobbliness.perturbations as families
 from wobbliness.perturbations.base import Perturbation, Scratch, Stream, num_draws_of
-from wobbliness.perturbations.find import kind_of, perturbation_classes, perturbation_from_text
+from wobbliness.perturbations.find import perturbation_classes, perturbation_from_text
 from wobbliness.perturbations.pictures.corrupt import KINDS
+from wobbliness.runtime.field_limits import kind_of
 
 SHAPE = (3, 8, 8)
 OVERLAYS = np.random.default_rng(9).random((6, *SHAPE), dtype=np.float32)

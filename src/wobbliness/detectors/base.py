@@ -3,7 +3,6 @@
 Importing this module loads no torch: recipes name detectors, and reading a study needs none.
 """
 
-import re
 from dataclasses import fields
 from enum import Enum
 from typing import Any, Protocol, runtime_checkable
@@ -11,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from wobbliness.runtime.field_limits import is_default
+from wobbliness.runtime.field_limits import is_default, kind_of
 
 
 class Access(Enum):
@@ -115,17 +114,6 @@ class Detector(Protocol):
                 too few.
         """
         ...
-
-
-def kind_of(detector: Any) -> str:
-    """Returns the short name of a detector's class, or of that of an instance.
-
-    >>> class TopScore: ...
-    >>> kind_of(TopScore)
-    'top-score'
-    """
-    kind = detector if isinstance(detector, type) else type(detector)
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", kind.__name__).lower()
 
 
 def name_by_settings(detector: Any) -> str:

@@ -9,7 +9,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 import wobbliness.detectors
-from wobbliness.detectors.base import kind_of
+from wobbliness.runtime.field_limits import kind_of
 
 
 def detector_kinds() -> tuple[str, ...]:

@@ -4,7 +4,6 @@ The kind `box-mix` is the class `BoxMix` of the file `box_mix.py`.
 """
 
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from functools import cache
@@ -15,6 +14,7 @@ from typing import Any
 
 import wobbliness.perturbations
 from wobbliness.perturbations.base import Perturbation
+from wobbliness.runtime.field_limits import kind_of
 
 
 @cache
@@ -33,16 +33,6 @@ def perturbation_classes() -> dict[str, type[Any]]:
 def perturbation_kinds() -> dict[str, type[Any]]:
     """Returns the classes by their kinds, such as `box-mix`, as commands take them."""
     return {kind_of(of): of for of in perturbation_classes().values()}
-
-
-def kind_of(of: type[Any]) -> str:
-    """Returns the kind of a family: its name in lower case, words joined by hyphens.
-
-    >>> class SaltAndPepper: ...
-    >>> kind_of(SaltAndPepper)
-    'salt-and-pepper'
-    """
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", of.__name__).lower()
 
 
 def perturbation_from_text(text: str, read_images: Callable[[str], Any]) -> Perturbation:

@@ -112,3 +112,14 @@ def named(value: Any) -> str:
 
 def _field_name(made: object, field: str) -> str:
     return f"{type(made).__name__}.{field}"
+
+
+def kind_of(made: Any) -> str:
+    """Returns the short name of a class, or of that of an instance: words joined by hyphens.
+
+    >>> class TopScore: ...
+    >>> kind_of(TopScore)
+    'top-score'
+    """
+    kind = made if isinstance(made, type) else type(made)
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", kind.__name__).lower()
