@@ -6,6 +6,7 @@ import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -68,10 +69,13 @@ class Keeping(nn.Module):
         return torch.from_numpy(features.sum(axis=2))
 
 
-@pytest.fixture
-def talking(capsys):  # noqa: ARG001  # prints are captured before they begin
-    """Another thread that prints and logs all the time; what it said and what arrived."""
-    said, is_over = [], threading.Event()
+@contextmanager
+def talking():
+    """Another thread that prints and logs all the time; gives how often, and what was logged.
+
+    Entered by the test itself: between the phases of a test its prints are captured elsewhere.
+    """
+    said, is_over, wanted = [], threading.Event(), []
     logger = logging.getLogger("wobbliness_test_talking")
     logger.propagate = False
 
@@ -81,23 +85,24 @@ def talking(capsys):  # noqa: ARG001  # prints are captured before they begin
 
     handler = Keep()
     logger.addHandler(handler)
-    wanted = [0]
 
     def talk():
         while not is_over.wait(0.001):
             print("still here")
             logger.warning("still here")
-            wanted[0] += 1
+            wanted.append("still here")
 
     thread = threading.Thread(target=talk)
     thread.start()
-    yield lambda: (is_over.set(), thread.join(), len(said), wanted[0])
-    is_over.set()
-    thread.join()
-    logger.removeHandler(handler)
+    try:
+        yield wanted, said
+    finally:
+        is_over.set()
+        thread.join()
+        logger.removeHandler(handler)
 
 
-def test_fresh_modules_measured_side_by_side(few, talking, capsys):
+def test_fresh_modules_measured_side_by_side(few, capsys):
     networks = [build_network("small_cnn", (1, 8, 8), 10, seed=seed).train() for seed in range(4)]
     import sympy  # noqa: F401  # the exporter loads it, and it adds a filter of warnings for good
 
@@ -108,9 +113,10 @@ def test_fresh_modules_measured_side_by_side(few, talking, capsys):
         list(warnings.filters),
         torch.get_num_threads(),
     )
-    found = at_the_same_time(
-        [lambda own=network: wobbliness.measure(own, few, **SETTINGS) for network in networks]
-    )
+    with talking() as (wanted, logged):
+        found = at_the_same_time(
+            [lambda own=network: wobbliness.measure(own, few, **SETTINGS) for network in networks]
+        )
     assert (
         sys.stdout,
         sys.stderr,
@@ -118,9 +124,8 @@ def test_fresh_modules_measured_side_by_side(few, talking, capsys):
         list(warnings.filters),
         torch.get_num_threads(),
     ) == before
-    _, _, num_logged, num_said = talking()
-    assert num_logged == num_said > 0
-    assert capsys.readouterr().out.count("still here") == num_said
+    assert logged == wanted != []
+    assert capsys.readouterr().out.splitlines() == wanted
     for network, votes in zip(networks, found, strict=True):
         assert votes.execution.backend == "onnxruntime"
         assert np.array_equal(votes.counts, wobbliness.measure(network, few, **SETTINGS).counts)
