@@ -4,15 +4,19 @@ import functools
 import importlib.util
 import json
 
+import numpy as np
 import pytest
 from command_line import run
 
 from wobbliness.bench import benchmark
-from wobbliness.bench.benchmark import NetworkResult, Rate, run_benchmark
+from wobbliness.bench.benchmark import run_benchmark
 from wobbliness.bench.families import every_family
+from wobbliness.bench.methods import METHODS
+from wobbliness.bench.results import NetworkResult, Rate
 from wobbliness.perturbations.find import perturbation_kinds
 from wobbliness.runtime.field_limits import kind_of
 from wobbliness.runtime.progress import ignore_progress
+from wobbliness.study.training.networks import build_network
 
 
 def test_the_command_gives_every_contender_and_consistent_ratios(monkeypatch, capsys):
@@ -54,6 +58,8 @@ def test_the_command_gives_every_contender_and_consistent_ratios(monkeypatch, ca
 def test_ratios_are_of_the_same_repeat_and_the_best_setting():
     rates = {
         "ours": (10.0, 20.0, 30.0),
+        "STRIP, ours": (9.0, 8.0, 8.0),
+        "STRIP, published loop": (3.0, 4.0, 1.0),
         "loop": (5.0, 5.0, 5.0),
         "bare 25": (20.0, 20.0, 60.0),
         "bare 50": (1.0, 1.0, 1.0),
@@ -69,7 +75,19 @@ def test_ratios_are_of_the_same_repeat_and_the_best_setting():
     assert result.ratio("loop") == 4.0
     assert result.ratio("bare") == 0.5
     assert result.ratio("ART") is None
+    assert result.method_ratios() == {"STRIP": 3.0}
     assert result.sgemm_share == 1.0
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_both_sides_of_a_method_compute_the_same_statistic(method):
+    shape = (1, 28, 28)
+    network = build_network("small_cnn", shape, 10, seed=1).eval()
+    images = np.random.default_rng(0).random((20, *shape), dtype=np.float32) ** 3
+    ours, loop = method.ours(network, shape)(images), method.loop(network, shape)(images)
+    assert ours.shape == loop.shape == (20,)
+    assert np.ptp(loop) > 0, "control: the statistic differs from image to image"
+    assert ours == pytest.approx(loop, abs=1e-5)
 
 
 @pytest.fixture
@@ -89,10 +107,13 @@ def test_each_family_is_a_row_with_its_own_number_of_copies(monkeypatch, capsys)
         set(perturbation_kinds()) - {"custom", "edge-flip"}
     )
     assert min(result.family_ratios().values()) > 0
+    assert list(result.method_ratios()) == ["STRIP", "SCALE-UP", "TeCo"]
+    assert min(result.method_ratios().values()) > 0
     monkeypatch.setattr(benchmark, "run_benchmark", lambda *_, **__: found)
     code, out, _ = run(monkeypatch, capsys, "bench", "--families")
     assert code == 0
     assert all(f"  {name} / bare " in out for name in names)
+    assert "  STRIP: ours / published loop " in out
 
 
 def test_bad_arguments(monkeypatch, capsys):

@@ -3,13 +3,10 @@
 Every figure is a ratio of both sides in one run.
 """
 
-import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +15,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from wobbliness.bench import contenders
 from wobbliness.bench.contenders import Contender
 from wobbliness.bench.families import every_family
+from wobbliness.bench.methods import METHODS
+from wobbliness.bench.results import (
+    FAMILY,
+    LOOP,
+    OURS,
+    Benchmark,
+    DecisionResult,
+    NetworkResult,
+    Rate,
+)
 from wobbliness.perturbations.base import num_draws_of
 from wobbliness.runtime.progress import Progress, progress_bar
 from wobbliness.sampling.measure import measure
@@ -36,122 +43,28 @@ NETWORKS: dict[str, tuple[tuple[int, int, int], int]] = {
     "resnet18_width16": ((3, 32, 32), 32),
     "resnet18": ((3, 32, 32), 4),
 }
-IMAGE_DIVISORS = {"loop": 16, "ART": 16, "bare": 2}  # these get so many times fewer images
+SLOW_DIVISOR, BARE_DIVISOR = 16, 2  # these get so many times fewer images
 DECISION_SIGMA = 0.3
-FAMILY = "under "  # in front of the name of a perturbation that is timed
+# part of the passes of ours that each side of a detection method's comparison makes
+METHOD_SHARE = 1 / 4
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rate:
-    """Forward passes per second of one contender on one network.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Side:
+    """One side of a comparison: what it runs, on which images, with how many passes for each."""
 
-    Attributes:
-        contender: its name.
-        per_second: of each repeat.
-        peak_bytes: most memory above that of the process before; None where the system does not
-            tell.
-    """
+    name: str
+    contender: Contender
+    images: np.ndarray
+    draws: int = DRAWS
 
-    contender: str
-    per_second: tuple[float, ...]
-    peak_bytes: int | None
+    def __call__(self) -> None:
+        """Does its work once."""
+        self.contender(self.images)
 
-    @property
-    def median(self) -> float:
-        """Returns the median of the repeats."""
-        return statistics.median(self.per_second)
-
-    def ratio(self, other: "Rate") -> float:
-        """Returns the median over the repeats of this rate / another one."""
-        return statistics.median(
-            a / b for a, b in zip(self.per_second, other.per_second, strict=True)
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkResult:
-    """All contenders on one network, in turn in every repeat.
-
-    Attributes:
-        network: name of the architecture.
-        flops: floating-point operations of one forward pass.
-        rates: of the contenders; ours first.
-        sgemm: floating-point operations per second of a large matrix product, in each repeat.
-    """
-
-    network: str
-    flops: float
-    rates: tuple[Rate, ...]
-    sgemm: tuple[float, ...]
-
-    def ratio(self, contender: str) -> float | None:
-        """Returns the median over the repeats of ours / the contender's best setting.
-
-        None where the contender was not run.
-        """
-        best = self._best(contender)
-        return None if best is None else self.rates[0].ratio(best)
-
-    def family_ratios(self) -> dict[str, float]:
-        """Returns the medians of measuring under each perturbation / the bare forward pass."""
-        bare = self._best("bare")
-        return {
-            rate.contender.removeprefix(FAMILY): rate.ratio(bare)
-            for rate in self.rates
-            if bare is not None and rate.contender.startswith(FAMILY)
-        }
-
-    def _best(self, contender: str) -> Rate | None:
-        """Returns the best of a contender's settings by the median; None where it was not run."""
-        # The comparison is with others at their best.
-        others = (rate for rate in self.rates if rate.contender.startswith(contender))
-        return max(others, key=lambda rate: rate.median, default=None)
-
-    @property
-    def sgemm_share(self) -> float:
-        """Returns the share of the matrix product's rate that ours reaches.
-
-        The rate is that of the whole measurement, end to end.
-        """
-        return statistics.median(
-            a * self.flops / b for a, b in zip(self.rates[0].per_second, self.sgemm, strict=True)
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecisionResult:
-    """Draws that sequential decisions save on the digits.
-
-    Half of the points are clean, half bear the active trigger.
-
-    Attributes:
-        question: `true W` or `all draws`.
-        threshold: nats, midway between the halves' medians.
-        mean_draws: against the fixed 250.
-        undecided: share of points.
-        equal: share of the decided points whose decision is that of the 250 draws.
-    """
-
-    question: str
-    threshold: float
-    mean_draws: float
-    undecided: float
-    equal: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """All that was measured, with the settings."""
-
-    draws: int
-    repeats: int
-    device: str
-    networks: tuple[NetworkResult, ...]
-    decisions: tuple[DecisionResult, ...] = field(default=())
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns the benchmark as plain values for JSON."""
-        return asdict(self)
+    def per_second(self, seconds: float) -> float:
+        """Returns its forward passes per second."""
+        return len(self.images) * self.draws / seconds
 
 
 def run_benchmark(
@@ -213,78 +126,94 @@ def _time_network(
 ) -> NetworkResult:
     shape, num_images = NETWORKS[name]
     network = build_network(name, shape, NUM_CLASSES, seed=0).eval()
-    size = (max(2, round(num_images * scale)), *shape)
-    images = np.random.default_rng(0).random(size, dtype=np.float32)
-    made = {f"{FAMILY}{each.name}": each for each in every_family(shape)} if families else {}
-    runs = {
-        side: partial(run, _share_of(images, side)) for side, run in _contenders(network, device)
-    } | {
-        side: partial(contenders.ours(network, DRAWS, device="cpu", perturbation=each), images)
-        for side, each in made.items()
-    }
-    # Of a family with a fixed number of draws no more are made.
-    draws = {side: min(DRAWS, num_draws_of(each) or DRAWS) for side, each in made.items()}
+    num_images = max(2, round(num_images * scale))
+    images = _random_images(num_images, shape)
+    sides = list(_contenders(network, images, device))
+    if families:
+        sides += [*_family_sides(network, shape, num_images), *_methods(network, shape, num_images)]
     # also warms up
-    peaks = {side: _peak_bytes(run) for side, run in runs.items()}
-    seconds, products = _seconds_in_turn(runs, repeats, device, advance)
+    peaks = [_peak_bytes(side) for side in sides]
+    seconds, products = _seconds_in_turn(sides, repeats, device, advance)
     return NetworkResult(
         network=name,
         flops=_flops(network, images[:1]),
         rates=tuple(
             Rate(
-                contender=side,
-                per_second=tuple(
-                    len(_share_of(images, side)) * draws.get(side, DRAWS) / s for s in seconds[side]
-                ),
-                peak_bytes=peaks[side],
+                contender=side.name,
+                per_second=tuple(side.per_second(s) for s in own),
+                peak_bytes=peak,
             )
-            for side in runs
+            for side, own, peak in zip(sides, seconds, peaks, strict=True)
         ),
         sgemm=products,
     )
 
 
-def _share_of(images: np.ndarray, side: str) -> np.ndarray:
-    """Returns the images of one side: fewer for slow ones, at least two."""
-    return images[: max(2, len(images) // IMAGE_DIVISORS.get(side.split()[0], 1))]
+def _random_images(num_images: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).random((num_images, *shape), dtype=np.float32)
+
+
+def _family_sides(
+    network: torch.nn.Module, shape: tuple[int, ...], num_images: int
+) -> Iterator[Side]:
+    """Yields measuring under each family; of few draws, more images for as many passes."""
+    for made in every_family(shape):
+        draws = min(DRAWS, num_draws_of(made) or DRAWS)
+        yield Side(
+            name=f"{FAMILY}{made.name}",
+            contender=contenders.ours(network, DRAWS, device="cpu", perturbation=made),
+            images=_random_images(num_images * DRAWS // draws, shape),
+            draws=draws,
+        )
+
+
+def _methods(network: torch.nn.Module, shape: tuple[int, ...], num_images: int) -> Iterator[Side]:
+    """Yields both sides of each detection method, on the same images."""
+    for method in METHODS:
+        size = max(2, round(METHOD_SHARE * num_images * DRAWS / method.passes))
+        images = _random_images(size, shape)
+        for suffix, make in ((OURS, method.ours), (LOOP, method.loop)):
+            yield Side(
+                name=f"{method.name}{suffix}",
+                contender=make(network, shape),
+                images=images,
+                draws=method.passes,
+            )
 
 
 def _seconds_in_turn(
-    runs: Mapping[str, Callable[[], object]],
-    repeats: int,
-    device: str,
-    advance: Callable[[int], None],
-) -> tuple[dict[str, list[float]], tuple[float, ...]]:
+    sides: Sequence[Side], repeats: int, device: str, advance: Callable[[int], None]
+) -> tuple[list[list[float]], tuple[float, ...]]:
     """Times each side in each repeat; also returns a matrix product's operations per second."""
     product = contenders.sgemm(SGEMM_SIZE, device=device)
-    seconds: dict[str, list[float]] = {side: [] for side in runs}
+    seconds: list[list[float]] = [[] for _ in sides]
     products = []
     # in turn within each repeat: a slower minute of the machine slows all sides
     for _ in range(repeats):
-        for side, run in runs.items():
-            seconds[side].append(_seconds(run))
+        for own, side in zip(seconds, sides, strict=True):
+            own.append(_seconds(side))
         products.append(2.0 * SGEMM_SIZE**3 / _seconds(product))
         advance(1)
     return seconds, tuple(products)
 
 
-def _contenders(network: torch.nn.Module, device: str) -> Iterator[tuple[str, Contender]]:
-    yield "ours", contenders.ours(network, DRAWS, device=device)
-    yield "loop", contenders.smoothing_loop(network, DRAWS, device=device)
+def _contenders(network: torch.nn.Module, images: np.ndarray, device: str) -> Iterator[Side]:
+    yield Side(name="ours", contender=contenders.ours(network, DRAWS, device=device), images=images)
+    # Fewer images for slow ones, at least two.
+    fewer = images[: max(2, len(images) // SLOW_DIVISOR)]
+    loop = contenders.smoothing_loop(network, DRAWS, device=device)
+    yield Side(name="loop", contender=loop, images=fewer)
     # Several batch sizes each, since others' best size depends on network and machine.
     for batch_size in contenders.ART_BATCHES:
         try:
-            yield (
-                f"ART {batch_size}",
-                contenders.art(network, DRAWS, batch_size=batch_size, device=device),
-            )
+            art = contenders.art(network, DRAWS, batch_size=batch_size, device=device)
         except ImportError:
             break
-    for block_size in contenders.BARE_BLOCKS if device == "cpu" else (250, 1000, 4000, 16000):
-        yield (
-            f"bare {block_size}",
-            contenders.bare_forward(network, DRAWS, block_size=block_size, device=device),
-        )
+        yield Side(name=f"ART {batch_size}", contender=art, images=fewer)
+    half = images[: max(2, len(images) // BARE_DIVISOR)]
+    for size in contenders.BARE_BLOCKS if device == "cpu" else (250, 1000, 4000, 16000):
+        bare = contenders.bare_forward(network, DRAWS, block_size=size, device=device)
+        yield Side(name=f"bare {size}", contender=bare, images=half)
 
 
 def _seconds(function: Callable[[], object]) -> float:

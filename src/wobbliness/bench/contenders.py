@@ -18,7 +18,7 @@ SIGMA = 0.15
 ART_BATCHES = (128, 250, 1000)
 BARE_BLOCKS = (16, 25, 32, 50, 250)
 
-Contender = Callable[[np.ndarray], None]
+Contender = Callable[[np.ndarray], object]
 """Does its work for images `(N, C, H, W)`, `draws` forward passes for each."""
 
 

@@ -15,8 +15,7 @@ def every_family(shape: tuple[int, ...]) -> tuple[Perturbation, ...]:
     Args:
         shape: of a picture, channels first.
     """
-    images = np.random.default_rng(1).random((NUM_OVERLAYS, *shape), dtype=np.float32)
-    overlays = Overlays(images)
+    overlays = overlays_of(shape, NUM_OVERLAYS)
     return (
         families.Gaussian(0.15),
         families.Uniform(0.15),
@@ -37,3 +36,8 @@ def every_family(shape: tuple[int, ...]) -> tuple[Perturbation, ...]:
         families.Elastic(10),
         families.Corrupt("zoom-blur"),
     )
+
+
+def overlays_of(shape: tuple[int, ...], number: int) -> Overlays:
+    """Returns random images to mix others with."""
+    return Overlays(np.random.default_rng(1).random((number, *shape), dtype=np.float32))

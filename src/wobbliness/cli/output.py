@@ -17,7 +17,7 @@ from wobbliness.runtime.terminal import console, say, say_json
 from wobbliness.sampling.votes import Sweep, Votes
 
 if TYPE_CHECKING:
-    from wobbliness.bench.benchmark import Benchmark, DecisionResult, NetworkResult
+    from wobbliness.bench.results import Benchmark, DecisionResult, NetworkResult
     from wobbliness.detectors.batch_test import BatchComparison, SigmaComparison
     from wobbliness.detectors.detect import Detection
     from wobbliness.detectors.detection_results import Judgement, QuickVerdicts
@@ -236,6 +236,8 @@ def _print_network(result: "NetworkResult") -> None:
     say("  ours / " + ", ".join(said))
     for name, ratio in result.family_ratios().items():
         say(f"  {name} / bare {ratio:.2f}")
+    for name, ratio in result.method_ratios().items():
+        say(f"  {name}: ours / published loop {ratio:.2f}")
 
 
 def _ratio_text(ratio: float | None) -> str:

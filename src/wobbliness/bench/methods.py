@@ -1,0 +1,153 @@
+"""Detection methods of `wobbliness bench --families`: ours, and the loop as each was published.
+
+Both sides do all that the method asks for: perturbed copies, forward passes, the statistic of each
+image. The loops are written from the published algorithms, in eager torch on all cores.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from wobbliness.bench.families import overlays_of
+from wobbliness.perturbations import Corrupt, Scale, Superpose
+from wobbliness.perturbations.base import Scratch, Stream, image_keys
+from wobbliness.perturbations.pictures.corrupt import KINDS, SEVERITIES
+from wobbliness.sampling.measure import measure, sweep
+from wobbliness.sampling.readouts import agreement, breaking_severity, mean_entropy
+
+STRIP_OVERLAYS = 100
+SCALE_UP_FACTORS = (3, 5, 7, 9, 11)
+# images of one batch of the published loops
+BATCH_SIZE = 128
+
+Detection = Callable[[np.ndarray], np.ndarray]
+"""Returns the statistic of each image `(N, C, H, W)`, as `(N,)`."""
+
+MakeDetection = Callable[[nn.Module, tuple[int, ...]], Detection]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A detection method with both sides of its comparison.
+
+    Attributes:
+        name: as published.
+        passes: forward passes for each image.
+        ours: makes this package's side from a network and the shape of an image.
+        loop: makes the published one.
+    """
+
+    name: str
+    passes: int
+    ours: MakeDetection
+    loop: MakeDetection
+
+
+def strip(network: nn.Module, shape: tuple[int, ...]) -> Detection:
+    """Returns the mean entropy of the softmax under superposed images."""
+    perturbation = Superpose(overlays_of(shape, STRIP_OVERLAYS), mix="sum")
+
+    def run(images: np.ndarray) -> np.ndarray:
+        votes = measure(network, images, perturbation, STRIP_OVERLAYS, scores="logits")
+        return np.asarray(mean_entropy(votes) / np.log(2))
+
+    return run
+
+
+def strip_loop(network: nn.Module, shape: tuple[int, ...]) -> Detection:
+    """Returns STRIP (Gao et al. 2019): one image at a time, its overlays added one by one."""
+    overlays = overlays_of(shape, STRIP_OVERLAYS).images
+    rng = np.random.default_rng(0)
+
+    @torch.inference_mode()
+    def run(images: np.ndarray) -> np.ndarray:
+        entropies = []
+        for image in images:
+            chosen = rng.permutation(len(overlays))
+            # a saturating sum of two pictures
+            mixed = np.stack([np.clip(image + overlays[each], 0, 1) for each in chosen])
+            scores = torch.softmax(network(torch.from_numpy(mixed)), 1).numpy()
+            entropies.append(-np.nansum(scores * np.log2(scores)) / len(chosen))
+        return np.array(entropies)
+
+    return run
+
+
+def scale_up(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa: ARG001
+    """Returns the share of factors under which the prediction stays."""
+    perturbation = Scale(*SCALE_UP_FACTORS)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return agreement(measure(network, images, perturbation, keep_clean=True))
+
+    return run
+
+
+def scale_up_loop(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa: ARG001
+    """Returns SCALE-UP (Guo et al. 2023): batch by batch, factor by factor."""
+
+    @torch.inference_mode()
+    def run(images: np.ndarray) -> np.ndarray:
+        shares = []
+        for batch in torch.split(torch.from_numpy(images), BATCH_SIZE):
+            clean = network(batch).argmax(1)
+            same = torch.zeros(len(batch))
+            for factor in SCALE_UP_FACTORS:
+                same += network(torch.clamp(batch * factor, 0, 1)).argmax(1) == clean
+            shares.append(same / len(SCALE_UP_FACTORS))
+        return torch.cat(shares).numpy()
+
+    return run
+
+
+def teco(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa: ARG001
+    """Returns the standard deviation, over corruptions, of the severity that changes the label."""
+    perturbations = [Corrupt(kind, (severity,)) for kind in KINDS for severity in SEVERITIES]
+
+    def run(images: np.ndarray) -> np.ndarray:
+        votes = sweep(network, images, perturbations, draws=1, keep_clean=True).votes
+        ladders = [
+            votes[first : first + len(SEVERITIES)]
+            for first in range(0, len(votes), len(SEVERITIES))
+        ]
+        return np.asarray(np.std([breaking_severity(ladder) for ladder in ladders], axis=0))
+
+    return run
+
+
+def teco_loop(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa: ARG001
+    """Returns TeCo (Liu et al. 2023): all images corrupted one by one, then batch by batch."""
+
+    @torch.inference_mode()
+    def labels(images: np.ndarray) -> np.ndarray:
+        batches = torch.split(torch.from_numpy(images), BATCH_SIZE)
+        return torch.cat([network(batch).argmax(1) for batch in batches]).numpy()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        clean = labels(images)
+        first = np.full((len(KINDS), len(images)), len(SEVERITIES) + 1)
+        for row, kind in enumerate(KINDS):
+            for severity in reversed(SEVERITIES):
+                corrupted = np.stack([_corrupted(image, kind, severity) for image in images])
+                first[row][labels(corrupted) != clean] = severity
+        return np.asarray(first.std(axis=0))
+
+    return run
+
+
+def _corrupted(image: np.ndarray, kind: str, severity: int) -> np.ndarray:
+    """Returns one picture at one severity, by the same formula and draws as ours."""
+    copy: np.ndarray = np.empty((1, *image.shape), np.float32)
+    stream = Stream(0, int(image_keys(image[None])[0]), scratch=Scratch())
+    Corrupt(kind, (severity,)).copies(stream, image, 1, copy)
+    return np.asarray(copy[0])
+
+
+METHODS = (
+    Method(name="STRIP", passes=STRIP_OVERLAYS, ours=strip, loop=strip_loop),
+    Method(name="SCALE-UP", passes=len(SCALE_UP_FACTORS) + 1, ours=scale_up, loop=scale_up_loop),
+    Method(name="TeCo", passes=len(KINDS) * len(SEVERITIES) + 1, ours=teco, loop=teco_loop),
+)
