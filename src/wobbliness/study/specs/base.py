@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from wobbliness.study.identity import IDENTITY_SCHEMA, identity
@@ -68,12 +69,13 @@ class Cell:
         """Returns `train`, `universal`, `cleanse`, `response`, `measure` or another kind."""
         return self.spec.kind
 
-    @property
+    # Both are asked for in every pass over the cells of a study, and cost a walk through the spec.
+    @cached_property
     def name(self) -> str:
         """Returns the cell's file name: its kind and a hash of its spec."""
         return cell_name(self.spec)
 
-    @property
+    @cached_property
     def needs(self) -> str | None:
         """Returns the name of the cell that has to be done before this one."""
         before = self.spec.needs
