@@ -45,6 +45,7 @@ AT_SCALE = {
     "test_quick_verdicts_agree_with_all_draws_and_cost_less": None,
     "test_a_step_does_not_import_the_compiler": None,
     # other cases of the same test stay
+    "test_memory_grows_neither_with_images_nor_with_draws": ["BoxMix", "Scale"],
     "test_ctrl_c_stops_at_once_with_one_line": ["2"],
     "test_damaged_weights_are_made_again_for_a_cell_that_needs_them": ["cut-train"],
     "test_a_damaged_record_is_set_aside_in_one_line_and_done_again": ["cut-json"],

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from wobbliness.perturbations.base import Perturbation, Scratch, Stream, num_dra
 from wobbliness.perturbations.find import perturbation_classes, perturbation_from_text
 from wobbliness.perturbations.pictures.corrupt import KINDS
 from wobbliness.runtime.field_limits import kind_of
+from wobbliness.sampling.plan import NOISE_VALUES
 
-SHAPE = (3, 8, 8)
+SHAPE, BLOCK = (3, 8, 8), 40
 OVERLAYS = np.random.default_rng(9).random((6, *SHAPE), dtype=np.float32)
 
 
@@ -144,6 +146,35 @@ def test_a_sweep_of_all_families_gives_what_each_gives_alone(pictures):
         found = sweep[made.name]
         assert np.array_equal(found.counts, alone.counts), made.name
         assert found.spans == alone.spans
+
+
+def of_shape(made, shape):
+    """The same perturbation for inputs of another shape."""
+    if not hasattr(made, "overlays"):
+        return made
+    overlays = np.random.default_rng(9).random((6, *shape), dtype=np.float32)
+    return dataclasses.replace(made, overlays=overlays)
+
+
+@each
+def test_memory_grows_neither_with_images_nor_with_draws(name):
+    pictures = np.random.default_rng(0).random((32, 3, 32, 32), dtype=np.float32)
+    made = of_shape(EXAMPLES[name], pictures.shape[1:])
+    given = inputs(name, pictures)
+
+    def peak(num_images, draws):
+        tracemalloc.start()
+        measure(given[:num_images], made, draws, workers=1, block_size=BLOCK)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    # Whole pages of draws, and from 16 images on, of which the probe takes as many.
+    page = BLOCK * (NOISE_VALUES // (given[0].size * BLOCK))
+    peak(16, page)  # what is loaded or compiled once does not count
+    few = peak(16, page)
+    assert peak(32, page) < few + 200_000
+    assert peak(16, 3 * page) < few + 200_000
 
 
 @pytest.mark.parametrize("name", RANDOM)
