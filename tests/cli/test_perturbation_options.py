@@ -10,7 +10,7 @@ from model_files import linear_model
 import wobbliness
 from wobbliness.cli import main as cli
 from wobbliness.perturbations import BoxMix, Scale
-from wobbliness.perturbations.find import perturbation_kinds
+from wobbliness.perturbations.find import perturbation_kinds, training_kinds
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ def test_a_measurement_under_several_is_the_librarys(folder, monkeypatch, capsys
         ("rain:3", "expected a perturbation out of affine"),
         ("uniform:-1", "expected a standard deviation of at least 0, got -1"),
         ("superpose:none.npy", "none.npy"),
+        ("label-flip:0.1", "measure it by wobbliness.sampling.trainings.measure_trainings"),
     ],
 )
 @pytest.mark.usefixtures("folder")
@@ -73,5 +74,9 @@ def test_the_list_names_every_family_with_its_settings(monkeypatch, capsys):
     assert "scale:FACTOR,..." in out.splitlines()
     code, out, _ = run(monkeypatch, capsys, "perturbations", "--json")
     rows = json.loads(out)
-    assert {row["kind"] for row in rows} == set(perturbation_kinds()) - {"custom"}
+    kinds = {*perturbation_kinds(), *training_kinds()} - {"custom"}
+    assert {row["kind"] for row in rows} == kinds
+    (flips,) = (row for row in rows if row["kind"] == "label-flip")
+    assert flips["usage"] == "LabelFlip(SHARE)"
+    assert "Rosenfeld" in flips["source"]
     assert all(row["summary"].endswith(".") for row in rows)

@@ -24,7 +24,8 @@ def sampled(jaxtyped):
     def decorate(function=None, **settings):
         if function is None:
             return functools.partial(decorate, **settings)
-        if hasattr(function, "copies"):  # settings of a perturbation: refused in words of its own
+        # settings of a perturbation: refused in words of its own
+        if hasattr(function, "copies") or hasattr(function, "training_labels"):
             return function
         if not isinstance(function, types.FunctionType):
             return jaxtyped(function, **settings)

@@ -10,8 +10,18 @@ import pytest
 
 import wobbliness
 import wobbliness.perturbations as families
-from wobbliness.perturbations.base import Perturbation, Scratch, Stream, num_draws_of
-from wobbliness.perturbations.find import perturbation_classes, perturbation_from_text
+from wobbliness.perturbations.base import (
+    Perturbation,
+    Scratch,
+    Stream,
+    TrainingPerturbation,
+    num_draws_of,
+)
+from wobbliness.perturbations.find import (
+    perturbation_classes,
+    perturbation_from_text,
+    training_classes,
+)
 from wobbliness.perturbations.pictures.corrupt import KINDS
 from wobbliness.runtime.field_limits import kind_of
 from wobbliness.sampling.plan import NOISE_VALUES
@@ -47,6 +57,8 @@ EXAMPLES = {
     "Superpose": families.Superpose(OVERLAYS),
     "Uniform": families.Uniform(0.2),
 }
+# Likewise of training sets; `test_trainings.py` has their draws.
+OF_TRAININGS = {"LabelFlip": families.LabelFlip(0.2)}
 RANDOM = sorted(name for name, made in EXAMPLES.items() if num_draws_of(made) is None)
 each = pytest.mark.parametrize("name", sorted(perturbation_classes()))
 
@@ -88,15 +100,17 @@ def copies(perturbation, image, draws, *, seed=0, first_draw=0, pages=None):
 
 def test_every_family_of_the_folder_has_an_example_here():
     assert sorted(EXAMPLES) == sorted(perturbation_classes())
-    assert set(perturbation_classes()) <= set(dir(families))
+    assert sorted(OF_TRAININGS) == sorted(training_classes())
+    assert {*perturbation_classes(), *training_classes()} <= set(dir(families))
     with pytest.raises(AttributeError, match="has no attribute 'Rain'"):
         families.Rain  # noqa: B018
 
 
-@each
+@pytest.mark.parametrize("name", sorted({**perturbation_classes(), **training_classes()}))
 def test_it_is_a_frozen_dataclass_with_a_name_of_its_own(name):
-    made = EXAMPLES[name]
-    assert isinstance(made, Perturbation)
+    made = {**EXAMPLES, **OF_TRAININGS}[name]
+    assert isinstance(made, Perturbation) == (name in EXAMPLES)
+    assert isinstance(made, TrainingPerturbation) == (name in OF_TRAININGS)
     assert dataclasses.is_dataclass(made)
     assert made.name.startswith(kind_of(type(made))) or name == "Custom"
     again = pickle.loads(pickle.dumps(made))
@@ -195,6 +209,7 @@ BAD = {
     "no number": (lambda: families.Laplace("much"), "a standard deviation as a number, got 'much'"),
     "NaN": (lambda: families.Flow(float("nan")), "of at least 0, got nan"),
     "infinite": (lambda: families.BoxNoise(float("inf")), "of at least 0, got inf"),
+    "more flips than labels": (lambda: families.LabelFlip(1.1), "a share from 0 to 1, got 1.1"),
     "a share above 1": (lambda: families.SaltAndPepper(1.1), "a share from 0 to 1, got 1.1"),
     "one level": (lambda: families.KeepFeature(0.5, levels=1), "levels from 2 to 65536, got 1"),
     "no factor": (lambda: families.Scale(), "distinct values of a factor, at least one"),
@@ -275,6 +290,7 @@ def test_texts_of_the_command_line(text):
         ("gaussian:std=0.1", "expected gaussian with settings"),
         ("uniform:much", "a standard deviation as a number"),
         ("box-mix:", "expected box-mix with settings"),
+        ("label-flip:0.1", "a perturbation of inputs, got label-flip, .*measure_trainings"),
     ],
 )
 def test_wrong_texts_get_one_line(text, message):

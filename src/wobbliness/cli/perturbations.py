@@ -14,13 +14,20 @@ def perturbations(as_json: Json = False) -> None:
     """List the perturbations that --perturbation takes, with their settings and sources.
 
     Settings are said in their order or by name. In place of OVERLAYS stands a file or folder of
-    clean images.
+    clean images. Those of training sets stand last, as Python says them.
 
     Example: wobbliness measure model.onnx inbox/ --perturbation box-mix:clean.npy,0.36,0.82
     """
-    from wobbliness.perturbations.find import perturbation_kinds
+    from wobbliness.perturbations.find import perturbation_kinds, training_kinds
 
-    rows = [_row(kind, of) for kind, of in perturbation_kinds().items() if kind != "custom"]
+    rows = [
+        _row(kind, of, f"{kind}:{','.join(_settings(of))}")
+        for kind, of in perturbation_kinds().items()
+        if kind != "custom"
+    ] + [
+        _row(kind, of, f"{of.__name__}({', '.join(_settings(of))})")
+        for kind, of in training_kinds().items()
+    ]
     if as_json:
         say_json(rows, indent=1)
         return
@@ -30,12 +37,12 @@ def perturbations(as_json: Json = False) -> None:
             say(f"    {line}")
 
 
-def _row(kind: str, of: type[Any]) -> dict[str, str]:
+def _row(kind: str, of: type[Any], usage: str) -> dict[str, str]:
     summary, _, rest = inspect.getdoc(of).partition("\n\n")  # type: ignore[union-attr]
     paragraph = rest.partition("\n\n")[0]
     return {
         "kind": kind,
-        "usage": f"{kind}:{','.join(_settings(of))}",
+        "usage": usage,
         "summary": " ".join(summary.split()),
         "source": ""
         if paragraph.startswith(("Attributes", ">>>"))

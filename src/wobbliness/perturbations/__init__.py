@@ -8,15 +8,17 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    from wobbliness.perturbations.find import perturbation_classes
-
-    found = {} if name.startswith("_") else perturbation_classes()
+    found = {} if name.startswith("_") else _families()
     if name not in found:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return found[name]
 
 
 def __dir__() -> list[str]:
-    from wobbliness.perturbations.find import perturbation_classes
+    return sorted({*globals(), *_families()})
 
-    return sorted({*globals(), *perturbation_classes()})
+
+def _families() -> dict[str, type[Any]]:
+    from wobbliness.perturbations.find import perturbation_classes, training_classes
+
+    return perturbation_classes() | training_classes()

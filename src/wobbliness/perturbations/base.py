@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from jaxtyping import Float32, UInt8, UInt32, UInt64
+from jaxtyping import Float32, Int, UInt8, UInt32, UInt64
 from numpy.typing import ArrayLike
 
 # Bytes of a block of AES.
@@ -68,6 +68,44 @@ class LoweredPerturbation(Perturbation, Protocol):
             normal: tensor of the same shape, standard-normal draws.
         """
         ...
+
+
+@runtime_checkable
+class TrainingPerturbation(Protocol):
+    """What is done to the labels of a training set before a classifier is trained on them.
+
+    A frozen dataclass whose fields are its settings; its draws are keyed by (seed, key of the
+    training set, draw).
+
+    Attributes:
+        name: as of a `Perturbation`.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name in records and tables."""
+        ...
+
+    def training_labels(
+        self, stream: "Stream", labels: Int[np.ndarray, " m"], draws: int, num_classes: int
+    ) -> Int[np.ndarray, "B m"]:
+        """Returns the next perturbed copies of the labels.
+
+        Args:
+            stream: of the training set, at the first of the draws.
+            labels: `(m,)` classes, 0 to num_classes - 1.
+            draws: number of copies.
+            num_classes: at least 2.
+        """
+        ...
+
+
+def not_of_inputs(got: str) -> str:
+    """Returns the message for a perturbation of training sets in the place of one of inputs."""
+    return (
+        f"expected a perturbation of inputs, got {got}, one of training sets; measure it by "
+        "wobbliness.sampling.trainings.measure_trainings"
+    )
 
 
 def num_draws_of(perturbation: Perturbation) -> int | None:

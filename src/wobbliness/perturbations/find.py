@@ -13,26 +13,28 @@ from pkgutil import walk_packages
 from typing import Any
 
 import wobbliness.perturbations
-from wobbliness.perturbations.base import Perturbation
+from wobbliness.perturbations.base import Perturbation, not_of_inputs
 from wobbliness.runtime.field_limits import kind_of
 
 
-@cache
 def perturbation_classes() -> dict[str, type[Any]]:
-    """Returns the classes of all families by their names, sorted; loads all of their files."""
-    package = wobbliness.perturbations
-    modules = (
-        import_module(module.name)
-        for module in walk_packages(package.__path__, f"{package.__name__}.")
-        if not module.ispkg
-    )
-    found = {own.__name__: own for module in modules if (own := _class_of(module)) is not None}
-    return dict(sorted(found.items()))
+    """Returns the classes of all families of inputs by their names, sorted; loads their files."""
+    return _classes_with("copies")
+
+
+def training_classes() -> dict[str, type[Any]]:
+    """Returns the classes of all families of training sets by their names, sorted."""
+    return _classes_with("training_labels")
 
 
 def perturbation_kinds() -> dict[str, type[Any]]:
     """Returns the classes by their kinds, such as `box-mix`, as commands take them."""
     return {kind_of(of): of for of in perturbation_classes().values()}
+
+
+def training_kinds() -> dict[str, type[Any]]:
+    """Returns the classes of training sets by their kinds, such as `label-flip`."""
+    return {kind_of(of): of for of in training_classes().values()}
 
 
 def perturbation_from_text(text: str, read_images: Callable[[str], Any]) -> Perturbation:
@@ -52,6 +54,8 @@ def perturbation_from_text(text: str, read_images: Callable[[str], Any]) -> Pert
     """
     kind, _, values = text.partition(":")
     kinds = perturbation_kinds()
+    if kind in training_kinds():
+        raise ValueError(not_of_inputs(kind))
     if kind not in kinds:
         raise ValueError(f"expected a perturbation out of {', '.join(kinds)}, got {kind!r}")
     of = kinds[kind]
@@ -82,8 +86,21 @@ def _value(text: str) -> int | float | str:
     return text
 
 
-def _class_of(module: Any) -> type[Any] | None:
-    """Returns the class of a file that has the file's own name and is a perturbation."""
+@cache
+def _classes_with(method: str) -> dict[str, type[Any]]:
+    """Returns the classes of the folders that have a method, by their names, sorted."""
+    package = wobbliness.perturbations
+    modules = (
+        import_module(module.name)
+        for module in walk_packages(package.__path__, f"{package.__name__}.")
+        if not module.ispkg
+    )
+    found = [_class_of(module, method) for module in modules]
+    return {of.__name__: of for of in sorted(filter(None, found), key=lambda of: of.__name__)}
+
+
+def _class_of(module: Any, method: str) -> type[Any] | None:
+    """Returns the class of a file that has the file's own name and the method."""
     name = Path(module.__file__).stem.replace("_", "-")
     return next(
         (
@@ -93,7 +110,7 @@ def _class_of(module: Any) -> type[Any] | None:
             and is_dataclass(value)
             and value.__module__ == module.__name__
             and kind_of(value) == name
-            and hasattr(value, "copies")
+            and hasattr(value, method)
         ),
         None,
     )

@@ -35,7 +35,9 @@ from wobbliness.perturbations.base import (
     Perturbation,
     Scratch,
     Stream,
+    TrainingPerturbation,
     image_keys,
+    not_of_inputs,
     num_draws_of,
 )
 from wobbliness.perturbations.noise.gaussian import Gaussian
@@ -518,6 +520,8 @@ def perturbation_of(value: Any) -> Perturbation:
     try:
         return Gaussian(float(value))
     except TypeError:
+        if isinstance(value, TrainingPerturbation) and not isinstance(value, type):
+            raise ValueError(not_of_inputs(value.name)) from None
         raise ValueError(
             f"expected a sigma or a perturbation, got {type(value).__name__}"
         ) from None
