@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 
 from wobbliness.study.records.integrity import remove_stale_checkpoints
-from wobbliness.study.specs import NetworkSpec
+from wobbliness.study.specs import NetworkSpec, SmoothAdv
 from wobbliness.study.training import checkpoints
 from wobbliness.study.training.checkpoints import Checkpoint, _checksum
 from wobbliness.study.training.data import ImageData, Split
@@ -90,6 +90,20 @@ def test_a_training_gone_on_with_is_equal_to_the_bit(few, tmp_path, architecture
     assert checkpoint.seconds_before > 0
     checkpoint.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("architecture", ["small_cnn", "resnet18_width16"])
+def test_a_smoothed_training_gone_on_with_is_equal_to_the_bit(few, tmp_path, architecture):
+    """Noise and bound are those of the step and the epoch, wherever the training was stopped."""
+    smoothing = SmoothAdv(sigma=0.2, epsilon=0.5, copies=2, warm_up_epochs=3)
+    spec = dataclasses.replace(SPEC, architecture=architecture, smoothing=smoothing)
+    whole = train_network(spec, few)
+    resumed, begun, _ = train_with_stops(few, tmp_path / "a.safetensors", (3, 6), spec)
+    assert begun == 5
+    weights, others = resumed.network.state_dict(), whole.network.state_dict()
+    assert all(torch.equal(weights[name], others[name]) for name in others)
+    plain = train_network(dataclasses.replace(spec, smoothing=None), few).losses
+    assert plain.tolist() != whole.losses.tolist(), "control"
 
 
 DAMAGES = {

@@ -22,6 +22,7 @@ from wobbliness.study.specs.detect import DetectSpec
 from wobbliness.study.specs.measure import MeasureSpec
 from wobbliness.study.specs.perturb import PerturbSpec
 from wobbliness.study.specs.response import ResponseSpec
+from wobbliness.study.specs.smooth_adv import SmoothAdv
 from wobbliness.study.specs.train import NetworkSpec
 from wobbliness.study.specs.universal import UniversalSpec
 
@@ -36,6 +37,7 @@ __all__ = [
     "PerturbSpec",
     "ResponseSpec",
     "Results",
+    "SmoothAdv",
     "Spec",
     "UniversalSpec",
     "cell_name",

@@ -10,6 +10,7 @@ from wobbliness.runtime.field_limits import MAX_SEED, check_choice, check_names,
 from wobbliness.study.recorded import check_described
 from wobbliness.study.specs.base import Results, Spec
 from wobbliness.study.specs.checks import check_numbers, is_number, list_of
+from wobbliness.study.specs.smooth_adv import SmoothAdv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,7 @@ class NetworkSpec:
     """All that determines a trained network.
 
     `trigger` is the attack that poisons the training data; the name of one of the six patches is
-    taken for the patch.
+    taken for the patch. With `smoothing` it is trained on noisy or adversarial copies.
 
     Raises:
         ValueError: a name or a number is beyond `wobbliness.runtime.field_limits`, or the trigger
@@ -38,6 +39,7 @@ class NetworkSpec:
     threat: ThreatModel | None
     trigger: Attack | str | None
     seed: int
+    smoothing: SmoothAdv | None = None
 
     def __post_init__(self) -> None:
         check_names(self, "dataset", "architecture")
@@ -67,8 +69,8 @@ class NetworkSpec:
 
     @property
     def work(self) -> int:
-        """Returns the number of epochs."""
-        return self.epochs
+        """Returns the number of epochs, times the passes of each that smoothing takes."""
+        return self.epochs * (1 if self.smoothing is None else self.smoothing.num_passes)
 
     def check_record(self, results: Results, table: "pd.DataFrame") -> None:  # noqa: ARG002
         """Checks accuracies and losses."""

@@ -49,6 +49,11 @@ class TrainingLoop:
         """Returns the number of steps over all epochs."""
         return self._steps_per_epoch * self._spec.epochs
 
+    @property
+    def epoch(self) -> int:
+        """Returns the number of the epoch of the next step, from 0."""
+        return self.steps_done // self._steps_per_epoch
+
     def batches(self) -> Iterator[torch.Tensor]:
         """Yields the indices of the images of each step that is still to come."""
         while self.steps_done < self.num_steps:

@@ -1,6 +1,7 @@
 """Training of clean and poisoned networks, deterministic for a seed."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from wobbliness.study.training.checkpoints import Checkpoint
 from wobbliness.study.training.data import ImageData
 from wobbliness.study.training.loop import TrainingLoop
 from wobbliness.study.training.networks import Normalise, build_network
+from wobbliness.study.training.smooth_adv import adversarial_shift, noise_of_step, noisy_copies
 
 EVALUATION_BATCH, ACCELERATOR_EVALUATION_BATCH = 50, 1000
 # of each training: networks are trained side by side, and the order of every sum is fixed
@@ -58,6 +60,8 @@ def train_network(
     checkpoint: Checkpoint | None = None,
 ) -> TrainedNetwork:
     """Trains one network as the spec says, with Adam and a half-cosine learning rate.
+
+    With `spec.smoothing` on noisy or adversarial copies of each batch (`SmoothAdv`).
 
     Channels-last, products in `training_precision(device)`, one fused step of the optimiser for all
     weights. On the CPU the result depends on the spec, the data, the processor's precision and the
@@ -177,12 +181,39 @@ def _fit(
     with progress_bar("training", loop.num_steps, report=progress) as advance:
         advance(loop.steps_done)
         for batch in loop.batches():
-            inputs = images[batch].contiguous(memory_format=torch.channels_last)
-            loop.step(nn.functional.cross_entropy(_logits(network, inputs), labels[batch]))
+            inputs, targets = _inputs(network, images[batch], labels[batch], spec, loop)
+            loop.step(nn.functional.cross_entropy(_logits(network, inputs), targets))
             advance(1)
             if checkpoint is not None:
                 checkpoint.save_if_due(loop.state)
     return np.asarray(loop.losses.cpu().mean(dim=1).numpy())
+
+
+def _inputs(
+    network: nn.Sequential,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    spec: NetworkSpec,
+    loop: TrainingLoop,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns what the next step trains on: the batch, or its noisy and adversarial copies."""
+    smoothing = spec.smoothing
+    if smoothing is None:
+        return images.contiguous(memory_format=torch.channels_last), labels
+    noise = noise_of_step(smoothing, tuple(images.shape), seed=spec.seed, step=loop.steps_done)
+    noise = noise.to(images.device)
+    # In evaluation mode each image is by itself, and statistics of batches stay as they are.
+    network.eval()
+    shift = adversarial_shift(
+        partial(_logits, network),
+        images,
+        labels,
+        noise,
+        epsilon=smoothing.epsilon_at(loop.epoch),
+        steps=smoothing.steps,
+    )
+    network.train()
+    return noisy_copies(images + shift, noise), labels.repeat(smoothing.copies)
 
 
 def _logits(network: nn.Sequential, inputs: torch.Tensor) -> torch.Tensor:
