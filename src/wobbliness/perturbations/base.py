@@ -57,15 +57,53 @@ class Perturbation(Protocol):
 
 
 @runtime_checkable
-class LoweredPerturbation(Perturbation, Protocol):
-    """A perturbation that can also be applied on a device, to standard-normal draws made there."""
+class DeviceDraws(Protocol):
+    """The draws of the rows of a block on a device, each keyed by (seed, image key, draw).
 
-    def lower(self, images: Any, normal: Any) -> Any:
+    Noise is drawn on the device, whose bits are not those of a `Stream`; what a few words for each
+    copy decide comes from the stream of its image, and is the same as on the host.
+    """
+
+    def numbers(self) -> Any:
+        """Returns the number of each row's draw, int64 `(B,)`."""
+        ...
+
+    def normal(self) -> Any:
+        """Returns standard-normal draws of the shape of the images."""
+        ...
+
+    def words(self, purpose: str, shape: tuple[int, ...]) -> Any:
+        """Returns random 32-bit words of the device, int64 `(B, *shape)`.
+
+        Args:
+            purpose: what they decide; another purpose has independent words.
+            shape: of one draw.
+        """
+        ...
+
+    def from_host(self, parameters: Callable[["Stream", int], np.ndarray]) -> Any:
+        """Returns parameters drawn on the host, `(B, ...)`; zeros in rows that fill up a block.
+
+        Args:
+            parameters: of a stream and a number of draws, a row for each draw.
+        """
+        ...
+
+    def constant(self, name: str, make: Callable[[], np.ndarray]) -> Any:
+        """Returns what all blocks share, made at the first use and kept on the device."""
+        ...
+
+
+@runtime_checkable
+class LoweredPerturbation(Perturbation, Protocol):
+    """A perturbation that can also be applied on a device."""
+
+    def lower(self, images: Any, draws: DeviceDraws) -> Any:
         """Returns perturbed copies, tensors of the shape of `images`.
 
         Args:
             images: tensor `(B, ...)` on the device, a row for each copy.
-            normal: tensor of the same shape, standard-normal draws.
+            draws: of these rows.
         """
         ...
 

@@ -1,12 +1,16 @@
 """The shape that a perturbation needs, and the random boxes of several families."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt32
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_level
+
+if TYPE_CHECKING:
+    import torch
 
 # Of a random box by default, as shares of a side: 10 to 23 of 28 pixels.
 SMALLEST, LARGEST = 0.36, 0.82
@@ -51,6 +55,15 @@ class BoxSides:
     def boxes(
         self, stream: Stream, shape: tuple[int, ...], draws: int
     ) -> list[tuple[slice, slice]]:
+        """Returns rows and columns of a box for each draw; the arguments are those of `bounds`."""
+        return [
+            (slice(top, bottom), slice(left, right))
+            for (top, bottom), (left, right) in self.bounds(stream, shape, draws).tolist()
+        ]
+
+    def bounds(
+        self, stream: Stream, shape: tuple[int, ...], draws: int
+    ) -> Int[np.ndarray, "B 2 2"]:
         """Returns a box for each draw; sides and place are uniform over all whole numbers.
 
         Args:
@@ -59,17 +72,38 @@ class BoxSides:
             draws: of this page.
 
         Returns:
-            Rows and columns of each.
+            Of rows and of columns, the first one and the one after the last.
         """
         words = stream.words("box", 4, draws)
-        parts = []
+        bounds = np.empty((draws, 2, 2), np.int64)
         for axis, size in enumerate(shape):
             # Sides first: where a box can start depends on how large it is.
             least, most = (round(share * size) for share in (self.smallest, self.largest))
             sides = least + whole_numbers(words[:, axis], most - least + 1)
             starts = whole_numbers(words[:, 2 + axis], size - sides + 1)
-            parts.append([slice(a, b) for a, b in zip(starts, starts + sides, strict=True)])
-        return list(zip(*parts, strict=True))
+            bounds[:, axis] = np.stack([starts, starts + sides], axis=1)
+        return bounds
+
+    def lowered(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns which pixels of copies on a device are in their boxes, those of the host."""
+        size = tuple(images.shape[2:])
+        return inside(draws.from_host(lambda stream, num: self.bounds(stream, size, num)), size)
+
+
+def inside(bounds: "torch.Tensor", size: tuple[int, ...]) -> "torch.Tensor":
+    """Returns which pixels are in boxes, a tensor `(B, 1, H, W)`.
+
+    Args:
+        bounds: tensor `(B, 2, 2)` as `BoxSides.bounds` has them.
+        size: height and width.
+    """
+    import torch
+
+    rows, columns = (
+        (places >= bounds[:, axis, :1]) & (places < bounds[:, axis, 1:])
+        for axis, places in enumerate(torch.arange(n, device=bounds.device) for n in size)
+    )
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
 def whole_numbers(

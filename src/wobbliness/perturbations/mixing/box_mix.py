@@ -1,15 +1,18 @@
 """A random box of another image in place of the input's."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import shown_level
 from wobbliness.perturbations.mixing.overlays import as_overlays
 from wobbliness.perturbations.shapes import LARGEST, SMALLEST, BoxSides, checked_picture
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -62,3 +65,10 @@ class BoxMix:
         # A slice of each copy: boxes differ in size, so there is no one array of them.
         for row, box in enumerate(boxes):
             out[(row, ..., *box)] = overlays[(chosen[row], ..., *box)]
+
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns the copies of the host, made on a device."""
+        import torch
+
+        overlays = self.overlays.lowered_chosen(draws)
+        return torch.where(self._sides.lowered(images, draws), overlays, images)

@@ -1,15 +1,19 @@
 """Random cells of another image in place of the input's."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32, Int
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_level, shown_level
 from wobbliness.perturbations.mixing.overlays import as_overlays
 from wobbliness.perturbations.shapes import checked_picture
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_CELLS = 256
 
@@ -53,14 +57,31 @@ class CellMix:
     ) -> None:
         """Writes the image with its replaced cells; one random word of each cell decides."""
         _, height, width = checked_picture(image, "cell-mix")
-        words = stream.words("cell-mix", self.cells**2, draws)
-        # Compared as 64-bit integers: of share 1 the limit is 2^32.
-        is_replaced = (words < np.uint64(round(self.share * 2**32))).reshape(
-            draws, self.cells, self.cells
-        )
-        # Which row and column of cells each pixel lies in.
-        rows, columns = (np.arange(size) * self.cells // size for size in (height, width))
+        is_replaced = self._is_replaced(stream, draws)
+        rows, columns = (self._cell_of(size) for size in (height, width))
         overlays, chosen = self.overlays.like(image), self.overlays.chosen(stream, draws)
         out[:] = image
         where = is_replaced[:, rows][:, :, columns]
         np.copyto(out, overlays[chosen], where=where[:, None])
+
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns the copies of the host, made on a device."""
+        import torch
+
+        rows, columns = (
+            draws.constant(f"{self.cells} cells of {size}", partial(self._cell_of, size))
+            for size in images.shape[2:]
+        )
+        where = draws.from_host(self._is_replaced)[:, rows][:, :, columns]
+        return torch.where(where[:, None], self.overlays.lowered_chosen(draws), images)
+
+    def _is_replaced(self, stream: Stream, draws: int) -> Bool[np.ndarray, "B G G"]:
+        """Returns which cells are replaced in each copy."""
+        words = stream.words("cell-mix", self.cells**2, draws)
+        # Compared as 64-bit integers: of share 1 the limit is 2^32.
+        is_replaced = words < np.uint64(round(self.share * 2**32))
+        return is_replaced.reshape(draws, self.cells, self.cells)
+
+    def _cell_of(self, size: int) -> Int[np.ndarray, " N"]:
+        """Returns which row or column of cells each pixel of a side lies in."""
+        return np.arange(size) * self.cells // size

@@ -1,15 +1,18 @@
 """Another image in place of all of the input but a random box."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import shown_level
 from wobbliness.perturbations.mixing.overlays import as_overlays
 from wobbliness.perturbations.shapes import LARGEST, SMALLEST, BoxSides, checked_picture
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,10 @@ class KeepBox:
         # The whole overlay first, then the box of the input over it.
         for row, box in enumerate(boxes):
             out[(row, ..., *box)] = image[(..., *box)]
+
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns the copies of the host, made on a device."""
+        import torch
+
+        overlays = self.overlays.lowered_chosen(draws)
+        return torch.where(self._sides.lowered(images, draws), images, overlays)

@@ -1,13 +1,17 @@
 """A grey patch slid over the input."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_level, shown_level
-from wobbliness.perturbations.shapes import checked_picture
+from wobbliness.perturbations.shapes import checked_picture, inside
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_PLACES = 32
 
@@ -60,16 +64,26 @@ class Occlude:
         out: Float32[np.ndarray, "B ..."],
     ) -> None:
         """Writes the image with the patch at the next places."""
-        _, *sizes = checked_picture(image, "occlude")
-        sides = [round(self.side * size) for size in sizes]
-        # Evenly spaced, from the first place of the patch to its last, rounded to pixels.
-        starts = [
-            np.linspace(0, size - side, self.places).round().astype(int)
-            for size, side in zip(sizes, sides, strict=True)
-        ]
+        _, *size = checked_picture(image, "occlude")
         out[:] = image
-        for row in range(draws):
+        bounds = self._bounds(tuple(size))[stream.first : stream.first + draws].tolist()
+        for row, ((top, bottom), (left, right)) in enumerate(bounds):
+            out[row, :, top:bottom, left:right] = self.value
+
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns the copies of the host, made on a device."""
+        size = tuple(images.shape[2:])
+        bounds = draws.constant(f"{self.name} of {size}", lambda: self._bounds(size))
+        return images.masked_fill(inside(bounds[draws.numbers()], size), self.value)
+
+    def _bounds(self, size: tuple[int, ...]) -> Int[np.ndarray, "D 2 2"]:
+        """Returns where the patch is in each draw, as `BoxSides.bounds` does."""
+        bounds = np.empty((self.places, self.places, 2, 2), np.int64)
+        for axis, length in enumerate(size):
+            side = round(self.side * length)
+            # Evenly spaced, from the first place of the patch to its last, rounded to pixels.
+            starts = np.linspace(0, length - side, self.places).round().astype(np.int64)
             # Row by row: the number of a draw is that of its place.
-            place = divmod(stream.first + row, self.places)
-            top, left = (start[number] for start, number in zip(starts, place, strict=True))
-            out[row, :, top : top + sides[0], left : left + sides[1]] = self.value
+            along = starts[:, None] if axis == 0 else starts[None]
+            bounds[:, :, axis, 0], bounds[:, :, axis, 1] = along, along + side
+        return bounds.reshape(-1, 2, 2)

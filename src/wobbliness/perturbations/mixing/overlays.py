@@ -3,13 +3,16 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32, Int
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.shapes import whole_numbers
+
+if TYPE_CHECKING:
+    import torch
 
 MIN_OVERLAYS = 2
 DIGEST_BYTES = 4
@@ -80,6 +83,15 @@ class Overlays:
     def chosen(self, stream: Stream, draws: int) -> Int[np.ndarray, " B"]:
         """Returns the number of a random overlay for each draw of a page."""
         return whole_numbers(stream.words("overlay", 1, draws)[:, 0], len(self))
+
+    def lowered(self, draws: DeviceDraws) -> "torch.Tensor":
+        """Returns all overlays on the device of some draws, sent there once."""
+        found: torch.Tensor = draws.constant(f"overlays {self.digest}", lambda: self.images)
+        return found
+
+    def lowered_chosen(self, draws: DeviceDraws) -> "torch.Tensor":
+        """Returns the random overlay of each row on a device, the one of the host."""
+        return self.lowered(draws)[draws.from_host(self.chosen)]
 
 
 def as_overlays(images: Any) -> Overlays:

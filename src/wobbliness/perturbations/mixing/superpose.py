@@ -1,13 +1,16 @@
 """Superposition of other images, the perturbation of STRIP."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float32
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.mixing.overlays import as_overlays
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -60,3 +63,8 @@ class Superpose:
             out *= np.float32(0.5)
         else:
             np.minimum(out, np.float32(1), out=out)
+
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns the copies of the host, made on a device."""
+        copies: torch.Tensor = images + self.overlays.lowered(draws)[draws.numbers()]
+        return copies.mul_(0.5) if self.mix == "mean" else copies.clamp_(max=1)

@@ -1,14 +1,18 @@
 """Gaussian noise in a random box of the input only."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_level, shown_level
 from wobbliness.perturbations.noise.gaussian import standard_normal
 from wobbliness.perturbations.shapes import LARGEST, SMALLEST, BoxSides, checked_picture
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -58,3 +62,10 @@ class BoxNoise:
         normal = standard_normal(stream, image.shape, draws)
         for row, box in enumerate(self._sides.boxes(stream, image.shape[1:], draws)):
             out[(row, ..., *box)] += np.float32(self.sigma) * normal[(row, ..., *box)]
+
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns copies on a device: the noise is drawn there, the boxes are the host's."""
+        import torch
+
+        noise = draws.normal() * self._sides.lowered(images, draws)
+        return torch.add(images, noise, alpha=self.sigma)

@@ -1,12 +1,16 @@
 """Flipped edges of a graph."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_level, shown_level
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,18 @@ class EdgeFlip:
         edges = np.abs(graphs[:, first, second] - is_flipped)
         graphs[:, first, second] = edges
         graphs[:, second, first] = edges
+
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns copies on a device, from words that were drawn there."""
+        num_nodes = images.shape[-1]
+        first, second = np.triu_indices(num_nodes, k=1)
+        words = draws.words("edge-flip", (len(first),))
+        copies = images.clone()
+        graphs = copies.view(-1, num_nodes, num_nodes)
+        edges = (graphs[:, first, second] - (words < round(self.share * 2**32)).float()).abs()
+        graphs[:, first, second] = edges
+        graphs[:, second, first] = edges
+        return copies
 
 
 def _checked_nodes(image: Float32[np.ndarray, "..."]) -> int:

@@ -2,14 +2,18 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_level, shown_level
-from wobbliness.perturbations.noise.laplace import standard_laplace
+from wobbliness.perturbations.noise.laplace import lowered_laplace, standard_laplace
 from wobbliness.perturbations.shapes import checked_picture
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -62,3 +66,16 @@ class Flow:
         out[..., 1:, :] += down
         out[..., :-1] -= right
         out[..., 1:] += right
+
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns copies on a device, from words that were drawn there."""
+        channels, height, width = images.shape[1:]
+        scale = self.std / math.sqrt(2)
+        down = lowered_laplace(draws, "flow down", (channels, height - 1, width)).mul_(scale)
+        right = lowered_laplace(draws, "flow right", (channels, height, width - 1)).mul_(scale)
+        copies = images.clone()
+        copies[..., :-1, :] -= down
+        copies[..., 1:, :] += down
+        copies[..., :-1] -= right
+        copies[..., 1:] += right
+        return copies

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32
 
-from wobbliness.perturbations.base import KeyStream, Perturbation, Scratch, Stream
+from wobbliness.perturbations.base import DeviceDraws, KeyStream, Perturbation, Scratch, Stream
 from wobbliness.perturbations.levels import shown_level
 from wobbliness.perturbations.noise.box_muller import fill_normal, scale_and_add
 
@@ -65,11 +65,11 @@ class Gaussian:
             normal.reshape(flat), np.float32(self.sigma), image.reshape(-1), out.reshape(flat)
         )
 
-    def lower(self, images: "torch.Tensor", normal: "torch.Tensor") -> "torch.Tensor":
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
         """Returns copies on a device from standard-normal draws that were made there."""
         import torch
 
-        return torch.add(images, normal, alpha=self.sigma)
+        return torch.add(images, draws.normal(), alpha=self.sigma)
 
 
 def sigma_of(perturbation: Perturbation) -> float | None:

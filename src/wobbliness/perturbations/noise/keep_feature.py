@@ -1,12 +1,16 @@
 """Discrete noise: each value is kept, or replaced by another one of a grid."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_level, shown_level
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_LEVELS = 2**16
 
@@ -64,3 +68,14 @@ class KeepFeature:
         new = rank + (rank >= own)
         # Integers to the end: rounding in between would favour some of the others.
         out[:] = np.where(words >= first, (new / others).astype(np.float32), image)
+
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns copies on a device, from words that were drawn there."""
+        import torch
+
+        words = draws.words("keep-feature", tuple(images.shape[1:]))
+        others, first = self.levels - 1, round(self.keep * 2**32)
+        rank = torch.div((words - first) * others, max(1, 2**32 - first), rounding_mode="floor")
+        own = (images * others).round().to(torch.int64)
+        new = (rank + (rank >= own)).to(torch.float32) / others
+        return torch.where(words >= first, new, images)

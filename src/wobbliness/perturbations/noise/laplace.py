@@ -2,13 +2,17 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_level, shown_level
-from wobbliness.perturbations.noise.uniform import uniform_draws
+from wobbliness.perturbations.noise.uniform import lowered_uniform, uniform_draws
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class Laplace:
         out *= np.float32(self.std / math.sqrt(2))
         out += image
 
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns copies on a device, from words that were drawn there."""
+        noise = lowered_laplace(draws, "laplace", tuple(images.shape[1:]))
+        return noise.mul_(self.std / math.sqrt(2)).add_(images)
+
 
 def standard_laplace(
     stream: Stream,
@@ -68,3 +77,9 @@ def standard_laplace(
     size *= np.float32(-2)
     np.log1p(size, out=size)
     np.copysign(size, out, out=out)
+
+
+def lowered_laplace(draws: DeviceDraws, purpose: str, shape: tuple[int, ...]) -> "torch.Tensor":
+    """Returns draws of scale 1 on a device: the arguments are those of `lowered_uniform`."""
+    centred = lowered_uniform(draws, purpose, shape).sub_(0.5)
+    return centred.abs().mul_(-2).log1p_().copysign_(centred)

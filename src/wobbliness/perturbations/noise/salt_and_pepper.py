@@ -1,12 +1,16 @@
 """Salt-and-pepper noise: pixels become black or white."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_level, shown_level
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,7 @@ class SaltAndPepper:
         out: Float32[np.ndarray, "B ..."],
     ) -> None:
         """Writes the image with its replaced pixels; one random word of each pixel decides."""
-        # A word for each pixel, which its channels share.
-        place = image.shape if image.ndim < 3 else (1, *image.shape[1:])
+        place = _places(image.shape)
         words = stream.words("salt-and-pepper", int(np.prod(place)), draws).reshape(draws, *place)
         # compared as 64-bit integers: of share 1 the limit is 2^32
         limit = np.uint64(round(self.share * 2**32))
@@ -54,3 +57,14 @@ class SaltAndPepper:
         out[:] = image
         np.copyto(out, np.float32(1), where=words < limit)
         np.copyto(out, np.float32(0), where=words < limit // np.uint64(2))
+
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns copies on a device, from words that were drawn there."""
+        words = draws.words("salt-and-pepper", _places(tuple(images.shape[1:])))
+        limit = round(self.share * 2**32)
+        return images.masked_fill(words < limit, 1.0).masked_fill_(words < limit // 2, 0.0)
+
+
+def _places(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the shape of what goes together: the pixels of a picture, all channels at once."""
+    return shape if len(shape) < 3 else (1, *shape[1:])

@@ -2,12 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_level, shown_level
+
+if TYPE_CHECKING:
+    import torch
 
 # Of a word: float32 holds a multiple of 2^-23 and half of one more exactly, so u is never 0 or 1.
 UNIFORM_BITS = 23
@@ -55,6 +59,11 @@ class Uniform:
         out *= np.float32(2 * math.sqrt(3) * self.std)
         out += image
 
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns copies on a device, from words that were drawn there."""
+        centred = lowered_uniform(draws, "uniform", tuple(images.shape[1:])).sub_(0.5)
+        return centred.mul_(2 * math.sqrt(3) * self.std).add_(images)
+
 
 def uniform_draws(
     stream: Stream,
@@ -77,3 +86,12 @@ def uniform_draws(
     np.multiply(words >> (32 - UNIFORM_BITS), UNIT, out=out, casting="unsafe")
     # The middle of a step: symmetric about 1/2, and never 0 or 1.
     out += HALF_UNIT
+
+
+def lowered_uniform(draws: DeviceDraws, purpose: str, shape: tuple[int, ...]) -> "torch.Tensor":
+    """Returns draws of the same distribution on a device, `(B, *shape)` float32."""
+    import torch
+
+    words = draws.words(purpose, shape)
+    steps: torch.Tensor = (words >> (32 - UNIFORM_BITS)).to(torch.float32)
+    return steps.mul_(float(UNIT)).add_(float(HALF_UNIT))

@@ -1,15 +1,19 @@
 """Random shift, rotation and zoom of a picture."""
 
-import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32, Float64
 from scipy import ndimage
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_level, shown_level
+from wobbliness.perturbations.pictures.on_device import interpolated, places
 from wobbliness.perturbations.shapes import checked_picture
+
+if TYPE_CHECKING:
+    import torch
 
 NUM_WORDS = 4  # two of the shift, one of the rotation, one of the zoom
 
@@ -55,24 +59,40 @@ class Affine:
         out: Float32[np.ndarray, "B ..."],
     ) -> None:
         """Writes transformed pictures; four random words of each draw decide."""
-        _, height, width = checked_picture(image, "affine")
-        # Coordinates are those of the middles of pixels.
-        centre = np.array([height - 1, width - 1]) / 2
-        # in [-1, 1): the middle of the range is no change
-        chosen = stream.words("affine", NUM_WORDS, draws) * 2.0**-31 - 1
-        for row, (down, right, turn, zoom) in enumerate(chosen):
-            # From a place y of the copy to x of the picture: x = B (y - c - s) + c.
-            back = _back_matrix(self.rotation * turn, 1 + self.zoom * zoom)
-            shift = self.shift * np.array([down * height, right * width])
-            offset = centre - back @ (centre + shift)
+        _, *size = checked_picture(image, "affine")
+        for row, back in enumerate(self._ways_back(stream, tuple(size), draws)):
             for channel, transformed in zip(image, out[row], strict=True):
                 ndimage.affine_transform(
-                    channel, back, offset, order=1, mode="nearest", output=transformed
+                    channel, back[:, :2], back[:, 2], order=1, mode="nearest", output=transformed
                 )
 
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns the copies of the host, made on a device."""
+        size = tuple(images.shape[2:])
+        back = draws.from_host(lambda stream, num: self._ways_back(stream, size, num))
+        rows, columns = places(images)
+        # From the place of each pixel in the copy to that in the picture.
+        found = [
+            way[:, 0] * rows + way[:, 1] * columns + way[:, 2]
+            for way in back[..., None, None].unbind(1)
+        ]
+        return interpolated(images, *found)
 
-def _back_matrix(degrees: float, factor: float) -> Float64[np.ndarray, "2 2"]:
-    """Returns what leads from a place in the transformed picture back to the original one."""
-    # The inverse of a rotation and enlargement: turned back, and divided by the factor.
-    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return np.array([[cosine, -sine], [sine, cosine]]) / factor
+    def _ways_back(
+        self, stream: Stream, size: tuple[int, ...], draws: int
+    ) -> Float64[np.ndarray, "B 2 3"]:
+        """Returns what leads from a place y of each copy back to x of the picture.
+
+        x = B (y - c - s) + c, with the centre c and the shift s: the matrix B, then the offset.
+        """
+        # Coordinates are those of the middles of pixels.
+        centre = (np.array(size) - 1) / 2
+        # in [-1, 1): the middle of the range is no change
+        chosen = stream.words("affine", NUM_WORDS, draws) * 2.0**-31 - 1
+        angle = np.radians(self.rotation * chosen[:, 2])
+        cosine, sine = np.cos(angle), np.sin(angle)
+        # The inverse of a rotation and enlargement: turned back, and divided by the factor.
+        back = np.stack([cosine, -sine, sine, cosine], axis=1).reshape(draws, 2, 2)
+        back /= (1 + self.zoom * chosen[:, 3])[:, None, None]
+        moved = centre + self.shift * chosen[:, :2] * size
+        return np.concatenate([back, centre[:, None] - back @ moved[:, :, None]], axis=2)

@@ -1,14 +1,20 @@
 """Gaussian blur of a picture."""
 
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
 from scipy import ndimage
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_levels, shown_level
+from wobbliness.perturbations.pictures.on_device import smoothing
 from wobbliness.perturbations.shapes import checked_picture
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_WIDTH = 1e3
 
@@ -57,3 +63,16 @@ class Blur:
         # Few draws, so a loop; the filter is separable, and runs in compiled code.
         for row, width in enumerate(self.widths[stream.first : stream.first + draws]):
             ndimage.gaussian_filter(image, width, axes=(1, 2), mode="nearest", output=out[row])
+
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns the copies of the host, made on a device, up to rounding."""
+        numbers = draws.numbers()
+        rows, columns = (
+            draws.constant(
+                f"{self.name} of {size}",
+                partial(smoothing, size, self.widths, mode="nearest"),
+            )[numbers, None]
+            for size in images.shape[2:]
+        )
+        blurred: torch.Tensor = rows @ images @ columns.mT
+        return blurred

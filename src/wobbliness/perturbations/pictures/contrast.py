@@ -1,13 +1,17 @@
 """Contrast of a picture."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_levels, shown_level
 from wobbliness.perturbations.shapes import checked_picture
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_FACTOR = 1e6
 
@@ -61,3 +65,10 @@ class Contrast:
         np.multiply(factors[:, None, None, None], image - mean, out=out)
         out += mean
         np.clip(out, 0, 1, out=out)
+
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns the copies of the host, made on a device, up to the rounding of the mean."""
+        factors = draws.constant(self.name, lambda: np.array(self.factors, np.float32))
+        mean = images.mean(dim=(2, 3), keepdim=True)
+        chosen: torch.Tensor = factors[draws.numbers()][:, None, None, None]
+        return (chosen * (images - mean)).add_(mean).clamp_(0, 1)

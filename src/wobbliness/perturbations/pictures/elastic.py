@@ -1,15 +1,21 @@
 """Random elastic distortion of a picture."""
 
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
 from scipy import ndimage
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_level, shown_level
-from wobbliness.perturbations.noise.uniform import uniform_draws
+from wobbliness.perturbations.noise.uniform import lowered_uniform, uniform_draws
+from wobbliness.perturbations.pictures.on_device import interpolated, places, smoothing
 from wobbliness.perturbations.shapes import checked_picture
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -64,3 +70,18 @@ class Elastic:
                 ndimage.map_coordinates(
                     channel, places[row], order=1, mode="nearest", output=distorted
                 )
+
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns copies on a device, from words that were drawn there."""
+        size = tuple(images.shape[2:])
+        moves = lowered_uniform(draws, "elastic", (2, *size)).mul_(2).sub_(1)
+        down, across = (
+            draws.constant(
+                f"smoothing {self.width} of {length}",
+                partial(smoothing, length, (self.width,), mode="reflect"),
+            )
+            for length in size
+        )
+        smooth = self.strength * (down @ moves @ across.mT)
+        rows, columns = places(images)
+        return interpolated(images, rows + smooth[:, 0], columns + smooth[:, 1])

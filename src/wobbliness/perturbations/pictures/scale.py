@@ -1,12 +1,16 @@
 """Scaling of all values, the perturbation of SCALE-UP."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
 
-from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_levels, shown_level
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_FACTOR = 1e6
 
@@ -58,3 +62,9 @@ class Scale:
         np.multiply(factors.reshape(-1, *[1] * image.ndim), image, out=out)
         # Factors and values are at least 0: only the upper end needs a limit.
         np.minimum(out, np.float32(1), out=out)
+
+    def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
+        """Returns the copies of the host, made on a device."""
+        factors = draws.constant(self.name, lambda: np.array(self.factors, np.float32))
+        chosen: torch.Tensor = factors[draws.numbers()].reshape(-1, *[1] * (images.ndim - 1))
+        return (chosen * images).clamp_(max=1)
