@@ -8,7 +8,7 @@ KILLS ?= 100
 # bytecode is kept, also where the environment says otherwise: the tests start hundreds of processes
 TEST := PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all lint bench chaos docs wheel-check results clean
+.PHONY: demo test test-all lint bench gpu chaos docs wheel-check results clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,10 @@ lint: $(INSTALLED)  ## format, lint, types, and the import contract
 bench: $(INSTALLED)  ## speed beside the loops that others use, as ratios
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
 	$(BIN)/wobbliness bench
+
+gpu: $(INSTALLED)  ## on a machine with a CUDA card: its tests, and the speed of each family of perturbations there
+	$(TEST) tests/classifiers/test_torch_accelerator.py tests/perturbations/test_on_device.py tests/bench
+	$(BIN)/wobbliness bench --families --device cuda
 
 chaos: $(INSTALLED)  ## kills the digits study 100 times and compares its tables with those of an undisturbed run (an hour)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/chaos.py --kills $(KILLS)

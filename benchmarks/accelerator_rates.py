@@ -1,7 +1,7 @@
 """The speed of training, measuring and crafting with ResNet18 on an accelerator.
 
-Also tells whether training it twice gives the same bits. Wants a CUDA device, and WOBBLINESS_DATA
-with cifar10, or the hub.
+Measuring is timed under each family of perturbations, too. Also tells whether training it twice
+gives the same bits. Wants a CUDA device, and WOBBLINESS_DATA with cifar10, or the hub.
 
     python benchmarks/accelerator_rates.py
 """
@@ -11,11 +11,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from wobbliness.attacks.universal_perturbation import craft_universal_perturbation
+from wobbliness.bench.families import every_family
 from wobbliness.classifiers.open import open_classifier
 from wobbliness.detectors.reverse_engineering.trigger_search import craft_candidates
+from wobbliness.perturbations.base import num_draws_of
 from wobbliness.runtime.progress import ignore_progress
 from wobbliness.sampling.measure import measure
 from wobbliness.study.cells.measure import ACCELERATOR_BLOCK
@@ -23,7 +26,7 @@ from wobbliness.study.recipes import cifar10
 from wobbliness.study.training.data import load_data
 from wobbliness.study.training.train import train_network
 
-TRAIN_IMAGES, POINTS, SIGMA = 12_800, 50, 0.05
+TRAIN_IMAGES, POINTS, DRAWS, SIGMA = 12_800, 50, 250, 0.05
 
 
 def timed(make: Callable[[], Any]) -> tuple[Any, float]:
@@ -33,6 +36,19 @@ def timed(make: Callable[[], Any]) -> tuple[Any, float]:
     made = make()
     torch.cuda.synchronize()
     return made, time.perf_counter() - started
+
+
+def time_families(network: torch.nn.Module, images: np.ndarray) -> None:
+    """Prints a line for each family; those of few draws get more images, for as many copies."""
+    classifier = open_classifier(network)
+    options: dict[str, Any] = {"block_size": ACCELERATOR_BLOCK, "progress": ignore_progress}
+    for made in every_family(images.shape[1:]):
+        own = images[: POINTS * DRAWS // (num_draws_of(made) or DRAWS)]
+        measure(classifier, own[:10], made, DRAWS, **options)
+        votes, seconds = timed(
+            lambda made=made, own=own: measure(classifier, own, made, DRAWS, **options)
+        )
+        print(f"float32, {made.name}: {len(own) * votes.draws / seconds:,.0f} copies a second")
 
 
 def main() -> None:
@@ -74,6 +90,7 @@ def main() -> None:
             f"{'bfloat16' if autocast else 'float32'}: {rate:,.0f} copies a second, "
             f"labels changed by autocast: {changed}"
         )
+    time_families(trained[0], data.test.images)
     found, seconds = timed(
         lambda: craft_universal_perturbation(
             trained[0], train.images[:500], norm=2.0, bound=1.0, progress=ignore_progress

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from command_line import run
 
 from wobbliness.bench import benchmark
@@ -13,6 +14,7 @@ from wobbliness.bench.benchmark import run_benchmark
 from wobbliness.bench.families import every_family
 from wobbliness.bench.methods import METHODS
 from wobbliness.bench.results import NetworkResult, Rate
+from wobbliness.perturbations import Gaussian, Scale
 from wobbliness.perturbations.find import perturbation_kinds
 from wobbliness.runtime.field_limits import kind_of
 from wobbliness.runtime.progress import ignore_progress
@@ -114,6 +116,43 @@ def test_each_family_is_a_row_with_its_own_number_of_copies(monkeypatch, capsys)
     assert code == 0
     assert all(f"  {name} / bare " in out for name in names)
     assert "  STRIP: ours / published loop " in out
+
+
+@pytest.mark.usefixtures("few_decisions")
+def test_families_are_timed_on_the_device_of_the_benchmark(monkeypatch):
+    """`cpu:0` is the processor under another name."""
+    asked, ours = [], benchmark.contenders.ours
+
+    def recorded(network, draws, *, device, perturbation):
+        asked.append((device, perturbation))
+        return ours(network, draws, device="cpu", perturbation=perturbation)
+
+    few = (Scale(3, 5), Gaussian(0.1))
+    monkeypatch.setattr(benchmark.contenders, "ours", recorded)
+    monkeypatch.setattr(benchmark, "_contenders", lambda *_: iter(()))
+    monkeypatch.setattr(benchmark, "every_family", lambda _: few)
+    monkeypatch.setattr(benchmark, "METHODS", ())
+    options = {"repeats": 1, "scale": 0.01, "families": True, "progress": ignore_progress}
+    for device in ("cpu", "cpu:0"):
+        asked.clear()
+        run_benchmark(("small_cnn",), device=device, **options)
+        assert asked == [(device, made) for made in few]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.usefixtures("few_decisions")
+def test_each_family_is_timed_on_a_card():
+    found = run_benchmark(
+        ("small_cnn",),
+        repeats=1,
+        scale=0.3,
+        device="cuda",
+        families=True,
+        progress=ignore_progress,
+    )
+    ratios = found.networks[0].family_ratios()
+    assert list(ratios) == [made.name for made in every_family((1, 28, 28))]
+    assert min(ratios.values()) > 0
 
 
 def test_bad_arguments(monkeypatch, capsys):

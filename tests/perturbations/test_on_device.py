@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -140,6 +142,16 @@ def test_which_families_run_on_a_device():
         assert isinstance(EXAMPLES[name], LoweredPerturbation), name
     for name in ON_THE_HOST:
         assert not isinstance(EXAMPLES[name], LoweredPerturbation), name
+
+
+def test_loading_the_families_needs_no_torch():
+    code = (
+        "import sys\n"
+        "from wobbliness.perturbations.find import perturbation_classes\n"
+        "assert hasattr(perturbation_classes()['BoxMix'], 'lower')\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_gaussian_noise_there_is_as_it_is_defined(pictures):

@@ -81,7 +81,7 @@ def run_benchmark(
     Args:
         networks: names of architectures.
         repeats: of each timing.
-        device: where ours, the loop and the bare forward run.
+        device: where ours, also under each family, the loop and the bare forward run.
         scale: of the number of images; below 1 for a quick run.
         families: whether to time measuring under each family of perturbations, too.
         progress: called with (steps done, steps in all), in place of a bar on the terminal.
@@ -130,7 +130,8 @@ def _time_network(
     images = _random_images(num_images, shape)
     sides = list(_contenders(network, images, device))
     if families:
-        sides += [*_family_sides(network, shape, num_images), *_methods(network, shape, num_images)]
+        sides += _family_sides(network, shape, num_images, device)
+        sides += _methods(network, shape, num_images)
     # also warms up
     peaks = [_peak_bytes(side) for side in sides]
     seconds, products = _seconds_in_turn(sides, repeats, device, advance)
@@ -154,14 +155,14 @@ def _random_images(num_images: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _family_sides(
-    network: torch.nn.Module, shape: tuple[int, ...], num_images: int
+    network: torch.nn.Module, shape: tuple[int, ...], num_images: int, device: str
 ) -> Iterator[Side]:
     """Yields measuring under each family; of few draws, more images for as many passes."""
     for made in every_family(shape):
         draws = min(DRAWS, num_draws_of(made) or DRAWS)
         yield Side(
             name=f"{FAMILY}{made.name}",
-            contender=contenders.ours(network, DRAWS, device="cpu", perturbation=made),
+            contender=contenders.ours(network, DRAWS, device=device, perturbation=made),
             images=_random_images(num_images * DRAWS // draws, shape),
             draws=draws,
         )

@@ -180,10 +180,7 @@ class _Shard:
     def _try_labels(self, first: int, block_size: int) -> Int[torch.Tensor, "S B"] | None:
         """Returns labels of the next block, without its padding; None where memory ran out."""
         try:
-            images = self.images[self.draws.owners(first, block_size)]
-            num_rows = min(block_size, self.draws.num_rows - first)
-            draws = BlockDraws(self.draws, first, block_size)
-            return self.counter.labels(self.perturbations, images, draws, num_rows)
+            return self._labels(first, block_size)
         except torch.OutOfMemoryError:
             if block_size == 1:
                 raise
@@ -191,6 +188,13 @@ class _Shard:
         if self.images.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
+
+    def _labels(self, first: int, block_size: int) -> Int[torch.Tensor, "S B"]:
+        """Returns labels of the next block; its tensors are held by this call alone."""
+        images = self.images[self.draws.owners(first, block_size)]
+        draws = BlockDraws(self.draws, first, block_size)
+        num_rows = min(block_size, self.draws.num_rows - first)
+        return self.counter.labels(self.perturbations, images, draws, num_rows)
 
     def _count(self, first: int, labels: Int[torch.Tensor, "S B"]) -> None:
         """Adds votes; NaN scores vote for a class K of their own."""
