@@ -80,3 +80,155 @@ def test_the_list_names_every_family_with_its_settings(monkeypatch, capsys):
     assert flips["usage"] == "LabelFlip(SHARE)"
     assert "Rosenfeld" in flips["source"]
     assert all(row["summary"].endswith(".") for row in rows)
+
+
+@pytest.fixture
+def batches(folder):
+    """Clean and suspect images, and overlays that are neither."""
+    rng = np.random.default_rng(1)
+    for name, number in (("reference", 60), ("suspect", 20), ("overlays", 12)):
+        np.save(folder / f"{name}.npy", rng.random((number, 1, 8, 8), dtype=np.float32))
+    return [np.load(folder / f"{name}.npy") for name in ("reference", "suspect", "overlays")]
+
+
+def test_a_batch_is_tested_as_the_library_tests_it(folder, batches, monkeypatch, capsys):
+    reference, suspect, overlays = batches
+    test = ["test", "model.onnx", "--clean", "reference.npy", "--suspect", "suspect.npy"]
+    test += ["--draws", 20, "--perturbation", "box-mix:overlays.npy"]
+    name = BoxMix(overlays).name
+    expected = wobbliness.compare_batches(
+        "model.onnx", reference, suspect, sigmas=[BoxMix(overlays)], draws=20
+    )
+    code, out, err = run(monkeypatch, capsys, *test, "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (found["sigma"], found["perturbation"]) == (None, name)
+    assert (found["levene_sigma"], found["levene_perturbation"]) == (None, name)
+    assert (found["at"][0]["sigma"], found["at"][0]["perturbation"]) == (None, name)
+    assert found["at"][0]["smoother"]["pvalue"] == expected[name].smoother.pvalue
+    code, out, _ = run(monkeypatch, capsys, *test, "--report", "page.html")
+    assert code == 0
+    head, row, *_ = out.splitlines()
+    assert head.split()[0] == "perturbation"
+    assert row.split()[0] == f"*L{name}"
+    assert (
+        head.index("clean W") + len("clean W") == row.index(f"{expected.at[0].clean_mean:.4f}") + 6
+    )
+    assert f"nats under {name} (p = " in out
+    page = (folder / "page.html").read_text()
+    assert f"<b>{name}, that of the verdict</b>" in page
+    assert "The perturbation of the verdict" in page
+    assert "sigma" not in page.partition("<main>")[2].replace("data-sigma", "")
+
+
+@pytest.mark.usefixtures("batches")
+def test_noise_and_others_are_chosen_from(monkeypatch, capsys):
+    test = ["test", "model.onnx", "--clean", "reference.npy", "--suspect", "suspect.npy"]
+    test += ["--draws", 10, "--sigma", 0.3, "--sigma", 0.1, "--perturbation", "scale:3,5"]
+    code, out, _ = run(monkeypatch, capsys, *test, "--json")
+    rows = json.loads(out)["at"]
+    assert code == 0
+    assert [row["sigma"] for row in rows] == [0.1, 0.3, None]
+    assert [row["perturbation"] for row in rows] == ["gaussian-0.1", "gaussian-0.3", "scale-3-5"]
+    code, out, _ = run(monkeypatch, capsys, *test)
+    assert code == 0
+    assert "* perturbation of the verdict, L of Levene's test, both chosen on 30 clean" in out
+    code, out, _ = run(monkeypatch, capsys, *test[:-2], "--json")
+    assert not any("perturbation" in key for key in (*json.loads(out), *json.loads(out)["at"][0]))
+    gaussian = [*test[:-6], "--perturbation", "gaussian:0.3", "--perturbation", "gaussian:0.1"]
+    assert run(monkeypatch, capsys, *gaussian, "--json")[1] == out, "noise by its family's name"
+
+
+def test_a_guard_keeps_what_it_was_fitted_with(folder, batches, monkeypatch, capsys):
+    reference, suspect, overlays = batches
+    fit = ["guard", "fit", "model.onnx", "reference.npy", "--draws", 20, "--seed", 3]
+    made = ["--perturbation", "box-mix:overlays.npy,0.3,0.6", "--perturbation", "scale:3,5"]
+    code, _, err = run(monkeypatch, capsys, *fit, *made, "--out", "guard")
+    assert (code, err) == (0, "")
+    sigmas = [BoxMix(overlays, 0.3, 0.6), Scale(3, 5)]
+    guard = wobbliness.SmoothnessGuard("model.onnx", sigmas=sigmas, draws=20, seed=3).fit(reference)
+    expected = guard.judge(suspect)
+    judge = ["guard", "judge", "guard", "model.onnx", "suspect.npy"]
+    (folder / "overlays.npy").unlink()  # the guard has its own
+    code, out, err = run(monkeypatch, capsys, *judge, "--json", "--out", "verdicts.csv")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert [row["pvalue"] for row in found["inputs"]] == expected.pvalue.tolist()
+    assert (found["sigmas"], found["draws"]) == ([None, None], 20)
+    assert found["perturbations"] == [
+        {"perturbation": sigmas[0].name, "draws": 20},
+        {"perturbation": "scale-3-5", "draws": 2},
+    ]
+    columns = (folder / "verdicts.csv").read_text().splitlines()[0].split(",")
+    assert {f"wobbliness_{sigmas[0].name}", "agrees_scale-3-5"} < {*columns}
+    head = run(monkeypatch, capsys, *judge)[1].splitlines()[0]
+    assert head.endswith(f"  W {sigmas[0].name}  W scale-3-5   smoothed label   name")
+    code, out, _ = run(monkeypatch, capsys, *judge, "--quick", "--json")
+    assert (code, json.loads(out)["most_draws"]) == (0, 22)
+
+
+@pytest.mark.parametrize(
+    ("options", "sigmas"),
+    [
+        ([], [0.05, 0.1, 0.15, 0.2, 0.3]),
+        (["--perturbation", "scale:3,5"], [None]),
+        (["--perturbation", "scale:3,5", "--sigma", 0.1], [0.1, None]),
+    ],
+)
+@pytest.mark.usefixtures("batches")
+def test_noise_by_default_gives_way(monkeypatch, capsys, folder, options, sigmas):
+    fit = ["guard", "fit", "model.onnx", "reference.npy", "--draws", 5, "--out", "guard"]
+    code, *_ = run(monkeypatch, capsys, *fit, *options)
+    assert code == 0
+    assert json.loads((folder / "guard" / "guard.json").read_text())["sigmas"] == sigmas
+
+
+GUARD = ("guard", "fit", "model.onnx", "reference.npy", "--draws", "5", "--out", "guard")
+TEST = (
+    "test",
+    "model.onnx",
+    "--clean",
+    "reference.npy",
+    "--suspect",
+    "suspect.npy",
+    "--draws",
+    "5",
+)
+
+
+@pytest.mark.parametrize("command", [GUARD, TEST])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rain:3", "expected a perturbation out of affine"),
+        ("box-mix:none.npy", "none.npy"),
+        ("box-mix:other.npy", "expected pictures of 8 x 8 pixels"),
+        ("superpose:reference.npy", "expected overlays that are not among the clean inputs, got"),
+    ],
+)
+def test_wrong_ones_get_one_line_and_write_nothing(
+    folder, batches, monkeypatch, capsys, command, text, message
+):
+    np.save(folder / "other.npy", batches[0][:, :, :4])
+    code, out, err = run(monkeypatch, capsys, *command, "--perturbation", text)
+    assert (code, err.count("\n")) == (2, 1), out
+    assert message in err
+    assert not (folder / "guard").exists()
+
+
+OWN = """
+from wobbliness.perturbations import Custom
+mine = Custom(lambda image, rng: image + rng.normal(0, 0.3, image.shape), name="mine")
+"""
+
+
+@pytest.mark.usefixtures("batches")
+def test_ones_own_can_be_tested_and_not_kept(folder, monkeypatch, capsys):
+    (folder / "own.py").write_text(OWN)
+    code, out, _ = run(monkeypatch, capsys, *TEST, "--perturbation", "own.py:mine", "--json")
+    assert (code, json.loads(out)["perturbation"]) == (0, "mine")
+    code, out, err = run(monkeypatch, capsys, *GUARD, "--perturbation", "own.py:mine")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "expected perturbations of this package" in err
+    assert "got mine" in err
+    assert not (folder / "guard").exists()

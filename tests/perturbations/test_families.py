@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import pickle
 import tracemalloc
 
@@ -10,6 +11,7 @@ import pytest
 
 import wobbliness
 import wobbliness.perturbations as families
+from wobbliness.detectors.kept_perturbations import keep_perturbations, read_perturbations
 from wobbliness.perturbations.base import (
     Perturbation,
     Scratch,
@@ -22,6 +24,7 @@ from wobbliness.perturbations.find import (
     perturbation_from_text,
     training_classes,
 )
+from wobbliness.perturbations.mixing.overlays import Overlays
 from wobbliness.perturbations.pictures.corrupt import KINDS
 from wobbliness.runtime.field_limits import kind_of
 from wobbliness.sampling.plan import NOISE_VALUES
@@ -321,3 +324,12 @@ def test_decisions_need_a_family_without_an_end(pictures):
     for decide in (wobbliness.decide, wobbliness.decide_as_measured):
         with pytest.raises(ValueError, match="any number of draws, got scale-3-5 with 2"):
             decide(direction, pictures, families.Scale(3, 5), **settings)
+
+
+@pytest.mark.parametrize("name", sorted(set(EXAMPLES) - {"Custom", "Gaussian"}))
+def test_what_a_file_keeps_of_it_is_all_of_it(name):
+    made = EXAMPLES[name]
+    kept = keep_perturbations([0.1, made])
+    overlays = {key: Overlays(array) for key, array in kept.arrays.items()}
+    described = json.loads(json.dumps(kept.described, allow_nan=False))
+    assert read_perturbations(described, overlays) == (None, made)

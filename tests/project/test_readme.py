@@ -103,7 +103,7 @@ def backdoored(trained):
 
 
 @pytest.fixture(scope="module")
-def folder(digits_split, backdoored, tmp_path_factory):
+def folder(digits, digits_split, backdoored, tmp_path_factory):
     """A reader's files: a model, pictures, arrays, a sticker, and the repository's documents."""
     out = tmp_path_factory.mktemp("reader")
     clean, suspect = digits_split
@@ -125,7 +125,9 @@ def folder(digits_split, backdoored, tmp_path_factory):
     (out / "my_model.py").write_text(FACTORY, encoding="utf-8")
     (out / "my_study.py").write_text(own_study(), encoding="utf-8")
     (out / "sticker.png").write_bytes(pattern_png(wobbliness.trigger("checkerboard"), (1, 8, 8)))
-    for name, batch_of in (("clean", clean), ("inbox", suspect), ("images", suspect[:10])):
+    arrays = {"clean": clean, "inbox": suspect, "images": suspect[:10]}
+    arrays["others"] = digits.test.images[digits.test.labels != 5][400:]
+    for name, batch_of in arrays.items():
         np.save(out / f"{name}.npy", batch_of)
     for name, batch_of in (("clean_pictures", clean), ("inbox", suspect)):
         (out / name).mkdir()
@@ -223,7 +225,7 @@ def test_the_page_on_perturbations_runs(folder, digits_split, backdoored, monkey
     exec("".join(block for language, block in found if language == "python"), names)
     assert (len(names["votes"]), names["noise"].sigma > 0) == (5, True)
     lines = [line for language, block in found if not language for line in block.splitlines()]
-    assert len(lines) == 2
+    assert len(lines) == 5
     for line in lines:
         code, out, err = run(monkeypatch, capsys, *shlex.split(line)[1:], "--json")
         assert code == 0, err

@@ -26,6 +26,7 @@ from wobbliness.cli.options import (
     Model,
     ModelOptions,
     Out,
+    Perturbations,
     Resize,
     Seed,
     Size,
@@ -35,6 +36,7 @@ from wobbliness.cli.options import (
     open_attack,
     open_model,
     open_perturbations,
+    overlay_reader,
     prepare_engine,
     raise_later,
     read_images_for,
@@ -72,13 +74,7 @@ def measure(
         list[float] | None,
         typer.Option(help="Standard deviation of the noise; may be repeated."),
     ] = None,
-    perturbation: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="KIND:VALUE,... (see `wobbliness perturbations`), or FILE.py:name of your own; "
-            "may be repeated."
-        ),
-    ] = None,
+    perturbation: Perturbations = None,
     draws: Draws = 250,
     seed: Seed = 0,
     column: Column = None,
@@ -121,9 +117,7 @@ def measure(
     )
     warned = say_implausible(classifier, image_set, options, as_json=as_json)
 
-    def read_overlays(source: str) -> Any:
-        return read_images_for(classifier, source, resize=resize, size=size).images
-
+    read_overlays = overlay_reader(classifier, resize=resize, size=size)
     opened_perturbations = open_perturbations(sigma, perturbation, read_overlays)
     pixels = image_set.images if trigger is None else open_attack(trigger).apply(image_set.images)
     settings: dict[str, Any] = {
@@ -152,6 +146,13 @@ def compare(
     sigma: Annotated[
         list[float] | None,
         typer.Option(help="Noise; one is taken as it is, of several clean images choose."),
+    ] = None,
+    perturbation: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="In place of noise, or another to choose from, which needs no correction: "
+            "KIND:VALUE,... (see `wobbliness perturbations`), or FILE.py:name of your own."
+        ),
     ] = None,
     draws: Draws = 250,
     column: Column = None,
@@ -185,10 +186,11 @@ def compare(
         for source in (clean, suspect)
     ]
     warned = say_implausible(classifier, batches[0], options, as_json=as_json)
+    read_overlays = overlay_reader(classifier, resize=resize, size=size)
     found = compare_batches(
         classifier,
         *(batch.images for batch in batches),
-        sigmas=sigma or DEFAULT_SIGMAS,
+        sigmas=open_perturbations(sigma, perturbation, read_overlays) or DEFAULT_SIGMAS,
         draws=draws,
         level=level,
         seed=seed,

@@ -24,6 +24,8 @@ from wobbliness.cli.options import (
     check_table,
     failure_of,
     open_model,
+    open_perturbations,
+    overlay_reader,
     raise_later,
     read_images_for,
     say_implausible,
@@ -45,6 +47,7 @@ guard_app = Commands(
 @guard_app.command("fit")
 @with_model_options
 def fit(
+    context: typer.Context,
     model: Model,
     options: ModelOptions,
     clean: Annotated[
@@ -54,6 +57,13 @@ def fit(
     sigma: Annotated[
         list[float], typer.Option(help="Standard deviation of the noise; may be repeated.")
     ] = DEFAULT_SIGMAS,
+    perturbation: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="KIND:VALUE,... (see `wobbliness perturbations`); may be repeated. Kept with the "
+            "guard, and without --sigma in place of the noise."
+        ),
+    ] = None,
     draws: Draws = 250,
     false_positive_rate: Annotated[
         float, typer.Option(help="Share of clean inputs to be called suspicious.")
@@ -70,15 +80,25 @@ def fit(
     """
     from wobbliness.cli.output import print_guard
     from wobbliness.detectors.guard_files import checked_folder, save_guard
+    from wobbliness.detectors.kept_perturbations import keep_perturbations
     from wobbliness.detectors.smoothness_guard import SmoothnessGuard
 
     # A folder that cannot be written to is refused before minutes of measuring.
     check_folder(out)
     checked_folder(out)
-    settings: dict[str, Any] = {"draws": draws, "seed": seed, "sigmas": tuple(sigma)}
-    settings |= {"false_positive_rate": false_positive_rate, "num_classes": options.num_classes}
+    settings: dict[str, Any] = {"draws": draws, "seed": seed, "num_classes": options.num_classes}
+    settings |= {"false_positive_rate": false_positive_rate}
     classifier = open_model(model, options)
-    guard = SmoothnessGuard(classifier, **settings)
+    # The noise of the default gives way to perturbations, noise that was asked for does not.
+    source: Any = context.get_parameter_source("sigma")
+    sigmas = open_perturbations(
+        None if perturbation and source.name == "DEFAULT" else sigma,
+        perturbation,
+        overlay_reader(classifier, resize=resize, size=size),
+    )
+    # What cannot be kept is refused before minutes of measuring, too.
+    keep_perturbations(sigmas)
+    guard = SmoothnessGuard(classifier, sigmas=tuple(sigmas), **settings)
     image_set = read_images_for(classifier, clean, column=column, resize=resize, size=size)
     warned = say_implausible(classifier, image_set, options, as_json=as_json)
     guard.fit(image_set.images)
@@ -103,6 +123,8 @@ def judge(
     as_json: Json = False,
 ) -> None:
     """Judge inputs one by one: W at each sigma, labels, p-value, verdict.
+
+    Perturbations are those that the guard was fitted with.
 
     Example: wobbliness guard judge guard model.onnx images.npy --out verdicts.parquet
     """

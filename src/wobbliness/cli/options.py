@@ -132,6 +132,13 @@ Size = Annotated[
     str | None,
     typer.Option(help="HEIGHTxWIDTH to scale pictures to, for a model that declares no size."),
 ]
+Perturbations = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="KIND:VALUE,... (see `wobbliness perturbations`), or FILE.py:name of your own; "
+        "may be repeated."
+    ),
+]
 Draws = Annotated[int, typer.Option(help="Noisy copies of each image.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Engine = Annotated[
@@ -302,6 +309,13 @@ def check_perturbations(sigmas: list[float] | None, texts: list[str] | None) -> 
     """Raises ValueError where neither was given, before the model is opened."""
     if not (sigmas or texts):
         raise ValueError("expected --sigma or --perturbation, got neither")
+
+
+def overlay_reader(
+    classifier: Any, *, resize: bool = False, size: str | None = None
+) -> Callable[[str], Any]:
+    """Returns a function that reads overlays as a command's images are read."""
+    return lambda source: read_images_for(classifier, source, resize=resize, size=size).images
 
 
 def open_perturbations(

@@ -10,10 +10,12 @@ import pandas as pd
 from rich.table import Table
 
 from wobbliness.classifiers.execution import Execution
+from wobbliness.detectors.noise_level import Level, shown_level, what_differs
 from wobbliness.images import ImageSet
 from wobbliness.reports.tables import write_csv, write_parquet
 from wobbliness.runtime.files import write_named
 from wobbliness.runtime.terminal import console, say, say_json
+from wobbliness.sampling.plan import perturbation_of
 from wobbliness.sampling.votes import Sweep, Votes
 
 if TYPE_CHECKING:
@@ -132,28 +134,60 @@ def print_comparison(
     if as_json:
         # What is derived first, then every field.
         said: dict[str, Any] = {"verdict": found.verdict, "explanation": found.explanation()}
-        said |= {"is_powerful": found.is_powerful, **asdict(found), "warnings": list(warnings)}
-        say_json(said)
+        said |= {"is_powerful": found.is_powerful, **_comparison_fields(found)}
+        say_json(said | {"warnings": list(warnings)})
         return
-    say(
-        f"{'sigma':>8} {'clean W':>8} {'suspect':>8} {'p smoother':>11} {'lower in':>9} "
-        f"{'p wobblier':>11} {'p Levene':>9}"
-    )
-    for row in found.at:
-        say(_comparison_line(row, found))
-    if found.num_for_sigma:
-        say(
-            f"* sigma of the verdict, L of Levene's test, both chosen on {found.num_for_sigma} "
-            "clean images"
-        )
+    _print_comparison_rows(found)
     say(f"verdict: {found.verdict} (level {found.level:g}, power {found.power:.2f})")
     say(found.explanation())
 
 
-def _comparison_line(row: "SigmaComparison", found: "BatchComparison") -> str:
-    stars = "*" * (row.sigma == found.sigma) + "L" * (row.sigma == found.levene_sigma)
+def _comparison_fields(found: "BatchComparison") -> dict[str, Any]:
+    """Returns all fields; where a perturbation is no noise, the names of all of them, too."""
+    fields = asdict(found)
+    if what_differs(row.sigma for row in found.at) == "sigma":
+        return fields
+    fields |= _with_name("sigma", found.sigma) | _with_name("levene_sigma", found.levene_sigma)
+    fields["at"] = [row | _with_name("sigma", row["sigma"]) for row in fields["at"]]
+    return fields
+
+
+def _with_name(key: str, level: Level) -> dict[str, Any]:
+    """Returns a sigma, None for another perturbation, and the name under a key like it."""
+    is_name = isinstance(level, str)
+    name = level if is_name else perturbation_of(level).name
+    return {key: None if is_name else level, key.replace("sigma", "perturbation"): name}
+
+
+def _print_comparison_rows(found: "BatchComparison") -> None:
+    what, starred = what_differs(row.sigma for row in found.at), _starred(found)
+    width = 8 if what == "sigma" else max(map(len, (what, *starred)))
+    say(
+        f"{what:>{width}} {'clean W':>8} {'suspect':>8} {'p smoother':>11} {'lower in':>9} "
+        f"{'p wobblier':>11} {'p Levene':>9}"
+    )
+    for row, name in zip(found.at, starred, strict=True):
+        say(f"{name:>{width}} {_comparison_line(row)}")
+    if found.num_for_sigma:
+        say(
+            f"* {what} of the verdict, L of Levene's test, both chosen on {found.num_for_sigma} "
+            "clean images"
+        )
+
+
+def _starred(found: "BatchComparison") -> list[str]:
+    """Returns the sigmas and names of the rows, marked where a test is read."""
+    return [
+        "*" * (row.sigma == found.sigma)
+        + "L" * (row.sigma == found.levene_sigma)
+        + shown_level(row.sigma)
+        for row in found.at
+    ]
+
+
+def _comparison_line(row: "SigmaComparison") -> str:
     return (
-        f"{stars + format(row.sigma, 'g'):>8} {row.clean_mean:>8.4f} {row.suspect_mean:>8.4f} "
+        f"{row.clean_mean:>8.4f} {row.suspect_mean:>8.4f} "
         f"{row.smoother.pvalue:>11.2g} "
         f"{row.smoother.effect_size:>9.0%} {row.wobblier.pvalue:>11.2g} "
         f"{row.levene.pvalue:>9.2g}"
@@ -355,7 +389,7 @@ def print_judgement(
     if as_json:
         say_json(_judgement_json(judgement, names) | {"warnings": list(warnings)})
         return
-    columns = "".join(f"{f'W {sigma:g}':>9}" for sigma in judgement.votes.sigmas)
+    columns = "".join(f"{head:>{width}}" for head, width in _w_columns(judgement).items())
     say(f"{'input':>8} {'label':>6} {'p-value':>8}{columns}   smoothed label   name")
     for index in map(int, np.flatnonzero(judgement.is_suspicious)):
         say(f"{_judgement_line(judgement, index)}   {names[index]}")
@@ -373,17 +407,32 @@ def _judgement_json(judgement: "Judgement", names: Sequence[str]) -> dict[str, A
         row | {name: getattr(judgement, name)[index].tolist() for name in at_sigmas}
         for index, row in enumerate(judgement.frame(names)[columns].to_dict("records"))
     ]
+    votes = judgement.votes.votes
+    others = [{"perturbation": at.perturbation, "draws": at.draws} for at in votes]
     return {
         "false_positive_rate": judgement.false_positive_rate,
-        "sigmas": list(judgement.votes.sigmas),
-        "draws": judgement.votes.votes[0].draws,
+        "sigmas": [at.sigma for at in votes],
+        # Only where one is no noise, since each has a number of draws of its own then.
+        **({"perturbations": others} if any(at.sigma is None for at in votes) else {}),
+        "draws": max(at.draws for at in votes),
         "inputs": rows,
+    }
+
+
+def _w_columns(judgement: "Judgement") -> dict[str, int]:
+    """Returns the heads of the columns of W, and their widths: as long as a name is."""
+    heads = {f"W {shown_level(level)}": level for level in judgement.votes}
+    return {
+        head: max(9, len(head) + 2) if isinstance(level, str) else 9
+        for head, level in heads.items()
     }
 
 
 def _judgement_line(judgement: "Judgement", index: int) -> str:
     # The widths of the heads that `print_judgement` prints.
-    w = "".join(f"{value:>9.3f}" for value in judgement.wobbliness[index])
+    widths = _w_columns(judgement).values()
+    at = zip(judgement.wobbliness[index], widths, strict=True)
+    w = "".join(f"{value:>{width}.3f}" for value, width in at)
     is_same, smoothed = judgement.agrees[index].all(), judgement.smoothed_label[index]
     agrees = "the same" if is_same else ", ".join(map(str, smoothed))
     label, pvalue = judgement.undisturbed_label[index], judgement.pvalue[index]

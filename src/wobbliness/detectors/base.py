@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from wobbliness.perturbations.base import Perturbation
 from wobbliness.runtime.field_limits import is_default, kind_of
 
 
@@ -77,9 +78,9 @@ class ClassScores(Protocol):
 class Detector(Protocol):
     """A method that raises the alarm: at inputs, batches, models or training images.
 
-    A frozen dataclass whose fields are its settings, plain values (numbers, strings, tuples of
-    them), and so its identity in records: equal settings are equal objects and equal names. It
-    imports torch inside its methods, if at all.
+    A frozen dataclass whose fields are its settings, plain values (numbers, strings, perturbations,
+    tuples of them), and so its identity in records: equal settings are equal objects and equal
+    names. It imports torch inside its methods, if at all.
 
     Attributes:
         name: stable; goes into records and tables, such as `smoothness-draws-50`.
@@ -137,7 +138,12 @@ def name_by_settings(detector: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """Returns a plain value as a part of a name; all digits of a number, to tell it from others."""
+    """Returns a setting as a part of a name; all digits of a number, to tell it from others.
+
+    A perturbation has a name of its own.
+    """
+    if isinstance(value, Perturbation):
+        return value.name
     if isinstance(value, tuple | list):
         return "-".join(map(_text, value))
     return str(value).lower() if isinstance(value, bool) else str(value).removesuffix(".0")

@@ -15,10 +15,15 @@ from numpy.typing import ArrayLike
 from wobbliness.detectors.distinct_inputs import distinct_rows
 from wobbliness.detectors.noise_level import (
     BatchTest,
+    Level,
     choose_sigma,
     directional_pvalues,
+    in_order,
     levene_pvalues,
+    shown_level,
 )
+from wobbliness.detectors.overlay_copies import require_overlays_apart
+from wobbliness.perturbations.base import Perturbation
 from wobbliness.runtime.progress import Progress
 from wobbliness.sampling.measure import sweep
 from wobbliness.sampling.plan import checked_images
@@ -36,8 +41,8 @@ MIN_POINTS = 8
 NUM_POWER_BATCHES = 500  # pairs of batches drawn to estimate a power
 MIN_POWER = 0.9
 
-BatchesOfW = Mapping[float, ArrayLike]
-"""W of the points of a batch, `(N,)` nats, at each sigma."""
+BatchesOfW = Mapping[Any, ArrayLike]
+"""W of the points of a batch, `(N,)` nats, at each sigma; of another perturbation by its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +50,8 @@ class SigmaComparison:
     """Both batches at one sigma.
 
     Attributes:
-        sigma: standard deviation of the noise, pixel units of [0, 1].
+        sigma: standard deviation of the noise, pixel units of [0, 1]; or the name of another
+            perturbation.
         clean_mean: nats, mean W of the clean points compared with.
         suspect_mean: nats, mean W of the suspect points.
         smoother: is W of the suspect points lower?
@@ -54,7 +60,7 @@ class SigmaComparison:
         levene: the paper's test, which does not see the sign.
     """
 
-    sigma: float
+    sigma: Level
     clean_mean: float
     suspect_mean: float
     smoother: MannWhitneyTest
@@ -69,7 +75,8 @@ class BatchComparison:
     Attributes:
         level: false-positive rate of either verdict, smoother and wobblier, on batches of clean
             points.
-        sigma: at which the directional tests are read and the verdict is given.
+        sigma: at which the directional tests are read and the verdict is given; or the name of
+            another perturbation.
         levene_sigma: at which the paper's test is read; it needs more noise, since its outlier
             removal deletes every W > 0 of a batch that is mostly zeros.
         power: probability that the directional test would find a fully smooth batch (W = 0) of this
@@ -77,25 +84,25 @@ class BatchComparison:
         num_clean: clean points compared with.
         num_for_sigma: clean points on which sigma was chosen; 0 where it was given.
         num_suspect: suspect points.
-        at: the comparison at each sigma, ascending.
+        at: the comparison at each sigma, ascending, then under other perturbations.
     """
 
     level: float
-    sigma: float
-    levene_sigma: float
+    sigma: Level
+    levene_sigma: Level
     power: float
     num_clean: int
     num_for_sigma: int
     num_suspect: int
     at: tuple[SigmaComparison, ...]
 
-    def __getitem__(self, sigma: float) -> SigmaComparison:
-        """Returns the comparison at one of the sigmas."""
+    def __getitem__(self, sigma: Level) -> SigmaComparison:
+        """Returns the comparison at one of the sigmas, or by the name of a perturbation."""
         for comparison in self.at:
             if comparison.sigma == sigma:
                 return comparison
         raise KeyError(
-            f"expected a sigma out of {', '.join(f'{row.sigma:g}' for row in self.at)}, got "
+            f"expected a sigma out of {', '.join(shown_level(row.sigma) for row in self.at)}, got "
             f"{sigma!r}"
         )
 
@@ -122,8 +129,8 @@ class BatchComparison:
         """Returns the verdict in plain words, with what it does not say."""
         here = self[self.sigma]
         numbers = (
-            f"mean W {here.suspect_mean:.3f} against {here.clean_mean:.3f} nats at sigma "
-            f"{self.sigma:g}"
+            f"mean W {here.suspect_mean:.3f} against {here.clean_mean:.3f} nats "
+            f"{'under' if isinstance(self.sigma, str) else 'at sigma'} {shown_level(self.sigma)}"
         )
         if self.verdict == SMOOTHER:
             return (
@@ -159,7 +166,7 @@ def compare_batches(
     clean: Any,
     suspect: Any,
     *,
-    sigmas: Iterable[float] = DEFAULT_SIGMAS,
+    sigmas: Iterable[float | Perturbation] = DEFAULT_SIGMAS,
     draws: int = 250,
     level: float = 0.01,
     seed: int = 0,
@@ -176,9 +183,11 @@ def compare_batches(
         classifier: as for `measure`.
         clean: `(N, ...)` inputs known to be clean, in [0, 1].
         suspect: `(M, ...)` inputs in question, of the same classes as the clean ones.
-        sigmas: standard deviations of the noise to choose from, pixel units of [0, 1]; a single one
-            is taken as it is.
-        draws: noisy copies of each input.
+        sigmas: standard deviations of the noise to choose from, pixel units of [0, 1], or other
+            perturbations; a single one is taken as it is. Overlays to mix with must be neither
+            among the clean inputs nor among the suspect ones.
+        draws: noisy copies of each input; of a perturbation with a fixed number of draws at most
+            those.
         level: false-positive rate of either verdict.
         seed: of the noise and of the choice of points.
         num_classes: K, as for `measure`.
@@ -186,12 +195,12 @@ def compare_batches(
 
     Raises:
         ValueError: as for `measure` and `compare_w`; most inputs of a batch are copies, or of one
-            value throughout.
+            value throughout; overlays are among the inputs.
     """
     grid = tuple(sigmas)
     _check_level(level)
-    clean = without_copies(clean, "clean inputs")
-    suspect = without_copies(suspect, "suspect inputs")
+    clean = without_copies(clean, "clean inputs", grid)
+    suspect = without_copies(suspect, "suspect inputs", grid)
     _check_sizes(len(clean), len(suspect), len(grid))
     total = len(clean) + len(suspect)
     # Each batch is measured by itself; the keys make an image's noise the same in both.
@@ -221,6 +230,9 @@ def compare_w(
     false-positive rate. The verdict is that of the directional tests; the paper's Levene test is
     reported for comparison only, since after its outlier removal it does not hold its level.
 
+    Other perturbations stand beside the sigmas, by their names: the choice is one of all of them,
+    so that the p-values need no correction for their number.
+
     Args:
         clean_w: W of the clean points at each sigma.
         suspect_w: W of the suspect points at the same sigmas.
@@ -234,11 +246,11 @@ def compare_w(
     _check_level(level)
     if not clean_w or set(clean_w) != set(suspect_w):
         raise ValueError(
-            f"expected W of both batches at the same sigmas, got {sorted(clean_w)} and "
-            f"{sorted(suspect_w)}"
+            f"expected W of both batches at the same sigmas, got {in_order(clean_w)} and "
+            f"{in_order(suspect_w)}"
         )
-    clean = {sigma: np.asarray(clean_w[sigma], np.float64) for sigma in sorted(clean_w)}
-    suspect = {sigma: np.asarray(suspect_w[sigma], np.float64) for sigma in sorted(suspect_w)}
+    clean = {sigma: np.asarray(clean_w[sigma], np.float64) for sigma in in_order(clean_w)}
+    suspect = {sigma: np.asarray(suspect_w[sigma], np.float64) for sigma in in_order(clean)}
     num_clean, num_suspect = len(next(iter(clean.values()))), len(next(iter(suspect.values())))
     _check_sizes(num_clean, num_suspect, len(clean))
     compared, for_choice = (
@@ -263,12 +275,12 @@ def compare_w(
 
 
 def _sigma_for(
-    calibration: dict[float, Float[np.ndarray, " C"]],
+    calibration: dict[Level, Float[np.ndarray, " C"]],
     test: BatchTest,
     *,
     batch_size: int,
     seed: int,
-) -> float:
+) -> Level:
     """Chooses sigma for a test on clean points; the only one is taken as it is."""
     if len(calibration) == 1:
         (sigma,) = calibration
@@ -276,9 +288,21 @@ def _sigma_for(
     return choose_sigma(calibration, batch_size=batch_size, test=test, seed=seed).sigma
 
 
-def without_copies(images: Any, what: str) -> Any:
-    """Returns the inputs that differ; a tensor stays one."""
+def without_copies(
+    images: Any, what: str, perturbations: Iterable[float | Perturbation] = ()
+) -> Any:
+    """Returns the inputs that differ; a tensor stays one.
+
+    Args:
+        images: `(N, ...)` in [0, 1].
+        what: the inputs are, for messages.
+        perturbations: that they are measured under.
+
+    Raises:
+        ValueError: as for `distinct_rows` and `require_overlays_apart`.
+    """
     array = checked_images(images, with_channels_first=False)
+    require_overlays_apart(perturbations, array, what)
     rows = distinct_rows(array, what)
     if len(rows) == len(array):
         return images
@@ -291,7 +315,7 @@ def _shifted(progress: Progress, before: int, total: int) -> Progress:
 
 
 def _at(
-    sigma: float, clean: Float[np.ndarray, " N"], suspect: Float[np.ndarray, " M"]
+    sigma: Level, clean: Float[np.ndarray, " N"], suspect: Float[np.ndarray, " M"]
 ) -> SigmaComparison:
     return SigmaComparison(
         sigma=sigma,

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from wobbliness.detectors.noise_level import shown_level
 from wobbliness.runtime.terminal import well_formed
 from wobbliness.sampling.votes import Sweep
 
@@ -52,7 +53,7 @@ class Judgement:
     def frame(self, names: Sequence[str] | None = None) -> pd.DataFrame:
         """Returns a table with a row for each input.
 
-        W, smoothed label and agreement have a column for each sigma.
+        W, smoothed label and agreement have a column for each sigma, or other perturbation.
 
         Args:
             names: of the inputs, for a column `name` at the end, such as `ImageSet.names`.
@@ -68,8 +69,9 @@ class Judgement:
         )
         for name in ("wobbliness", "smoothed_label", "agrees"):
             # One column for each quantity and sigma, such as wobbliness_0.1.
-            for column, sigma in enumerate(self.votes.sigmas):
-                frame[f"{name}_{sigma:g}"] = getattr(self, name)[:, column]
+            # or of another perturbation its name, such as wobbliness_scale-3-5
+            for column, sigma in enumerate(self.votes):
+                frame[f"{name}_{shown_level(sigma)}"] = getattr(self, name)[:, column]
         return _with_names(frame, names)
 
 

@@ -4,7 +4,7 @@ Copies are no further points, and a test that takes them for such is wrong.
 """
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt64
 
 from wobbliness.perturbations.base import image_keys
 
@@ -31,12 +31,22 @@ def distinct_rows(images: np.ndarray, what: str) -> Int[np.ndarray, " D"]:
         raise ValueError(
             f"expected {what} with content, got {len(rows)} of which most have one value throughout"
         )
-    # Equal grey levels are copies even where decoding or scaling changed the last digits.
-    levels = np.rint(255 * rows).astype(np.int32) if rows.shape[1] >= FEW_VALUES else rows
-    _, first = np.unique(image_keys(levels.astype(np.float32)), return_index=True)
+    _, first = np.unique(content_keys(images), return_index=True)
     if len(first) < MAX_COPIES_SHARE * len(rows):
         raise ValueError(
             f"expected {what} that differ, got {len(rows)} of which {len(first)} do; leave out "
             "the copies"
         )
     return np.sort(first)
+
+
+def content_keys(images: np.ndarray) -> UInt64[np.ndarray, " N"]:
+    """Returns a key of each input, equal for those of the same grey levels, of 256.
+
+    Args:
+        images: `(N, ...)` in [0, 1].
+    """
+    rows = images.reshape(len(images), -1)
+    # Equal grey levels are copies even where decoding or scaling changed the last digits.
+    levels = np.rint(255 * rows).astype(np.int32) if rows.shape[1] >= FEW_VALUES else rows
+    return image_keys(levels.astype(np.float32))

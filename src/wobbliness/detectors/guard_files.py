@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,19 @@ from sklearn.utils.validation import check_is_fitted
 from wobbliness.classifiers.base import MAX_UNDECLARED_CLASSES, ScoredClassifier
 from wobbliness.classifiers.open import open_classifier
 from wobbliness.classifiers.untrusted.fingerprint import Fingerprint, fingerprint
+from wobbliness.detectors.kept_perturbations import (
+    checked_overlays,
+    keep_perturbations,
+    overlay_ranks,
+    read_perturbations,
+)
 from wobbliness.detectors.smoothness_guard import SmoothnessGuard, check_rates
+from wobbliness.perturbations.base import Perturbation
+from wobbliness.perturbations.noise.gaussian import sigma_of
 from wobbliness.runtime.errors import cause_of
 from wobbliness.runtime.files import unfinished_name, write_atomically, write_json
 from wobbliness.runtime.terminal import visible
+from wobbliness.sampling.plan import perturbation_of
 from wobbliness.statistics.conformal import ROUNDING, Reference, score_limit
 
 KIND, SCHEMA_VERSION = "wobbliness guard", 1
@@ -44,7 +54,8 @@ def save_guard(
 ) -> None:
     """Writes a fitted guard, without its classifier, into a folder.
 
-    Of the classifier a name, a digest and its preprocessing are kept.
+    Of the classifier a name, a digest and its preprocessing are kept. Perturbations are kept with
+    their settings and overlays, which are images of the user's; a function of one's own cannot be.
 
     Args:
         guard: fitted.
@@ -54,30 +65,35 @@ def save_guard(
             to be compared.
 
     Raises:
-        ValueError: the folder holds something else.
+        ValueError: the folder holds something else; a perturbation cannot be kept.
         sklearn.exceptions.NotFittedError: the guard is not fitted.
     """
     check_is_fitted(guard)
     folder = checked_folder(folder)
+    kept = keep_perturbations(guard.sigmas)
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = _saved_arrays(guard)
+    arrays = _saved_arrays(guard, kept.arrays)
+    # Guards of noise alone say nothing of other perturbations: their files are those of before.
+    others = {"perturbations": list(kept.described)} if any(kept.described) else {}
     content = _settings(guard, model) | {
         "arrays": _digest(arrays),
         "preprocessing": _kept_preprocessing(guard, resized),
+        **others,
     }
     # Settings last: they hold the digest of the arrays, so a half-written pair is noticed.
     write_atomically(folder / ARRAYS_FILE, lambda file: file.write_bytes(arrays))
     write_json(folder / SETTINGS_FILE, content)
 
 
-def _saved_arrays(guard: SmoothnessGuard) -> bytes:
-    """Returns what a guard learnt of clean inputs, as safetensors."""
+def _saved_arrays(guard: SmoothnessGuard, overlays: Mapping[str, np.ndarray]) -> bytes:
+    """Returns what a guard learnt of clean inputs, and the overlays it mixes, as safetensors."""
     return save(
         {
             "reference_wobbliness": np.ascontiguousarray(guard.reference_.wobbliness),
             "reference_label": guard.reference_.label.astype(np.int64),
             "calibration": guard.calibration_,
             "smooth_pvalues": guard.smooth_pvalues_,
+            **overlays,
         }
     )
 
@@ -90,7 +106,8 @@ def _settings(guard: SmoothnessGuard, model: str | None) -> dict[str, Any]:
         "kind": KIND,
         "schema_version": SCHEMA_VERSION,
         **{name: getattr(guard, name) for name in SETTINGS},
-        "sigmas": [float(sigma) for sigma in guard.sigmas],
+        # None where another perturbation stands
+        "sigmas": [sigma_of(perturbation_of(value)) for value in guard.sigmas],
         "image_shape": list(guard.image_shape_),
         "model": (model or known.name)[:MAX_NAME],
         "model_digest": known.digest,
@@ -248,13 +265,29 @@ def _guard_of(content: dict[str, Any], arrays: bytes, classifier: Any) -> Smooth
     """Makes a guard of the settings and arrays of its files."""
     image_shape = _checked_settings(content)
     guard = SmoothnessGuard(classifier, **{name: content[name] for name in SETTINGS})
-    guard.sigmas = tuple(map(float, guard.sigmas))
-    learnt = _checked(load(arrays), len(guard.sigmas), content["num_classes"])
+    found = load(arrays)
+    ranks = _SHAPES | overlay_ranks(found, image_shape)
+    learnt = _checked(found, ranks, len(guard.sigmas), content["num_classes"])
+    guard.sigmas = _sigmas(content, learnt, image_shape)
     _set_arrays(guard, learnt, image_shape)
     if content.get("model") is not None:
         guard.model_ = _fingerprint(content)
     guard.preprocessing_ = _checked_preprocessing(content.get("preprocessing"))
     return guard
+
+
+def _sigmas(
+    content: dict[str, Any], arrays: dict[str, np.ndarray], image_shape: tuple[int, ...]
+) -> tuple[float | Perturbation, ...]:
+    """Returns the sigmas of a file, and the other perturbations where they stand."""
+    sigmas = content["sigmas"]
+    described = content.get("perturbations", [None] * len(sigmas))
+    made = read_perturbations(described, checked_overlays(arrays, image_shape))
+    if [sigma is None for sigma in sigmas] != [other is not None for other in made]:
+        raise ValueError("expected a sigma or a perturbation in each place, got both or neither")
+    return tuple(
+        float(sigma) if other is None else other for sigma, other in zip(sigmas, made, strict=True)
+    )
 
 
 def _fingerprint(content: dict[str, Any]) -> Fingerprint:
@@ -293,14 +326,12 @@ def _checked_settings(content: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _check_sigmas(sigmas: Any) -> None:
-    if (
-        not isinstance(sigmas, list)
-        or not 1 <= len(sigmas) <= MAX_SIGMAS
-        or len(set(sigmas)) < len(sigmas)
-    ):
+    """Checks sigmas; None stands for another perturbation."""
+    numbers = [sigma for sigma in sigmas if sigma is not None] if isinstance(sigmas, list) else None
+    if numbers is None or not 1 <= len(sigmas) <= MAX_SIGMAS or len(set(numbers)) < len(numbers):
         raise ValueError(f"other than 1 to {MAX_SIGMAS} different sigmas")
     # NaN fails the comparison, too.
-    if not all(isinstance(sigma, int | float) and 0 <= sigma <= MAX_SIGMA for sigma in sigmas):
+    if not all(isinstance(sigma, int | float) and 0 <= sigma <= MAX_SIGMA for sigma in numbers):
         raise ValueError(f"sigmas that are no numbers from 0 to {MAX_SIGMA:g}")
 
 
@@ -355,12 +386,15 @@ def _set_arrays(
 
 
 def _checked(
-    arrays: dict[str, np.ndarray], num_sigmas: int, num_classes: int | None
+    arrays: dict[str, np.ndarray],
+    expected: dict[str, int],
+    num_sigmas: int,
+    num_classes: int | None,
 ) -> dict[str, np.ndarray]:
     # Names and ranks first; values are looked at only in arrays of the right shape.
     ranks = {name: array.ndim for name, array in arrays.items()}
-    if ranks != _SHAPES:
-        raise ValueError(f"expected arrays {_SHAPES} by rank, got {ranks}")
+    if ranks != expected:
+        raise ValueError(f"expected arrays {expected} by rank, got {ranks}")
     w, label = arrays["reference_wobbliness"], arrays["reference_label"]
     _check_w(w, label, num_sigmas)
     _check_calibration(arrays["calibration"])

@@ -1,7 +1,8 @@
-"""Choice of the noise level sigma at which W is compared."""
+"""Choice of the noise level sigma, or of another perturbation, at which W is compared."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,25 +11,59 @@ from wobbliness.statistics.row_tests import levene_rows, mann_whitney_rows
 
 NUM_BATCHES = 100  # drawn to estimate a power
 
+Level: TypeAlias = float | str
+"""Standard deviation of Gaussian noise, or the name of another perturbation."""
+
+AnyLevel = TypeVar("AnyLevel", bound=Level)
+
 BatchTest = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Gives the p-values `(B,)` of pairs of batches, from W of clean `(B, N)` and suspect `(B, M)`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SigmaChoice:
+class SigmaChoice(Generic[AnyLevel]):
     """Sigma chosen on clean data alone.
 
     Attributes:
-        sigma: standard deviation of the noise, pixel units of [0, 1].
+        sigma: standard deviation of the noise, pixel units of [0, 1]; or the name of another
+            perturbation.
         power: probability that the test would tell a clean batch from an ideally smooth one at this
             sigma.
         reached: whether that power reaches the wanted one; otherwise this is the sigma of the
             highest power.
     """
 
-    sigma: float
+    sigma: AnyLevel
     power: float
     reached: bool
+
+
+def shown_level(level: Level) -> str:
+    """Returns a sigma or a name for tables.
+
+    >>> shown_level(0.1), shown_level("scale-3-5")
+    ('0.1', 'scale-3-5')
+    """
+    return level if isinstance(level, str) else f"{level:g}"
+
+
+def what_differs(levels: Iterable[Level]) -> str:
+    """Returns the word for all of some levels: `sigma`, or `perturbation`.
+
+    >>> what_differs([0.1, 0.2]), what_differs([0.1, "scale-3-5"])
+    ('sigma', 'perturbation')
+    """
+    return "perturbation" if any(isinstance(level, str) for level in levels) else "sigma"
+
+
+def in_order(levels: Iterable[AnyLevel]) -> list[AnyLevel]:
+    """Returns sigmas ascending, then the names of other perturbations as they were given.
+
+    >>> in_order(["scale-3-5", 0.2, 0.1, "blur-1"])
+    [0.1, 0.2, 'scale-3-5', 'blur-1']
+    """
+    # Sorting is stable: what has no size of its own keeps its order.
+    return sorted(levels, key=lambda level: (1, 0.0) if isinstance(level, str) else (0, level))
 
 
 def directional_pvalues(clean_w: np.ndarray, suspect_w: np.ndarray) -> np.ndarray:
@@ -47,23 +82,24 @@ def levene_pvalues_all_points(clean_w: np.ndarray, suspect_w: np.ndarray) -> np.
 
 
 def choose_sigma(
-    clean_w: Mapping[float, ArrayLike],
+    clean_w: Mapping[AnyLevel, ArrayLike],
     *,
     batch_size: int,
     test: BatchTest = directional_pvalues,
     power: float = 0.99,
     pvalue: float = 1e-6,
     seed: int = 0,
-) -> SigmaChoice:
+) -> SigmaChoice[AnyLevel]:
     """Finds the smallest sigma at which a test would tell a fully smooth batch from a clean one.
 
     Fully smooth means W = 0 at every point. The power is the share of clean batches, drawn with
     replacement from the clean points given here, that the test tells from such a batch. The paper
     gives no rule; this one sees no trigger, and prefers small sigmas, where backdoor smoothing is
-    clearest (section 3.2.2).
+    clearest (section 3.2.2). Other perturbations follow the sigmas, in the order they are given in.
 
     Args:
-        clean_w: W of clean points at each sigma, each `(N,)` nats.
+        clean_w: W of clean points at each sigma, or by the name of another perturbation, each
+            `(N,)` nats.
         batch_size: number of points of each batch that will be compared.
         test: gives the p-values `(B,)` of pairs of batches, from their W `(B, N)` and `(B, M)`.
         power: wanted probability of detection, in (0, 1).
@@ -81,7 +117,7 @@ def choose_sigma(
     if batch_size < 2:
         raise ValueError(f"expected batches of at least 2 points, got {batch_size}")
     smooth, choices = np.zeros((NUM_BATCHES, batch_size)), []
-    for sigma in sorted(clean_w):
+    for sigma in in_order(clean_w):
         # The same resamples at every sigma: powers differ by W alone.
         rng = np.random.default_rng(np.random.SeedSequence(seed))
         batches = rng.choice(

@@ -17,7 +17,9 @@ from wobbliness.detectors.batch_test import (
     compare_w,
     without_copies,
 )
+from wobbliness.perturbations.base import Perturbation
 from wobbliness.sampling.measure import sweep
+from wobbliness.sampling.plan import sigmas_or_perturbations
 
 SMALLEST_PVALUE = 1e-300  # its logarithm is finite
 
@@ -27,13 +29,13 @@ class SmootherBatch:
     """Directional test of `compare_batches`, once fitted for any number of batches.
 
     Attributes:
-        sigmas: standard deviations of the noise to choose from, pixel units of [0, 1]; a single one
-            is taken as it is.
+        sigmas: standard deviations of the noise to choose from, pixel units of [0, 1], or other
+            perturbations; a single one is taken as it is.
         draws: noisy copies of each image.
         seed: of the noise and of the choice of points.
     """
 
-    sigmas: Sequence[float] = DEFAULT_SIGMAS
+    sigmas: Sequence[float | Perturbation] = DEFAULT_SIGMAS
     draws: int = 250
     seed: int = 0
 
@@ -41,7 +43,7 @@ class SmootherBatch:
     judges: ClassVar[Judges] = Judges.BATCHES
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sigmas", tuple(map(float, self.sigmas)))
+        object.__setattr__(self, "sigmas", sigmas_or_perturbations(self.sigmas))
 
     @property
     def name(self) -> str:
@@ -55,7 +57,7 @@ class SmootherBatch:
             ValueError: as for `compare_batches`.
         """
         opened = open_for(self, classifier, clean)
-        clean_w = _wobbliness(self, opened, without_copies(clean, "clean inputs"))
+        clean_w = _wobbliness(self, opened, without_copies(clean, "clean inputs", self.sigmas))
         return FittedSmootherBatch(detector=self, classifier=opened, clean_w=clean_w)
 
 
@@ -79,7 +81,7 @@ class FittedSmootherBatch:
 
     def comparison(self, images: Any) -> BatchComparison:
         """Compares the batch with the clean images, as `compare_batches` does."""
-        suspect = without_copies(images, "suspect inputs")
+        suspect = without_copies(images, "suspect inputs", self.detector.sigmas)
         suspect_w = _wobbliness(self.detector, self.classifier, suspect)
         return compare_w(self.clean_w, suspect_w, seed=self.detector.seed)
 

@@ -13,10 +13,11 @@ from jaxtyping import Float, Int
 from wobbliness.classifiers import Classifier
 from wobbliness.detectors.access import open_for
 from wobbliness.detectors.base import Access, Judges, name_by_settings
+from wobbliness.detectors.overlay_copies import require_overlays_apart
 from wobbliness.detectors.smoothness_guard import DEFAULT_SIGMAS
-from wobbliness.perturbations.base import image_keys
+from wobbliness.perturbations.base import Perturbation, image_keys
 from wobbliness.sampling.measure import measure, sweep
-from wobbliness.sampling.plan import checked_images
+from wobbliness.sampling.plan import checked_images, sigmas_or_perturbations
 from wobbliness.statistics.conformal import Reference, tie_breakers
 
 
@@ -25,12 +26,12 @@ class Smoothness:
     """Rank of W of an input, low at every sigma, among clean inputs of the same label.
 
     Attributes:
-        sigmas: standard deviations of the noise, pixel units of [0, 1].
+        sigmas: standard deviations of the noise, pixel units of [0, 1], or other perturbations.
         draws: noisy copies of each input at each sigma.
         seed: of the noise, and of the order among equal scores.
     """
 
-    sigmas: Sequence[float] = DEFAULT_SIGMAS
+    sigmas: Sequence[float | Perturbation] = DEFAULT_SIGMAS
     draws: int = 250
     seed: int = 0
 
@@ -38,7 +39,7 @@ class Smoothness:
     judges: ClassVar[Judges] = Judges.INPUTS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sigmas", tuple(map(float, self.sigmas)))
+        object.__setattr__(self, "sigmas", sigmas_or_perturbations(self.sigmas))
 
     @property
     def name(self) -> str:
@@ -52,7 +53,7 @@ class Smoothness:
             ValueError: as for `measure`.
         """
         opened = open_for(self, classifier, clean)
-        found = _measured(self, opened, clean)
+        found = _measured(self, opened, clean, "clean inputs")
         reference = Reference(wobbliness=found.wobbliness, label=found.label)
         return FittedSmoothness(detector=self, classifier=opened, reference=reference)
 
@@ -67,7 +68,7 @@ class FittedSmoothness:
 
     def scores(self, images: Any) -> Float[np.ndarray, " N"]:
         """Computes 1 less the largest rank of W over the sigmas, `(N,)` in (0, 1]."""
-        found = _measured(self.detector, self.classifier, images)
+        found = _measured(self.detector, self.classifier, images, "inputs")
         keys = image_keys(checked_images(images, with_channels_first=False))
         ties = tie_breakers(keys, self.detector.seed)
         return np.asarray(1 - self.reference.scores(found.wobbliness, found.label, ties))
@@ -81,7 +82,9 @@ class _Measured:
     label: Int[np.ndarray, " N"]
 
 
-def _measured(detector: Smoothness, classifier: Classifier, images: Any) -> _Measured:
+def _measured(detector: Smoothness, classifier: Classifier, images: Any, what: str) -> _Measured:
+    array = checked_images(images, with_channels_first=False)
+    require_overlays_apart(detector.sigmas, array, what)
     votes = sweep(classifier, images, detector.sigmas, draws=detector.draws, seed=detector.seed)
     return _Measured(
         wobbliness=np.stack([at.wobbliness for at in votes.votes]),

@@ -13,8 +13,11 @@ from wobbliness.classifiers.base import Classifier
 from wobbliness.classifiers.open import open_classifier
 from wobbliness.detectors.detection_results import Judgement, QuickVerdicts
 from wobbliness.detectors.distinct_inputs import distinct_rows
-from wobbliness.perturbations.base import image_keys
+from wobbliness.detectors.overlay_copies import require_overlays_apart
+from wobbliness.perturbations.base import Perturbation, image_keys, num_draws_of
+from wobbliness.perturbations.noise.gaussian import sigma_of
 from wobbliness.sampling.measure import measure, sweep
+from wobbliness.sampling.plan import perturbation_of
 from wobbliness.sampling.sequential_test import decide_as_measured
 from wobbliness.sampling.votes import Sweep
 from wobbliness.statistics.conformal import (
@@ -52,12 +55,15 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     `predict` stops drawing as soon as an input is decided (early stopping). Its verdict differs
     from that of all draws (`judge`, the sign of `decision_function`) with a probability of at most
     `error_rate` for each input, over the order of the draws, so its false-positive rate is at most
-    `false_positive_rate + error_rate`.
+    `false_positive_rate + error_rate`. A perturbation with a fixed number of draws is measured in
+    full, as `judge` does.
 
     Args:
         classifier: as for `wobbliness.measure`. Clones of the guard share it.
-        sigmas: standard deviations of the noise, pixel units of [0, 1].
-        draws: noisy copies of each input at each sigma.
+        sigmas: standard deviations of the noise, pixel units of [0, 1], or other perturbations;
+            overlays to mix with must be clean images that are neither fitted nor judged.
+        draws: noisy copies of each input at each sigma; of a perturbation with a fixed number of
+            draws at most those.
         false_positive_rate: share of clean inputs to be called suspicious, in (0, 1).
         error_rate: in (0, 1), of stopping early.
         seed: of the noise, of the halves, and of the order among equal scores.
@@ -78,7 +84,7 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self,
         classifier: Any,
         *,
-        sigmas: Sequence[float] = DEFAULT_SIGMAS,
+        sigmas: Sequence[float | Perturbation] = DEFAULT_SIGMAS,
         draws: int = 250,
         false_positive_rate: float = 0.05,
         error_rate: float = 0.001,
@@ -106,12 +112,13 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
         Raises:
             ValueError: as for `measure`; a rate out of range; too few different inputs for the
-                rate; most are copies of others, or of one value throughout.
+                rate; most are copies of others, or of one value throughout; overlays are among
+                them.
         """
         images = self._checked(X, reset=True)
         check_rates(self.false_positive_rate, self.error_rate, len(images))
         images = different_inputs(images, self.false_positive_rate, self.error_rate)
-        found = self._measure_inputs(images, draws=True)
+        found = self._measure_inputs(images, "clean inputs", draws=True)
         # One half is the reference that ranks are taken among, the other calibrates.
         order = np.random.default_rng(np.random.SeedSequence(self.seed)).permutation(len(images))
         reference, rest = order[: len(images) // 2], order[len(images) // 2 :]
@@ -130,7 +137,7 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
     def judge(self, X: Any) -> Judgement:
         """Computes W, labels, p-value and verdict of each input, from all draws."""
-        found = self._measure_inputs(self._checked_as_fitted(X), draws=True)
+        found = self._measure_inputs(self._checked_as_fitted(X), "inputs", draws=True)
         score = self.reference_.scores(found.w, found.label, found.ties)
         return Judgement(
             votes=found.votes,
@@ -168,11 +175,12 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
         An input is suspicious only if its W is below a limit at every sigma, so it is decided at
         the first sigma where it is not, and there as soon as `decide_as_measured` says so. Large
-        sigmas come first: most clean inputs are decided there.
+        sigmas come first: most clean inputs are decided there; before them what has a fixed number
+        of draws, which is measured in full.
         """
         images = self._checked_as_fitted(X)
-        found = self._measure_inputs(images, draws=False)
-        most = len(self.sigmas) * self.draws
+        found = self._measure_inputs(images, "inputs", draws=False)
+        most = self._most_draws()
         if found.classifier.num_classes is None:  # decisions need K
             return QuickVerdicts(
                 is_suspicious=self.judge(X).is_suspicious,
@@ -186,7 +194,7 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             np.zeros(len(images), dtype=np.int64),
         )
         # From the largest sigma down; only inputs below every limit so far are tested further.
-        for row in map(int, np.argsort(self.sigmas)[::-1]):
+        for row in self._rows_in_turn():
             left = np.flatnonzero(suspicious & np.isfinite(limits[row]))
             if left.size:
                 suspicious[left], used = self._decide(
@@ -228,7 +236,21 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             )
         return images
 
-    def _measure_inputs(self, images: Any, *, draws: bool) -> "_Measured":
+    def _most_draws(self) -> int:
+        """Returns the number of draws of an input without early stopping."""
+        ends = [num_draws_of(perturbation_of(value)) for value in self.sigmas]
+        return sum(self.draws if end is None else min(end, self.draws) for end in ends)
+
+    def _rows_in_turn(self) -> list[int]:
+        """Returns the rows of the sigmas in the order in which early stopping takes them."""
+        made = list(map(perturbation_of, self.sigmas))
+        # A fixed number of draws is a small one; other families than noise have no order.
+        return sorted(
+            range(len(made)),
+            key=lambda row: (num_draws_of(made[row]) is None, -(sigma_of(made[row]) or 0.0)),
+        )
+
+    def _measure_inputs(self, images: Any, what: str, *, draws: bool) -> "_Measured":
         """Opens the classifier; measures clean predictions and, where asked for, votes."""
         classifier = open_classifier(
             self.classifier,
@@ -237,10 +259,9 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             device=self.device,
         )
         label = measure(classifier, images, 0.0, draws=1, workers=self.workers).label
-        ties = tie_breakers(
-            image_keys(np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)),
-            self.seed,
-        )
+        array = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
+        require_overlays_apart(self.sigmas, array, what)
+        ties = tie_breakers(image_keys(array), self.seed)
         if not draws:
             return _Measured(classifier=classifier, label=label, ties=ties)
         votes = sweep(
@@ -252,6 +273,10 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self, classifier: Classifier, images: Any, row: int, limits: Float[np.ndarray, " N"]
     ) -> tuple[Bool[np.ndarray, " N"], Int[np.ndarray, " N"]]:
         """Decides whether W is below the limit at one sigma; returns that and the draws, `(N,)`."""
+        settings: dict[str, Any] = {"seed": self.seed, "workers": self.workers}
+        if num_draws_of(perturbation_of(self.sigmas[row])) is not None:
+            votes = measure(classifier, images, self.sigmas[row], self.draws, **settings)
+            return votes.wobbliness < limits, np.full(len(images), votes.draws)
         found = decide_as_measured(
             classifier,
             images,
@@ -260,8 +285,7 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             # Bonferroni: a wrong decision at any sigma changes the verdict.
             error_rate=self.error_rate / len(self.sigmas),
             max_draws=self.draws,
-            seed=self.seed,
-            workers=self.workers,
+            **settings,
         )
         return found.is_below, found.draws
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wobbliness.detectors.batch_test import BatchComparison
+from wobbliness.detectors.noise_level import shown_level, what_differs
 from wobbliness.reports.html import number, page_environment
 from wobbliness.runtime.files import write_named
 
@@ -44,6 +45,8 @@ def write_comparison(
         suspect=suspect,
         warnings=warnings,
         number=number,
+        shown=shown_level,
+        what=what_differs(row.sigma for row in found.at),
     )
     write_named(file, lambda out: out.write_text(page, encoding="utf-8"))
 

@@ -76,7 +76,7 @@ def _figure_bytes(scan: Scan, kind: str) -> bytes:
 def _boxes(scan: Scan) -> Figure:
     """Draws a box for the clean images and for each pattern, at the sigma of the verdicts."""
     assert scan.comparison is not None
-    sigma = scan.comparison.sigma
+    sigma = float(scan.comparison.sigma)  # a scan measures under noise alone
     rows = [("clean images", scan.clean_w[sigma], BLUE)]
     rows += [
         (f"class {finding.target_class}", finding.effect.w[sigma], ORANGE)

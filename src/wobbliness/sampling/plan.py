@@ -527,6 +527,18 @@ def perturbation_of(value: Any) -> Perturbation:
         ) from None
 
 
+def sigmas_or_perturbations(
+    values: Iterable[float | Perturbation],
+) -> tuple[float | Perturbation, ...]:
+    """Returns perturbations as they are, Gaussian noise as its sigma.
+
+    Raises:
+        ValueError: a value is neither, or no sigma.
+    """
+    made = (perturbation_of(value) for value in values)
+    return tuple(each.sigma if isinstance(each, Gaussian) else each for each in made)
+
+
 def checked_integer(value: Any, name: str, *, at_least: int, at_most: int | None = None) -> int:
     """The integer, or ValueError where it is none, too small or too large."""
     # A boolean is an integer to Python, and a slip here.
