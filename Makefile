@@ -50,11 +50,13 @@ wheel-check: $(INSTALLED)  ## the wheel in an empty environment: the commands of
 	$(BIN)/python tools/wheel_check.py
 
 results: $(INSTALLED)  ## docs/results.md, its figures and the packed records, from the studies in runs/
-	$(BIN)/wobbliness study report runs/fashion-mnist runs/cifar10 runs/cifar10-slim runs/digits --markdown docs/results.md
+	$(BIN)/wobbliness study report runs/fashion-mnist runs/cifar10 runs/cifar10-slim runs/digits runs/noises runs/noises-cifar10 --markdown docs/results.md
 	$(BIN)/wobbliness study pack runs/fashion-mnist docs/results/fashion-mnist
 	$(BIN)/wobbliness study pack runs/cifar10 docs/results/cifar10
 	$(BIN)/wobbliness study pack runs/cifar10-slim docs/results/cifar10-slim
 	$(BIN)/wobbliness study pack runs/digits docs/results/digits
+	$(BIN)/wobbliness study pack runs/noises docs/results/noises
+	$(BIN)/wobbliness study pack runs/noises-cifar10 docs/results/noises-cifar10
 
 clean:
 	rm -rf $(VENV)

@@ -95,6 +95,7 @@ SLOWEST = (
     "tutorials",
     "worker_crashes",
     "locks",
+    "noises",
     "results",
     "smoothness_guard",
     "sequential_test",

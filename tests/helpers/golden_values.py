@@ -17,7 +17,7 @@ import wobbliness
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
-STUDIES = ("cifar10", "cifar10-slim", "digits", "fashion-mnist")
+STUDIES = ("cifar10", "cifar10-slim", "digits", "fashion-mnist", "noises", "noises-cifar10")
 KEYS = (0, 1, 2**64 - 1)
 NUM_VALUES = 1000
 SHAPE = (1, 5, 8)  # of a draw: 40 values, 25 draws

@@ -9,7 +9,12 @@ import wobbliness
 import wobbliness.perturbations as families
 from wobbliness.perturbations.base import Scratch, Stream
 from wobbliness.sampling import readouts
-from wobbliness.sampling.matching import matched
+from wobbliness.sampling.matching import (
+    ShiftNotReached,
+    changed_share,
+    matched,
+    matched_level,
+)
 from wobbliness.sampling.plan import make_plan
 
 DRAWS = 40
@@ -149,3 +154,26 @@ def test_matched_levels_change_the_stated_share_of_clean_labels(shift):
         matched(families.Gaussian, halves, images, shift=0.9, num_classes=2)
     with pytest.raises(ValueError, match=r"expected a shift in \(0, 1\), got 0"):
         matched(families.Gaussian, halves, images, shift=0, num_classes=2)
+
+
+def test_a_level_that_is_not_reached_says_how_much_changed_there():
+    """A threshold at 0.5: images at 0.45 change under a factor above 10 / 9, and no sooner."""
+    images = np.full((20, 1, 2, 2), 0.45, np.float32)
+
+    def bright(batch):
+        return (batch.mean(axis=(1, 2, 3)) > 0.5) * 1
+
+    def brighter(level):
+        return families.Scale(1 + level)
+
+    found = matched_level(brighter, bright, images, num_classes=2)
+    assert found.level == 0.112, "1 / 9, rounded up: at 0.111 no image changes"
+    assert found.changed == 1.0, "all images at once"
+    assert matched(brighter, bright, images, num_classes=2) == brighter(found.level)
+    with pytest.raises(ShiftNotReached) as raised:
+        matched_level(brighter, bright, images, most=0.1, num_classes=2)
+    assert (raised.value.most, raised.value.changed) == (0.1, 0.0)
+    share = changed_share(families.Gaussian(0.05), bright, images, draws=4000, num_classes=2)
+    # the mean of four pixels has noise of half the sigma: 0.05 / 0.025 = 2 standard deviations;
+    # equal images have the same draws, so there are 4,000 of them
+    assert share == pytest.approx(0.02275, abs=4 * np.sqrt(0.02275 / 4000))

@@ -1,6 +1,8 @@
 """Perturbations of several families made comparable: levels that change as many clean labels."""
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,35 @@ from wobbliness.sampling.readouts import agreement
 DRAWS = 50
 DIGITS = 3  # of the level
 START, STEPS = 2.0**-10, 12
+
+
+class ShiftNotReached(ValueError):
+    """No level up to the highest one changes enough labels.
+
+    Attributes:
+        most: the highest level.
+        changed: share of the labels that change there.
+    """
+
+    def __init__(self, most: float, shift: float, changed: float) -> None:
+        super().__init__(
+            f"expected a level up to {most:g} that changes {shift:.0%} of the clean labels, got "
+            f"{changed:.1%} there"
+        )
+        self.most, self.changed = most, changed
+
+
+@dataclass(frozen=True)
+class MatchedLevel:
+    """Level of a family at which enough labels of clean images change.
+
+    Attributes:
+        level: rounded up to three digits.
+        changed: share of the labels that change there.
+    """
+
+    level: float
+    changed: float
 
 
 def matched(
@@ -51,27 +82,69 @@ def matched(
         **settings: further arguments of `measure`.
 
     Returns:
-        The perturbation, its level rounded to three digits.
+        The perturbation, its level rounded up to three digits.
 
     Raises:
-        ValueError: a shift out of range, or one that no level up to `most` reaches; what `measure`
-            and the family raise.
+        ValueError: a shift out of range, or one that no level up to `most` reaches
+            (`ShiftNotReached`); what `measure` and the family raise.
+    """
+    options: Any = {"shift": shift, "most": most, "draws": draws, "seed": seed, **settings}
+    return family(matched_level(family, classifier, clean, **options).level)
+
+
+def matched_level(
+    family: Callable[[float], Perturbation],
+    classifier: Any,
+    clean: Any,
+    *,
+    shift: float = 0.2,
+    most: float = 1.0,
+    draws: int = DRAWS,
+    seed: int = 0,
+    **settings: Any,
+) -> MatchedLevel:
+    """Finds the level of `matched`, of which it takes all arguments.
+
+    Raises:
+        ValueError: as for `matched`.
     """
     if not 0 < shift < 1:
         raise ValueError(f"expected a shift in (0, 1), got {shift}")
 
-    kept = {"keep_clean": True, "progress": ignore_progress, **settings}
-
     def changed(level: float) -> float:
-        votes = measure(classifier, clean, family(level), draws, seed, **kept)
-        return 1 - float(agreement(votes).mean())
+        return changed_share(family(level), classifier, clean, draws=draws, seed=seed, **settings)
 
     # Enough labels change at `high`, too few at `low`; both are kept so.
     low, high = _bracket(changed, shift, most)
     for _ in range(STEPS):
         middle = float(np.sqrt(low * high))
         low, high = (low, middle) if changed(middle) >= shift else (middle, high)
-    return family(_rounded(high))
+    level = min(_rounded_up(high), most)
+    return MatchedLevel(level, changed(level))
+
+
+def changed_share(
+    perturbation: Perturbation,
+    classifier: Any,
+    clean: Any,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    **settings: Any,
+) -> float:
+    """Computes the share of the labels of clean images that change, over all copies of all.
+
+    Args:
+        perturbation: of one level.
+        classifier: as for `measure`.
+        clean: images known to be clean.
+        draws: copies of each image.
+        seed: of the draws.
+        **settings: further arguments of `measure`.
+    """
+    kept = {"keep_clean": True, "progress": ignore_progress, **settings}
+    votes = measure(classifier, clean, perturbation, draws, seed, **kept)
+    return 1 - float(agreement(votes).mean())
 
 
 def _bracket(changed: Callable[[float], float], shift: float, most: float) -> tuple[float, float]:
@@ -79,13 +152,13 @@ def _bracket(changed: Callable[[float], float], shift: float, most: float) -> tu
     low, high = START / 2, START
     while changed(high) < shift:
         if high >= most:
-            raise ValueError(
-                f"expected a level up to {most:g} that changes {shift:.0%} of the clean labels, "
-                f"got {changed(most):.1%} there"
-            )
+            raise ShiftNotReached(most, shift, changed(most))
         low, high = high, min(2 * high, most)
     return low, high
 
 
-def _rounded(level: float) -> float:
-    return float(f"{level:.{DIGITS}g}")
+def _rounded_up(level: float) -> float:
+    """Returns a level of few digits, not below: where steps are coarse, less changes too little."""
+    step = 10.0 ** (math.floor(math.log10(level)) + 1 - DIGITS)
+    # Through a text: a multiple of the step may differ from the number of these digits.
+    return float(f"{math.ceil(level / step) * step:.{DIGITS}g}")

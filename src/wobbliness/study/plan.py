@@ -4,13 +4,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from wobbliness.study.recipes import PAPER_TRIGGERS, Recipe
+from wobbliness.attacks.patch import trigger
+from wobbliness.study.recipes import FIRST, PAPER_TRIGGERS, Recipe
 from wobbliness.study.specs import (
     Cell,
     CleanseSpec,
     DetectSpec,
+    LadderSpec,
     MeasureSpec,
     NetworkSpec,
+    NoiseSpec,
     PerturbSpec,
     ResponseSpec,
     Spec,
@@ -76,6 +79,7 @@ def _specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
     yield from _detection_specs(recipe)
     yield from _browser_specs(recipe)
     yield from _input_specs(recipe)
+    yield from _noise_specs(recipe)
 
 
 def _parameter_specs(recipe: Recipe) -> Iterator[tuple[str, Spec]]:
@@ -179,6 +183,38 @@ def _input_specs(study: Recipe) -> Iterator[tuple[str, Spec]]:
             )
         for detector in study.detectors:
             yield DETECTORS, DetectSpec(**common, detector=detector)
+
+
+def _noise_specs(study: Recipe) -> Iterator[tuple[str, Spec]]:
+    """Yields specs of each family of perturbations, and of the ladders of Gaussian noise.
+
+    A clean network is shown the first trigger, as a control.
+    """
+    for network in study.noise_networks:
+        common: dict[str, Any] = {
+            "network": network,
+            "trigger": network.trigger or trigger(FIRST),
+            "inactive": study.inactive_trigger,
+            "shift": study.noise_shift,
+            "num_images": study.noise_images,
+            "num_points": study.noise_points,
+            "draws": study.draws,
+            "seed": _at_points_of(study, network).seed,
+        }
+        for noise in study.noises:
+            yield "X4", NoiseSpec(**common, noise=noise)
+    for network in study.ladder_networks:
+        yield (
+            "X5",
+            LadderSpec(
+                network=network,
+                trigger=network.trigger or trigger(FIRST),
+                sigmas=study.sigmas,
+                num_points=study.ladder_points,
+                draws=study.draws,
+                seed=_at_points_of(study, network).seed,
+            ),
+        )
 
 
 def _universal_suspects(recipe: Recipe, network: NetworkSpec) -> Iterator[MeasureSpec]:

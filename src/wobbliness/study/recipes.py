@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from wobbliness.attacks.patch import TRIGGER_NAMES, trigger
+import numpy as np
+
+from wobbliness.attacks.patch import TRIGGER_NAMES, Trigger, trigger
 from wobbliness.attacks.poisoning import ThreatModel, t1, t2, t3
 from wobbliness.detectors.base import Detector
 from wobbliness.perturbations.base import Perturbation
@@ -32,6 +34,7 @@ from wobbliness.runtime.user_files import is_user_object, load_object
 from wobbliness.study.identity import identity, written
 from wobbliness.study.recorded import check_described, described_objects
 from wobbliness.study.specs import NetworkSpec
+from wobbliness.study.specs.noise import Noise, Setting
 from wobbliness.study.typed_json import from_json
 
 NORMS = ("l2", "linf")
@@ -149,7 +152,8 @@ class Recipe:
         cleanse: Neural Cleanse for C9; None for none.
         response_levels: standard deviations of images of noise alone, for the noise response of
             detection networks.
-        sigmas: standard deviations for C3 to C9, pixel units of [0, 1].
+        sigmas: standard deviations for C3 to C9, and the ladder of X5, ascending; pixel units of
+            [0, 1].
         draws: noisy copies of each point.
         own_points: whether networks of another seed meet other points in C5 and C7 to C9, so that
             not all tests of a study depend on one chance choice of batches.
@@ -158,6 +162,14 @@ class Recipe:
         resources: granted to each cell on a cluster.
         perturbations: by whose W triggered inputs of detection networks are told from clean ones.
         detectors: likewise, by their scores.
+        noise_networks: clean and poisoned networks for X4.
+        noises: families of perturbations for X4.
+        noise_shift: share of clean labels that each family shall change, in (0, 1).
+        noise_images: clean points that the level of a family is found on; as many more are mixed
+            in by families that mix.
+        noise_points: points of each of the three batches for X4.
+        ladder_networks: poisoned networks for X5, one for each trigger.
+        ladder_points: clean points for X5, and as many triggered ones.
 
     Raises:
         ValueError: a name or a number is beyond `wobbliness.runtime.field_limits`, the cells are
@@ -190,6 +202,13 @@ class Recipe:
     resources: Resources = Resources()
     perturbations: tuple[Perturbation, ...] = ()
     detectors: tuple[Detector, ...] = ()
+    noise_networks: tuple[NetworkSpec, ...] = ()
+    noises: tuple[Noise, ...] = ()
+    noise_shift: float = 0.2
+    noise_images: int = 100
+    noise_points: int = 250
+    ladder_networks: tuple[NetworkSpec, ...] = ()
+    ladder_points: int = 100
 
     def __post_init__(self) -> None:
         check_names(self, "name")
@@ -200,11 +219,13 @@ class Recipe:
             self, sigmas=sigma, draws_sigmas=sigma, parameter_sigmas=sigma, response_levels=sigma
         )
         check_ranges(self, effect_points=points, detection_points=points, class_points=points)
-        check_ranges(self, parameter_points=(1, MAX_PARAMETER_POINTS))
+        check_ranges(self, noise_points=points, noise_images=points, ladder_points=points)
+        check_ranges(self, parameter_points=(1, MAX_PARAMETER_POINTS), noise_shift=(0, 1))
         check_ranges(self, control_pairs=(1, MAX_CONTROL_PAIRS), control_points=points)
         for field, protocol in (("perturbations", Perturbation), ("detectors", Detector)):
             check_described(self, field, protocol)
             _check_distinct(self, field)
+        _check_distinct(self, "noises")
         _check_size(self)
         _check_grids(self)
 
@@ -224,6 +245,8 @@ def _check_size(recipe: Recipe) -> None:
         "strength_networks": 3,
         "class_networks": 3,
         "detection_networks": 2 * len(recipe.universals) + 15 + len(recipe.detectors),
+        "noise_networks": 1 + len(recipe.noises),
+        "ladder_networks": 2,
     }
     sizes = {field: len(getattr(recipe, field)) for field in cells_of_network}
     num_cells = sum(sizes[field] * cells for field, cells in cells_of_network.items())
@@ -233,6 +256,7 @@ def _check_size(recipe: Recipe) -> None:
         ("universals", len(recipe.universals), MAX_NETWORKS),
         ("perturbations", len(recipe.perturbations), MAX_LENGTH),
         ("detectors", len(recipe.detectors), MAX_LENGTH),
+        ("noises", len(recipe.noises), MAX_LENGTH),
         ("cells", num_cells, MAX_CELLS),
         ("control_pairs times control_points", num_controls, MAX_CONTROL_VALUES),
     ):
@@ -347,11 +371,131 @@ def _cifar10(name: str, architecture: str, seed: int, *, parameter_epochs: int) 
     )
 
 
+def noises(seed: int = 0) -> Recipe:
+    """Other noise (X4, X5) on the Fashion-MNIST networks: clean, T1, T2 and T3, and more of T1."""
+    base = _base("fashion_mnist", "large_cnn", epochs=5, batch_size=64, learning_rate=2e-3)
+    longer, attack = base | {"epochs": 10}, t1(target_class=0)
+    return replace(
+        _noises("noises", seed),
+        noise_networks=(
+            *_networks(longer, None, [None], [seed]),
+            *_networks(base, attack, [FIRST], [seed]),
+            *_networks(base, t2(), [THIRD], [seed]),
+            *_networks(longer, t3(target_class=0), [FIRST], [seed]),
+        ),
+        ladder_networks=_ladder_networks(base, attack, seed, size=28),
+    )
+
+
+def noises_cifar10(seed: int = 0) -> Recipe:
+    """The same on the slim CIFAR-10 networks: clean, and T1 with two triggers."""
+    base = _base("cifar10", "resnet18_width16", epochs=1, batch_size=64, learning_rate=3e-3)
+    attack = t1(target_class=0)
+    return replace(
+        _noises("noises-cifar10", seed),
+        sigmas=(0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0),
+        noise_networks=(
+            *_networks(base, None, [None], [seed]),
+            *_networks(base, attack, [FIRST, FIFTH], [seed]),
+        ),
+        ladder_networks=_ladder_networks(base, attack, seed, size=32),
+    )
+
+
+def _noises(name: str, seed: int) -> Recipe:
+    return Recipe(
+        name=name,
+        seed=seed,
+        noises=noise_families(),
+        sigmas=(0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0),
+        draws=100,
+        own_points=True,
+    )
+
+
+def _ladder_networks(
+    base: dict[str, Any], threat: ThreatModel, seed: int, *, size: int
+) -> tuple[NetworkSpec, ...]:
+    """Returns networks with the paper's triggers, and with faint ones of other l2 norms."""
+    faint = replace(trigger(FOURTH), name=f"{FOURTH}-0.5", opacity=0.5)
+    # A random picture blended in (Chen et al. 2017): much l2 norm at little contrast.
+    pattern = np.random.default_rng(0).random((1, size, size), dtype=np.float32)
+    blends = [
+        Trigger(
+            name=f"blend-{opacity:g}",
+            pattern=pattern,
+            mask=np.ones((size, size), np.float32),
+            opacity=opacity,
+        )
+        for opacity in (0.05, 0.1, 0.2)
+    ]
+    triggers = (*map(trigger, PAPER_TRIGGERS), faint, *blends)
+    return tuple(NetworkSpec(**base, threat=threat, trigger=one, seed=seed) for one in triggers)
+
+
+def noise_families() -> tuple[Noise, ...]:
+    """Returns every family of perturbations of pictures, each with its one level if it has one.
+
+    Another family is one entry more.
+    """
+    return (
+        Noise(name="gaussian", kind="gaussian", settings=(_level("sigma"),), most=10.0),
+        Noise(name="uniform", kind="uniform", settings=(_level("std"),), most=10.0),
+        Noise(name="laplace", kind="laplace", settings=(_level("std"),), most=10.0),
+        Noise(name="salt-and-pepper", kind="salt-and-pepper", settings=(_level("share"),), most=1),
+        Noise(name="keep-feature", kind="keep-feature", settings=(_level("keep", 1, -1),), most=1),
+        Noise(name="flow", kind="flow", settings=(_level("std"),), most=10.0),
+        Noise(name="box-noise", kind="box-noise", settings=(_level("sigma"),), most=10.0),
+        Noise(
+            name="box-mix",
+            kind="box-mix",
+            settings=(_level("smallest"), _level("largest")),
+            most=1.0,
+        ),
+        Noise(
+            name="keep-box",
+            kind="keep-box",
+            settings=(_level("smallest", 1, -1), _level("largest", 1, -1)),
+            most=1.0,
+        ),
+        Noise(name="cell-mix", kind="cell-mix", settings=(_level("share"),), most=1.0),
+        Noise(name="superpose-mean", kind="superpose", settings=(_fixed("mix", "mean"),)),
+        Noise(name="superpose-sum", kind="superpose", settings=(_fixed("mix", "sum"),)),
+        Noise(
+            name="occlude",
+            kind="occlude",
+            settings=(_level("side"), _fixed("places", 10)),
+            most=1.0,
+        ),
+        Noise(name="scale", kind="scale", settings=(_level("factors", 1),), most=100.0),
+        Noise(name="contrast", kind="contrast", settings=(_level("factors", 1, -1),), most=1.0),
+        Noise(name="blur", kind="blur", settings=(_level("widths"),), most=16.0),
+        Noise(name="shift", kind="affine", settings=(_level("shift"),), most=1.0),
+        Noise(name="rotation", kind="affine", settings=(_level("rotation", 0, 180),), most=1.0),
+        Noise(name="zoom", kind="affine", settings=(_level("zoom", 0, 0.9),), most=1.0),
+        Noise(name="elastic", kind="elastic", settings=(_level("strength"),), most=256.0),
+        *(
+            Noise(name=f"corrupt-{of}", kind="corrupt", settings=(_fixed("kind", of),))
+            for of in ("shot-noise", "zoom-blur", "brightness", "pixelate")
+        ),
+    )
+
+
+def _level(name: str, value: float = 0.0, per_level: float = 1.0) -> Setting:
+    return Setting(name=name, value=value, per_level=per_level)
+
+
+def _fixed(name: str, value: float | int | str) -> Setting:
+    return Setting(name=name, value=value)
+
+
 RECIPES: dict[str, Callable[[int], Recipe]] = {
     "digits": digits,
     "fashion-mnist": fashion_mnist,
     "cifar10": cifar10,
     "cifar10-slim": cifar10_slim,
+    "noises": noises,
+    "noises-cifar10": noises_cifar10,
 }
 
 

@@ -14,7 +14,14 @@ from wobbliness.classifiers.compile.export import declare_structure
 from wobbliness.runtime.progress import Progress
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.integrity import verified_weights, weights_file
-from wobbliness.study.specs import DetectSpec, NetworkSpec, PerturbSpec, Spec, cell_name
+from wobbliness.study.specs import (
+    DetectSpec,
+    LadderSpec,
+    NetworkSpec,
+    PerturbSpec,
+    Spec,
+    cell_name,
+)
 from wobbliness.study.training.checkpoints import Checkpoint
 from wobbliness.study.training.data import ImageData, Split
 from wobbliness.study.training.device import Place
@@ -87,7 +94,7 @@ class Points:
     triggered_indices: np.ndarray
 
 
-def clean_and_triggered(spec: PerturbSpec | DetectSpec, data: ImageData) -> Points:
+def clean_and_triggered(spec: PerturbSpec | DetectSpec | LadderSpec, data: ImageData) -> Points:
     """Draws test points: clean ones of all classes, triggered ones of those that are attacked.
 
     Raises:

@@ -42,13 +42,18 @@ def claims_table(tables: Tables) -> pd.DataFrame:
 def findings(tables: Tables) -> list[Finding]:
     """Returns the study's finding on each claim.
 
-    It is `not measured` where cells are missing or the recipe does not measure the claim.
+    It is `not measured` where cells are missing or the recipe does not measure the claim. A recipe
+    of questions of its own alone has no findings on the others.
     """
     done, planned = claims_done(tables), {row.claim for row in tables.status.itertuples()}
+    claims = all_claims()
+    asked = {claim.id: claim for claim in claims if claim.cells_of in planned}
+    # a recipe that plans none of the usual claims says nothing of them
+    is_special = bool(asked) and all(claim.only_if_planned for claim in asked.values())
     return [
         _measured(claim, tables) if claim.id in done else _not_measured(claim, tables)
-        for claim in all_claims()
-        if claim.cells_of in planned or not claim.only_if_planned
+        for claim in claims
+        if claim.id in asked or not (is_special or claim.only_if_planned)
     ]
 
 

@@ -24,6 +24,8 @@ from wobbliness.study.tables.tables import Tables
 TITLES = {
     "perturbations": "Triggered inputs told from clean ones by W under each perturbation",
     "detectors": "Triggered inputs told from clean ones by each detector",
+    "noises": "W of clean, active and inactive inputs under each family of perturbations",
+    "matched_filter": "Norms of triggers, and the sigma at which W of triggered inputs rises",
     "networks": "Accuracies of the networks",
     "batches": "W of the clean points by sigma and number of draws",
     "sigma": "Sigma chosen on clean points",

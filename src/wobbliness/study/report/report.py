@@ -84,6 +84,18 @@ SHOWN_TABLES = {
         *("clean_mean", "triggered_mean", "auc", "auc_lower", "auc_upper"),
         *("true_positives_at_0.05", "true_positives_at_0.01", "num_triggered", "num_clean"),
     ],
+    "noises": [
+        *("network", "family", "level", "changed", "draws"),
+        *("clean_median", "active_median", "inactive_median"),
+        *("active_success", "active_auc", "active_auc_lower", "active_auc_upper"),
+        *("active_pvalue", "active_verdict"),
+        *("inactive_success", "inactive_auc", "inactive_auc_lower", "inactive_auc_upper"),
+        *("inactive_pvalue", "inactive_verdict"),
+    ],
+    "matched_filter": [
+        *("network", "backdoor_accuracy", "is_functioning", "l2", "contrast", "sigma_risen"),
+        *("num_points", "draws"),
+    ],
     "universals": [
         "network",
         "pattern",

@@ -19,7 +19,9 @@ from wobbliness.study.specs.base import (
 )
 from wobbliness.study.specs.cleanse import CleanseSpec
 from wobbliness.study.specs.detect import DetectSpec
+from wobbliness.study.specs.ladder import LadderSpec
 from wobbliness.study.specs.measure import MeasureSpec
+from wobbliness.study.specs.noise import NoiseSpec
 from wobbliness.study.specs.perturb import PerturbSpec
 from wobbliness.study.specs.response import ResponseSpec
 from wobbliness.study.specs.smooth_adv import SmoothAdv
@@ -32,8 +34,10 @@ __all__ = [
     "Cell",
     "CleanseSpec",
     "DetectSpec",
+    "LadderSpec",
     "MeasureSpec",
     "NetworkSpec",
+    "NoiseSpec",
     "PerturbSpec",
     "ResponseSpec",
     "Results",

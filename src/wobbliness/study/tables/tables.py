@@ -20,7 +20,9 @@ from wobbliness.study.tables.correlations import correlations, strengths
 from wobbliness.study.tables.curves import input_areas, roc_areas
 from wobbliness.study.tables.detection import detector_rows, perturbation_rows
 from wobbliness.study.tables.finished_cells import FinishedCell
+from wobbliness.study.tables.ladders import ladder_rows, matched_filter_rows
 from wobbliness.study.tables.networks import loss_rows, network_rows
+from wobbliness.study.tables.noises import noise_rows
 from wobbliness.study.tables.point_browser import browser_points, recorded_pictures
 from wobbliness.study.tables.points import batch_rows, example_rows, point_rows
 from wobbliness.study.tables.responses import response_rows
@@ -59,6 +61,11 @@ class Tables:
         perturbations: one row per network, trigger and perturbation: how W under it tells triggered
             inputs from clean ones.
         detectors: one row per network, trigger and detector: how its scores do.
+        noises: one row per network and family of perturbations: W of clean, active and inactive
+            batches at the matched level.
+        ladders: one row per network and sigma of the ladder: medians of W, clean and triggered.
+        matched_filter: one row per network: norms of its trigger, and the sigma at which it gives
+            way to noise.
     """
 
     recipe: Recipe
@@ -82,6 +89,9 @@ class Tables:
     status: pd.DataFrame
     perturbations: pd.DataFrame
     detectors: pd.DataFrame
+    noises: pd.DataFrame
+    ladders: pd.DataFrame
+    matched_filter: pd.DataFrame
 
     def frames(self) -> dict[str, pd.DataFrame]:
         """Returns the tables by name."""
@@ -103,6 +113,7 @@ def form_tables(out: Path) -> Tables:
     sigma = choose_sigmas(points)
     tests = batch_tests(points, sigma)
     strength = strengths(points)
+    ladders = ladder_rows(cells)
     return Tables(
         recipe=recipe,
         networks=network_rows(cells),
@@ -125,6 +136,9 @@ def form_tables(out: Path) -> Tables:
         status=_status(out, recipe),
         perturbations=perturbation_rows(cells),
         detectors=detector_rows(cells),
+        noises=noise_rows(cells),
+        ladders=ladders,
+        matched_filter=matched_filter_rows(cells, ladders),
     )
 
 
