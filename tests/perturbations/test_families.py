@@ -44,6 +44,7 @@ EXAMPLES = {
     "BoxMix": families.BoxMix(OVERLAYS),
     "BoxNoise": families.BoxNoise(0.3),
     "CellMix": families.CellMix(OVERLAYS, cells=4),
+    "Columns": families.Columns(0.5, scale=4.0, integers={1: (0, 12)}, categories={2: 4}),
     "Contrast": families.Contrast(0.5, 0.3, 0.2),
     "Corrupt": families.Corrupt("speckle-noise"),
     "Custom": families.Custom(add_normal, name="normal-0.1"),
@@ -58,10 +59,21 @@ EXAMPLES = {
     "SaltAndPepper": families.SaltAndPepper(0.2),
     "Scale": families.Scale(3, 5, 7),
     "Superpose": families.Superpose(OVERLAYS),
+    "TokenDrop": families.TokenDrop(0.3, token=0, keep=(1,)),
     "Uniform": families.Uniform(0.2),
 }
 # Likewise of training sets; `test_trainings.py` has their draws.
 OF_TRAININGS = {"LabelFlip": families.LabelFlip(0.2)}
+# Inputs of another domain than pictures, made of pictures; and what changes nothing there.
+DOMAINS = {
+    "Columns": lambda pictures: as_table(pictures),
+    "EdgeFlip": lambda pictures: as_graphs(pictures),
+    "TokenDrop": lambda pictures: (4 * pictures[:, 0]).astype(np.int64).reshape(len(pictures), -1),
+}
+NOTHING = {
+    "Columns": families.Columns(0, categories={2: 4}, share=0),
+    "TokenDrop": families.TokenDrop(0, token=0),
+}
 RANDOM = sorted(name for name, made in EXAMPLES.items() if num_draws_of(made) is None)
 each = pytest.mark.parametrize("name", sorted(perturbation_classes()))
 
@@ -79,9 +91,19 @@ def direction(images):
 
 
 def inputs(name, pictures):
-    """Pictures, or graphs for a family of graphs."""
-    if name != "EdgeFlip":
-        return pictures
+    """Pictures, or inputs of the family's own domain."""
+    return DOMAINS[name](pictures) if name in DOMAINS else pictures
+
+
+def as_table(pictures):
+    """Numbers up to 12, with integers in column 1 and categories in column 2."""
+    rows = 12 * pictures.reshape(len(pictures), -1)
+    rows[:, 1], rows[:, 2] = rows[:, 1].round(), rows[:, 2].round() % 4
+    return rows
+
+
+def as_graphs(pictures):
+    """Adjacency matrices, symmetric and without loops."""
     upper = np.triu(pictures[:, 0] > 0.5, k=1)
     return (upper | upper.swapaxes(1, 2)).astype(np.float32)
 
@@ -124,7 +146,7 @@ def test_it_is_a_frozen_dataclass_with_a_name_of_its_own(name):
 
 @each
 def test_copies_depend_on_seed_key_and_draw_alone(name, pictures):
-    pictures = inputs(name, pictures)
+    pictures = inputs(name, pictures).astype(np.float32)
     made, image = EXAMPLES[name], pictures[0].copy()
     draws = min(num_draws_of(made) or 9, 9)
     whole = copies(made, image, draws)
@@ -156,7 +178,7 @@ def test_votes_do_not_depend_on_order_company_workers_block_size_or_pages(name, 
 
 def test_a_sweep_of_all_families_gives_what_each_gives_alone(pictures):
     """They share pages of draws, and some have fewer than others."""
-    every = [made for name, made in EXAMPLES.items() if name != "EdgeFlip"]
+    every = [made for name, made in EXAMPLES.items() if name not in DOMAINS]
     sweep = wobbliness.sweep(direction, pictures, every, 40, num_classes=4, block_size=7)
     for made in every:
         alone = measure(pictures, made, 40)
@@ -199,7 +221,7 @@ def test_some_answers_change_and_with_nothing_changed_none(name, pictures):
     """Control: without it, each image has its own label in all copies."""
     pictures = inputs(name, pictures)
     assert measure(pictures, EXAMPLES[name], 60).wobbliness.max() > 0
-    assert measure(pictures, 0.0, 60).wobbliness.max() == 0
+    assert measure(pictures, NOTHING.get(name, 0.0), 60).wobbliness.max() == 0
 
 
 def test_first_draws_beyond_the_last_are_refused(pictures):
@@ -230,6 +252,42 @@ BAD = {
     "another severity": (lambda: families.Corrupt("contrast", (0,)), "severities from 1 to 5"),
     "a rotation beyond half a turn": (lambda: families.Affine(rotation=181), "from 0 to 180"),
     "no function": (lambda: families.Custom(3, name="three"), "a function with a name"),
+    "a token that is no integer": (lambda: families.TokenDrop(0.1, token=0.5), "integers .* 0.5"),
+    "a negative token": (lambda: families.TokenDrop(0.1, 0, keep=-1), "from 0 to 16777215, got -1"),
+    "a token beyond float32": (lambda: families.TokenDrop(0.1, 2**24), "got 16777216"),
+    "a column twice": (
+        lambda: families.Columns(1, integers=[1], categories={1: 3}),
+        r"each column declared once, got .1, 1.",
+    ),
+    "a column by name": (
+        lambda: families.Columns(1, categories={"age": 3}),
+        "of a column, .*'age'",
+    ),
+    "a negative column": (lambda: families.Columns(1, integers=[-1]), "of a column, .* got -1"),
+    "one category": (lambda: families.Columns(1, categories={0: 1}), "at least 2 distinct categor"),
+    "equal categories": (
+        lambda: families.Columns(1, categories={0: (1, 1)}),
+        "at least 2 distinct",
+    ),
+    "categories of text": (
+        lambda: families.Columns(1, categories={0: "ab"}),
+        "numbers for column 0",
+    ),
+    "categories that float32 rounds": (
+        lambda: families.Columns(1, categories={0: (0.1, 0.2)}),
+        "that float32 holds exactly",
+    ),
+    "no range": (lambda: families.Columns(1, integers={0: (3, 1)}), "lowest and highest integer"),
+    "a range of fractions": (
+        lambda: families.Columns(1, integers={0: (0, 1.5)}),
+        "lowest and high",
+    ),
+    "integers alone": (lambda: families.Columns(1, integers=3), "integers by column"),
+    "a negative scale": (
+        lambda: families.Columns(1, scale=[1, -1]),
+        "a scale of at least 0, got -1",
+    ),
+    "a scale of two axes": (lambda: families.Columns(1, scale=np.ones((2, 2))), "scale .d,., got"),
     "no name": (lambda: families.Custom(add_normal, name=""), "a function with a name"),
 }
 
@@ -242,27 +300,6 @@ def test_settings_out_of_range_get_one_line(case):
     assert "\n" not in str(raised.value)
 
 
-ON_TABLES = {
-    *("Custom", "Gaussian", "KeepFeature", "Laplace"),
-    *("SaltAndPepper", "Scale", "Superpose", "Uniform"),
-}
-
-
-@each
-def test_on_a_table_it_works_or_says_that_it_needs_pictures(name, pictures):
-    rows = pictures.reshape(len(pictures), -1)
-    made = EXAMPLES[name]
-    if hasattr(made, "overlays"):
-        made = dataclasses.replace(made, overlays=OVERLAYS.reshape(len(OVERLAYS), -1))
-    if name in ON_TABLES:
-        assert measure(rows, made, 20).counts.sum() == 7 * min(20, num_draws_of(made) or 20)
-        return
-    with pytest.raises(
-        ValueError, match=r"expected (pictures|adjacency matrices) .* for .*got inputs of shape"
-    ):
-        measure(rows, made, 20)
-
-
 def test_overlays_of_another_shape_are_refused(pictures):
     for name in ("BoxMix", "CellMix", "KeepBox", "Superpose"):
         with pytest.raises(ValueError, match="expected overlays of the shape of the inputs"):
@@ -270,6 +307,8 @@ def test_overlays_of_another_shape_are_refused(pictures):
 
 
 TEXTS = {
+    "token-drop:0.3,token=1": families.TokenDrop(0.3, token=1),
+    "columns:0.3,scale=2": families.Columns(0.3, scale=2.0),
     "gaussian:0.1": families.Gaussian(0.1),
     "scale:3,5,7": families.Scale(3, 5, 7),
     "keep-feature:0.9,levels=2": families.KeepFeature(0.9, levels=2),

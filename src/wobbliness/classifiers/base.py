@@ -174,9 +174,11 @@ class ScoredClassifier:
     Attributes:
         threshold: of class 1 in one score for two classes, as the user gives it.
         declared_threshold: of class 1, as the classifier itself declares it.
+        takes_integers: whether the model gets token ids, as 64-bit integers.
     """
 
     num_classes: int | None
+    takes_integers: bool = False
     image_shape: tuple[int | None, ...] | None = None
     threshold: float | None = None
     declared_threshold: float | None = None
@@ -189,6 +191,20 @@ class ScoredClassifier:
         """
         threshold = self.declared_threshold if self.threshold is None else self.threshold
         return {} if threshold is None else {"threshold": f"{threshold:g}"}
+
+    def take_integers(self) -> None:
+        """Hands inputs over as integers from now on: they are token ids.
+
+        Raises:
+            ValueError: their values would be changed before, as those of pixels are.
+        """
+        if pixels := self.preprocessing().get("pixels"):
+            raise ValueError(f"expected token ids as they are, got the input range {pixels}")
+        self.takes_integers = True
+
+    def as_input(self, images: Float32[np.ndarray, "B ..."]) -> Shaped[np.ndarray, "B ..."]:
+        """Returns images in the type that the model gets them in."""
+        return images.astype(np.int64) if self.takes_integers else images
 
     def labels_of(self, answer: Any, num_images: int) -> Int[np.ndarray, " B"]:
         """Returns labels `(B,)` as they are and scores `(B, K)` by their arg-max (Eq. 1).

@@ -86,7 +86,7 @@ class EstimatorClassifier(ScoredClassifier):
         yield Execution(backend="callable", threads="one calling thread")
 
     def _classify_block(self, images: np.ndarray) -> np.ndarray:
-        images = images if self._scale is None else self._scale.apply(images)
+        images = self.as_input(images if self._scale is None else self._scale.apply(images))
         shape = images.shape[1:]
         # Found once for all blocks of a shape: trying costs predictions.
         if self._arrange is None or self._arrange[0] != shape:

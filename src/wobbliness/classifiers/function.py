@@ -68,7 +68,7 @@ class FunctionClassifier(ScoredClassifier):
     def _answer(self, images: np.ndarray) -> Any:
         images = images if self._scale is None else self._scale.apply(images)
         # a function may keep what it is given, and the memory of `images` is used again
-        own = images.copy()
+        own = self.as_input(images.copy())
         return self._call_with_tensor(own) if self._as_tensor else self._function(own)
 
     def _call_with_tensor(self, images: np.ndarray) -> Any:

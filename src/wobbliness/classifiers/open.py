@@ -48,6 +48,7 @@ class _Options:
     output: str | int | None
     scale: PixelScale | None
     threshold: float | None
+    integers: bool
 
 
 def open_classifier(
@@ -66,6 +67,7 @@ def open_classifier(
     mean: PixelNumbers = None,
     std: PixelNumbers = None,
     threshold: int | float | None = None,
+    integers: bool = False,
 ) -> Classifier:
     """Opens a file, Hugging Face model, torch module, estimator or callable as a classifier.
 
@@ -108,6 +110,9 @@ def open_classifier(
         threshold: for a classifier of one score for two classes: above it the class is 1, else 0.
             Needed where an ONNX file or exported program does not tell whether it is a probability
             or a logit, and for modules and callables.
+        integers: inputs are token ids, so that an ONNX file of integers gets them as they are;
+            of no effect on anything else. `measure` sets it for a path where the perturbation is
+            one of token ids.
 
     Raises:
         ValueError: the source is none of these, is missing, cannot be read, or is refused for what
@@ -127,6 +132,7 @@ def open_classifier(
         output=output,
         scale=read_pixel_scale(input_range, mean, std),
         threshold=_checked_threshold(threshold),
+        integers=integers,
     )
     return (
         _open_name(str(source), options)
@@ -323,6 +329,7 @@ def _open_onnx(path: Path, options: _Options) -> Classifier:
         layout=options.layout,
         output=options.output,
         scale=options.scale,
+        integers=options.integers,
     )
 
 

@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Shaped
 
+from wobbliness.perturbations.base import InputValues
+
 # Images of a small block.
 SMALL_BLOCK = 8
 # Images that are compared at most where answers are labels, which differ less often than scores.
@@ -145,7 +147,12 @@ def require_close(given: Shaped[np.ndarray, "R ..."], again: Shaped[np.ndarray, 
 
 
 def probe(
-    answers: Answers, examples: Float32[np.ndarray, "E ..."], *, block_size: int, num_copies: int
+    answers: Answers,
+    examples: Float32[np.ndarray, "E ..."],
+    *,
+    block_size: int,
+    num_copies: int,
+    values: InputValues = InputValues.UNIT,
 ) -> str | None:
     """Probes a classifier with a few small calls.
 
@@ -154,6 +161,8 @@ def probe(
         examples: images as they will be classified, with some variety.
         block_size: of the measurement.
         num_copies: that the measurement will classify; a small one is probed with few.
+        values: of the images; where they are not in [0, 1], only values that occur are put
+            together anew.
 
     Returns:
         None where the answer to an image is a function of the image; else a description of how it
@@ -168,12 +177,15 @@ def probe(
         return None
     size = min(block_size, MAX_LARGE_BLOCK, max(SMALL_BLOCK, num_copies // COPIES_FOR_ONE))
     others = np.resize(examples[::-1], (size, *examples.shape[1:]))
-    faint = _faint(examples, min(NUM_COMPARED_LABELS, max(SMALL_BLOCK, size - NUM_BRIGHT)))
+    num_faint = min(NUM_COMPARED_LABELS, max(SMALL_BLOCK, size - NUM_BRIGHT))
+    in_unit = values is InputValues.UNIT
+    faint = _faint(examples, num_faint) if in_unit else crossed(examples, num_faint)
+    bright = _bright(examples, axis=None if in_unit else 0)
 
     def ask(some: np.ndarray, num_rows: int) -> np.ndarray:
         return answers(some, min(num_rows, block_size))
 
-    return _probe_in_company(ask, images, np.concatenate([_bright(examples), others]), faint)
+    return _probe_in_company(ask, images, np.concatenate([bright, others]), faint)
 
 
 def _probe_in_company(
@@ -239,10 +251,28 @@ def _faint(examples: Float32[np.ndarray, "E ..."], num_images: int) -> Float32[n
     return np.asarray(np.float32(0.5) + FAINT_CONTRAST * (some - np.float32(0.5)))
 
 
-def _bright(examples: Float32[np.ndarray, "E ..."]) -> Float32[np.ndarray, "C ..."]:
-    """Returns images whose pixels have the largest value of all examples, a few the least."""
+def _bright(
+    examples: Float32[np.ndarray, "E ..."], axis: int | None
+) -> Float32[np.ndarray, "C ..."]:
+    """Returns images whose pixels have the largest value of all examples, a few the least.
+
+    Of values at the same place alone where `axis` is 0: each column of a table has its own.
+    """
     is_low = np.random.default_rng(0).random((NUM_BRIGHT, *examples.shape[1:])) < DARK_SHARE
-    return np.asarray(np.where(is_low, examples.min(), examples.max()), dtype=np.float32)
+    extremes = examples.min(axis=axis), examples.max(axis=axis)
+    return np.asarray(np.where(is_low, *extremes), dtype=np.float32)
+
+
+def crossed(
+    examples: Float32[np.ndarray, "E ..."], num_images: int
+) -> Float32[np.ndarray, "C ..."]:
+    """Returns inputs that have at each place the value of a random example.
+
+    So that each has a category of its column, or a token id that occurs.
+    """
+    shape = (num_images, *examples.shape[1:])
+    chosen = np.random.default_rng(0).integers(len(examples), size=shape)
+    return np.take_along_axis(examples, chosen, axis=0)
 
 
 def _are_coarse(answers: np.ndarray) -> bool:
@@ -258,12 +288,14 @@ class OrderWatch:
     The output of top-k and sort is sorted.
     """
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, *, values: InputValues = InputValues.UNIT) -> None:
         """Starts to record.
 
         Args:
             answers: gives scores or labels for images, in blocks of a size.
+            values: of the images.
         """
+        self.values = values
         self._answers, self._orders, self._distinct = answers, set[str | None](), set[bytes]()
 
     def __call__(self, images: np.ndarray, block_size: int) -> np.ndarray:
@@ -301,7 +333,7 @@ class OrderWatch:
             return
         accepted = [
             self.order is not None and self._accepts(images, block_size)
-            for images in _unusual_images(examples)
+            for images in _unusual_images(examples, self.values)
         ]
         if any(accepted) and self.order is not None and len(self._distinct) >= MIN_SORTED_ANSWERS:
             raise ValueError(sorted_scores(self.order))
@@ -337,17 +369,34 @@ def sorted_scores(order: str) -> str:
     )
 
 
-def _unusual_images(examples: Float32[np.ndarray, "E ..."]) -> list[Float32[np.ndarray, "S ..."]]:
+def _unusual_images(
+    examples: Float32[np.ndarray, "E ..."], values: InputValues
+) -> list[Float32[np.ndarray, "S ..."]]:
     """Returns out-of-distribution images: negatives, shuffled pixels, noise, and large noise.
 
-    All but the last are in [0, 1].
+    All but the last are in [0, 1]. Of tables there is large noise alone, in units of the standard
+    deviation of each column; of token ids, texts of one token.
     """
+    if values is not InputValues.UNIT:
+        return [_texts_of_one_token(examples) if values is InputValues.TOKENS else _far(examples)]
     rng = np.random.default_rng(0)
     some = examples[_spread(len(examples), NUM_UNUSUAL)].clip(0, 1)
     mixed = rng.permuted(some.reshape(len(some), -1), axis=1).reshape(some.shape)
     noise = rng.random(some.shape, dtype=np.float32)
     large = LARGE_NOISE * rng.standard_normal(some.shape, dtype=np.float32)
     return [np.concatenate([1 - some, mixed, noise]), large]
+
+
+def _texts_of_one_token(examples: Float32[np.ndarray, "E ..."]) -> Float32[np.ndarray, "S ..."]:
+    ids = np.unique(examples)
+    ids = ids[_spread(len(ids), NUM_UNUSUAL)]
+    return np.stack([np.full(examples.shape[1:], token, np.float32) for token in ids])
+
+
+def _far(examples: Float32[np.ndarray, "E ..."]) -> Float32[np.ndarray, "S ..."]:
+    some = examples[_spread(len(examples), NUM_UNUSUAL)]
+    noise = np.random.default_rng(0).standard_normal(some.shape, dtype=np.float32)
+    return np.asarray(some + LARGE_NOISE * examples.std(axis=0) * noise, np.float32)
 
 
 def in_whole_blocks(answers: Answers, block_size: int) -> Answers:

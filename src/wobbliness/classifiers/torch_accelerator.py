@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Shaped
+from jaxtyping import Float32, Int, Shaped
 
 from wobbliness.classifiers.base import ScoredClassifier, in_blocks
 from wobbliness.classifiers.execution import BYTES_PER_VALUE, Execution
@@ -168,16 +168,17 @@ class AcceleratedClassifier(ScoredClassifier):
             self._scores(self.on_device(images), autocast=self.is_reduced).cpu().numpy()
         )
 
-    def on_device(self, images: np.ndarray) -> Float32[torch.Tensor, "B ..."]:
-        """Copies images to the device as float32."""
-        return torch.from_numpy(np.array(images, dtype=np.float32, order="C")).to(self._device)
+    def on_device(self, images: np.ndarray) -> Shaped[torch.Tensor, "B ..."]:
+        """Copies images to the device as float32, or token ids as integers."""
+        values = self.as_input(np.array(images, dtype=np.float32, order="C"))
+        return torch.from_numpy(values).to(self._device)
 
     def _scores(
-        self, batch: Float32[torch.Tensor, "B ..."], *, autocast: bool
+        self, batch: Shaped[torch.Tensor, "B ..."], *, autocast: bool
     ) -> Float32[torch.Tensor, "B K"]:
         """Computes validated logits; K is set from the first ones."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=autocast):
-            answer = self._forward(batch.to(self._dtype))
+            answer = self._forward(batch if self.takes_integers else batch.to(self._dtype))
         if self._reading is None:
             self._reading = Reading.of(
                 answer, len(batch), wanted=self._wanted, num_classes=self.num_classes
@@ -200,7 +201,7 @@ class AcceleratedClassifier(ScoredClassifier):
                 f"{logits.shape[1]}"
             )
 
-    def _forward(self, batch: Float[torch.Tensor, "B ..."]) -> object:
+    def _forward(self, batch: Shaped[torch.Tensor, "B ..."]) -> object:
         try:
             return self.module(batch)
         # It is a RuntimeError, too: the caller tries again with a smaller batch.

@@ -183,7 +183,7 @@ class TorchClassifier(ScoredClassifier):
             ValueError: the module refuses images of this shape, or gives no logits.
         """
         if self._graph is not None:
-            return self._graph.run(images, block_size)
+            return self._graph.run(self.as_input(images), block_size)
         with self._made_ready():
             return np.asarray(in_blocks(self._eager_scores, images, block_size))
 
@@ -247,6 +247,7 @@ class TorchClassifier(ScoredClassifier):
             return None, "eager as asked"
         if self._dtype != torch.float32:
             return None, f"its parameters are {self._dtype}, not torch.float32"
+        examples = self.as_input(examples)
         compilation = compile_module(self.module, examples, self._reading or Reading())
         if compilation.graph is None:
             return None, compilation.reason
@@ -270,7 +271,8 @@ class TorchClassifier(ScoredClassifier):
 
     def _eager_scores(self, images: Float32[np.ndarray, "B ..."]) -> Shaped[np.ndarray, "B ..."]:
         with torch.inference_mode():
-            answer = self._forward(torch.from_numpy(images).to(dtype=self._dtype))
+            batch = torch.from_numpy(self.as_input(images))
+            answer = self._forward(batch if self.takes_integers else batch.to(dtype=self._dtype))
             if self._reading is None:
                 self._reading = Reading.of(
                     answer, len(images), wanted=self._wanted, num_classes=self.num_classes

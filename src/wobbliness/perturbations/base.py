@@ -6,6 +6,7 @@ and counted by draw: any draw can be had without the ones before it, in blocks o
 
 import hashlib
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -15,8 +16,21 @@ from numpy.typing import ArrayLike
 
 # Bytes of a block of AES.
 CIPHER_BLOCK = 16
+# Copies are float32, which holds all integers up to 2^24; 2^24 itself may be a rounded one.
+MAX_EXACT_INTEGER = 2**24 - 1
 
 Made = TypeVar("Made")
+
+
+class InputValues(Enum):
+    """The values that inputs of a perturbation have.
+
+    Copies are float32 in any case; a classifier of token ids gets them as integers.
+    """
+
+    UNIT = "floats in [0, 1]"
+    ANY = "numbers"
+    TOKENS = "token ids"
 
 
 @runtime_checkable
@@ -27,7 +41,7 @@ class Perturbation(Protocol):
     draw): the copies of an image depend on nothing else, however the draws are divided into pages.
 
     A family with a fixed number of draws has an attribute `num_draws`, too; a measurement makes no
-    more of them.
+    more of them. One whose inputs are not in [0, 1] has an attribute `input_values` that says so.
 
     Attributes:
         name: stable; goes into records and tables, such as `gaussian-0.1`.
@@ -49,7 +63,7 @@ class Perturbation(Protocol):
 
         Args:
             stream: of the image, at the first of the draws.
-            image: in [0, 1].
+            image: in [0, 1], unless the family has other `input_values`.
             draws: number of copies.
             out: `(draws, *image.shape)`, contiguous, where the copies go.
         """
@@ -151,6 +165,14 @@ def num_draws_of(perturbation: Perturbation) -> int | None:
     return getattr(perturbation, "num_draws", None)
 
 
+def input_values_of(perturbation: Perturbation | type[Any]) -> InputValues:
+    """Returns the values that inputs of a perturbation, or of its class, have.
+
+    Those of images by default.
+    """
+    return getattr(perturbation, "input_values", InputValues.UNIT)
+
+
 def image_keys(images: ArrayLike) -> UInt64[np.ndarray, " N"]:
     """Returns the default noise keys: a hash of each image's own values.
 
@@ -158,7 +180,8 @@ def image_keys(images: ArrayLike) -> UInt64[np.ndarray, " N"]:
     another to give both the same draws, for instance clean images and their triggered twins.
 
     Args:
-        images: `(N, ...)` floats; hashed as float32 together with their shape.
+        images: `(N, ...)` numbers; hashed as float32 together with their shape. Integers below
+            2^24, such as token ids, are exact in it.
 
     Returns:
         `(N,)` unsigned 64-bit integers.

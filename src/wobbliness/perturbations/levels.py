@@ -1,8 +1,12 @@
 """Checks and texts of a perturbation's settings."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
+
+# Of a digest in a name.
+DIGEST_BYTES = 4
 
 
 def checked_level(
@@ -51,3 +55,15 @@ def shown_level(value: float) -> str:
     ('0.1', '3')
     """
     return repr(float(value)).removesuffix(".0")
+
+
+def digest_of(settings: object) -> str:
+    """Returns a hexadecimal digest of settings that are too long for a name.
+
+    >>> digest_of((1.0, 2.0)) == digest_of((1.0, 2.5))
+    False
+
+    Args:
+        settings: numbers, texts and tuples of them, which Python writes alike on every machine.
+    """
+    return hashlib.blake2b(repr(settings).encode(), digest_size=DIGEST_BYTES).hexdigest()

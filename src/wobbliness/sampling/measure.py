@@ -55,6 +55,7 @@ def measure(
             callable from a batch to labels `(B,)` or scores `(B, K)`. A callable gets tensors if
             the images are a tensor, else arrays.
         images: `(N, ...)` float array or tensor in [0, 1]; pictures channels first, `(N, C, H, W)`.
+            Other values where the perturbation takes them: `Columns` of tables, `TokenDrop` of ids.
         sigma: standard deviation of the noise, pixel units of [0, 1]; or another perturbation.
         draws: copies of each image; of a perturbation with a fixed number of draws at most those.
         seed: non-negative integer; another seed, other noise.

@@ -25,12 +25,14 @@ from wobbliness.classifiers.probing import (
     CompanyError,
     NotRepeatableError,
     OrderWatch,
+    crossed,
     in_whole_blocks,
     probe,
     require_alone,
     watched_rows,
 )
 from wobbliness.perturbations.base import (
+    InputValues,
     LoweredPerturbation,
     Perturbation,
     Scratch,
@@ -43,6 +45,7 @@ from wobbliness.perturbations.base import (
 from wobbliness.perturbations.noise.gaussian import Gaussian
 from wobbliness.runtime.errors import reason_of
 from wobbliness.runtime.threads import default_workers
+from wobbliness.sampling.input_values import check_range, check_type, common_values
 
 NOISE_VALUES = 2**18  # drawn at a time: few calls, and still within the cache
 # images that a classifier is prepared with, each also with noise, and with noise and a patch
@@ -83,6 +86,7 @@ class Plan:
     workers: int | None
     keeps_clean: bool = False
     scores: Scores | None = None
+    values: InputValues = InputValues.UNIT
 
     def span_of(self, row: int) -> range:
         """Returns the draws of one perturbation: those asked for, as far as there are any."""
@@ -183,7 +187,8 @@ class Plan:
         self, execution: Execution, examples: np.ndarray, own_size: int | None
     ) -> "Prepared":
         """Probes the classifier; prepares for one copy at a time where its company has a say."""
-        answers, size = OrderWatch(self._answers), execution.block_size or 1
+        answers = OrderWatch(self._answers, values=self.values)
+        size = execution.block_size or 1
         # On a device the counter watches the first block itself.
         num_copies = 0 if self.is_on_device else len(self.images) * len(self.span)
         try:
@@ -219,13 +224,15 @@ def _company_seen(
     answers: OrderWatch, examples: np.ndarray, size: int, num_copies: int
 ) -> tuple[str | None, bool]:
     """Probes a classifier; returns what is seen, and whether it takes whole blocks alone."""
+    settings: dict[str, Any] = {"block_size": size, "num_copies": num_copies}
+    settings["values"] = answers.values
     try:
-        return probe(answers, examples, block_size=size, num_copies=num_copies), False
+        return probe(answers, examples, **settings), False
     except UNLIKE_BLOCKS:
         raise
     except Exception:  # of any kind, from a classifier that takes no blocks of other sizes
         whole = in_whole_blocks(answers, size)
-        return probe(whole, examples, block_size=size, num_copies=num_copies), True
+        return probe(whole, examples, **settings), True
 
 
 def _company_error(seen: str, size: int) -> ValueError:
@@ -274,12 +281,14 @@ def make_plan(
     Raises:
         ValueError: as `measure` does.
     """
-    array = checked_images(images, with_channels_first=False)
-    opened = _opened(classifier, images, array, num_classes=num_classes, device=device)
     checked = _checked_perturbations(perturbations)
+    values = common_values(checked)
+    array = checked_images(images, with_channels_first=False, values=values)
+    settings: dict[str, Any] = {"num_classes": num_classes, "device": device}
+    opened = _opened(classifier, images, array, integers=values is InputValues.TOKENS, **settings)
     return Plan(
         opened=opened,
-        classifier=copy(opened) if isinstance(opened, ScoredClassifier) else opened,
+        classifier=_own(opened, values),
         images=array,
         keys=_checked_keys(keys, array),
         perturbations=checked,
@@ -289,26 +298,41 @@ def make_plan(
         workers=_checked_number(workers, "workers"),
         keeps_clean=keep_clean or scores is not None,
         scores=_checked_scores(scores, opened),
+        values=values,
     )
 
 
-def _opened(
-    classifier: Any, images: Any, array: np.ndarray, *, num_classes: int | None, device: str | None
-) -> Classifier:
+def _opened(classifier: Any, images: Any, array: np.ndarray, **settings: Any) -> Classifier:
     """Opens the classifier; checks the images' axes unless it declares exactly this shape."""
-    is_tensor = hasattr(images, "detach")
-    opened = open_classifier(
-        classifier, num_classes=num_classes, as_tensor=is_tensor, device=device
-    )
+    opened = open_classifier(classifier, as_tensor=hasattr(images, "detach"), **settings)
     if getattr(opened, "image_shape", None) != array.shape[1:]:
         _check_channels_first(array)
     return opened
 
 
+def _own(opened: Classifier, values: InputValues) -> Classifier:
+    """Returns a classifier of this measurement's own, which gets integers where inputs are such.
+
+    Raises:
+        ValueError: it would get token ids as floats.
+    """
+    own = copy(opened) if isinstance(opened, ScoredClassifier) else opened
+    if values is InputValues.TOKENS:
+        if not isinstance(own, ScoredClassifier):
+            raise ValueError(
+                "expected a callable, an estimator, a torch module or an ONNX file for token ids, "
+                f"got the classifier {type(own).__name__}"
+            )
+        own.take_integers()
+    return own
+
+
 def _examples(plan: Plan) -> Float32[np.ndarray, "B ..."]:
     """Returns some of the images, spread over all: as they are, perturbed, and with a patch, too.
 
-    Of several perturbations the one that changes most; of Gaussian noise, the largest sigma.
+    Of several perturbations the one that changes most; of Gaussian noise, the largest sigma. Where
+    inputs have values of their own, such as token ids, values of other inputs take the patch's
+    place.
     """
     # Evenly spread: sets are often sorted by class.
     chosen = np.unique(np.linspace(0, len(plan.images) - 1, EXAMPLES).round().astype(np.int64))
@@ -317,7 +341,9 @@ def _examples(plan: Plan) -> Float32[np.ndarray, "B ..."]:
     perturbed = [_first_copies(plan.seed, made, images, keys) for made in plan.perturbations]
     # A probe without noise of the largest strength could miss what only that shows.
     most = int(np.argmax([np.abs(copies - images).mean() for copies in perturbed]))
-    patched = _first_copies(plan.seed, plan.perturbations[most], _patched(images), keys)
+    in_unit = plan.values is InputValues.UNIT
+    changed = _patched(images) if in_unit else crossed(images, len(images))
+    patched = _first_copies(plan.seed, plan.perturbations[most], changed, keys)
     return np.concatenate([images, perturbed[most], patched])
 
 
@@ -356,33 +382,30 @@ def _patched(images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B ...
     return patched
 
 
-def checked_images(images: Any, *, with_channels_first: bool = True) -> np.ndarray:
+def checked_images(
+    images: Any, *, with_channels_first: bool = True, values: InputValues = InputValues.UNIT
+) -> np.ndarray:
     """Returns images as an array without a copy: floats in [0, 1], channels first.
+
+    Args:
+        images: of a caller.
+        with_channels_first: whether to refuse channels that are the last axis.
+        values: what the perturbation takes in place of floats in [0, 1].
 
     Raises:
         ValueError: they are none, or none at all.
     """
     array = _as_array(images)
-    _check_kind(array)
-    if with_channels_first:
-        _check_channels_first(array)
-    # NaN fails both comparisons, so it is refused as well.
-    lowest, highest = array.min(), array.max()
-    if not (lowest >= 0 and highest <= 1):
-        raise ValueError(f"expected images in [0, 1], got values from {lowest} to {highest}")
-    return array
-
-
-def _check_kind(array: np.ndarray) -> None:
     if array.ndim < 2 or 0 in array.shape:
         raise ValueError(
             "expected images of shape (N, ...), at least one and none empty, "
             f"got shape {array.shape}"
         )
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(
-            f"expected images as floats in [0, 1], got {array.dtype}; divide 8-bit pixels by 255"
-        )
+    check_type(array, values)
+    if with_channels_first:
+        _check_channels_first(array)
+    check_range(array, values)
+    return array
 
 
 def _check_channels_first(images: np.ndarray) -> None:

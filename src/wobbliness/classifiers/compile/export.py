@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import onnx
 import torch
-from jaxtyping import Float32, Shaped
+from jaxtyping import Shaped
 
 from wobbliness.classifiers.compile.cache import load_graph, store_graph
 from wobbliness.classifiers.compile.graph import OnnxGraph, over_blocks
@@ -90,7 +90,7 @@ def declare_structure(module: torch.nn.Module, structure: str) -> None:
 
 
 def compile_module(
-    module: torch.nn.Module, examples: Float32[np.ndarray, "B ..."], reading: Reading = PLAIN
+    module: torch.nn.Module, examples: Shaped[np.ndarray, "B ..."], reading: Reading = PLAIN
 ) -> Compilation:
     """Exports the module as an ONNX graph (`torch.onnx`, dynamo exporter).
 
@@ -100,11 +100,12 @@ def compile_module(
 
     Args:
         module: in evaluation mode, on the CPU.
-        examples: real inputs; their shape except the first axis becomes the graph's.
+        examples: real inputs; their type, and their shape except the first axis, become the
+            graph's.
         reading: how scores are read from the module's answers.
     """
     with borrowed_state():
-        digest = _digest(module, examples.shape[1:], reading)
+        digest = _digest(module, examples, reading)
         known = _compilations.get(module)
         if known is None or known.digest != digest or not _is_kept(known):
             known = _compilations[module] = _compilation(digest, module, examples, reading)
@@ -132,7 +133,7 @@ def _compilation(
 
 
 def disagreement(
-    graph: OnnxGraph, examples: Float32[np.ndarray, "B ..."], scores: Shaped[np.ndarray, "B ..."]
+    graph: OnnxGraph, examples: Shaped[np.ndarray, "B ..."], scores: Shaped[np.ndarray, "B ..."]
 ) -> str | None:
     """Describes how the graph's answer differs from the module's scores; None if it agrees.
 
@@ -174,7 +175,9 @@ def _difference(compiled: np.ndarray, scores: np.ndarray) -> str | None:
 
 def _graph(module: torch.nn.Module, examples: np.ndarray, reading: Reading) -> onnx.ModelProto:
     """Exports a module, from the template of its declared structure where possible."""
-    structure = _structure_of(module) if reading.is_plain else None
+    # Declared structures are those of networks of images, which a template fits.
+    may_be_declared = reading.is_plain and examples.dtype == np.float32
+    structure = _structure_of(module) if may_be_declared else None
     if structure is None:
         return _exported(module if reading.is_plain else OneOutput(module, reading), examples)
     # In this process first, then on disk, and exported only where neither has it.
@@ -314,9 +317,10 @@ def _content(cell: Any) -> object:
 
 
 def _digest(
-    module: torch.nn.Module, shape: tuple[int, ...], reading: Reading = PLAIN
+    module: torch.nn.Module, examples: np.ndarray, reading: Reading = PLAIN
 ) -> ModuleDigest:
-    return module_digest(module, shape, reading.name, reading.is_plain)
+    shape, kind = examples.shape[1:], examples.dtype.str
+    return module_digest(module, shape, kind, reading.name, reading.is_plain)
 
 
 def _structure_of(module: torch.nn.Module) -> str | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from jaxtyping import Float32
+from jaxtyping import Shaped
 
 from wobbliness.classifiers.base import in_blocks
 from wobbliness.classifiers.compile.session import open_session
@@ -44,12 +44,14 @@ class GraphOptions:
         output: name or number of the output to read.
         scale: the pixel values that it wants.
         num_classes: K.
+        integers: whether inputs are integers, such as token ids, as they are.
     """
 
     layout: Layout | None = None
     output: str | int | None = None
     scale: PixelScale | None = None
     num_classes: int | None = None
+    integers: bool = False
 
 
 class OnnxGraph:
@@ -112,7 +114,12 @@ class OnnxGraph:
         self._session = open_session(checked.content, name, checked.folder)
         inputs = self._session.get_inputs()
         self._prepare = OnnxInput(
-            inputs, model, layout=options.layout, scale=options.scale, source=name
+            inputs,
+            model,
+            layout=options.layout,
+            scale=options.scale,
+            integers=options.integers,
+            source=name,
         )
         self._input, self.rounding = self._prepare.name, self._prepare.rounding
         self.batch_size, self.image_shape = self._prepare.batch_size, self._prepare.image_shape
@@ -138,7 +145,7 @@ class OnnxGraph:
             return {}
         return self._prepare.preprocessing() | {"output": self._output}
 
-    def run(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
+    def run(self, images: Shaped[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
         """Computes the output for a batch, in blocks and a remainder.
 
         Blocks have `block_size` images, or the number that the graph fixes.
@@ -167,7 +174,7 @@ class OnnxGraph:
         # The answers to the padding are dropped.
         return self._run(np.resize(images, (self.batch_size, *images.shape[1:])))[: len(images)]
 
-    def _run_all_blocks(self, images: Float32[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
+    def _run_all_blocks(self, images: Shaped[np.ndarray, "B ..."], block_size: int) -> np.ndarray:
         """Runs all whole blocks in one call and the remainder in another."""
         # The whole blocks as an axis of their own, then the remainder as one shorter block.
         num_whole = len(images) // block_size * block_size

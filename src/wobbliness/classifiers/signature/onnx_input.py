@@ -51,6 +51,7 @@ class OnnxInput:
         *,
         layout: Layout | None,
         scale: PixelScale | None,
+        integers: bool = False,
         source: str,
     ) -> None:
         """Reads what a graph declares.
@@ -60,6 +61,7 @@ class OnnxInput:
             model: the graph.
             layout: the user's choice of the axis of the channels.
             scale: the user's pixel values.
+            integers: whether inputs are integers as they are, which a graph of integers takes.
             source: of the graph, for errors.
 
         Raises:
@@ -73,7 +75,9 @@ class OnnxInput:
         self.batch_size = self._sizes[0]
         self._layout = _found_layout(self._sizes, layout, rules, model.graph)
         self.image_shape = image_shape(self._sizes, self._layout)
-        self._scale = _scale_of_type(rules.scale, inputs[0].type, source)
+        self._takes_ids = integers and self._dtype in INTEGER_TYPES.values()
+        is_scaled = rules.scale is not None or not self._takes_ids
+        self._scale = _scale_of_type(rules.scale, inputs[0].type, source) if is_scaled else None
         self._is_blue_first = rules.is_blue_first
         # Where the graph declares its channels, another number of them is refused here already.
         num_channels = (self.image_shape or (None,))[0]
@@ -111,7 +115,19 @@ class OnnxInput:
         # Integers: noisy copies are rounded to even at .5 and clipped to the range of pictures.
         if self._scale is not None and self._dtype in INTEGER_TYPES.values():
             arranged = np.clip(np.rint(arranged), self._scale.low, self._scale.high)
+        if self._takes_ids:
+            self._check_ids(arranged)
         return arranged.astype(self._dtype, order="C", copy=False)
+
+    def _check_ids(self, ids: np.ndarray) -> None:
+        """Raises ValueError for values that the graph's type would change to others."""
+        limit = np.iinfo(self._dtype).max
+        wrong = ids[(ids > limit) | (ids < 0) | (ids != np.rint(ids))]
+        if wrong.size:
+            raise ValueError(
+                f"expected token ids up to {limit} for a graph of {self._dtype.__name__}, got "
+                f"{wrong[0]:g}"
+            )
 
     def _arranged(self, images: np.ndarray) -> np.ndarray:
         declared = self._declared
@@ -169,7 +185,7 @@ def _scale_of_type(scale: PixelScale | None, dtype: str, source: str) -> PixelSc
     if scale is None or not scale.has_range:
         raise ValueError(
             f"expected a graph with one float input (B, ...), got {dtype} in {source}; "
-            "say what 0 and 1 become (input_range, --input-range)"
+            "say what 0 and 1 become (input_range, --input-range), or measure token ids"
         )
     if not _is_of_integers(scale, np.iinfo(INTEGER_TYPES[dtype])):
         raise ValueError(
