@@ -5,11 +5,12 @@ import sys
 
 import numpy as np
 import pytest
-from model_files import linear_model
+import torch
+from model_files import linear_model, save_onnx
 
 import wobbliness
 from wobbliness.cli import main as cli
-from wobbliness.perturbations import BoxMix, Scale
+from wobbliness.perturbations import BoxMix, Columns, Scale, TokenDrop
 from wobbliness.perturbations.find import perturbation_kinds, training_kinds
 
 
@@ -232,3 +233,73 @@ def test_ones_own_can_be_tested_and_not_kept(folder, monkeypatch, capsys):
     assert "expected perturbations of this package" in err
     assert "got mine" in err
     assert not (folder / "guard").exists()
+
+
+@pytest.fixture
+def token_files(folder):
+    """A graph of token ids, ids in two kinds of file, and a table of numbers."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Embedding(50, 3), torch.nn.Flatten(), torch.nn.Linear(36, 3)
+    ).eval()
+    ids = np.random.default_rng(1).integers(0, 50, (5, 12))
+    save_onnx(network, folder / "texts.onnx", torch.from_numpy(ids[:2]))
+    np.save(folder / "ids.npy", ids)
+    np.savez(folder / "ids.npz", tokens=ids, labels=np.arange(5))
+    np.save(folder / "rows.npy", 40 + ids.reshape(5, 12) / 7)
+    linear = torch.nn.Sequential(torch.nn.BatchNorm1d(12), torch.nn.Linear(12, 3)).eval()
+    linear[0].running_mean.fill_(43)
+    save_onnx(linear, folder / "rows.onnx", torch.rand(2, 12))
+    return ids
+
+
+def test_token_ids_are_read_as_stored(token_files, monkeypatch, capsys):
+    drop = ("--perturbation", "token-drop:0.3,token=0", "--draws", 60, "--json")
+    expected = wobbliness.measure("texts.onnx", token_files, TokenDrop(0.3, 0), 60)
+    for source in ("ids.npy", "ids.npz", "ids.npz:tokens"):
+        code, out, err = run(monkeypatch, capsys, "measure", "texts.onnx", source, *drop)
+        assert (code, err) == (0, "")
+        (row,) = json.loads(out)["measurements"]
+        assert row["counts"] == expected.counts.tolist()
+
+
+@pytest.mark.usefixtures("token_files")
+def test_tables_are_read_as_stored(monkeypatch, capsys):
+    arguments = ("measure", "rows.onnx", "rows.npy", "--perturbation", "columns:2", "--draws", 60)
+    code, out, err = run(monkeypatch, capsys, *arguments, "--json")
+    assert (code, err) == (0, "")
+    (row,) = json.loads(out)["measurements"]
+    votes = wobbliness.measure("rows.onnx", np.load("rows.npy"), Columns(2), 60)
+    assert row["counts"] == votes.counts.tolist()
+    assert votes.wobbliness.max() > 0
+    code, out, err = run(monkeypatch, capsys, *arguments, "--sigma", 1)
+    assert (code, out, err.count("\n")) == (2, "", 1), "control: with noise for images, too"
+    assert "expected floats in [0, 1], got values from 40" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("images.npy", "--perturbation", "token-drop:0.3,0"),
+            "token ids as integers, got float32",
+        ),
+        (("ids.npy", "--sigma", 0.1), "say what 0 and 1 become"),
+        (
+            ("ids.npy", "--perturbation", "token-drop:0.3,0", "--sigma", 0.1),
+            "token ids alone beside token-drop-0.3-token-0, got gaussian-0.1",
+        ),
+        (("pictures", "--perturbation", "token-drop:0.3,0"), "a .npy or .npz array of tables"),
+        (
+            ("ids.npy", "--perturbation", "token-drop:0.3,0", "--size", "8x8"),
+            "expected a .npy or .npz array of tables or token ids, got a size of pictures",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("token_files")
+def test_other_inputs_of_a_perturbation_of_tokens_get_one_line(
+    monkeypatch, capsys, arguments, message
+):
+    code, out, err = run(monkeypatch, capsys, "measure", "texts.onnx", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err

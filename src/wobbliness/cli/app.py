@@ -41,6 +41,7 @@ from wobbliness.cli.options import (
     raise_later,
     read_images_for,
     say_implausible,
+    values_of_inputs,
     with_model_options,
 )
 from wobbliness.cli.perturbations import perturbations
@@ -110,12 +111,16 @@ def measure(
     check_perturbations(sigma, perturbation)
     # absolute: a node of a cluster has another working directory
     path = str(Path(model).absolute()) if Path(model).exists() else model
-    opened = partial(open_model, path, options)
+    # Of tables and token ids, which are read as stored, nothing is known that is implausible.
+    values = values_of_inputs(sigma, perturbation)
+    are_pixels = values.name == "UNIT"
+    opened = partial(open_model, path, options, integers=values.name == "TOKENS")
     classifier = opened()
+    reading: dict[str, Any] = {"column": column, "label_column": label_column}
     image_set = read_images_for(
-        classifier, images, column=column, label_column=label_column, resize=resize, size=size
+        classifier, images, resize=resize, size=size, as_stored=not are_pixels, **reading
     )
-    warned = say_implausible(classifier, image_set, options, as_json=as_json)
+    warned = say_implausible(classifier, image_set, options, as_json=as_json) if are_pixels else []
 
     read_overlays = overlay_reader(classifier, resize=resize, size=size)
     opened_perturbations = open_perturbations(sigma, perturbation, read_overlays)

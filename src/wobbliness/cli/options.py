@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wobbliness.attacks.base import Attack
     from wobbliness.attacks.patch import Trigger
     from wobbliness.images import ImageSet
+    from wobbliness.perturbations.base import InputValues
 
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -219,8 +220,8 @@ def _model_parameters(kinds: dict[str, Any]) -> list[Parameter]:
     ]
 
 
-def open_model(name: str, options: ModelOptions) -> Any:
-    """Opens the classifier of a command's MODEL.
+def open_model(name: str, options: ModelOptions, *, integers: bool = False) -> Any:
+    """Opens the classifier of a command's MODEL, whose inputs may be token ids.
 
     A pickle's code is warned of each time.
     """
@@ -237,7 +238,8 @@ def open_model(name: str, options: ModelOptions) -> Any:
     with warnings.catch_warnings():
         # a pickle's code is warned of also where Python was told to hide or raise warnings
         warnings.filterwarnings("always", message="opening ")
-        return open_classifier(source, **vars(options))  # fields are named as its arguments
+        # Fields are named as its arguments.
+        return open_classifier(source, integers=integers, **vars(options))
 
 
 def _named_modules(model: str, factory: str | None) -> list[str]:
@@ -258,8 +260,9 @@ def read_images_for(
     label_column: str | None = None,
     resize: bool = False,
     size: str | None = None,
+    as_stored: bool = False,
 ) -> "ImageSet":
-    """Reads a command's images, fitted to what the classifier declares."""
+    """Reads a command's images, fitted to what the classifier declares unless taken as stored."""
     from wobbliness.images import read_images
 
     # Functions and the like declare none.
@@ -267,6 +270,7 @@ def read_images_for(
     scaling: dict[str, Any] = {
         "resize": resize,
         "size": None if size is None else _height_and_width(size),
+        "as_stored": as_stored,
     }
     return read_images(
         source, column=column, label_column=label_column, image_shape=image_shape, **scaling
@@ -316,6 +320,24 @@ def overlay_reader(
 ) -> Callable[[str], Any]:
     """Returns a function that reads overlays as a command's images are read."""
     return lambda source: read_images_for(classifier, source, resize=resize, size=size).images
+
+
+def values_of_inputs(sigmas: list[float] | None, texts: list[str] | None) -> "InputValues":
+    """Returns the values that a command's inputs have by the kinds of its perturbations.
+
+    Files of the user's own count as perturbations of images.
+    """
+    from wobbliness.perturbations.base import InputValues, input_values_of
+    from wobbliness.perturbations.find import perturbation_kinds
+
+    kinds = perturbation_kinds()
+    given = [kinds.get(text.partition(":")[0]) for text in texts or ()]
+    # A number is a sigma of Gaussian noise.
+    of_sigmas = [InputValues.UNIT] * len(sigmas or ())
+    found = [*of_sigmas, *(input_values_of(of) if of else InputValues.UNIT for of in given)]
+    # Token ids with anything else are refused later, by the names of both.
+    first = (InputValues.TOKENS, InputValues.UNIT, InputValues.ANY)
+    return next(values for values in first if values in found)
 
 
 def open_perturbations(

@@ -26,15 +26,21 @@ def image_set_of(
     """
     if array.ndim < 2:
         raise ValueError(f"expected images of shape (N, ...), got shape {array.shape} in {path}")
+    if target.as_stored:
+        return _set_of(array, labels)
     array = with_image_axis(array, target, str(path), is_set=labels is not None)
     try:
         images = unit_values(array)
     except ValueError as error:
         raise ValueError(f"{error} in {path}") from None
     check_range(images, str(path))
+    # Contiguous: moved axes are views, which each forward pass would copy again.
+    return _set_of(target.fit_all(np.ascontiguousarray(images)), labels)
+
+
+def _set_of(images: np.ndarray, labels: Int[np.ndarray, " N"] | None) -> ImageSet:
     return ImageSet(
-        # Contiguous: moved axes are views, which each forward pass would copy again.
-        images=target.fit_all(np.ascontiguousarray(images)),
+        images=images,
         labels=None if labels is None else labels.astype(np.int64),
         names=row_names(len(images)),
         class_names=None,

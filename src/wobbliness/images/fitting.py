@@ -77,10 +77,11 @@ def fit_images(
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """The target shape and size of images."""
+    """The target shape and size of images; none where values are taken as stored."""
 
     image_shape: ImageShape = None
     resize: bool = False
+    as_stored: bool = False
 
     @classmethod
     def of_size(cls, image_shape: ImageShape, size: tuple[int, int]) -> "Target":

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Int, Shaped
 
 from wobbliness.runtime.terminal import well_formed
 
@@ -23,14 +23,15 @@ class ImageSet:
     r"""Images with what their source tells of each.
 
     Attributes:
-        images: `(N, C, H, W)` pictures in [0, 1], or `(N, ...)` where an array holds no pictures.
+        images: `(N, C, H, W)` pictures in [0, 1], or `(N, ...)` where an array holds no pictures;
+            of any values where they were read as stored.
         labels: `(N,)` class of each image as the source states it; None where it states none.
         names: N names: the file's, relative to the folder that was read, or the row's number or
             path. A byte that is not UTF-8 reads `\xe9`: no table or page can hold it.
         class_names: names of the classes 0, 1, ..., where the source tells them; likewise.
     """
 
-    images: Float32[np.ndarray, "N ..."]
+    images: Shaped[np.ndarray, "N ..."]
     labels: Int[np.ndarray, " N"] | None
     names: tuple[str, ...]
     class_names: tuple[str, ...] | None

@@ -24,6 +24,7 @@ def read_images(
     image_shape: ImageShape = None,
     resize: bool = False,
     size: tuple[int, int] | None = None,
+    as_stored: bool = False,
 ) -> ImageSet:
     """Reads images in [0, 1] from files.
 
@@ -60,6 +61,7 @@ def read_images(
             resizes and crops.
         resize: scale pictures of another size to the declared one.
         size: height and width to scale pictures to, for a classifier that declares none.
+        as_stored: take the values of an array as they are, as those of tables and token ids.
 
     Returns:
         ImageSet with images, labels where there are any, a name for each image, and class names
@@ -74,6 +76,8 @@ def read_images(
             f"expected the path of images or hf:NAME[SPLIT], got {type(source).__name__}; measure "
             "arrays as they are"
         )
+    if as_stored:
+        return _read_as_stored(source, resize or size is not None, column, label_column)
     target = _target(image_shape, resize, size)
     if isinstance(source, str) and source.startswith(HUB_PREFIX) and not Path(source).is_file():
         return read_hub(
@@ -83,6 +87,17 @@ def read_images(
     if named is not None and column is not None:
         raise ValueError(f"expected one column, got {named} in {source} and {column}")
     return _read_path(path, target, column or named, label_column)
+
+
+def _read_as_stored(
+    source: str | Path, is_scaled: bool, column: str | None, label_column: str | None
+) -> ImageSet:
+    """Reads an array whose values are no pixels."""
+    path, named = _with_column(Path(source))
+    if path.suffix.lower() not in (".npy", ".npz") or is_scaled:
+        found = "a size of pictures" if is_scaled else source
+        raise ValueError(f"expected a .npy or .npz array of tables or token ids, got {found}")
+    return _read_path(path, Target(as_stored=True), column or named, label_column)
 
 
 def _target(image_shape: ImageShape, resize: bool, size: tuple[int, int] | None) -> Target:
