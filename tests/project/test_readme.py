@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import small_study
 import torch
+from model_files import save_onnx
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -230,6 +231,33 @@ def test_the_page_on_perturbations_runs(folder, digits_split, backdoored, monkey
         code, out, err = run(monkeypatch, capsys, *shlex.split(line)[1:], "--json")
         assert code == 0, err
         assert json.loads(out)
+
+
+def test_the_page_on_domains_runs(tmp_path, monkeypatch, capsys):
+    """Each block as printed; the command on a graph of the page's own network."""
+    monkeypatch.chdir(tmp_path)
+    found = BLOCKS.findall((ROOT / "docs" / "domains.md").read_text(encoding="utf-8"))
+    assert [language for language, _ in found] == ["python"] * 3 + ["", "python"]
+    names = {"wobbliness": wobbliness}
+    for _, text in (block for block in found if block[0]):
+        exec(compile(text, f"docs/domains.md: {text[:40]!r}", "exec"), names)
+    predicted = names["pipeline"].predict(names["rows"][400:420])
+    assert np.mean(names["votes"].label == predicted) > 0.8
+    assert names["votes"].wobbliness.max() > 0
+    few, many, _ = (votes.wobbliness.mean() for votes in names["sweep"].votes)
+    assert few < many
+    clean, triggered = names["clean_votes"], names["triggered_votes"]
+    assert (clean.label.mean(), triggered.label.mean()) == (0, 1)
+    assert clean.wobbliness.mean() + 0.3 < triggered.wobbliness.mean()
+    assert names["graph_votes"].wobbliness.max() > 0
+    np.save("ids.npy", names["texts"])
+    save_onnx(names["text_network"], "texts.onnx", torch.from_numpy(names["texts"][:2]))
+    ((_, command),) = (block for block in found if not block[0])
+    code, out, err = run(monkeypatch, capsys, *shlex.split(command)[1:], "--json")
+    assert code == 0, err
+    (row,) = json.loads(out)["measurements"]
+    again = wobbliness.measure(names["text_network"], names["texts"], names["drop"])
+    assert row["counts"] == again.counts.tolist()
 
 
 def contributors_example(room):
