@@ -49,7 +49,7 @@ OF_THE_DEVICE = (
     *("KeepFeature", "Laplace", "SaltAndPepper", "Uniform"),
 )
 LOWERED = sorted((*LIKE_THE_HOST, *OF_THE_DEVICE))
-ON_THE_HOST = ("Corrupt", "Custom")
+ON_THE_HOST = ("Columns", "Corrupt", "Custom", "TokenDrop")
 on_each_device = pytest.mark.parametrize("device", DEVICES, ids=str)
 
 

@@ -9,6 +9,7 @@ from test_closed_forms import DRAWS, assert_frequency
 from test_families import copies
 
 import wobbliness
+from wobbliness.classifiers.torch_accelerator import AcceleratedClassifier
 from wobbliness.perturbations import Gaussian, TokenDrop
 
 MARKER, FILLER, VOCABULARY = 7, 0, 30
@@ -149,6 +150,14 @@ def test_an_embedding_is_compiled_and_gives_the_votes_of_the_module(texts, bag, 
     path = save_onnx(bag, tmp_path / "bag.onnx", torch.from_numpy(texts[:2]))
     for source in (path, wobbliness.open_classifier(path, integers=True)):
         assert np.array_equal(wobbliness.measure(source, texts, drop, 200).counts, compiled.counts)
+
+
+def test_a_module_on_a_device_gets_integers_from_the_host(texts, bag):
+    """The code of devices, on the CPU."""
+    on_device = AcceleratedClassifier(bag, device=torch.device("cpu"))
+    drop = TokenDrop(0.4, FILLER)
+    found = wobbliness.measure(on_device, texts, drop, 200)
+    assert np.array_equal(found.counts, wobbliness.measure(bag, texts, drop, 200).counts)
 
 
 def test_one_module_takes_floats_and_integers_in_turn(texts):
