@@ -8,6 +8,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from residual_networks import residual_network
 
 import wobbliness
 import wobbliness.perturbations as families
@@ -25,6 +26,7 @@ from wobbliness.perturbations.find import (
     training_classes,
 )
 from wobbliness.perturbations.mixing.overlays import Overlays
+from wobbliness.perturbations.network.gated_nodes import NetworkPerturbation
 from wobbliness.perturbations.pictures.corrupt import KINDS
 from wobbliness.runtime.field_limits import kind_of
 from wobbliness.sampling.plan import NOISE_VALUES
@@ -39,6 +41,7 @@ def add_normal(image, rng):
 
 # One of each family, at a level that changes some answers.
 EXAMPLES = {
+    "Amplify": families.Amplify(2, members=3, factor=3),
     "Affine": families.Affine(shift=0.2, rotation=20, zoom=0.2),
     "Blur": families.Blur(0.5, 1, 2),
     "BoxMix": families.BoxMix(OVERLAYS),
@@ -48,6 +51,7 @@ EXAMPLES = {
     "Contrast": families.Contrast(0.5, 0.3, 0.2),
     "Corrupt": families.Corrupt("speckle-noise"),
     "Custom": families.Custom(add_normal, name="normal-0.1"),
+    "Dropout": families.Dropout(0.3),
     "EdgeFlip": families.EdgeFlip(0.2),
     "Elastic": families.Elastic(4, width=2),
     "Flow": families.Flow(0.1),
@@ -75,6 +79,7 @@ NOTHING = {
     "TokenDrop": families.TokenDrop(0, token=0),
 }
 RANDOM = sorted(name for name, made in EXAMPLES.items() if num_draws_of(made) is None)
+OF_NETWORK = {name for name, made in EXAMPLES.items() if isinstance(made, NetworkPerturbation)}
 each = pytest.mark.parametrize("name", sorted(perturbation_classes()))
 
 
@@ -108,7 +113,18 @@ def as_graphs(pictures):
     return (upper | upper.swapaxes(1, 2)).astype(np.float32)
 
 
-measure = functools.partial(wobbliness.measure, direction, num_classes=4)
+@functools.cache
+def network():
+    return residual_network()
+
+
+def measure(images, perturbation, *arguments, **settings):
+    """Measures the signs of the projections, or a network under a family of networks."""
+    is_of_network = isinstance(perturbation, NetworkPerturbation)
+    classifier = network() if is_of_network else direction
+    return wobbliness.measure(
+        classifier, images, perturbation, *arguments, num_classes=4, **settings
+    )
 
 
 def copies(perturbation, image, draws, *, seed=0, first_draw=0, pages=None):
@@ -146,7 +162,12 @@ def test_it_is_a_frozen_dataclass_with_a_name_of_its_own(name):
 
 @each
 def test_copies_depend_on_seed_key_and_draw_alone(name, pictures):
+<<<<<<< HEAD
     pictures = inputs(name, pictures).astype(np.float32)
+=======
+    # Of a network the gates are perturbed, which are 1.
+    pictures = np.ones((7, 4), np.float32) if name in OF_NETWORK else inputs(name, pictures)
+>>>>>>> ff82dd1 (Perturb networks by gates in the compiled graph)
     made, image = EXAMPLES[name], pictures[0].copy()
     draws = min(num_draws_of(made) or 9, 9)
     whole = copies(made, image, draws)
@@ -178,7 +199,11 @@ def test_votes_do_not_depend_on_order_company_workers_block_size_or_pages(name, 
 
 def test_a_sweep_of_all_families_gives_what_each_gives_alone(pictures):
     """They share pages of draws, and some have fewer than others."""
+<<<<<<< HEAD
     every = [made for name, made in EXAMPLES.items() if name not in DOMAINS]
+=======
+    every = [made for name, made in EXAMPLES.items() if name not in {"EdgeFlip", *OF_NETWORK}]
+>>>>>>> ff82dd1 (Perturb networks by gates in the compiled graph)
     sweep = wobbliness.sweep(direction, pictures, every, 40, num_classes=4, block_size=7)
     for made in every:
         alone = measure(pictures, made, 40)
@@ -251,6 +276,11 @@ BAD = {
     "another corruption": (lambda: families.Corrupt("rain"), "gaussian-noise, .*got 'rain'"),
     "another severity": (lambda: families.Corrupt("contrast", (0,)), "severities from 1 to 5"),
     "a rotation beyond half a turn": (lambda: families.Affine(rotation=181), "from 0 to 180"),
+    "a rate above 1": (lambda: families.Dropout(1.5), "a rate from 0 to 1, got 1.5"),
+    "no layers": (lambda: families.Amplify(0), "layers from 1 to 10000, got 0"),
+    "half a layer": (lambda: families.Amplify(1.5), "layers as a whole number, got 1.5"),
+    "no members": (lambda: families.Amplify(1, members=0), "members from 1 to 1000, got 0"),
+    "a negative factor": (lambda: families.Amplify(1, factor=-1), "a factor from 0 to .*, got -1"),
     "no function": (lambda: families.Custom(3, name="three"), "a function with a name"),
     "a token that is no integer": (lambda: families.TokenDrop(0.1, token=0.5), "integers .* 0.5"),
     "a negative token": (lambda: families.TokenDrop(0.1, 0, keep=-1), "from 0 to 16777215, got -1"),
@@ -300,6 +330,34 @@ def test_settings_out_of_range_get_one_line(case):
     assert "\n" not in str(raised.value)
 
 
+<<<<<<< HEAD
+=======
+ON_TABLES = {
+    *("Custom", "Gaussian", "KeepFeature", "Laplace"),
+    *("SaltAndPepper", "Scale", "Superpose", "Uniform"),
+}
+
+
+@each
+def test_on_a_table_it_works_or_says_that_it_needs_pictures(name, pictures):
+    rows = pictures.reshape(len(pictures), -1)
+    made = EXAMPLES[name]
+    if name in OF_NETWORK:  # it is the network that takes rows or not
+        with pytest.raises(ValueError, match="expected images that the module accepts"):
+            measure(rows, made, 20)
+        return
+    if hasattr(made, "overlays"):
+        made = dataclasses.replace(made, overlays=OVERLAYS.reshape(len(OVERLAYS), -1))
+    if name in ON_TABLES:
+        assert measure(rows, made, 20).counts.sum() == 7 * min(20, num_draws_of(made) or 20)
+        return
+    with pytest.raises(
+        ValueError, match=r"expected (pictures|adjacency matrices) .* for .*got inputs of shape"
+    ):
+        measure(rows, made, 20)
+
+
+>>>>>>> ff82dd1 (Perturb networks by gates in the compiled graph)
 def test_overlays_of_another_shape_are_refused(pictures):
     for name in ("BoxMix", "CellMix", "KeepBox", "Superpose"):
         with pytest.raises(ValueError, match="expected overlays of the shape of the inputs"):
@@ -307,8 +365,14 @@ def test_overlays_of_another_shape_are_refused(pictures):
 
 
 TEXTS = {
+<<<<<<< HEAD
     "token-drop:0.3,token=1": families.TokenDrop(0.3, token=1),
     "columns:0.3,scale=2": families.Columns(0.3, scale=2.0),
+=======
+    "amplify:3": families.Amplify(3),
+    "amplify:3,factor=2": families.Amplify(3, factor=2),
+    "dropout:0.2": families.Dropout(0.2),
+>>>>>>> ff82dd1 (Perturb networks by gates in the compiled graph)
     "gaussian:0.1": families.Gaussian(0.1),
     "scale:3,5,7": families.Scale(3, 5, 7),
     "keep-feature:0.9,levels=2": families.KeepFeature(0.9, levels=2),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from jaxtyping import Float32, Int
 from wobbliness.classifiers.base import MAX_UNDECLARED_CLASSES, ScoredClassifier
 from wobbliness.classifiers.compile.graph import GraphOptions, OnnxGraph
 from wobbliness.classifiers.execution import Execution
+from wobbliness.classifiers.gated import Gated
 from wobbliness.classifiers.signature.onnx_answers import label_numbers
+from wobbliness.perturbations.network.gated_nodes import GatedNodes
 
 
 class OnnxClassifier(ScoredClassifier):
@@ -56,6 +59,17 @@ class OnnxClassifier(ScoredClassifier):
     def preprocessing(self) -> dict[str, str]:
         """Describes the steps around the graph: pixel values, layout and output."""
         return super().preprocessing() | self._graph.preprocessing()
+
+    def gated(self, nodes: GatedNodes, images: Float32[np.ndarray, "B ..."]) -> Gated:
+        """Returns the classifier of rows of image values and gates.
+
+        Raises:
+            ValueError: as for `OnnxGraph.gated`.
+        """
+        gated = copy(self)
+        gated._graph, num_gates = self._graph.gated(nodes, images)
+        gated.image_shape = None
+        return Gated(classifier=gated, num_gates=num_gates)
 
     def classify(
         self, images: Float32[np.ndarray, "B ..."], block_size: int

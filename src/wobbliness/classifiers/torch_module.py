@@ -10,12 +10,14 @@ from jaxtyping import Float32, Int, Shaped
 from torch._subclasses.fake_tensor import FakeTensor
 
 from wobbliness.classifiers.base import ScoredClassifier, check_no_labels, in_blocks
-from wobbliness.classifiers.compile.export import compile_module, disagreement
+from wobbliness.classifiers.compile.export import compile_gated, compile_module, disagreement
 from wobbliness.classifiers.compile.graph import OnnxGraph
 from wobbliness.classifiers.execution import Execution
+from wobbliness.classifiers.gated import Gated, GatedModule
 from wobbliness.classifiers.probing import order_of, sorted_scores
 from wobbliness.classifiers.signature.module_outputs import OneOutput, Reading
 from wobbliness.classifiers.signature.wrapped_module import TwoClasses, described_steps
+from wobbliness.perturbations.network.gated_nodes import GatedNodes
 from wobbliness.runtime.errors import reason_of
 from wobbliness.runtime.process_state import borrowed_state, is_forked
 
@@ -214,6 +216,41 @@ class TorchClassifier(ScoredClassifier):
         finally:
             self._graph, self.thread_safe = None, False
 
+    def gated(self, nodes: GatedNodes, images: Float32[np.ndarray, "B ..."]) -> Gated:
+        """Returns the classifier of rows of image values and gates, a compiled graph.
+
+        Raises:
+            ValueError: as for `compile_gated`; the graph does not agree with the module, or none is
+                wanted.
+        """
+        with self._made_ready():
+            with largest_step(self.module) as values:
+                scores, size = self._scores_of_examples(images)
+            if reason := self._why_eager():
+                raise ValueError(
+                    f"expected a module that can be compiled, got one that is not: {reason}"
+                )
+            found = compile_gated(self.module, images, nodes, self._reading or Reading())
+        rows = np.ones((len(images), images[0].size + found.num_gates), np.float32)
+        rows[:, : images[0].size] = images.reshape(len(images), -1)
+        if reason := disagreement(found.graph, rows, scores):
+            raise ValueError(f"expected a graph that agrees with its module, got another: {reason}")
+        largest = (values[0] // (size or len(images))) or None
+        classifier = GatedModule(
+            found.graph, num_classes=self.num_classes, values_per_image=largest
+        )
+        classifier.threshold = self.threshold
+        classifier.declared_threshold = self.declared_threshold
+        return Gated(classifier=classifier, num_gates=found.num_gates)
+
+    def _why_eager(self) -> str | None:
+        """Describes why the module is not to be compiled, whatever its export may be."""
+        if not self._wants_compiled:
+            return "eager as asked"
+        if self._dtype != torch.float32:
+            return f"its parameters are {self._dtype}, not torch.float32"
+        return None
+
     def _scores_of_examples(
         self, examples: Float32[np.ndarray, "B ..."]
     ) -> tuple[Shaped[np.ndarray, "B ..."], int | None]:
@@ -243,10 +280,8 @@ class TorchClassifier(ScoredClassifier):
     def _compiled(
         self, examples: np.ndarray, scores: np.ndarray
     ) -> tuple[OnnxGraph | None, str | None]:
-        if not self._wants_compiled:
-            return None, "eager as asked"
-        if self._dtype != torch.float32:
-            return None, f"its parameters are {self._dtype}, not torch.float32"
+        if reason := self._why_eager():
+            return None, reason
         examples = self.as_input(examples)
         compilation = compile_module(self.module, examples, self._reading or Reading())
         if compilation.graph is None:

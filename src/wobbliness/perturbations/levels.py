@@ -48,6 +48,18 @@ def checked_levels(
     return levels
 
 
+def checked_count(value: Any, name: str, *, at_most: int) -> int:
+    """Returns a setting as a whole number of at least 1.
+
+    Raises:
+        ValueError: it is no whole number, or out of range.
+    """
+    count = checked_level(value, name, at_least=1, at_most=at_most)
+    if count != int(count):
+        raise ValueError(f"expected {name} as a whole number, got {count:g}")
+    return int(count)
+
+
 def shown_level(value: float) -> str:
     """Returns a number with all of its digits, since names tell levels apart.
 

@@ -14,6 +14,7 @@ from wobbliness.perturbations.base import Perturbation
 from wobbliness.perturbations.noise.gaussian import sigma_of
 from wobbliness.runtime.progress import Advance, Progress, progress_bar
 from wobbliness.sampling.counting import Counted, clean_labels, count_in_threads
+from wobbliness.sampling.gating import plans_of
 from wobbliness.sampling.plan import Plan, Prepared, Scores, make_plan
 from wobbliness.sampling.repeating import require_repeated
 from wobbliness.sampling.votes import DrawSpan, Sweep, Votes
@@ -155,36 +156,39 @@ def sweep(
         keep_clean=keep_clean,
         scores=scores,
     )
-    return _as_sweep(plan, _checked_counts(plan, check_repeatable, progress))
-
-
-def _checked_counts(plan: Plan, check_repeatable: bool, progress: Progress | None) -> Counted:
-    """Counts the votes of all images, and once more where that is asked for."""
+    plans = plans_of(plan)
     num_rounds = 2 if check_repeatable else 1
-    with progress_bar("measuring", num_rounds * len(plan.images), report=progress) as advance:
-        counted = _count_all(plan, advance)
-        if check_repeatable:
-            again = partial(_votes_again, advance=advance)
-            require_repeated(plan, counted.execution.block_size or 1, counted.counts, again)
+    num_steps = num_rounds * len(plans) * len(plan.images)
+    with progress_bar("measuring", num_steps, report=progress) as advance:
+        found = [_votes(part, _checked_counts(part, check_repeatable, advance)) for part in plans]
+    votes = {each.perturbation: each for part in found for each in part}
+    return Sweep(tuple(votes[perturbation.name] for perturbation in plan.perturbations))
+
+
+def _checked_counts(plan: Plan, check_repeatable: bool, advance: Advance) -> Counted:
+    """Counts the votes of all images, and once more where that is asked for."""
+    counted = _count_all(plan, advance)
+    if check_repeatable:
+        again = partial(_votes_again, advance=advance)
+        require_repeated(plan, counted.execution.block_size or 1, counted.counts, again)
     return counted
 
 
-def _as_sweep(plan: Plan, counted: Counted) -> Sweep:
-    return Sweep(
-        tuple(
-            Votes(
-                counts=counted.counts[:, row].copy(),  # kept alone, it does not hold the others
-                sigma=sigma_of(perturbation),
-                perturbation=perturbation.name,
-                keys=plan.keys,
-                spans=(_as_span(plan.seed, plan.span_of(row)),),
-                executions=(counted.execution,),
-                clean_label=counted.clean_label,
-                scores=None if counted.scores is None else counted.scores.of_row(row),
-            )
-            for row, perturbation in enumerate(plan.perturbations)
+def _votes(plan: Plan, counted: Counted) -> list[Votes]:
+    """Returns the votes under each perturbation of a plan."""
+    return [
+        Votes(
+            counts=counted.counts[:, row].copy(),  # kept alone, it does not hold the others
+            sigma=sigma_of(perturbation),
+            perturbation=perturbation.name,
+            keys=plan.keys,
+            spans=(_as_span(plan.seed, plan.span_of(row)),),
+            executions=(counted.execution,),
+            clean_label=counted.clean_label,
+            scores=None if counted.scores is None else counted.scores.of_row(row),
         )
-    )
+        for row, perturbation in enumerate(plan.perturbations)
+    ]
 
 
 def _as_span(seed: int, span: range) -> DrawSpan:

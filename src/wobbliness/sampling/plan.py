@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, UInt64
+from jaxtyping import Float32, Int, UInt64
 from numpy.typing import ArrayLike
 
 from wobbliness.classifiers import Classifier, open_classifier
@@ -70,6 +70,19 @@ SCORES: tuple[str, ...] = get_args(Scores)
 Result = TypeVar("Result")
 
 
+@runtime_checkable
+class Images(Protocol):
+    """Images of one shape: an array `(N, ...)`, or what makes them when they are asked for."""
+
+    def __len__(self) -> int:
+        """Returns N."""
+        ...
+
+    def __getitem__(self, index: Any) -> Any:
+        """Returns an image, a block of a slice, or the images of an array of places."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
     """Everything that determines the votes, checked."""
@@ -77,7 +90,7 @@ class Plan:
     opened: Classifier
     # one of this measurement's own: what it learns and holds meanwhile is no other thread's
     classifier: Classifier
-    images: np.ndarray
+    images: Images
     keys: UInt64[np.ndarray, " N"]
     perturbations: tuple[Perturbation, ...]
     seed: int
@@ -334,10 +347,7 @@ def _examples(plan: Plan) -> Float32[np.ndarray, "B ..."]:
     inputs have values of their own, such as token ids, values of other inputs take the patch's
     place.
     """
-    # Evenly spread: sets are often sorted by class.
-    chosen = np.unique(np.linspace(0, len(plan.images) - 1, EXAMPLES).round().astype(np.int64))
-    images = np.stack([np.asarray(plan.images[index], dtype=np.float32) for index in chosen])
-    keys = plan.keys[chosen]
+    images, keys = spread_images(plan), plan.keys[_spread_places(plan)]
     perturbed = [_first_copies(plan.seed, made, images, keys) for made in plan.perturbations]
     # A probe without noise of the largest strength could miss what only that shows.
     most = int(np.argmax([np.abs(copies - images).mean() for copies in perturbed]))
@@ -345,6 +355,17 @@ def _examples(plan: Plan) -> Float32[np.ndarray, "B ..."]:
     changed = _patched(images) if in_unit else crossed(images, len(images))
     patched = _first_copies(plan.seed, plan.perturbations[most], changed, keys)
     return np.concatenate([images, perturbed[most], patched])
+
+
+def spread_images(plan: Plan) -> Float32[np.ndarray, "B ..."]:
+    """Returns some of the images, spread over all."""
+    places = _spread_places(plan)
+    return np.stack([np.asarray(plan.images[index], dtype=np.float32) for index in places])
+
+
+def _spread_places(plan: Plan) -> Int[np.ndarray, " B"]:
+    # Evenly spread: sets are often sorted by class.
+    return np.unique(np.linspace(0, len(plan.images) - 1, EXAMPLES).round().astype(np.int64))
 
 
 def _first_copies(

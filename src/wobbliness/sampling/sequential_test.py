@@ -12,6 +12,7 @@ from wobbliness.classifiers.execution import Execution
 from wobbliness.perturbations.base import Perturbation
 from wobbliness.perturbations.noise.gaussian import sigma_of
 from wobbliness.runtime.progress import Progress, progress_bar
+from wobbliness.sampling.gating import plans_of
 from wobbliness.sampling.plan import Plan, Prepared, make_plan, require_endless
 from wobbliness.sampling.sequential_sampling import GROUP_SIZE, Rules, Tally, sample_until_decided
 from wobbliness.statistics.sequential import boundaries as stopping
@@ -126,6 +127,7 @@ def decide(
         device=device,
     )
     require_endless(plan)
+    (plan,) = plans_of(plan)
     checked = _check_rates(threshold, error_rate, plan)
     # One threshold for all images is worth the slower tables that split disagreements.
     boundaries = (
@@ -176,6 +178,7 @@ def decide_as_measured(
         device=device,
     )
     require_endless(plan)
+    (plan,) = plans_of(plan)
     return _decide(
         plan,
         stopping.curtailed_boundaries,

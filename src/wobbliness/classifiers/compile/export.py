@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from threading import get_ident
 from typing import Any, TypeAlias
@@ -17,11 +17,13 @@ import torch
 from jaxtyping import Shaped
 
 from wobbliness.classifiers.compile.cache import load_graph, store_graph
+from wobbliness.classifiers.compile.gates import LOOKED_AT, gated_model
 from wobbliness.classifiers.compile.graph import OnnxGraph, over_blocks
 from wobbliness.classifiers.compile.module_digest import ModuleDigest, module_digest
 from wobbliness.classifiers.compile.template import GraphTemplate, template_of
 from wobbliness.classifiers.signature.module_outputs import OneOutput, Reading
 from wobbliness.classifiers.untrusted.onnx_sorted import sorts_scores
+from wobbliness.perturbations.network.gated_nodes import GatedNodes, NodeKind
 from wobbliness.runtime.errors import cause_of
 from wobbliness.runtime.process_state import borrowed_state, quiet_thread
 
@@ -61,6 +63,33 @@ class Compilation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GatedGraph:
+    """A module's graph with gates, for rows, and the number of gates in each."""
+
+    nodes: GatedNodes
+    graph: OnnxGraph
+    num_gates: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gateable:
+    """A module's graph before it is opened, with what its batch normalisations give.
+
+    Attributes:
+        digest: of the module and the input's shape it was made from.
+        model: the graph.
+        batch_norms: names of their outputs; the exporter folds them into convolutions, whose
+            outputs then have these names.
+        graphs: with gates, the last one of each kind of nodes.
+    """
+
+    digest: ModuleDigest
+    model: onnx.ModelProto
+    batch_norms: tuple[str, ...]
+    graphs: dict[NodeKind, GatedGraph] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Declared:
     """A declared structure: its name, and the module's digest without its numbers at that time."""
 
@@ -70,6 +99,7 @@ class Declared:
 
 # By module, as long as it is there: weak keys let go of modules that nobody else holds.
 _compilations: WeakKeyDictionary[torch.nn.Module, Compilation] = WeakKeyDictionary()
+_gateables: WeakKeyDictionary[torch.nn.Module, Gateable] = WeakKeyDictionary()
 _structures: WeakKeyDictionary[torch.nn.Module, Declared] = WeakKeyDictionary()
 # For all modules of a structure; None where the exporter folds tensors into each other.
 _templates: dict[Structure, GraphTemplate | None] = {}
@@ -110,6 +140,60 @@ def compile_module(
         if known is None or known.digest != digest or not _is_kept(known):
             known = _compilations[module] = _compilation(digest, module, examples, reading)
         return known
+
+
+def compile_gated(
+    module: torch.nn.Module,
+    examples: Float32[np.ndarray, "B ..."],
+    nodes: GatedNodes,
+    reading: Reading = PLAIN,
+) -> GatedGraph:
+    """Exports the module as an ONNX graph with gates, and keeps it as `compile_module` does.
+
+    Args:
+        module: in evaluation mode, on the CPU.
+        examples: real inputs.
+        nodes: which nodes get a gate.
+        reading: how scores are read from the module's answers.
+
+    Raises:
+        ValueError: the module cannot be exported, or its graph has none, or too few, of the nodes.
+    """
+    with borrowed_state():
+        digest = _digest(module, examples.shape[1:], reading)
+        known = _gateables.get(module)
+        if known is None or known.digest != digest or not digest.is_certain:
+            known = _gateables[module] = _gateable(digest, module, examples, reading)
+        gated = known.graphs.get(nodes.kind)
+        if gated is None or gated.nodes != nodes:
+            gated = known.graphs[nodes.kind] = _gated(known, nodes, examples)
+        return gated
+
+
+def _gateable(
+    digest: ModuleDigest, module: torch.nn.Module, examples: np.ndarray, reading: Reading
+) -> Gateable:
+    whole = module if reading.is_plain else OneOutput(module, reading)
+    try:
+        program = _program(whole, examples, optimize=False)
+        nodes = program.model_proto.graph.node
+        # Looked up before the graph is optimised, as `_exported` optimises it, too.
+        norms = [node.output[0] for node in nodes if node.op_type == "BatchNormalization"]
+        with quiet_thread(*EXPORTERS):
+            program.optimize()
+    except Exception as error:  # the exporter raises whatever the module or the tracer does
+        raise ValueError(
+            f"expected a module that can be exported, got no ONNX export: {_root_cause(error)}"
+        ) from error
+    return Gateable(digest=digest, model=program.model_proto, batch_norms=tuple(norms))
+
+
+def _gated(known: Gateable, nodes: GatedNodes, examples: np.ndarray) -> GatedGraph:
+    images = np.resize(examples, (LOOKED_AT, *examples.shape[1:]))
+    name, norms = known.model.graph.input[0].name, known.batch_norms
+    made = gated_model(known.model, nodes, images, image_input=name, batch_norms=norms)
+    graph = OnnxGraph(over_blocks(made.model).SerializeToString(), takes_blocks=True)
+    return GatedGraph(nodes=nodes, graph=graph, num_gates=made.num_gates)
 
 
 def _is_kept(known: Compilation) -> bool:
@@ -219,6 +303,11 @@ def _name_on_disk(key: Structure) -> str:
 
 
 def _exported(module: torch.nn.Module, examples: np.ndarray) -> onnx.ModelProto:
+    model: onnx.ModelProto = _program(module, examples).model_proto
+    return model
+
+
+def _program(module: torch.nn.Module, examples: np.ndarray, *, optimize: bool = True) -> Any:
     rows = torch.from_numpy(np.resize(examples, (EXPORT_ROWS, *examples.shape[1:])))
     # The first axis stays free: the graph takes batches of any size.
     free = ({0: torch.export.Dim("batch")},)
@@ -226,11 +315,16 @@ def _exported(module: torch.nn.Module, examples: np.ndarray) -> onnx.ModelProto:
     # the absence of torchvision and deprecations are no user's concern
     with quiet_thread(*EXPORTERS), _without_graphs():
         program = torch.onnx.export(
-            _twin(module), (rows,), dynamo=True, dynamic_shapes=free, verbose=False
+            _twin(module),
+            (rows,),
+            dynamo=True,
+            dynamic_shapes=free,
+            verbose=False,
+            optimize=optimize,
         )
     if program is None:
         raise ValueError("the exporter gave nothing")
-    return program.model_proto
+    return program
 
 
 def _load_exporter() -> None:

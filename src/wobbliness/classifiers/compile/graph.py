@@ -1,5 +1,6 @@
 """An ONNX graph in ONNX Runtime, on one core for each calling thread."""
 
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import onnx
 from jaxtyping import Shaped
 
 from wobbliness.classifiers.base import in_blocks
+from wobbliness.classifiers.compile.gates import LOOKED_AT, ROWS, RowsInput, gated_model
 from wobbliness.classifiers.compile.session import open_session
 from wobbliness.classifiers.signature.layouts import ImageShape, Layout
 from wobbliness.classifiers.signature.onnx_answers import (
@@ -27,6 +29,7 @@ from wobbliness.classifiers.untrusted.onnx_randomness import (
 )
 from wobbliness.classifiers.untrusted.onnx_sizes import GraphSizes, check_sizes
 from wobbliness.classifiers.untrusted.onnx_sorted import check_unsorted
+from wobbliness.perturbations.network.gated_nodes import GatedNodes
 from wobbliness.runtime.errors import reason_of
 
 # Input and output of the loop over blocks.
@@ -97,7 +100,8 @@ class OnnxGraph:
                 output of classes, or the options contradict it.
         """
         self._takes_blocks = takes_blocks
-        self._prepare: OnnxInput | None = None
+        self._source = source if isinstance(source, Path) else None
+        self._prepare: OnnxInput | RowsInput | None = None
         self._sizes: GraphSizes | None = None
         if isinstance(source, Path):
             self._open_file(source, options or GraphOptions())
@@ -127,9 +131,44 @@ class OnnxGraph:
             self.batch_size = _single_image_block(self.batch_size, operator, name)
         self._choose_output(model.graph, options, name)
 
+    def gated(
+        self, nodes: GatedNodes, images: Float32[np.ndarray, "B ..."]
+    ) -> tuple["OnnxGraph", int]:
+        """Returns the graph of a file with gates, for rows of image values and gates.
+
+        Args:
+            nodes: which nodes get a gate.
+            images: some images, to see the shapes of the nodes.
+
+        Returns:
+            The graph, and the number of gates in a row.
+
+        Raises:
+            ValueError: the file has none, or too few, of these nodes, or refuses the images.
+        """
+        # Read and checked again: a graph does not keep its file's content in memory.
+        source, prepare = self._source, self._prepare
+        assert isinstance(source, Path)
+        assert isinstance(prepare, OnnxInput)
+        checked, name = read_checked(source), str(source)
+        _checked_sizes(checked.model, name)
+        some = np.resize(images, (self.batch_size or LOOKED_AT, *images.shape[1:]))
+        made = gated_model(
+            onnx.ModelProto.FromString(checked.content),
+            nodes,
+            prepare(some),
+            image_input=self._input,
+            folder=checked.folder,
+        )
+        gated = copy(self)
+        gated._session = open_session(made.model.SerializeToString(), name, checked.folder)
+        gated._input, gated.image_shape = ROWS, None
+        gated._prepare = RowsInput(prepare, images.shape[1:])
+        return gated, made.num_gates
+
     def _choose_output(self, graph: onnx.GraphProto, options: GraphOptions, name: str) -> None:
         """Chooses the output to read, and reads what the graph says about its values."""
-        given = self._prepare.batch_size if self._prepare is not None else None
+        given = self._prepare.batch_size if isinstance(self._prepare, OnnxInput) else None
         outputs = declared_outputs(self._session.get_outputs(), graph, given)
         index = choose_output(outputs, options.output, num_classes=options.num_classes, source=name)
         chosen = outputs[index]

@@ -1,0 +1,1 @@
+"""Perturbations of the network itself, by gates at its nodes."""
