@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from command_line import run
+from residual_networks import PICTURE, residual_network
 
 from wobbliness.bench import benchmark
 from wobbliness.bench.benchmark import run_benchmark
-from wobbliness.bench.families import every_family
-from wobbliness.bench.methods import METHODS
+from wobbliness.bench.families import every_family, families_of
+from wobbliness.bench.methods import IBD_PSC, METHODS, methods_of
 from wobbliness.bench.results import NetworkResult, Rate
 from wobbliness.perturbations import Gaussian, Scale
 from wobbliness.perturbations.find import perturbation_kinds
@@ -81,15 +82,26 @@ def test_ratios_are_of_the_same_repeat_and_the_best_setting():
     assert result.sgemm_share == 1.0
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize("method", [*METHODS, IBD_PSC], ids=lambda method: method.name)
 def test_both_sides_of_a_method_compute_the_same_statistic(method):
-    shape = (1, 28, 28)
-    network = build_network("small_cnn", shape, 10, seed=1).eval()
+    shape = PICTURE if method is IBD_PSC else (1, 28, 28)
+    small = build_network("small_cnn", shape, 10, seed=1).eval()
+    network = residual_network() if method is IBD_PSC else small
     images = np.random.default_rng(0).random((20, *shape), dtype=np.float32) ** 3
     ours, loop = method.ours(network, shape)(images), method.loop(network, shape)(images)
     assert ours.shape == loop.shape == (20,)
     assert np.ptp(loop) > 0, "control: the statistic differs from image to image"
     assert ours == pytest.approx(loop, abs=1e-5)
+
+
+def test_families_and_methods_of_networks_are_for_those_with_the_nodes():
+    plain, residual = (
+        build_network(name, (3, 8, 8), 10, seed=1) for name in ("small_cnn", "resnet18")
+    )
+    assert families_of(plain, PICTURE) == every_family(PICTURE)
+    of_network = families_of(residual, PICTURE)[len(every_family(PICTURE)) :]
+    assert [kind_of(type(made)) for made in of_network] == ["amplify", "dropout"]
+    assert (methods_of(plain), methods_of(residual)) == (METHODS, (*METHODS, IBD_PSC))
 
 
 @pytest.fixture
@@ -106,7 +118,8 @@ def test_each_family_is_a_row_with_its_own_number_of_copies(monkeypatch, capsys)
     names = [made.name for made in every_family((1, 28, 28))]
     assert list(result.family_ratios()) == names
     assert {kind_of(type(made)) for made in every_family((1, 28, 28))} == (
-        set(perturbation_kinds()) - {"columns", "custom", "edge-flip", "token-drop"}
+        set(perturbation_kinds())
+        - {"amplify", "columns", "custom", "dropout", "edge-flip", "token-drop"}
     )
     assert min(result.family_ratios().values()) > 0
     assert list(result.method_ratios()) == ["STRIP", "SCALE-UP", "TeCo"]

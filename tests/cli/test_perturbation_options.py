@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from model_files import linear_model, save_onnx
+from residual_networks import linear_residual
 
 import wobbliness
 from wobbliness.cli import main as cli
-from wobbliness.perturbations import BoxMix, Columns, Scale, TokenDrop
+from wobbliness.perturbations import BoxMix, Columns, Dropout, Scale, TokenDrop
 from wobbliness.perturbations.find import perturbation_kinds, training_kinds
 
 
@@ -50,10 +51,27 @@ def test_a_measurement_under_several_is_the_librarys(folder, monkeypatch, capsys
         assert row["counts"] == votes.counts.tolist()
 
 
+def test_a_perturbation_of_the_network(folder, monkeypatch, capsys):
+    rng = np.random.default_rng(1)
+    matrices = [rng.normal(size=shape).astype(np.float32) for shape in ((64, 64), (64, 4))]
+    linear_residual(folder / "residual.onnx", *matrices)
+    arguments = ("measure", "residual.onnx", "images.npy", "--perturbation", "dropout:0.4")
+    code, out, err = run(monkeypatch, capsys, *arguments, "--draws", 30, "--json")
+    assert (code, err) == (0, "")
+    (found,) = json.loads(out)["measurements"]
+    votes = wobbliness.measure("residual.onnx", np.load("images.npy"), Dropout(0.4), 30)
+    assert found["perturbation"] == "dropout-0.4"
+    assert found["counts"] == votes.counts.tolist()
+    assert votes.wobbliness.max() > 0
+    code, out, err = run(monkeypatch, capsys, *arguments, "--perturbation", "amplify:3")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "at least 7 batch normalisations in its graph, got 0, for amplify-3-5-1.5" in err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rain:3", "expected a perturbation out of affine"),
+        ("rain:3", "expected a perturbation out of affine, amplify"),
         ("uniform:-1", "expected a standard deviation of at least 0, got -1"),
         ("superpose:none.npy", "none.npy"),
         ("label-flip:0.1", "measure it by wobbliness.sampling.trainings.measure_trainings"),
@@ -73,6 +91,7 @@ def test_the_list_names_every_family_with_its_settings(monkeypatch, capsys):
     assert code == 0
     assert "box-mix:OVERLAYS,smallest=0.36,largest=0.82" in out.splitlines()
     assert "scale:FACTOR,..." in out.splitlines()
+    assert "amplify:LAYERS,members=5,factor=1.5" in out.splitlines()
     code, out, _ = run(monkeypatch, capsys, "perturbations", "--json")
     rows = json.loads(out)
     kinds = {*perturbation_kinds(), *training_kinds()} - {"custom"}

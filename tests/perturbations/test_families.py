@@ -162,12 +162,9 @@ def test_it_is_a_frozen_dataclass_with_a_name_of_its_own(name):
 
 @each
 def test_copies_depend_on_seed_key_and_draw_alone(name, pictures):
-<<<<<<< HEAD
-    pictures = inputs(name, pictures).astype(np.float32)
-=======
     # Of a network the gates are perturbed, which are 1.
     pictures = np.ones((7, 4), np.float32) if name in OF_NETWORK else inputs(name, pictures)
->>>>>>> ff82dd1 (Perturb networks by gates in the compiled graph)
+    pictures = pictures.astype(np.float32)
     made, image = EXAMPLES[name], pictures[0].copy()
     draws = min(num_draws_of(made) or 9, 9)
     whole = copies(made, image, draws)
@@ -199,11 +196,7 @@ def test_votes_do_not_depend_on_order_company_workers_block_size_or_pages(name, 
 
 def test_a_sweep_of_all_families_gives_what_each_gives_alone(pictures):
     """They share pages of draws, and some have fewer than others."""
-<<<<<<< HEAD
-    every = [made for name, made in EXAMPLES.items() if name not in DOMAINS]
-=======
-    every = [made for name, made in EXAMPLES.items() if name not in {"EdgeFlip", *OF_NETWORK}]
->>>>>>> ff82dd1 (Perturb networks by gates in the compiled graph)
+    every = [made for name, made in EXAMPLES.items() if name not in {*DOMAINS, *OF_NETWORK}]
     sweep = wobbliness.sweep(direction, pictures, every, 40, num_classes=4, block_size=7)
     for made in every:
         alone = measure(pictures, made, 40)
@@ -330,34 +323,6 @@ def test_settings_out_of_range_get_one_line(case):
     assert "\n" not in str(raised.value)
 
 
-<<<<<<< HEAD
-=======
-ON_TABLES = {
-    *("Custom", "Gaussian", "KeepFeature", "Laplace"),
-    *("SaltAndPepper", "Scale", "Superpose", "Uniform"),
-}
-
-
-@each
-def test_on_a_table_it_works_or_says_that_it_needs_pictures(name, pictures):
-    rows = pictures.reshape(len(pictures), -1)
-    made = EXAMPLES[name]
-    if name in OF_NETWORK:  # it is the network that takes rows or not
-        with pytest.raises(ValueError, match="expected images that the module accepts"):
-            measure(rows, made, 20)
-        return
-    if hasattr(made, "overlays"):
-        made = dataclasses.replace(made, overlays=OVERLAYS.reshape(len(OVERLAYS), -1))
-    if name in ON_TABLES:
-        assert measure(rows, made, 20).counts.sum() == 7 * min(20, num_draws_of(made) or 20)
-        return
-    with pytest.raises(
-        ValueError, match=r"expected (pictures|adjacency matrices) .* for .*got inputs of shape"
-    ):
-        measure(rows, made, 20)
-
-
->>>>>>> ff82dd1 (Perturb networks by gates in the compiled graph)
 def test_overlays_of_another_shape_are_refused(pictures):
     for name in ("BoxMix", "CellMix", "KeepBox", "Superpose"):
         with pytest.raises(ValueError, match="expected overlays of the shape of the inputs"):
@@ -365,14 +330,11 @@ def test_overlays_of_another_shape_are_refused(pictures):
 
 
 TEXTS = {
-<<<<<<< HEAD
     "token-drop:0.3,token=1": families.TokenDrop(0.3, token=1),
     "columns:0.3,scale=2": families.Columns(0.3, scale=2.0),
-=======
     "amplify:3": families.Amplify(3),
     "amplify:3,factor=2": families.Amplify(3, factor=2),
     "dropout:0.2": families.Dropout(0.2),
->>>>>>> ff82dd1 (Perturb networks by gates in the compiled graph)
     "gaussian:0.1": families.Gaussian(0.1),
     "scale:3,5,7": families.Scale(3, 5, 7),
     "keep-feature:0.9,levels=2": families.KeepFeature(0.9, levels=2),

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wobbliness.bench import contenders
 from wobbliness.bench.contenders import Contender
-from wobbliness.bench.families import every_family
-from wobbliness.bench.methods import METHODS
+from wobbliness.bench.families import families_of
+from wobbliness.bench.methods import methods_of
 from wobbliness.bench.results import (
     FAMILY,
     LOOP,
@@ -158,7 +158,7 @@ def _family_sides(
     network: torch.nn.Module, shape: tuple[int, ...], num_images: int, device: str
 ) -> Iterator[Side]:
     """Yields measuring under each family; of few draws, more images for as many passes."""
-    for made in every_family(shape):
+    for made in families_of(network, shape):
         draws = min(DRAWS, num_draws_of(made) or DRAWS)
         yield Side(
             name=f"{FAMILY}{made.name}",
@@ -170,7 +170,7 @@ def _family_sides(
 
 def _methods(network: torch.nn.Module, shape: tuple[int, ...], num_images: int) -> Iterator[Side]:
     """Yields both sides of each detection method, on the same images."""
-    for method in METHODS:
+    for method in methods_of(network):
         size = max(2, round(METHOD_SHARE * num_images * DRAWS / method.passes))
         images = _random_images(size, shape)
         for suffix, make in ((OURS, method.ours), (LOOP, method.loop)):

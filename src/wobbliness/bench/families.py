@@ -1,12 +1,14 @@
 """One perturbation of each family at a usual level, for `wobbliness bench --families`."""
 
 import numpy as np
+from torch import nn
 
 import wobbliness.perturbations as families
 from wobbliness.perturbations.base import Perturbation
 from wobbliness.perturbations.mixing.overlays import Overlays
 
 NUM_OVERLAYS = 50
+AMPLIFIED_LAYERS = 2
 
 
 def every_family(shape: tuple[int, ...]) -> tuple[Perturbation, ...]:
@@ -36,6 +38,20 @@ def every_family(shape: tuple[int, ...]) -> tuple[Perturbation, ...]:
         families.Elastic(10),
         families.Corrupt("zoom-blur"),
     )
+
+
+def families_of(network: nn.Module, shape: tuple[int, ...]) -> tuple[Perturbation, ...]:
+    """Returns those of `every_family`, and those of networks for one that has their nodes."""
+    of_network = (families.Amplify(AMPLIFIED_LAYERS), families.Dropout(0.2))
+    return (*every_family(shape), *(of_network if has_batch_norms(network) else ()))
+
+
+def has_batch_norms(network: nn.Module) -> bool:
+    """Checks for batch normalisations; of the benchmark's networks those have residual sums, too.
+
+    The graph would tell more, but takes seconds to make.
+    """
+    return any(isinstance(part, nn.BatchNorm2d) for part in network.modules())
 
 
 def overlays_of(shape: tuple[int, ...], number: int) -> Overlays:

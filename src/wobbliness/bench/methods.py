@@ -4,6 +4,7 @@ Both sides do all that the method asks for: perturbed copies, forward passes, th
 image. The loops are written from the published algorithms, in eager torch on all cores.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,12 +12,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from wobbliness.bench.families import overlays_of
-from wobbliness.perturbations import Corrupt, Scale, Superpose
+from wobbliness.bench.families import AMPLIFIED_LAYERS, has_batch_norms, overlays_of
+from wobbliness.perturbations import Amplify, Corrupt, Scale, Superpose
 from wobbliness.perturbations.base import Scratch, Stream, image_keys
 from wobbliness.perturbations.pictures.corrupt import KINDS, SEVERITIES
 from wobbliness.sampling.measure import measure, sweep
-from wobbliness.sampling.readouts import agreement, breaking_severity, mean_entropy
+from wobbliness.sampling.readouts import (
+    agreement,
+    breaking_severity,
+    mean_entropy,
+    retained_confidence,
+)
 
 STRIP_OVERLAYS = 100
 SCALE_UP_FACTORS = (3, 5, 7, 9, 11)
@@ -146,6 +152,52 @@ def _corrupted(image: np.ndarray, kind: str, severity: int) -> np.ndarray:
     return np.asarray(copy[0])
 
 
+def ibd_psc(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa: ARG001
+    """Returns the mean probability of the prediction over amplified networks."""
+
+    def run(images: np.ndarray) -> np.ndarray:
+        votes = measure(network, images, Amplify(AMPLIFIED_LAYERS), scores="logits")
+        return retained_confidence(votes)
+
+    return run
+
+
+def ibd_psc_loop(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa: ARG001
+    """Returns IBD-PSC (Hou et al. 2024): deep copies of the network, batch by batch."""
+    made = Amplify(AMPLIFIED_LAYERS)
+    # Copied once and used again: making them does not count.
+    members = [_amplified(network, made.layers + j, made.factor) for j in range(made.members)]
+
+    @torch.inference_mode()
+    def run(images: np.ndarray) -> np.ndarray:
+        means = []
+        for batch in torch.split(torch.from_numpy(images), BATCH_SIZE):
+            label = network(batch).argmax(1, keepdim=True)
+            retained = [member(batch).softmax(1).gather(1, label) for member in members]
+            means.append(torch.cat(retained, 1).mean(1))
+        return torch.cat(means).numpy()
+
+    return run
+
+
+def _amplified(network: nn.Module, layers: int, factor: float) -> nn.Module:
+    """Returns a copy whose last batch normalisations have other scales and shifts."""
+    member = copy.deepcopy(network)
+    norms = [part for part in member.modules() if isinstance(part, nn.BatchNorm2d)]
+    for norm in norms[-layers:]:
+        norm.weight.data *= factor
+        norm.bias.data *= factor
+    return member
+
+
+def methods_of(network: nn.Module) -> tuple[Method, ...]:
+    """Returns the methods that a network can be judged with."""
+    return (*METHODS, IBD_PSC) if has_batch_norms(network) else METHODS
+
+
+IBD_PSC = Method(
+    name="IBD-PSC", passes=Amplify(AMPLIFIED_LAYERS).members + 1, ours=ibd_psc, loop=ibd_psc_loop
+)
 METHODS = (
     Method(name="STRIP", passes=STRIP_OVERLAYS, ours=strip, loop=strip_loop),
     Method(name="SCALE-UP", passes=len(SCALE_UP_FACTORS) + 1, ours=scale_up, loop=scale_up_loop),
