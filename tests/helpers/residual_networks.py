@@ -13,14 +13,14 @@ from wobbliness.study.training.networks import BasicBlock
 PICTURE, NUM_CLASSES = (3, 8, 8), 4
 
 
-def residual_network(seed=0):
+def residual_network(seed=0, channels=3):
     """Six batch normalisations with statistics of their own, two sums, four classes."""
     network = nn.Sequential(
-        *(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU()),
+        *(nn.Conv2d(channels, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU()),
         *(BasicBlock(4, 4, 1), BasicBlock(4, 8, 2)),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, NUM_CLASSES)),
     )
-    return balanced(network, seed)
+    return balanced(network, seed, channels)
 
 
 def chain(seed=0):
@@ -33,10 +33,10 @@ def chain(seed=0):
     return balanced(nn.Sequential(*layers, *head), seed)
 
 
-def balanced(network, seed):
+def balanced(network, seed, channels=3):
     """Draws statistics, and shifts and scales the scores so that many images are undecided."""
     rng = torch.Generator().manual_seed(seed)
-    images = torch.rand((64, *PICTURE), generator=rng)
+    images = torch.rand((64, channels, *PICTURE[1:]), generator=rng)
     with torch.no_grad():
         for part in network.modules():
             if isinstance(part, nn.BatchNorm2d):

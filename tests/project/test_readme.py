@@ -15,6 +15,7 @@ import small_study
 import torch
 from model_files import save_onnx
 from PIL import Image
+from residual_networks import residual_network
 from safetensors.torch import save_file
 
 import wobbliness
@@ -220,7 +221,7 @@ def test_the_page_on_perturbations_runs(folder, digits_split, backdoored, monkey
     monkeypatch.chdir(folder)
     clean, suspect = digits_split
     names = {"wobbliness": wobbliness, "classifier": backdoored}
-    names |= {"images": suspect[:5], "clean_images": clean}
+    names |= {"images": suspect[:5], "clean_images": clean, "network": residual_network(channels=1)}
     text = (ROOT / "docs" / "perturbations.md").read_text(encoding="utf-8")
     found = BLOCKS.findall(text)
     exec("".join(block for language, block in found if language == "python"), names)
