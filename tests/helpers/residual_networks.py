@@ -39,7 +39,7 @@ def balanced(network, seed, channels=3):
     images = torch.rand((64, channels, *PICTURE[1:]), generator=rng)
     with torch.no_grad():
         for part in network.modules():
-            if isinstance(part, nn.BatchNorm2d):
+            if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
                 part.running_mean.uniform_(-0.3, 0.3, generator=rng)
                 part.running_var.uniform_(0.1, 0.5, generator=rng)
                 part.weight.uniform_(0.5, 1.5, generator=rng)
@@ -54,7 +54,7 @@ def balanced(network, seed, channels=3):
 
 
 def batch_norms(network):
-    return [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    return [part for part in network.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
 
 
 def amplified(network, layers, factor):

@@ -11,6 +11,7 @@ from residual_networks import (
     NUM_CLASSES,
     PICTURE,
     amplified,
+    balanced,
     batch_norms,
     chain,
     linear_graph,
@@ -22,6 +23,7 @@ from torch import nn
 
 import wobbliness
 from wobbliness.classifiers import open_classifier
+from wobbliness.classifiers.torch_accelerator import AcceleratedClassifier
 from wobbliness.perturbations import Amplify, BoxNoise, Dropout, Gaussian
 from wobbliness.perturbations.base import Scratch, Stream, image_keys
 from wobbliness.sampling import readouts
@@ -135,6 +137,33 @@ def test_amplified_networks_are_deep_copies_with_other_numbers(network, pictures
     # control: one layer less
     fewer = measure(network, pictures, Amplify(1, members=4, factor=3), scores="logits")
     assert np.abs(readouts.retained_confidence(fewer) - retained).max() > 0.01
+
+
+class Described(nn.Module):
+    """Gives its scores under a name, and is in training mode when it is handed over."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return {"logits": self.network(images), "sums": images.sum(dim=(1, 2, 3))}
+
+
+def test_layers_that_no_convolution_takes_up(pictures):
+    """At the input, between linear layers, and behind both: three places, in their order."""
+    layers = (
+        *(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()),
+        *(nn.Linear(144, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, NUM_CLASSES)),
+    )
+    network = balanced(nn.Sequential(*layers), seed=3)
+    members = [softmax(amplified(network, 1 + j, 3), pictures) for j in range(3)]
+    votes = measure(
+        Described(network).train(), pictures, Amplify(1, members=3, factor=3), scores="logits"
+    )
+    np.testing.assert_allclose(votes.scores.probabilities, sum(members), atol=1e-5)
+    distances = [np.abs(a - b).max() for a, b in itertools.pairwise(members)]
+    assert min(distances) > 0.01, "each layer matters"
 
 
 def masked(network, masks):
@@ -364,6 +393,11 @@ REFUSED = {
         lambda _, pictures: estimator(pictures),
         Amplify(1),
         "a torch module on the CPU or an ONNX file for amplify-1-5-1.5, .* got EstimatorClassifier",
+    ),
+    "a device": (
+        lambda network, _: AcceleratedClassifier(network, device=torch.device("cpu")),
+        Dropout(0.1),
+        "a torch module on the CPU or .* for dropout-0.1, .* got AcceleratedClassifier",
     ),
     "too few layers": (
         lambda network, _: network,
