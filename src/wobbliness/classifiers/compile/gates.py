@@ -129,13 +129,13 @@ def _looked_at(
 ) -> dict[str, np.ndarray]:
     """Returns some values of a graph for images."""
     wanted = [name for name in dict.fromkeys(names) if name != image_input]
+    if not wanted:
+        return {}
     seen = onnx.ModelProto()
     seen.CopyFrom(model)
     del seen.graph.output[:]
     # Types are left to the runtime, which infers them.
     seen.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    if not wanted:
-        return {}
     session = open_session(seen.SerializeToString(), "the graph with its nodes as outputs", folder)
     try:
         found = session.run(wanted, {image_input: images})
