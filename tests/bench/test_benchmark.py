@@ -101,6 +101,7 @@ def test_families_and_methods_of_networks_are_for_those_with_the_nodes():
     assert families_of(plain, PICTURE) == every_family(PICTURE)
     of_network = families_of(residual, PICTURE)[len(every_family(PICTURE)) :]
     assert [kind_of(type(made)) for made in of_network] == ["amplify", "dropout"]
+    assert families_of(residual, PICTURE, "cuda") == every_family(PICTURE)
     assert (methods_of(plain), methods_of(residual)) == (METHODS, (*METHODS, IBD_PSC))
 
 
@@ -143,8 +144,8 @@ def test_families_are_timed_on_the_device_of_the_benchmark(monkeypatch):
     few = (Scale(3, 5), Gaussian(0.1))
     monkeypatch.setattr(benchmark.contenders, "ours", recorded)
     monkeypatch.setattr(benchmark, "_contenders", lambda *_: iter(()))
-    monkeypatch.setattr(benchmark, "every_family", lambda _: few)
-    monkeypatch.setattr(benchmark, "METHODS", ())
+    monkeypatch.setattr(benchmark, "families_of", lambda *_: few)
+    monkeypatch.setattr(benchmark, "methods_of", lambda _: ())
     options = {"repeats": 1, "scale": 0.01, "families": True, "progress": ignore_progress}
     for device in ("cpu", "cpu:0"):
         asked.clear()

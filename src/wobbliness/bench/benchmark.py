@@ -158,7 +158,7 @@ def _family_sides(
     network: torch.nn.Module, shape: tuple[int, ...], num_images: int, device: str
 ) -> Iterator[Side]:
     """Yields measuring under each family; of few draws, more images for as many passes."""
-    for made in families_of(network, shape):
+    for made in families_of(network, shape, device):
         draws = min(DRAWS, num_draws_of(made) or DRAWS)
         yield Side(
             name=f"{FAMILY}{made.name}",

@@ -40,10 +40,13 @@ def every_family(shape: tuple[int, ...]) -> tuple[Perturbation, ...]:
     )
 
 
-def families_of(network: nn.Module, shape: tuple[int, ...]) -> tuple[Perturbation, ...]:
-    """Returns those of `every_family`, and those of networks for one that has their nodes."""
+def families_of(
+    network: nn.Module, shape: tuple[int, ...], device: str = "cpu"
+) -> tuple[Perturbation, ...]:
+    """Returns those of `every_family`, and on the CPU those of networks where it has nodes."""
     of_network = (families.Amplify(AMPLIFIED_LAYERS), families.Dropout(0.2))
-    return (*every_family(shape), *(of_network if has_batch_norms(network) else ()))
+    has_nodes = device == "cpu" and has_batch_norms(network)
+    return (*every_family(shape), *(of_network if has_nodes else ()))
 
 
 def has_batch_norms(network: nn.Module) -> bool:
