@@ -144,7 +144,7 @@ def compile_module(
 
 def compile_gated(
     module: torch.nn.Module,
-    examples: Float32[np.ndarray, "B ..."],
+    examples: Shaped[np.ndarray, "B ..."],
     nodes: GatedNodes,
     reading: Reading = PLAIN,
 ) -> GatedGraph:
@@ -160,7 +160,7 @@ def compile_gated(
         ValueError: the module cannot be exported, or its graph has none, or too few, of the nodes.
     """
     with borrowed_state():
-        digest = _digest(module, examples.shape[1:], reading)
+        digest = _digest(module, examples, reading)
         known = _gateables.get(module)
         if known is None or known.digest != digest or not digest.is_certain:
             known = _gateables[module] = _gateable(digest, module, examples, reading)

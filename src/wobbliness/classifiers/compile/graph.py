@@ -132,7 +132,7 @@ class OnnxGraph:
         self._choose_output(model.graph, options, name)
 
     def gated(
-        self, nodes: GatedNodes, images: Float32[np.ndarray, "B ..."]
+        self, nodes: GatedNodes, images: Shaped[np.ndarray, "B ..."]
     ) -> tuple["OnnxGraph", int]:
         """Returns the graph of a file with gates, for rows of image values and gates.
 
