@@ -11,8 +11,10 @@ from wobbliness.classifiers.execution import Execution
 from wobbliness.perturbations.base import Scratch, Stream
 from wobbliness.runtime.progress import Advance
 from wobbliness.runtime.threads import check_stopped, for_each
+from wobbliness.sampling.group_counting import GroupCounter
 from wobbliness.sampling.plan import NOISE_VALUES, Plan, Prepared
-from wobbliness.sampling.score_sums import ScoreSums, probabilities_of
+from wobbliness.sampling.score_sums import ScoreSums
+from wobbliness.sampling.tallies import ScoreTally, VoteTally, widened
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,26 +44,35 @@ def count_in_threads(plan: Plan, prepared: Prepared, report: Advance) -> Counted
     """
     # First, while no memory is held for copies.
     clean_label = clean_labels(plan, prepared) if plan.keeps_clean else None
-    tally = _Tally(len(plan.images), len(plan.perturbations), plan.classifier.num_classes or 1)
-    scores = _ScoreTally(plan) if plan.scores else None
-    counter = _Counter(plan, prepared, scores)
-    for_each(
-        lambda index: tally.put(index, counter(index)),
-        len(plan.images),
-        workers=plan.num_workers,
-        advance=report,
-    )
+    tally = VoteTally(len(plan.images), len(plan.perturbations), plan.classifier.num_classes or 1)
+    scores = ScoreTally(plan) if plan.scores else None
+    if prepared.shares_blocks:
+        groups = GroupCounter(plan, prepared, tally, scores)
+        advance = groups.reported(report)
+        for_each(groups, groups.num_groups, workers=plan.num_workers, advance=advance)
+    else:
+        counter = ImageCounter(plan, prepared, scores)
+        for_each(
+            lambda index: tally.put(index, counter(index)[None]),
+            len(plan.images),
+            workers=plan.num_workers,
+            advance=report,
+        )
     return Counted(
         counts=tally.counts,
         execution=prepared.execution,
         clean_label=clean_label,
-        scores=None if scores is None else scores.sums(prepared),
+        scores=None if scores is None else scores.sums(_clean_answers(plan, prepared)),
     )
 
 
 def clean_labels(plan: Plan, prepared: Prepared) -> Int[np.ndarray, " N"]:
     """Returns the predictions of the images as they are."""
     return _of_clean(plan, prepared, plan.classifier.classify)
+
+
+def _clean_answers(plan: Plan, prepared: Prepared) -> np.ndarray:
+    return _of_clean(plan, prepared, plan.classifier.answers)  # type: ignore[attr-defined]
 
 
 def _of_clean(
@@ -80,50 +91,10 @@ def _of_clean(
     return np.concatenate(answers)
 
 
-class _Tally:
-    """Votes of all images; a column is added when a class beyond the last one is first named."""
-
-    def __init__(self, num_images: int, num_sigmas: int, num_classes: int) -> None:
-        self.counts = np.zeros((num_images, num_sigmas, num_classes), dtype=np.int64)
-        self._lock = threading.Lock()
-
-    def put(self, index: int, votes: Int[np.ndarray, "S K"]) -> None:
-        # Another thread may replace the counts by wider ones.
-        with self._lock:
-            self.counts = _widened(self.counts, votes.shape[1])
-            self.counts[index, :, : votes.shape[1]] = votes
-
-
-class _ScoreTally:
-    """Sums of the probabilities of all images; each thread writes the rows of its own images."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._rows: dict[tuple[int, int], ScoreSums] = {}
-
-    def add(self, index: int, row: int, answers: np.ndarray) -> None:
-        """Adds the scores of some copies of an image under a perturbation."""
-        probabilities = probabilities_of(answers, self._plan.scores)
-        made = ScoreSums.of_copies(probabilities)
-        before = self._rows.get((index, row))
-        self._rows[index, row] = made if before is None else before + made
-
-    def sums(self, prepared: Prepared) -> ScoreSums:
-        """Returns the sums `(N, S, ...)` with the probabilities of the images as they are."""
-        plan = self._plan
-        answers = _of_clean(plan, prepared, plan.classifier.answers)  # type: ignore[attr-defined]
-        # In the order of the images, whichever thread was first.
-        rows = [
-            [self._rows[index, row] for row in range(len(plan.perturbations))]
-            for index in range(len(plan.images))
-        ]
-        return ScoreSums.stacked(rows, clean=probabilities_of(answers, plan.scores))
-
-
-class _Counter:
+class ImageCounter:
     """Counts the votes of one image at a time; each thread has memory of its own."""
 
-    def __init__(self, plan: Plan, prepared: Prepared, scores: _ScoreTally | None) -> None:
+    def __init__(self, plan: Plan, prepared: Prepared, scores: ScoreTally | None) -> None:
         self._plan, self._prepared, self._scores = plan, prepared, scores
         self._block_size = block_size = prepared.execution.block_size or 1
         # Whole blocks of noise at a time, as many as fit within the cache.
@@ -132,6 +103,7 @@ class _Counter:
         self._own = threading.local()
 
     def __call__(self, index: int) -> Int[np.ndarray, "S K"]:
+        """Returns the votes of an image under each perturbation."""
         plan, scratch = self._plan, self._scratch()
         image = np.asarray(plan.images[index], dtype=np.float32)
         # Of a classifier that gives labels alone K may be unknown: columns are added as they come.
@@ -153,7 +125,7 @@ class _Counter:
                 # The same draws for each perturbation; `copies` is filled again and again.
                 perturbation.copies(stream, image, len(left), left)
                 labels = self._labels(index, row, left)
-                counts = _widened(counts, plan.classifier.num_classes or 1 + int(labels.max()))
+                counts = widened(counts, plan.classifier.num_classes or 1 + int(labels.max()))
                 counts[row] += np.bincount(labels, minlength=counts.shape[1])
             # Only now: the next chunk's draws follow those that all perturbations had.
             stream.turn(draws)
@@ -175,9 +147,3 @@ class _Counter:
             self._own.scratch = Scratch()
         scratch: Scratch = self._own.scratch
         return scratch
-
-
-def _widened(counts: Int[np.ndarray, "... K"], num_classes: int) -> Int[np.ndarray, "... L"]:
-    """Adds columns for `num_classes` at least: any call may predict a class beyond the last."""
-    missing = num_classes - counts.shape[-1]
-    return counts if missing <= 0 else np.pad(counts, [(0, 0)] * (counts.ndim - 1) + [(0, missing)])

@@ -48,6 +48,8 @@ from wobbliness.runtime.threads import default_workers
 from wobbliness.sampling.input_values import check_range, check_type, common_values
 
 NOISE_VALUES = 2**18  # drawn at a time: few calls, and still within the cache
+# copies that the size of a block is chosen for where images share it, and most values of an image's
+SHARED_COPIES, MAX_SHARED = 250, 2**22
 # images that a classifier is prepared with, each also with noise, and with noise and a patch
 EXAMPLES = 16
 # what is wrong with a classifier in blocks of any size
@@ -143,15 +145,37 @@ class Plan:
             # Where the classifier does not tell its largest step: twice an image's values.
             values = execution.values_per_image or 2 * self.images[0].size
             by_rule = execution.block_size or default_block_size(len(self.span), values)
+            shares_blocks = self._shares_blocks(execution, values)
+            if shares_blocks:
+                by_rule = default_block_size(SHARED_COPIES, values)
             prepared = self._probed(
                 replace(execution, block_size=self.block_size or by_rule),
                 examples,
                 execution.block_size,
             )
+            if prepared.execution.company is None:
+                prepared = replace(prepared, shares_blocks=shares_blocks)
             # Outside of the handler: an error of the second try is not one of the first.
             with suppress(CompanyError):
                 return work(prepared)
             return work(self._alone(prepared.execution, examples))
+
+    def _shares_blocks(self, execution: Execution, values: int) -> bool:
+        """Checks whether copies of several images share blocks.
+
+        They do under families of few draws alone, of which an image's own block would be small, and
+        in a compiled graph, where a row's answer is the same in any company.
+        """
+        rows = range(len(self.perturbations))
+        draws = [len(self.span_of(row)) for row in rows]
+        is_few = max(draws) < default_block_size(SHARED_COPIES, values)
+        return (
+            execution.backend == "onnxruntime"
+            and not (self.block_size or execution.block_size)
+            and all(num_draws_of(made) is not None for made in self.perturbations)
+            and is_few
+            and sum(draws) * self.images[0].size <= MAX_SHARED
+        )
 
     def _alone(
         self, execution: Execution, examples: np.ndarray, company: str = ALONE
@@ -265,12 +289,14 @@ class Prepared:
         classify: the class of each image; may raise CompanyError.
         answers: scores or labels of each image; may raise CompanyError.
         takes_whole_blocks: whether it may take blocks of that size alone.
+        shares_blocks: whether copies of several images share blocks.
     """
 
     execution: Execution
     classify: Callable[[np.ndarray, int], np.ndarray]
     answers: Answers
     takes_whole_blocks: bool = False
+    shares_blocks: bool = False
 
 
 def make_plan(
