@@ -46,7 +46,7 @@ NETWORKS: dict[str, tuple[tuple[int, int, int], int]] = {
 SLOW_DIVISOR, BARE_DIVISOR = 16, 2  # these get so many times fewer images
 DECISION_SIGMA = 0.3
 # part of the passes of ours that each side of a detection method's comparison makes
-METHOD_SHARE = 1 / 4
+METHOD_SHARE = 1 / 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -65,7 +65,7 @@ def strip(network: nn.Module, shape: tuple[int, ...]) -> Detection:
 
 def strip_loop(network: nn.Module, shape: tuple[int, ...]) -> Detection:
     """Returns STRIP (Gao et al. 2019): one image at a time, its overlays added one by one."""
-    overlays = overlays_of(shape, STRIP_OVERLAYS).images
+    network, overlays = _as_published(network), overlays_of(shape, STRIP_OVERLAYS).images
     rng = np.random.default_rng(0)
 
     @torch.inference_mode()
@@ -94,6 +94,7 @@ def scale_up(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa: 
 
 def scale_up_loop(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa: ARG001
     """Returns SCALE-UP (Guo et al. 2023): batch by batch, factor by factor."""
+    network = _as_published(network)
 
     @torch.inference_mode()
     def run(images: np.ndarray) -> np.ndarray:
@@ -126,6 +127,7 @@ def teco(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa: ARG0
 
 def teco_loop(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa: ARG001
     """Returns TeCo (Liu et al. 2023): all images corrupted one by one, then batch by batch."""
+    network = _as_published(network)
 
     @torch.inference_mode()
     def labels(images: np.ndarray) -> np.ndarray:
@@ -142,6 +144,13 @@ def teco_loop(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa:
         return np.asarray(first.std(axis=0))
 
     return run
+
+
+def _as_published(network: nn.Module) -> nn.Module:
+    """Returns a copy as published loops have it, with the channels first in memory."""
+    own = copy.deepcopy(network)
+    own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return own
 
 
 def _corrupted(image: np.ndarray, kind: str, severity: int) -> np.ndarray:
@@ -164,7 +173,7 @@ def ibd_psc(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa: A
 
 def ibd_psc_loop(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa: ARG001
     """Returns IBD-PSC (Hou et al. 2024): deep copies of the network, batch by batch."""
-    made = Amplify(AMPLIFIED_LAYERS)
+    made, network = Amplify(AMPLIFIED_LAYERS), _as_published(network)
     # Copied once and used again: making them does not count.
     members = [_amplified(network, made.layers + j, made.factor) for j in range(made.members)]
 

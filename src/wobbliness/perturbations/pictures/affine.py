@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32, Float64
-from scipy import ndimage
 
 from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_level, shown_level
+from wobbliness.perturbations.pictures.interpolation import interpolate
 from wobbliness.perturbations.pictures.on_device import interpolated, places
 from wobbliness.perturbations.shapes import checked_picture
 
@@ -60,11 +60,11 @@ class Affine:
     ) -> None:
         """Writes transformed pictures; four random words of each draw decide."""
         _, *size = checked_picture(image, "affine")
-        for row, back in enumerate(self._ways_back(stream, tuple(size), draws)):
-            for channel, transformed in zip(image, out[row], strict=True):
-                ndimage.affine_transform(
-                    channel, back[:, :2], back[:, 2], order=1, mode="nearest", output=transformed
-                )
+        back = self._ways_back(stream, tuple(size), draws)[..., None, None]
+        # From the place of each pixel in the copy to that in the picture.
+        rows, columns = np.indices(size, dtype=np.float64)
+        places = back[:, :, 0] * rows + back[:, :, 1] * columns + back[:, :, 2]
+        interpolate(image, places, out)
 
     def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
         """Returns the copies of the host, made on a device."""

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
-from scipy import ndimage
 
 from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_levels, shown_level
-from wobbliness.perturbations.pictures.on_device import smoothing
+from wobbliness.perturbations.pictures.smoothing import smoothing
 from wobbliness.perturbations.shapes import checked_picture
 
 if TYPE_CHECKING:
@@ -59,10 +58,13 @@ class Blur:
         out: Float32[np.ndarray, "B ..."],
     ) -> None:
         """Writes blurred pictures."""
-        checked_picture(image, "blur")
-        # Few draws, so a loop; the filter is separable, and runs in compiled code.
-        for row, width in enumerate(self.widths[stream.first : stream.first + draws]):
-            ndimage.gaussian_filter(image, width, axes=(1, 2), mode="nearest", output=out[row])
+        _, *size = checked_picture(image, "blur")
+        # The filter is separable: a matrix for each axis and width.
+        chosen = slice(stream.first, stream.first + draws)
+        rows, columns = (
+            smoothing(length, self.widths, mode="nearest")[chosen, None] for length in size
+        )
+        np.matmul(np.matmul(rows, image), columns.swapaxes(2, 3), out=out)
 
     def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
         """Returns the copies of the host, made on a device, up to rounding."""

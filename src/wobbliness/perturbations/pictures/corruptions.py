@@ -14,6 +14,7 @@ from scipy import ndimage, special
 from wobbliness.perturbations.base import Stream
 from wobbliness.perturbations.noise.gaussian import standard_normal
 from wobbliness.perturbations.noise.uniform import uniform_draws
+from wobbliness.perturbations.pictures.smoothing import enlargements
 
 GAUSSIAN_STD = (0.04, 0.06, 0.08, 0.09, 0.10)
 SHOT_PHOTONS = (500, 250, 100, 75, 50)
@@ -118,8 +119,9 @@ def zoom_blur(
 ) -> Float[np.ndarray, "C H W"]:
     """Averages the picture with itself at rising zoom."""
     # Zoom factors 1.00, 1.01, ... up to the largest of this severity.
-    factors = 1 + 0.01 * np.arange(ZOOM_STEPS[severity])
-    zoomed = sum(_zoomed(image, factor) for factor in factors)
+    factors = tuple((1 + 0.01 * np.arange(ZOOM_STEPS[severity])).tolist())
+    rows, columns = (enlargements(size, factors)[:, None] for size in image.shape[1:])
+    zoomed = np.matmul(np.matmul(rows, image), columns.swapaxes(2, 3)).sum(axis=0)
     return np.asarray((image + zoomed) / (len(factors) + 1))
 
 
@@ -162,16 +164,3 @@ def pixelate(
     return np.stack(
         [np.asarray(picture.resize((width, height), Image.Resampling.BOX)) for picture in pictures]
     )
-
-
-def _zoomed(image: Float32[np.ndarray, "C H W"], factor: float) -> Float[np.ndarray, "C H W"]:
-    """Returns the middle of a picture, enlarged to its size."""
-    height, width = image.shape[1:]
-    # Rounded up, so that the enlarged part covers the picture.
-    crops = [int(np.ceil(size / factor)) for size in (height, width)]
-    top, left = (height - crops[0]) // 2, (width - crops[1]) // 2
-    part = image[:, top : top + crops[0], left : left + crops[1]]
-    large = ndimage.zoom(part, (1, factor, factor), order=1)
-    # What goes beyond the picture is cut off evenly.
-    top, left = ((large.shape[axis + 1] - size) // 2 for axis, size in enumerate((height, width)))
-    return np.asarray(large[:, top : top + height, left : left + width])

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
-from scipy import ndimage
 
 from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_level, shown_level
 from wobbliness.perturbations.noise.uniform import lowered_uniform, uniform_draws
-from wobbliness.perturbations.pictures.on_device import interpolated, places, smoothing
+from wobbliness.perturbations.pictures.interpolation import interpolate
+from wobbliness.perturbations.pictures.on_device import interpolated, places
+from wobbliness.perturbations.pictures.smoothing import smoothing
 from wobbliness.perturbations.shapes import checked_picture
 
 if TYPE_CHECKING:
@@ -61,15 +62,12 @@ class Elastic:
         _, *size = checked_picture(image, "elastic")
         moves = np.empty((draws, 2, *size), np.float32)
         uniform_draws(stream, "elastic", (2, *size), draws, moves)
-        # All copies and both directions in one call; smoothing makes the displacements far smaller.
-        smooth = ndimage.gaussian_filter(2 * moves - 1, self.width, axes=(2, 3), mode="reflect")
+        # Smoothing is linear and separable: a matrix for each axis, for all copies in one call.
+        down, across = (smoothing(length, (self.width,), mode="reflect")[0] for length in size)
+        smooth = np.matmul(down, np.matmul(2 * moves - 1, across.T))
         # Each pixel takes the value at its own place plus the displacement.
         places = np.indices(size, dtype=np.float32) + np.float32(self.strength) * smooth
-        for row in range(draws):
-            for channel, distorted in zip(image, out[row], strict=True):
-                ndimage.map_coordinates(
-                    channel, places[row], order=1, mode="nearest", output=distorted
-                )
+        interpolate(image, places, out)
 
     def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
         """Returns copies on a device, from words that were drawn there."""

@@ -1,30 +1,9 @@
-"""Smoothing and interpolation of pictures on a device, as `scipy.ndimage` does them on the host."""
+"""Interpolation of pictures on a device, as `scipy.ndimage` does them on the host."""
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
-
-import numpy as np
-from jaxtyping import Float32
-from scipy import ndimage
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-
-# What lies beyond the edge: its last pixel, or the picture's mirror image.
-Edge: TypeAlias = Literal["nearest", "reflect"]
-
-
-def smoothing(size: int, widths: tuple[float, ...], *, mode: Edge) -> Float32[np.ndarray, "D N N"]:
-    """Returns a matrix for each width that smooths along a side by a Gaussian kernel.
-
-    Args:
-        size: of the side.
-        widths: standard deviations of the kernel, in pixels.
-        mode: of the edge, as in `scipy.ndimage`.
-    """
-    # A filter is linear: its matrix is what it makes of the unit vectors, edges included.
-    units = np.eye(size)
-    matrices = [ndimage.gaussian_filter(units, width, axes=(0,), mode=mode) for width in widths]
-    return np.stack(matrices).astype(np.float32)
 
 
 def places(images: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
