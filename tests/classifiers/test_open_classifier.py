@@ -4,6 +4,7 @@ import json
 import pickle
 import sys
 import warnings
+from types import ModuleType
 
 import numpy as np
 import onnx
@@ -434,3 +435,20 @@ def test_missing_and_unknown_sources(tmp_path):
     (tmp_path / "pickle.onnx").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(ValueError, match="a pickle file"):
         wobbliness.open_classifier(tmp_path / "pickle.onnx")
+
+
+@pytest.mark.parametrize("name", ["sklearn.base", "torch", "torch.nn"])
+def test_a_library_that_another_thread_is_importing_has_no_objects_yet(monkeypatch, name):
+    """Its module is there before the classes in it."""
+    monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    votes = wobbliness.measure(lambda batch: batch, np.zeros((3, 2), np.float32), 0.1, draws=4)
+    assert votes.counts.sum(axis=1).tolist() == [4, 4, 4]
+
+
+def test_objects_of_a_library_that_is_there_are_known(network):
+    """Control of the test above."""
+    from sklearn.linear_model import LogisticRegression
+
+    estimator = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
+    opened = [type(wobbliness.open_classifier(one)).__name__ for one in (network, estimator)]
+    assert opened == ["TorchClassifier", "EstimatorClassifier"]

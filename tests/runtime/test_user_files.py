@@ -2,7 +2,7 @@
 
 import multiprocessing
 import pickle
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 
@@ -32,6 +32,14 @@ def test_a_file_is_loaded_once_and_a_changed_one_again(path):
     assert (first.number, changed.number) == (3, 4)
     assert type(changed) is not type(first)
     assert not (path.parent / "__pycache__").exists()
+
+
+@pytest.mark.parametrize("num_threads", [1, 4])
+def test_a_file_that_another_thread_is_loading_is_waited_for(path, num_threads):
+    path.write_text(f"import time\ntime.sleep(0.2)\nmade = object()  # for {num_threads}\n")
+    with ThreadPoolExecutor(num_threads) as threads:
+        found = list(threads.map(load_object, [f"{path}:made"] * num_threads))
+    assert len(set(found)) == 1
 
 
 def number_of(_, made):

@@ -152,9 +152,7 @@ def _open_object(source: Any, options: _Options) -> Classifier:
     is_estimator = _is_estimator(source)
     if (options.layout is not None and not is_estimator) or options.factory is not None:
         raise ValueError(f"expected a layout or a factory only for a model's file, got {name}")
-    # Whoever holds a module has loaded torch, so that nothing is imported to look for one.
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(source, torch.nn.Module):
+    if _is_a("torch.nn", "Module", source):
         return _open_module(source, options)
     _check_stays_on_cpu(name, options)
     _check_takes(name, options, layout=True, threshold=not is_estimator, scale=True)
@@ -182,11 +180,17 @@ def _open_scaled(source: Any, options: _Options, *, is_estimator: bool) -> Class
 
 
 def _is_estimator(source: Any) -> bool:
-    """Checks for an estimator without loading scikit-learn: whoever holds one has loaded it."""
-    base = sys.modules.get("sklearn.base")
-    return (
-        base is not None and isinstance(source, base.BaseEstimator) and not isinstance(source, type)
-    )
+    return _is_a("sklearn.base", "BaseEstimator", source) and not isinstance(source, type)
+
+
+def _is_a(module: str, name: str, source: Any) -> bool:
+    """Checks for an object of a library's class without loading the library.
+
+    Whoever holds such an object has loaded it. While another thread imports the library for the
+    first time, its module is there already and the class is not: then nothing is of that class.
+    """
+    kind = getattr(sys.modules.get(module), name, None)
+    return isinstance(kind, type) and isinstance(source, kind)
 
 
 def _open_module(module: Any, options: _Options) -> Classifier:

@@ -5,7 +5,9 @@ Their code is run; nothing is loaded that the user did not name.
 
 import hashlib
 import importlib.util
+import os
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
@@ -17,6 +19,18 @@ from wobbliness.runtime.errors import cause_of
 
 _PREFIX = "wobbliness_file_"
 _loaded: dict[str, Path] = {}  # by the name of the module
+# A file that another thread is loading is waited for, and may itself load others.
+_lock = threading.RLock()
+
+
+def _replace_lock() -> None:
+    """Gives a forked process a lock of its own: nobody there releases the old one."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_replace_lock)
 
 
 def is_user_object(text: str) -> bool:
@@ -85,7 +99,11 @@ def load_file(path: Path) -> ModuleType:
         raise ValueError(f"expected a Python file, got {path}, which does not exist")
     path = path.resolve()
     content = hashlib.blake2b(bytes(path) + path.read_bytes(), digest_size=8).hexdigest()
-    name = f"{_PREFIX}{content}"
+    with _lock:
+        return _loaded_once(f"{_PREFIX}{content}", path)
+
+
+def _loaded_once(name: str, path: Path) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
