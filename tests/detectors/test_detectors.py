@@ -174,6 +174,37 @@ def test_the_top_score_is_that_of_the_softmax(backdoored, splits):
         TopScore(are_probabilities=True).fit(backdoored, splits[0]).scores(images)
 
 
+def with_one_score(last):
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1), last)
+
+
+SCORING = [kind for kind in KINDS if detector_of_kind(kind)().access is not Access.LABELS]
+
+
+@pytest.mark.parametrize("kind", SCORING)
+def test_one_score_of_two_classes_is_two_scores(kind, splits):
+    """Whether the threshold is declared, as by a sigmoid, or given; without one it is said."""
+    detector = affordable(kind)
+    declared = with_one_score(torch.nn.Sigmoid()).eval()
+    given = wobbliness.open_classifier(with_one_score(torch.nn.Sigmoid()), threshold=0.5)
+    scores = [detector.fit(one, splits[0][:40]).scores(splits[0][:20]) for one in (declared, given)]
+    assert np.isfinite(scores[0]).all()
+    np.testing.assert_array_equal(*scores)
+    with pytest.raises(ValueError, match="--threshold"):
+        detector.fit(with_one_score(torch.nn.Identity()), splits[0][:40])
+
+
+def test_the_top_score_of_one_score_is_that_of_zero_and_the_rest(splits):
+    declared, images = with_one_score(torch.nn.Sigmoid()).eval(), splits[0][:20]
+    with torch.inference_mode():
+        above = declared(torch.from_numpy(images)) - 0.5
+    pairs = torch.cat([torch.zeros_like(above), above], dim=1)
+    expected = torch.log_softmax(pairs, dim=1).amax(dim=1)
+    found = TopScore().fit(declared, images).scores(images)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_very_sure_inputs_are_still_in_order():
     """Float numbers hold the softmax scores of these logits as 1, all of them."""
     detector = TopScore().fit(lambda images: 50 * images, np.full((3, 2), 0.5, np.float32))

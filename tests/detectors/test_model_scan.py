@@ -238,6 +238,28 @@ def test_modules_of_several_outputs_are_scanned(backdoored, pictures, wrap):
     )
 
 
+def one_score(last):
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1), last)
+
+
+def test_one_score_of_two_classes_is_scanned(pictures):
+    """A sigmoid tells its threshold; any other score needs one, and gives the same with it."""
+    settings = SHORT | {"max_steps": 12}
+    declared = one_score(torch.nn.Sigmoid())
+    opened = wobbliness.open_classifier(one_score(torch.nn.Sigmoid()), threshold=0.5)
+    scans = [wobbliness.scan_model(one, pictures[:120], **settings) for one in (declared, opened)]
+    norms = [[found.candidate.mask_l1 for found in scan.candidates] for scan in scans]
+    assert len(norms[0]) == 2
+    assert norms[0] == norms[1]
+    with pytest.raises(ValueError, match="--threshold"):
+        wobbliness.scan_model(one_score(torch.nn.Identity()), pictures[:120], **settings)
+    with pytest.raises(ValueError, match="make it two scores, 0 and score - threshold"):
+        wobbliness.craft_candidates(declared, pictures[:120], num_classes=2)
+    with pytest.raises(ValueError, match=r"got \(2, 3\)$"):
+        wobbliness.craft_candidates(Blind(), pictures[:120], num_classes=2)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_half_and_double_precision_are_scanned(backdoored, pictures, dtype):
     other = copy.deepcopy(backdoored).to(dtype)

@@ -189,8 +189,13 @@ class ScoredClassifier:
         The result has one text for each kind of step. A kind without effect is left out, so that it
         does not matter whether it was given or inferred.
         """
-        threshold = self.declared_threshold if self.threshold is None else self.threshold
+        threshold = self.class_threshold
         return {} if threshold is None else {"threshold": f"{threshold:g}"}
+
+    @property
+    def class_threshold(self) -> float | None:
+        """Threshold of class 1 in one score, the user's before the declared one."""
+        return self.declared_threshold if self.threshold is None else self.threshold
 
     def take_integers(self) -> None:
         """Hands inputs over as integers from now on: they are token ids.
@@ -247,7 +252,7 @@ class ScoredClassifier:
         return np.asarray(scores.argmax(axis=1))
 
     def _labels_of_one_score(self, scores: np.ndarray) -> Int[np.ndarray, " B"]:
-        threshold = self.declared_threshold if self.threshold is None else self.threshold
+        threshold = self.class_threshold
         check_no_labels(scores)
         if threshold is None:
             raise NoClassesError(ONE_SCORE)

@@ -145,21 +145,25 @@ class TorchClassifier(ScoredClassifier):
         self._graph: OnnxGraph | None = None
 
     def scoring_module(self, examples: Float32[np.ndarray, "B ..."]) -> torch.nn.Module:
-        """Returns the module itself, or wrapped so that it gives scores alone.
+        """Returns the module itself, or wrapped so that it gives scores `(B, K)` alone.
 
         Args:
             examples: some images, to see what it gives.
 
         Raises:
-            ValueError: the module refuses images of this shape, or gives no logits.
+            ValueError: the module refuses images of this shape, gives no logits, or one score for
+                two classes without a threshold.
         """
         with self._made_ready():
-            self._first_scores(examples.copy())
-        return (
-            self.module
-            if self._reading is None or self._reading.is_plain
-            else OneOutput(self.module, self._reading)
-        )
+            scores = self._first_scores(examples.copy())
+        reading = self._reading or Reading()
+        module = self.module if reading.is_plain else OneOutput(self.module, reading)
+        if scores[0].size > 1:
+            return module
+        # One score without a threshold is refused here; labels are none.
+        self.labels_of(scores, len(scores))
+        threshold = self.class_threshold
+        return module if threshold is None else TwoClasses(module, threshold)
 
     def preprocessing(self) -> dict[str, str]:
         """Describes the steps around the module: pixel values, layout, and a chosen output."""

@@ -4,10 +4,10 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Shaped
 
 from wobbliness.classifiers import Classifier, open_classifier
-from wobbliness.classifiers.base import WhiteBox, as_array
+from wobbliness.classifiers.base import ScoredClassifier, WhiteBox, as_array
 from wobbliness.classifiers.execution import default_block_size
 from wobbliness.detectors.base import Access, Detector
 from wobbliness.sampling.plan import EXAMPLES, checked_images
@@ -39,8 +39,10 @@ def open_for(detector: Detector, classifier: Any, images: Any) -> Classifier:
 def class_scores(classifier: Classifier, images: Any) -> Float[np.ndarray, "N K"]:
     """Returns the scores of an opened classifier before a class is chosen, `(N, K)`.
 
+    One score s of class 1 becomes two, 0 and s - threshold.
+
     Raises:
-        ValueError: it gives labels, or one score for two classes.
+        ValueError: it gives labels, or one score for two classes without a threshold.
     """
     array = checked_images(images, with_channels_first=False).astype(np.float32, copy=False)
     answers = getattr(classifier, "answers", None)
@@ -52,9 +54,19 @@ def class_scores(classifier: Classifier, images: Any) -> Float[np.ndarray, "N K"
         scores = as_array(answers(array, size))
     # axes of length 1 do not count: (N, K, 1, 1) are scores
     scores = scores.reshape(len(array), -1)
-    if scores.shape[1] < 2:
+    return (_two_scores(classifier, scores) if scores.shape[1] < 2 else scores).astype(np.float64)
+
+
+def _two_scores(
+    classifier: Classifier, scores: Shaped[np.ndarray, "N 1"]
+) -> Float[np.ndarray, "N 2"]:
+    """Returns the scores of both classes, as `TwoClasses` gives them."""
+    if not isinstance(classifier, ScoredClassifier) or not np.issubdtype(scores.dtype, np.floating):
         raise _no_scores(classifier, "one number for each image")
-    return scores.astype(np.float64)
+    # Without a threshold this refuses them, and says what to give.
+    classifier.labels_of(scores, len(scores))
+    above = scores - classifier.class_threshold
+    return np.hstack([np.zeros_like(above), above])
 
 
 def network_of(classifier: Classifier) -> "torch.nn.Module | None":

@@ -76,8 +76,11 @@ class DifferentiableNetwork:
             logits = self._tried(examples)
         if not isinstance(logits, torch.Tensor) or logits.shape != (len(examples), num_classes):
             got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            # One score for two classes has another shape, and a way to go.
+            advice = "; make it two scores, 0 and score - threshold" if _is_one(logits) else ""
             raise ValueError(
                 f"expected the network to give logits ({len(examples)}, {num_classes}), got {got}"
+                f"{advice}"
             )
 
     def __call__(self, images: torch.Tensor, *, fast: bool) -> torch.Tensor:
@@ -101,6 +104,10 @@ class DifferentiableNetwork:
                 f"expected images that the network accepts, got {tuple(examples.shape[1:])} each: "
                 f"{reason_of(error)}"
             ) from error
+
+
+def _is_one(answer: object) -> bool:
+    return isinstance(answer, torch.Tensor) and answer.shape[1:].numel() == 1
 
 
 @contextmanager
