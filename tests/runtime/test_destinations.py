@@ -42,6 +42,9 @@ UNWRITABLE = {
     "test": ("test", "absent.onnx", "--clean", "images.npy", "--suspect", "images.npy", "--report"),
     "fit": ("guard", "fit", "absent.onnx", "images.npy", "--out"),
     "scan": ("scan", "absent.onnx", "images.npy", "--out"),
+    "pack": ("study", "pack", "absent.onnx"),
+    "unpack": ("study", "unpack", "absent.onnx"),
+    "run": ("study", "run", "absent.onnx", "--out"),
 }
 PLACES = {
     "measure": (
@@ -65,6 +68,9 @@ PLACES = {
     ),
     "fit": ("/proc/x", "file/x", "file", "pipe.csv", f"{LONG}{LONG}", f"a/{LONG}{LONG}/b"),
     "scan": ("/proc/x", "file/x", "file", f"{LONG}{LONG}"),
+    "pack": ("/proc/x", "file/x", "file", f"{LONG}{LONG}"),
+    "unpack": ("/proc/x", "file/x", "file", f"{LONG}{LONG}"),
+    "run": ("/proc/x", "file/x", "file", f"{LONG}{LONG}"),
 }
 
 

@@ -217,5 +217,7 @@ def test_a_read_only_folder_is_one_line(disk, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     captured = capsys.readouterr()
-    assert (stopped.value.code, captured.out) == (1, "")
-    assert captured.err == f"error: cannot write {disk / 'study'}: Read-only file system\n"
+    # Found before the work, as for the other commands: bad input.
+    assert (stopped.value.code, captured.out) == (2, "")
+    said = f"expected a folder that can be written, got {disk / 'study'}: Read-only file system"
+    assert captured.err == f"error: {said}\n"

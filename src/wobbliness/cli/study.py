@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wobbliness.cli.options import Address, Commands, Engine, EngineName, Json, Seed, prepare_engine
+from wobbliness.runtime.destinations import check_folder
 from wobbliness.runtime.interrupts import Interrupted, allow_slow_stop
 from wobbliness.runtime.terminal import say, say_json
 
@@ -102,6 +103,7 @@ def run(
     from wobbliness.study.running.runner import Cluster, run_study
     from wobbliness.study.training.device import Place
 
+    check_folder(out)
     # Only the cells that these claims need are run.
     wanted = None if only is None else [claim.strip() for claim in only.split(",")]
     prepare_engine(engine, address=address, store=store)
@@ -191,6 +193,8 @@ def pack(
     """
     from wobbliness.study.records.archive import pack_study
 
+    # A folder that cannot be written to is refused before the study is read.
+    check_folder(folder)
     pack_study(out, folder)
 
 
@@ -208,6 +212,7 @@ def unpack(
     """
     from wobbliness.study.records.archive import unpack_study
 
+    check_folder(out)
     unpack_study(folder, out)
     _report(out, as_json=as_json)
 
