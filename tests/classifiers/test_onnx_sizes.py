@@ -3,11 +3,12 @@
 import resource
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from malicious_files import refuse
 from model_files import save_onnx, save_vit
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx_graphs import SIDE, branch, constant, declared, graph_of, node, save
 
 import wobbliness
@@ -700,3 +701,45 @@ def test_a_transformer_is_let_through(tmp_path):
     module = wobbliness.open_classifier(save_vit(tmp_path / "vit")).module.eval()
     images = torch.rand(2, 3, 16, 16)
     wobbliness.open_classifier(save_onnx(module, tmp_path / "m.onnx", images))
+
+
+def reshaped(path, *, size_threshold):
+    """A graph whose first step takes its shape from a constant, with data in another file."""
+    weights = constant("weights", np.ones((2, 1, 3, 3), np.float32))
+    steps = [
+        node("Reshape", ["x", "shape"], ["image"]),
+        node("Conv", ["image", "weights"], ["features"]),
+        node("GlobalMaxPool", ["features"], ["y"]),
+    ]
+    model = graph_of(steps, [numbers("shape", -1, 1, SIDE, SIDE), weights])
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(
+        model, path, save_as_external_data=True, location="data", size_threshold=size_threshold
+    )
+    return path
+
+
+def test_shapes_in_another_file_are_said(tmp_path):
+    with pytest.raises(ValueError, match="external file, as 'shape' does: save small tensors in"):
+        wobbliness.open_classifier(reshaped(tmp_path / "m.onnx", size_threshold=0))
+    (tmp_path / "data").unlink()
+    small = wobbliness.open_classifier(reshaped(tmp_path / "n.onnx", size_threshold=100))
+    votes = wobbliness.measure(small, np.full((2, 1, SIDE, SIDE), 0.5, np.float32), 0.1, draws=3)
+    assert votes.counts.shape == (2, 2)
+
+
+@pytest.mark.parametrize("domain", ["", "ai.onnx.ml"])
+def test_an_unknown_operator_is_called_unknown(tmp_path, domain):
+    path = save(tmp_path / "m.onnx", [node("Foo", ["x"], ["y"], domain=domain)])
+    with pytest.raises(ValueError, match="expected operators of ONNX, got .*Foo, which is unknown"):
+        wobbliness.open_classifier(path)
+    known = [
+        node("NonZero", ["x"], ["a"]),
+        node("ReduceSum", ["a"], ["b"], keepdims=0),
+        node("Reshape", ["b", "minus"], ["size"]),
+        node("ConstantOfShape", ["size"], ["y"]),
+    ]
+    said = "got ConstantOfShape of unknown size; export with fixed sizes"
+    with pytest.raises(ValueError, match=said):
+        wobbliness.open_classifier(save(path, known, [numbers("minus", -1)]))

@@ -1,5 +1,7 @@
 """The guard: exact false-positive rate, closed form, planted trigger and clean network."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -399,3 +401,13 @@ def test_inputs_of_another_shape_are_refused(guards):
         ValueError, match=r"^expected inputs of shape \(1, 8, 8\) each, got \(1, 4, 16\)"
     ):
         guards[0].judge(np.zeros((2, 1, 4, 16), np.float32))
+    # Another number of channels, and flat rows: said by shapes, not by numbers of features.
+    for shape, kind in (
+        ((3, 8, 8), np.asarray),
+        ((3, 8, 8), torch.from_numpy),
+        ((64,), np.asarray),
+    ):
+        said = f"expected inputs of shape (1, 8, 8) each, got {shape}"
+        with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+            guards[0].judge(kind(np.zeros((2, *shape), np.float32)))
+    assert len(guards[0].judge(np.zeros((2, 1, 8, 8), np.float32)).score) == 2

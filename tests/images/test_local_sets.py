@@ -149,6 +149,27 @@ def test_splits_configurations_and_slices_are_those_of_datasets(tmp_path):
             read_images(f"hf:{plain}:{config}[train]")
 
 
+def test_a_copy_of_a_hub_data_set_says_how_it_is_read(tmp_path):
+    """Its tables are in folders of their own, or its pictures in those of splits beside a card."""
+    tables = parquet_set(tmp_path / "ds" / "data", **{"train-00000-of-00001": range(4)}).parent
+    save(tables / "README.md", readme([]).encode())
+    pictures = tmp_path / "pictures"
+    for name in ("train/a/0.png", "train/b/1.png", "README.md"):
+        (pictures / name).parent.mkdir(parents=True, exist_ok=True)
+        save(pictures / name, CELLS[0]["bytes"])
+    for folder, name in ((tables, f"hf:{tables}"), (pictures, f"hf:{pictures}[train]")):
+        with pytest.raises(ValueError, match="a copy of a hub data set; read it as hf:") as refused:
+            read_images(folder)
+        assert str(refused.value).endswith(f"read it as hf:{folder} or hf:{folder}[SPLIT]")
+        assert len(read_images(name)) in (2, 4)
+    (pictures / "README.md").unlink()
+    assert read_images(pictures / "train").class_names == ("a", "b")
+    (tmp_path / "mixed").mkdir()
+    save(tmp_path / "mixed" / "README.md", b"no data set")
+    with pytest.raises(ValueError, match="expected only pictures"):
+        read_images(tmp_path / "mixed")
+
+
 def test_a_table_may_name_pictures_of_its_own_folder_only(tmp_path):
     folder = parquet_set(tmp_path / "set")
     save(folder / "pictures" / "a.png", png(GREY))

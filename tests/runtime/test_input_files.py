@@ -44,11 +44,29 @@ def test_models_that_are_pointers_pipes_or_devices_are_refused(run, tmp_path, na
     code, _, error = run("measure", path, images, "--sigma", 0.1)
     assert (code, error.count("\n")) == (2, 1)
     assert "a pointer of git-lfs to it; fetch it" in error
-    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+    kinds = {"a pipe": os.mkfifo, "a device": lambda path: path.symlink_to("/dev/zero")}
+    for kind, make in kinds.items():
         path.unlink()
         make(path)
         code, _, error = run("measure", path, images, "--sigma", 0.1)
         assert (code, error.count("\n")) == (2, 1)
+        assert "regular file" in error
+        assert f"{name}, {kind}" in error
+    path.unlink()
+    code, _, error = run("measure", path, images, "--sigma", 0.1)
+    assert "which does not exist" in error or "No such file" in error or "--factory" in error
+
+
+def test_a_pipe_of_any_name_is_called_one(run, tmp_path):
+    from wobbliness.runtime.user_files import load_file
+
+    os.mkfifo(tmp_path / "m")
+    os.mkfifo(tmp_path / "m.py")
+    code, _, error = run("measure", "m", save(tmp_path / "a.png", png(GREY)), "--sigma", 0.1)
+    assert (code, "m, a pipe, no regular file" in error) == (2, True)
+    for name, said in (("m.py", "a pipe, no regular file"), ("none.py", "which does not exist")):
+        with pytest.raises(ValueError, match=said):
+            load_file(tmp_path / name)
 
 
 def test_weights_alone_say_that_they_need_a_factory(run, tmp_path):

@@ -287,7 +287,7 @@ def _open_name(name: str, options: _Options) -> Classifier:
     path = Path(name)
     if name.startswith(HUB) or path.is_dir():
         return _open_hub(name.removeprefix(HUB), options)
-    if path.is_file() or path.suffix.lower() in (*MODEL_SUFFIXES, *PICKLE_SUFFIXES):
+    if path.exists() or path.suffix.lower() in (*MODEL_SUFFIXES, *PICKLE_SUFFIXES):
         return _open_file(path, options)
     if ":" not in name:
         raise ValueError(

@@ -229,12 +229,17 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
     def _checked_as_fitted(self, inputs: Any) -> Any:
         check_is_fitted(self)
+        # Of pictures scikit-learn would count channels, and call them features.
+        shape = tuple(getattr(inputs, "shape", ()))
+        if len(shape) > 1 and max(len(shape) - 1, len(self.image_shape_)) > 1:
+            self._check_shape(shape[1:])
         images = self._checked(inputs, reset=False)
-        if tuple(images.shape[1:]) != self.image_shape_:
-            raise ValueError(
-                f"expected inputs of shape {self.image_shape_} each, got {tuple(images.shape[1:])}"
-            )
+        self._check_shape(tuple(images.shape[1:]))
         return images
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if shape != self.image_shape_:
+            raise ValueError(f"expected inputs of shape {self.image_shape_} each, got {shape}")
 
     def _most_draws(self) -> int:
         """Returns the number of draws of an input without early stopping."""

@@ -23,6 +23,7 @@ SPLIT_WORDS = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
+_CARD = "README.md"
 _DATA_FOLDER, _PLAIN_NAME = "data", re.compile(r"[\w.-]+")
 
 
@@ -68,6 +69,14 @@ def read_local(
         raise _no_split(name, splits)
     parts = _chosen(splits, split or next(iter(splits)), name)
     return read_rows(parts, target, name, column=column, label_column=label_column, root=folder)
+
+
+def is_hub_copy(folder: Path) -> bool:
+    """Checks for a copy of a hub data set: tables in folders, or a card beside those of splits."""
+    if _parquet_splits(folder):
+        return True
+    has_splits = any(_split_word(path.name) for path in folder.iterdir() if path.is_dir())
+    return has_splits and (folder / _CARD).is_file()
 
 
 def _configured(folder: Path, config: str | None, name: str) -> Path:

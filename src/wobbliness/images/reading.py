@@ -7,10 +7,11 @@ from wobbliness.images.fitting import ImageShape, Target
 from wobbliness.images.folders import read_picture, read_picture_folder
 from wobbliness.images.hub import HUB_PREFIX, read_hub
 from wobbliness.images.image_set import ImageSet
-from wobbliness.images.local_sets import read_local
+from wobbliness.images.local_sets import is_hub_copy, read_local
 from wobbliness.images.pictures import PICTURE_ENDINGS
 from wobbliness.images.saved_tables import is_saved
 from wobbliness.images.tables import parquet_files, read_parquet
+from wobbliness.runtime.input_files import found_instead
 
 _WITH_COLUMNS = (".npz", ".parquet")
 _PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
@@ -126,6 +127,8 @@ def _read_path(
 ) -> ImageSet:
     if not path.exists():
         raise ValueError(f"expected images, got {path}, which does not exist")
+    if not path.is_file() and not path.is_dir():
+        raise ValueError(f"expected images, got {path}, {found_instead(path)}")
     columns: dict[str, str | None] = {"column": column, "label_column": label_column}
     ending = path.suffix.lower() if path.is_file() else ""
     if ending == ".npz":
@@ -147,10 +150,23 @@ def _check_no_columns(path: Path, columns: dict[str, str | None]) -> None:
         )
 
 
+def _read_folder(folder: Path, target: Target) -> ImageSet:
+    try:
+        return read_picture_folder(folder, target)
+    except ValueError as error:
+        if not is_hub_copy(folder):
+            raise
+        name = f"{HUB_PREFIX}{folder}"
+        raise ValueError(
+            f"expected pictures or a table, got {folder}, a copy of a hub data set; read it as "
+            f"{name} or {name}[SPLIT]"
+        ) from error
+
+
 def _read_plain(path: Path, target: Target) -> ImageSet:
     ending = path.suffix.lower()
     if path.is_dir():
-        return read_picture_folder(path, target)
+        return _read_folder(path, target)
     if ending == ".npy" and path.is_file():
         return read_npy(path, target)
     if ending in PICTURE_ENDINGS and path.is_file():

@@ -55,6 +55,15 @@ def _opened(path: Path) -> int:
         raise ValueError(f"expected a readable file, got {path}: {reason}") from error
 
 
+def found_instead(path: Path) -> str:
+    """Describes what is at a path where a regular file was expected, as part of a message."""
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except (OSError, ValueError):  # a link to itself, a name with a zero byte
+        return "which does not exist"
+    return f"{_KINDS.get(kind, 'another kind')}, no regular file"
+
+
 def check_regular(path: Path) -> None:
     """Raises ValueError for what `open_regular` refuses.
 

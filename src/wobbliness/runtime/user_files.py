@@ -16,6 +16,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from wobbliness.runtime.errors import cause_of
+from wobbliness.runtime.input_files import found_instead
 
 _PREFIX = "wobbliness_file_"
 _loaded: dict[str, Path] = {}  # by the name of the module
@@ -96,7 +97,7 @@ def load_file(path: Path) -> ModuleType:
         ValueError: the file does not exist, or raises an error.
     """
     if not path.is_file():
-        raise ValueError(f"expected a Python file, got {path}, which does not exist")
+        raise ValueError(f"expected a Python file, got {path}, {found_instead(path)}")
     path = path.resolve()
     content = hashlib.blake2b(bytes(path) + path.read_bytes(), digest_size=8).hexdigest()
     with _lock:

@@ -27,7 +27,7 @@ from wobbliness.classifiers.untrusted.onnx_randomness import (
     block_dependent_operator,
     check_randomness,
 )
-from wobbliness.classifiers.untrusted.onnx_sizes import GraphSizes, check_sizes
+from wobbliness.classifiers.untrusted.onnx_sizes import GraphSizes, check_sizes, shape_outside
 from wobbliness.classifiers.untrusted.onnx_sorted import check_unsorted
 from wobbliness.perturbations.network.gated_nodes import GatedNodes
 from wobbliness.runtime.errors import reason_of
@@ -239,10 +239,11 @@ class OnnxGraph:
 
 def _checked_sizes(model: onnx.ModelProto, name: str) -> GraphSizes:
     """Checks a graph and computes its sizes; removes its declared sizes and larger tensors."""
+    outside = shape_outside(model)
     try:
         whole = written_out(model)
         check_randomness(whole)
-        return check_sizes(whole)
+        return check_sizes(whole, outside=outside)
     except ValueError as error:
         raise ValueError(f"{error}, in {name}") from error
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from wobbliness.runtime.errors import reason_of
-from wobbliness.runtime.input_files import open_regular
+from wobbliness.runtime.input_files import found_instead, open_regular
 
 FileKind = Literal["onnx", "exported program", "safetensors", "TorchScript", "pickle"]
 
@@ -42,7 +42,7 @@ def file_kind(path: Path) -> FileKind:
 def _first_bytes(path: Path) -> bytes:
     """Reads as much as tells the kind of a file that is there and not too large."""
     if not path.is_file():
-        raise ValueError(f"expected a model file, got {path}, which does not exist")
+        raise ValueError(f"expected a model file, got {path}, {found_instead(path)}")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(
             f"expected a model file of at most {MAX_FILE_BYTES} bytes, got {path} of "

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from wobbliness.classifiers.untrusted.file_kind import MAX_FILE_BYTES
 from wobbliness.classifiers.untrusted.onnx_claims import all_graphs, all_nodes
 from wobbliness.runtime.errors import reason_of
+from wobbliness.runtime.input_files import found_instead
 
 # Of the operators that come with ONNX Runtime; any other domain needs a library of its author's.
 TRUSTED_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
@@ -281,7 +282,7 @@ def _external_file(tensor: onnx.TensorProto, folder: Path, cache: Path | None) -
             "graph"
         )
     if not path.is_file():
-        raise ValueError(f"{refused}, which is none")
+        raise ValueError(f"{refused}, {found_instead(path)}")
     return path
 
 

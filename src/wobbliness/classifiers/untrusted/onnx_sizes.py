@@ -51,6 +51,8 @@ ENLARGING = {
     "DFT", "STFT",
 }
 # fmt: on
+# Domains whose operators the ONNX library knows, all of them.
+STANDARD_DOMAINS = ("", "ai.onnx.ml")
 # The output is as large as the value of a number or a text, which inference does not know.
 GROWING = {"Loop", "SequenceMap", "StringConcat", "StringSplit", "ImageDecoder"}
 
@@ -68,7 +70,7 @@ class GraphSizes:
     held_per_image: int
 
 
-def check_sizes(model: onnx.ModelProto) -> GraphSizes:
+def check_sizes(model: onnx.ModelProto, *, outside: str | None = None) -> GraphSizes:
     """Adds up the values that a graph makes for one image, ignoring the file's declared sizes.
 
     The sizes come from ONNX's shape inference, or, where that leaves one unknown, from a bound on
@@ -76,6 +78,7 @@ def check_sizes(model: onnx.ModelProto) -> GraphSizes:
 
     Args:
         model: as `written_out` gives it; its operators are changed.
+        outside: name of a tensor in another file that may be a shape, for a refusal.
 
     Raises:
         ValueError: a step makes more than MAX_STEP_VALUES, all together hold more than
@@ -85,7 +88,7 @@ def check_sizes(model: onnx.ModelProto) -> GraphSizes:
     replaced = replace_contrib_operators(model)
     batch, text = _batch(model.graph), _values_per_text(model)
     # One image, or the batch that the graph fixes, against the absolute limits.
-    few = _Sizes(values_per_text=text, replaced=replaced)
+    few = _Sizes(values_per_text=text, replaced=replaced, outside=outside)
     try:
         few.check(_inferred(_with_batch(model, batch or 1)).graph, _Known())
     except ValueError:
@@ -96,6 +99,19 @@ def check_sizes(model: onnx.ModelProto) -> GraphSizes:
         many.check(_inferred(_with_batch(model, LARGE_BATCH)).graph, _Known())
     step, held = (-(-values // (batch or 1)) for values in (few.largest, few.live))
     return GraphSizes(values_per_image=step or None, held_per_image=held)
+
+
+def shape_outside(model: onnx.ModelProto) -> str | None:
+    """Returns the name of a tensor in another file that may be a shape; None if there is none."""
+    outside = (
+        tensor.name
+        for graph in all_graphs(model)
+        for tensor in graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        and tensor.data_type == onnx.TensorProto.INT64
+        and len(tensor.dims) <= 1
+    )
+    return next(outside, None)
 
 
 def _batch(graph: onnx.GraphProto) -> int:
@@ -223,6 +239,7 @@ class _Sizes:
     Attributes:
         values_per_text: room of a string, in values of four bytes.
         replaced: steps that were replaced by others, by their first output.
+        outside: name of a tensor in another file that may be a shape.
         max_step: limit on the values of one step.
         max_live: limit on the values held at a time.
         max_created: limit on the values made out of nothing.
@@ -234,6 +251,7 @@ class _Sizes:
 
     values_per_text: int
     replaced: dict[str, onnx.NodeProto]
+    outside: str | None = None
     max_step: int = MAX_STEP_VALUES
     max_live: int = MAX_LIVE_VALUES
     max_created: int = MAX_CREATED_VALUES
@@ -247,6 +265,7 @@ class _Sizes:
         return _Sizes(
             values_per_text=self.values_per_text,
             replaced=self.replaced,
+            outside=self.outside,
             max_step=max(self.max_step, factor * self.step),
             max_live=max(self.max_live, factor * self.live),
             max_created=max(self.max_created, factor * self.created),
@@ -279,7 +298,7 @@ class _Sizes:
     def _make(self, node: onnx.NodeProto, known: _Known, held: int, times: int) -> dict[str, int]:
         """Computes the sizes of a step's outputs and records them."""
         if node.op_type in GROWING:
-            raise _unknown(node)
+            raise _unknown(node, self.outside)
         bound = _bound(node, known)
         # The output of If is that of a branch; of Scan, inference has to know it.
         if inner := inner_graphs(node):
@@ -296,7 +315,7 @@ class _Sizes:
         shape = known.shapes.get(name)
         size = bound if shape is None else math.prod(shape)
         if size is None:
-            raise _unknown(node)
+            raise _unknown(node, self.outside)
         return size * (self.values_per_text if name in known.texts else 1)
 
     def _add(self, node: onnx.NodeProto, made: dict[str, int], known: _Known, times: int) -> None:
@@ -395,8 +414,15 @@ def _num_runs(node: onnx.NodeProto, known: _Known) -> int:
     return max((size for shape in _given(node, known)[0] for size in shape or ()), default=1)
 
 
-def _unknown(node: onnx.NodeProto) -> ValueError:
-    return ValueError(
-        f"expected sizes that the graph tells, got {full_name(node)} of unknown size; export with "
-        "fixed sizes"
+def _unknown(node: onnx.NodeProto, outside: str | None) -> ValueError:
+    name, domain = full_name(node), "" if node.domain == "ai.onnx" else node.domain
+    if domain in STANDARD_DOMAINS and not onnx.defs.has(node.op_type, domain):
+        return ValueError(f"expected operators of ONNX, got {name}, which is unknown")
+    # Other files are not read for the check: they hold weights, and these say nothing of sizes.
+    way = (
+        "export with fixed sizes"
+        if outside is None
+        else f"its shape may lie in an external file, as {outside!r} does: save small tensors in "
+        "the graph (size_threshold=1024)"
     )
+    return ValueError(f"expected sizes that the graph tells, got {name} of unknown size; {way}")
