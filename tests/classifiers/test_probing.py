@@ -1,5 +1,7 @@
 """Labels that depend on the batch: refused or classified one copy at a time; others unchanged."""
 
+import random
+
 import numpy as np
 import onnx
 import pytest
@@ -8,7 +10,9 @@ from onnx import TensorProto, helper
 from torch import nn
 
 import wobbliness
+from wobbliness.classifiers.probing import NotRepeatableError
 from wobbliness.classifiers.torch_accelerator import AcceleratedClassifier
+from wobbliness.perturbations import Dropout
 from wobbliness.perturbations.noise.gaussian import NormalStream
 from wobbliness.study.training.networks import build_network
 
@@ -124,6 +128,46 @@ def test_what_is_random_or_remembers_is_refused(name, draws, few):
         match=r"^expected a classifier that gives the same answer to the same images, got ",
     ):
         wobbliness.measure(RANDOM[name](), few, 0.3, draws=draws)
+
+
+class Turning(nn.Module):
+    """Turns its scores by a number that it asks for, of which an export makes a constant."""
+
+    def __init__(self, turn):
+        super().__init__()
+        self.convolution, self.linear = nn.Conv2d(1, 1, 3, padding=1), nn.Linear(64, 3)
+        self.turn = turn
+
+    def forward(self, batch):
+        kept = torch.relu(batch + self.convolution(batch))
+        return self.linear(kept.flatten(1)).roll(self.turn() % 3, 1)
+
+
+def test_a_clock_that_an_export_freezes_is_found(few, monkeypatch):
+    """The clock stands still but while the module is exported; the control's always does."""
+    ticks, export = [0], torch.onnx.export
+
+    def export_slowly(*arguments, **options):
+        program = export(*arguments, **options)
+        ticks[0] += 1
+        return program
+
+    monkeypatch.setattr(torch.onnx, "export", export_slowly)
+    with pytest.raises(NotRepeatableError, match="^expected a classifier that gives the same"):
+        wobbliness.measure(seeded(lambda: Turning(lambda: ticks[0])), few, **SETTINGS)
+    assert ticks == [1]
+    votes = wobbliness.measure(seeded(lambda: Turning(lambda: 1)), few, **SETTINGS)
+    assert (votes.execution.backend, votes.execution.reason, ticks) == ("onnxruntime", None, [2])
+
+
+@pytest.mark.parametrize("measured", [0.3, Dropout(0.2)], ids=["plain", "gates"])
+def test_chance_that_an_export_freezes_is_found(few, measured):
+    """Whatever the number that the export met: one in three is that of the scores before it."""
+    chance = random.Random(0)
+    for _ in range(6):
+        module = seeded(lambda: Turning(lambda: chance.randrange(3)))
+        with pytest.raises(ValueError, match="^expected a classifier that gives the same answer"):
+            wobbliness.measure(module, few, measured, draws=4)
 
 
 def test_decisions_guards_and_sweeps_are_probed_too(few, images):

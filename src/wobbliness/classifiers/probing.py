@@ -215,7 +215,7 @@ def _probe_in_company(
         together = np.concatenate([together, among_themselves])
     elsewhere = _answers_at_end(answers, company, asked)
     # Only a classifier that repeats its answer can be said to depend on the block.
-    _require_same(first, answers(images.copy(), len(images)))
+    require_same(first, answers(images.copy(), len(images)))
     for answer, circumstance in ((alone, "alone"), (elsewhere, "beside others")):
         if not _are_close(together[: len(answer)], answer).all():
             return _difference(together[: len(answer)], answer, circumstance)
@@ -419,7 +419,7 @@ def require_alone(answers: Answers, examples: Float32[np.ndarray, "E ..."]) -> N
         NotRepeatableError: the answers differ.
     """
     images = examples[_spread(len(examples), NUM_REPEATED)]
-    _require_same(answers(images.copy(), 1), answers(images.copy(), 1))
+    require_same(answers(images.copy(), 1), answers(images.copy(), 1))
 
 
 def _spread(num_examples: int, wanted: int) -> np.ndarray:
@@ -427,7 +427,8 @@ def _spread(num_examples: int, wanted: int) -> np.ndarray:
     return np.linspace(0, num_examples - 1, max(2, wanted)).round().astype(np.int64)
 
 
-def _require_same(first: np.ndarray, again: np.ndarray) -> None:
+def require_same(first: np.ndarray, again: np.ndarray) -> None:
+    """Raises NotRepeatableError where two answers to the same call differ by more than rounding."""
     if first.shape == again.shape and _are_equal(first, again):
         return
     seen = _difference(first, again, "the second time")

@@ -14,7 +14,7 @@ from wobbliness.classifiers.compile.export import compile_gated, compile_module,
 from wobbliness.classifiers.compile.graph import OnnxGraph
 from wobbliness.classifiers.execution import Execution
 from wobbliness.classifiers.gated import Gated, GatedModule
-from wobbliness.classifiers.probing import order_of, sorted_scores
+from wobbliness.classifiers.probing import order_of, require_same, sorted_scores
 from wobbliness.classifiers.signature.module_outputs import OneOutput, Reading
 from wobbliness.classifiers.signature.wrapped_module import TwoClasses, described_steps
 from wobbliness.perturbations.network.gated_nodes import GatedNodes
@@ -24,6 +24,8 @@ from wobbliness.runtime.process_state import borrowed_state, is_forked
 # Remarks of an Execution, in words.
 ONE_AT_A_TIME = "one copy at a time: the module takes no more at once"
 EAGER_THREADS = "one calling thread, with torch's own threads inside"
+# Images and calls that are compared after an export.
+FEW_REPEATED, NUM_REPEATS = 2, 8
 
 
 @contextmanager
@@ -234,7 +236,13 @@ class TorchClassifier(ScoredClassifier):
                 raise ValueError(
                     f"expected a module that can be compiled, got one that is not: {reason}"
                 )
-            found = compile_gated(self.module, images, nodes, self._reading or Reading())
+            found = compile_gated(
+                self.module,
+                images,
+                nodes,
+                self._reading or Reading(),
+                lambda: self._check_repeats(images, scores),
+            )
         rows = np.ones((len(images), images[0].size + found.num_gates), np.float32)
         rows[:, : images[0].size] = images.reshape(len(images), -1)
         if reason := disagreement(found.graph, rows, scores):
@@ -287,7 +295,12 @@ class TorchClassifier(ScoredClassifier):
         if reason := self._why_eager():
             return None, reason
         examples = self.as_input(examples)
-        compilation = compile_module(self.module, examples, self._reading or Reading())
+        compilation = compile_module(
+            self.module,
+            examples,
+            self._reading or Reading(),
+            lambda: self._check_repeats(examples, scores),
+        )
         if compilation.graph is None:
             return None, compilation.reason
         # Scores that look sorted are refused only if the graph holds a step that sorts them.
@@ -295,6 +308,20 @@ class TorchClassifier(ScoredClassifier):
             raise ValueError(sorted_scores(order))
         reason = disagreement(compilation.graph, examples, scores)
         return (compilation.graph, None) if reason is None else (None, reason)
+
+    def _check_repeats(self, examples: np.ndarray, scores: np.ndarray) -> None:
+        """Compares the module's scores before its export with those after it, and with each other.
+
+        What depends on a clock or on chance is a constant of the graph, which always answers alike.
+
+        Raises:
+            NotRepeatableError: they differ.
+        """
+        # The export lies between these two, the clock's next tick between some of the others.
+        require_same(scores, self._scores_of_examples(examples)[0])
+        few = self._scores_of_examples(examples[:FEW_REPEATED])[0]
+        for _ in range(NUM_REPEATS):
+            require_same(few, self._scores_of_examples(examples[:FEW_REPEATED])[0])
 
     def _first_scores(self, images: Float32[np.ndarray, "B ..."]) -> Shaped[np.ndarray, "B ..."]:
         """Computes scores in the type of the first parameter, or in another one that works."""

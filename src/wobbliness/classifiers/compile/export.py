@@ -2,7 +2,7 @@
 
 import functools
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
@@ -120,7 +120,10 @@ def declare_structure(module: torch.nn.Module, structure: str) -> None:
 
 
 def compile_module(
-    module: torch.nn.Module, examples: Shaped[np.ndarray, "B ..."], reading: Reading = PLAIN
+    module: torch.nn.Module,
+    examples: Shaped[np.ndarray, "B ..."],
+    reading: Reading = PLAIN,
+    check: Callable[[], object] | None = None,
 ) -> Compilation:
     """Exports the module as an ONNX graph (`torch.onnx`, dynamo exporter).
 
@@ -133,12 +136,16 @@ def compile_module(
         examples: real inputs; their type, and their shape except the first axis, become the
             graph's.
         reading: how scores are read from the module's answers.
+        check: called after a graph was made; the graph is kept unless it raises an error.
     """
     with borrowed_state():
         digest = _digest(module, examples, reading)
         known = _compilations.get(module)
         if known is None or known.digest != digest or not _is_kept(known):
-            known = _compilations[module] = _compilation(digest, module, examples, reading)
+            known = _compilation(digest, module, examples, reading)
+            if check is not None and known.graph is not None:
+                check()
+            _compilations[module] = known
         return known
 
 
@@ -147,6 +154,7 @@ def compile_gated(
     examples: Shaped[np.ndarray, "B ..."],
     nodes: GatedNodes,
     reading: Reading = PLAIN,
+    check: Callable[[], object] | None = None,
 ) -> GatedGraph:
     """Exports the module as an ONNX graph with gates, and keeps it as `compile_module` does.
 
@@ -155,6 +163,7 @@ def compile_gated(
         examples: real inputs.
         nodes: which nodes get a gate.
         reading: how scores are read from the module's answers.
+        check: called after an export, which is kept unless it raises an error.
 
     Raises:
         ValueError: the module cannot be exported, or its graph has none, or too few, of the nodes.
@@ -163,7 +172,10 @@ def compile_gated(
         digest = _digest(module, examples, reading)
         known = _gateables.get(module)
         if known is None or known.digest != digest or not digest.is_certain:
-            known = _gateables[module] = _gateable(digest, module, examples, reading)
+            known = _gateable(digest, module, examples, reading)
+            if check is not None:
+                check()
+            _gateables[module] = known
         gated = known.graphs.get(nodes.kind)
         if gated is None or gated.nodes != nodes:
             gated = known.graphs[nodes.kind] = _gated(known, nodes, examples)
