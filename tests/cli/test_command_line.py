@@ -372,6 +372,8 @@ def test_study_commands(monkeypatch, capsys, tmp_path):
         "fashion-mnist",
         "cifar10",
         "cifar10-slim",
+        "noises",
+        "noises-cifar10",
     }
     out = tmp_path / "runs" / "digits"
     code, text, _ = run(
