@@ -15,7 +15,7 @@ from wobbliness.classifiers.torch_accelerator import (
 )
 from wobbliness.detectors.reverse_engineering.trigger_search import craft_candidates
 from wobbliness.runtime.progress import ignore_progress
-from wobbliness.sampling.device_draws import StandardNormal
+from wobbliness.sampling.counting.device_draws import StandardNormal
 from wobbliness.study import recipes
 from wobbliness.study.records.record import read_record
 from wobbliness.study.running.runner import run_study

@@ -22,7 +22,7 @@ from wobbliness.perturbations.base import (
     num_draws_of,
 )
 from wobbliness.perturbations.noise.gaussian import standard_normal
-from wobbliness.sampling.device_draws import (
+from wobbliness.sampling.counting.device_draws import (
     PAGE,
     BlockDraws,
     RandomWords,

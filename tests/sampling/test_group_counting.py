@@ -8,7 +8,7 @@ import wobbliness
 from wobbliness.perturbations import Amplify, Corrupt, Gaussian, Scale, Superpose
 from wobbliness.perturbations.base import Scratch, Stream, image_keys
 from wobbliness.perturbations.pictures.corrupt import KINDS
-from wobbliness.sampling.group_counting import GroupCounter
+from wobbliness.sampling.counting.group_counting import GroupCounter
 from wobbliness.study.training.networks import build_network
 
 FACTORS = (0.25, 0.5, 2, 3, 4)

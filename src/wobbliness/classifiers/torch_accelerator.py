@@ -48,7 +48,7 @@ class AcceleratedClassifier(ScoredClassifier):
 
     It runs eagerly in evaluation mode, in the type of its own parameters and without TF32, so that
     float32 means float32. Copies are made and votes are counted on its device, too
-    (`wobbliness.sampling.device_counting`). `mps` is treated alike and is untested.
+    (`wobbliness.sampling.counting.device_counting`). `mps` is treated alike and is untested.
 
     Attributes:
         module: the module itself, on the device.

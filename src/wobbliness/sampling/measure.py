@@ -13,7 +13,7 @@ from wobbliness.classifiers.probing import CompanyError
 from wobbliness.perturbations.base import Perturbation
 from wobbliness.perturbations.noise.gaussian import sigma_of
 from wobbliness.runtime.progress import Advance, Progress, progress_bar
-from wobbliness.sampling.counting import Counted, clean_labels, count_in_threads
+from wobbliness.sampling.counting.in_threads import Counted, clean_labels, count_in_threads
 from wobbliness.sampling.gating import plans_of
 from wobbliness.sampling.plan import Plan, Prepared, Scores, make_plan
 from wobbliness.sampling.repeating import require_repeated
@@ -226,7 +226,7 @@ def _count_prepared(plan: Plan, prepared: Prepared, advance: Advance) -> Counted
 
 
 def _count_on_device(plan: Plan, prepared: Prepared, advance: Advance) -> Counted:
-    from wobbliness.sampling.device_counting import DeviceCounter
+    from wobbliness.sampling.counting.device_counting import DeviceCounter
 
     # Imported here: torch is not needed for other classifiers.
     execution = prepared.execution

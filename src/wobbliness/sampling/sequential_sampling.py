@@ -114,7 +114,7 @@ def _sample_on_device(
     plan: Plan, rules: Rules, tally: Tally, block_size: int, advance: Advance
 ) -> None:
     """Decides all open images in step, with the draws that `measure` makes on the device."""
-    from wobbliness.sampling.device_counting import DeviceCounter
+    from wobbliness.sampling.counting.device_counting import DeviceCounter
 
     counter = DeviceCounter(plan, block_size=block_size)
     open_images, max_draws = np.arange(len(plan.images)), len(plan.span)

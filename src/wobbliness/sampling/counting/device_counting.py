@@ -12,7 +12,7 @@ from wobbliness.classifiers.base import DeviceClassifier
 from wobbliness.classifiers.probing import SMALL_BLOCK, require_close, watched_rows
 from wobbliness.perturbations.base import DeviceDraws, LoweredPerturbation, num_draws_of
 from wobbliness.runtime.progress import Advance
-from wobbliness.sampling.device_draws import BlockDraws, ShardDraws
+from wobbliness.sampling.counting.device_draws import BlockDraws, ShardDraws
 from wobbliness.sampling.plan import Plan
 
 # blocks between two copies of counts from the device, of which the last one is padded

@@ -1,0 +1,1 @@
+"""Votes counted: image by image, in groups, or on a device."""
