@@ -10,7 +10,8 @@ from wobbliness.classifiers import Classifier, open_classifier
 from wobbliness.classifiers.base import ScoredClassifier, WhiteBox, as_array
 from wobbliness.classifiers.execution import default_block_size
 from wobbliness.detectors.base import Access, Detector
-from wobbliness.sampling.plan import EXAMPLES, checked_images
+from wobbliness.sampling.checked_images import checked_images
+from wobbliness.sampling.plan import EXAMPLES
 
 if TYPE_CHECKING:
     import torch

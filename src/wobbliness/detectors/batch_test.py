@@ -25,8 +25,8 @@ from wobbliness.detectors.noise_level import (
 from wobbliness.detectors.overlay_copies import require_overlays_apart
 from wobbliness.perturbations.base import Perturbation
 from wobbliness.runtime.progress import Progress
+from wobbliness.sampling.checked_images import checked_images
 from wobbliness.sampling.measure import sweep
-from wobbliness.sampling.plan import checked_images
 from wobbliness.statistics.two_sample import (
     LeveneTest,
     MannWhitneyTest,

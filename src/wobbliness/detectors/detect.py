@@ -11,7 +11,7 @@ from jaxtyping import Float
 from wobbliness.detectors.base import ClassScores, Detector, FittedDetector, Judges
 from wobbliness.detectors.distinct_inputs import distinct_rows
 from wobbliness.runtime.terminal import well_formed
-from wobbliness.sampling.plan import checked_images
+from wobbliness.sampling.checked_images import checked_images
 from wobbliness.statistics.conformal import conformal_pvalues
 
 # what a clean image, or a batch of them, is a sample of

@@ -13,7 +13,7 @@ from wobbliness.detectors.access import class_scores, open_for, scoring_network
 from wobbliness.detectors.base import Access, Judges, name_by_settings
 from wobbliness.detectors.reverse_engineering.candidates import Candidates
 from wobbliness.runtime.progress import ignore_progress
-from wobbliness.sampling.plan import checked_images
+from wobbliness.sampling.checked_images import checked_images
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from wobbliness.detectors.base import Access, Judges, name_by_settings
 from wobbliness.detectors.overlay_copies import require_overlays_apart
 from wobbliness.detectors.smoothness_guard import DEFAULT_SIGMAS
 from wobbliness.perturbations.base import Perturbation, image_keys
+from wobbliness.sampling.checked_images import checked_images
 from wobbliness.sampling.measure import measure, sweep
-from wobbliness.sampling.plan import checked_images, sigmas_or_perturbations
+from wobbliness.sampling.plan import sigmas_or_perturbations
 from wobbliness.statistics.conformal import Reference, tie_breakers
 
 

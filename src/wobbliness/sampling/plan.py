@@ -1,6 +1,6 @@
 """What a measurement is about, checked once, for all who draw noise and count votes."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
@@ -15,7 +15,6 @@ from wobbliness.classifiers.base import (
     DeviceClassifier,
     NoClassesError,
     ScoredClassifier,
-    as_array,
 )
 from wobbliness.classifiers.execution import Execution, default_block_size
 from wobbliness.classifiers.probing import (
@@ -43,9 +42,9 @@ from wobbliness.perturbations.base import (
     num_draws_of,
 )
 from wobbliness.perturbations.noise.gaussian import Gaussian
-from wobbliness.runtime.errors import reason_of
 from wobbliness.runtime.threads import default_workers
-from wobbliness.sampling.input_values import check_range, check_type, common_values
+from wobbliness.sampling.checked_images import check_channels_first, checked_images
+from wobbliness.sampling.input_values import common_values
 
 NOISE_VALUES = 2**18  # drawn at a time: few calls, and still within the cache
 # copies that the size of a block is chosen for where images share it, and most values of an image's
@@ -57,11 +56,6 @@ UNLIKE_BLOCKS = (NotRepeatableError, NoClassesError)
 ALONE_ONLY = "one copy at a time: the classifier takes no more at once"
 ALONE = "one copy at a time: the answer to an image depends on the others of its block"
 PATCH_SHARE = 4  # a patch has this part of each side
-PICTURE_CHANNELS = (1, 3, 4)
-WAY_TO_AN_ARRAY = (
-    "stack them, torch.stack(list) or np.stack(list), pictures channels first and divided by 255, "
-    "or use read_images"
-)
 # of draws, of what is classified at a time, of threads: more is a slip, and overflows further in
 MAX_COUNT = 2**40
 
@@ -345,7 +339,7 @@ def _opened(classifier: Any, images: Any, array: np.ndarray, **settings: Any) ->
     """Opens the classifier; checks the images' axes unless it declares exactly this shape."""
     opened = open_classifier(classifier, as_tensor=hasattr(images, "detach"), **settings)
     if getattr(opened, "image_shape", None) != array.shape[1:]:
-        _check_channels_first(array)
+        check_channels_first(array)
     return opened
 
 
@@ -427,88 +421,6 @@ def _patched(images: Float32[np.ndarray, "B ..."]) -> Float32[np.ndarray, "B ...
         )
         image[place] = (1.0, 0.0, rng.random(image[place].shape, dtype=np.float32))[number % 3]
     return patched
-
-
-def checked_images(
-    images: Any, *, with_channels_first: bool = True, values: InputValues = InputValues.UNIT
-) -> np.ndarray:
-    """Returns images as an array without a copy: floats in [0, 1], channels first.
-
-    Args:
-        images: of a caller.
-        with_channels_first: whether to refuse channels that are the last axis.
-        values: what the perturbation takes in place of floats in [0, 1].
-
-    Raises:
-        ValueError: they are none, or none at all.
-    """
-    array = _as_array(images)
-    if array.ndim < 2 or 0 in array.shape:
-        raise ValueError(
-            "expected images of shape (N, ...), at least one and none empty, "
-            f"got shape {array.shape}"
-        )
-    check_type(array, values)
-    if with_channels_first:
-        _check_channels_first(array)
-    check_range(array, values)
-    return array
-
-
-def _check_channels_first(images: np.ndarray) -> None:
-    if (
-        images.ndim == 4
-        and images.shape[1] not in PICTURE_CHANNELS
-        and images.shape[3] in PICTURE_CHANNELS
-    ):
-        raise ValueError(f"expected pictures channels first (N, C, H, W), got shape {images.shape}")
-
-
-def _as_array(images: Any) -> np.ndarray:
-    """Returns an array, a tensor, or a list of equal ones as an array.
-
-    Raises:
-        ValueError: it only leads to images, as a data set does.
-    """
-    # Without an import of torch: what has `detach` is a tensor.
-    if hasattr(images, "detach"):
-        return _of_tensor(images)
-    if isinstance(images, list | tuple) and not any(
-        isinstance(image, list | tuple) for image in images
-    ):
-        return _stacked(images)
-    if not hasattr(images, "__array__") and not isinstance(images, list | tuple):
-        raise ValueError(
-            "expected images as one array or tensor (N, ...) of floats in [0, 1], "
-            f"got {type(images).__name__}; {WAY_TO_AN_ARRAY}"
-        )
-    return np.asarray(images)
-
-
-def _of_tensor(images: Any) -> np.ndarray:
-    """Returns numbers of a tensor; of a type unknown to arrays, as bfloat16, as float32."""
-    try:
-        return as_array(images)
-    except (TypeError, RuntimeError, NotImplementedError) as error:
-        kind = f"a tensor of {images.dtype} on {images.device}"
-        raise ValueError(
-            f"expected images as plain numbers, got {kind}: {reason_of(error)}"
-        ) from error
-
-
-def _stacked(images: Sequence[Any]) -> np.ndarray:
-    """One array of a list of arrays or tensors."""
-    arrays = [_of_tensor(image) if hasattr(image, "detach") else image for image in images]
-    strange = [image for image in arrays if not isinstance(image, np.ndarray)]
-    if strange:
-        raise ValueError(
-            "expected arrays or tensors of images, "
-            f"got a list with {type(strange[0]).__name__}; {WAY_TO_AN_ARRAY}"
-        )
-    shapes = sorted({image.shape for image in arrays})
-    if len(shapes) > 1:
-        raise ValueError(f"expected images of one shape, got {shapes[0]} and {shapes[1]} in a list")
-    return np.stack(arrays) if arrays else np.empty(0)
 
 
 def _checked_keys(keys: ArrayLike | None, images: np.ndarray) -> UInt64[np.ndarray, " N"]:

@@ -14,7 +14,8 @@ from wobbliness.classifiers.execution import Execution
 from wobbliness.perturbations.base import Scratch, Stream, TrainingPerturbation, image_keys
 from wobbliness.runtime.progress import Progress, progress_bar
 from wobbliness.runtime.threads import for_each
-from wobbliness.sampling.plan import EXAMPLES, MAX_COUNT, checked_images, checked_integer
+from wobbliness.sampling.checked_images import checked_images
+from wobbliness.sampling.plan import EXAMPLES, MAX_COUNT, checked_integer
 from wobbliness.sampling.votes import DrawSpan, Votes
 
 Train = Callable[[Int[np.ndarray, " m"]], Any]

@@ -17,8 +17,8 @@ from wobbliness.detectors.model_scan.results import CandidateFinding, PatternEff
 from wobbliness.detectors.reverse_engineering.candidates import Candidates
 from wobbliness.detectors.reverse_engineering.trigger_search import craft_candidates
 from wobbliness.runtime.progress import Progress
+from wobbliness.sampling.checked_images import checked_images
 from wobbliness.sampling.measure import sweep
-from wobbliness.sampling.plan import checked_images
 
 # Images; more cost time and say little more.
 MAX_CRAFTED_ON, MAX_CLEAN, MAX_SUSPECT = 256, 256, 128

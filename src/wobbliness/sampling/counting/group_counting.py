@@ -13,8 +13,8 @@ from jaxtyping import Float32, Int
 from wobbliness.perturbations.base import Scratch, Stream
 from wobbliness.runtime.progress import Advance
 from wobbliness.runtime.threads import check_stopped
-from wobbliness.sampling.plan import NOISE_VALUES, Plan, Prepared
 from wobbliness.sampling.counting.tallies import ScoreTally, VoteTally
+from wobbliness.sampling.plan import NOISE_VALUES, Plan, Prepared
 
 
 class GroupCounter:

@@ -12,9 +12,9 @@ from wobbliness.perturbations.base import Scratch, Stream
 from wobbliness.runtime.progress import Advance
 from wobbliness.runtime.threads import check_stopped, for_each
 from wobbliness.sampling.counting.group_counting import GroupCounter
+from wobbliness.sampling.counting.tallies import ScoreTally, VoteTally, widened
 from wobbliness.sampling.plan import NOISE_VALUES, Plan, Prepared
 from wobbliness.sampling.score_sums import ScoreSums
-from wobbliness.sampling.counting.tallies import ScoreTally, VoteTally, widened
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
