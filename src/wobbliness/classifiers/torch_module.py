@@ -294,10 +294,11 @@ class TorchClassifier(ScoredClassifier):
     ) -> tuple[OnnxGraph | None, str | None]:
         if reason := self._why_eager():
             return None, reason
-        examples = self.as_input(examples)
+        # As the module gets them: token ids are integers.
+        given = self.as_input(examples)
         compilation = compile_module(
             self.module,
-            examples,
+            given,
             self._reading or Reading(),
             lambda: self._check_repeats(examples, scores),
         )
@@ -306,7 +307,7 @@ class TorchClassifier(ScoredClassifier):
         # Scores that look sorted are refused only if the graph holds a step that sorts them.
         if compilation.sorts and (order := order_of(scores)):
             raise ValueError(sorted_scores(order))
-        reason = disagreement(compilation.graph, examples, scores)
+        reason = disagreement(compilation.graph, given, scores)
         return (compilation.graph, None) if reason is None else (None, reason)
 
     def _check_repeats(self, examples: np.ndarray, scores: np.ndarray) -> None:

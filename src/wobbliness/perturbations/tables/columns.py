@@ -29,7 +29,7 @@ class Columns:
 
     >>> made = Columns(0.3, scale=(1.5, 4.0, 1.0), integers={1: (0, 120)}, categories={2: 4})
     >>> made.name, made.categories
-    ('columns-0.3-share-0.1-8e28e55a', ((2, (0.0, 1.0, 2.0, 3.0)),))
+    ('columns-0.3-share-0.1-8bb82138', ((2, (0.0, 1.0, 2.0, 3.0)),))
 
     Attributes:
         sigma: standard deviation of the noise, in units of the scale of a column.
