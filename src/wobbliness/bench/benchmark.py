@@ -171,6 +171,7 @@ def _family_sides(
 def _methods(network: torch.nn.Module, shape: tuple[int, ...], num_images: int) -> Iterator[Side]:
     """Yields both sides of each detection method, on the same images."""
     for method in methods_of(network):
+        # About as many forward passes for each method, however many it makes for an image.
         size = max(2, round(METHOD_SHARE * num_images * DRAWS / method.passes))
         images = _random_images(size, shape)
         for suffix, make in ((OURS, method.ours), (LOOP, method.loop)):
@@ -193,6 +194,7 @@ def _seconds_in_turn(
     for _ in range(repeats):
         for own, side in zip(seconds, sides, strict=True):
             own.append(_seconds(side))
+        # A product of n x n matrices takes 2 n^3 operations.
         products.append(2.0 * SGEMM_SIZE**3 / _seconds(product))
         advance(1)
     return seconds, tuple(products)
@@ -208,6 +210,7 @@ def _contenders(network: torch.nn.Module, images: np.ndarray, device: str) -> It
     for batch_size in contenders.ART_BATCHES:
         try:
             art = contenders.art(network, DRAWS, batch_size=batch_size, device=device)
+        # ART is optional; the others are compared without it.
         except ImportError:
             break
         yield Side(name=f"ART {batch_size}", contender=art, images=fewer)
@@ -237,6 +240,7 @@ def _peak_bytes(function: Callable[[], object]) -> int | None:
     # writing 5 to clear_refs resets the peak (VmHWM) to the present size
     before = _status("VmRSS")
     function()
+    # The kernel's counters are not exact: the difference may come out below 0.
     return max(0, _status("VmHWM") - before)
 
 

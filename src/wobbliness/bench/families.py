@@ -59,4 +59,5 @@ def has_batch_norms(network: nn.Module) -> bool:
 
 def overlays_of(shape: tuple[int, ...], number: int) -> Overlays:
     """Returns random images to mix others with."""
+    # Another seed than that of the timed images: none of them is mixed with itself.
     return Overlays(np.random.default_rng(1).random((number, *shape), dtype=np.float32))

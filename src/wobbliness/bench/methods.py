@@ -58,6 +58,7 @@ def strip(network: nn.Module, shape: tuple[int, ...]) -> Detection:
 
     def run(images: np.ndarray) -> np.ndarray:
         votes = measure(network, images, perturbation, STRIP_OVERLAYS, scores="logits")
+        # From nats to the bits of the paper.
         return np.asarray(mean_entropy(votes) / np.log(2))
 
     return run
@@ -76,6 +77,7 @@ def strip_loop(network: nn.Module, shape: tuple[int, ...]) -> Detection:
             # a saturating sum of two pictures
             mixed = np.stack([np.clip(image + overlays[each], 0, 1) for each in chosen])
             scores = torch.softmax(network(torch.from_numpy(mixed)), 1).numpy()
+            # 0 log 0 is NaN in floats, and 0 in an entropy.
             entropies.append(-np.nansum(scores * np.log2(scores)) / len(chosen))
         return np.array(entropies)
 
@@ -116,6 +118,7 @@ def teco(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa: ARG0
 
     def run(images: np.ndarray) -> np.ndarray:
         votes = sweep(network, images, perturbations, draws=1, keep_clean=True).votes
+        # Kind by kind, so that each run of severities is the ladder of one kind.
         ladders = [
             votes[first : first + len(SEVERITIES)]
             for first in range(0, len(votes), len(SEVERITIES))
@@ -136,8 +139,10 @@ def teco_loop(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa:
 
     def run(images: np.ndarray) -> np.ndarray:
         clean = labels(images)
+        # One past the last severity where the label never changes.
         first = np.full((len(KINDS), len(images)), len(SEVERITIES) + 1)
         for row, kind in enumerate(KINDS):
+            # From the strongest down: the last one written is the least that changes the label.
             for severity in reversed(SEVERITIES):
                 corrupted = np.stack([_corrupted(image, kind, severity) for image in images])
                 first[row][labels(corrupted) != clean] = severity
@@ -148,6 +153,7 @@ def teco_loop(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa:
 
 def _as_published(network: nn.Module) -> nn.Module:
     """Returns a copy as published loops have it, with the channels first in memory."""
+    # A copy, since our side is timed with the network as it is.
     own = copy.deepcopy(network)
     own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return own
@@ -182,6 +188,7 @@ def ibd_psc_loop(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # no
         means = []
         for batch in torch.split(torch.from_numpy(images), BATCH_SIZE):
             label = network(batch).argmax(1, keepdim=True)
+            # Of the class that the unchanged network predicts.
             retained = [member(batch).softmax(1).gather(1, label) for member in members]
             means.append(torch.cat(retained, 1).mean(1))
         return torch.cat(means).numpy()
@@ -194,6 +201,7 @@ def _amplified(network: nn.Module, layers: int, factor: float) -> nn.Module:
     member = copy.deepcopy(network)
     norms = [part for part in member.modules() if isinstance(part, nn.BatchNorm2d)]
     for norm in norms[-layers:]:
+        # Both, so that the output is multiplied, as by our gates.
         norm.weight.data *= factor
         norm.bias.data *= factor
     return member
@@ -204,6 +212,7 @@ def methods_of(network: nn.Module) -> tuple[Method, ...]:
     return (*METHODS, IBD_PSC) if has_batch_norms(network) else METHODS
 
 
+# One pass more than members: the clean prediction.
 IBD_PSC = Method(
     name="IBD-PSC", passes=Amplify(AMPLIFIED_LAYERS).members + 1, ours=ibd_psc, loop=ibd_psc_loop
 )

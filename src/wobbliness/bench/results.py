@@ -32,6 +32,7 @@ class Rate:
 
     def ratio(self, other: "Rate") -> float:
         """Returns the median over the repeats of this rate / another one."""
+        # Ratios first, then their median: a slow minute of the machine falls on both sides.
         return statistics.median(
             a / b for a, b in zip(self.per_second, other.per_second, strict=True)
         )

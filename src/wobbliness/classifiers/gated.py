@@ -48,6 +48,7 @@ class GateableClassifier(Protocol):
 class GatedModule(ScoredClassifier):
     """The graph of a torch module with gates."""
 
+    # A session of ONNX Runtime may be run by several threads at once.
     thread_safe = True
 
     def __init__(

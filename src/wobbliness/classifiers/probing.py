@@ -176,9 +176,11 @@ def probe(
         require_alone(answers, examples)
         return None
     size = min(block_size, MAX_LARGE_BLOCK, max(SMALL_BLOCK, num_copies // COPIES_FOR_ONE))
+    # In reverse order, so that the company is not that of the small block.
     others = np.resize(examples[::-1], (size, *examples.shape[1:]))
     num_faint = min(NUM_COMPARED_LABELS, max(SMALL_BLOCK, size - NUM_BRIGHT))
     in_unit = values is InputValues.UNIT
+    # Tables and token ids have no contrast: there, values of several examples are combined.
     faint = _faint(examples, num_faint) if in_unit else crossed(examples, num_faint)
     bright = _bright(examples, axis=None if in_unit else 0)
 
@@ -271,6 +273,7 @@ def crossed(
     So that each has a category of its column, or a token id that occurs.
     """
     shape = (num_images, *examples.shape[1:])
+    # Each place from an example of its own: known values in new combinations.
     chosen = np.random.default_rng(0).integers(len(examples), size=shape)
     return np.take_along_axis(examples, chosen, axis=0)
 
@@ -388,6 +391,7 @@ def _unusual_images(
 
 
 def _texts_of_one_token(examples: Float32[np.ndarray, "E ..."]) -> Float32[np.ndarray, "S ..."]:
+    # Ids that occur, since others may lie outside of the embedding.
     ids = np.unique(examples)
     ids = ids[_spread(len(ids), NUM_UNUSUAL)]
     return np.stack([np.full(examples.shape[1:], token, np.float32) for token in ids])

@@ -243,6 +243,7 @@ class TorchClassifier(ScoredClassifier):
                 self._reading or Reading(),
                 lambda: self._check_repeats(images, scores),
             )
+        # With gates of 1 the graph has to agree with the module as it was.
         rows = np.ones((len(images), images[0].size + found.num_gates), np.float32)
         rows[:, : images[0].size] = images.reshape(len(images), -1)
         if reason := disagreement(found.graph, rows, scores):

@@ -319,6 +319,7 @@ def overlay_reader(
     classifier: Any, *, resize: bool = False, size: str | None = None
 ) -> Callable[[str], Any]:
     """Returns a function that reads overlays as a command's images are read."""
+    # Fitted as the inputs are, since overlays must have their shape.
     return lambda source: read_images_for(classifier, source, resize=resize, size=size).images
 
 
@@ -331,6 +332,7 @@ def values_of_inputs(sigmas: list[float] | None, texts: list[str] | None) -> "In
     from wobbliness.perturbations.find import perturbation_kinds
 
     kinds = perturbation_kinds()
+    # By the kind alone: settings may be files that are read only once the model is open.
     given = [kinds.get(text.partition(":")[0]) for text in texts or ()]
     # A number is a sigma of Gaussian noise.
     of_sigmas = [InputValues.UNIT] * len(sigmas or ())

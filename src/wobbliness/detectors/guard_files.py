@@ -283,6 +283,7 @@ def _sigmas(
     sigmas = content["sigmas"]
     described = content.get("perturbations", [None] * len(sigmas))
     made = read_perturbations(described, checked_overlays(arrays, image_shape))
+    # Both lists come from the file, and may contradict each other.
     if [sigma is None for sigma in sigmas] != [other is not None for other in made]:
         raise ValueError("expected a sigma or a perturbation in each place, got both or neither")
     return tuple(

@@ -54,6 +54,7 @@ def keep_perturbations(perturbations: Sequence[float | Perturbation]) -> KeptPer
     """
     made, names = map(perturbation_of, perturbations), _Names()
     described = tuple(None if sigma_of(each) is not None else names.describe(each) for each in made)
+    # The limit of reading, checked at writing: what is saved can be read again.
     _check_size(sum(overlays.images.size for overlays in names.given))
     arrays = {name: overlays.images for overlays, name in names.given.items()}
     return KeptPerturbations(described=described, arrays=arrays)
@@ -113,6 +114,7 @@ def checked_overlays(
         ValueError: they are too large, of another shape than the inputs, or not within [0, 1].
     """
     found = {name: array for name, array in arrays.items() if name.startswith(PREFIX)}
+    # Sizes first: `Overlays` copies each array.
     _check_size(sum(array.size for array in found.values()))
     for array in found.values():
         if array.shape[1:] != image_shape or array.dtype != np.float32:
@@ -136,10 +138,12 @@ def read_perturbations(
         ValueError: a description is none, of an unknown kind, or has settings that the kind does
             not take; an overlay is missing, or used by none; two perturbations are the same.
     """
+    # JSON of a stranger: any type may stand anywhere, at any length.
     if not isinstance(described, list) or len(described) > MAX_LENGTH:
         raise ValueError(f"expected a list of at most {MAX_LENGTH} perturbations, got another")
     reader = _Reader(overlays)
     made = tuple(None if each is None else reader.perturbation(each) for each in described)
+    # Overlays that nothing refers to have no use in a guard, and may be anyone's images.
     if reader.used != set(overlays):
         raise ValueError(f"expected overlays {sorted(reader.used)}, got {shown(sorted(overlays))}")
     names = [each.name for each in made if each is not None]
@@ -157,14 +161,18 @@ class _Reader:
 
     def perturbation(self, content: Any, depth: int = 0) -> Perturbation:
         """Makes a perturbation of its description."""
+        # Exactly these: an unknown key would be ignored, and may change what is meant.
         if not (isinstance(content, dict) and content.keys() == DESCRIPTION):
             raise ValueError(
                 f"expected a perturbation as kind, name and settings, got {shown(content)}"
             )
         kind, settings = content["kind"], content["settings"]
+        # Out of the families of this package, never imported by a name of the file; a list as a key
+        # would raise TypeError.
         of = perturbation_kinds().get(kind) if isinstance(kind, str) else None
         if of is None:
             raise ValueError(f"expected a known kind of perturbation, got {shown(kind)}")
+        # All of them: a default that is changed later must not change a guard that was saved.
         if not isinstance(settings, dict) or settings.keys() != {each.name for each in fields(of)}:
             raise ValueError(f"expected the settings of {kind}, got {shown(settings)}")
         made = _called(of, {name: self._value(part, depth) for name, part in settings.items()})
@@ -175,12 +183,14 @@ class _Reader:
 
     def _value(self, value: Any, depth: int) -> Any:
         """Returns a setting of JSON: plain, a tuple, overlays, or another perturbation."""
+        # Depth is limited, so that nested content cannot exhaust the stack.
         if isinstance(value, list) and len(value) <= MAX_LENGTH and depth < MAX_DEPTH:
             return tuple(self._value(part, depth + 1) for part in value)
         if isinstance(value, dict) and value.keys() == {"overlays"}:
             return self._overlays(value["overlays"])
         if isinstance(value, dict) and depth < MAX_DEPTH:
             return self.perturbation(value, depth + 1)
+        # What is too long or too deep ends here, and is refused as not plain.
         return _plain(value)
 
     def _overlays(self, name: Any) -> Overlays:
@@ -201,10 +211,12 @@ def _plain(value: Any) -> Any:
 
 def _called(of: type[Any], values: dict[str, Any]) -> Perturbation:
     """Makes an object of its settings; a ladder's levels are arguments one by one."""
+    # `Blur(0.5, 1)` takes its widths one by one, while its field is one tuple.
     parameters = inspect.signature(of).parameters.values()
     ladders = [each.name for each in parameters if each.kind is inspect.Parameter.VAR_POSITIONAL]
     named = {name: value for name, value in values.items() if name not in ladders}
     try:
+        # The family's own checks of ranges run here; their ValueError goes through as it is.
         made: Perturbation = of(*(level for name in ladders for level in values[name]), **named)
     except (AttributeError, TypeError) as error:  # settings of other types than the family's
         raise ValueError(f"expected settings of {kind_of(of)}, got {cause_of(error)}") from error

@@ -20,6 +20,7 @@ def overlays_of(perturbation: Any) -> tuple[Overlays, ...]:
         return (perturbation,)
     if not is_dataclass(perturbation):
         return ()
+    # A perturbation may wrap another one, which has the overlays.
     values = (getattr(perturbation, field.name) for field in fields(perturbation))
     return tuple(overlays for value in values for overlays in overlays_of(value))
 

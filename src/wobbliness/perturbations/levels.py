@@ -66,6 +66,7 @@ def shown_level(value: float) -> str:
     >>> shown_level(0.1), shown_level(3.0)
     ('0.1', '3')
     """
+    # repr is the shortest text that is read as the same float again.
     return repr(float(value)).removesuffix(".0")
 
 

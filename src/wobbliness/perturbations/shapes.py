@@ -74,6 +74,7 @@ class BoxSides:
         Returns:
             Of rows and of columns, the first one and the one after the last.
         """
+        # Words 0 and 1 decide the sides, 2 and 3 where the box starts.
         words = stream.words("box", 4, draws)
         bounds = np.empty((draws, 2, 2), np.int64)
         for axis, size in enumerate(shape):
@@ -87,6 +88,7 @@ class BoxSides:
     def lowered(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
         """Returns which pixels of copies on a device are in their boxes, those of the host."""
         size = tuple(images.shape[2:])
+        # Four numbers a copy are cheap to send, and keep the boxes those of the host.
         return inside(draws.from_host(lambda stream, num: self.bounds(stream, size, num)), size)
 
 
@@ -99,6 +101,7 @@ def inside(bounds: "torch.Tensor", size: tuple[int, ...]) -> "torch.Tensor":
     """
     import torch
 
+    # A comparison along each axis, joined by broadcasting: no loop over copies.
     rows, columns = (
         (places >= bounds[:, axis, :1]) & (places < bounds[:, axis, 1:])
         for axis, places in enumerate(torch.arange(n, device=bounds.device) for n in size)
@@ -114,4 +117,5 @@ def whole_numbers(
     >>> whole_numbers(np.array([0, 2**31, 2**32 - 1], np.uint32), 10).tolist()
     [0, 5, 9]
     """
+    # No rejection, so each draw takes one word; the bias is below limit / 2^32.
     return np.asarray((words.astype(np.int64) * limit) >> 32)

@@ -40,6 +40,8 @@ def ridge_weights(
     """
     if not ridge > 0:
         raise ValueError(f"expected a ridge above 0, got {ridge}")
+    # d x d and positive definite: solved for all labels together, which loses fewer digits than an
+    # explicit inverse.
     gram = features.T @ features + ridge * np.eye(features.shape[1])
     return np.asarray(points @ np.linalg.solve(gram, features.T))
 
@@ -69,6 +71,7 @@ def flipped_head_bounds(
         ValueError: share is out of range, or labels are not zeros and ones.
     """
     failing = _failing_exponents(weights, labels, share)
+    # expm1 keeps the digits of bounds near 0; 0.0 - 0.0 is 0.0, where a negation gives -0.0.
     return np.asarray(np.minimum(0.0 - np.expm1(failing), HIGHEST))
 
 
@@ -94,6 +97,7 @@ def flipped_head_radius(
     """
     if not 0 < share < 0.5:
         raise ValueError(f"expected a share in (0, 1/2), got {share}")
+    # Of the two bounds at most one is above 0: that of the smoothed class, if it is known at all.
     failing = _failing_exponents(weights, labels, share).min(axis=1)
     bounds = np.minimum(-np.expm1(failing), HIGHEST)
     exact = label_flip_radius(bounds, share)
@@ -101,8 +105,11 @@ def flipped_head_radius(
     by_divergence = (np.log(4 * np.maximum(bounds, 0.5)) + failing) / (
         2 * (1 - 2 * share) * special.logit(share)
     )
+    # Up to 1/2 the other class may have the majority already: nothing is certified.
     published = np.where(bounds > 0.5, by_divergence, 0.0).clip(0, len(labels))
+    # Both certificates hold, so the larger one does; rounded down, since labels flip whole.
     found = np.maximum(exact, np.floor(published).astype(np.int64))
+    # The exact radius follows from p alone; no more labels can be flipped than there are.
     return np.asarray(found.clip(max=len(labels)))
 
 
@@ -115,6 +122,7 @@ def _failing_exponents(
     if not np.isin(labels, (0, 1)).all():
         raise ValueError(f"expected labels 0 and 1, got {labels.min()} to {labels.max()}")
     ones = np.where(labels == 1, 1 - share, share)  # of each label, the probability of a 1
+    # Class 0 fails above the threshold: the same tail bound with both signs reversed.
     exponents = [_least_exponents(side * weights, ones, side * THRESHOLD) for side in (-1.0, 1.0)]
     return np.stack(exponents, axis=1)
 
@@ -127,11 +135,13 @@ def _least_exponents(
     It is convex in t: the minimum is where the derivative crosses zero. Any t gives a bound, so
     that an inexact one is still valid.
     """
+    # t is searched in units of 1 / the largest weight, so that the scale of features is no matter.
     scales = np.abs(weights).max(axis=1, initial=0.0)
     low = np.zeros(len(weights))
     high = LARGEST_EXPONENT / np.maximum(scales, SMALLEST_SCALE)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
+        # The derivative is threshold - tilted mean; where it is positive the minimum lies below t.
         is_past = _means(weights, ones, middle) < threshold
         low, high = np.where(is_past, low, middle), np.where(is_past, middle, high)
     # At 0 the exponent is 0 exactly, where noise alone decides for the other class.
@@ -142,6 +152,7 @@ def _means(
     weights: Float[np.ndarray, "N m"], ones: Float[np.ndarray, " m"], t: Float[np.ndarray, " N"]
 ) -> Float[np.ndarray, " N"]:
     """Returns the mean of alpha^T y under the distribution tilted by exp(-t alpha^T y)."""
+    # Tilting subtracts t alpha_i from the logit of each label; in this form nothing overflows.
     tilted = special.expit(special.logit(ones) - t[:, None] * weights)
     return np.asarray((weights * tilted).sum(axis=1))
 
@@ -153,5 +164,6 @@ def _exponents(
     t: Float[np.ndarray, " N"],
 ) -> Float[np.ndarray, " N"]:
     """Returns ln E exp(-t (alpha^T y - threshold)): labels are independent, so it is a sum."""
+    # ln(P(0) + P(1) e^(-t alpha_i)) without the exponential itself, which may overflow.
     each = np.logaddexp(np.log1p(-ones), np.log(ones) - t[:, None] * weights)
     return np.asarray(threshold * t + each.sum(axis=1))

@@ -73,8 +73,10 @@ class RowsInput:
     def __call__(self, rows: Float32[np.ndarray, "B R"]) -> Float32[np.ndarray, "B R"]:
         """Converts the image values; the gates stay as they are."""
         num_values = prod(self._shape)
+        # The model's own scaling, layout and rounding are for pixel values; gates are none.
         images = self._prepare(rows[:, :num_values].reshape(-1, *self._shape))
         flat = images.reshape(len(rows), -1).astype(np.float32, copy=False)
+        # One input of one type, so that rows are cut into blocks and padded as images are.
         return np.concatenate([flat, rows[:, num_values:]], axis=1)
 
 
@@ -102,6 +104,7 @@ def gated_model(
         ValueError: the graph has none, or too few, of these nodes, or cannot be run.
     """
     if nodes.kind is NodeKind.BATCH_NORMALISATION:
+        # Folded into convolutions, they leave no such operator, only the name of their output.
         names = (
             _outputs_of(model.graph, "BatchNormalization") if batch_norms is None else batch_norms
         )
@@ -117,6 +120,7 @@ def gated_model(
 
 
 def _outputs_of(graph: onnx.GraphProto, operator: str) -> list[str]:
+    # The empty domain is ONNX's own; an operator of another domain may do anything under this name.
     return [node.output[0] for node in graph.node if node.op_type == operator and not node.domain]
 
 
@@ -128,9 +132,11 @@ def _looked_at(
     folder: Path | None,
 ) -> dict[str, np.ndarray]:
     """Returns some values of a graph for images."""
+    # Each name once, since outputs must differ; the values of the input are known already.
     wanted = [name for name in dict.fromkeys(names) if name != image_input]
     if not wanted:
         return {}
+    # The runtime returns outputs only, so a copy of the graph declares inner values as such.
     seen = onnx.ModelProto()
     seen.CopyFrom(model)
     del seen.graph.output[:]
@@ -143,6 +149,7 @@ def _looked_at(
     except Exception as error:
         refused = f"expected images that the graph accepts, got {images.shape} at once"
         raise ValueError(f"{refused}: {reason_of(error)}") from error
+    # With the input: a residual sum may add the image itself.
     return {image_input: images, **dict(zip(wanted, found, strict=True))}
 
 
@@ -154,6 +161,7 @@ def _normalised(
     Raises:
         ValueError: one of them has another first axis than the batch: an image has no part of it.
     """
+    # Patches or time steps that are folded into the batch axis make it longer than the batch.
     other = [found[name].shape for name in names if len(found[name]) != len(images)]
     if other:
         raise ValueError(
@@ -167,12 +175,14 @@ def _residual_sums(
     model: onnx.ModelProto, image_input: str, images: np.ndarray, folder: Path | None
 ) -> list[Value]:
     """Returns the sums of two values of one shape that both depend on the image's values."""
+    # Biases and position embeddings are added, too, but they are constants.
     on_image = _dependent(model.graph, image_input)
     sums = [
         node
         for node in model.graph.node
         if node.op_type == "Add" and not node.domain and on_image.issuperset(node.input)
     ]
+    # Terms as well as sums: shapes are known only from a run on images.
     names = [name for node in sums for name in (*node.input, node.output[0])]
     found = _looked_at(model, names, image_input, images, folder)
     return [
@@ -184,6 +194,7 @@ def _residual_sums(
 
 def _is_residual(terms_and_sum: list[np.ndarray], num_images: int) -> bool:
     total = terms_and_sum[-1]
+    # A term that is broadcast is no skip connection, which adds a value for each value.
     has_one_shape = len({each.shape for each in terms_and_sum}) == 1
     return has_one_shape and total.dtype.kind == "f" and total.ndim > 1 and len(total) == num_images
 
@@ -193,7 +204,9 @@ def _dependent(graph: onnx.GraphProto, image_input: str) -> set[str]:
     names = {image_input}
     # In the order of the computation, as nodes of a graph are.
     for node in graph.node:
+        # Bodies of If and Loop read outer values that are not among the inputs: taken as dependent.
         has_graphs = any(attribute.HasField("g") for attribute in node.attribute)
+        # An empty name stands for an optional value that is left out, and links no nodes.
         if node.op_type not in SHAPES and (has_graphs or names.intersection(node.input) - {""}):
             names.update(node.output)
     return names
@@ -209,16 +222,19 @@ def _chosen(values: list[Value], nodes: GatedNodes) -> list[Value]:
     Raises:
         ValueError: there are none, or fewer than asked for.
     """
+    # Without a gate nothing would be perturbed, and W would be 0 for every image.
     wanted = 1 if nodes.last is None else nodes.last
     if len(values) < wanted:
         raise ValueError(
             f"expected a network with at least {wanted} {nodes.kind.value}"
             f"{'s' if wanted > 1 else ''} in its graph, got {len(values)}"
         )
+    # Nodes of a graph are in topological order: the last ones are those next to the output.
     return values if nodes.last is None else values[-nodes.last :]
 
 
 def _gate_of(value: Value, nodes: GatedNodes) -> Value:
+    # Lengths of 1 broadcast: one gate scales all that a node gives.
     shape = value.shape if nodes.has_gate_for_each_value else (1,) * len(value.shape)
     return Value(name=value.name, shape=shape, dtype=value.dtype)
 
@@ -228,10 +244,12 @@ def _with_gates(model: onnx.ModelProto, image: Value, gates: Sequence[Value]) ->
     gated = onnx.ModelProto()
     gated.CopyFrom(model)
     graph = gated.graph
+    # Both spellings stand for the operators of ONNX itself.
     opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
     split = list(_split([image, *map(_input_of, gates)], has_slices=opset >= SLICE_OPSET))
     behind = [each for node in graph.node for each in _gated_node(node, {g.name for g in gates})]
     del graph.node[:]
+    # The cuts go first, as nodes have to be in topological order.
     graph.node.extend([*split, *behind])
     # Other inputs are tensors of the file, as old files list them.
     others = [value for value in graph.input if value.name != image.name]
@@ -271,6 +289,7 @@ def _split(parts: Sequence[Value], *, has_slices: bool) -> Iterator[onnx.NodePro
         # A length of 0 stands for that of the rows: the batch.
         yield _constant(shape, [0, *part.shape])
         yield helper.make_node("Reshape", [flat, shape], [shaped])
+        # Rows are float32; a graph of another type gets both values and gates in its own.
         yield helper.make_node("Cast", [shaped], [part.name], to=part.dtype)
         start += part.size
 

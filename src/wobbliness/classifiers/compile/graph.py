@@ -160,6 +160,7 @@ class OnnxGraph:
             image_input=self._input,
             folder=checked.folder,
         )
+        # Output, classes and threshold stay those of the file.
         gated = copy(self)
         gated._session = open_session(made.model.SerializeToString(), name, checked.folder)
         gated._input, gated.image_shape = ROWS, None

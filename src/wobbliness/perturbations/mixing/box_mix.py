@@ -71,4 +71,5 @@ class BoxMix:
         import torch
 
         overlays = self.overlays.lowered_chosen(draws)
+        # A mask, since boxes of many sizes are no one slice of the block.
         return torch.where(self._sides.lowered(images, draws), overlays, images)

@@ -72,6 +72,7 @@ class CellMix:
             draws.constant(f"{self.cells} cells of {size}", partial(self._cell_of, size))
             for size in images.shape[2:]
         )
+        # Cells become pixels by indexing, whether or not the side is a multiple of them.
         where = draws.from_host(self._is_replaced)[:, rows][:, :, columns]
         return torch.where(where[:, None], self.overlays.lowered_chosen(draws), images)
 
@@ -84,4 +85,5 @@ class CellMix:
 
     def _cell_of(self, size: int) -> Int[np.ndarray, " N"]:
         """Returns which row or column of cells each pixel of a side lies in."""
+        # In integers: where the side is no multiple, cells differ by one pixel at most.
         return np.arange(size) * self.cells // size

@@ -73,6 +73,7 @@ class Occlude:
     def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
         """Returns the copies of the host, made on a device."""
         size = tuple(images.shape[2:])
+        # Nothing is random: the table of all places is sent once, and rows look theirs up.
         bounds = draws.constant(f"{self.name} of {size}", lambda: self._bounds(size))
         return images.masked_fill(inside(bounds[draws.numbers()], size), self.value)
 

@@ -65,6 +65,7 @@ class Overlays:
         return isinstance(other, Overlays) and np.array_equal(self.images, other.images)
 
     def __hash__(self) -> int:
+        # Equal values have equal digests; computed once, not from all values at each look-up.
         return hash(self.digest)
 
     def like(self, image: Float32[np.ndarray, "..."]) -> Float32[np.ndarray, "M ..."]:
@@ -86,6 +87,7 @@ class Overlays:
 
     def lowered(self, draws: DeviceDraws) -> "torch.Tensor":
         """Returns all overlays on the device of some draws, sent there once."""
+        # By content: perturbations that mix in equal overlays share them on the device.
         found: torch.Tensor = draws.constant(f"overlays {self.digest}", lambda: self.images)
         return found
 

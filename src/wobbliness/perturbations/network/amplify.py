@@ -69,6 +69,7 @@ class Amplify:
         out: Float32[np.ndarray, "B ..."],
     ) -> None:
         """Writes the gates of the next members, the factor at the amplified layers and else 1."""
+        # In place of an image come ones, a gate for each layer.
         out[:] = image
         # factor * (scale * x + shift) is the layer's output times the factor.
         for row, member in enumerate(range(stream.first, stream.first + draws)):

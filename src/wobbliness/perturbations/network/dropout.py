@@ -56,8 +56,10 @@ class Dropout:
         """Writes gates of 0 and 1 / (1 - rate); 16 random bits of each decide."""
         # Two gates share a word.
         words = stream.words("dropout", -(-image.size // 2), draws)
+        # In one byte order, so that draws are the same on every machine.
         bits = words.view("<u2")[:, : image.size].reshape(draws, *image.shape)
         limit = round(self.rate * 2**GATE_BITS)
         # Divided by the share that is kept of the rounded rate: the mean of a gate is 1 exactly.
         kept = 2**GATE_BITS / (2**GATE_BITS - limit) if limit < 2**GATE_BITS else 0.0
+        # A comparison is 0 or 1, so one product writes both kinds of gates.
         np.multiply(bits >= limit, np.float32(kept), out=out)

@@ -67,5 +67,6 @@ class BoxNoise:
         """Returns copies on a device: the noise is drawn there, the boxes are the host's."""
         import torch
 
+        # Drawn for all pixels and masked: boxes of many sizes are no one tensor.
         noise = draws.normal() * self._sides.lowered(images, draws)
         return torch.add(images, noise, alpha=self.sigma)

@@ -58,6 +58,7 @@ class EdgeFlip:
         out[:] = image
         # A view of each graph; both entries of a pair are set, so that it stays symmetric.
         graphs = out.reshape(draws, num_nodes, num_nodes)
+        # |a - f| is 1 - a where the pair is flipped, else a.
         edges = np.abs(graphs[:, first, second] - is_flipped)
         graphs[:, first, second] = edges
         graphs[:, second, first] = edges
@@ -70,6 +71,7 @@ class EdgeFlip:
         copies = images.clone()
         graphs = copies.view(-1, num_nodes, num_nodes)
         edges = (graphs[:, first, second] - (words < round(self.share * 2**32)).float()).abs()
+        # Both triangles, so that the graph stays undirected.
         graphs[:, first, second] = edges
         graphs[:, second, first] = edges
         return copies

@@ -70,10 +70,12 @@ class Flow:
     def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
         """Returns copies on a device, from words that were drawn there."""
         channels, height, width = images.shape[1:]
+        # The scale b of a Laplace distribution is its standard deviation over sqrt(2).
         scale = self.std / math.sqrt(2)
         down = lowered_laplace(draws, "flow down", (channels, height - 1, width)).mul_(scale)
         right = lowered_laplace(draws, "flow right", (channels, height, width - 1)).mul_(scale)
         copies = images.clone()
+        # Each flow leaves one pixel and arrives at its neighbour: the sum of a channel stays.
         copies[..., :-1, :] -= down
         copies[..., 1:, :] += down
         copies[..., :-1] -= right

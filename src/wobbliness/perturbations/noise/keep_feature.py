@@ -75,7 +75,9 @@ class KeepFeature:
 
         words = draws.words("keep-feature", tuple(images.shape[1:]))
         others, first = self.levels - 1, round(self.keep * 2**32)
+        # Words that keep have negative ranks, which the last step drops.
         rank = torch.div((words - first) * others, max(1, 2**32 - first), rounding_mode="floor")
+        # Halves go to the even number, as by `rint` on the host.
         own = (images * others).round().to(torch.int64)
         new = (rank + (rank >= own)).to(torch.float32) / others
         return torch.where(words >= first, new, images)

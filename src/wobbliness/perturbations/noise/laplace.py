@@ -82,4 +82,5 @@ def standard_laplace(
 def lowered_laplace(draws: DeviceDraws, purpose: str, shape: tuple[int, ...]) -> "torch.Tensor":
     """Returns draws of scale 1 on a device: the arguments are those of `lowered_uniform`."""
     centred = lowered_uniform(draws, purpose, shape).sub_(0.5)
+    # The steps of the host; `centred` keeps the signs until the last one.
     return centred.abs().mul_(-2).log1p_().copysign_(centred)

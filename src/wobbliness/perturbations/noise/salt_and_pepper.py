@@ -61,7 +61,9 @@ class SaltAndPepper:
     def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
         """Returns copies on a device, from words that were drawn there."""
         words = draws.words("salt-and-pepper", _places(tuple(images.shape[1:])))
+        # Words of a device are int64, so the limit of share 1, 2^32, needs no cast.
         limit = round(self.share * 2**32)
+        # The first step makes the copy, the second one writes black over half of the white.
         return images.masked_fill(words < limit, 1.0).masked_fill_(words < limit // 2, 0.0)
 
 

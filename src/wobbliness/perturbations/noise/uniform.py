@@ -93,5 +93,6 @@ def lowered_uniform(draws: DeviceDraws, purpose: str, shape: tuple[int, ...]) ->
     import torch
 
     words = draws.words(purpose, shape)
+    # Shifted while they are integers: float32 would round 32 bits, some of them up to 1.
     steps: torch.Tensor = (words >> (32 - UNIFORM_BITS)).to(torch.float32)
     return steps.mul_(float(UNIT)).add_(float(HALF_UNIT))

@@ -69,6 +69,7 @@ class Affine:
     def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
         """Returns the copies of the host, made on a device."""
         size = tuple(images.shape[2:])
+        # Six numbers a copy, computed on the host in float64.
         back = draws.from_host(lambda stream, num: self._ways_back(stream, size, num))
         rows, columns = places(images)
         # From the place of each pixel in the copy to that in the picture.

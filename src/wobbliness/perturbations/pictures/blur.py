@@ -68,6 +68,7 @@ class Blur:
 
     def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
         """Returns the copies of the host, made on a device, up to rounding."""
+        # Rows of a block may be of several images: each takes the width of its own draw.
         numbers = draws.numbers()
         rows, columns = (
             draws.constant(

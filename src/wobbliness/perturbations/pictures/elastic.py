@@ -74,12 +74,14 @@ class Elastic:
         size = tuple(images.shape[2:])
         moves = lowered_uniform(draws, "elastic", (2, *size)).mul_(2).sub_(1)
         down, across = (
+            # Sent to the device once, for all blocks.
             draws.constant(
                 f"smoothing {self.width} of {length}",
                 partial(smoothing, length, (self.width,), mode="reflect"),
             )
             for length in size
         )
+        # Two batched products filter both axes of all copies.
         smooth = self.strength * (down @ moves @ across.mT)
         rows, columns = places(images)
         return interpolated(images, rows + smooth[:, 0], columns + smooth[:, 1])

@@ -13,10 +13,12 @@ def _interpolate(image, places, out):  # type: ignore[no-untyped-def]
                 # Beyond the edge its last pixel is repeated.
                 down = min(max(places[row, 0, y, x], 0), height - 1)
                 across = min(max(places[row, 1, y, x], 0), width - 1)
+                # Places are not negative here, so that truncation is the floor.
                 top, left = int(down), int(across)
                 bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
                 below, beside = np.float32(down - top), np.float32(across - left)
                 for c in range(channels):
+                    # Along the upper row, along the lower one, then between both.
                     upper = image[c, top, left]
                     upper += beside * (image[c, top, right] - upper)
                     lower = image[c, bottom, left]

@@ -46,8 +46,10 @@ def _neighbours(
 
     kept = at.clamp(0, size - 1)
     before = kept.floor()
+    # Subtracted in the type of the places, and only then rounded to that of pixels.
     weight = (kept - before).to(torch.float32)[:, None]
     first = before.to(torch.int64)
+    # The last pixel has none after it; the weight is 0 there.
     return first, (first + 1).clamp_(max=size - 1), weight
 
 
@@ -55,6 +57,7 @@ def _values(
     images: "torch.Tensor", rows: "torch.Tensor", columns: "torch.Tensor"
 ) -> "torch.Tensor":
     """Returns `images[b, c, rows[b, h, w], columns[b, h, w]]`."""
+    # One flat index for all channels, expanded over them without a copy.
     flat = (rows * images.shape[3] + columns).flatten(1)[:, None]
     found = images.flatten(2).gather(2, flat.expand(-1, images.shape[1], -1))
     return found.view_as(images)
@@ -62,4 +65,5 @@ def _values(
 
 def _mixed(first: "torch.Tensor", second: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
     """Returns the weighted mean."""
+    # One product, and exact where both values are equal.
     return first + weight * (second - first)

@@ -24,6 +24,7 @@ def smoothing(size: int, widths: tuple[float, ...], *, mode: Edge) -> Float32[np
     units = np.eye(size)
     matrices = [ndimage.gaussian_filter(units, width, axes=(0,), mode=mode) for width in widths]
     made = np.stack(matrices).astype(np.float32)
+    # The cache gives all callers the same array.
     made.setflags(write=False)
     return made
 
@@ -45,6 +46,7 @@ def _enlargement(size: int, factor: float) -> np.ndarray:
     # Rounded up, so that the enlarged part covers the side.
     cropped = int(np.ceil(size / factor))
     first = (size - cropped) // 2
+    # Linear, too: the matrix is what cropping and zooming make of the unit vectors.
     part = np.eye(size)[first : first + cropped]
     large = ndimage.zoom(part, (factor, 1), order=1)
     # What goes beyond the side is cut off evenly.

@@ -82,9 +82,11 @@ class Columns:
         """Writes row + sigma * scale * z, then the integers and categories over it."""
         self._check(image)
         normal = standard_normal(stream, image.shape, draws)
+        # One scale, or one for each column, which broadcasts over the draws.
         np.multiply(normal, np.float32(self.sigma) * np.float32(self.scale), out=out)
         out += image
         for column, limits in self.integers:
+            # Rounded, then clipped: the limits are integers themselves.
             np.rint(out[:, column], out=out[:, column])
             if limits is not None:
                 np.clip(out[:, column], *limits, out=out[:, column])
@@ -99,6 +101,7 @@ class Columns:
         limit = round(self.share * 2**32)
         for place, (column, values) in enumerate(self.categories):
             word, grid = words[:, place], np.array(values, np.float32)
+            # Rows are checked before, and categories are distinct: exactly one is equal.
             own = int(np.flatnonzero(grid == image[column])[0])
             # Rank of the new value among the others, each of (almost) equal weight.
             rank = word * (len(grid) - 1) // max(1, limit)
@@ -123,6 +126,7 @@ class Columns:
         for column, limits in self.integers:
             _check_integer(row[column], column, limits)
         for column, values in self.categories:
+            # NaN equals no category, and is refused, too.
             if row[column] not in values:
                 raise ValueError(
                     f"expected one of {len(values)} declared categories in column {column}, got "
@@ -132,6 +136,7 @@ class Columns:
 
 def _check_integer(value: np.float32, column: int, limits: Range | None) -> None:
     low, high = limits or (-MAX_EXACT_INTEGER, MAX_EXACT_INTEGER)
+    # NaN is unlike itself, infinity out of range: both are refused.
     if value != np.rint(value) or not low <= value <= high:
         raise ValueError(
             f"expected integers from {low:.0f} to {high:.0f} in column {column}, got {value:g}"
@@ -155,8 +160,10 @@ def _items(given: Any, name: str) -> list[tuple[int, Any]]:
     # A column alone, as integers may have it, declares nothing more.
     items = [pair if isinstance(pair, tuple) else (pair, None) for pair in pairs]
     for column, *_ in items:
+        # bool is an int in Python: True would be taken for column 1.
         if not isinstance(column, int | np.integer) or isinstance(column, bool) or column < 0:
             raise ValueError(f"expected the number of a column, from 0, got {column!r}")
+    # Sorted: declarations in another order are the same perturbation, with the same digest.
     return sorted(((int(column), declared) for column, declared in items), key=lambda item: item[0])
 
 
@@ -181,6 +188,7 @@ def _checked_categories(given: Any) -> Categories:
     for column, declared in _items(given, "categories"):
         is_number = isinstance(declared, int | np.integer) and not isinstance(declared, bool)
         values = _exact_values(column, range(declared) if is_number else declared)
+        # Too few values, or one of them twice.
         if len(set(values)) < max(2, len(values)):
             raise ValueError(
                 f"expected at least 2 distinct categories of column {column}, got {declared!r}"
@@ -195,6 +203,7 @@ def _exact_values(column: int, values: Any) -> tuple[float, ...]:
         exact = tuple(float(value) for value in values)
     except (TypeError, ValueError):
         raise ValueError(f"expected numbers for column {column}, got {values!r}") from None
+    # Inputs are float32: a category that is rounded there would equal none of them.
     if not all(float(np.float32(value)) == value for value in exact):
         raise ValueError(
             f"expected values of column {column} that float32 holds exactly, as small integers, "

@@ -79,10 +79,12 @@ class TokenDrop:
 def _checked_ids(given: Any) -> tuple[int, ...]:
     """Returns ids in order; one id stands for itself."""
     ids = given if isinstance(given, Iterable) else (given,)
+    # A sorted set: the same ids in another order have the same name.
     return tuple(sorted({_checked_id(each) for each in ids}))
 
 
 def _checked_id(value: Any) -> int:
+    # bool is an int in Python, and yet no id.
     is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not is_integer or not 0 <= value <= MAX_EXACT_INTEGER:
         raise ValueError(

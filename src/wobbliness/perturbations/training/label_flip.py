@@ -56,7 +56,9 @@ class LabelFlip:
         words = stream.words("label-flip", len(labels), draws)
         limit = round(self.share * 2**32)  # words below it replace
         # rank of the new class among the others, each of (almost) equal weight
+        # In 64 bits: a word times the number of classes does not fit into 32.
         ranks = words.astype(np.int64) * (num_classes - 1) // max(1, limit)
         # Ranks skip the class itself: those from its own on are moved up by one.
         others = ranks + (ranks >= labels)
+        # Compared as 64-bit integers: of share 1 the limit is 2^32.
         return np.where(words < np.uint64(limit), others, labels)

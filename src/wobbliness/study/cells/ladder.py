@@ -21,6 +21,7 @@ def run(spec: LadderSpec, context: Context) -> Outcome:
     """Measures all points at every sigma, from the same standard-normal draws."""
     network, data = trained_network(context, spec.network), load_data(spec.network.dataset)
     points = clean_and_triggered(spec, data)
+    # Common random numbers: a difference between two sigmas is no difference between draws.
     found = sweep(
         open_classifier(network, autocast=context.place.autocast),
         np.concatenate([points.clean, points.triggered]),
@@ -40,6 +41,7 @@ def _keys(points: Points, test: Split) -> pd.DataFrame:
     sizes = [len(points.clean), len(points.triggered)]
     # Of clean points nothing was changed: both norms are 0.
     change = points.triggered - test.images[points.triggered_indices]
+    # In float64, since squares of many small changes are summed.
     change = np.abs(change.reshape(len(change), -1)).astype(np.float64)
     none = np.zeros(sizes[0])
     return pd.DataFrame(

@@ -48,7 +48,9 @@ def run(spec: NoiseSpec, context: Context) -> Outcome:
     network, data = trained_network(context, spec.network), load_data(spec.network.dataset)
     classifier = open_classifier(network, autocast=context.place.autocast)
     points, images = _points(spec, data), data.test.images
+    # The level is chosen on points that are not measured, so that it is not fitted to them.
     found = _matched(spec, classifier, images[points.matched_on], Overlays(images[points.overlays]))
+    # The same points twice: the two batches differ in the trigger alone.
     active, inactive = (attack.apply(images[points.attacked]) for attack in spec.attacks)
     votes = measure(
         classifier,
@@ -76,6 +78,7 @@ def _points(spec: NoiseSpec, data: ImageData) -> _Points:
         ValueError: the test split has too few points.
     """
     labels, threat = data.test.labels, spec.network.threat
+    # One permutation that is cut into parts: they cannot overlap.
     order = np.random.default_rng(np.random.SeedSequence(spec.seed)).permutation(len(labels))
     sizes = np.cumsum([spec.num_images, spec.num_images, spec.num_points])
     matched_on, overlays, clean, rest = np.split(order, sizes)
@@ -96,10 +99,12 @@ def _points(spec: NoiseSpec, data: ImageData) -> _Points:
 def _matched(spec: NoiseSpec, classifier: Any, clean: np.ndarray, overlays: Overlays) -> _Matched:
     settings: dict[str, Any] = {"seed": spec.seed, "workers": 1}
 
+    # A ladder has a rung for each draw, and matching makes another number of draws.
     def family(level: float, draws: int = DRAWS) -> Perturbation:
         return spec.noise.at(level, overlays=overlays, draws=draws)
 
     most = spec.noise.most
+    # Taken as it is; the share of labels that it changes is recorded all the same.
     if most is None:
         level, is_matched = None, False
         changed = changed_share(family(0.0), classifier, clean, **settings)
@@ -124,6 +129,7 @@ def _table(points: np.ndarray, labels: np.ndarray, votes: Votes) -> pd.DataFrame
     keys = {
         "point": points,
         "label": labels[points],
+        # In the order in which the batches were put together, all of one size.
         "batch": np.repeat(np.arange(len(BATCHES)), len(points) // len(BATCHES)),
         "clean_label": votes.clean_label,
     }

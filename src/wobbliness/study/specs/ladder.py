@@ -80,6 +80,7 @@ class LadderSpec:
             raise ValueError("a table in which labels or triggered points are of another kind")
         if table.label.min() < 0 or table.label.max() >= num_classes:
             raise ValueError("a table in which a label is no class")
+        # A NaN would spread into the means of the tables without a word.
         if not np.isfinite(table[["l2", "contrast"]].to_numpy(float)).all():
             raise ValueError("a table in which a norm is no number")
 

@@ -93,11 +93,14 @@ class Noise:
             draws: rungs of a ladder.
         """
         of = perturbation_kinds()[self.kind]
+        # The signature says which settings are ladders, so that no list of families is kept.
         takes = inspect.signature(of).parameters
         ladders = {name for name, value in takes.items() if value.kind is value.VAR_POSITIONAL}
+        # Level 0 is left out: it would spend a draw on the unperturbed image.
         steps = [level * (rung + 1) / draws for rung in range(draws)]
         rungs = [one.at(step) for one in self.settings if one.name in ladders for step in steps]
         named = {one.name: one.at(level) for one in self.settings if one.name not in ladders}
+        # A spec holds no images; the cell takes overlays from the test split.
         made: Perturbation = of(
             *rungs, **named, **({"overlays": overlays} if "overlays" in takes else {})
         )
@@ -177,6 +180,7 @@ class NoiseSpec:
     def check_record(self, results: Results, table: "pd.DataFrame") -> None:
         """Checks the level that was found, and a row of votes for each point of three batches."""
         check_numbers(results, ("changed", "draws"))
+        # None of families that have no level.
         check_numbers(results, ("level",), or_none=True)
         if not isinstance(results.get("is_matched"), bool):
             raise ValueError("is_matched of another kind")
@@ -192,10 +196,12 @@ class NoiseSpec:
     def _check_rows(self, table: "pd.DataFrame", num_classes: int) -> None:
         if not all(np.issubdtype(table[name].dtype, np.integer) for name in COLUMNS):
             raise ValueError("a table in which points or labels are no integers")
+        # By value: all batches have to be there, and no other one.
         sizes = table.batch.value_counts()
         if sorted(sizes.items()) != [(place, self.num_points) for place in range(len(BATCHES))]:
             raise ValueError(f"a table of {len(table)} rows for {self.num_points} points a batch")
         labels = table[["label", "clean_label"]].to_numpy()
+        # Labels are compared with, and index, the columns of votes.
         if labels.min() < 0 or labels.max() >= num_classes:
             raise ValueError("a table in which a label is no class")
 

@@ -28,6 +28,7 @@ def matched_filter_rows(cells: FinishedCells, ladders: pd.DataFrame) -> pd.DataF
     interpolated on a logarithmic scale; empty where the ladder ends before.
     """
     trained = of_kind(cells, NetworkSpec)
+    # Training is a cell of its own, found by the spec that both share.
     accuracies = {cell.spec: cell.record.results["backdoor_accuracy"] for cell in trained}
     rows = [
         _row(cell, ladders, accuracies.get(cell.spec.network))
@@ -51,10 +52,13 @@ def crossing(sigmas: np.ndarray, values: np.ndarray, level: float) -> float | No
     reached = np.flatnonzero(values >= level)
     if not reached.size:
         return None
+    # The first one: W need not be monotone in sigma.
     place = int(reached[0])
+    # Nothing below to interpolate from: the true sigma may be smaller.
     if place == 0:
         return float(sigmas[0])
     low, high = values[place - 1], values[place]
+    # low < level <= high by the choice of the place, so this is no division by zero.
     share = (level - low) / (high - low)
     # The logarithm, since the rungs of a ladder are about evenly spaced in it.
     between = np.log(sigmas[place - 1]) * (1 - share) + np.log(sigmas[place]) * share
@@ -94,6 +98,7 @@ def _row(
 ) -> dict[str, object]:
     spec, table = cell.spec, cell.record.table
     triggered = table[table.is_triggered]
+    # Ascending, as `crossing` looks for the first rung.
     rungs = ladders[ladders.network == network_label(spec.network)].sort_values("sigma")
     risen = crossing(rungs.sigma.to_numpy(), rungs.triggered_median.to_numpy(), RISEN)
     return {

@@ -77,6 +77,7 @@ def comparison(clean: np.ndarray, triggered: np.ndarray) -> dict[str, object]:
         lower?), and the verdict.
     """
     is_triggered = np.repeat([False, True], [len(clean), len(triggered)])
+    # Low W is the evidence of a trigger, and a higher score is more of it: hence the sign.
     curve = roc_curve(is_triggered, -np.concatenate([clean, triggered]))
     return {
         "auc": curve.auc,
@@ -92,6 +93,7 @@ def _success(cell: FinishedCell[NoiseSpec], place: int) -> float | None:
     threat, table = cell.spec.network.threat, cell.record.table
     if threat is None:
         return None
+    # Votes are the last columns, one for each class.
     rows, num_classes = (
         table[table.batch == place],
         table.shape[1] - table.columns.get_loc("votes_0"),

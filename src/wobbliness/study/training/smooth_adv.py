@@ -30,6 +30,7 @@ def noise_of_step(
     Returns:
         `(m, B, C, H, W)` float32 on the CPU, from N(0, sigma^2).
     """
+    # Counter-based and on the CPU: every step and every device has the same noise.
     rng = np.random.Generator(np.random.Philox(key=[seed, step]))
     values = rng.standard_normal((settings.copies, *shape), dtype=np.float32)
     return torch.from_numpy(values * np.float32(settings.sigma))
@@ -37,6 +38,7 @@ def noise_of_step(
 
 def noisy_copies(images: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """Returns `(m B, C, H, W)`, all images with the first noise, then all with the second."""
+    # One batch of m B rows: one forward pass for all copies.
     return (images + noise).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
@@ -56,7 +58,9 @@ def smoothed_loss(
     """
     num_copies = len(noise)
     logs = torch.log_softmax(scores(noisy_copies(images, noise)), dim=1)
+    # Rows go copy by copy, as `noisy_copies` stacks them.
     of_labels = logs.gather(1, labels.repeat(num_copies)[:, None]).view(num_copies, -1)
+    # The logarithm of a mean of probabilities, which may underflow one by one.
     return math.log(num_copies) - of_labels.logsumexp(dim=0)
 
 
@@ -85,9 +89,12 @@ def adversarial_shift(
     shift = torch.zeros_like(images)
     for _ in range(steps):
         shift.requires_grad_()
+        # Summed, so that the gradient of an image does not depend on the size of the batch.
         loss = smoothed_loss(scores, images + shift, labels, noise).sum()
+        # For the shift alone: the parameters' own gradients stay untouched.
         (gradient,) = torch.autograd.grad(loss, shift)
         length = STEP_LENGTH * epsilon / steps
+        # Steps of one l2 length: loss gradients of well-classified images are tiny.
         moved = shift.detach() + length * gradient / _norms(gradient)
         shift = _within(moved, images, epsilon)
     return shift
@@ -97,6 +104,7 @@ def _within(shift: torch.Tensor, images: torch.Tensor, epsilon: float) -> torch.
     """Returns shifts that keep the images in [0, 1], no longer than epsilon."""
     # The box first: it is convex, so that a shift that is made shorter stays in it.
     inside = (images + shift).clamp(0, 1) - images
+    # Never made longer: what lies within the ball stays where it is.
     return inside * (epsilon / _norms(inside)).clamp(max=1)
 
 

@@ -46,6 +46,7 @@ def _on_all(active: pd.DataFrame) -> Iterator[str]:
         yield "no backdoored network"
         return
     of_family = active.groupby("family", sort=False).active_verdict
+    # A verdict counts for a family only where all networks agree on it.
     verdicts = of_family.agg(lambda found: found.iloc[0] if found.nunique() == 1 else "mixed")
     for verdict in VERDICTS:
         yield f"{verdict} on all backdoored networks under {_names(verdicts, verdict)}"
@@ -78,10 +79,13 @@ def draw(tables: Tables) -> Figure:
     networks = list(dict.fromkeys(rows.network))
     size = (2.0 + 2.0 * len(networks), 1.0 + 0.2 * len(families))
     figure = Figure(figsize=size, layout="constrained")
+    # Matplotlib returns a single panel without an array around it.
     axes = np.ravel(figure.subplots(1, len(networks), sharey=True))
     for axis, network in zip(axes, networks, strict=True):
+        # The same order in all panels, which share their axis of families.
         _draw_network(axis, rows[rows.network == network].set_index("family").loc[families])
         axis.set_title(network.replace(", ", "\n"))
+    # An asterisk only where the level was reached on none of the networks.
     matched = rows.groupby("family").is_matched.any()
     labels = [name if matched[name] else f"{name} *" for name in families]
     axes[0].set_yticks(range(len(families)), labels)
@@ -114,6 +118,7 @@ def figure_rows(tables: Tables) -> pd.DataFrame:
     """Returns the areas and their intervals, a row for each network, family and trigger."""
     keys = ["network", "family", "level", "is_matched", "changed"]
     columns = ["trigger", "auc", "auc_lower", "auc_upper", "verdict"]
+    # From one row with both triggers to a row for each.
     frames = [
         tables.noises[[*keys, *(f"{kind}_{name}" for name in columns)]]
         .rename(columns={f"{kind}_{name}": name for name in columns})

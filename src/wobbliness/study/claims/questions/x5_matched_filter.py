@@ -40,6 +40,7 @@ def find(tables: Tables) -> Answer:
 
 def counted(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns the triggers that function, and of which W rises on the ladder."""
+    # Where the backdoor was not learnt, W does not tell the trigger's strength against noise.
     return rows[rows.is_functioning.astype(bool) & rows.sigma_risen.notna()]
 
 
@@ -47,6 +48,7 @@ def _correlations(kept: pd.DataFrame) -> Iterator[str]:
     """Yields Kendall's tau with each norm; the p-value is exact where there are no ties."""
     for name, shown in NORMS.items():
         values = kept[[name, "sigma_risen"]].astype(float)
+        # Equal values have no order, and tau is not defined.
         if len(kept) < MIN_BACKDOORS or (values.max() == values.min()).any():
             yield f"too few triggers to correlate sigma and {shown}"
             continue
@@ -82,6 +84,7 @@ def draw(tables: Tables) -> Figure:
 
 
 def _draw_curves(axis: Axes, ladders: pd.DataFrame, rows: pd.DataFrame) -> None:
+    # Rows are sorted by l2; the bright end of the colour map is hard to see on white.
     colours = colormaps["viridis"](np.linspace(0, 0.9, len(rows)))
     for row, colour in zip(rows.itertuples(), colours, strict=True):
         rungs = ladders[ladders.network == row.network].sort_values("sigma")
@@ -102,6 +105,7 @@ def _draw_points(axis: Axes, rows: pd.DataFrame, kept: pd.DataFrame) -> None:
         axis.plot(row.l2, sigma, "o", color=BLUE, markerfacecolor=face, markersize=5)
         axis.annotate(row.trigger, (row.l2, sigma), (3, 3), textcoords="offset points", fontsize=6)
     axis.set(xlabel="mean l2 norm of the trigger's change", ylabel="sigma at which W has risen")
+    # A logarithmic scale cannot be fitted to no points.
     if len(risen):
         axis.set(xscale="log", yscale="log")
         _label_logarithmic(axis.xaxis)
