@@ -12,6 +12,7 @@ from torch import nn
 
 from wobbliness.classifiers.compile.export import declare_structure
 from wobbliness.runtime.progress import Progress
+from wobbliness.sampling.votes import Votes
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.integrity import verified_weights, weights_file
 from wobbliness.study.specs import (
@@ -126,3 +127,8 @@ def sample(split: Split, num_images: int, seed: int) -> Split:
     return Split(
         images=split.images[chosen], labels=split.labels[chosen], num_classes=split.num_classes
     )
+
+
+def vote_columns(votes: Votes) -> dict[str, np.ndarray]:
+    """Returns the columns of a table that hold the votes for each class."""
+    return {f"votes_{index}": own for index, own in enumerate(votes.counts.T)}

@@ -12,6 +12,7 @@ from wobbliness.study.cells.base import (
     Points,
     clean_and_triggered,
     trained_network,
+    vote_columns,
 )
 from wobbliness.study.specs import LadderSpec
 from wobbliness.study.training.data import Split, load_data
@@ -56,5 +57,5 @@ def _keys(points: Points, test: Split) -> pd.DataFrame:
 
 
 def _rows(keys: pd.DataFrame, votes: Votes) -> pd.DataFrame:
-    columns = {f"votes_{index}": votes.counts[:, index] for index in range(votes.counts.shape[1])}
+    columns = vote_columns(votes)
     return keys.assign(sigma=votes.sigma, **columns)

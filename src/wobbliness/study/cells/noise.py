@@ -12,7 +12,7 @@ from wobbliness.perturbations.mixing.overlays import Overlays
 from wobbliness.sampling.matching import DRAWS, ShiftNotReached, changed_share, matched_level
 from wobbliness.sampling.measure import measure
 from wobbliness.sampling.votes import Votes
-from wobbliness.study.cells.base import Context, Outcome, trained_network
+from wobbliness.study.cells.base import Context, Outcome, trained_network, vote_columns
 from wobbliness.study.specs import NoiseSpec
 from wobbliness.study.specs.noise import BATCHES
 from wobbliness.study.training.data import ImageData, load_data
@@ -133,5 +133,5 @@ def _table(points: np.ndarray, labels: np.ndarray, votes: Votes) -> pd.DataFrame
         "batch": np.repeat(np.arange(len(BATCHES)), len(points) // len(BATCHES)),
         "clean_label": votes.clean_label,
     }
-    counts = {f"votes_{index}": votes.counts[:, index] for index in range(votes.counts.shape[1])}
+    counts = vote_columns(votes)
     return pd.DataFrame({**keys, **counts})

@@ -12,6 +12,7 @@ from wobbliness.study.cells.base import (
     Points,
     clean_and_triggered,
     trained_network,
+    vote_columns,
 )
 from wobbliness.study.specs import PerturbSpec
 from wobbliness.study.training.data import load_data
@@ -48,5 +49,5 @@ def _keys(points: Points, labels: np.ndarray) -> pd.DataFrame:
 
 
 def _rows(keys: pd.DataFrame, place: int, votes: Votes) -> pd.DataFrame:
-    columns = {f"votes_{index}": votes.counts[:, index] for index in range(votes.counts.shape[1])}
+    columns = vote_columns(votes)
     return keys.assign(perturbation=place, **columns)

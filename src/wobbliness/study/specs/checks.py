@@ -1,11 +1,14 @@
 """Checks of the parts of a record: numbers where numbers belong, and short lists of them."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wobbliness.runtime.field_limits import shown
 from wobbliness.study.specs.base import Results
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_KEYS = 50  # of results
 
@@ -54,3 +57,16 @@ def check_votes(counts: np.ndarray, draws: Any) -> None:
 def is_number(value: object) -> bool:
     """Checks whether a value is a number that a table can hold; True is none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 2.0**63
+
+
+def checked_vote_columns(table: "pd.DataFrame", keys: tuple[str, ...]) -> list[str]:
+    """Returns the names of the columns of votes: those of classes 0, 1, ..., behind the keys.
+
+    Raises:
+        ValueError: a table of other columns.
+    """
+    votes = list(table.columns[len(keys) :])
+    is_numbered = votes == [f"votes_{index}" for index in range(len(votes))]
+    if tuple(table.columns[: len(keys)]) != keys or not votes or not is_numbered:
+        raise ValueError(f"a table of other columns than {', '.join(keys)} and votes")
+    return votes

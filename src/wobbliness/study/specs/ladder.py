@@ -14,7 +14,7 @@ from wobbliness.runtime.field_limits import (
     check_ranges,
 )
 from wobbliness.study.specs.base import Results, Spec
-from wobbliness.study.specs.checks import check_votes
+from wobbliness.study.specs.checks import check_votes, checked_vote_columns
 from wobbliness.study.specs.train import NetworkSpec, attack_of, patch_of_name
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ class LadderSpec:
 
     def check_record(self, results: Results, table: "pd.DataFrame") -> None:  # noqa: ARG002
         """Checks a row of norms and votes for each point and sigma."""
-        votes = list(table.columns[len(COLUMNS) :])
-        is_numbered = votes == [f"votes_{index}" for index in range(len(votes))]
-        if tuple(table.columns[: len(COLUMNS)]) != COLUMNS or not votes or not is_numbered:
-            raise ValueError(f"a table of other columns than {', '.join(COLUMNS)} and votes")
+        votes = checked_vote_columns(table, COLUMNS)
         if len(votes) > MAX_CLASSES or not table.sigma.isin(self.sigmas).all():
             raise ValueError("a table of other sigmas, or of too many classes")
         if len(table) != 2 * self.num_points * len(self.sigmas):

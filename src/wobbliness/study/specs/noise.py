@@ -18,7 +18,7 @@ from wobbliness.runtime.field_limits import (
     check_ranges,
 )
 from wobbliness.study.specs.base import Results, Spec
-from wobbliness.study.specs.checks import check_numbers, check_votes
+from wobbliness.study.specs.checks import check_numbers, check_votes, checked_vote_columns
 from wobbliness.study.specs.train import NetworkSpec, attack_of, patch_of_name
 
 if TYPE_CHECKING:
@@ -184,10 +184,7 @@ class NoiseSpec:
         check_numbers(results, ("level",), or_none=True)
         if not isinstance(results.get("is_matched"), bool):
             raise ValueError("is_matched of another kind")
-        votes = list(table.columns[len(COLUMNS) :])
-        is_numbered = votes == [f"votes_{index}" for index in range(len(votes))]
-        if tuple(table.columns[: len(COLUMNS)]) != COLUMNS or not votes or not is_numbered:
-            raise ValueError(f"a table of other columns than {', '.join(COLUMNS)} and votes")
+        votes = checked_vote_columns(table, COLUMNS)
         if len(votes) > MAX_CLASSES or not 1 <= results["draws"] <= self.draws:
             raise ValueError("a table of too many classes, or of other draws")
         self._check_rows(table, len(votes))

@@ -8,7 +8,7 @@ from wobbliness.perturbations.base import Perturbation
 from wobbliness.runtime.field_limits import MAX_CLASSES, MAX_DRAWS, MAX_POINTS, check_ranges
 from wobbliness.study.recorded import check_described
 from wobbliness.study.specs.base import Results, Spec
-from wobbliness.study.specs.checks import check_votes
+from wobbliness.study.specs.checks import check_votes, checked_vote_columns
 from wobbliness.study.specs.train import NetworkSpec, attack_of, patch_of_name
 
 if TYPE_CHECKING:
@@ -58,10 +58,7 @@ class PerturbSpec:
 
     def check_record(self, results: Results, table: "pd.DataFrame") -> None:  # noqa: ARG002
         """Checks a row of votes for each point and perturbation."""
-        votes = list(table.columns[len(COLUMNS) :])
-        is_numbered = votes == [f"votes_{index}" for index in range(len(votes))]
-        if tuple(table.columns[: len(COLUMNS)]) != COLUMNS or not votes or not is_numbered:
-            raise ValueError(f"a table of other columns than {', '.join(COLUMNS)} and votes")
+        votes = checked_vote_columns(table, COLUMNS)
         num_perturbations = len(self.perturbations)
         if not table.perturbation.isin(range(num_perturbations)).all() or len(votes) > MAX_CLASSES:
             raise ValueError("a table of other perturbations, or of too many classes")
