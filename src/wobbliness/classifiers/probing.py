@@ -162,7 +162,7 @@ def probe(
         block_size: of the measurement.
         num_copies: that the measurement will classify; a small one is probed with few.
         values: of the images; where they are not in [0, 1], only values that occur are put
-            together anew.
+            together again.
 
     Returns:
         None where the answer to an image is a function of the image; else a description of how it

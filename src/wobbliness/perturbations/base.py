@@ -124,7 +124,7 @@ class LoweredPerturbation(Perturbation, Protocol):
 
 @runtime_checkable
 class TrainingPerturbation(Protocol):
-    """What is done to the labels of a training set before a classifier is trained on them.
+    """Perturbation of the labels of a training set before a classifier is trained on them.
 
     A frozen dataclass whose fields are its settings; its draws are keyed by (seed, key of the
     training set, draw).

@@ -91,7 +91,7 @@ def measure_trainings(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Task:
-    """What is trained, and what is asked, checked."""
+    """Training and questions of a measurement over trainings, checked."""
 
     train: Train
     labels: Int[np.ndarray, " m"]
@@ -118,7 +118,7 @@ class _Trainings:
 
     @property
     def executions(self) -> tuple[Execution, ...]:
-        """How the classifiers were run, each way once, in the order of the draws."""
+        """Executions of the classifiers, each once, in the order of the draws."""
         return tuple(dict.fromkeys(made for _, made in sorted(self._executions.items())))
 
     def __call__(self, index: int) -> None:

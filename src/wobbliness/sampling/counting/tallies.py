@@ -1,4 +1,4 @@
-"""What the threads of a measurement count, image by image."""
+"""Tallies of votes and scores that the threads of a measurement share, image by image."""
 
 import threading
 
