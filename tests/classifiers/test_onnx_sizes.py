@@ -729,11 +729,15 @@ def test_shapes_in_another_file_are_said(tmp_path):
     assert votes.counts.shape == (2, 2)
 
 
-@pytest.mark.parametrize("domain", ["", "ai.onnx.ml"])
+@pytest.mark.parametrize("domain", ["", "ai.onnx.ml", "com.microsoft"])
 def test_an_unknown_operator_is_called_unknown(tmp_path, domain):
     path = save(tmp_path / "m.onnx", [node("Foo", ["x"], ["y"], domain=domain)])
     with pytest.raises(ValueError, match="expected operators of ONNX, got .*Foo, which is unknown"):
         wobbliness.open_classifier(path)
+    # what only ONNX Runtime knows is known, too
+    known = [node("Unique", ["x"], ["y", "places", "times"], domain="com.microsoft")]
+    with pytest.raises(ValueError, match="got com.microsoft::Unique of unknown size; export with"):
+        wobbliness.open_classifier(save(path, known))
     known = [
         node("NonZero", ["x"], ["a"]),
         node("ReduceSum", ["a"], ["b"], keepdims=0),

@@ -205,6 +205,19 @@ def test_the_top_score_of_one_score_is_that_of_zero_and_the_rest(splits):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_the_top_score_of_one_probability_is_the_larger_of_both(splits):
+    declared, images = with_one_score(torch.nn.Sigmoid()).eval(), splits[0]
+    with torch.inference_mode():
+        given = declared(torch.from_numpy(images)).numpy()[:, 0]
+    assert given.min() < 0.5 < given.max()
+    found = TopScore(are_probabilities=True).fit(declared, images).scores(images)
+    np.testing.assert_allclose(np.exp(found), np.maximum(given, 1 - given), atol=1e-6)
+
+    raw = wobbliness.open_classifier(with_one_score(torch.nn.Hardtanh(-5, -4)), threshold=0)
+    with pytest.raises(ValueError, match="expected probabilities that add up to 1, got scores"):
+        TopScore(are_probabilities=True).fit(raw, images).scores(images)
+
+
 def test_very_sure_inputs_are_still_in_order():
     """Float numbers hold the softmax scores of these logits as 1, all of them."""
     detector = TopScore().fit(lambda images: 50 * images, np.full((3, 2), 0.5, np.float32))

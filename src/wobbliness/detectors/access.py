@@ -37,10 +37,12 @@ def open_for(detector: Detector, classifier: Any, images: Any) -> Classifier:
     return opened
 
 
-def class_scores(classifier: Classifier, images: Any) -> Float[np.ndarray, "N K"]:
+def class_scores(
+    classifier: Classifier, images: Any, *, are_probabilities: bool = False
+) -> Float[np.ndarray, "N K"]:
     """Returns the scores of an opened classifier before a class is chosen, `(N, K)`.
 
-    One score s of class 1 becomes two, 0 and s - threshold.
+    One score s of class 1 becomes two: 0 and s - threshold, or 1 - s and s of a probability.
 
     Raises:
         ValueError: it gives labels, or one score for two classes without a threshold.
@@ -55,17 +57,21 @@ def class_scores(classifier: Classifier, images: Any) -> Float[np.ndarray, "N K"
         scores = as_array(answers(array, size))
     # axes of length 1 do not count: (N, K, 1, 1) are scores
     scores = scores.reshape(len(array), -1)
-    return (_two_scores(classifier, scores) if scores.shape[1] < 2 else scores).astype(np.float64)
+    if scores.shape[1] < 2:
+        scores = _two_scores(classifier, scores, are_probabilities=are_probabilities)
+    return scores.astype(np.float64)
 
 
 def _two_scores(
-    classifier: Classifier, scores: Shaped[np.ndarray, "N 1"]
+    classifier: Classifier, scores: Shaped[np.ndarray, "N 1"], *, are_probabilities: bool
 ) -> Float[np.ndarray, "N 2"]:
-    """Returns the scores of both classes, as `TwoClasses` gives them."""
+    """Returns the scores of both classes: as `TwoClasses` gives them, or their probabilities."""
     if not isinstance(classifier, ScoredClassifier) or not np.issubdtype(scores.dtype, np.floating):
         raise _no_scores(classifier, "one number for each image")
     # Without a threshold this refuses them, and says what to give.
     classifier.labels_of(scores, len(scores))
+    if are_probabilities:
+        return np.hstack([1 - scores, scores])
     above = scores - classifier.class_threshold
     return np.hstack([np.zeros_like(above), above])
 

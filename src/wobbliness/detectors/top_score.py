@@ -26,7 +26,7 @@ class TopScore:
 
     Attributes:
         are_probabilities: whether the classifier's scores are probabilities already. By default
-            they are logits, as a torch network gives them.
+            they are logits, as a torch network gives them. One probability is that of class 1.
     """
 
     are_probabilities: bool = False
@@ -62,7 +62,7 @@ class FittedTopScore:
         Raises:
             ValueError: scores that should be probabilities are none.
         """
-        scores = class_scores(self.classifier, images)
+        scores = class_scores(self.classifier, images, are_probabilities=self.are_probabilities)
         if self.are_probabilities:
             _check_probabilities(scores)
             return np.asarray(np.log(scores.max(axis=1)))

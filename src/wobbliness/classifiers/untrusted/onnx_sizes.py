@@ -414,9 +414,23 @@ def _num_runs(node: onnx.NodeProto, known: _Known) -> int:
     return max((size for shape in _given(node, known)[0] for size in shape or ()), default=1)
 
 
+def _exists(node: onnx.NodeProto) -> bool:
+    """Returns whether ONNX or ONNX Runtime has such an operator."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    if domain in STANDARD_DOMAINS:
+        return bool(onnx.defs.has(node.op_type, domain))
+    # Slow to import, and asked only before an error.
+    from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
+
+    return any(
+        (schema.domain, schema.name) == (domain, node.op_type)
+        for schema in get_all_operator_schema()
+    )
+
+
 def _unknown(node: onnx.NodeProto, outside: str | None) -> ValueError:
-    name, domain = full_name(node), "" if node.domain == "ai.onnx" else node.domain
-    if domain in STANDARD_DOMAINS and not onnx.defs.has(node.op_type, domain):
+    name = full_name(node)
+    if not _exists(node):
         return ValueError(f"expected operators of ONNX, got {name}, which is unknown")
     # Other files are not read for the check: they hold weights, and these say nothing of sizes.
     way = (
