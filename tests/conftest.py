@@ -29,7 +29,9 @@ from torch.onnx._internal.exporter import _registration
 # before the hook: what numba compiles must stay as it is written
 import wobbliness.attacks.gradients.pooling_loops
 import wobbliness.perturbations.noise.box_muller
-import wobbliness.perturbations.pictures.interpolation  # noqa: F401
+import wobbliness.perturbations.noise.laplace_transform
+import wobbliness.perturbations.pictures.interpolation
+import wobbliness.perturbations.pictures.poisson  # noqa: F401
 from wobbliness.runtime.ray import keep_to_this_machine
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # machines differ

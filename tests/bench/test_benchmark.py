@@ -13,10 +13,13 @@ from residual_networks import PICTURE, residual_network
 from wobbliness.bench import benchmark
 from wobbliness.bench.benchmark import run_benchmark
 from wobbliness.bench.families import every_family, families_of
-from wobbliness.bench.methods import IBD_PSC, METHODS, methods_of
+from wobbliness.bench.methods import IBD_PSC, METHODS, methods_of, teco_loop
+from wobbliness.bench.published_corruptions import corrupted_picture
 from wobbliness.bench.results import NetworkResult, Rate
-from wobbliness.perturbations import Gaussian, Scale
+from wobbliness.perturbations import Corrupt, Gaussian, Scale
+from wobbliness.perturbations.base import Scratch, Stream, image_keys
 from wobbliness.perturbations.find import perturbation_kinds
+from wobbliness.perturbations.pictures.corrupt import KINDS, SEVERITIES
 from wobbliness.runtime.field_limits import kind_of
 from wobbliness.runtime.progress import ignore_progress
 from wobbliness.study.training.networks import build_network
@@ -82,13 +85,45 @@ def test_ratios_are_of_the_same_repeat_and_the_best_setting():
     assert result.sgemm_share == 1.0
 
 
+def corrupted_as_ours(picture, kind, severity, _):
+    """A stored picture, corrupted by the perturbation."""
+    image = picture.astype(np.float32) / np.float32(255)
+    stream = Stream(0, int(image_keys(image[None])[0]), scratch=Scratch())
+    made = np.empty((1, *image.shape), np.float32)
+    Corrupt(kind, (severity,)).copies(stream, image, 1, made)
+    return np.rint(made[0] * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_corruptions_of_the_published_loop_are_those_of_the_family(kind):
+    """To the step where nothing is drawn; where something is, in mean and variance."""
+    rng = np.random.default_rng(0)
+    picture = np.rint(255 * rng.random((3, 32, 32)) ** 2).astype(np.uint8)
+    for severity in SEVERITIES:
+        ours = corrupted_as_ours(picture, kind, severity, None).astype(float)
+        published = corrupted_picture(picture, kind, severity, rng).astype(float)
+        if kind.endswith("noise"):
+            assert ours.mean() == pytest.approx(published.mean(), abs=3)
+            spread = np.std(published - picture)
+            assert np.std(ours - picture) == pytest.approx(spread, rel=0.15)
+            assert not np.array_equal(ours, published)
+        else:
+            assert np.abs(ours - published).max() <= 1
+            # ours counts a value just below its step, by rounding, as that step
+            assert np.mean(ours != published) < 0.15
+
+
 @pytest.mark.parametrize("method", [*METHODS, IBD_PSC], ids=lambda method: method.name)
 def test_both_sides_of_a_method_compute_the_same_statistic(method):
     shape = PICTURE if method is IBD_PSC else (1, 28, 28)
     small = build_network("small_cnn", shape, 10, seed=1).eval()
     network = residual_network() if method is IBD_PSC else small
     images = np.random.default_rng(0).random((20, *shape), dtype=np.float32) ** 3
-    ours, loop = method.ours(network, shape)(images), method.loop(network, shape)(images)
+    # in whole steps, as the published loop of TeCo stores pictures; with the draws of our side
+    images = np.floor(images * 255).astype(np.float32) / np.float32(255)
+    loop_of = functools.partial(teco_loop, corrupted=corrupted_as_ours)
+    make_loop = loop_of if method.name == "TeCo" else method.loop
+    ours, loop = method.ours(network, shape)(images), make_loop(network, shape)(images)
     assert ours.shape == loop.shape == (20,)
     assert np.ptp(loop) > 0, "control: the statistic differs from image to image"
     assert ours == pytest.approx(loop, abs=1e-5)

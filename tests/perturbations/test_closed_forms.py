@@ -10,6 +10,8 @@ from test_families import OVERLAYS, SHAPE, copies, direction
 
 import wobbliness
 import wobbliness.perturbations as families
+from wobbliness.perturbations.noise.laplace_transform import fill_laplace
+from wobbliness.perturbations.pictures.poisson import quantiles
 
 DRAWS = 4000
 Z = 4.0  # standard errors that a frequency may be off by
@@ -268,6 +270,28 @@ def test_a_function_of_the_users_own_gets_a_generator_for_each_copy(image):
     wrong = families.Custom(lambda own, _: own[:1], name="smaller")
     with pytest.raises(ValueError, match=r"expected smaller to return a copy of shape \(3, 8, 8\)"):
         copies(wrong, image, 1)
+
+
+def test_laplace_draws_are_the_quantiles_of_their_words():
+    """Also in the far tails and next to the middle, where a float keeps few digits of 1 - 2 |v|."""
+    edges = [0, 1, 2**9, 2**31 - 1, 2**31, 2**31 + 2**9, 2**32 - 1]
+    words = np.random.default_rng(0).integers(0, 2**32, 1000, dtype=np.uint32)
+    words = np.concatenate([np.array(edges, np.uint32), words])[None]
+    made = np.empty(words.shape, np.float32)
+    fill_laplace(words, made)
+    v = (words >> 9).astype(np.float64) * 2.0**-23 + 2.0**-24 - 0.5
+    expected = -np.sign(v) * np.log1p(-2 * np.abs(v))
+    np.testing.assert_allclose(made, expected, rtol=4e-7, atol=1e-7)
+
+
+def test_poisson_quantiles_are_those_of_scipy():
+    rng = np.random.default_rng(0)
+    means = np.concatenate([[0.0, 1e-12, 500.0, 500.0], 500 * rng.random(2000) ** 3])
+    chances = np.concatenate([[1 - 2.0**-24, 0.5, 2.0**-24, 1 - 2.0**-24], rng.random(2000)])
+    counts = np.empty_like(means)
+    quantiles(means, chances, counts)
+    # ppf of mean 0 is 0, and scipy counts from -1 where the chance is 0
+    np.testing.assert_array_equal(counts, np.maximum(stats.poisson.ppf(chances, means), 0))
 
 
 def severity(kind, image, number, **settings):

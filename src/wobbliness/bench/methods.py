@@ -7,14 +7,16 @@ image. The loops are written from the published algorithms, in eager torch on al
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from wobbliness.bench.families import AMPLIFIED_LAYERS, has_batch_norms, overlays_of
+from wobbliness.bench.published_corruptions import corrupted_picture
 from wobbliness.perturbations import Amplify, Corrupt, Scale, Superpose
-from wobbliness.perturbations.base import Scratch, Stream, image_keys
 from wobbliness.perturbations.pictures.corrupt import KINDS, SEVERITIES
 from wobbliness.sampling.measure import measure, sweep
 from wobbliness.sampling.readouts import (
@@ -26,13 +28,14 @@ from wobbliness.sampling.readouts import (
 
 STRIP_OVERLAYS = 100
 SCALE_UP_FACTORS = (3, 5, 7, 9, 11)
-# images of one batch of the published loops
-BATCH_SIZE = 128
+# Images of one batch as the authors' code has it: of STRIP the default of Keras's `predict`.
+STRIP_BATCH, SCALE_UP_BATCH, TECO_BATCH, IBD_PSC_BATCH = 32, 100, 256, 128
 
 Detection = Callable[[np.ndarray], np.ndarray]
 """Returns the statistic of each image `(N, C, H, W)`, as `(N,)`."""
 
 MakeDetection = Callable[[nn.Module, tuple[int, ...]], Detection]
+CorruptPicture = Callable[[np.ndarray, str, int, np.random.Generator], np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,8 @@ def strip_loop(network: nn.Module, shape: tuple[int, ...]) -> Detection:
             chosen = rng.permutation(len(overlays))
             # a saturating sum of two pictures
             mixed = np.stack([np.clip(image + overlays[each], 0, 1) for each in chosen])
-            scores = torch.softmax(network(torch.from_numpy(mixed)), 1).numpy()
+            batches = torch.split(torch.from_numpy(mixed), STRIP_BATCH)
+            scores = torch.cat([torch.softmax(network(batch), 1) for batch in batches]).numpy()
             # 0 log 0 is NaN in floats, and 0 in an entropy.
             entropies.append(-np.nansum(scores * np.log2(scores)) / len(chosen))
         return np.array(entropies)
@@ -98,10 +102,10 @@ def scale_up_loop(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # n
     """Returns SCALE-UP (Guo et al. 2023): batch by batch, factor by factor."""
     network = _as_published(network)
 
-    @torch.inference_mode()
+    # Gradients are recorded, as by the authors' code.
     def run(images: np.ndarray) -> np.ndarray:
         shares = []
-        for batch in torch.split(torch.from_numpy(images), BATCH_SIZE):
+        for batch in torch.split(torch.from_numpy(images), SCALE_UP_BATCH):
             clean = network(batch).argmax(1)
             same = torch.zeros(len(batch))
             for factor in SCALE_UP_FACTORS:
@@ -128,27 +132,38 @@ def teco(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa: ARG0
     return run
 
 
-def teco_loop(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa: ARG001
+def teco_loop(
+    network: nn.Module,
+    shape: tuple[int, ...],  # noqa: ARG001
+    corrupted: CorruptPicture = corrupted_picture,
+) -> Detection:
     """Returns TeCo (Liu et al. 2023): all images corrupted one by one, then batch by batch."""
     network = _as_published(network)
+    rng = np.random.default_rng(0)
 
-    @torch.inference_mode()
-    def labels(images: np.ndarray) -> np.ndarray:
-        batches = torch.split(torch.from_numpy(images), BATCH_SIZE)
-        return torch.cat([network(batch).argmax(1) for batch in batches]).numpy()
+    # Stored as pictures, read by a loader, gradients recorded: as by the authors' code.
+    def labels(pictures: list[np.ndarray]) -> np.ndarray:
+        tensors: Any = [_as_tensor(picture) for picture in pictures]
+        loader: DataLoader[torch.Tensor] = DataLoader(tensors, TECO_BATCH)
+        return torch.cat([network(batch).argmax(1) for batch in loader]).numpy()
 
     def run(images: np.ndarray) -> np.ndarray:
-        clean = labels(images)
+        stored = list((images * 255).round().astype(np.uint8))
+        clean = labels(stored)
         # One past the last severity where the label never changes.
         first = np.full((len(KINDS), len(images)), len(SEVERITIES) + 1)
         for row, kind in enumerate(KINDS):
             # From the strongest down: the last one written is the least that changes the label.
             for severity in reversed(SEVERITIES):
-                corrupted = np.stack([_corrupted(image, kind, severity) for image in images])
-                first[row][labels(corrupted) != clean] = severity
+                made = [corrupted(picture, kind, severity, rng) for picture in stored]
+                first[row][labels(made) != clean] = severity
         return np.asarray(first.std(axis=0))
 
     return run
+
+
+def _as_tensor(picture: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(picture).to(torch.float32) / 255
 
 
 def _as_published(network: nn.Module) -> nn.Module:
@@ -157,14 +172,6 @@ def _as_published(network: nn.Module) -> nn.Module:
     own = copy.deepcopy(network)
     own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return own
-
-
-def _corrupted(image: np.ndarray, kind: str, severity: int) -> np.ndarray:
-    """Returns one picture at one severity, by the same formula and draws as ours."""
-    copy: np.ndarray = np.empty((1, *image.shape), np.float32)
-    stream = Stream(0, int(image_keys(image[None])[0]), scratch=Scratch())
-    Corrupt(kind, (severity,)).copies(stream, image, 1, copy)
-    return np.asarray(copy[0])
 
 
 def ibd_psc(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # noqa: ARG001
@@ -186,7 +193,7 @@ def ibd_psc_loop(network: nn.Module, shape: tuple[int, ...]) -> Detection:  # no
     @torch.inference_mode()
     def run(images: np.ndarray) -> np.ndarray:
         means = []
-        for batch in torch.split(torch.from_numpy(images), BATCH_SIZE):
+        for batch in torch.split(torch.from_numpy(images), IBD_PSC_BATCH):
             label = network(batch).argmax(1, keepdim=True)
             # Of the class that the unchanged network predicts.
             retained = [member(batch).softmax(1).gather(1, label) for member in members]

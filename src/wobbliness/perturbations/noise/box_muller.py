@@ -118,3 +118,25 @@ def _scale_and_add(draws, scale, image, out):  # type: ignore[no-untyped-def]
 # Without fused multiply-add: equal to the bit to two steps of numpy, with one less way to memory.
 scale_and_add = compiled(_scale_and_add, fastmath=frozenset())
 """scale_and_add(draws, scale, image, out) fills out `(B, size)` with scale * draws + image."""
+
+
+def _add_in_boxes(draws, scale, image, bounds, out):  # type: ignore[no-untyped-def]
+    channels, height, width = image.shape
+    for row in range(len(out)):
+        top, bottom = bounds[row, 0, 0], bounds[row, 0, 1]
+        left, right = bounds[row, 1, 0], bounds[row, 1, 1]
+        for c in range(channels):
+            for y in range(height):
+                for x in range(width):
+                    out[row, c, y, x] = image[c, y, x]
+            for y in range(top, bottom):
+                for x in range(left, right):
+                    out[row, c, y, x] = scale * draws[row, c, y, x] + image[c, y, x]
+
+
+add_in_boxes = compiled(_add_in_boxes, fastmath=frozenset())
+"""add_in_boxes(draws, scale, image, bounds, out) is `scale_and_add` inside of boxes.
+
+`draws` and `out` `(B, C, H, W)`; `bounds` `(B, 2, 2)`, the first row and the one after the last of
+each box, then the columns. The image stays as it is elsewhere.
+"""

@@ -8,6 +8,7 @@ from jaxtyping import Float32
 
 from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_level, shown_level
+from wobbliness.perturbations.noise.box_muller import add_in_boxes
 from wobbliness.perturbations.noise.gaussian import standard_normal
 from wobbliness.perturbations.shapes import LARGEST, SMALLEST, BoxSides, checked_picture
 
@@ -57,11 +58,10 @@ class BoxNoise:
     ) -> None:
         """Writes the image with noise in a box of each copy."""
         checked_picture(image, "box-noise")
-        out[:] = image
         # Drawn for the whole picture: at the same seed it is the noise of `Gaussian` there.
         normal = standard_normal(stream, image.shape, draws)
-        for row, box in enumerate(self._sides.boxes(stream, image.shape[1:], draws)):
-            out[(row, ..., *box)] += np.float32(self.sigma) * normal[(row, ..., *box)]
+        bounds = self._sides.bounds(stream, image.shape[1:], draws)
+        add_in_boxes(normal, np.float32(self.sigma), image, bounds, out)
 
     def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
         """Returns copies on a device: the noise is drawn there, the boxes are the host's."""

@@ -10,6 +10,7 @@ from jaxtyping import Float32
 from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_level, shown_level
 from wobbliness.perturbations.noise.laplace import lowered_laplace, standard_laplace
+from wobbliness.perturbations.noise.laplace_transform import let_flow
 from wobbliness.perturbations.shapes import checked_picture
 
 if TYPE_CHECKING:
@@ -55,17 +56,9 @@ class Flow:
         """Writes the image with what flows away taken from a pixel and added to its neighbour."""
         channels, height, width = checked_picture(image, "flow")
         # Between vertical neighbours, and between horizontal ones: H (W - 1) + (H - 1) W flows.
-        down = np.empty((draws, channels, height - 1, width), np.float32)
-        right = np.empty((draws, channels, height, width - 1), np.float32)
-        for name, flow in (("down", down), ("right", right)):
-            standard_laplace(stream, f"flow {name}", flow.shape[1:], draws, flow)
-            flow *= np.float32(self.std / math.sqrt(2))
-        out[:] = image
-        # What leaves a pixel arrives at its neighbour, so the sum of a channel stays.
-        out[..., :-1, :] -= down
-        out[..., 1:, :] += down
-        out[..., :-1] -= right
-        out[..., 1:] += right
+        down = standard_laplace(stream, "flow down", (channels, height - 1, width), draws)
+        right = standard_laplace(stream, "flow right", (channels, height, width - 1), draws)
+        let_flow(image, np.float32(self.std / math.sqrt(2)), down, right, out)
 
     def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
         """Returns copies on a device, from words that were drawn there."""

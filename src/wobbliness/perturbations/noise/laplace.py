@@ -9,7 +9,9 @@ from jaxtyping import Float32
 
 from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_level, shown_level
-from wobbliness.perturbations.noise.uniform import lowered_uniform, uniform_draws
+from wobbliness.perturbations.noise.box_muller import scale_and_add
+from wobbliness.perturbations.noise.laplace_transform import fill_laplace
+from wobbliness.perturbations.noise.uniform import lowered_uniform
 
 if TYPE_CHECKING:
     import torch
@@ -50,10 +52,11 @@ class Laplace:
         out: Float32[np.ndarray, "B ..."],
     ) -> None:
         """Writes image + b t, t by the quantile function of a uniform draw."""
-        standard_laplace(stream, "laplace", image.shape, draws, out)
+        draws_of_one = standard_laplace(stream, "laplace", image.shape, draws)
         # The scale b of a Laplace distribution is its standard deviation over sqrt(2).
-        out *= np.float32(self.std / math.sqrt(2))
-        out += image
+        scale = np.float32(self.std / math.sqrt(2))
+        flat = (draws, -1)
+        scale_and_add(draws_of_one.reshape(flat), scale, image.reshape(-1), out.reshape(flat))
 
     def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
         """Returns copies on a device, from words that were drawn there."""
@@ -62,21 +65,22 @@ class Laplace:
 
 
 def standard_laplace(
-    stream: Stream,
-    purpose: str,
-    shape: tuple[int, ...],
-    draws: int,
-    out: Float32[np.ndarray, "B ..."],
-) -> None:
-    """Writes draws of scale 1, up to 15.9: the arguments are those of `uniform_draws`."""
-    uniform_draws(stream, purpose, shape, draws, out)
-    out -= np.float32(0.5)
-    # t = -sign(v) ln(1 - 2 |v|) for v in (-1/2, 1/2); log1p keeps the digits of small |v|.
-    # The sign of v is kept in `out` until the last step.
-    size = np.abs(out)
-    size *= np.float32(-2)
-    np.log1p(size, out=size)
-    np.copysign(size, out, out=out)
+    stream: Stream, purpose: str, shape: tuple[int, ...], draws: int
+) -> Float32[np.ndarray, "B ..."]:
+    """Returns draws of scale 1, up to 15.9; overwritten by the next ones of the same purpose.
+
+    That is t = -sign(v) ln(1 - 2 |v|) for v = u - 1/2 and u as `uniform_draws` writes it.
+
+    Args:
+        stream: of an image.
+        purpose: as for `Stream.words`.
+        shape: of one draw.
+        draws: of this page.
+    """
+    size = int(np.prod(shape))
+    made = stream.scratch.array(f"laplace {purpose}", (draws, size))
+    fill_laplace(stream.words(purpose, size, draws), made)
+    return made.reshape(draws, *shape)
 
 
 def lowered_laplace(draws: DeviceDraws, purpose: str, shape: tuple[int, ...]) -> "torch.Tensor":

@@ -12,6 +12,8 @@ from wobbliness.perturbations.pictures import corruptions
 from wobbliness.perturbations.shapes import checked_picture
 
 SEVERITIES = (1, 2, 3, 4, 5)
+# Of float32 sums of some 1,000 terms, in steps of 1 / 255.
+ROUNDING = np.float32(2e-3)
 KINDS: MappingProxyType[str, Callable[..., np.ndarray]] = MappingProxyType(
     {
         "gaussian-noise": corruptions.gaussian_noise,
@@ -83,9 +85,13 @@ class Corrupt:
         """Writes corrupted pictures."""
         checked_picture(image, "corrupt")
         # Drawn for all severities of the page, where the kind asks for them.
-        random = corruptions.Random(stream, image.shape, draws)
+        random = corruptions.KeyedRandom(stream, image.shape, draws)
         for row, severity in enumerate(self.severities[stream.first : stream.first + draws]):
             corrupted = KINDS[self.kind](image, severity - 1, random, row)
-            # to whole steps of 1 / 255, downwards, as pictures are stored
-            np.floor(np.clip(corrupted, 0, 1) * np.float32(255), out=out[row])
+            np.multiply(corrupted, np.float32(255), out=out[row], casting="same_kind")
+        # To whole steps of 1 / 255, downwards, as pictures are stored; a value that rounding has
+        # moved off its step still counts as that step.
+        out += ROUNDING
+        np.clip(out, 0, 255, out=out)
+        np.floor(out, out=out)
         out *= np.float32(1 / 255)

@@ -5,16 +5,22 @@ to use; it returns a picture that may leave [0, 1].
 """
 
 from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32
-from PIL import Image
-from scipy import ndimage, special
 
 from wobbliness.perturbations.base import Stream
 from wobbliness.perturbations.noise.gaussian import standard_normal
 from wobbliness.perturbations.noise.uniform import uniform_draws
-from wobbliness.perturbations.pictures.smoothing import enlargements
+from wobbliness.perturbations.pictures.poisson import quantiles
+from wobbliness.perturbations.pictures.separable import (
+    Filters,
+    disk_filters,
+    enlargements,
+    gaussian_filters,
+    pixelations,
+)
 
 GAUSSIAN_STD = (0.04, 0.06, 0.08, 0.09, 0.10)
 SHOT_PHOTONS = (500, 250, 100, 75, 50)
@@ -29,8 +35,23 @@ CONTRAST = (0.75, 0.5, 0.4, 0.3, 0.15)
 PIXELATE = (0.95, 0.9, 0.85, 0.75, 0.65)
 
 
-class Random:
-    """Random draws of a page, made when they are first asked for."""
+@runtime_checkable
+class Random(Protocol):
+    """Random draws of several copies."""
+
+    @property
+    def normal(self) -> Float[np.ndarray, "B C H W"]:
+        """Standard-normal draws."""
+        ...
+
+    @property
+    def uniform(self) -> Float[np.ndarray, "B C H W"]:
+        """Draws from (0, 1)."""
+        ...
+
+
+class KeyedRandom:
+    """Random draws of a page of a stream, made when they are first asked for."""
 
     def __init__(self, stream: Stream, shape: tuple[int, ...], draws: int) -> None:
         self._stream, self._shape, self._draws = stream, shape, draws
@@ -66,13 +87,12 @@ def shot_noise(
     image: Float32[np.ndarray, "C H W"], severity: int, random: Random, row: int
 ) -> Float[np.ndarray, "C H W"]:
     """Counts photons: Poisson numbers of mean c x, divided by c, by their quantile function."""
-    # In float64: the quantile function needs the tail of u.
     photons = SHOT_PHOTONS[severity]
-    mean, chance = image.astype(np.float64) * photons, random.uniform[row].astype(np.float64)
-    # smallest k with P(at most k) >= chance
-    counts = np.ceil(special.pdtrik(chance, np.maximum(mean, 1e-12)))
-    counts = np.where(special.pdtr(np.maximum(counts - 1, 0), mean) >= chance, counts - 1, counts)
-    return np.asarray(np.maximum(counts, 0) / photons)
+    # In float64: the quantile function needs the tail of u.
+    means = image.astype(np.float64).ravel() * photons
+    counts = np.empty_like(means)
+    quantiles(means, random.uniform[row].astype(np.float64).ravel(), counts)
+    return np.asarray(counts.reshape(image.shape) / photons)
 
 
 def impulse_noise(
@@ -90,9 +110,7 @@ def gaussian_blur(
     row: int,  # noqa: ARG001
 ) -> Float[np.ndarray, "C H W"]:
     """Blurs by a Gaussian kernel."""
-    return np.asarray(
-        ndimage.gaussian_filter(image, BLUR_WIDTH[severity], axes=(1, 2), mode="nearest")
-    )
+    return _filtered(image, gaussian_filters, BLUR_WIDTH[severity])
 
 
 def defocus_blur(
@@ -102,13 +120,7 @@ def defocus_blur(
     row: int,  # noqa: ARG001
 ) -> Float[np.ndarray, "C H W"]:
     """Blurs by a disk with a smoothed edge."""
-    radius, width = DEFOCUS[severity]
-    axis = np.arange(-3, 4)
-    disk = (axis[:, None] ** 2 + axis**2 <= radius**2).astype(np.float64)
-    # Three taps of a Gaussian kernel, normalised, smooth the edge of the disk.
-    taps = np.exp(-np.array([1, 0, 1]) / (2 * width**2))
-    kernel = ndimage.convolve(disk / disk.sum(), np.outer(taps, taps) / taps.sum() ** 2)
-    return np.asarray(ndimage.correlate(image, kernel[None], mode="mirror"))
+    return _filtered(image, disk_filters, *DEFOCUS[severity])
 
 
 def zoom_blur(
@@ -120,9 +132,7 @@ def zoom_blur(
     """Averages the picture with itself at rising zoom."""
     # Zoom factors 1.00, 1.01, ... up to the largest of this severity.
     factors = tuple((1 + 0.01 * np.arange(ZOOM_STEPS[severity])).tolist())
-    rows, columns = (enlargements(size, factors)[:, None] for size in image.shape[1:])
-    zoomed = np.matmul(np.matmul(rows, image), columns.swapaxes(2, 3)).sum(axis=0)
-    return np.asarray((image + zoomed) / (len(factors) + 1))
+    return np.asarray((image + _filtered(image, enlargements, factors)) / (len(factors) + 1))
 
 
 def brightness(
@@ -156,11 +166,16 @@ def pixelate(
     random: Random,  # noqa: ARG001
     row: int,  # noqa: ARG001
 ) -> Float[np.ndarray, "C H W"]:
-    """Resizes to a smaller picture and back, by Pillow's box filter."""
-    height, width = image.shape[1:]
-    # Rounded down, as in the original.
-    small = max(1, int(width * PIXELATE[severity])), max(1, int(height * PIXELATE[severity]))
-    pictures = (Image.fromarray(channel).resize(small, Image.Resampling.BOX) for channel in image)
-    return np.stack(
-        [np.asarray(picture.resize((width, height), Image.Resampling.BOX)) for picture in pictures]
-    )
+    """Resizes to a smaller picture and back, by a box filter."""
+    return _filtered(image, pixelations, PIXELATE[severity])
+
+
+def _filtered(
+    image: Float32[np.ndarray, "C H W"], filters: Filters, *settings: Any
+) -> Float32[np.ndarray, "C H W"]:
+    """Returns the sum over pairs of matrices of rows @ image @ columns^T."""
+    channels, height, width = image.shape
+    rows, columns = filters((height, width), *settings)
+    # Two products for all pairs: each side's matrices stand beside each other.
+    across = (image.reshape(-1, width) @ columns).reshape(channels, height, -1, width)
+    return np.asarray(rows @ across.swapaxes(1, 2).reshape(channels, -1, width))

@@ -1,4 +1,4 @@
-"""Filters and zooms of pictures as matrices, one for each axis: they are linear and separable."""
+"""Gaussian filters of pictures as matrices, one for each axis: they are linear and separable."""
 
 from functools import lru_cache
 from typing import Literal, TypeAlias
@@ -27,28 +27,3 @@ def smoothing(size: int, widths: tuple[float, ...], *, mode: Edge) -> Float32[np
     # The cache gives all callers the same array.
     made.setflags(write=False)
     return made
-
-
-@lru_cache(maxsize=64)
-def enlargements(size: int, factors: tuple[float, ...]) -> Float32[np.ndarray, "F N N"]:
-    """Returns a matrix for each factor that enlarges the middle of a side to its length.
-
-    Args:
-        size: of the side.
-        factors: at least 1.
-    """
-    made = np.stack([_enlargement(size, factor) for factor in factors]).astype(np.float32)
-    made.setflags(write=False)
-    return made
-
-
-def _enlargement(size: int, factor: float) -> np.ndarray:
-    # Rounded up, so that the enlarged part covers the side.
-    cropped = int(np.ceil(size / factor))
-    first = (size - cropped) // 2
-    # Linear, too: the matrix is what cropping and zooming make of the unit vectors.
-    part = np.eye(size)[first : first + cropped]
-    large = ndimage.zoom(part, (factor, 1), order=1)
-    # What goes beyond the side is cut off evenly.
-    first = (len(large) - size) // 2
-    return np.asarray(large[first : first + size])

@@ -9,7 +9,7 @@ from jaxtyping import Float32, Int
 
 from wobbliness.classifiers.execution import Execution
 from wobbliness.perturbations.base import Scratch, Stream
-from wobbliness.runtime.progress import Advance
+from wobbliness.runtime.progress import Advance, ignore_progress
 from wobbliness.runtime.threads import check_stopped, for_each
 from wobbliness.sampling.counting.group_counting import GroupCounter
 from wobbliness.sampling.counting.tallies import ScoreTally, VoteTally, widened
@@ -78,17 +78,23 @@ def _clean_answers(plan: Plan, prepared: Prepared) -> np.ndarray:
 def _of_clean(
     plan: Plan, prepared: Prepared, function: Callable[[np.ndarray, int], np.ndarray]
 ) -> np.ndarray:
-    """Applies a function to the images as they are, in blocks."""
+    """Applies a function to the images as they are, a block to each thread."""
     size = prepared.execution.block_size or 1
-    answers = []
-    for first in range(0, len(plan.images), size):
+    num_blocks = -(-len(plan.images) // size)
+    answers: dict[int, np.ndarray] = {}
+
+    def answer(index: int) -> None:
         check_stopped()
-        block = np.asarray(plan.images[first : first + size], dtype=np.float32)
+        block = np.asarray(plan.images[index * size : (index + 1) * size], dtype=np.float32)
         # Padded with its own images where the classifier takes whole blocks alone; a copy in any
         # case, as a module may change its batch in place.
         shape = (size, *block.shape[1:]) if prepared.takes_whole_blocks else block.shape
-        answers.append(function(np.resize(block, shape), size)[: len(block)])
-    return np.concatenate(answers)
+        answers[index] = function(np.resize(block, shape), size)[: len(block)]
+
+    # On a device one thread queues all work.
+    workers = 1 if plan.is_on_device else plan.num_workers
+    for_each(answer, num_blocks, workers=workers, advance=ignore_progress)
+    return np.concatenate([answers[index] for index in range(num_blocks)])
 
 
 class ImageCounter:
