@@ -188,7 +188,7 @@ def test_a_cell_that_fails_costs_itself_and_those_that_need_it(
         assert len(left) < len(plan(small(), ["C1", "C3"]))
 
 
-def test_a_cell_that_hangs_is_stopped_after_its_limit(connected, tmp_path):
+def test_a_study_on_a_cluster_stops_a_cell_that_hangs(connected, tmp_path):
     with pytest.raises(StudyFailed, match="took longer than the limit of 5 seconds"):
         run_study(
             small(),
