@@ -1,10 +1,13 @@
+from .attacks.blended import Blended as Blended
 from .attacks.patch import Trigger as Trigger
 from .attacks.patch import trigger as trigger
 from .attacks.patch import trigger_from_png as trigger_from_png
+from .attacks.sinusoid import Sinusoid as Sinusoid
 from .attacks.universal_perturbation import UniversalPerturbation as UniversalPerturbation
 from .attacks.universal_perturbation import (
     craft_universal_perturbation as craft_universal_perturbation,
 )
+from .attacks.warp import Warp as Warp
 from .classifiers import Classifier as Classifier
 from .classifiers import open_classifier as open_classifier
 from .classifiers.execution import Execution as Execution

@@ -69,7 +69,11 @@ def t3(target_class: int, count: int = 250) -> ThreatModel:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PoisonedData:
-    """Training data with some samples overwritten, and the indices of those."""
+    """Training data with some samples poisoned, and the indices of those.
+
+    An attack may overwrite images of further samples, which keep their labels and are not among
+    the indices.
+    """
 
     images: Float32[np.ndarray, "N C H W"]
     labels: Int[np.ndarray, " N"]
