@@ -27,7 +27,7 @@ class Warp:
     Nguyen and Tran 2021, *WaNet: Imperceptible Warping-based Backdoor Attack*. A grid of k x k
     moves, uniform on [-1, 1] in both directions and divided by their mean magnitude, is enlarged to
     the picture bicubically, and times `strength` * (L - 1) / 2L it is the field in pixels, along a
-    side of L pixels: about half the strength on average. Values between pixels are interpolated
+    side of L pixels: 0.3 to 0.4 of the strength on average. Values between pixels are interpolated
     linearly; beyond the edge its last pixel is repeated.
 
     In noise mode (`cover_ratio` above 0) further training samples, the covers, are moved by the
