@@ -76,6 +76,22 @@ class Judgement:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class ProfileJudgement(Judgement):
+    """Detection result of each input under a profile of perturbations, from all its draws.
+
+    Attributes:
+        votes: the votes under each perturbation.
+        score: `(N,)` low where votes are unlike those of clean inputs.
+        placed: `(N, R S)` readings of the votes (`vote_reading.READINGS`), those of one kind beside
+            each other, in standard deviations from clean inputs of the same prediction.
+        expected: `(S, N, K)` shares of the votes of such clean inputs.
+    """
+
+    placed: Float[np.ndarray, "N F"]
+    expected: Float[np.ndarray, "S N K"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class QuickVerdicts:
     """Detection result of each input with early stopping.
 

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from wobbliness.classifiers.base import Classifier
 from wobbliness.classifiers.open import open_classifier
 from wobbliness.detectors.detection_results import Judgement, QuickVerdicts
 from wobbliness.detectors.distinct_inputs import distinct_rows
+from wobbliness.detectors.input_guard import InputGuard
 from wobbliness.detectors.overlay_copies import require_overlays_apart
 from wobbliness.perturbations.base import Perturbation, image_keys, num_draws_of
 from wobbliness.perturbations.noise.gaussian import sigma_of
@@ -34,7 +33,7 @@ ATTRIBUTES_OF_FILE = ("model_", "preprocessing_")
 DEFAULT_SIGMAS = (0.05, 0.1, 0.15, 0.2, 0.3)
 
 
-class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
+class SmoothnessGuard(InputGuard):
     """Outlier detector for inputs around which a classifier is suspiciously smooth.
 
     As it is around an active trigger.
@@ -202,44 +201,6 @@ class SmoothnessGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
                 )
                 draws[left] += used
         return QuickVerdicts(is_suspicious=suspicious, draws=draws, most_draws=most)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        return tags
-
-    def __sklearn_clone__(self) -> "SmoothnessGuard":
-        """Returns an unfitted guard that shares the classifier.
-
-        A copy of the classifier would lose its fit, or fill the memory twice.
-        """
-        return type(self)(**self.get_params(deep=False))
-
-    def _checked(self, inputs: Any, *, reset: bool) -> Any:
-        """Returns inputs as a floating-point array; tensors as they are.
-
-        Some classifiers want tensors.
-        """
-        is_tensor = hasattr(inputs, "detach")
-        array = np.asarray(inputs.detach().cpu()) if is_tensor else inputs
-        checked = validate_data(
-            self, array, reset=reset, dtype=(np.float64, np.float32), allow_nd=True
-        )
-        return inputs if is_tensor else checked
-
-    def _checked_as_fitted(self, inputs: Any) -> Any:
-        check_is_fitted(self)
-        # Of pictures scikit-learn would count channels, and call them features.
-        shape = tuple(getattr(inputs, "shape", ()))
-        if len(shape) > 1 and max(len(shape) - 1, len(self.image_shape_)) > 1:
-            self._check_shape(shape[1:])
-        images = self._checked(inputs, reset=False)
-        self._check_shape(tuple(images.shape[1:]))
-        return images
-
-    def _check_shape(self, shape: tuple[int, ...]) -> None:
-        if shape != self.image_shape_:
-            raise ValueError(f"expected inputs of shape {self.image_shape_} each, got {shape}")
 
     def _most_draws(self) -> int:
         """Returns the number of draws of an input without early stopping."""

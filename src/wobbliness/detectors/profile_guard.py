@@ -1,0 +1,275 @@
+"""ProfileGuard: a detector of inputs whose votes under many perturbations are unlike clean ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from wobbliness.classifiers.open import open_classifier
+from wobbliness.detectors.clean_parts import CleanParts, check_enough
+from wobbliness.detectors.detection_results import ProfileJudgement, QuickVerdicts
+from wobbliness.detectors.distinct_inputs import distinct_rows
+from wobbliness.detectors.input_guard import InputGuard
+from wobbliness.detectors.overlay_copies import require_overlays_apart
+from wobbliness.detectors.profile_stage import ProfileStage
+from wobbliness.detectors.profiles import default_profile
+from wobbliness.detectors.smoothness_guard import ATTRIBUTES_OF_FILE
+from wobbliness.detectors.vote_reading import ProfileVotes, profile_votes
+from wobbliness.perturbations.base import Perturbation, image_keys, num_draws_of
+from wobbliness.perturbations.mixing.overlays import Overlays
+from wobbliness.sampling.measure import sweep
+from wobbliness.sampling.plan import Scores, perturbation_of, sigmas_or_perturbations
+from wobbliness.sampling.votes import Sweep
+from wobbliness.statistics.conformal import conformal_pvalues, score_limit, tie_breakers
+
+# Of the draws, those after which an input as usual as this p-value is let go.
+EARLY_SHARE, USUAL_PVALUE = 1 / 6, 0.25
+MIN_CLASSES = 2
+
+
+class ProfileGuard(InputGuard):
+    """Outlier detector for inputs whose votes are unlike those of clean inputs.
+
+    An input is perturbed in several ways (a profile), and each time the classifier votes. Four
+    numbers are read from the votes under each perturbation (`wobbliness.detectors.vote_reading`):
+    how often they agree with the clean prediction, how much they differ, how far they are from the
+    mean votes of clean inputs with that prediction, and whether strays go where those of clean
+    inputs go. The score is how far these numbers are from the nearest clean inputs, together with
+    the evidence whose sign theory gives (`wobbliness.statistics.novelty`).
+
+    The clean inputs given to `fit` are divided into three parts: overlays to mix with, the
+    reference, and those that calibrate. All perturbations are combined before calibrating, which
+    leaves one test: the split-conformal p-value is exact for any classifier, over the draw of clean
+    inputs, as long as new clean inputs come from where those came from.
+
+    `predict` lets inputs go early whose votes after a sixth of the draws are as usual as those of
+    three quarters of the clean inputs; all others get all draws. It flags a part of what `judge`
+    flags, so that its false-positive rate is at most the stated one.
+
+    Args:
+        classifier: as for `wobbliness.measure`. Clones of the guard share it.
+        perturbations: or sigmas; by default `wobbliness.detectors.profiles.default_profile`, mixing
+            with a part of the clean inputs. Overlays that are given must be neither fitted nor
+            judged.
+        draws: copies of each input under each perturbation, of one with a fixed number of draws at
+            most those; 36 are 252 passes by default, 9 are 63.
+        scores: what the classifier's scores are, `logits` or `probabilities`, to read mean entropy
+            and retained confidence, too; by default labels alone.
+        false_positive_rate: share of clean inputs to be called suspicious, in (0, 1).
+        seed: of the draws, of the parts, and of the order among equal scores.
+        num_classes: K, where the classifier gives labels only.
+        device: as for `wobbliness.measure`.
+        workers: as for `wobbliness.measure`.
+
+    Attributes:
+        image_shape_: shape of one input.
+        n_features_in_: its first axis: features of flat inputs, channels of pictures.
+        perturbations_: of the profile.
+        stages_: what clean votes look like, after the early draws and after all.
+        offset_: the score below which an input is suspicious.
+    """
+
+    def __init__(
+        self,
+        classifier: Any,
+        *,
+        perturbations: Sequence[float | Perturbation] | None = None,
+        draws: int = 36,
+        scores: Scores | None = None,
+        false_positive_rate: float = 0.05,
+        seed: int = 0,
+        num_classes: int | None = None,
+        device: str | None = None,
+        workers: int | None = None,
+    ) -> None:
+        self.classifier = classifier
+        self.perturbations = perturbations
+        self.draws = draws
+        self.scores = scores
+        self.false_positive_rate = false_positive_rate
+        self.seed = seed
+        self.num_classes = num_classes
+        self.device = device
+        self.workers = workers
+
+    def fit(self, X: Any, y: object = None) -> "ProfileGuard":  # noqa: ARG002
+        """Learns how clean inputs vote.
+
+        Args:
+            X: `(N, C, H, W)` or `(N, D)` clean inputs in [0, 1], array or tensor.
+            y: ignored.
+
+        Raises:
+            ValueError: as for `measure`; a rate out of range; too few different inputs for three
+                parts; one predicted class only; most inputs are copies of others; overlays are
+                among them; scores of a classifier that gives labels.
+        """
+        images = self._checked(X, reset=True)
+        self._check_enough(images)
+        images = self._different(images)
+        parts = CleanParts.of(len(images), mixes=self.perturbations is None, seed=self.seed)
+        # A guard that was loaded and is fitted again knows nothing of the file's classifier.
+        for kept in ATTRIBUTES_OF_FILE:
+            self.__dict__.pop(kept, None)
+        self.image_shape_ = tuple(images.shape[1:])
+        self.perturbations_ = self._profile(images[parts.overlays])
+        self.stages_ = self._stages(images[parts.measured], len(parts.reference))
+        # The score below which the split-conformal p-value is at most the rate.
+        self.offset_ = score_limit(self.stages_[-1].calibration, self.false_positive_rate)
+        return self
+
+    def _stages(self, images: Any, num_reference: int) -> tuple[ProfileStage, ...]:
+        """Returns what clean votes look like after the early draws, and after all."""
+        early, rest = self._spans
+        found = self._measured(images, "clean inputs", early)
+        _check_classes(found.votes.label)
+        votes = [found.votes]
+        if len(rest):
+            votes.append(found.votes + self._measured(images, "clean inputs", rest).votes)
+        reference, calibration = np.split(np.arange(len(images)), [num_reference])
+        return tuple(
+            ProfileStage.fitted(each[reference], each[calibration], found.ties[calibration])
+            for each in votes
+        )
+
+    def judge(self, X: Any) -> ProfileJudgement:
+        """Computes votes, labels, p-value, verdict and reasons of each input, from all draws."""
+        found = self._measured(self._checked_as_fitted(X), "inputs", range(self.draws))
+        stage, votes = self.stages_[-1], found.votes
+        placed = stage.placed(votes)
+        score = stage.scores(placed, found.ties)
+        return ProfileJudgement(
+            votes=found.sweep,
+            undisturbed_label=votes.label,
+            score=score,
+            pvalue=conformal_pvalues(score, stage.calibration),
+            is_suspicious=score < self.offset_,
+            false_positive_rate=self.false_positive_rate,
+            placed=placed,
+            expected=stage.expected.widened(votes.counts.shape[2]).of(votes.label, votes.draws),
+        )
+
+    def score_samples(self, X: Any) -> Float[np.ndarray, " N"]:
+        """Computes scores from all draws, `(N,)`: higher is more normal."""
+        return self.judge(X).score
+
+    def decision_function(self, X: Any) -> Float[np.ndarray, " N"]:
+        """Computes the score less `offset_`, `(N,)`: negative where suspicious."""
+        return self.score_samples(X) - self.offset_
+
+    def pvalues(self, X: Any) -> Float[np.ndarray, " N"]:
+        """Computes split-conformal p-values, `(N,)`, from all draws; small where suspicious."""
+        return self.judge(X).pvalue
+
+    def predict(self, X: Any) -> Int[np.ndarray, " N"]:
+        """Returns -1 where suspicious, else 1, `(N,)`, with early stopping."""
+        return np.where(self.judge_quickly(X).is_suspicious, -1, 1)
+
+    def judge_quickly(self, X: Any) -> QuickVerdicts:
+        """Computes verdicts alone, with early stopping."""
+        images = self._checked_as_fitted(X)
+        early, rest = self._spans
+        found = self._measured(images, "inputs", early)
+        stage = self.stages_[0]
+        score = stage.scores(stage.placed(found.votes), found.ties)
+        left = np.flatnonzero(conformal_pvalues(score, stage.calibration) < USUAL_PVALUE)
+        suspicious = np.zeros(len(images), dtype=bool)
+        draws = np.full(len(images), self._num_passes(early))
+        if left.size and len(rest):
+            more = self._measured(images[left], "inputs", rest)
+            stage = self.stages_[-1]
+            score[left] = stage.scores(
+                stage.placed(found.votes[left] + more.votes), found.ties[left]
+            )
+            draws[left] += self._num_passes(rest)
+        suspicious[left] = score[left] < self.offset_
+        return QuickVerdicts(
+            is_suspicious=suspicious,
+            draws=draws,
+            most_draws=self._num_passes(early) + self._num_passes(rest),
+        )
+
+    @property
+    def _spans(self) -> tuple[range, range]:
+        """The early draws, and the others."""
+        early = max(1, round(self.draws * EARLY_SHARE))
+        return range(early), range(early, self.draws)
+
+    def _num_passes(self, span: range) -> int:
+        """Returns the number of copies of an input for the draws of a span."""
+        return sum(len(_span_of(made, span)) for made in self.perturbations_)
+
+    def _profile(self, overlays: Any) -> tuple[Perturbation, ...]:
+        if self.perturbations is not None:
+            return tuple(map(perturbation_of, sigmas_or_perturbations(self.perturbations)))
+        return default_profile(Overlays(overlays), self.draws)
+
+    def _different(self, images: Any) -> Any:
+        """Returns clean inputs without copies of each other."""
+        array = _on_host(images)
+        if not (array.min() >= 0 and array.max() <= 1):
+            return images  # which are refused for their range when they are measured
+        distinct = images[distinct_rows(array, "clean inputs")]
+        self._check_enough(distinct, "different clean inputs")
+        return distinct
+
+    def _check_enough(self, images: Any, what: str = "clean inputs") -> None:
+        rate, mixes = self.false_positive_rate, self.perturbations is None
+        check_enough(len(images), rate, mixes=mixes, what=what)
+
+    def _measured(self, images: Any, what: str, span: range) -> "_Measured":
+        """Opens the classifier, and measures the votes of some draws."""
+        array = _on_host(images)
+        require_overlays_apart(self.perturbations_, array, what)
+        classifier = open_classifier(
+            self.classifier,
+            num_classes=self.num_classes,
+            as_tensor=hasattr(images, "detach"),
+            device=self.device,
+        )
+        there = [made for made in self.perturbations_ if _span_of(made, span)]
+        found = sweep(
+            classifier,
+            images,
+            there,
+            draws=len(span),
+            seed=self.seed,
+            first_draw=span.start,
+            workers=self.workers,
+            keep_clean=True,
+            scores=self.scores,
+        )
+        return _Measured(
+            sweep=found,
+            votes=profile_votes(found, [made.name for made in self.perturbations_]),
+            ties=tie_breakers(image_keys(array), self.seed),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Measured:
+    """Votes of inputs, in two forms, and their tie-breakers."""
+
+    sweep: Sweep
+    votes: ProfileVotes
+    ties: Float[np.ndarray, " N"]
+
+
+def _span_of(perturbation: Perturbation, span: range) -> range:
+    """Returns those draws of a span that a perturbation has."""
+    end = num_draws_of(perturbation)
+    return span if end is None else range(span.start, min(span.stop, end))
+
+
+def _check_classes(label: Int[np.ndarray, " N"]) -> None:
+    if len(np.unique(label)) < MIN_CLASSES:
+        raise ValueError(
+            f"expected clean inputs of at least {MIN_CLASSES} predicted classes, got class "
+            f"{label[0]} alone"
+        )
+
+
+def _on_host(images: Any) -> np.ndarray:
+    return np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)

@@ -1,0 +1,77 @@
+"""Reading of a profile's votes against clean ones, after some number of draws."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from wobbliness.detectors.vote_reading import READINGS, ProfileVotes, read_votes
+from wobbliness.statistics.conformal import RANK_STEPS
+from wobbliness.statistics.expected_votes import ExpectedVotes
+from wobbliness.statistics.novelty import Cloud
+
+# What theory gives a sign: triggered inputs stay, and where they stray no clean input goes.
+ONE_SIDED = ("agreement", "strays", "confidence")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ProfileStage:
+    """Clean votes after some number of draws.
+
+    Attributes:
+        expected: votes of the reference inputs by predicted class.
+        cloud: their readings.
+        calibration: `(C,)` ascending scores of the calibration inputs.
+    """
+
+    expected: ExpectedVotes
+    cloud: Cloud
+    calibration: Float[np.ndarray, " C"]
+
+    @classmethod
+    def fitted(
+        cls, reference: ProfileVotes, calibration: ProfileVotes, ties: Float[np.ndarray, " C"]
+    ) -> "ProfileStage":
+        """Learns clean votes.
+
+        Args:
+            reference: of clean inputs that others are compared with.
+            calibration: of other clean inputs.
+            ties: of the calibration inputs.
+        """
+        num_classes = reference.counts.shape[2]
+        expected = ExpectedVotes.among(reference.counts, reference.label)
+        # Each without its own votes: an input is not compared with itself.
+        own = expected.of(reference.label, reference.draws, without=reference.counts)
+        readings = read_votes(reference, own)
+        is_one_sided = np.array([name in ONE_SIDED for name in READINGS[: len(readings)]])
+        cloud = Cloud.of(
+            _as_points(readings),
+            reference.label,
+            num_classes,
+            np.repeat(is_one_sided, readings.shape[1]),
+        )
+        stage = cls(expected=expected, cloud=cloud, calibration=np.empty(0))
+        scores = np.sort(stage.scores(stage.placed(calibration), ties))
+        return cls(expected=expected, cloud=cloud, calibration=scores)
+
+    def placed(self, votes: ProfileVotes) -> Float[np.ndarray, "N F"]:
+        """Returns readings in standard deviations from clean inputs of the same prediction."""
+        expected = self.expected.widened(votes.counts.shape[2])
+        votes = votes.widened(expected.sums.shape[2])
+        readings = read_votes(votes, expected.of(votes.label, votes.draws))
+        return self.cloud.placed(_as_points(readings), votes.label)
+
+    def scores(
+        self, placed: Float[np.ndarray, "N F"], ties: Float[np.ndarray, " N"]
+    ) -> Float[np.ndarray, " N"]:
+        """Computes scores, `(N,)`: low where votes are unlike those of clean inputs.
+
+        In steps of 2^-20, with the tie-breaker within a step.
+        """
+        steps = np.floor(-self.cloud.scores(placed) * RANK_STEPS)
+        return np.asarray((steps + ties) / RANK_STEPS)
+
+
+def _as_points(readings: Float[np.ndarray, "R S N"]) -> Float[np.ndarray, "N F"]:
+    return readings.reshape(-1, readings.shape[2]).T

@@ -1,0 +1,178 @@
+"""What is read from the votes of an input: how often they stay, how they differ, where they go.
+
+Four numbers for each perturbation, from labels alone; two more where the classifier gives scores.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from wobbliness.sampling.readouts import retained_confidence
+from wobbliness.sampling.votes import Sweep
+from wobbliness.statistics.entropy import plug_in_entropy
+from wobbliness.statistics.expected_votes import deviance
+
+# Added before a logarithm: half a vote, and nats below which differences are chance.
+HALF_VOTE, SMALL_ENTROPY, SMALL_DEVIANCE = 0.5, 0.05, 0.02
+# Strays that are read as if they went where strays of the class usually go: few say little.
+USUAL_STRAYS = 2
+# Names of the numbers, in their order; the last two with scores only.
+READINGS = ("agreement", "wobbliness", "deviance", "strays", "entropy", "confidence")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ProfileVotes:
+    """Votes of inputs under each perturbation of a profile.
+
+    Attributes:
+        counts: `(S, N, K)`.
+        label: `(N,)` clean predictions, below K.
+        entropies: `(S, N)` sums over the copies of the entropy of the class probabilities, in nats;
+            None without scores.
+        confidences: `(S, N)` sums of the probability of the clean prediction; None without scores.
+    """
+
+    counts: Int[np.ndarray, "S N K"]
+    label: Int[np.ndarray, " N"]
+    entropies: Float[np.ndarray, "S N"] | None = None
+    confidences: Float[np.ndarray, "S N"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def draws(self) -> Int[np.ndarray, " S"]:
+        """The number of votes under each perturbation."""
+        return np.asarray(self.counts[:, 0].sum(axis=1))
+
+    def __add__(self, other: "ProfileVotes") -> "ProfileVotes":
+        """Adds votes of more draws of the same inputs."""
+        num_classes = max(self.counts.shape[2], other.counts.shape[2])
+        one, two = self.widened(num_classes), other.widened(num_classes)
+        return ProfileVotes(
+            counts=one.counts + two.counts,
+            label=self.label,
+            entropies=_sum(one.entropies, two.entropies),
+            confidences=_sum(one.confidences, two.confidences),
+        )
+
+    def __getitem__(self, rows: Int[np.ndarray, " M"]) -> "ProfileVotes":
+        """Returns those of some inputs."""
+        return ProfileVotes(
+            counts=self.counts[:, rows],
+            label=self.label[rows],
+            entropies=None if self.entropies is None else self.entropies[:, rows],
+            confidences=None if self.confidences is None else self.confidences[:, rows],
+        )
+
+    def widened(self, num_classes: int) -> "ProfileVotes":
+        """Returns the same for more classes, which got no vote."""
+        more = max(num_classes - self.counts.shape[2], 0)
+        counts = np.pad(self.counts, ((0, 0), (0, 0), (0, more)))
+        return ProfileVotes(
+            counts=counts,
+            label=self.label,
+            entropies=self.entropies,
+            confidences=self.confidences,
+        )
+
+
+def profile_votes(found: Sweep, names: Sequence[str]) -> ProfileVotes:
+    """Returns the votes of a sweep with clean predictions.
+
+    Args:
+        found: votes under some perturbations of a profile.
+        names: of all of them; those that were not measured got no votes.
+    """
+    label = found.votes[0].clean_label
+    assert label is not None  # measured with `keep_clean`
+    num_classes = 1 + max(int(label.max()), *(each.counts.shape[1] - 1 for each in found.votes))
+    by_name = {each.perturbation: each for each in found.votes}
+    counts = np.zeros((len(names), len(label), num_classes), np.int64)
+    sums = np.zeros((2, len(names), len(label)))
+    for row, name in enumerate(names):
+        if (votes := by_name.get(name)) is None:
+            continue
+        counts[row, :, : votes.counts.shape[1]] = votes.counts
+        if votes.scores is not None:
+            sums[0, row] = votes.scores.entropies
+            sums[1, row] = retained_confidence(votes) * votes.draws
+    has_scores = found.votes[0].scores is not None
+    return ProfileVotes(
+        counts=counts,
+        label=label,
+        entropies=sums[0] if has_scores else None,
+        confidences=sums[1] if has_scores else None,
+    )
+
+
+def read_votes(
+    votes: ProfileVotes, expected: Float[np.ndarray, "S N K"]
+) -> Float[np.ndarray, "R S N"]:
+    """Returns the readings of votes, in the order of `READINGS`.
+
+    With c the votes of an input, y its clean prediction, n draws and q the expected shares:
+    ln((c_y + 1/2) / (n - c_y + 1/2)), its agreement; ln(W + 0.05); ln(D + 0.02) with D the
+    `deviance` from q; and where strays go, the mean of -ln q_k / (1 - q_y) over the votes for other
+    classes k and two usual ones, whose mean is the entropy of q without y.
+
+    Args:
+        votes: of inputs.
+        expected: shares of the votes of clean inputs of the same prediction.
+    """
+    own = np.take_along_axis(votes.counts, votes.label[None, :, None], axis=2)[..., 0]
+    others = votes.draws[:, None] - own
+    readings = [
+        np.log((own + HALF_VOTE) / (others + HALF_VOTE)),
+        np.log(plug_in_entropy(votes.counts) + SMALL_ENTROPY),
+        np.log(deviance(votes.counts, expected) + SMALL_DEVIANCE),
+        _stray_surprise(votes, expected, others),
+    ]
+    if votes.entropies is not None and votes.confidences is not None:
+        draws = votes.draws[:, None]
+        readings += [
+            np.log(votes.entropies / draws + SMALL_ENTROPY),
+            _logit(votes.confidences / draws),
+        ]
+    return np.stack(readings)
+
+
+def _stray_surprise(
+    votes: ProfileVotes, expected: Float[np.ndarray, "S N K"], others: Int[np.ndarray, "S N"]
+) -> Float[np.ndarray, "S N"]:
+    """Returns the mean surprise of the classes that strays go to, in nats."""
+    usual = usual_strays(expected, votes.label)
+    is_own = usual == 0
+    surprise = -np.log(np.where(is_own, 1, usual))
+    strays = np.where(is_own, 0, votes.counts)
+    entropy = (usual * surprise).sum(axis=2)
+    total = (strays * surprise).sum(axis=2) + USUAL_STRAYS * entropy
+    return np.asarray(total / (others + USUAL_STRAYS))
+
+
+def usual_strays(
+    expected: Float[np.ndarray, "S N K"], label: Int[np.ndarray, " N"]
+) -> Float[np.ndarray, "S N K"]:
+    """Returns the expected shares of the votes for other classes, which add up to 1.
+
+    Args:
+        expected: shares of all votes.
+        label: the class of each input, whose share becomes 0.
+    """
+    is_own = np.eye(expected.shape[2], dtype=bool)[label]
+    strays = np.where(is_own, 0, expected)
+    return np.asarray(strays / strays.sum(axis=2, keepdims=True))
+
+
+def _sum(
+    one: Float[np.ndarray, "S N"] | None, two: Float[np.ndarray, "S N"] | None
+) -> Float[np.ndarray, "S N"] | None:
+    return None if one is None or two is None else one + two
+
+
+def _logit(shares: Float[np.ndarray, "S N"]) -> Float[np.ndarray, "S N"]:
+    # Probabilities are float32 sums: 0 and 1 are as near as 1e-6.
+    inside = np.clip(shares, 1e-6, 1 - 1e-6)
+    return np.asarray(np.log(inside / (1 - inside)))

@@ -1,0 +1,112 @@
+"""Novelty of points among clean ones: distance to the nearest, and one-sided evidence.
+
+Points are centred by class and scaled, so that all classes share one cloud of clean points.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import KDTree
+
+# Points that all classes together lend to the centre of each class.
+POOLED_POINTS = 10
+NUM_NEIGHBOURS = 10
+# Added before the logarithm of distances, which may be 0.
+SMALL_DISTANCE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cloud:
+    """Clean points, centred by class and scaled.
+
+    Attributes:
+        centres: `(K, F)` of each class.
+        scales: `(F,)` standard deviations about the centres, all positive.
+        points: `(R, F)` clean points, centred and scaled.
+        is_one_sided: `(F,)` readings of which a high value alone is evidence.
+    """
+
+    centres: Float[np.ndarray, "K F"]
+    scales: Float[np.ndarray, " F"]
+    points: Float[np.ndarray, "R F"]
+    is_one_sided: Bool[np.ndarray, " F"]
+
+    @classmethod
+    def of(
+        cls,
+        points: Float[np.ndarray, "R F"],
+        label: Int[np.ndarray, " R"],
+        num_classes: int,
+        is_one_sided: Bool[np.ndarray, " F"],
+    ) -> "Cloud":
+        """Learns centres and scales of clean points, at least two.
+
+        Args:
+            points: readings.
+            label: class of each, below `num_classes`.
+            num_classes: K.
+            is_one_sided: as the attribute.
+        """
+        mean = points.mean(axis=0)
+        centres = np.empty((num_classes, points.shape[1]))
+        for own in range(num_classes):
+            same = points[label == own]
+            # A class with few points keeps close to the mean of all.
+            centres[own] = (same.sum(axis=0) + POOLED_POINTS * mean) / (len(same) + POOLED_POINTS)
+        centred = points - centres[label]
+        # A reading that is the same for all clean points tells nothing of them, but of others.
+        scales = np.maximum(centred.std(axis=0), 1e-6)
+        return cls(
+            centres=centres, scales=scales, points=centred / scales, is_one_sided=is_one_sided
+        )
+
+    def placed(
+        self, points: Float[np.ndarray, "N F"], label: Int[np.ndarray, " N"]
+    ) -> Float[np.ndarray, "N F"]:
+        """Returns points centred and scaled as the clean ones; of an unseen class by their mean."""
+        # Labels beyond the clean ones have no centre: the mean of all centres stands in.
+        centres = np.vstack([self.centres, self.centres.mean(axis=0)])
+        return np.asarray((points - centres[np.minimum(label, len(self.centres))]) / self.scales)
+
+    def scores(self, placed: Float[np.ndarray, "N F"]) -> Float[np.ndarray, " N"]:
+        """Computes novelty, `(N,)`: higher is less like clean points.
+
+        The mean of two numbers in standard deviations of the clean points: ln(mean distance to the
+        `NUM_NEIGHBOURS` nearest clean points + 0.1), and ln(1 + sum of the squares of the one-sided
+        readings above 0).
+
+        Args:
+            placed: points as `placed` returns them.
+        """
+        (near, near_scale), (high, high_scale) = self._usual
+        novelty = (self._log_distances(placed) - near) / near_scale
+        return np.asarray((novelty + (self._evidence(placed) - high) / high_scale) / 2)
+
+    @cached_property
+    def _tree(self) -> KDTree:
+        return KDTree(self.points)
+
+    @cached_property
+    def _usual(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Mean and standard deviation of both numbers over the clean points."""
+        # The nearest point of a clean one is itself, and does not count.
+        number = min(NUM_NEIGHBOURS + 1, len(self.points))
+        distances, _ = self._tree.query(self.points, k=[*range(2, number + 1)])
+        numbers = (
+            np.log(np.mean(distances, axis=1) + SMALL_DISTANCE),
+            self._evidence(self.points),
+        )
+        near, high = ((float(each.mean()), max(float(each.std()), 1e-6)) for each in numbers)
+        return near, high
+
+    def _log_distances(self, placed: Float[np.ndarray, "N F"]) -> Float[np.ndarray, " N"]:
+        # Each pair on its own: a distance does not depend on the other points of the call.
+        number = min(NUM_NEIGHBOURS, len(self.points))
+        found, _ = self._tree.query(placed, k=[*range(1, number + 1)])
+        return np.asarray(np.log(np.mean(found, axis=1) + SMALL_DISTANCE))
+
+    def _evidence(self, placed: Float[np.ndarray, "N F"]) -> Float[np.ndarray, " N"]:
+        above = np.maximum(placed[:, self.is_one_sided], 0)
+        return np.asarray(np.log1p((above**2).sum(axis=1)))
