@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt64
+from numpy.typing import ArrayLike
 
 from wobbliness.classifiers.execution import Execution
 from wobbliness.perturbations.noise.gaussian import Gaussian
 from wobbliness.sampling.score_sums import ScoreSums
-from wobbliness.statistics import certificates, entropy
+from wobbliness.statistics import certificates, entropy, expected_votes
+
+# Of the sum of shares, at most this far from 1.
+SHARES_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -159,6 +163,50 @@ class Votes:
         # With p at least `lower` of one class all others together have at most the rest: the margin
         # of Theorem 1 is Phi^-1(lower) on both sides.
         return certificates.gaussian_l2_radius(lower, self.sigma)
+
+    def deviance(self, reference: "Votes | ArrayLike") -> Float[np.ndarray, " N"]:
+        """Computes the Kullback-Leibler divergence of the votes from those of clean images.
+
+        D = sum over k of p_k ln(p_k / q_k), `(N,)` nats, p the shares of the votes. It is 0 where
+        they are as expected and, unlike W, it tells where votes go: 2 n D is the likelihood-ratio
+        statistic of n votes.
+
+        Args:
+            reference: votes of clean images under the same perturbation, with their clean
+                predictions: q is the mean vote of those with the same prediction
+                (`wobbliness.statistics.expected_votes`). Or shares q, `(N, K)` or `(K,)`.
+
+        Raises:
+            ValueError: clean predictions are not known; shares of another shape, or that do not add
+                up to 1.
+        """
+        if isinstance(reference, Votes):
+            return expected_votes.deviance(*self._with_expected(reference))
+        shares = np.asarray(reference, np.float64)
+        if shares.shape not in ((self.counts.shape[1],), self.counts.shape):
+            raise ValueError(
+                f"expected shares of shape {self.counts.shape} or {self.counts.shape[1:]}, got "
+                f"{shares.shape}"
+            )
+        if not (shares.min() >= 0 and np.allclose(shares.sum(axis=-1), 1, atol=SHARES_TOLERANCE)):
+            raise ValueError("expected shares of at least 0 that add up to 1, got others")
+        return expected_votes.deviance(self.counts, shares)
+
+    def _with_expected(
+        self, reference: "Votes"
+    ) -> tuple[Int[np.ndarray, "N K"], Float[np.ndarray, "N K"]]:
+        """Returns the counts, and the shares that clean images of the same prediction lead to."""
+        if self.clean_label is None or reference.clean_label is None:
+            raise ValueError(
+                "expected votes with the clean predictions on both sides, got none; measure with "
+                "keep_clean=True"
+            )
+        # A class may be seen on one side only, or be predicted and get no vote.
+        labels = np.concatenate([self.clean_label, reference.clean_label])
+        columns = max(self.counts.shape[1], reference.counts.shape[1], int(labels.max()) + 1)
+        own, clean = (_padded(votes.counts, columns) for votes in (self, reference))
+        expected = expected_votes.ExpectedVotes.among(clean[None], reference.clean_label)
+        return own, expected.of(self.clean_label, np.array([self.draws]))[0]
 
     def __add__(self, other: "Votes") -> "Votes":
         """Adds votes of more draws of the same images at the same sigma.
