@@ -101,6 +101,24 @@ def test_verdicts_are_the_same_alone_in_company_and_for_any_number_of_workers(fi
     fitted.set_params(workers=None)
 
 
+def test_a_reason_says_which_votes_were_unusual_and_is_true(fitted, splits):
+    _, held_out, bare = splits
+    inputs = np.concatenate([wobbliness.trigger("checkerboard").apply(bare), held_out[:50]])
+    judged = fitted.judge(inputs)
+    assert [bool(reason) for reason in judged.reasons] == judged.is_suspicious.tolist()
+    pattern = r"(stays|strays to) class (\d) in (\d+) of 24 copies under (\S+), where ([\d.]+)% of "
+    for row in np.flatnonzero(judged.is_suspicious):
+        verb, label, number, name, share = re.match(pattern, judged.reasons[row]).groups()
+        assert judged.votes[name].counts[row, int(label)] == int(number)
+        assert (verb == "stays") == (int(label) == judged.undisturbed_label[row])
+        assert int(number) / 24 > float(share) / 100, "more than clean inputs"
+    frame = judged.frame([f"{row}.png" for row in range(len(inputs))])
+    assert frame["reason"].tolist() == list(judged.reasons)
+    assert frame.columns[-1] == "name"
+    stays = [reason.startswith(f"stays class {TARGET} ") for reason in judged.reasons[: len(bare)]]
+    assert np.mean(stays) > 0.7
+
+
 def test_early_stopping_flags_a_part_of_what_all_draws_flag(fitted, splits):
     _, held_out, bare = splits
     inputs = np.concatenate([held_out, wobbliness.trigger("checkerboard").apply(bare)])

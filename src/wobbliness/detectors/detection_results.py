@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from wobbliness.detectors.noise_level import shown_level
+from wobbliness.detectors.reasons import most_unusual, reason_of
 from wobbliness.runtime.terminal import well_formed
 from wobbliness.sampling.votes import Sweep
 
@@ -89,6 +90,30 @@ class ProfileJudgement(Judgement):
 
     placed: Float[np.ndarray, "N F"]
     expected: Float[np.ndarray, "S N K"]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Returns a sentence for each suspicious input, and an empty one for the others.
+
+        It says under which perturbation the votes are most unusual, and how.
+        """
+        spoke = most_unusual(self.placed, len(self.votes))
+        return tuple(
+            reason_of(
+                self.votes.votes[spoke[row]],
+                row,
+                int(self.undisturbed_label[row]),
+                self.expected[spoke[row], row],
+            )
+            if self.is_suspicious[row]
+            else ""
+            for row in range(len(self))
+        )
+
+    def frame(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """Returns the table of `Judgement.frame`, with a column `reason` before the names."""
+        frame = super().frame().assign(reason=self.reasons)
+        return _with_names(frame, names)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
