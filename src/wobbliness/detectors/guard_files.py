@@ -2,47 +2,31 @@
 
 import hashlib
 import json
-import math
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from sklearn.utils.validation import check_is_fitted
 
-from wobbliness.classifiers.base import MAX_UNDECLARED_CLASSES, ScoredClassifier
+from wobbliness.classifiers.base import ScoredClassifier
 from wobbliness.classifiers.open import open_classifier
 from wobbliness.classifiers.untrusted.fingerprint import Fingerprint, fingerprint
-from wobbliness.detectors.kept_perturbations import (
-    checked_overlays,
-    keep_perturbations,
-    overlay_ranks,
-    read_perturbations,
-)
-from wobbliness.detectors.smoothness_guard import SmoothnessGuard, check_rates
-from wobbliness.perturbations.base import Perturbation
-from wobbliness.perturbations.noise.gaussian import sigma_of
+from wobbliness.detectors import kept_smoothness
+from wobbliness.detectors.kept_perturbations import keep_perturbations
+from wobbliness.detectors.smoothness_guard import SmoothnessGuard
 from wobbliness.runtime.errors import cause_of
 from wobbliness.runtime.files import unfinished_name, write_atomically, write_json
 from wobbliness.runtime.terminal import visible
-from wobbliness.sampling.plan import perturbation_of
-from wobbliness.statistics.conformal import ROUNDING, Reference, score_limit
 
 KIND, SCHEMA_VERSION = "wobbliness guard", 1
 SETTINGS_FILE, ARRAYS_FILE = "guard.json", "guard.safetensors"
-SETTINGS = ("sigmas", "draws", "false_positive_rate", "error_rate", "seed", "num_classes")
 MAX_BYTES = 2**30  # a guard of a million inputs and a hundred sigmas; a larger file is none
 MAX_SETTINGS_BYTES = 2**20
-MAX_SIGMAS, MAX_DRAWS, MAX_SEED = 1000, 10**6, 2**128
-MAX_VALUES = 2**28  # of one input
-MAX_SIGMA = 1e6  # pixel units
 MAX_NAME = 200  # characters of a model's name
 MAX_KINDS = 16  # of preprocessing
 RESIZE = "resize"
-_SHAPES = {"reference_wobbliness": 2, "reference_label": 1, "calibration": 1, "smooth_pvalues": 1}
 
 
 def save_guard(
@@ -70,9 +54,9 @@ def save_guard(
     """
     check_is_fitted(guard)
     folder = checked_folder(folder)
-    kept = keep_perturbations(guard.sigmas)
+    kept = keep_perturbations(kept_smoothness.perturbations_of(guard))
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = _saved_arrays(guard, kept.arrays)
+    arrays = save({**kept_smoothness.arrays_of(guard), **kept.arrays})
     # Guards of noise alone say nothing of other perturbations: their files are those of before.
     others = {"perturbations": list(kept.described)} if any(kept.described) else {}
     content = _settings(guard, model) | {
@@ -85,19 +69,6 @@ def save_guard(
     write_json(folder / SETTINGS_FILE, content)
 
 
-def _saved_arrays(guard: SmoothnessGuard, overlays: Mapping[str, np.ndarray]) -> bytes:
-    """Returns what a guard learnt of clean inputs, and the overlays it mixes, as safetensors."""
-    return save(
-        {
-            "reference_wobbliness": np.ascontiguousarray(guard.reference_.wobbliness),
-            "reference_label": guard.reference_.label.astype(np.int64),
-            "calibration": guard.calibration_,
-            "smooth_pvalues": guard.smooth_pvalues_,
-            **overlays,
-        }
-    )
-
-
 def _settings(guard: SmoothnessGuard, model: str | None) -> dict[str, Any]:
     """Returns a guard's settings, and the model that it was fitted on."""
     # A guard that was loaded keeps the digest of the model that it was fitted on.
@@ -105,9 +76,7 @@ def _settings(guard: SmoothnessGuard, model: str | None) -> dict[str, Any]:
     return {
         "kind": KIND,
         "schema_version": SCHEMA_VERSION,
-        **{name: getattr(guard, name) for name in SETTINGS},
-        # None where another perturbation stands
-        "sigmas": [sigma_of(perturbation_of(value)) for value in guard.sigmas],
+        **kept_smoothness.settings_of(guard),
         "image_shape": list(guard.image_shape_),
         "model": (model or known.name)[:MAX_NAME],
         "model_digest": known.digest,
@@ -240,7 +209,7 @@ def _preprocessing(guard: SmoothnessGuard, resized: bool | None) -> dict[str, st
     opened = open_classifier(guard.classifier, num_classes=guard.num_classes)
     found: dict[str, str] = opened.preprocessing() if isinstance(opened, ScoredClassifier) else {}
     # A threshold is meaningful for two classes only.
-    if len(guard.smooth_pvalues_) != 2:
+    if kept_smoothness.num_classes_of(guard) != 2:
         found.pop("threshold", None)
     if resized is not None:
         found[RESIZE] = "yes" if resized else "no"
@@ -263,32 +232,11 @@ def _loaded(folder: Path, classifier: Any) -> SmoothnessGuard:
 
 def _guard_of(content: dict[str, Any], arrays: bytes, classifier: Any) -> SmoothnessGuard:
     """Makes a guard of the settings and arrays of its files."""
-    image_shape = _checked_settings(content)
-    guard = SmoothnessGuard(classifier, **{name: content[name] for name in SETTINGS})
-    found = load(arrays)
-    ranks = _SHAPES | overlay_ranks(found, image_shape)
-    learnt = _checked(found, ranks, len(guard.sigmas), content["num_classes"])
-    guard.sigmas = _sigmas(content, learnt, image_shape)
-    _set_arrays(guard, learnt, image_shape)
+    guard = kept_smoothness.read_guard(content, load(arrays), classifier)
     if content.get("model") is not None:
         guard.model_ = _fingerprint(content)
     guard.preprocessing_ = _checked_preprocessing(content.get("preprocessing"))
     return guard
-
-
-def _sigmas(
-    content: dict[str, Any], arrays: dict[str, np.ndarray], image_shape: tuple[int, ...]
-) -> tuple[float | Perturbation, ...]:
-    """Returns the sigmas of a file, and the other perturbations where they stand."""
-    sigmas = content["sigmas"]
-    described = content.get("perturbations", [None] * len(sigmas))
-    made = read_perturbations(described, checked_overlays(arrays, image_shape))
-    # Both lists come from the file, and may contradict each other.
-    if [sigma is None for sigma in sigmas] != [other is not None for other in made]:
-        raise ValueError("expected a sigma or a perturbation in each place, got both or neither")
-    return tuple(
-        float(sigma) if other is None else other for sigma, other in zip(sigmas, made, strict=True)
-    )
 
 
 def _fingerprint(content: dict[str, Any]) -> Fingerprint:
@@ -315,42 +263,6 @@ def _checked_preprocessing(given: Any) -> dict[str, str] | None:
     return given
 
 
-def _checked_settings(content: dict[str, Any]) -> tuple[int, ...]:
-    """Returns the shape of one input; ValueError where a setting is not a guard's."""
-    sigmas, shape, num_classes = content["sigmas"], content["image_shape"], content["num_classes"]
-    _check_sigmas(sigmas)
-    _check_integer("draws", content["draws"], 1, MAX_DRAWS)
-    _check_integer("seed", content["seed"], 0, MAX_SEED)
-    if num_classes is not None:
-        _check_integer("num_classes", num_classes, 2, MAX_UNDECLARED_CLASSES)
-    return _checked_shape(shape)
-
-
-def _check_sigmas(sigmas: Any) -> None:
-    """Checks sigmas; None stands for another perturbation."""
-    numbers = [sigma for sigma in sigmas if sigma is not None] if isinstance(sigmas, list) else None
-    if numbers is None or not 1 <= len(sigmas) <= MAX_SIGMAS or len(set(numbers)) < len(numbers):
-        raise ValueError(f"other than 1 to {MAX_SIGMAS} different sigmas")
-    # NaN fails the comparison, too.
-    if not all(isinstance(sigma, int | float) and 0 <= sigma <= MAX_SIGMA for sigma in numbers):
-        raise ValueError(f"sigmas that are no numbers from 0 to {MAX_SIGMA:g}")
-
-
-def _checked_shape(shape: Any) -> tuple[int, ...]:
-    if not isinstance(shape, list) or not 1 <= len(shape) <= 4:
-        raise ValueError("an image_shape of other than 1 to 4 sizes")
-    for size in shape:
-        _check_integer("image_shape", size, 1, MAX_VALUES)
-    if math.prod(shape) > MAX_VALUES:
-        raise ValueError(f"inputs of more than {MAX_VALUES} values")
-    return tuple(shape)
-
-
-def _check_integer(name: str, value: Any, least: int, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ValueError(f"{name} that is no whole number from {least} to {most}")
-
-
 def checked_folder(folder: str | Path) -> Path:
     """Returns the folder; ValueError where it is a file or holds something else than a guard."""
     path = Path(folder)
@@ -368,84 +280,6 @@ def _holds_parts_only(folder: Path) -> bool:
     """
     names = {unfinished_name(path.name) or path.name for path in folder.iterdir()}
     return names <= {SETTINGS_FILE, ARRAYS_FILE}
-
-
-def _set_arrays(
-    guard: SmoothnessGuard, arrays: dict[str, np.ndarray], image_shape: tuple[int, ...]
-) -> None:
-    guard.image_shape_, guard.n_features_in_ = image_shape, image_shape[0]
-    guard.reference_ = Reference(
-        wobbliness=arrays["reference_wobbliness"], label=arrays["reference_label"]
-    )
-    guard.calibration_, guard.smooth_pvalues_ = arrays["calibration"], arrays["smooth_pvalues"]
-    check_rates(
-        guard.false_positive_rate,
-        guard.error_rate,
-        len(guard.reference_.label) + len(guard.calibration_),
-    )
-    guard.offset_ = score_limit(guard.calibration_, guard.false_positive_rate)
-
-
-def _checked(
-    arrays: dict[str, np.ndarray],
-    expected: dict[str, int],
-    num_sigmas: int,
-    num_classes: int | None,
-) -> dict[str, np.ndarray]:
-    # Names and ranks first; values are looked at only in arrays of the right shape.
-    ranks = {name: array.ndim for name, array in arrays.items()}
-    if ranks != expected:
-        raise ValueError(f"expected arrays {expected} by rank, got {ranks}")
-    w, label = arrays["reference_wobbliness"], arrays["reference_label"]
-    _check_w(w, label, num_sigmas)
-    _check_calibration(arrays["calibration"])
-    _check_pvalues(arrays["smooth_pvalues"], num_classes)
-    _check_reference(w, label, len(arrays["smooth_pvalues"]))
-    return arrays
-
-
-def _check_w(w: np.ndarray, label: np.ndarray, num_sigmas: int) -> None:
-    if (
-        w.shape != (num_sigmas, len(label))
-        or not np.isfinite(w).all()
-        or w.dtype != np.float64
-        or label.dtype != np.int64
-    ):
-        raise ValueError(
-            f"expected finite W of shape {(num_sigmas, len(label))}, got {w.dtype} of shape "
-            f"{w.shape}"
-        )
-
-
-def _check_calibration(scores: np.ndarray) -> None:
-    if (
-        scores.dtype != np.float64
-        or not ((scores >= 0) & (scores < 1)).all()
-        or (np.diff(scores) < 0).any()
-        or len(scores) < 1
-    ):
-        raise ValueError("expected ascending calibration scores in [0, 1), got others")
-
-
-def _check_pvalues(pvalues: np.ndarray, num_classes: int | None) -> None:
-    if (
-        len(pvalues) != (num_classes or len(pvalues))
-        or not 1 <= len(pvalues) <= MAX_UNDECLARED_CLASSES
-    ):
-        raise ValueError(
-            f"expected p-values of {num_classes or f'1 to {MAX_UNDECLARED_CLASSES}'} classes, got "
-            f"{len(pvalues)}"
-        )
-    if pvalues.dtype != np.float64 or not ((pvalues > 0) & (pvalues <= 1)).all():
-        raise ValueError("expected p-values in (0, 1], got others")
-
-
-def _check_reference(w: np.ndarray, label: np.ndarray, num_classes: int) -> None:
-    if len(label) < 1 or label.min() < 0 or label.max() >= num_classes:
-        raise ValueError(f"expected labels from 0 to {num_classes - 1}, got others")
-    # W lies between 0 and log K, but for rounding.
-    if w.min() < -ROUNDING or w.max() > np.log(num_classes) + ROUNDING:
-        raise ValueError(f"expected W of {num_classes} classes in nats, got {w.min()} to {w.max()}")
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
