@@ -59,7 +59,10 @@ class Cloud:
         # A reading that is the same for all clean points tells nothing of them, but of others.
         scales = np.maximum(centred.std(axis=0), 1e-6)
         return cls(
-            centres=centres, scales=scales, points=centred / scales, is_one_sided=is_one_sided
+            centres=centres,
+            scales=scales,
+            points=_in_rows(centred / scales),
+            is_one_sided=is_one_sided,
         )
 
     def placed(
@@ -68,7 +71,7 @@ class Cloud:
         """Returns points centred and scaled as the clean ones; of an unseen class by their mean."""
         # Labels beyond the clean ones have no centre: the mean of all centres stands in.
         centres = np.vstack([self.centres, self.centres.mean(axis=0)])
-        return np.asarray((points - centres[np.minimum(label, len(self.centres))]) / self.scales)
+        return _in_rows((points - centres[np.minimum(label, len(self.centres))]) / self.scales)
 
     def scores(self, placed: Float[np.ndarray, "N F"]) -> Float[np.ndarray, " N"]:
         """Computes novelty, `(N,)`: higher is less like clean points.
@@ -110,3 +113,12 @@ class Cloud:
     def _evidence(self, placed: Float[np.ndarray, "N F"]) -> Float[np.ndarray, " N"]:
         above = np.maximum(placed[:, self.is_one_sided], 0)
         return np.asarray(np.log1p((above**2).sum(axis=1)))
+
+
+def _in_rows(points: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N F"]:
+    """Returns points whose values lie beside each other in memory.
+
+    The order in which a sum over them is rounded depends on where they lie: so it is the same for
+    one point and for many, and for points that come from a file.
+    """
+    return np.ascontiguousarray(points)
