@@ -24,6 +24,7 @@ from .detectors.model_scan.results import Scan as Scan
 from .detectors.model_scan.scan import scan_model as scan_model
 from .detectors.noise_level import SigmaChoice as SigmaChoice
 from .detectors.noise_level import choose_sigma as choose_sigma
+from .detectors.profile_guard import ProfileGuard as ProfileGuard
 from .detectors.reverse_engineering.candidates import Candidate as Candidate
 from .detectors.reverse_engineering.candidates import Candidates as Candidates
 from .detectors.reverse_engineering.trigger_search import craft_candidates as craft_candidates

@@ -172,6 +172,8 @@ COMMANDS = {
         | {
             "--sigma": [*SIGMAS, *NUMBERS],
             "--false-positive-rate": ["0.3", "0.5", *NUMBERS],
+            "--guard": ["profile", "smoothness", *WORDS],
+            "--scores": ["logits", *WORDS],
             "--out": OUTPUTS,
         },
     ),

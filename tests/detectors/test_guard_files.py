@@ -1,5 +1,6 @@
 """A guard on disk and on the command line: equal verdicts after saving, damaged files refused."""
 
+import inspect
 import json
 import os
 import warnings
@@ -10,16 +11,17 @@ import pandas as pd
 import pytest
 import torch
 from command_line import run
+from guard_folders import change_arrays, change_settings
 from model_files import linear_model, save_exported
 from PIL import Image
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from sklearn.exceptions import NotFittedError
 from sklearn.tree import DecisionTreeClassifier
 
 import wobbliness
 from wobbliness.classifiers.untrusted.fingerprint import fingerprint
 from wobbliness.cli import guard as guard_cli
-from wobbliness.detectors.guard_files import ARRAYS_FILE, SETTINGS_FILE, _digest
+from wobbliness.detectors.guard_files import ARRAYS_FILE, SETTINGS_FILE
 from wobbliness.detectors.smoothness_guard import DEFAULT_SIGMAS
 
 SETTINGS = {"sigmas": (0.1, 0.3), "draws": 50, "false_positive_rate": 0.1, "seed": 3}
@@ -62,19 +64,6 @@ def test_an_unfitted_guard_is_not_saved(folder):
     with pytest.raises(NotFittedError):
         wobbliness.save_guard(wobbliness.SmoothnessGuard(len), folder / "guard")
     assert not (folder / "guard").exists()
-
-
-def change_settings(folder, **changes):
-    content = json.loads((folder / SETTINGS_FILE).read_text()) | changes
-    (folder / SETTINGS_FILE).write_text(
-        json.dumps({key: value for key, value in content.items() if value is not ...})
-    )
-
-
-def change_arrays(folder, **changes):
-    """Arrays that the settings vouch for, as an attacker would make them."""
-    save_file({**load_file(folder / ARRAYS_FILE), **changes}, folder / ARRAYS_FILE)
-    change_settings(folder, arrays=_digest((folder / ARRAYS_FILE).read_bytes()))
 
 
 def link(path, target):
@@ -549,6 +538,11 @@ def test_help_has_an_example_each_and_the_defaults_of_the_library(monkeypatch, c
         assert code == 0
         assert f"Example: wobbliness guard {command}" in " ".join(text.replace("│", " ").split())
     assert tuple(guard_cli.DEFAULT_SIGMAS) == DEFAULT_SIGMAS
+    defaults = [
+        inspect.signature(of).parameters["draws"].default
+        for of in (wobbliness.SmoothnessGuard, wobbliness.ProfileGuard)
+    ]
+    assert defaults == [guard_cli.DEFAULT_DRAWS, guard_cli.PROFILE_DRAWS]
 
 
 def test_a_guard_that_was_never_finished_refuses_no_other(monkeypatch, capsys, folder):

@@ -4,6 +4,7 @@ Heavy imports are inside the commands.
 """
 
 import warnings
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,6 @@ import typer
 from wobbliness.cli.options import (
     Column,
     Commands,
-    Draws,
     Images,
     Json,
     Model,
@@ -35,13 +35,28 @@ from wobbliness.runtime.destinations import check_folder
 from wobbliness.runtime.terminal import say
 
 if TYPE_CHECKING:
-    from wobbliness.detectors.smoothness_guard import SmoothnessGuard
+    from wobbliness.detectors.guard_files import Guard
 
 DEFAULT_SIGMAS = [0.05, 0.1, 0.15, 0.2, 0.3]  # as SmoothnessGuard; a test compares them
+DEFAULT_DRAWS, PROFILE_DRAWS = 250, 36  # as SmoothnessGuard and ProfileGuard, likewise
 
 guard_app = Commands(
     help="Judge single inputs: is the model suspiciously smooth around them?", no_args_is_help=True
 )
+
+
+class GuardKind(Enum):
+    """What a guard reads from the votes."""
+
+    SMOOTHNESS = "smoothness"
+    PROFILE = "profile"
+
+
+class ScoresKind(Enum):
+    """What the scores of a model are."""
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
 
 
 @guard_app.command("fit")
@@ -54,17 +69,41 @@ def fit(
         str, typer.Argument(help="Clean images, as for measure; half of them calibrate.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the guard; new, empty, or of a guard.")],
+    kind: Annotated[
+        GuardKind,
+        typer.Option(
+            "--guard",
+            help="smoothness: inputs whose votes differ too little under noise. profile: inputs "
+            "whose votes under many perturbations stay, differ or go elsewhere than those of clean "
+            "inputs; mixes with a fifth of these, 100 at most.",
+        ),
+    ] = GuardKind.SMOOTHNESS,
     sigma: Annotated[
-        list[float], typer.Option(help="Standard deviation of the noise; may be repeated.")
+        list[float],
+        typer.Option(
+            help="Standard deviation of the noise; may be repeated. A profile has noise of its own "
+            "unless it is given."
+        ),
     ] = DEFAULT_SIGMAS,
     perturbation: Annotated[
         list[str] | None,
         typer.Option(
             help="KIND:VALUE,... (see `wobbliness perturbations`); may be repeated. Kept with the "
-            "guard, and without --sigma in place of the noise."
+            "guard, and without --sigma in place of the noise; with or without it in place of the "
+            "default profile."
         ),
     ] = None,
-    draws: Draws = 250,
+    draws: Annotated[
+        int,
+        typer.Option(
+            help="Noisy copies of each image. A profile has "
+            f"{PROFILE_DRAWS} under each perturbation unless it is given."
+        ),
+    ] = DEFAULT_DRAWS,
+    scores: Annotated[
+        ScoresKind | None,
+        typer.Option(help="What the model's scores are, for a profile to read them, too."),
+    ] = None,
     false_positive_rate: Annotated[
         float, typer.Option(help="Share of clean inputs to be called suspicious.")
     ] = 0.05,
@@ -81,29 +120,55 @@ def fit(
     from wobbliness.cli.output import print_guard
     from wobbliness.detectors.guard_files import checked_folder, save_guard
     from wobbliness.detectors.kept_perturbations import keep_perturbations
-    from wobbliness.detectors.smoothness_guard import SmoothnessGuard
 
     # A folder that cannot be written to is refused before minutes of measuring.
     check_folder(out)
     checked_folder(out)
-    settings: dict[str, Any] = {"draws": draws, "seed": seed, "num_classes": options.num_classes}
+    is_profile = kind is GuardKind.PROFILE
+    if scores is not None and not is_profile:
+        raise ValueError("expected --scores with --guard profile, got --guard smoothness")
+    settings: dict[str, Any] = {"seed": seed, "num_classes": options.num_classes}
     settings |= {"false_positive_rate": false_positive_rate}
+    settings["draws"] = PROFILE_DRAWS if is_profile and not _is_given(context, "draws") else draws
     classifier = open_model(model, options)
     # The noise of the default gives way to perturbations, noise that was asked for does not.
-    source: Any = context.get_parameter_source("sigma")
+    has_other = is_profile or perturbation
     sigmas = open_perturbations(
-        None if perturbation and source.name == "DEFAULT" else sigma,
+        None if has_other and not _is_given(context, "sigma") else sigma,
         perturbation,
         overlay_reader(classifier, resize=resize, size=size),
     )
     # What cannot be kept is refused before minutes of measuring, too.
     keep_perturbations(sigmas)
-    guard = SmoothnessGuard(classifier, sigmas=tuple(sigmas), **settings)
+    guard = _guard(kind, classifier, sigmas, scores, settings)
     image_set = read_images_for(classifier, clean, column=column, resize=resize, size=size)
     warned = say_implausible(classifier, image_set, options, as_json=as_json)
     guard.fit(image_set.images)
     save_guard(guard, out, model=Path(model).name, resized=_resizes(resize, size))
     print_guard(guard, out, warned, as_json=as_json)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Checks whether an option was given, be it with its default."""
+    source: Any = context.get_parameter_source(name)
+    return bool(source.name != "DEFAULT")
+
+
+def _guard(
+    kind: GuardKind,
+    classifier: Any,
+    sigmas: list[Any],
+    scores: ScoresKind | None,
+    settings: dict[str, Any],
+) -> "Guard":
+    """Returns a guard that is not fitted; of no sigmas one of the default profile."""
+    from wobbliness.detectors.profile_guard import ProfileGuard
+    from wobbliness.detectors.smoothness_guard import SmoothnessGuard
+
+    if kind is GuardKind.SMOOTHNESS:
+        return SmoothnessGuard(classifier, sigmas=tuple(sigmas), **settings)
+    read: Any = None if scores is None else scores.value
+    return ProfileGuard(classifier, perturbations=tuple(sigmas) or None, scores=read, **settings)
 
 
 @guard_app.command("judge")
@@ -124,12 +189,13 @@ def judge(
 ) -> None:
     """Judge inputs one by one: W at each sigma, labels, p-value, verdict.
 
-    Perturbations are those that the guard was fitted with.
+    Perturbations, and the kind of guard, are those that it was fitted with.
 
     Example: wobbliness guard judge guard model.onnx images.npy --out verdicts.parquet
     """
     from wobbliness.cli.output import print_judgement, print_quick_verdicts, write_table
     from wobbliness.detectors.detection_results import Judgement
+    from wobbliness.detectors.profile_guard import ProfileGuard
 
     # Before minutes of measuring, not after them.
     check_table(out)
@@ -143,16 +209,17 @@ def judge(
     found = fitted.judge_quickly(inputs.images) if quick else fitted.judge(inputs.images)
     # The verdicts are printed even where the table cannot be written; the error comes last.
     failure = failure_of(lambda path: write_table(found.frame(inputs.names), path), out)
+    verdict = "suspicious" if isinstance(fitted, ProfileGuard) else "suspiciously smooth"
     if isinstance(found, Judgement):
-        print_judgement(found, inputs.names, warned, as_json=as_json)
+        print_judgement(found, inputs.names, warned, verdict=verdict, as_json=as_json)
     else:
-        print_quick_verdicts(found, inputs.names, warned, as_json=as_json)
+        print_quick_verdicts(found, inputs.names, warned, verdict=verdict, as_json=as_json)
     raise_later(failure)
 
 
 def _loaded(
     folder: Path, classifier: Any, model: str, *, resized: bool
-) -> tuple["SmoothnessGuard", list[str]]:
+) -> tuple["Guard", list[str]]:
     """Loads a guard; warns where it was fitted with another model or other preprocessing."""
     from wobbliness.detectors.guard_files import load_guard, model_mismatch, preprocessing_mismatch
 

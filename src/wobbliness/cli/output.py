@@ -12,6 +12,7 @@ from rich.table import Table
 from wobbliness.classifiers.execution import Execution
 from wobbliness.detectors.noise_level import Level, shown_level, what_differs
 from wobbliness.images import ImageSet
+from wobbliness.perturbations.base import num_draws_of
 from wobbliness.reports.tables import write_csv, write_parquet
 from wobbliness.runtime.files import write_named
 from wobbliness.runtime.terminal import console, say, say_json
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from wobbliness.detectors.batch_test import BatchComparison, SigmaComparison
     from wobbliness.detectors.detect import Detection
     from wobbliness.detectors.detection_results import Judgement, QuickVerdicts
+    from wobbliness.detectors.guard_files import Guard
     from wobbliness.detectors.model_scan.results import Scan
-    from wobbliness.detectors.smoothness_guard import SmoothnessGuard
+    from wobbliness.detectors.profile_guard import ProfileGuard
     from wobbliness.study.claims.base import Finding
     from wobbliness.study.report.report import Report
 
@@ -348,9 +350,9 @@ def _claims_table(report: "Report", *, is_narrow: bool) -> Table:
 
 
 def print_guard(
-    guard: "SmoothnessGuard", folder: Path, warnings: Sequence[str] = (), *, as_json: bool
+    guard: "Guard", folder: Path, warnings: Sequence[str] = (), *, as_json: bool
 ) -> None:
-    """Prints how a guard was fitted, and at which labels it can see nothing."""
+    """Prints how a guard was fitted, and at which labels it can see nothing, or its profile."""
     facts = _guard_facts(guard)
     if as_json:
         say_json({"guard": str(folder), **facts, "warnings": list(warnings)})
@@ -361,31 +363,65 @@ def print_guard(
     )
     rate, spread = facts["false_positive_rate"], facts["rate_spread"]
     say(f"false-positive rate {rate:g}, give or take {spread:.2g} for these calibration inputs")
-    if blind := facts["blind_labels"]:
+    if profile := facts.get("perturbations"):
+        say(f"{facts['passes']} passes for each input, under {', '.join(profile)}")
+    if blind := facts.get("blind_labels"):
         say(
             f"sees no trigger where the model names class {', '.join(map(str, blind))}: clean "
             "inputs are as smooth there"
         )
 
 
-def _guard_facts(guard: "SmoothnessGuard") -> dict[str, Any]:
-    num_calibration, rate = len(guard.calibration_), guard.false_positive_rate
+def _guard_facts(guard: "Guard") -> dict[str, Any]:
+    from wobbliness.detectors.profile_guard import ProfileGuard  # heavy
+
+    rate = guard.false_positive_rate
+    if isinstance(guard, ProfileGuard):
+        stage, made = guard.stages_[-1], guard.perturbations_
+        numbers = _fit_facts(len(stage.cloud.points), len(stage.calibration), rate)
+        return numbers | {
+            "perturbations": [each.name for each in made],
+            "passes": _num_passes(guard),
+        }
+    numbers = _fit_facts(len(guard.reference_.label), len(guard.calibration_), rate)
+    # Labels at which even W = 0 has a p-value above the rate.
+    blind = [int(label) for label in np.flatnonzero(guard.smooth_pvalues_ > rate)]
+    return numbers | {"smooth_pvalues": guard.smooth_pvalues_.tolist(), "blind_labels": blind}
+
+
+def _num_passes(guard: "ProfileGuard") -> int:
+    """Returns the number of copies of an input that are classified without early stopping."""
+    ends = [num_draws_of(made) for made in guard.perturbations_]
+    return sum(guard.draws if end is None else min(end, guard.draws) for end in ends)
+
+
+def _fit_facts(num_reference: int, num_calibration: int, rate: float) -> dict[str, Any]:
     return {
-        "num_reference": len(guard.reference_.label),
+        "num_reference": num_reference,
         "num_calibration": num_calibration,
         "false_positive_rate": rate,
         # Standard deviation of the rate over the draw of the calibration inputs.
         "rate_spread": float(np.sqrt(rate * (1 - rate) / num_calibration)),
-        "smooth_pvalues": guard.smooth_pvalues_.tolist(),
-        # Labels at which even W = 0 has a p-value above the rate.
-        "blind_labels": [int(label) for label in np.flatnonzero(guard.smooth_pvalues_ > rate)],
     }
 
 
 def print_judgement(
-    judgement: "Judgement", names: Sequence[str], warnings: Sequence[str] = (), *, as_json: bool
+    judgement: "Judgement",
+    names: Sequence[str],
+    warnings: Sequence[str] = (),
+    *,
+    verdict: str,
+    as_json: bool,
 ) -> None:
-    """Prints a line for each suspicious input and a summary, or JSON with all inputs."""
+    """Prints a line for each suspicious input and a summary, or JSON with all inputs.
+
+    Args:
+        judgement: of the inputs.
+        names: of the inputs.
+        warnings: to repeat in the JSON.
+        verdict: of those that are flagged, such as `suspiciously smooth`.
+        as_json: whether to print JSON.
+    """
     if as_json:
         say_json(_judgement_json(judgement, names) | {"warnings": list(warnings)})
         return
@@ -393,9 +429,8 @@ def print_judgement(
     say(f"{'input':>8} {'label':>6} {'p-value':>8}{columns}   smoothed label   name")
     for index in map(int, np.flatnonzero(judgement.is_suspicious)):
         say(f"{_judgement_line(judgement, index)}   {names[index]}")
-    _print_num_suspicious(
-        judgement.is_suspicious, f"{judgement.false_positive_rate:.1%} expected of clean inputs"
-    )
+    remark = f"{judgement.false_positive_rate:.1%} expected of clean inputs"
+    _print_num_suspicious(judgement.is_suspicious, verdict, remark)
 
 
 def _judgement_json(judgement: "Judgement", names: Sequence[str]) -> dict[str, Any]:
@@ -420,7 +455,14 @@ def _judgement_json(judgement: "Judgement", names: Sequence[str]) -> dict[str, A
 
 
 def _w_columns(judgement: "Judgement") -> dict[str, int]:
-    """Returns the heads of the columns of W, and their widths: as long as a name is."""
+    """Returns the heads of the columns of W, and their widths: as long as a name is.
+
+    None of a profile, whose names fill a line and whose verdict is not read from W alone.
+    """
+    from wobbliness.detectors.detection_results import ProfileJudgement
+
+    if isinstance(judgement, ProfileJudgement):
+        return {}
     heads = {f"W {shown_level(level)}": level for level in judgement.votes}
     return {
         head: max(9, len(head) + 2) if isinstance(level, str) else 9
@@ -431,7 +473,7 @@ def _w_columns(judgement: "Judgement") -> dict[str, int]:
 def _judgement_line(judgement: "Judgement", index: int) -> str:
     # The widths of the heads that `print_judgement` prints.
     widths = _w_columns(judgement).values()
-    at = zip(judgement.wobbliness[index], widths, strict=True)
+    at = zip(judgement.wobbliness[index], widths, strict=False)  # none of a profile
     w = "".join(f"{value:>{width}.3f}" for value, width in at)
     is_same, smoothed = judgement.agrees[index].all(), judgement.smoothed_label[index]
     agrees = "the same" if is_same else ", ".join(map(str, smoothed))
@@ -440,9 +482,14 @@ def _judgement_line(judgement: "Judgement", index: int) -> str:
 
 
 def print_quick_verdicts(
-    verdicts: "QuickVerdicts", names: Sequence[str], warnings: Sequence[str] = (), *, as_json: bool
+    verdicts: "QuickVerdicts",
+    names: Sequence[str],
+    warnings: Sequence[str] = (),
+    *,
+    verdict: str,
+    as_json: bool,
 ) -> None:
-    """Prints the suspicious inputs and the draws it took, or JSON."""
+    """Prints the suspicious inputs and the draws it took, or JSON; arguments as above."""
     if as_json:
         said = {"most_draws": verdicts.most_draws, "mean_draws": float(verdicts.draws.mean())}
         rows = verdicts.frame(names).to_dict("records")
@@ -456,12 +503,12 @@ def print_quick_verdicts(
     ]
     say("suspicious inputs: " + (", ".join(suspicious) or "none"))
     remark = f"{verdicts.draws.mean():.0f} draws for each on average, of {verdicts.most_draws}"
-    _print_num_suspicious(verdicts.is_suspicious, remark)
+    _print_num_suspicious(verdicts.is_suspicious, verdict, remark)
 
 
-def _print_num_suspicious(is_suspicious: np.ndarray, remark: str) -> None:
+def _print_num_suspicious(is_suspicious: np.ndarray, verdict: str, remark: str) -> None:
     say(
-        f"{is_suspicious.sum()} of {len(is_suspicious)} inputs are suspiciously smooth "
+        f"{is_suspicious.sum()} of {len(is_suspicious)} inputs are {verdict} "
         f"({is_suspicious.mean():.1%}; {remark})"
     )
 

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from sklearn.utils.validation import check_is_fitted
@@ -13,10 +15,13 @@ from sklearn.utils.validation import check_is_fitted
 from wobbliness.classifiers.base import ScoredClassifier
 from wobbliness.classifiers.open import open_classifier
 from wobbliness.classifiers.untrusted.fingerprint import Fingerprint, fingerprint
-from wobbliness.detectors import kept_smoothness
+from wobbliness.detectors import kept_profile, kept_smoothness
 from wobbliness.detectors.kept_perturbations import keep_perturbations
+from wobbliness.detectors.profile_guard import ProfileGuard
 from wobbliness.detectors.smoothness_guard import SmoothnessGuard
+from wobbliness.perturbations.base import Perturbation
 from wobbliness.runtime.errors import cause_of
+from wobbliness.runtime.field_limits import shown
 from wobbliness.runtime.files import unfinished_name, write_atomically, write_json
 from wobbliness.runtime.terminal import visible
 
@@ -28,9 +33,31 @@ MAX_NAME = 200  # characters of a model's name
 MAX_KINDS = 16  # of preprocessing
 RESIZE = "resize"
 
+Guard: TypeAlias = SmoothnessGuard | ProfileGuard
+
+
+class _KeptKind(Protocol):
+    """Module that says what the files of one kind of guard hold."""
+
+    def perturbations_of(self, guard: Any) -> Sequence[float | Perturbation]: ...
+    def num_classes_of(self, guard: Any) -> int: ...
+    def settings_of(self, guard: Any) -> dict[str, Any]: ...
+    def arrays_of(self, guard: Any) -> dict[str, np.ndarray]: ...
+    def read_guard(
+        self, content: dict[str, Any], arrays: Mapping[str, np.ndarray], classifier: Any
+    ) -> Guard: ...
+
+
+# By what the settings say: nothing in a guard's of noise alone, as before there were others.
+_KINDS: dict[str | None, _KeptKind] = {None: kept_smoothness, "profile": kept_profile}
+
+
+def _kind_of(guard: Guard) -> _KeptKind:
+    return _KINDS["profile" if isinstance(guard, ProfileGuard) else None]
+
 
 def save_guard(
-    guard: SmoothnessGuard,
+    guard: Guard,
     folder: str | Path,
     *,
     model: str | None = None,
@@ -53,10 +80,10 @@ def save_guard(
         sklearn.exceptions.NotFittedError: the guard is not fitted.
     """
     check_is_fitted(guard)
-    folder = checked_folder(folder)
-    kept = keep_perturbations(kept_smoothness.perturbations_of(guard))
+    folder, kind = checked_folder(folder), _kind_of(guard)
+    kept = keep_perturbations(kind.perturbations_of(guard))
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = save({**kept_smoothness.arrays_of(guard), **kept.arrays})
+    arrays = save({**kind.arrays_of(guard), **kept.arrays})
     # Guards of noise alone say nothing of other perturbations: their files are those of before.
     others = {"perturbations": list(kept.described)} if any(kept.described) else {}
     content = _settings(guard, model) | {
@@ -69,21 +96,21 @@ def save_guard(
     write_json(folder / SETTINGS_FILE, content)
 
 
-def _settings(guard: SmoothnessGuard, model: str | None) -> dict[str, Any]:
+def _settings(guard: Guard, model: str | None) -> dict[str, Any]:
     """Returns a guard's settings, and the model that it was fitted on."""
     # A guard that was loaded keeps the digest of the model that it was fitted on.
     known = getattr(guard, "model_", None) or fingerprint(guard.classifier)
     return {
         "kind": KIND,
         "schema_version": SCHEMA_VERSION,
-        **kept_smoothness.settings_of(guard),
+        **_kind_of(guard).settings_of(guard),
         "image_shape": list(guard.image_shape_),
         "model": (model or known.name)[:MAX_NAME],
         "model_digest": known.digest,
     }
 
 
-def load_guard(folder: str | Path, classifier: Any, *, model: str | None = None) -> SmoothnessGuard:
+def load_guard(folder: str | Path, classifier: Any, *, model: str | None = None) -> Guard:
     """Reads a fitted guard from its folder, running no code of the files.
 
     Its verdicts are those of the guard that was saved.
@@ -107,7 +134,7 @@ def load_guard(folder: str | Path, classifier: Any, *, model: str | None = None)
     return guard
 
 
-def model_mismatch(guard: SmoothnessGuard, model: str | None = None) -> str | None:
+def model_mismatch(guard: Guard, model: str | None = None) -> str | None:
     """Describes how a loaded guard's classifier differs from the one it was fitted on.
 
     None where it is the same, as far as the digest tells.
@@ -137,7 +164,7 @@ def model_mismatch(guard: SmoothnessGuard, model: str | None = None) -> str | No
     )
 
 
-def preprocessing_mismatch(guard: SmoothnessGuard, *, resized: bool | None = None) -> str | None:
+def preprocessing_mismatch(guard: Guard, *, resized: bool | None = None) -> str | None:
     """Describes how a loaded guard's images differ from those it was fitted on.
 
     None where its classifier is given the same images and read in the same way.
@@ -180,7 +207,7 @@ def _kinds_that_differ(
     return [kind for kind in kinds if kind != RESIZE]
 
 
-def _is_of_another_kind(guard: SmoothnessGuard) -> bool:
+def _is_of_another_kind(guard: Guard) -> bool:
     """Checks whether a guard of a function, without a digest, is used with what has one."""
     known: Fingerprint | None = getattr(guard, "model_", None)
     return (
@@ -190,7 +217,7 @@ def _is_of_another_kind(guard: SmoothnessGuard) -> bool:
     )
 
 
-def _kept_preprocessing(guard: SmoothnessGuard, resized: bool | None) -> dict[str, str] | None:
+def _kept_preprocessing(guard: Guard, resized: bool | None) -> dict[str, str] | None:
     """Returns the preprocessing of the file a guard came from, else of its classifier.
 
     None for a file that had none.
@@ -201,7 +228,7 @@ def _kept_preprocessing(guard: SmoothnessGuard, resized: bool | None) -> dict[st
     return _preprocessing(guard, resized)
 
 
-def _preprocessing(guard: SmoothnessGuard, resized: bool | None) -> dict[str, str]:
+def _preprocessing(guard: Guard, resized: bool | None) -> dict[str, str]:
     """Returns what is done to images and predictions besides what the classifier does.
 
     A threshold is included only where there are two classes.
@@ -209,14 +236,14 @@ def _preprocessing(guard: SmoothnessGuard, resized: bool | None) -> dict[str, st
     opened = open_classifier(guard.classifier, num_classes=guard.num_classes)
     found: dict[str, str] = opened.preprocessing() if isinstance(opened, ScoredClassifier) else {}
     # A threshold is meaningful for two classes only.
-    if kept_smoothness.num_classes_of(guard) != 2:
+    if _kind_of(guard).num_classes_of(guard) != 2:
         found.pop("threshold", None)
     if resized is not None:
         found[RESIZE] = "yes" if resized else "no"
     return {kind: text[:MAX_NAME] for kind, text in found.items()}
 
 
-def _loaded(folder: Path, classifier: Any) -> SmoothnessGuard:
+def _loaded(folder: Path, classifier: Any) -> Guard:
     content, arrays = _read_settings(folder / SETTINGS_FILE), _read(folder / ARRAYS_FILE, MAX_BYTES)
     # Arrays and settings are two files: one may be of another guard, or unfinished.
     if _digest(arrays) != content.get("arrays"):
@@ -230,9 +257,14 @@ def _loaded(folder: Path, classifier: Any) -> SmoothnessGuard:
         raise ValueError(f"expected a whole guard in {folder}, got {cause_of(error)}") from error
 
 
-def _guard_of(content: dict[str, Any], arrays: bytes, classifier: Any) -> SmoothnessGuard:
+def _guard_of(content: dict[str, Any], arrays: bytes, classifier: Any) -> Guard:
     """Makes a guard of the settings and arrays of its files."""
-    guard = kept_smoothness.read_guard(content, load(arrays), classifier)
+    # A list as a key would raise TypeError.
+    named = content.get("guard")
+    kind = _KINDS.get(named) if isinstance(named, str | None) else None
+    if kind is None:
+        raise ValueError(f"a guard of the unknown kind {shown(named)}")
+    guard = kind.read_guard(content, load(arrays), classifier)
     if content.get("model") is not None:
         guard.model_ = _fingerprint(content)
     guard.preprocessing_ = _checked_preprocessing(content.get("preprocessing"))

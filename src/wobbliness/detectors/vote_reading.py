@@ -18,8 +18,9 @@ from wobbliness.statistics.expected_votes import deviance
 HALF_VOTE, SMALL_ENTROPY, SMALL_DEVIANCE = 0.5, 0.05, 0.02
 # Strays that are read as if they went where strays of the class usually go: few say little.
 USUAL_STRAYS = 2
-# Names of the numbers, in their order; the last two with scores only.
+# Names of the numbers, in their order; the last ones with scores only.
 READINGS = ("agreement", "wobbliness", "deviance", "strays", "entropy", "confidence")
+NUM_LABEL_READINGS = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
