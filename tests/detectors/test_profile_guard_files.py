@@ -268,6 +268,8 @@ def test_commands_give_what_the_library_gives(monkeypatch, capsys, guard, folder
     rows = json.loads(text)["inputs"]
     assert code == 0
     assert [row["pvalue"] for row in rows] == judged.pvalue.tolist()
+    assert [row["reason"] for row in rows] == list(judged.reasons)
+    assert any(judged.reasons)
     assert pd.read_parquet("verdicts.parquet").drop(columns="name").equals(judged.frame())
     code, text, _ = run(monkeypatch, capsys, *judge, "--quick", "--json")
     answer = json.loads(text)
@@ -276,6 +278,7 @@ def test_commands_give_what_the_library_gives(monkeypatch, capsys, guard, folder
     assert [row["name"] for row in answer["inputs"]] == [str(row) for row in range(40)]
     for extra in ((), ("--quick",)):
         code, text, _ = run(monkeypatch, capsys, *judge, *extra)
+        assert all((reason in text) == (not extra) for reason in judged.reasons if reason)
         assert (code, "of 40 inputs are suspicious (" in text, "smooth (" in text) == (
             0,
             True,

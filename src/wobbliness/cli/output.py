@@ -425,17 +425,24 @@ def print_judgement(
     if as_json:
         say_json(_judgement_json(judgement, names) | {"warnings": list(warnings)})
         return
-    columns = "".join(f"{head:>{width}}" for head, width in _w_columns(judgement).items())
-    say(f"{'input':>8} {'label':>6} {'p-value':>8}{columns}   smoothed label   name")
+    reasons = _reasons(judgement)
+    # Of a profile the reasons, as its verdict is not read from W alone.
+    heads = "   reason" if reasons else _w_heads(judgement)
+    say(f"{'input':>8} {'label':>6} {'p-value':>8}{heads}   name")
     for index in map(int, np.flatnonzero(judgement.is_suspicious)):
-        say(f"{_judgement_line(judgement, index)}   {names[index]}")
+        label, pvalue = judgement.undisturbed_label[index], judgement.pvalue[index]
+        found = f"   {reasons[index]}" if reasons else _w_line(judgement, index)
+        say(f"{index:>8} {label:>6} {pvalue:>8.4f}{found}   {names[index]}")
     remark = f"{judgement.false_positive_rate:.1%} expected of clean inputs"
     _print_num_suspicious(judgement.is_suspicious, verdict, remark)
 
 
 def _judgement_json(judgement: "Judgement", names: Sequence[str]) -> dict[str, Any]:
     """Returns every input; the printed table holds only the suspicious ones."""
+    from wobbliness.detectors.detection_results import ProfileJudgement
+
     columns = ["input", "is_suspicious", "pvalue", "score", "undisturbed_label", "name"]
+    columns += ["reason"] if isinstance(judgement, ProfileJudgement) else []
     # One list for each input, a value at each sigma.
     at_sigmas = ("wobbliness", "smoothed_label", "agrees")
     rows = [
@@ -454,15 +461,20 @@ def _judgement_json(judgement: "Judgement", names: Sequence[str]) -> dict[str, A
     }
 
 
-def _w_columns(judgement: "Judgement") -> dict[str, int]:
-    """Returns the heads of the columns of W, and their widths: as long as a name is.
-
-    None of a profile, whose names fill a line and whose verdict is not read from W alone.
-    """
+def _reasons(judgement: "Judgement") -> tuple[str, ...]:
+    """Returns the reasons of a profile's verdicts."""
     from wobbliness.detectors.detection_results import ProfileJudgement
 
-    if isinstance(judgement, ProfileJudgement):
-        return {}
+    return judgement.reasons if isinstance(judgement, ProfileJudgement) else ()
+
+
+def _w_heads(judgement: "Judgement") -> str:
+    columns = "".join(f"{head:>{width}}" for head, width in _w_columns(judgement).items())
+    return f"{columns}   smoothed label"
+
+
+def _w_columns(judgement: "Judgement") -> dict[str, int]:
+    """Returns the heads of the columns of W, and their widths: as long as a name is."""
     heads = {f"W {shown_level(level)}": level for level in judgement.votes}
     return {
         head: max(9, len(head) + 2) if isinstance(level, str) else 9
@@ -470,15 +482,14 @@ def _w_columns(judgement: "Judgement") -> dict[str, int]:
     }
 
 
-def _judgement_line(judgement: "Judgement", index: int) -> str:
+def _w_line(judgement: "Judgement", index: int) -> str:
     # The widths of the heads that `print_judgement` prints.
     widths = _w_columns(judgement).values()
-    at = zip(judgement.wobbliness[index], widths, strict=False)  # none of a profile
+    at = zip(judgement.wobbliness[index], widths, strict=True)
     w = "".join(f"{value:>{width}.3f}" for value, width in at)
     is_same, smoothed = judgement.agrees[index].all(), judgement.smoothed_label[index]
     agrees = "the same" if is_same else ", ".join(map(str, smoothed))
-    label, pvalue = judgement.undisturbed_label[index], judgement.pvalue[index]
-    return f"{index:>8} {label:>6} {pvalue:>8.4f}{w}   {agrees:<14}"
+    return f"{w}   {agrees:<14}"
 
 
 def print_quick_verdicts(
