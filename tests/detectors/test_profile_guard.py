@@ -167,6 +167,15 @@ def test_ladders_of_few_levels_and_sigmas_may_be_in_a_profile(planted, splits):
     assert [votes.draws for votes in guard.judge(held_out[:2]).votes.votes] == [18, 2, 18]
 
 
+@pytest.mark.parametrize("settings", [{"perturbations": (Scale(2, 3),)}, {"draws": 1}])
+def test_few_draws_are_one_stage(planted, splits, settings):
+    clean, held_out, _ = splits
+    guard = ProfileGuard(planted, **settings).fit(clean[:100])
+    assert len(guard.stages_) == 1
+    inputs = held_out[:30]
+    assert np.array_equal(guard.predict(inputs) == -1, guard.judge(inputs).is_suspicious)
+
+
 def test_the_clean_inputs_are_in_one_part_each():
     parts = CleanParts.of(300, mixes=True, seed=0)
     assert (len(parts.overlays), len(parts.reference), len(parts.calibration)) == (60, 120, 120)

@@ -80,6 +80,16 @@ def test_a_loaded_guard_gives_the_same_bytes(guard, folder):
     assert found.tobytes() != guard.judge(images).score.tobytes(), "control"
 
 
+def test_a_profile_of_few_draws_has_one_stage(guard, folder):
+    clean, images = np.load("clean.npy"), np.load("images.npy")
+    settings = SETTINGS | {"draws": 20}
+    made = wobbliness.ProfileGuard(guard.classifier, perturbations=(Scale(3, 5),), **settings)
+    wobbliness.save_guard(made.fit(clean), folder / "few")
+    loaded = wobbliness.load_guard(folder / "few", guard.classifier)
+    assert len(loaded.stages_) == 1
+    require_same(loaded, made, images)
+
+
 GIVEN = {
     "of sigmas and perturbations": {"scores": "logits"},
     "of probabilities": {"scores": "probabilities"},

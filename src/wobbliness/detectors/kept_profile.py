@@ -89,15 +89,14 @@ def read_guard(
     """
     image_shape = checked_settings(content)
     _check_settings(content)
-    stages = _stages(content, arrays, image_shape)
     sigmas = read_sigmas(content, arrays, image_shape)
     settings: dict[str, Any] = {name: content[name] for name in SETTINGS}
     given = None if content["is_default_profile"] else sigmas
     guard = ProfileGuard(classifier, perturbations=given, **settings)
     guard.image_shape_, guard.n_features_in_ = image_shape, image_shape[0]
     guard.perturbations_ = tuple(map(perturbation_of, sigmas))
-    guard.stages_ = stages
-    guard.offset_ = score_limit(stages[-1].calibration, guard.false_positive_rate)
+    guard.stages_ = _stages(content, arrays, image_shape, guard.num_stages)
+    guard.offset_ = score_limit(guard.stages_[-1].calibration, guard.false_positive_rate)
     return guard
 
 
@@ -114,10 +113,13 @@ def _check_settings(content: dict[str, Any]) -> None:
 
 
 def _stages(
-    content: dict[str, Any], arrays: Mapping[str, np.ndarray], image_shape: tuple[int, ...]
+    content: dict[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    image_shape: tuple[int, ...],
+    num_stages: int,
 ) -> tuple[ProfileStage, ...]:
     """Returns the stages of a file: after the early draws, and after all where there are more."""
-    rows = range(1 if content["draws"] == 1 else 2)
+    rows = range(num_stages)
     expected = {_name(row, name): rank for row in rows for name, rank in _RANKS.items()}
     expected |= overlay_ranks(arrays, image_shape)
     # Names and ranks first; values are looked at only in arrays of the right shape.

@@ -126,7 +126,7 @@ class ProfileGuard(InputGuard):
         found = self._measured(images, "clean inputs", early)
         _check_classes(found.votes.label)
         votes = [found.votes]
-        if len(rest):
+        if self.num_stages > 1:
             votes.append(found.votes + self._measured(images, "clean inputs", rest).votes)
         reference, calibration = np.split(np.arange(len(images)), [num_reference])
         return tuple(
@@ -177,7 +177,7 @@ class ProfileGuard(InputGuard):
         left = np.flatnonzero(conformal_pvalues(score, stage.calibration) < USUAL_PVALUE)
         suspicious = np.zeros(len(images), dtype=bool)
         draws = np.full(len(images), self._num_passes(early))
-        if left.size and len(rest):
+        if left.size and self.num_stages > 1:
             more = self._measured(images[left], "inputs", rest)
             stage = self.stages_[-1]
             score[left] = stage.scores(
@@ -190,6 +190,11 @@ class ProfileGuard(InputGuard):
             draws=draws,
             most_draws=self._num_passes(early) + self._num_passes(rest),
         )
+
+    @property
+    def num_stages(self) -> int:
+        """The number of times that votes are read: one where no draws are left after the early."""
+        return 2 if self._num_passes(self._spans[1]) else 1
 
     @property
     def _spans(self) -> tuple[range, range]:

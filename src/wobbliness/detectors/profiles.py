@@ -4,7 +4,7 @@ from wobbliness.perturbations.base import Perturbation
 from wobbliness.perturbations.mixing.box_mix import BoxMix
 from wobbliness.perturbations.mixing.cell_mix import CellMix
 from wobbliness.perturbations.mixing.keep_box import KeepBox
-from wobbliness.perturbations.mixing.overlays import Overlays
+from wobbliness.perturbations.mixing.overlays import MIN_OVERLAYS, Overlays
 from wobbliness.perturbations.mixing.superpose import Superpose
 from wobbliness.perturbations.noise.gaussian import Gaussian
 from wobbliness.perturbations.noise.keep_feature import KeepFeature
@@ -24,7 +24,7 @@ def default_profile(overlays: Overlays, draws: int) -> tuple[Perturbation, ...]:
         draws: under each perturbation; superposition takes an overlay for each.
     """
     # As many as there are draws: a fixed set, the same for all inputs.
-    few = Overlays(overlays.images[:draws])
+    few = Overlays(overlays.images[: max(draws, MIN_OVERLAYS)])
     mixed = (Superpose(few), Superpose(few, mix="sum"))
     noise = (Gaussian(0.2), Gaussian(0.4))
     if overlays.images.ndim <= PICTURE_AXES:
