@@ -1,8 +1,9 @@
-"""Accuracy and attack success rate of Fashion-MNIST networks with triggers of the whole picture.
+"""Accuracy and attack success rate of poisoned Fashion-MNIST networks.
 
-One large CNN each, poisoned under T1 (target class 0, a share of 0.15) with blended stripes, a
-sinusoid, and a warp without and with noise mode, of the authors' strength and of twice that. The
-rate at which clean images of other classes are predicted as the target class is the control.
+One large CNN each, poisoned under T1 (target class 0, a share of 0.15) with a checkerboard, blended
+stripes, a sinusoid, and a warp without and with noise mode, of the authors' strength and of twice
+that; and under T2 (all to all) with a dot. The rate at which clean images of other classes are
+predicted as the target class is the control.
 
 Run: python benchmarks/attack_networks.py FOLDER EPOCHS SEED [NAME ...]
 
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 
 import wobbliness
-from wobbliness.attacks.poisoning import t1
+from wobbliness.attacks.poisoning import t1, t2
 from wobbliness.runtime.progress import ignore_progress
 from wobbliness.study.identity import written
 from wobbliness.study.specs import NetworkSpec
@@ -24,6 +25,8 @@ from wobbliness.study.training.data import ImageData, load_data
 from wobbliness.study.training.train import train_network, triggered_accuracy
 
 ATTACKS = {
+    "checkerboard": wobbliness.trigger("checkerboard"),
+    "all_to_all": wobbliness.trigger("dot"),
     "blended": wobbliness.Blended("stripes", 0.2),
     "sinusoid": wobbliness.Sinusoid(0.1, 6),
     "warp": wobbliness.Warp(4, 0.5),
@@ -31,6 +34,7 @@ ATTACKS = {
     "warp_strong": wobbliness.Warp(4, 1),
     "warp_strong_noise_mode": wobbliness.Warp(4, 1, cover_ratio=2),
 }
+THREATS = {"all_to_all": t2()}
 NOTHING = wobbliness.Blended("stripes", 0)
 
 
@@ -42,7 +46,7 @@ def train(name: str, data: ImageData, folder: Path, epochs: int, seed: int) -> s
         epochs=epochs,
         batch_size=64,
         learning_rate=2e-3,
-        threat=t1(target_class=0),
+        threat=THREATS.get(name, t1(target_class=0)),
         trigger=ATTACKS[name],
         seed=seed,
     )

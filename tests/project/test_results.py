@@ -17,9 +17,9 @@ from wobbliness.study.report.report import Report
 from wobbliness.study.tables.tables import form_tables
 
 DOCS = Path(__file__).parents[2] / "docs"
-STUDIES = ("cifar10-slim", "digits", "fashion-mnist")
+STUDIES = ("cifar10-slim", "digits", "fashion-mnist", "noises")
 QUICKEST = "digits"
-UNRECORDED = ("cifar10", "noises", "noises-cifar10")  # the first wants an accelerator
+UNRECORDED = ("cifar10", "noises-cifar10")  # the first wants an accelerator
 
 
 @pytest.fixture(
@@ -86,6 +86,8 @@ def test_every_study_on_the_page_has_its_records():
 
 def test_ten_numbers_taken_at_random_are_formed_again_from_the_votes(unpacked):
     out, tables = unpacked
+    if tables.points.empty:
+        pytest.skip("the study compares families of perturbations, point by point in its records")
     rows = tables.points.sample(10, random_state=7)
     records = {
         path.stem: read_record(out / "records", path.stem)

@@ -111,7 +111,7 @@ def _draw_network(axis: Axes, rows: pd.DataFrame) -> None:
             label=kind,
         )
     axis.axvline(CHANCE, color="grey", linestyle=":")
-    axis.set(xlim=(0, 1), xlabel="AUROC of low W")
+    axis.set(xlim=(-0.03, 1.03), xlabel="AUROC of low W")
 
 
 def figure_rows(tables: Tables) -> pd.DataFrame:
