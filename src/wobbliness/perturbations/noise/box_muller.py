@@ -49,6 +49,23 @@ COS_1, COS_2, COS_3 = (
 
 
 # the compiler infers its own types
+def _natural_log(mantissa, exponent):  # type: ignore[no-untyped-def]
+    x = mantissa - ONE
+    square = x * x
+    y = (
+        ((((((LOG_1 * x + LOG_2) * x + LOG_3) * x + LOG_4) * x + LOG_5) * x + LOG_6) * x + LOG_7)
+        * x
+        + LOG_8
+    ) * x + LOG_9
+    # ln(mantissa) + exponent ln 2, small terms first.
+    y = y * x * square + exponent * LN2_LOW - HALF * square
+    return x + y + exponent * LN2_HIGH
+
+
+natural_log = compiled(_natural_log, fastmath=SAME_ORDER)
+"""natural_log(mantissa, exponent) is ln(mantissa * 2^exponent), mantissa near 1; both float32."""
+
+
 def _transform(radius_bits, angle_bits, first_angle, draws):  # type: ignore[no-untyped-def]
     size = draws.shape[1]
     num_pairs = (size + 1) // 2
@@ -64,20 +81,9 @@ def _transform(radius_bits, angle_bits, first_angle, draws):  # type: ignore[no-
             exponent = (bits[j] - SQRT_HALF_BITS) >> MANTISSA_BITS
             bits[j] -= exponent << MANTISSA_BITS
             radius[j] = float32(exponent)
-        # sqrt(-2 ln u), with ln u = ln(mantissa) + exponent ln 2 and small terms added first.
+        # sqrt(-2 ln u): `radius` holds the exponents until then.
         for j in range(num_pairs):
-            x = mantissa[j] - ONE
-            square = x * x
-            y = (
-                (
-                    (((((LOG_1 * x + LOG_2) * x + LOG_3) * x + LOG_4) * x + LOG_5) * x + LOG_6) * x
-                    + LOG_7
-                )
-                * x
-                + LOG_8
-            ) * x + LOG_9
-            y = y * x * square + radius[j] * LN2_LOW - HALF * square
-            radius[j] = np.sqrt(MINUS_TWO * (x + y + radius[j] * LN2_HIGH))
+            radius[j] = np.sqrt(MINUS_TWO * natural_log(mantissa[j], radius[j]))
         # The angle is reduced to an eighth of a turn on either side of the nearest quarter, which
         # then exchanges sine and cosine (odd) and turns their signs. Cosines go to the first half
         # of the draw, sines to `mantissa`, whose content is no longer needed.

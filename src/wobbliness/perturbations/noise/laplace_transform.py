@@ -8,20 +8,10 @@ from numba import float32, int32
 
 from wobbliness.perturbations.noise.box_muller import (
     HALF,
-    LN2_HIGH,
-    LN2_LOW,
-    LOG_1,
-    LOG_2,
-    LOG_3,
-    LOG_4,
-    LOG_5,
-    LOG_6,
-    LOG_7,
-    LOG_8,
-    LOG_9,
     MANTISSA_BITS,
     ONE,
     SQRT_HALF_BITS,
+    natural_log,
 )
 from wobbliness.perturbations.noise.uniform import HALF_UNIT, UNIFORM_BITS, UNIT
 from wobbliness.runtime.jit import SAME_ORDER, compiled
@@ -46,20 +36,9 @@ def _transform(words, draws):  # type: ignore[no-untyped-def]
             exponent = (bits[j] - SQRT_HALF_BITS) >> MANTISSA_BITS
             bits[j] -= exponent << MANTISSA_BITS
             exponents[j] = float32(exponent)
-        # The logarithm of box_muller; -ln(1 - 2 |v|) gets the sign of v.
+        # -ln(1 - 2 |v|) gets the sign of v.
         for j in range(size):
-            x = mantissa[j] - ONE
-            square = x * x
-            y = (
-                (
-                    (((((LOG_1 * x + LOG_2) * x + LOG_3) * x + LOG_4) * x + LOG_5) * x + LOG_6) * x
-                    + LOG_7
-                )
-                * x
-                + LOG_8
-            ) * x + LOG_9
-            y = y * x * square + exponents[j] * LN2_LOW - HALF * square
-            logarithm = x + y + exponents[j] * LN2_HIGH
+            logarithm = natural_log(mantissa[j], exponents[j])
             draws[row, j] = logarithm if draws[row, j] < 0 else -logarithm
 
 
