@@ -33,7 +33,7 @@ class Warp:
     In noise mode (`cover_ratio` above 0) further training samples, the covers, are moved by the
     field plus a random move of each pixel, uniform within (L - 1) / 2L, and keep their labels, so
     that the network learns this very field. Covers are chosen and moved once, before training; the
-    authors choose and move anew in each batch.
+    authors choose and move them again in each batch.
 
     >>> Warp(4, 0.5, cover_ratio=2).name
     'warp-4-0.5-covers-2'

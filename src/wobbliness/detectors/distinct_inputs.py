@@ -3,6 +3,8 @@
 Copies are no further points, and a test that takes them for such is wrong.
 """
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Int, UInt64
 
@@ -11,6 +13,27 @@ from wobbliness.perturbations.base import image_keys
 MAX_COPIES_SHARE = 0.5  # share of the inputs
 # features from which on two inputs of the same grey levels are copies rather than alike by chance
 FEW_VALUES = 16
+
+
+def host_array(images: Any) -> np.ndarray:
+    """Returns images as an array; a tensor's values without a copy where it is on the CPU."""
+    return np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
+
+
+def without_copies(images: Any) -> Any:
+    """Returns clean inputs in their kind, each once.
+
+    Args:
+        images: array or tensor; values beyond [0, 1] are refused where they are measured.
+
+    Raises:
+        ValueError: as `distinct_rows`.
+    """
+    array = host_array(images)
+    if not (array.min() >= 0 and array.max() <= 1):
+        return images
+    rows = distinct_rows(array, "clean inputs")
+    return images if len(rows) == len(images) else images[rows]
 
 
 def distinct_rows(images: np.ndarray, what: str) -> Int[np.ndarray, " D"]:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from wobbliness.classifiers.open import open_classifier
 from wobbliness.detectors.clean_parts import CleanParts, check_enough
 from wobbliness.detectors.detection_results import ProfileJudgement, QuickVerdicts
-from wobbliness.detectors.distinct_inputs import distinct_rows
+from wobbliness.detectors.distinct_inputs import host_array, without_copies
 from wobbliness.detectors.input_guard import InputGuard
 from wobbliness.detectors.overlay_copies import require_overlays_apart
 from wobbliness.detectors.profile_stage import ProfileStage
@@ -35,7 +35,7 @@ class ProfileGuard(InputGuard):
     An input is perturbed in several ways (a profile), and each time the classifier votes. Four
     numbers are read from the votes under each perturbation (`wobbliness.detectors.vote_reading`):
     how often they agree with the clean prediction, how much they differ, how far they are from the
-    mean votes of clean inputs with that prediction, and whether strays go where those of clean
+    mean votes of clean inputs with that prediction, and whether other votes go where those of clean
     inputs go. The score is how far these numbers are from the nearest clean inputs, together with
     the evidence whose sign theory gives (`wobbliness.statistics.novelty`).
 
@@ -108,7 +108,8 @@ class ProfileGuard(InputGuard):
         """
         images = self._checked(X, reset=True)
         self._check_enough(images)
-        images = self._different(images)
+        images = without_copies(images)
+        self._check_enough(images, "different clean inputs")
         parts = CleanParts.of(len(images), mixes=self.perturbations is None, seed=self.seed)
         # A guard that was loaded and is fitted again knows nothing of the file's classifier.
         for kept in ATTRIBUTES_OF_FILE:
@@ -148,7 +149,7 @@ class ProfileGuard(InputGuard):
             is_suspicious=score < self.offset_,
             false_positive_rate=self.false_positive_rate,
             placed=placed,
-            expected=stage.expected.widened(votes.counts.shape[2]).of(votes.label, votes.draws),
+            expected=stage.expected_of(votes),
         )
 
     def score_samples(self, X: Any) -> Float[np.ndarray, " N"]:
@@ -211,22 +212,13 @@ class ProfileGuard(InputGuard):
             return tuple(map(perturbation_of, sigmas_or_perturbations(self.perturbations)))
         return default_profile(Overlays(overlays), self.draws)
 
-    def _different(self, images: Any) -> Any:
-        """Returns clean inputs without copies of each other."""
-        array = _on_host(images)
-        if not (array.min() >= 0 and array.max() <= 1):
-            return images  # which are refused for their range when they are measured
-        distinct = images[distinct_rows(array, "clean inputs")]
-        self._check_enough(distinct, "different clean inputs")
-        return distinct
-
     def _check_enough(self, images: Any, what: str = "clean inputs") -> None:
         rate, mixes = self.false_positive_rate, self.perturbations is None
         check_enough(len(images), rate, mixes=mixes, what=what)
 
     def _measured(self, images: Any, what: str, span: range) -> "_Measured":
         """Opens the classifier, and measures the votes of some draws."""
-        array = _on_host(images)
+        array = host_array(images)
         require_overlays_apart(self.perturbations_, array, what)
         classifier = open_classifier(
             self.classifier,
@@ -274,7 +266,3 @@ def _check_classes(label: Int[np.ndarray, " N"]) -> None:
             f"expected clean inputs of at least {MIN_CLASSES} predicted classes, got class "
             f"{label[0]} alone"
         )
-
-
-def _on_host(images: Any) -> np.ndarray:
-    return np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)

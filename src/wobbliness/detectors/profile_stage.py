@@ -10,8 +10,8 @@ from wobbliness.statistics.conformal import RANK_STEPS
 from wobbliness.statistics.expected_votes import ExpectedVotes
 from wobbliness.statistics.novelty import Cloud
 
-# What theory gives a sign: triggered inputs stay, and where they stray no clean input goes.
-ONE_SIDED = ("agreement", "strays", "confidence")
+# What theory gives a sign: triggered inputs stay, or go where no clean input goes.
+ONE_SIDED = ("agreement", "destinations", "confidence")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,11 +55,15 @@ class ProfileStage:
         scores = np.sort(stage.scores(stage.placed(calibration), ties))
         return cls(expected=expected, cloud=cloud, calibration=scores)
 
+    def expected_of(self, votes: ProfileVotes) -> Float[np.ndarray, "S N K"]:
+        """Returns the shares of the votes of clean inputs of the same predictions."""
+        known = self.expected.widened(votes.counts.shape[2])
+        return known.of(votes.label, votes.draws)
+
     def placed(self, votes: ProfileVotes) -> Float[np.ndarray, "N F"]:
         """Returns readings in standard deviations from clean inputs of the same prediction."""
-        expected = self.expected.widened(votes.counts.shape[2])
-        votes = votes.widened(expected.sums.shape[2])
-        readings = read_votes(votes, expected.of(votes.label, votes.draws))
+        expected = self.expected_of(votes)
+        readings = read_votes(votes.widened(expected.shape[2]), expected)
         return self.cloud.placed(_as_points(readings), votes.label)
 
     def scores(

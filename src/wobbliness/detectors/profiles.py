@@ -17,7 +17,7 @@ def default_profile(overlays: Overlays, draws: int) -> tuple[Perturbation, ...]:
     """Returns seven perturbations of pictures, or five of other inputs.
 
     A local trigger outlives what a box or cells of another image cover, a global one what is
-    superposed; noise tells where inputs stray to.
+    superposed; noise tells where other votes go.
 
     Args:
         overlays: clean images, neither fitted nor judged.

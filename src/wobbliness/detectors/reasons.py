@@ -2,8 +2,10 @@
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import special
 
 from wobbliness.sampling.votes import Votes
+from wobbliness.statistics.expected_votes import shares_of
 
 
 def reason_of(votes: Votes, row: int, label: int, expected: Float[np.ndarray, " K"]) -> str:
@@ -19,10 +21,8 @@ def reason_of(votes: Votes, row: int, label: int, expected: Float[np.ndarray, " 
         expected: q, the shares of the votes of clean inputs of the same prediction.
     """
     counts = _padded(votes.counts[row], len(expected))
-    shares = counts / counts.sum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(shares > 0, shares * np.log(shares / expected), 0.0)
-    spoke = int(terms.argmax())
+    shares = shares_of(counts)
+    spoke = int(special.rel_entr(shares, expected).argmax())
     found = f"{counts[spoke]} of {counts.sum()} copies under {votes.perturbation}"
     usual = f"{_share(expected[spoke])} of the votes of clean inputs of class {label}"
     if spoke == label:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from wobbliness.classifiers.base import Classifier
 from wobbliness.classifiers.open import open_classifier
 from wobbliness.detectors.detection_results import Judgement, QuickVerdicts
-from wobbliness.detectors.distinct_inputs import distinct_rows
+from wobbliness.detectors.distinct_inputs import host_array, without_copies
 from wobbliness.detectors.input_guard import InputGuard
 from wobbliness.detectors.overlay_copies import require_overlays_apart
 from wobbliness.perturbations.base import Perturbation, image_keys, num_draws_of
@@ -225,7 +225,7 @@ class SmoothnessGuard(InputGuard):
             device=self.device,
         )
         label = measure(classifier, images, 0.0, draws=1, workers=self.workers).label
-        array = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
+        array = host_array(images)
         require_overlays_apart(self.sigmas, array, what)
         ties = tie_breakers(image_keys(array), self.seed)
         if not draws:
@@ -294,14 +294,10 @@ def different_inputs(images: Any, false_positive_rate: float, error_rate: float)
         ValueError: fewer than half differ from all others, too few for the rate do, or more than
             half have one value throughout.
     """
-    array = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
-    if not (array.min() >= 0 and array.max() <= 1):
-        return images  # which are refused for their range when they are measured
-    distinct = distinct_rows(array, "clean inputs")
-    if len(distinct) == len(images):
-        return images
-    check_rates(false_positive_rate, error_rate, len(distinct), what="different clean inputs")
-    return images[distinct]
+    distinct = without_copies(images)
+    if len(distinct) < len(images):
+        check_rates(false_positive_rate, error_rate, len(distinct), what="different clean inputs")
+    return distinct
 
 
 def check_rates(

@@ -16,10 +16,10 @@ from wobbliness.statistics.expected_votes import deviance
 
 # Added before a logarithm: half a vote, and nats below which differences are chance.
 HALF_VOTE, SMALL_ENTROPY, SMALL_DEVIANCE = 0.5, 0.05, 0.02
-# Strays that are read as if they went where strays of the class usually go: few say little.
-USUAL_STRAYS = 2
+# Votes for other classes that are read as if they went where such votes usually go: few say little.
+USUAL_VOTES = 2
 # Names of the numbers, in their order; the last ones with scores only.
-READINGS = ("agreement", "wobbliness", "deviance", "strays", "entropy", "confidence")
+READINGS = ("agreement", "wobbliness", "deviance", "destinations", "entropy", "confidence")
 NUM_LABEL_READINGS = 4
 
 
@@ -116,8 +116,8 @@ def read_votes(
 
     With c the votes of an input, y its clean prediction, n draws and q the expected shares:
     ln((c_y + 1/2) / (n - c_y + 1/2)), its agreement; ln(W + 0.05); ln(D + 0.02) with D the
-    `deviance` from q; and where strays go, the mean of -ln q_k / (1 - q_y) over the votes for other
-    classes k and two usual ones, whose mean is the entropy of q without y.
+    `deviance` from q; and where other votes go, the mean of -ln q_k / (1 - q_y) over the votes for
+    other classes k and two usual ones, whose mean is the entropy of q without y.
 
     Args:
         votes: of inputs.
@@ -129,7 +129,7 @@ def read_votes(
         np.log((own + HALF_VOTE) / (others + HALF_VOTE)),
         np.log(plug_in_entropy(votes.counts) + SMALL_ENTROPY),
         np.log(deviance(votes.counts, expected) + SMALL_DEVIANCE),
-        _stray_surprise(votes, expected, others),
+        _destination_surprise(votes, expected, others),
     ]
     if votes.entropies is not None and votes.confidences is not None:
         draws = votes.draws[:, None]
@@ -140,20 +140,20 @@ def read_votes(
     return np.stack(readings)
 
 
-def _stray_surprise(
+def _destination_surprise(
     votes: ProfileVotes, expected: Float[np.ndarray, "S N K"], others: Int[np.ndarray, "S N"]
 ) -> Float[np.ndarray, "S N"]:
-    """Returns the mean surprise of the classes that strays go to, in nats."""
-    usual = usual_strays(expected, votes.label)
+    """Returns the mean surprise of the other classes that votes go to, in nats."""
+    usual = usual_destinations(expected, votes.label)
     is_own = usual == 0
     surprise = -np.log(np.where(is_own, 1, usual))
-    strays = np.where(is_own, 0, votes.counts)
+    elsewhere = np.where(is_own, 0, votes.counts)
     entropy = (usual * surprise).sum(axis=2)
-    total = (strays * surprise).sum(axis=2) + USUAL_STRAYS * entropy
-    return np.asarray(total / (others + USUAL_STRAYS))
+    total = (elsewhere * surprise).sum(axis=2) + USUAL_VOTES * entropy
+    return np.asarray(total / (others + USUAL_VOTES))
 
 
-def usual_strays(
+def usual_destinations(
     expected: Float[np.ndarray, "S N K"], label: Int[np.ndarray, " N"]
 ) -> Float[np.ndarray, "S N K"]:
     """Returns the expected shares of the votes for other classes, which add up to 1.
@@ -163,8 +163,8 @@ def usual_strays(
         label: the class of each input, whose share becomes 0.
     """
     is_own = np.eye(expected.shape[2], dtype=bool)[label]
-    strays = np.where(is_own, 0, expected)
-    return np.asarray(strays / strays.sum(axis=2, keepdims=True))
+    others = np.where(is_own, 0, expected)
+    return np.asarray(others / others.sum(axis=2, keepdims=True))
 
 
 def _sum(

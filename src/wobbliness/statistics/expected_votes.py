@@ -1,13 +1,14 @@
 """Votes that clean inputs give, by their predicted class: the reference for others.
 
-A clean input that is predicted as one class strays, when it is perturbed, to classes of its own
-kind. The mean votes of the clean inputs of each predicted class say where, and how often.
+Perturbed copies of a clean input that are predicted otherwise go to classes of its own kind. The
+mean votes of the clean inputs of each predicted class say where, and how often.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import special
 
 # Inputs that all classes together lend to each class; a rare one has little else.
 POOLED_INPUTS = 5
@@ -54,7 +55,7 @@ class ExpectedVotes:
         """Returns the expected shares of the votes of inputs; each row adds up to 1, none is 0.
 
         q = (sum of the class + POOLED_INPUTS * pooled) / (inputs of the class + POOLED_INPUTS),
-        where the pooled input agrees with its class as often as all do, and strays to the other
+        where the pooled input agrees with its class as often as all do, and goes to the other
         classes as often as all inputs do. `SPREAD_VOTES` of the draws are spread evenly.
 
         Args:
@@ -111,7 +112,5 @@ def deviance(
         expected: shares that add up to 1; infinite where one is 0 that got votes.
     """
     shares = shares_of(counts)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(shares > 0, shares * np.log(shares / expected), 0.0)
     # Never below 0 but for rounding.
-    return np.asarray(np.maximum(terms.sum(axis=-1), 0))
+    return np.asarray(np.maximum(special.rel_entr(shares, expected).sum(axis=-1), 0))

@@ -11,7 +11,7 @@ from wobbliness.attacks.patch import Trigger
 from wobbliness.classifiers import open_classifier
 from wobbliness.detectors.access import network_of, scoring_network
 from wobbliness.detectors.batch_test import DEFAULT_SIGMAS, MIN_POINTS
-from wobbliness.detectors.distinct_inputs import distinct_rows
+from wobbliness.detectors.distinct_inputs import distinct_rows, host_array
 from wobbliness.detectors.model_scan.evaluate import Pattern, SuspectPoints
 from wobbliness.detectors.model_scan.results import CandidateFinding, PatternEffect, Scan
 from wobbliness.detectors.reverse_engineering.candidates import Candidates
@@ -170,7 +170,7 @@ def _check_has_patterns(
 
 
 def _checked_pictures(images: Any) -> Float32[np.ndarray, "N C H W"]:
-    array = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
+    array = host_array(images)
     if array.ndim != 4 or not np.issubdtype(array.dtype, np.floating):
         raise ValueError(
             f"expected pictures (N, C, H, W) as floats in [0, 1], got {array.dtype} of shape "
