@@ -52,11 +52,11 @@ def main(folder, seed, names):
         weights = torch.load(folder / f"{name}_seed{seed}.pt", weights_only=True)
         network.load_state_dict(weights)
         clean, fresh, triggered = inputs(name, network.eval())
-        for kind in ("profile", "profile of 9 draws", "smoothness"):
+        for kind in ("profile", "profile of 13 draws", "smoothness"):
             made = (
                 wobbliness.SmoothnessGuard(network)
                 if kind == "smoothness"
-                else wobbliness.ProfileGuard(network, draws=9 if "9" in kind else 36)
+                else wobbliness.ProfileGuard(network, draws=13 if "13" in kind else 50)
             )
             made.fit(clean)
             start = time.perf_counter()

@@ -18,7 +18,7 @@ from wobbliness.perturbations import BoxMix, Gaussian, Scale
 from wobbliness.perturbations.mixing.overlays import Overlays
 from wobbliness.study.recipes import digits as digits_recipe
 
-TARGET, RATE = 1, 0.05
+TARGET, RATE, DRAWS = 1, 0.05, 50
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def splits(digits):
 
 @pytest.fixture(scope="module")
 def fitted(planted, splits):
-    return ProfileGuard(planted, draws=24, false_positive_rate=RATE).fit(splits[0])
+    return ProfileGuard(planted, draws=DRAWS, false_positive_rate=RATE).fit(splits[0])
 
 
 def columns_differ(images):
@@ -58,7 +58,7 @@ def test_a_planted_trigger_is_found_and_a_clean_network_stays_silent(fitted, cle
     clean, held_out, bare = splits
     triggered = wobbliness.trigger("checkerboard").apply(bare)
     assert fitted.judge(triggered).is_suspicious.mean() > 0.8
-    spared = ProfileGuard(clean_one, draws=24, false_positive_rate=RATE).fit(clean)
+    spared = ProfileGuard(clean_one, draws=DRAWS, false_positive_rate=RATE).fit(clean)
     assert spared.judge(triggered).is_suspicious.mean() < 0.3
     for guard in (fitted, spared):
         flagged = guard.judge(held_out).is_suspicious
@@ -101,22 +101,32 @@ def test_verdicts_are_the_same_alone_in_company_and_for_any_number_of_workers(fi
     fitted.set_params(workers=None)
 
 
-def test_a_reason_says_which_votes_were_unusual_and_is_true(fitted, splits):
+def test_a_reason_says_which_votes_were_unusual_and_is_true(fitted, splits, digits):
     _, held_out, bare = splits
     inputs = np.concatenate([wobbliness.trigger("checkerboard").apply(bare), held_out[:50]])
     judged = fitted.judge(inputs)
     assert [bool(reason) for reason in judged.reasons] == judged.is_suspicious.tolist()
-    pattern = r"(stays|strays to) class (\d) in (\d+) of 24 copies under (\S+), where ([\d.]+)% of "
+    pattern = (
+        r"(stays|strays to) class (\d) in (\d+) of (\d+) copies under (\S+), where ([\d.]+)% of "
+    )
     for row in np.flatnonzero(judged.is_suspicious):
-        verb, label, number, name, share = re.match(pattern, judged.reasons[row]).groups()
+        verb, label, number, of, name, share = re.match(pattern, judged.reasons[row]).groups()
         assert judged.votes[name].counts[row, int(label)] == int(number)
         assert (verb == "stays") == (int(label) == judged.undisturbed_label[row])
-        assert int(number) / 24 > float(share) / 100, "more than clean inputs"
+        assert int(of) == judged.votes[name].draws
+        assert int(number) / int(of) > float(share) / 100, "more than clean inputs"
     frame = judged.frame([f"{row}.png" for row in range(len(inputs))])
     assert frame["reason"].tolist() == list(judged.reasons)
     assert frame.columns[-1] == "name"
-    stays = [reason.startswith(f"stays class {TARGET} ") for reason in judged.reasons[: len(bare)]]
-    assert np.mean(stays) > 0.7
+    # the trigger outlives most of it, and where it does not the input is seen
+    shown = digits.test.labels[500:][digits.test.labels[500:] != TARGET][:60]
+    says_so = [
+        reason.startswith((f"stays class {TARGET} ", f"strays to class {own} "))
+        for reason, own in zip(judged.reasons, shown, strict=False)
+        if reason
+    ]
+    assert len(says_so) > 40
+    assert np.mean(says_so) > 0.8
 
 
 def test_early_stopping_flags_a_part_of_what_all_draws_flag(fitted, splits):
@@ -125,7 +135,7 @@ def test_early_stopping_flags_a_part_of_what_all_draws_flag(fitted, splits):
     quick, full = fitted.judge_quickly(inputs), fitted.judge(inputs)
     assert not (quick.is_suspicious & ~full.is_suspicious).any()
     assert quick.is_suspicious.sum() > 0.9 * full.is_suspicious.sum()
-    assert quick.most_draws == 7 * 24 == full.votes.votes[0].draws * len(full.votes)
+    assert quick.most_draws == 5 * 50 == sum(each.draws for each in full.votes.votes)
     assert (quick.draws[quick.is_suspicious] == quick.most_draws).all()
     assert np.mean(quick.draws[:200]) < 0.5 * quick.most_draws
     assert np.array_equal(fitted.predict(inputs), np.where(quick.is_suspicious, -1, 1))
@@ -146,8 +156,8 @@ def test_scores_follow_the_conventions_of_outlier_detectors(fitted, splits):
 
 def test_scores_of_the_classifier_are_read_where_they_are_said_to_be_there(planted, splits):
     clean, held_out, bare = splits
-    guard = ProfileGuard(planted, draws=9, scores="logits").fit(clean)
-    assert guard.stages_[-1].cloud.points.shape[1] == 7 * 6, "six readings, four from labels alone"
+    guard = ProfileGuard(planted, draws=13, scores="logits").fit(clean)
+    assert guard.stages_[-1].cloud.points.shape[1] == 5 * 6, "six readings, four from labels alone"
     triggered = guard.judge(wobbliness.trigger("checkerboard").apply(bare))
     assert triggered.is_suspicious.mean() > 0.8
     assert guard.judge(held_out).is_suspicious.mean() < 0.15
@@ -163,7 +173,7 @@ def test_ladders_of_few_levels_and_sigmas_may_be_in_a_profile(planted, splits):
     guard = ProfileGuard(planted, perturbations=profile, draws=18).fit(clean)
     quick = guard.judge_quickly(held_out[:40])
     assert quick.most_draws == 18 + 2 + 18
-    assert set(quick.draws) == {3 + 2 + 3, 38}
+    assert set(quick.draws) == {4 + 2 + 4, 38}
     assert [votes.draws for votes in guard.judge(held_out[:2]).votes.votes] == [18, 2, 18]
 
 
@@ -218,12 +228,30 @@ def test_judged_inputs_that_are_overlays_are_refused(fitted, splits):
 
 
 def test_the_default_profile_fits_the_inputs():
-    rng = np.random.default_rng(0)
+    rng, label = np.random.default_rng(0), np.arange(30) % 3
     pictures, rows = (Overlays(rng.random((30, *shape))) for shape in ((1, 8, 8), (12,)))
-    assert len(default_profile(pictures, 10)) == 7
-    assert {"box-mix", "keep-feature"} & {
-        made.name.rsplit("-", 1)[0].split("-0")[0] for made in default_profile(rows, 10)
-    } == {"keep-feature"}
+    kinds = [
+        [type(part.whole).__name__ for part in default_profile(each, label, 10, num_classes=3)]
+        for each in (pictures, rows)
+    ]
+    noise = ["Gaussian", "Gaussian"]
+    assert kinds[0] == ["Superpose", "BoxMix", *noise, "Affine"]
+    assert kinds[1] == ["Superpose", *noise, "KeepFeature", "Gaussian"]
+
+
+def test_overlays_stand_in_groups_of_like_classes():
+    images, label = np.random.default_rng(0).random((40, 1, 8, 8)), np.arange(40) % 4
+    first, *_ = default_profile(Overlays(images), label, 50, num_classes=4)
+    of_image = {image.tobytes(): own for image, own in zip(np.float32(images), label, strict=True)}
+    groups = [
+        [of_image[image.tobytes()] for image in each.overlays.images] for each in first.levels
+    ]
+    assert sorted(np.concatenate(groups)) == sorted(label), "each overlay is in one group"
+    assert [len(each) for each in groups] == [4] * 10
+    # ten images of a class: two of the ten groups have a class of their own, one has two
+    assert sum(len(set(each)) == 1 for each in groups) == 8
+    assert first.draws_of(first.levels[0]) == 4, "a group has four overlays to superpose"
+    assert {part.num_groups for part in default_profile(Overlays(images), label, 50, 101)} == {1}
 
 
 def test_tensors_give_the_verdicts_of_arrays(planted, splits):

@@ -166,6 +166,11 @@ DAMAGES = {
     "a rate too small for its inputs": lambda f: change_settings(f, false_positive_rate=0.001),
     "a missing setting": lambda f: change_settings(f, seed=...),
     "one draw of two stages": lambda f: change_settings(f, draws=1),
+    "groups of one part": lambda f: change_settings(f, groups=[2]),
+    "groups of no number": lambda f: change_settings(f, groups=[2, "2", 1, 1, 1]),
+    "groups of noise": lambda f: change_settings(f, groups=[6, 6, 2, 1, 1]),
+    "more groups than draws": lambda f: change_settings(f, groups=[7, 6, 1, 1, 1]),
+    "other groups": lambda f: change_settings(f, groups=[5, 6, 1, 1, 1]),
     "draws of yes": lambda f: change_settings(f, draws=True),
     "other classes": lambda f: change_settings(f, num_classes=7),
     "another shape": lambda f: change_settings(f, image_shape=[1, 4, 16]),
@@ -197,8 +202,9 @@ DAMAGES = {
     "NaN points": changed("points", with_value(np.nan)),
     "huge points": changed("points", with_value(-1e300)),
     "one point": changed("points", lambda points: points[:1].copy()),
-    "sides as numbers": changed("is_one_sided", lambda sides: sides.astype(np.int64)),
-    "few sides": changed("is_one_sided", lambda sides: sides[:5].copy()),
+    "evidence as floats": changed("evidence", lambda kinds: kinds.astype(np.float64)),
+    "little evidence": changed("evidence", lambda kinds: kinds[:5].copy()),
+    "evidence of an unknown kind": changed("evidence", lambda kinds: kinds + 2),
     "unsorted scores": changed("calibration", lambda scores: scores[::-1].copy()),
     "NaN scores": changed("calibration", with_value(np.nan)),
     "huge scores": changed("calibration", with_value(-1e300)),
@@ -216,7 +222,7 @@ DAMAGES = {
     "cut settings": lambda f: os.truncate(f / SETTINGS_FILE, 99),
     "no arrays": lambda f: (f / ARRAYS_FILE).unlink(),
 }
-ARRAYS = ("sums", "numbers", "centres", "scales", "points", "is_one_sided", "calibration")
+ARRAYS = ("sums", "numbers", "centres", "scales", "points", "evidence", "calibration")
 
 
 @pytest.mark.parametrize("name", DAMAGES)
@@ -296,7 +302,7 @@ def test_commands_give_what_the_library_gives(monkeypatch, capsys, guard, folder
         )
     code, text, _ = run(monkeypatch, capsys, *FIT, *MADE)
     assert (code, "32 clean inputs for reference, 32 for calibration" in text) == (0, True)
-    assert f"{quick.most_draws} passes for each input, under box-mix" in text
+    assert f"{quick.most_draws} passes for each input, under superpose" in text
 
 
 PROFILES = {
@@ -304,7 +310,7 @@ PROFILES = {
     "others in place of all": (("--perturbation", "keep-feature:0.7"), [None], False, 36),
     "both": (("--sigma", 0.3, "--perturbation", "scale:3,5"), [0.3, None], False, 36),
     "draws that are the other guard's": (("--draws", 250, "--sigma", 0.3), [0.3], False, 250),
-    "scores": (("--scores", "logits", "--draws", 4), [*[None] * 5, 0.2, 0.4], True, 4),
+    "scores": (("--scores", "logits", "--draws", 4), [None, None, 0.1, 0.2, None], True, 4),
 }
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from wobbliness.detectors.guard_files import Guard
 
 DEFAULT_SIGMAS = [0.05, 0.1, 0.15, 0.2, 0.3]  # as SmoothnessGuard; a test compares them
-DEFAULT_DRAWS, PROFILE_DRAWS = 250, 36  # as SmoothnessGuard and ProfileGuard, likewise
+DEFAULT_DRAWS, PROFILE_DRAWS = 250, 50  # as SmoothnessGuard and ProfileGuard, likewise
 
 guard_app = Commands(
     help="Judge single inputs: is the model suspiciously smooth around them?", no_args_is_help=True

@@ -6,11 +6,18 @@ from typing import Any
 import numpy as np
 
 from wobbliness.detectors.kept_perturbations import overlay_ranks
-from wobbliness.detectors.kept_settings import checked_settings, kept_sigmas, read_sigmas
+from wobbliness.detectors.kept_settings import (
+    check_integer,
+    checked_settings,
+    kept_sigmas,
+    read_sigmas,
+)
 from wobbliness.detectors.profile_guard import MIN_CLASSES, ProfileGuard
-from wobbliness.detectors.profile_stage import ProfileStage
+from wobbliness.detectors.profile_stage import EVIDENCE, ProfileStage
+from wobbliness.detectors.profiles import MOST_GROUPS, ProfilePart
 from wobbliness.detectors.vote_reading import NUM_LABEL_READINGS, READINGS
 from wobbliness.perturbations.base import Perturbation
+from wobbliness.perturbations.mixing.overlays import MIN_OVERLAYS
 from wobbliness.sampling.plan import SCORES, perturbation_of
 from wobbliness.statistics.conformal import num_flagged, score_limit
 from wobbliness.statistics.expected_votes import ExpectedVotes
@@ -27,10 +34,10 @@ _RANKS = {
     "centres": 2,
     "scales": 1,
     "points": 2,
-    "is_one_sided": 1,
+    "evidence": 1,
     "calibration": 1,
 }
-_DTYPES = {"numbers": np.int64, "is_one_sided": np.bool_}
+_DTYPES = {"numbers": np.int64, "evidence": np.int64}
 
 
 def perturbations_of(guard: ProfileGuard) -> Sequence[float | Perturbation]:
@@ -50,6 +57,7 @@ def settings_of(guard: ProfileGuard) -> dict[str, Any]:
         # Fitted again, a guard of the default profile takes overlays from its new inputs.
         "is_default_profile": guard.perturbations is None,
         "sigmas": kept_sigmas(guard.perturbations_),
+        "groups": [part.num_groups for part in guard.parts_],
         **{name: getattr(guard, name) for name in SETTINGS},
     }
 
@@ -70,7 +78,7 @@ def _arrays_of_stage(stage: ProfileStage) -> dict[str, np.ndarray]:
         "centres": stage.cloud.centres,
         "scales": stage.cloud.scales,
         "points": stage.cloud.points,
-        "is_one_sided": stage.cloud.is_one_sided,
+        "evidence": stage.cloud.evidence,
         "calibration": stage.calibration,
     }
 
@@ -94,8 +102,9 @@ def read_guard(
     given = None if content["is_default_profile"] else sigmas
     guard = ProfileGuard(classifier, perturbations=given, **settings)
     guard.image_shape_, guard.n_features_in_ = image_shape, image_shape[0]
-    guard.perturbations_ = tuple(map(perturbation_of, sigmas))
-    guard.stages_ = _stages(content, arrays, image_shape, guard.num_stages)
+    guard.parts_ = _parts(tuple(map(perturbation_of, sigmas)), content)
+    guard.perturbations_ = tuple(part.whole for part in guard.parts_)
+    guard.stages_ = _stages(guard, content, arrays)
     guard.offset_ = score_limit(guard.stages_[-1].calibration, guard.false_positive_rate)
     return guard
 
@@ -112,22 +121,36 @@ def _check_settings(content: dict[str, Any]) -> None:
         raise ValueError("a false_positive_rate that is not between 0 and 1")
 
 
+def _parts(
+    perturbations: Sequence[Perturbation], content: dict[str, Any]
+) -> tuple[ProfilePart, ...]:
+    """Returns the parts of a profile: perturbations, and into how many groups overlays are cut."""
+    groups, draws = content["groups"], content["draws"]
+    if not isinstance(groups, list) or len(groups) != len(perturbations):
+        raise ValueError(f"expected groups of {len(perturbations)} perturbations, got others")
+    for made, number in zip(perturbations, groups, strict=True):
+        overlays = getattr(made, "overlays", ())
+        most = max(1, min(MOST_GROUPS, draws, len(overlays) // MIN_OVERLAYS))
+        check_integer("groups", number, 1, most)
+    return tuple(
+        ProfilePart(whole=made, draws=draws, num_groups=number)
+        for made, number in zip(perturbations, groups, strict=True)
+    )
+
+
 def _stages(
-    content: dict[str, Any],
-    arrays: Mapping[str, np.ndarray],
-    image_shape: tuple[int, ...],
-    num_stages: int,
+    guard: ProfileGuard, content: dict[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> tuple[ProfileStage, ...]:
     """Returns the stages of a file: after the early draws, and after all where there are more."""
-    rows = range(num_stages)
+    rows = range(guard.num_stages)
     expected = {_name(row, name): rank for row in rows for name, rank in _RANKS.items()}
-    expected |= overlay_ranks(arrays, image_shape)
+    expected |= overlay_ranks(arrays, guard.image_shape_)
     # Names and ranks first; values are looked at only in arrays of the right shape.
     if (ranks := {name: array.ndim for name, array in arrays.items()}) != expected:
         raise ValueError(f"expected arrays {expected} by rank, got {ranks}")
     by_stage = [{name: arrays[_name(row, name)] for name in _RANKS} for row in rows]
     for found in by_stage:
-        _check_shapes(found, len(content["sigmas"]), has_scores=content["scores"] is not None)
+        _check_shapes(found, guard.parts_, has_scores=content["scores"] is not None)
         _check_values(found)
         _check_calibration(found["calibration"], content["false_positive_rate"])
     _check_stages(by_stage, content["num_classes"])
@@ -141,27 +164,28 @@ def _stage(found: Mapping[str, np.ndarray]) -> ProfileStage:
             centres=found["centres"],
             scales=found["scales"],
             points=found["points"],
-            is_one_sided=found["is_one_sided"],
+            evidence=found["evidence"],
         ),
         calibration=found["calibration"],
     )
 
 
 def _check_shapes(
-    found: Mapping[str, np.ndarray], num_perturbations: int, *, has_scores: bool
+    found: Mapping[str, np.ndarray], parts: Sequence[ProfilePart], *, has_scores: bool
 ) -> None:
     """Checks types, and sizes among each other and with the settings."""
     for name, array in found.items():
         if array.dtype != (dtype := np.dtype(_DTYPES.get(name, np.float64))):
             raise ValueError(f"expected {name} as {dtype}, got {array.dtype}")
     num_classes, num_points = len(found["numbers"]), len(found["points"])
-    num_values = num_perturbations * (len(READINGS) if has_scores else NUM_LABEL_READINGS)
+    num_values = len(parts) * (len(READINGS) if has_scores else NUM_LABEL_READINGS)
+    num_levels = sum(len(part.levels) for part in parts)
     shapes = {
-        "sums": (num_perturbations, num_classes, num_classes),
+        "sums": (num_levels, num_classes, num_classes),
         "centres": (num_classes, num_values),
         "scales": (num_values,),
         "points": (num_points, num_values),
-        "is_one_sided": (num_values,),
+        "evidence": (num_values,),
     }
     for name, shape in shapes.items():
         if found[name].shape != shape:
@@ -181,6 +205,7 @@ def _check_values(found: Mapping[str, np.ndarray]) -> None:
     if (np.abs(sums.sum(axis=2) - numbers) > ROUNDING * (1 + numbers)).any():
         raise ValueError("expected sums of shares that add up to their inputs, got others")
     _check_within("scales", found["scales"], MIN_SCALE, MAX_READING)
+    _check_within("evidence", found["evidence"], 0, max(EVIDENCE.values()))
     for name in ("centres", "points", "calibration"):
         _check_within(name, found[name], -MAX_READING, MAX_READING)
 

@@ -1,7 +1,9 @@
 """ProfileGuard: a detector of inputs whose votes under many perturbations are unlike clean ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -14,19 +16,22 @@ from wobbliness.detectors.distinct_inputs import host_array, without_copies
 from wobbliness.detectors.input_guard import InputGuard
 from wobbliness.detectors.overlay_copies import require_overlays_apart
 from wobbliness.detectors.profile_stage import ProfileStage
-from wobbliness.detectors.profiles import default_profile
+from wobbliness.detectors.profiles import ProfilePart, default_profile, parts_of
 from wobbliness.detectors.smoothness_guard import ATTRIBUTES_OF_FILE
 from wobbliness.detectors.vote_reading import ProfileVotes, profile_votes
-from wobbliness.perturbations.base import Perturbation, image_keys, num_draws_of
+from wobbliness.perturbations.base import Perturbation, image_keys
 from wobbliness.perturbations.mixing.overlays import Overlays
+from wobbliness.perturbations.noise.gaussian import Gaussian
 from wobbliness.sampling.measure import sweep
 from wobbliness.sampling.plan import Scores, perturbation_of, sigmas_or_perturbations
-from wobbliness.sampling.votes import Sweep
+from wobbliness.sampling.votes import DrawSpan, Sweep, Votes
 from wobbliness.statistics.conformal import conformal_pvalues, score_limit, tie_breakers
 
 # Of the draws, those after which an input as usual as this p-value is let go.
-EARLY_SHARE, USUAL_PVALUE = 1 / 6, 0.25
+EARLY_SHARE, USUAL_PVALUE = 1 / 5, 0.25
 MIN_CLASSES = 2
+# Draws of it are the input itself.
+UNCHANGED = (Gaussian(0),)
 
 
 class ProfileGuard(InputGuard):
@@ -37,14 +42,16 @@ class ProfileGuard(InputGuard):
     how often they agree with the clean prediction, how much they differ, how far they are from the
     mean votes of clean inputs with that prediction, and whether other votes go where those of clean
     inputs go. The score is how far these numbers are from the nearest clean inputs, together with
-    the evidence whose sign theory gives (`wobbliness.statistics.novelty`).
+    the evidence whose sign theory gives (`wobbliness.statistics.novelty`). Votes of mixtures are
+    compared with clean ones of the same overlays: those of a class that is neither the input's nor
+    the overlay's tell most of a trigger that sends each class elsewhere.
 
     The clean inputs given to `fit` are divided into three parts: overlays to mix with, the
     reference, and those that calibrate. All perturbations are combined before calibrating, which
     leaves one test: the split-conformal p-value is exact for any classifier, over the draw of clean
     inputs, as long as new clean inputs come from where those came from.
 
-    `predict` lets inputs go early whose votes after a sixth of the draws are as usual as those of
+    `predict` lets inputs go early whose votes after a fifth of the draws are as usual as those of
     three quarters of the clean inputs; all others get all draws. It flags a part of what `judge`
     flags, so that its false-positive rate is at most the stated one.
 
@@ -54,7 +61,7 @@ class ProfileGuard(InputGuard):
             with a part of the clean inputs. Overlays that are given must be neither fitted nor
             judged.
         draws: copies of each input under each perturbation, of one with a fixed number of draws at
-            most those; 36 are 252 passes by default, 9 are 63.
+            most those; 50 are 250 passes by default, 13 are 59.
         scores: what the classifier's scores are, `logits` or `probabilities`, to read mean entropy
             and retained confidence, too; by default labels alone.
         false_positive_rate: share of clean inputs to be called suspicious, in (0, 1).
@@ -67,6 +74,7 @@ class ProfileGuard(InputGuard):
         image_shape_: shape of one input.
         n_features_in_: its first axis: features of flat inputs, channels of pictures.
         perturbations_: of the profile.
+        parts_: the same with their draws, and with groups of overlays.
         stages_: what clean votes look like, after the early draws and after all.
         offset_: the score below which an input is suspicious.
     """
@@ -76,7 +84,7 @@ class ProfileGuard(InputGuard):
         classifier: Any,
         *,
         perturbations: Sequence[float | Perturbation] | None = None,
-        draws: int = 36,
+        draws: int = 50,
         scores: Scores | None = None,
         false_positive_rate: float = 0.05,
         seed: int = 0,
@@ -115,7 +123,8 @@ class ProfileGuard(InputGuard):
         for kept in ATTRIBUTES_OF_FILE:
             self.__dict__.pop(kept, None)
         self.image_shape_ = tuple(images.shape[1:])
-        self.perturbations_ = self._profile(images[parts.overlays])
+        self.parts_ = self._profile(images[parts.overlays])
+        self.perturbations_ = tuple(part.whole for part in self.parts_)
         self.stages_ = self._stages(images[parts.measured], len(parts.reference))
         # The score below which the split-conformal p-value is at most the rate.
         self.offset_ = score_limit(self.stages_[-1].calibration, self.false_positive_rate)
@@ -123,12 +132,11 @@ class ProfileGuard(InputGuard):
 
     def _stages(self, images: Any, num_reference: int) -> tuple[ProfileStage, ...]:
         """Returns what clean votes look like after the early draws, and after all."""
-        early, rest = self._spans
-        found = self._measured(images, "clean inputs", early)
+        found = self._measured(images, "clean inputs", EARLY)
         _check_classes(found.votes.label)
         votes = [found.votes]
         if self.num_stages > 1:
-            votes.append(found.votes + self._measured(images, "clean inputs", rest).votes)
+            votes.append(found.votes + self._measured(images, "clean inputs", LATE).votes)
         reference, calibration = np.split(np.arange(len(images)), [num_reference])
         return tuple(
             ProfileStage.fitted(each[reference], each[calibration], found.ties[calibration])
@@ -137,19 +145,19 @@ class ProfileGuard(InputGuard):
 
     def judge(self, X: Any) -> ProfileJudgement:
         """Computes votes, labels, p-value, verdict and reasons of each input, from all draws."""
-        found = self._measured(self._checked_as_fitted(X), "inputs", range(self.draws))
+        found = self._measured(self._checked_as_fitted(X), "inputs", ALL)
         stage, votes = self.stages_[-1], found.votes
         placed = stage.placed(votes)
         score = stage.scores(placed, found.ties)
         return ProfileJudgement(
-            votes=found.sweep,
+            votes=Sweep(found.by_part),
             undisturbed_label=votes.label,
             score=score,
             pvalue=conformal_pvalues(score, stage.calibration),
             is_suspicious=score < self.offset_,
             false_positive_rate=self.false_positive_rate,
             placed=placed,
-            expected=stage.expected_of(votes),
+            expected=votes.mean_by_part(stage.expected_of(votes)),
         )
 
     def score_samples(self, X: Any) -> Float[np.ndarray, " N"]:
@@ -171,93 +179,148 @@ class ProfileGuard(InputGuard):
     def judge_quickly(self, X: Any) -> QuickVerdicts:
         """Computes verdicts alone, with early stopping."""
         images = self._checked_as_fitted(X)
-        early, rest = self._spans
-        found = self._measured(images, "inputs", early)
+        found = self._measured(images, "inputs", EARLY)
         stage = self.stages_[0]
         score = stage.scores(stage.placed(found.votes), found.ties)
         left = np.flatnonzero(conformal_pvalues(score, stage.calibration) < USUAL_PVALUE)
         suspicious = np.zeros(len(images), dtype=bool)
-        draws = np.full(len(images), self._num_passes(early))
+        draws = np.full(len(images), self._num_passes(EARLY))
         if left.size and self.num_stages > 1:
-            more = self._measured(images[left], "inputs", rest)
+            more = self._measured(images[left], "inputs", LATE)
             stage = self.stages_[-1]
             score[left] = stage.scores(
                 stage.placed(found.votes[left] + more.votes), found.ties[left]
             )
-            draws[left] += self._num_passes(rest)
+            draws[left] += self._num_passes(LATE)
         suspicious[left] = score[left] < self.offset_
         return QuickVerdicts(
-            is_suspicious=suspicious,
-            draws=draws,
-            most_draws=self._num_passes(early) + self._num_passes(rest),
+            is_suspicious=suspicious, draws=draws, most_draws=self._num_passes(ALL)
         )
 
     @property
     def num_stages(self) -> int:
         """The number of times that votes are read: one where no draws are left after the early."""
-        return 2 if self._num_passes(self._spans[1]) else 1
+        return 2 if self._num_passes(LATE) else 1
 
-    @property
-    def _spans(self) -> tuple[range, range]:
-        """The early draws, and the others."""
-        early = max(1, round(self.draws * EARLY_SHARE))
-        return range(early), range(early, self.draws)
+    def _num_passes(self, when: "_When") -> int:
+        """Returns the number of copies of an input for some of the draws."""
+        return sum(len(when.of(part, level)) for part in self.parts_ for level in part.levels)
 
-    def _num_passes(self, span: range) -> int:
-        """Returns the number of copies of an input for the draws of a span."""
-        return sum(len(_span_of(made, span)) for made in self.perturbations_)
-
-    def _profile(self, overlays: Any) -> tuple[Perturbation, ...]:
+    def _profile(self, overlays: Any) -> tuple[ProfilePart, ...]:
         if self.perturbations is not None:
-            return tuple(map(perturbation_of, sigmas_or_perturbations(self.perturbations)))
-        return default_profile(Overlays(overlays), self.draws)
+            made = map(perturbation_of, sigmas_or_perturbations(self.perturbations))
+            return parts_of(made, self.draws)
+        (votes,) = self._swept(self._opened(overlays), overlays, UNCHANGED, range(1))
+        return default_profile(
+            Overlays(overlays), votes.label, self.draws, num_classes=votes.counts.shape[1]
+        )
 
     def _check_enough(self, images: Any, what: str = "clean inputs") -> None:
         rate, mixes = self.false_positive_rate, self.perturbations is None
         check_enough(len(images), rate, mixes=mixes, what=what)
 
-    def _measured(self, images: Any, what: str, span: range) -> "_Measured":
-        """Opens the classifier, and measures the votes of some draws."""
-        array = host_array(images)
-        require_overlays_apart(self.perturbations_, array, what)
-        classifier = open_classifier(
+    def _opened(self, images: Any) -> Any:
+        return open_classifier(
             self.classifier,
             num_classes=self.num_classes,
             as_tensor=hasattr(images, "detach"),
             device=self.device,
         )
-        there = [made for made in self.perturbations_ if _span_of(made, span)]
-        found = sweep(
+
+    def _measured(self, images: Any, what: str, when: "_When") -> "_Measured":
+        """Opens the classifier, and measures the votes of some draws."""
+        array = host_array(images)
+        require_overlays_apart(self.perturbations_, array, what)
+        classifier = self._opened(images)
+        # Perturbations with the same draws share a sweep.
+        by_span: dict[range, list[Perturbation]] = {}
+        for part in self.parts_:
+            for level in part.levels:
+                by_span.setdefault(when.of(part, level), []).append(level)
+        found = [
+            votes
+            for span, levels in by_span.items()
+            if span
+            for votes in self._swept(classifier, images, levels, span)
+        ]
+        return _Measured(
+            parts=self.parts_, found=found, ties=tie_breakers(image_keys(array), self.seed)
+        )
+
+    def _swept(
+        self, classifier: Any, images: Any, levels: Sequence[Perturbation], span: range
+    ) -> tuple[Votes, ...]:
+        return sweep(
             classifier,
             images,
-            there,
+            levels,
             draws=len(span),
             seed=self.seed,
             first_draw=span.start,
             workers=self.workers,
             keep_clean=True,
             scores=self.scores,
-        )
-        return _Measured(
-            sweep=found,
-            votes=profile_votes(found, [made.name for made in self.perturbations_]),
-            ties=tie_breakers(image_keys(array), self.seed),
-        )
+        ).votes
+
+
+@dataclass(frozen=True)
+class _When:
+    """Which draws: the early ones, the late ones, or all."""
+
+    is_early: bool
+    is_late: bool
+
+    def of(self, part: ProfilePart, level: Perturbation) -> range:
+        """Returns those of one level of a part, in their order."""
+        draws = part.draws_of(level)
+        # Of few draws, as of a ladder, more are early, or all.
+        early = min(max(1, round(part.draws_each * EARLY_SHARE)), draws)
+        return range(0 if self.is_early else early, draws if self.is_late else early)
+
+
+EARLY, LATE, ALL = _When(True, False), _When(False, True), _When(True, True)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Measured:
-    """Votes of inputs, in two forms, and their tie-breakers."""
+    """Votes of inputs under some levels of a profile, and their tie-breakers."""
 
-    sweep: Sweep
-    votes: ProfileVotes
+    parts: tuple[ProfilePart, ...]
+    found: Sequence[Votes]
     ties: Float[np.ndarray, " N"]
 
+    @cached_property
+    def votes(self) -> ProfileVotes:
+        """The votes under each level, as they are read."""
+        levels = [(row, level) for row, part in enumerate(self.parts) for level in part.levels]
+        names = [level.name for _, level in levels]
+        return profile_votes(self.found, names, [row for row, _ in levels])
 
-def _span_of(perturbation: Perturbation, span: range) -> range:
-    """Returns those draws of a span that a perturbation has."""
-    end = num_draws_of(perturbation)
-    return span if end is None else range(span.start, min(span.stop, end))
+    @property
+    def by_part(self) -> tuple[Votes, ...]:
+        """The votes of each part: its groups are consecutive draws of one perturbation."""
+        by_name = {votes.perturbation: votes for votes in self.found}
+        return tuple(
+            _added([by_name[level.name] for level in part.levels], part.whole.name)
+            for part in self.parts
+        )
+
+
+def _added(votes: Sequence[Votes], name: str) -> Votes:
+    """Returns the sum of votes under several perturbations, as those of one."""
+    firsts = np.cumsum([0, *(each.draws for each in votes)])
+    return reduce(
+        add,
+        (
+            replace(
+                each,
+                perturbation=name,
+                spans=(DrawSpan(seed=span.seed, first=int(first), stop=int(first) + each.draws),),
+            )
+            for first, each in zip(firsts, votes, strict=False)
+            for span in each.spans
+        ),
+    )
 
 
 def _check_classes(label: Int[np.ndarray, " N"]) -> None:

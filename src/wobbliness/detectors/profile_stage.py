@@ -10,8 +10,8 @@ from wobbliness.statistics.conformal import RANK_STEPS
 from wobbliness.statistics.expected_votes import ExpectedVotes
 from wobbliness.statistics.novelty import Cloud
 
-# What theory gives a sign: triggered inputs stay, or go where no clean input goes.
-ONE_SIDED = ("agreement", "destinations", "confidence")
+# What theory gives a sign: triggered inputs stay (1), or go where no clean input goes (2).
+EVIDENCE = {"agreement": 1, "confidence": 1, "destinations": 2}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,12 +44,12 @@ class ProfileStage:
         # Each without its own votes: an input is not compared with itself.
         own = expected.of(reference.label, reference.draws, without=reference.counts)
         readings = read_votes(reference, own)
-        is_one_sided = np.array([name in ONE_SIDED for name in READINGS[: len(readings)]])
+        kinds = np.array([EVIDENCE.get(name, 0) for name in READINGS[: len(readings)]])
         cloud = Cloud.of(
             _as_points(readings),
             reference.label,
             num_classes,
-            np.repeat(is_one_sided, readings.shape[1]),
+            np.repeat(kinds, readings.shape[1]),
         )
         stage = cls(expected=expected, cloud=cloud, calibration=np.empty(0))
         scores = np.sort(stage.scores(stage.placed(calibration), ties))
@@ -77,5 +77,5 @@ class ProfileStage:
         return np.asarray((steps + ties) / RANK_STEPS)
 
 
-def _as_points(readings: Float[np.ndarray, "R S N"]) -> Float[np.ndarray, "N F"]:
+def _as_points(readings: Float[np.ndarray, "R P N"]) -> Float[np.ndarray, "N F"]:
     return readings.reshape(-1, readings.shape[2]).T

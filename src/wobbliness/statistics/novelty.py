@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 
 # Points that all classes together lend to the centre of each class.
@@ -25,13 +25,13 @@ class Cloud:
         centres: `(K, F)` of each class.
         scales: `(F,)` standard deviations about the centres, all positive.
         points: `(R, F)` clean points, centred and scaled.
-        is_one_sided: `(F,)` readings of which a high value alone is evidence.
+        evidence: `(F,)` of which kind of evidence a high value of a reading is; 0 where of none.
     """
 
     centres: Float[np.ndarray, "K F"]
     scales: Float[np.ndarray, " F"]
     points: Float[np.ndarray, "R F"]
-    is_one_sided: Bool[np.ndarray, " F"]
+    evidence: Int[np.ndarray, " F"]
 
     @classmethod
     def of(
@@ -39,7 +39,7 @@ class Cloud:
         points: Float[np.ndarray, "R F"],
         label: Int[np.ndarray, " R"],
         num_classes: int,
-        is_one_sided: Bool[np.ndarray, " F"],
+        evidence: Int[np.ndarray, " F"],
     ) -> "Cloud":
         """Learns centres and scales of clean points, at least two.
 
@@ -47,7 +47,7 @@ class Cloud:
             points: readings.
             label: class of each, below `num_classes`.
             num_classes: K.
-            is_one_sided: as the attribute.
+            evidence: as the attribute.
         """
         mean = points.mean(axis=0)
         centres = np.empty((num_classes, points.shape[1]))
@@ -62,7 +62,7 @@ class Cloud:
             centres=centres,
             scales=scales,
             points=_in_rows(centred / scales),
-            is_one_sided=is_one_sided,
+            evidence=evidence,
         )
 
     def placed(
@@ -77,32 +77,32 @@ class Cloud:
         """Computes novelty, `(N,)`: higher is less like clean points.
 
         The mean of two numbers in standard deviations of the clean points: ln(mean distance to the
-        `NUM_NEIGHBOURS` nearest clean points + 0.1), and ln(1 + sum of the squares of the one-sided
-        readings above 0).
+        `NUM_NEIGHBOURS` nearest clean points + 0.1); and the mean over the kinds of evidence of
+        ln(1 + sum of the squares of the readings above 0), in standard deviations each.
 
         Args:
             placed: points as `placed` returns them.
         """
-        (near, near_scale), (high, high_scale) = self._usual
-        novelty = (self._log_distances(placed) - near) / near_scale
-        return np.asarray((novelty + (self._evidence(placed) - high) / high_scale) / 2)
+        usual = self._usual
+        found = (self._log_distances(placed), *self._evidence_of(placed))
+        novelty, *kinds = (
+            (each - mean) / std for each, (mean, std) in zip(found, usual, strict=True)
+        )
+        return np.asarray((novelty + sum(kinds) / max(len(kinds), 1)) / 2)
 
     @cached_property
     def _tree(self) -> KDTree:
         return KDTree(self.points)
 
     @cached_property
-    def _usual(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Mean and standard deviation of both numbers over the clean points."""
+    def _usual(self) -> tuple[tuple[float, float], ...]:
+        """Mean and standard deviation over the clean points, of distances and of each evidence."""
         # The nearest point of a clean one is itself, and does not count.
         number = min(NUM_NEIGHBOURS + 1, len(self.points))
         distances, _ = self._tree.query(self.points, k=[*range(2, number + 1)])
-        numbers = (
-            np.log(np.mean(distances, axis=1) + SMALL_DISTANCE),
-            self._evidence(self.points),
-        )
-        near, high = ((float(each.mean()), max(float(each.std()), 1e-6)) for each in numbers)
-        return near, high
+        near = np.log(np.mean(distances, axis=1) + SMALL_DISTANCE)
+        numbers = (near, *self._evidence_of(self.points))
+        return tuple((float(each.mean()), max(float(each.std()), 1e-6)) for each in numbers)
 
     def _log_distances(self, placed: Float[np.ndarray, "N F"]) -> Float[np.ndarray, " N"]:
         # Each pair on its own: a distance does not depend on the other points of the call.
@@ -110,9 +110,11 @@ class Cloud:
         found, _ = self._tree.query(placed, k=[*range(1, number + 1)])
         return np.asarray(np.log(np.mean(found, axis=1) + SMALL_DISTANCE))
 
-    def _evidence(self, placed: Float[np.ndarray, "N F"]) -> Float[np.ndarray, " N"]:
-        above = np.maximum(placed[:, self.is_one_sided], 0)
-        return np.asarray(np.log1p((above**2).sum(axis=1)))
+    def _evidence_of(self, placed: Float[np.ndarray, "N F"]) -> tuple[Float[np.ndarray, " N"], ...]:
+        """Returns ln(1 + sum of squares above 0) of each kind of evidence."""
+        kinds = [kind for kind in np.unique(self.evidence) if kind]
+        above = [_in_rows(np.maximum(placed[:, self.evidence == kind], 0)) for kind in kinds]
+        return tuple(np.log1p((each**2).sum(axis=1)) for each in above)
 
 
 def _in_rows(points: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N F"]:
