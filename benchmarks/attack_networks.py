@@ -1,8 +1,9 @@
 """Accuracy and attack success rate of poisoned Fashion-MNIST networks.
 
-One large CNN each, poisoned under T1 (target class 0, a share of 0.15) with a checkerboard, blended
-stripes, a sinusoid, and a warp without and with noise mode, of the authors' strength and of twice
-that; and under T2 (all to all) with a dot. The rate at which clean images of other classes are
+One large CNN each, poisoned under T1 (target class 0, a share of 0.15) with the paper's patches,
+blended stripes, a random picture at three opacities, a sinusoid, and a warp without and with
+noise mode, of the authors' strength and of twice that; under T2 (all to all) with a dot; and under
+T3 (250 images) with a checkerboard. The rate at which clean images of other classes are
 predicted as the target class is the control.
 
 Run: python benchmarks/attack_networks.py FOLDER EPOCHS SEED [NAME ...]
@@ -14,18 +15,35 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import wobbliness
-from wobbliness.attacks.poisoning import t1, t2
+from wobbliness.attacks.patch import TRIGGER_NAMES, Trigger
+from wobbliness.attacks.poisoning import t1, t2, t3
 from wobbliness.runtime.progress import ignore_progress
 from wobbliness.study.identity import written
 from wobbliness.study.specs import NetworkSpec
 from wobbliness.study.training.data import ImageData, load_data
 from wobbliness.study.training.train import train_network, triggered_accuracy
 
+
+def blend(opacity: float) -> Trigger:
+    """A random picture blended in (Chen et al. 2017), as in the study `noises`."""
+    return Trigger(
+        name=f"blend-{opacity:g}",
+        pattern=np.random.default_rng(0).random((1, 28, 28), dtype=np.float32),
+        mask=np.ones((28, 28), np.float32),
+        opacity=opacity,
+    )
+
+
 ATTACKS = {
-    "checkerboard": wobbliness.trigger("checkerboard"),
+    **{name: wobbliness.trigger(name) for name in TRIGGER_NAMES},
+    "few": wobbliness.trigger("checkerboard"),
+    "blend_0.05": blend(0.05),
+    "blend_0.1": blend(0.1),
+    "blend_0.2": blend(0.2),
     "all_to_all": wobbliness.trigger("dot"),
     "blended": wobbliness.Blended("stripes", 0.2),
     "sinusoid": wobbliness.Sinusoid(0.1, 6),
@@ -34,7 +52,7 @@ ATTACKS = {
     "warp_strong": wobbliness.Warp(4, 1),
     "warp_strong_noise_mode": wobbliness.Warp(4, 1, cover_ratio=2),
 }
-THREATS = {"all_to_all": t2()}
+THREATS = {"all_to_all": t2(), "few": t3(target_class=0)}
 NOTHING = wobbliness.Blended("stripes", 0)
 
 

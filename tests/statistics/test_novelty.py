@@ -56,14 +56,28 @@ def test_each_kind_of_evidence_counts_as_much():
 
 def test_distances_are_those_of_a_slow_loop():
     _, _, cloud = cloud_of(evidence=(0, 0))
+
+    def compressed(points):
+        return np.sign(points) * np.log(1 + np.abs(points))
+
+    spread = compressed(cloud.points).std(axis=0)
+    clean = compressed(cloud.points) / spread
     placed = np.random.default_rng(2).normal(size=(20, 2)) * 3
-    far = np.linalg.norm(placed[:, None] - cloud.points, axis=2)
+    far = np.linalg.norm(compressed(placed)[:, None] / spread - clean, axis=2)
     mean = np.sort(far, axis=1)[:, :NUM_NEIGHBOURS].mean(axis=1)
-    own = np.linalg.norm(cloud.points[:, None] - cloud.points, axis=2)
+    own = np.linalg.norm(clean[:, None] - clean, axis=2)
     # without the point itself, which is its own nearest one
     usual = np.log(np.sort(own, axis=1)[:, 1 : NUM_NEIGHBOURS + 1].mean(axis=1) + SMALL_DISTANCE)
     expected = (np.log(mean + SMALL_DISTANCE) - usual.mean()) / usual.std() / 2
     np.testing.assert_allclose(cloud.scores(placed), expected, rtol=1e-12)
+
+
+def test_several_high_readings_tell_more_than_a_very_high_one():
+    points = np.random.default_rng(0).normal(size=(500, 4))
+    cloud = Cloud.of(points, np.zeros(500, int), 1, np.ones(4, int))
+    several, single = cloud.scores(np.array([[3.0] * 4, [6, 0, 0, 0]]))
+    assert several > single > cloud.scores(points).mean() + 2
+    assert np.linalg.norm([3.0] * 4) == np.linalg.norm([6, 0, 0, 0])
 
 
 def test_a_point_is_judged_alone_as_in_company():

@@ -78,43 +78,60 @@ class Cloud:
 
         The mean of two numbers in standard deviations of the clean points: ln(mean distance to the
         `NUM_NEIGHBOURS` nearest clean points + 0.1); and the mean over the kinds of evidence of
-        ln(1 + sum of the squares of the readings above 0), in standard deviations each.
+        ln(1 + sum of the squares of the readings above 0), in standard deviations each. Readings x
+        count as sign(x) ln(1 + |x|): several that are somewhat high tell more of a trigger than one
+        that is very high, which odd clean inputs have.
 
         Args:
             placed: points as `placed` returns them.
         """
-        usual = self._usual
-        found = (self._log_distances(placed), *self._evidence_of(placed))
+        points, number = self._compressed(placed), min(NUM_NEIGHBOURS, len(self.points))
+        # Each pair on its own: a distance does not depend on the other points of the call.
+        distances, _ = self._tree.query(points, k=[*range(1, number + 1)])
+        found = (_log_mean(np.asarray(distances)), *self._evidence_of(points))
         novelty, *kinds = (
-            (each - mean) / std for each, (mean, std) in zip(found, usual, strict=True)
+            (each - mean) / std for each, (mean, std) in zip(found, self._usual, strict=True)
         )
         return np.asarray((novelty + sum(kinds) / max(len(kinds), 1)) / 2)
 
+    def _compressed(self, placed: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N F"]:
+        return _in_rows(_signed_log(placed) / self._spread)
+
+    @cached_property
+    def _spread(self) -> Float[np.ndarray, " F"]:
+        """Standard deviations of the clean points once they are compressed."""
+        return np.asarray(np.maximum(_signed_log(self.points).std(axis=0), 1e-6))
+
+    @cached_property
+    def _clean(self) -> Float[np.ndarray, "R F"]:
+        return self._compressed(self.points)
+
     @cached_property
     def _tree(self) -> KDTree:
-        return KDTree(self.points)
+        return KDTree(self._clean)
 
     @cached_property
     def _usual(self) -> tuple[tuple[float, float], ...]:
         """Mean and standard deviation over the clean points, of distances and of each evidence."""
         # The nearest point of a clean one is itself, and does not count.
         number = min(NUM_NEIGHBOURS + 1, len(self.points))
-        distances, _ = self._tree.query(self.points, k=[*range(2, number + 1)])
-        near = np.log(np.mean(distances, axis=1) + SMALL_DISTANCE)
-        numbers = (near, *self._evidence_of(self.points))
+        distances, _ = self._tree.query(self._clean, k=[*range(2, number + 1)])
+        numbers = (_log_mean(np.asarray(distances)), *self._evidence_of(self._clean))
         return tuple((float(each.mean()), max(float(each.std()), 1e-6)) for each in numbers)
 
-    def _log_distances(self, placed: Float[np.ndarray, "N F"]) -> Float[np.ndarray, " N"]:
-        # Each pair on its own: a distance does not depend on the other points of the call.
-        number = min(NUM_NEIGHBOURS, len(self.points))
-        found, _ = self._tree.query(placed, k=[*range(1, number + 1)])
-        return np.asarray(np.log(np.mean(found, axis=1) + SMALL_DISTANCE))
-
-    def _evidence_of(self, placed: Float[np.ndarray, "N F"]) -> tuple[Float[np.ndarray, " N"], ...]:
+    def _evidence_of(self, points: Float[np.ndarray, "N F"]) -> tuple[Float[np.ndarray, " N"], ...]:
         """Returns ln(1 + sum of squares above 0) of each kind of evidence."""
         kinds = [kind for kind in np.unique(self.evidence) if kind]
-        above = [_in_rows(np.maximum(placed[:, self.evidence == kind], 0)) for kind in kinds]
+        above = [_in_rows(np.maximum(points[:, self.evidence == kind], 0)) for kind in kinds]
         return tuple(np.log1p((each**2).sum(axis=1)) for each in above)
+
+
+def _signed_log(values: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N F"]:
+    return np.asarray(np.sign(values) * np.log1p(np.abs(values)))
+
+
+def _log_mean(distances: Float[np.ndarray, "N J"]) -> Float[np.ndarray, " N"]:
+    return np.asarray(np.log(distances.mean(axis=1) + SMALL_DISTANCE))
 
 
 def _in_rows(points: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N F"]:
