@@ -1,7 +1,7 @@
 """Fixtures of all tests; shapes and types of the package are checked at run time here only."""
 
-import copy
 import functools
+import gc
 import hashlib
 import importlib
 import os
@@ -16,22 +16,29 @@ from pathlib import Path
 if "PYTEST_XDIST_WORKER" in os.environ:
     # read once, by torch: where each core has its process, threads wait for those of the others
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    HANDS_OUT_TESTS = False
+else:  # the process that hands out the tests runs none of them, and the others wait for it
+    HANDS_OUT_TESTS = "--numprocesses" in sys.argv
+if not HANDS_OUT_TESTS:
+    gc.disable()  # until all tests are collected: millions of objects, and all of them stay
 
 import hypothesis
 import numpy as np
 import pytest
 import sampled_checks
-import torch
 from at_scale import is_at_scale
 from jaxtyping import install_import_hook
-from torch.onnx._internal.exporter import _registration
 
-# before the hook: what numba compiles must stay as it is written
-import wobbliness.attacks.gradients.pooling_loops
-import wobbliness.perturbations.noise.box_muller
-import wobbliness.perturbations.noise.laplace_transform
-import wobbliness.perturbations.pictures.interpolation
-import wobbliness.perturbations.pictures.poisson  # noqa: F401
+if not HANDS_OUT_TESTS:
+    import quick_exports
+    import torch
+
+    # before the hook: what numba compiles must stay as it is written
+    import wobbliness.attacks.gradients.pooling_loops
+    import wobbliness.perturbations.noise.box_muller
+    import wobbliness.perturbations.noise.laplace_transform
+    import wobbliness.perturbations.pictures.interpolation
+    import wobbliness.perturbations.pictures.poisson  # noqa: F401
 from wobbliness.runtime.ray import keep_to_this_machine
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # machines differ
@@ -70,25 +77,9 @@ def _check_rooms():
                 importlib.import_module(module.name)
 
 
-# the process that hands out the tests runs none of them, and the others wait for it
-HANDS_OUT_TESTS = "--numprocesses" in sys.argv and "PYTEST_XDIST_WORKER" not in os.environ
 if not HANDS_OUT_TESTS:
     _check_rooms()
-
-
-def _register_once(from_torchlib):
-    """Copies the exporter's table of operators, which every export would read from sources."""
-    made = functools.cache(from_torchlib)
-
-    def copied(**options):
-        registry = copy.copy(made(**options))
-        registry.functions = {name: [*found] for name, found in registry.functions.items()}
-        return registry
-
-    return staticmethod(copied)
-
-
-_registration.ONNXRegistry.from_torchlib = _register_once(_registration.ONNXRegistry.from_torchlib)
+    quick_exports.keep_exporter_tables()
 
 SLOWEST = (
     "readme",
@@ -142,6 +133,13 @@ def made_once(name, make):
             make(beside)
             beside.rename(folder)
     return folder
+
+
+def pytest_collection_finish():
+    """Leaves the objects of modules and tests out of all later garbage collections."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,8 +1,10 @@
 """A guard on disk and on the command line: equal verdicts after saving, damaged files refused."""
 
+import copy
 import inspect
 import json
 import os
+import shutil
 import warnings
 
 import numpy as np
@@ -27,22 +29,33 @@ from wobbliness.detectors.smoothness_guard import DEFAULT_SIGMAS
 SETTINGS = {"sigmas": (0.1, 0.3), "draws": 50, "false_positive_rate": 0.1, "seed": 3}
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, digits):
+    """A model and arrays, and a guard that was fitted and saved beside them."""
+    folder = tmp_path_factory.mktemp("guard")
+    (folder / "arrays").mkdir()
+    linear_model(folder / "arrays" / "model.onnx", np.random.default_rng(0).normal(size=(64, 4)))
+    np.save(folder / "arrays" / "clean.npy", digits.test.images[:100])
+    np.save(folder / "arrays" / "images.npy", digits.test.images[100:160])
+    classifier = wobbliness.open_classifier(folder / "arrays" / "model.onnx")
+    guard = wobbliness.SmoothnessGuard(classifier, **SETTINGS).fit(digits.test.images[:100])
+    wobbliness.save_guard(guard, folder / "guard")
+    return folder, guard
+
+
 @pytest.fixture
-def folder(tmp_path, digits, monkeypatch):
+def folder(files, tmp_path, monkeypatch):
+    """A copy of the model and the arrays; the working folder."""
+    shutil.copytree(files[0] / "arrays", tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    linear_model(tmp_path / "model.onnx", np.random.default_rng(0).normal(size=(64, 4)))
-    np.save("clean.npy", digits.test.images[:100])
-    np.save("images.npy", digits.test.images[100:160])
     return tmp_path
 
 
 @pytest.fixture
-def guard(folder, digits):
-    fitted = wobbliness.SmoothnessGuard(wobbliness.open_classifier("model.onnx"), **SETTINGS).fit(
-        digits.test.images[:100]
-    )
-    wobbliness.save_guard(fitted, folder / "guard")
-    return fitted
+def guard(files, folder):
+    """The fitted guard, with a copy of its folder beside the arrays."""
+    shutil.copytree(files[0] / "guard", folder / "guard")
+    return files[1]
 
 
 def test_a_loaded_guard_gives_the_same_bytes(guard, folder):
@@ -464,8 +477,8 @@ def test_verdicts_name_the_pictures(monkeypatch, capsys, guard, folder):
     (folder / "inbox" / "picture 00.png").rename(
         os.fsdecode(os.fsencode(folder / "inbox") + b"/\xe9.png")
     )
-    guard.set_params(false_positive_rate=0.9)  # so that many are listed
-    wobbliness.save_guard(guard, "loose")
+    loose = copy.copy(guard).set_params(false_positive_rate=0.9)  # so that many are listed
+    wobbliness.save_guard(loose, "loose")
     judge = ["guard", "judge", "loose", "model.onnx", "inbox"]
     expected = [*(f"picture {index:02d}.png" for index in range(1, 20)), "\\xe9.png"]
     for quick in ((), ("--quick",)):

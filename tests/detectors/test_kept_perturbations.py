@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,29 +22,41 @@ from wobbliness.perturbations.mixing.overlays import Overlays
 DRAWS = 20
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, digits):
+    """A model and arrays, and a guard that was fitted and saved beside them."""
+    folder = tmp_path_factory.mktemp("kept")
+    (folder / "arrays").mkdir()
+    linear_model(folder / "arrays" / "model.onnx", np.random.default_rng(0).normal(size=(64, 4)))
+    for name, first, last in (("overlays", 0, 30), ("clean", 30, 130), ("images", 130, 190)):
+        np.save(folder / "arrays" / f"{name}.npy", digits.test.images[first:last])
+    overlays = digits.test.images[:30]
+    sigmas = (0.1, BoxMix(overlays), Scale(3, 5), Superpose(overlays, mix="sum"))
+    guard = fit(*sigmas, folder=folder / "arrays")
+    wobbliness.save_guard(guard, folder / "guard")
+    return folder, guard
+
+
 @pytest.fixture
-def folder(tmp_path, digits, monkeypatch):
+def folder(files, tmp_path, monkeypatch):
+    """A copy of the model and the arrays; the working folder."""
+    shutil.copytree(files[0] / "arrays", tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    linear_model(tmp_path / "model.onnx", np.random.default_rng(0).normal(size=(64, 4)))
-    np.save("overlays.npy", digits.test.images[:30])
-    np.save("clean.npy", digits.test.images[30:130])
-    np.save("images.npy", digits.test.images[130:190])
     return tmp_path
 
 
-def fit(*sigmas):
+def fit(*sigmas, folder=Path()):
     guard = wobbliness.SmoothnessGuard(
-        wobbliness.open_classifier("model.onnx"), sigmas=sigmas, draws=DRAWS
+        wobbliness.open_classifier(folder / "model.onnx"), sigmas=sigmas, draws=DRAWS
     )
-    return guard.fit(np.load("clean.npy"))
+    return guard.fit(np.load(folder / "clean.npy"))
 
 
 @pytest.fixture
-def guard(folder):
-    overlays = np.load("overlays.npy")
-    made = fit(0.1, BoxMix(overlays), Scale(3, 5), Superpose(overlays, mix="sum"))
-    wobbliness.save_guard(made, folder / "guard")
-    return made
+def guard(files, folder):
+    """The fitted guard, with a copy of its folder beside the arrays."""
+    shutil.copytree(files[0] / "guard", folder / "guard")
+    return files[1]
 
 
 def test_a_loaded_guard_is_the_one_that_was_saved(guard, folder):

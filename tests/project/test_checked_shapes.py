@@ -33,3 +33,32 @@ def test_the_first_calls_of_each_test_are_checked_and_some_later_ones(test):
             found.append(None)
     assert found[:ALWAYS] == [None] * ALWAYS, test
     assert found.count(None) == ALWAYS + 2, "one of 64 of those that follow"
+
+
+def adding(number):
+    @jaxtyping.jaxtyped(typechecker=beartype.beartype)
+    def add(values: Float[np.ndarray, " N"], *, again: bool = False) -> Float[np.ndarray, " N"]:
+        return add(values + number) if again else values + number
+
+    @jaxtyping.jaxtyped(typechecker=beartype.beartype)
+    def add_once(values: Float[np.ndarray, " N"], times: int) -> Float[np.ndarray, " N"]:
+        return add_once(values + number, times - 1) if times else values
+
+    return add, add_once
+
+
+def test_each_definition_of_an_inner_function_is_checked_and_called_itself():
+    values = np.zeros(2)
+    both = [adding(number) for number in range(ALWAYS - 1)]
+    for number, (add, add_once) in enumerate(both):
+        assert add(values).tolist() == [number] * 2
+        assert add(values, again=True).tolist() == [2 * number] * 2
+        assert add_once(values, 3).tolist() == [3 * number] * 2
+    for _, add_once in (adding(1), both[0]):
+        found = []
+        for _ in range(EVERY):
+            try:
+                found.append(add_once(np.zeros((2, 2)), 0).shape)
+            except TypeCheckError:
+                found.append(None)
+        assert None in found, "control: also of a definition whose checks others compiled"
