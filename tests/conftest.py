@@ -41,8 +41,8 @@ if not HANDS_OUT_TESTS:
     import wobbliness.perturbations.pictures.poisson  # noqa: F401
 from wobbliness.runtime.ray import keep_to_this_machine
 
-hypothesis.settings.register_profile("no deadline", deadline=None)  # machines differ
-hypothesis.settings.load_profile("no deadline")
+hypothesis.settings.register_profile("all", deadline=None)  # machines differ
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)
 keep_to_this_machine()
 # read once, when anything imports Ray
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
@@ -106,6 +106,9 @@ RANKS = {f"test_{name}": rank for rank, name in enumerate(SLOWEST)}
 
 def pytest_configure(config):
     """Keeps exported graphs, and what `made_once` makes, for all processes of this run."""
+    # of the 100 examples of a property most repeat at length what the first ones assert
+    is_quick = config.option.markexpr == "not scale"
+    hypothesis.settings.load_profile("quick" if is_quick else "all")
     if hasattr(config, "workerinput"):  # it has the environment of the process that started it
         return
     for variable in ("WOBBLINESS_CACHE", SHARED):

@@ -123,7 +123,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_votes_are_those_of_a_slow_loop(form, tmp_path):
+def test_votes_of_every_form_are_those_of_a_slow_loop(form, tmp_path):
     answer, label, options = FORMS[form]
     path = save_exported(Form(answer), tmp_path / "m.pt2", PICTURES)
     check_votes(path, label, width=2 if "one" in form else NUM_CLASSES, **options)

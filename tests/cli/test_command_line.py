@@ -1,5 +1,6 @@
 """The command line: outputs, exit codes, one line for bad input, light imports for --help."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,9 +11,11 @@ import pytest
 from command_line import run
 from model_files import linear_model
 from PIL import Image
+from small_study import small
 
 import wobbliness
 from wobbliness.cli import main as cli
+from wobbliness.study import recipes
 from wobbliness.study.report import figures
 
 HELP_MAY_IMPORT = {
@@ -365,6 +368,12 @@ def test_study_commands(monkeypatch, capsys, tmp_path):
     # with one of claim C2; each takes half a second in each report
     first = figures.all_figures()[:4]
     monkeypatch.setattr(figures, "all_figures", lambda: first)
+
+    def digits(seed=0):
+        """Some seconds."""
+        return dataclasses.replace(small(seed), name="digits")
+
+    monkeypatch.setitem(recipes.RECIPES, "digits", digits)
     code, text, _ = run(monkeypatch, capsys, "study", "list", "--json")
     assert code == 0
     assert {row["recipe"] for row in json.loads(text)} == {

@@ -1,6 +1,7 @@
 """`--perturbation` and the list of perturbations on the command line."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -254,9 +255,10 @@ def test_ones_own_can_be_tested_and_not_kept(folder, monkeypatch, capsys):
     assert not (folder / "guard").exists()
 
 
-@pytest.fixture
-def token_files(folder):
+@pytest.fixture(scope="module")
+def made_files(tmp_path_factory):
     """A graph of token ids, ids in two kinds of file, and a table of numbers."""
+    folder = tmp_path_factory.mktemp("tokens")
     torch.manual_seed(0)
     network = torch.nn.Sequential(
         torch.nn.Embedding(50, 3), torch.nn.Flatten(), torch.nn.Linear(36, 3)
@@ -269,7 +271,14 @@ def token_files(folder):
     linear = torch.nn.Sequential(torch.nn.BatchNorm1d(12), torch.nn.Linear(12, 3)).eval()
     linear[0].running_mean.fill_(43)
     save_onnx(linear, folder / "rows.onnx", torch.rand(2, 12))
-    return ids
+    return folder, ids
+
+
+@pytest.fixture
+def token_files(made_files, folder):
+    """Copies of these files in the working folder."""
+    shutil.copytree(made_files[0], folder, dirs_exist_ok=True)
+    return made_files[1]
 
 
 def test_token_ids_are_read_as_stored(token_files, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """Every detector of the folder: a planted positive, a clean control, determinism, identity."""
 
 import dataclasses
+import functools
 import subprocess
 import sys
 
@@ -61,10 +62,10 @@ def splits(digits):
 
 @pytest.fixture(scope="module")
 def fitted(networks, splits):
-    """Each affordable detector of the folder, fitted on the backdoored and the clean network."""
-    return {
-        kind: [affordable(kind).fit(network, splits[0]) for network in networks] for kind in KINDS
-    }
+    """Fits an affordable detector of the folder once on the backdoored and the clean network."""
+    return functools.cache(
+        lambda kind: [affordable(kind).fit(network, splits[0]) for network in networks]
+    )
 
 
 def test_the_folder_is_the_list():
@@ -82,7 +83,7 @@ def test_the_folder_is_the_list():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_planted_backdoor_is_found_and_a_clean_network_is_not(kind, fitted, splits):
     _, held_out, triggered = splits
-    on_backdoored, on_clean = fitted[kind]
+    on_backdoored, on_clean = fitted(kind)
     if affordable(kind).judges is Judges.MODELS:
         scores = [found.scores(held_out) for found in (on_backdoored, on_clean)]
         assert [score.shape for score in scores] == [(1,), (1,)]
@@ -106,7 +107,7 @@ def test_a_planted_backdoor_is_found_and_a_clean_network_is_not(kind, fitted, sp
 def test_scores_are_repeated_whatever_the_order_of_the_images(kind, backdoored, fitted, splits):
     clean, held_out, triggered = splits
     images = np.concatenate([held_out[:20], triggered[:20]])
-    scores = fitted[kind][0].scores(images)
+    scores = fitted(kind)[0].scores(images)
     again = affordable(kind).fit(backdoored, clean)
     np.testing.assert_array_equal(again.scores(images), scores)
     order = np.random.default_rng(0).permutation(len(images))

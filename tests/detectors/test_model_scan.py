@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shutil
 import sys
 import warnings
 
@@ -450,8 +451,9 @@ def test_few_images_are_enough_as_said(black_box, backdoored, suspected, picture
     wobbliness.scan_model(backdoored, pictures[:MIN_WHITE], classes=[1], **settings)
 
 
-@pytest.fixture
-def folder(tmp_path, backdoored, pictures):
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, backdoored, pictures):
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},)
@@ -459,11 +461,17 @@ def folder(tmp_path, backdoored, pictures):
         torch.onnx.export(
             backdoored,
             example,
-            tmp_path / "model.onnx",
+            path,
             dynamo=True,
             dynamic_shapes=shapes,
             verbose=False,
         )
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, exported, backdoored, pictures):
+    shutil.copy(exported, tmp_path)
     save_file(
         {name: values.contiguous() for name, values in backdoored.state_dict().items()},
         tmp_path / "model.safetensors",

@@ -10,6 +10,15 @@ AT_SCALE = {
     # what each command and function does is asserted in its own tests
     "test_the_commands_run_as_printed": None,
     "test_the_python_blocks_run_one_after_another": None,
+    "test_the_page_on_perturbations_runs": None,
+    "test_the_page_on_domains_runs": None,
+    # labels of each form, and verdicts from labels, in tests of their own
+    "test_every_form_gives_the_same_labels_and_verdicts": None,
+    # what is missing is done again, and nothing else; the command reports a part of a study
+    "test_a_second_run_does_nothing_and_the_report_is_the_same_bytes": None,
+    "test_a_partial_study_says_what_was_not_measured": None,
+    # the attack of this training finds what random directions do not, and equal weights twice
+    "test_certified_accuracy_on_the_digits_is_higher_than_after_plain_training": None,
     # a graph, and a module of the folder, in the same folder of planted readers
     "test_torch_models_and_a_study_whose_workers_are_processes_of_their_own": None,
     "test_without_a_named_module_a_module_of_the_folder_is_not_found": None,
@@ -46,6 +55,8 @@ AT_SCALE = {
     "test_the_page_of_a_scan_is_silent_and_suits_everyone": ["dark-360"],
     "test_quick_verdicts_agree_with_all_draws_and_cost_less": None,
     "test_a_step_does_not_import_the_compiler": None,
+    # damaged files are refused in the tests of their readers, and the planted faults stay
+    "test_every_reader_reads_or_refuses_damaged_files": None,
     # other cases of the same test stay; Neural Cleanse finds and spares in the scan's tests, too
     "test_a_planted_backdoor_is_found_and_a_clean_network_is_not": ["smooth*", "top-score"],
     "test_scores_are_repeated_whatever_the_order_of_the_images": ["smooth*", "top-score"],
@@ -54,16 +65,60 @@ AT_SCALE = {
     "test_damaged_weights_are_made_again_for_a_cell_that_needs_them": ["cut-train"],
     "test_a_damaged_record_is_set_aside_in_one_line_and_done_again": ["cut-json"],
     "test_a_users_own_code_gets_one_line_each": ["several_lines-2-error: one"],
-    "test_a_model_that_never_answers_is_ended": ["endless.onnx", "models:holds_the_gil"],
+    "test_a_model_that_never_answers_is_ended": ["models:holds_the_gil"],
     "test_every_command_takes_a_limit": ["arguments1"],
     "test_while_a_call_of_the_model_does_not_return": ["endless.onnx"],
     "test_true_decisions_keep_their_error_rate": ["0.8-one stray class of ten"],
     "test_curtailed_rate_holds_for_each_set_of_votes": ["0"],
-    "test_votes_equal_a_slow_loop": ["*-True"],
+    "test_votes_equal_a_slow_loop": [
+        *("tensor-True", "named tuple-True", "dict-True", "ModelOutput-True", "one-hot flags-True"),
+    ],
     "test_axe_finds_nothing_to_complain_about": ["dark-360"],
     "test_one_export_serves_modules_of_one_structure": ["small_cnn-*"],
-    "test_a_training_gone_on_with_is_equal_to_the_bit": ["stops0-*", "*-small_cnn"],
+    "test_a_training_gone_on_with_is_equal_to_the_bit": ["*-small_cnn"],
     "test_block_size_changes_few_labels_of_networks": ["7-small_cnn"],
+    "test_a_function_of_the_image_is_left_alone": [
+        *("small CNN", "bfloat16", "float16", "float64", "in bfloat16 there"),
+        *("infinite scores", "labels"),
+    ],
+    "test_votes_of_every_form_are_those_of_a_slow_loop": [
+        *("a dict", "a tuple, by number", "one logit", "labels only"),
+    ],
+    "test_every_form_gives_the_same_votes": [
+        *("onnx", "onnx, fixed batch", "onnx, channels last", "pt2"),
+    ],
+    "test_matched_levels_change_the_stated_share_of_clean_labels": ["0.1"],
+    "test_modules_of_several_outputs_are_scanned": ["<lambda>1"],
+    "test_curtailed_decisions_agree_with_all_draws": [
+        *("0.8-two classes", "1.25-two classes", "0.8-three leaders"),
+        "1.25-strays spread over ten",
+    ],
+    "test_bounds_cover_the_true_w": ["two classes", "three leaders", "strays spread over ten"],
+    "test_split_disagreements_keep_the_error_rate_at_the_border": ["0.3-True", "0.5-False"],
+    "test_compiled_networks_name_what_eager_ones_do": ["small_cnn"],
+    "test_invariances_on_every_path": ["compiled", "eager", "callable"],
+    "test_closed_form_on_every_path": ["compiled-0.3", "eager-0.3", "ONNX file-0.3"],
+    "test_loop_over_blocks_gives_the_scores_of_the_plain_graph": ["19"],
+    "test_fools_no_fewer_than_art": ["inf"],
+    "test_a_smoothed_training_gone_on_with_is_equal_to_the_bit": ["small_cnn"],
+    "test_two_trainings_are_equal_to_the_bit": ["small_cnn", "*-small_cnn", "False-resnet*"],
+    "test_a_scan_with_a_trigger_of_any_name_leaves_everything": ["*[[]2J*", "*script*"],
+    "test_exports_of_torch_are_let_through": ["attentive"],
+    "test_intervals_cover_as_stated": ["2-250", "3-25", "10-25"],
+    "test_simulated_trainings_have_the_exact_probabilities_and_keep_the_bounds": ["0.35"],
+    "test_every_command_says_so_first": ["measure-*", "test-clean.npz", "fit-*"],
+    "test_no_command_warns_of_the_right_model": ["measure-*", "test-clean.npz", "fit-unlabelled*"],
+    "test_a_path_that_begins_with_the_folder_is_mended": [""],
+    "test_scores_that_are_in_order_by_chance_are_scores": ["*-False", "certain-True", "two*"],
+    "test_modules_of_unusual_parts_are_measured": [
+        *("get_extra_state", "shared parameters", "unusual buffers", "*TorchScript", "traced"),
+    ],
+    "test_what_takes_one_image_is_measured_one_at_a_time": ["*-callable-*", "*-module-None"],
+    "test_sorted_values_are_no_scores": ["*-False", "*-None", "the best three-True"],
+    "test_images_as_tensors_of_any_precision": ["dtype0"],
+    "test_blocks_larger_than_those_of_the_probe_are_watched": ["129-150-*", "8-40-labels"],
+    "test_what_is_random_or_remembers_is_refused": ["1-*", "40-compiled module", "40-callable"],
+    "test_the_class_is_what_predict_says": ["voting", "pipeline", "ridge", "support*"],
 }
 
 

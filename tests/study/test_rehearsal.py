@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import run
 
 import wobbliness
 from wobbliness.attacks.base import Attack
@@ -137,15 +138,19 @@ def test_settings_nested_beyond_reason_are_refused():
         from_json(Recipe, plain)
 
 
-def test_the_measure_command_takes_them_by_file_and_name(finished, toys, tmp_path):
+def test_the_measure_command_takes_them_by_file_and_name(
+    monkeypatch, capsys, finished, toys, tmp_path
+):
     network = min((finished / "networks").glob("*.safetensors"))
     images = np.random.default_rng(0).random((4, 1, 8, 8), dtype=np.float32)
     np.save(tmp_path / "images.npy", images)
-    done = command(
-        *("measure", network, tmp_path / "images.npy", "--perturbation", f"{toys}:Negative"),
-        *("--trigger", f"{toys}:Bar", "--draws", 40, "--json"),
+    code, said, err = run(
+        *(monkeypatch, capsys, "measure", network, tmp_path / "images.npy"),
+        *("--perturbation", f"{toys}:Negative", "--trigger", f"{toys}:Bar"),
+        *("--draws", 40, "--json"),
     )
-    (found,) = json.loads(done.stdout)["measurements"]
+    assert code == 0, err
+    (found,) = json.loads(said)["measurements"]
     stamped = load_object(f"{toys}:Bar")().apply(images)
     negative = load_object(f"{toys}:Negative")()
     expected = wobbliness.measure(load_network(network), stamped, negative, draws=40)
