@@ -453,7 +453,8 @@ def test_few_images_are_enough_as_said(black_box, backdoored, suspected, picture
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, backdoored, pictures):
-    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    """A folder with the network's graph, and its weights beside it."""
+    folder = tmp_path_factory.mktemp("exported")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},)
@@ -461,17 +462,17 @@ def exported(tmp_path_factory, backdoored, pictures):
         torch.onnx.export(
             backdoored,
             example,
-            path,
+            folder / "model.onnx",
             dynamo=True,
             dynamic_shapes=shapes,
             verbose=False,
         )
-    return path
+    return folder
 
 
 @pytest.fixture
 def folder(tmp_path, exported, backdoored, pictures):
-    shutil.copy(exported, tmp_path)
+    shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
     save_file(
         {name: values.contiguous() for name, values in backdoored.state_dict().items()},
         tmp_path / "model.safetensors",

@@ -14,6 +14,11 @@ AT_SCALE = {
     "test_the_page_on_domains_runs": None,
     # labels of each form, and verdicts from labels, in tests of their own
     "test_every_form_gives_the_same_labels_and_verdicts": None,
+    # pictures of any size as by the model's own pipeline, and the guard of any classifier
+    "test_hub_folder_classifies_as_its_own_pipeline": None,
+    "test_a_hugging_face_model_is_measured_compared_and_guarded": None,
+    # the import contract of `make lint` says it
+    "test_reading_a_study_imports_no_torch": None,
     # what is missing is done again, and nothing else; the command reports a part of a study
     "test_a_second_run_does_nothing_and_the_report_is_the_same_bytes": None,
     "test_a_partial_study_says_what_was_not_measured": None,
@@ -118,6 +123,18 @@ AT_SCALE = {
     "test_images_as_tensors_of_any_precision": ["dtype0"],
     "test_blocks_larger_than_those_of_the_probe_are_watched": ["129-150-*", "8-40-labels"],
     "test_what_is_random_or_remembers_is_refused": ["1-*", "40-compiled module", "40-callable"],
+    "test_votes_there_do_not_depend_on_order_company_block_size_or_parts": [
+        *("Gaussian-*", "BoxMix-*", "Affine-*", "SaltAndPepper-*", "Occlude-*"),
+    ],
+    "test_half_and_double_precision_are_scanned": ["dtype0"],
+    "test_a_module_that_keeps_features_on_itself_runs_on_one_thread": ["None"],
+    "test_block_size_never_changes_a_vote_of_a_rowwise_classifier": ["7", "64", "1000"],
+    "test_half_space_agrees_with_closed_form": ["0.05", "0.5"],
+    "test_the_false_positive_rate_is_the_stated_one": ["", "0.37-300"],
+    "test_labels_as_floats_are_no_scores": ["eager-*", "callable-*", "compiled-None-False"],
+    "test_a_field_with_a_default_renames_no_cell_and_no_recipe": ["digits", "noises"],
+    "test_one_score_of_two_classes_is_two_scores": ["top-score"],
+    "test_each_is_that_of_a_slow_loop": ["gaussian-0.3", "scale-3-5-7"],
     "test_the_class_is_what_predict_says": ["voting", "pipeline", "ridge", "support*"],
 }
 

@@ -9,6 +9,7 @@ ones behind, or compute with the other's. So nothing of the kind is changed but 
 switched off: `quiet_thread` drops what the one thread says, and nothing that others do.
 """
 
+import gc
 import logging
 import os
 import threading
@@ -29,6 +30,19 @@ def borrowed_state() -> Iterator[None]:
     """
     with _lock:  # the lock of the moment: a process that is forked meanwhile has another one
         yield
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Pauses garbage collection, for imports: a fifth of the time that torch's take."""
+    with borrowed_state():
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if was_enabled:
+                gc.enable()
 
 
 def is_forked() -> bool:

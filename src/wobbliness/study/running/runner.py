@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wobbliness.runtime.files import CannotWrite, StudyStopped, check_study_folder
+from wobbliness.runtime.process_state import without_collection
 from wobbliness.runtime.progress import Notice, Progress, ignore_progress, print_notice
 from wobbliness.runtime.ray import ray_cluster
 from wobbliness.runtime.threads import num_cores
@@ -170,7 +171,8 @@ class _CellsAt:
 
 def _received(place: Place) -> _CellsAt:
     # takes seconds, which must not count towards the time of a cell
-    import wobbliness.study.cells.run  # noqa: F401
+    with without_collection():
+        import wobbliness.study.cells.run  # noqa: F401
 
     return _CellsAt(place)
 
