@@ -306,9 +306,9 @@ def test_commands_give_what_the_library_gives(monkeypatch, capsys, guard, folder
 
 
 PROFILES = {
-    "the noise that was asked for": (("--sigma", 0.3), [0.3], False, 36),
-    "others in place of all": (("--perturbation", "keep-feature:0.7"), [None], False, 36),
-    "both": (("--sigma", 0.3, "--perturbation", "scale:3,5"), [0.3, None], False, 36),
+    "the noise that was asked for": (("--sigma", 0.3), [0.3], False, 50),
+    "others in place of all": (("--perturbation", "keep-feature:0.7"), [None], False, 50),
+    "both": (("--sigma", 0.3, "--perturbation", "scale:3,5"), [0.3, None], False, 50),
     "draws that are the other guard's": (("--draws", 250, "--sigma", 0.3), [0.3], False, 250),
     "scores": (("--scores", "logits", "--draws", 4), [None, None, 0.1, 0.2, None], True, 4),
 }
