@@ -11,7 +11,7 @@ from .attacks.warp import Warp as Warp
 from .classifiers import Classifier as Classifier
 from .classifiers import open_classifier as open_classifier
 from .classifiers.execution import Execution as Execution
-from .detectors.batch_test import BatchComparison as BatchComparison
+from .detectors.batch_results import BatchComparison as BatchComparison
 from .detectors.batch_test import compare_batches as compare_batches
 from .detectors.batch_test import compare_w as compare_w
 from .detectors.detection_results import Judgement as Judgement

@@ -12,6 +12,7 @@ from residual_networks import linear_residual
 
 import wobbliness
 from wobbliness.cli import main as cli
+from wobbliness.detectors.batch_test import DEFAULT_SIGMAS
 from wobbliness.perturbations import BoxMix, Columns, Dropout, Scale, TokenDrop
 from wobbliness.perturbations.find import perturbation_kinds, training_kinds
 
@@ -238,6 +239,7 @@ def test_wrong_ones_get_one_line_and_write_nothing(
 
 
 OWN = """
+from wobbliness.detectors.batch_test import DEFAULT_SIGMAS
 from wobbliness.perturbations import Custom
 mine = Custom(lambda image, rng: image + rng.normal(0, 0.3, image.shape), name="mine")
 """
@@ -331,3 +333,36 @@ def test_other_inputs_of_a_perturbation_of_tokens_get_one_line(
     code, out, err = run(monkeypatch, capsys, "measure", "texts.onnx", *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
+
+
+@pytest.mark.usefixtures("batches")
+def test_by_default_two_tests_are_made_and_noise_alone_where_it_is_asked_for(
+    folder, batches, monkeypatch, capsys
+):
+    test = ["test", "model.onnx", "--clean", "reference.npy", "--suspect", "suspect.npy"]
+    test += ["--draws", 10]
+    expected = wobbliness.compare_batches("model.onnx", *batches[:2], draws=10)
+    code, out, _ = run(monkeypatch, capsys, *test, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["pvalue"], found["verdict"]) == (expected.pvalue, expected.verdict)
+    box_mix = found["box_mix"]
+    assert (box_mix["num_overlays"], box_mix["num_clean"]) == (12, 48)
+    assert box_mix["at"]["perturbation"].startswith("box-mix-")
+    assert box_mix["at"]["sigma"] is None
+    assert [row["sigma"] for row in found["at"]] == [row.sigma for row in expected.at]
+    code, out, _ = run(monkeypatch, capsys, *test, "--report", "page.html")
+    assert code == 0
+    assert "*box mix" in out
+    assert "12 clean images are mixed with, 48 others compared with" in out
+    smoother = expected.smoother_pvalues.min()
+    assert f"corrected for two tests (Holm): p smoother {smoother:.2g}, p wobblier" in out
+    page = (folder / "page.html").read_text()
+    assert "that of two tests" in page
+    assert page.count("that of the verdict</b>") == 2
+    noise = [word for sigma in DEFAULT_SIGMAS for word in ("--sigma", sigma)]
+    code, out, _ = run(monkeypatch, capsys, *test, *noise, "--json")
+    alone = json.loads(out)
+    assert (alone["box_mix"], alone["at"]) == (None, found["at"])
+    code, out, _ = run(monkeypatch, capsys, *test, *noise, "--report", "page.html")
+    assert "box mix" not in out + (folder / "page.html").read_text()

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 import wobbliness
-from wobbliness.detectors.batch_test import MIN_POINTS, NO_DIFFERENCE, SMOOTHER, WOBBLIER
+from wobbliness.detectors.batch_results import NO_DIFFERENCE, SMOOTHER, WOBBLIER
+from wobbliness.detectors.batch_test import MIN_POINTS
 
 SIGMAS = (0.05, 0.1, 0.2)
 

@@ -150,7 +150,10 @@ def compare(
     suspect: Annotated[str, typer.Option(help="Images in question, of the same classes.")],
     sigma: Annotated[
         list[float] | None,
-        typer.Option(help="Noise; one is taken as it is, of several clean images choose."),
+        typer.Option(
+            help="Noise alone; one is taken as it is, of several clean images choose. By default "
+            "six to choose from, and of pictures box mix as a second test, p corrected for two."
+        ),
     ] = None,
     perturbation: Annotated[
         list[str] | None,
@@ -175,12 +178,14 @@ def compare(
 ) -> None:
     """Test whether a batch of images carries an active trigger.
 
-    Is the model smoother around them than around clean ones?
+    Is the model smoother around them than around clean ones, under noise or where a box of another
+    clean image is put in?
 
     Example: wobbliness test model.onnx --clean clean.npy --suspect inbox.npy
     """
     from wobbliness.cli.output import print_comparison
-    from wobbliness.detectors.batch_test import DEFAULT_SIGMAS, SMOOTHER, compare_batches
+    from wobbliness.detectors.batch_results import SMOOTHER
+    from wobbliness.detectors.batch_test import compare_batches
     from wobbliness.reports.batch_test import checked_page, write_comparison
 
     if report is not None:
@@ -195,7 +200,7 @@ def compare(
     found = compare_batches(
         classifier,
         *(batch.images for batch in batches),
-        sigmas=open_perturbations(sigma, perturbation, read_overlays) or DEFAULT_SIGMAS,
+        sigmas=open_perturbations(sigma, perturbation, read_overlays) or None,
         draws=draws,
         level=level,
         seed=seed,

@@ -21,7 +21,11 @@ from wobbliness.sampling.votes import Sweep, Votes
 
 if TYPE_CHECKING:
     from wobbliness.bench.results import Benchmark, DecisionResult, NetworkResult
-    from wobbliness.detectors.batch_test import BatchComparison, SigmaComparison
+    from wobbliness.detectors.batch_results import (
+        BatchComparison,
+        BoxMixTest,
+        SigmaComparison,
+    )
     from wobbliness.detectors.detect import Detection
     from wobbliness.detectors.detection_results import Judgement, QuickVerdicts
     from wobbliness.detectors.guard_files import Guard
@@ -136,7 +140,8 @@ def print_comparison(
     if as_json:
         # What is derived first, then every field.
         said: dict[str, Any] = {"verdict": found.verdict, "explanation": found.explanation()}
-        said |= {"is_powerful": found.is_powerful, **_comparison_fields(found)}
+        said |= {"is_powerful": found.is_powerful, "pvalue": found.pvalue}
+        said |= _comparison_fields(found)
         say_json(said | {"warnings": list(warnings)})
         return
     _print_comparison_rows(found)
@@ -147,6 +152,9 @@ def print_comparison(
 def _comparison_fields(found: "BatchComparison") -> dict[str, Any]:
     """Returns all fields; where a perturbation is no noise, the names of all of them, too."""
     fields = asdict(found)
+    if found.box_mix is not None:
+        fields["box_mix"]["at"] |= _with_name("sigma", found.box_mix.at.sigma)
+        fields["spoke"] = [shown_level(level) for level in found.spoke]
     if what_differs(row.sigma for row in found.at) == "sigma":
         return fields
     fields |= _with_name("sigma", found.sigma) | _with_name("levene_sigma", found.levene_sigma)
@@ -175,6 +183,19 @@ def _print_comparison_rows(found: "BatchComparison") -> None:
             f"* {what} of the verdict, L of Levene's test, both chosen on {found.num_for_sigma} "
             "clean images"
         )
+    if found.box_mix is not None:
+        _print_box_mix(found, found.box_mix, width)
+
+
+def _print_box_mix(found: "BatchComparison", box_mix: "BoxMixTest", width: int) -> None:
+    """Prints the second test, and the p-values of both, corrected."""
+    say(f"{'*box mix':>{width}} {_comparison_line(box_mix.at)}")
+    say(
+        f"* under box mix, too: {box_mix.num_overlays} clean images are mixed with, "
+        f"{box_mix.num_clean} others compared with"
+    )
+    smoother, wobblier = found.smoother_pvalues.min(), found.wobblier_pvalues.min()
+    say(f"  corrected for two tests (Holm): p smoother {smoother:.2g}, p wobblier {wobblier:.2g}")
 
 
 def _starred(found: "BatchComparison") -> list[str]:

@@ -3,8 +3,8 @@
 An active trigger, among others, has that effect.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from wobbliness.detectors.batch_results import BatchComparison, BoxMixTest, SigmaComparison
 from wobbliness.detectors.distinct_inputs import distinct_rows
+from wobbliness.detectors.mixed_images import mix_with_some
 from wobbliness.detectors.noise_level import (
     BatchTest,
     Level,
@@ -20,145 +22,41 @@ from wobbliness.detectors.noise_level import (
     directional_pvalues,
     in_order,
     levene_pvalues,
-    shown_level,
 )
 from wobbliness.detectors.overlay_copies import require_overlays_apart
 from wobbliness.perturbations.base import Perturbation
-from wobbliness.runtime.progress import Progress
+from wobbliness.runtime.progress import Progress, progress_of_parts
 from wobbliness.sampling.checked_images import checked_images
 from wobbliness.sampling.measure import sweep
-from wobbliness.statistics.two_sample import (
-    LeveneTest,
-    MannWhitneyTest,
-    levene_test,
-    mann_whitney_test,
-)
+from wobbliness.statistics.two_sample import levene_test, mann_whitney_test
 
-SMOOTHER, WOBBLIER, NO_DIFFERENCE = "smoother", "wobblier", "no difference"
 DEFAULT_SIGMAS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 # points of each batch: with fewer not even a fully smooth batch has a p-value worth a verdict
 MIN_POINTS = 8
 NUM_POWER_BATCHES = 500  # pairs of batches drawn to estimate a power
-MIN_POWER = 0.9
 
 BatchesOfW = Mapping[Any, ArrayLike]
 """W of the points of a batch, `(N,)` nats, at each sigma; of another perturbation by its name."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class SigmaComparison:
-    """Both batches at one sigma.
-
-    Attributes:
-        sigma: standard deviation of the noise, pixel units of [0, 1]; or the name of another
-            perturbation.
-        clean_mean: nats, mean W of the clean points compared with.
-        suspect_mean: nats, mean W of the suspect points.
-        smoother: is W of the suspect points lower?
-        wobblier: is it higher? Its effect size is the share of pairs in which the clean W is the
-            lower one.
-        levene: the paper's test, which does not see the sign.
-    """
-
-    sigma: Level
-    clean_mean: float
-    suspect_mean: float
-    smoother: MannWhitneyTest
-    wobblier: MannWhitneyTest
-    levene: LeveneTest
+Job = tuple[Any, tuple[float | Perturbation, ...]]
+"""Inputs, and what they are measured under."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchComparison:
-    """Result of the test of a suspect batch against a clean one.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BoxMixW:
+    """W of the points of both batches under box mix.
 
     Attributes:
-        level: false-positive rate of either verdict, smoother and wobblier, on batches of clean
-            points.
-        sigma: at which the directional tests are read and the verdict is given; or the name of
-            another perturbation.
-        levene_sigma: at which the paper's test is read; it needs more noise, since its outlier
-            removal deletes every W > 0 of a batch that is mostly zeros.
-        power: probability that the directional test would find a fully smooth batch (W = 0) of this
-            size at this level.
-        num_clean: clean points compared with.
-        num_for_sigma: clean points on which sigma was chosen; 0 where it was given.
-        num_suspect: suspect points.
-        at: the comparison at each sigma, ascending, then under other perturbations.
+        perturbation: its name.
+        clean: `(N,)` nats, of clean points that are not mixed in.
+        suspect: `(M,)` nats.
+        num_overlays: clean images that are.
     """
 
-    level: float
-    sigma: Level
-    levene_sigma: Level
-    power: float
-    num_clean: int
-    num_for_sigma: int
-    num_suspect: int
-    at: tuple[SigmaComparison, ...]
-
-    def __getitem__(self, sigma: Level) -> SigmaComparison:
-        """Returns the comparison at one of the sigmas, or by the name of a perturbation."""
-        for comparison in self.at:
-            if comparison.sigma == sigma:
-                return comparison
-        raise KeyError(
-            f"expected a sigma out of {', '.join(shown_level(row.sigma) for row in self.at)}, got "
-            f"{sigma!r}"
-        )
-
-    @property
-    def verdict(self) -> str:
-        """Returns `smoother`, `wobblier` or `no difference`.
-
-        By the directional tests at the chosen sigma.
-        """
-        here = self[self.sigma]
-        if here.smoother.pvalue <= self.level:
-            return SMOOTHER
-        return WOBBLIER if here.wobblier.pvalue <= self.level else NO_DIFFERENCE
-
-    @property
-    def is_powerful(self) -> bool:
-        """Checks whether a fully smooth batch would most likely have been found.
-
-        Only then does finding none mean something.
-        """
-        return self.power >= MIN_POWER
-
-    def explanation(self) -> str:
-        """Returns the verdict in plain words, with what it does not say."""
-        here = self[self.sigma]
-        numbers = (
-            f"mean W {here.suspect_mean:.3f} against {here.clean_mean:.3f} nats "
-            f"{'under' if isinstance(self.sigma, str) else 'at sigma'} {shown_level(self.sigma)}"
-        )
-        if self.verdict == SMOOTHER:
-            return (
-                f"The suspect batch is smoother than the clean one: {numbers}, W is lower in "
-                f"{here.smoother.effect_size:.0%} "
-                f"of the pairs (p = {here.smoother.pvalue:.1g}). An active trigger does that. So "
-                "do patterns crafted after "
-                "training, and a batch of other, easier classes: compare batches of the same "
-                "classes."
-            )
-        if self.verdict == WOBBLIER:
-            return (
-                f"The suspect batch wobbles more than the clean one: {numbers}, W is higher in "
-                f"{here.wobblier.effect_size:.0%} of the pairs (p = {here.wobblier.pvalue:.1g}). "
-                "Unknown patterns, inactive "
-                "triggers and most universal perturbations do that; an active trigger does not."
-            )
-        means = (
-            "an active trigger on most of its points is unlikely"
-            if self.is_powerful
-            else "this says little: take more points"
-        )
-        return (
-            f"No difference was found: {numbers} (p = {here.smoother.pvalue:.1g}). With "
-            f"{self.num_suspect} suspect and "
-            f"{self.num_clean} clean points a fully smooth batch is found with probability "
-            f"{self.power:.2f}, so {means}."
-        )
+    perturbation: str
+    clean: Float[np.ndarray, " N"]
+    suspect: Float[np.ndarray, " M"]
+    num_overlays: int
 
 
 def compare_batches(
@@ -166,7 +64,7 @@ def compare_batches(
     clean: Any,
     suspect: Any,
     *,
-    sigmas: Iterable[float | Perturbation] = DEFAULT_SIGMAS,
+    sigmas: Iterable[float | Perturbation] | None = None,
     draws: int = 250,
     level: float = 0.01,
     seed: int = 0,
@@ -175,17 +73,21 @@ def compare_batches(
 ) -> BatchComparison:
     """Tests whether the classifier is smoother around a suspect batch (section 3.2.4).
 
-    Measures W of all inputs at all sigmas and compares them with clean inputs by `compare_w`.
-    Copies of an input, of the same grey levels of 256, count once: the tests take inputs for
-    independent points.
+    Measures W of all inputs and compares them with clean inputs by `compare_w`. Copies of an input,
+    of the same grey levels of 256, count once: the tests take inputs for independent points.
+
+    By default there are two tests: at the one of `DEFAULT_SIGMAS` that clean inputs choose, and,
+    for pictures, under `BoxMix`, which shows triggers that noise does not. A fifth of the clean
+    inputs, at most a hundred, are mixed with. They are among those that choose sigma, so that they
+    are compared under neither; the p-values are corrected for two tests.
 
     Args:
         classifier: as for `measure`.
         clean: `(N, ...)` inputs known to be clean, in [0, 1].
         suspect: `(M, ...)` inputs in question, of the same classes as the clean ones.
         sigmas: standard deviations of the noise to choose from, pixel units of [0, 1], or other
-            perturbations; a single one is taken as it is. Overlays to mix with must be neither
-            among the clean inputs nor among the suspect ones.
+            perturbations, for a single test; a single one is taken as it is. Overlays to mix with
+            must be neither among the clean inputs nor among the suspect ones.
         draws: noisy copies of each input; of a perturbation with a fixed number of draws at most
             those.
         level: false-positive rate of either verdict.
@@ -197,31 +99,50 @@ def compare_batches(
         ValueError: as for `measure` and `compare_w`; most inputs of a batch are copies, or of one
             value throughout; overlays are among the inputs.
     """
-    grid = tuple(sigmas)
+    grid = DEFAULT_SIGMAS if sigmas is None else tuple(sigmas)
     _check_level(level)
     clean = without_copies(clean, "clean inputs", grid)
     suspect = without_copies(suspect, "suspect inputs", grid)
     _check_sizes(len(clean), len(suspect), len(grid))
-    total = len(clean) + len(suspect)
     # Each batch is measured by itself; the keys make an image's noise the same in both.
-    w = []
-    for inputs, before in ((clean, 0), (suspect, len(clean))):
-        report = None if progress is None else _shifted(progress, before, total)
-        measured = sweep(
-            classifier,
-            inputs,
-            grid,
-            draws=draws,
-            seed=seed,
-            num_classes=num_classes,
-            progress=report,
-        )
-        w.append(measured.wobbliness)
-    return compare_w(w[0], w[1], level=level, seed=seed)
+    jobs: list[Job] = [(clean, grid), (suspect, grid)]
+    mixed = None
+    if sigmas is None:
+        mixed = mix_with_some(clean, suspect, _halves(len(clean), seed)[1], seed)
+    if mixed is not None:
+        jobs += [(clean[~mixed.is_overlay], (mixed.box_mix,)), (suspect, (mixed.box_mix,))]
+    settings: dict[str, Any] = {"draws": draws, "seed": seed, "num_classes": num_classes}
+    clean_w, suspect_w, *under_mix = _measured(classifier, jobs, progress, **settings)
+    if mixed is None:
+        return compare_w(clean_w, suspect_w, level=level, seed=seed)
+    name = mixed.box_mix.name
+    box_mix = BoxMixW(
+        perturbation=name,
+        clean=under_mix[0][name],
+        suspect=under_mix[1][name],
+        num_overlays=mixed.num_overlays,
+    )
+    return compare_w(clean_w, suspect_w, level=level, seed=seed, box_mix=box_mix)
+
+
+def _measured(
+    classifier: Any, jobs: Sequence[Job], progress: Progress | None, **settings: Any
+) -> list[dict[Any, Float[np.ndarray, " N"]]]:
+    """Measures W of each batch under its perturbations."""
+    reports = progress_of_parts([len(inputs) for inputs, _ in jobs], progress)
+    return [
+        sweep(classifier, inputs, made, progress=report, **settings).wobbliness
+        for (inputs, made), report in zip(jobs, reports, strict=True)
+    ]
 
 
 def compare_w(
-    clean_w: BatchesOfW, suspect_w: BatchesOfW, *, level: float = 0.01, seed: int = 0
+    clean_w: BatchesOfW,
+    suspect_w: BatchesOfW,
+    *,
+    level: float = 0.01,
+    seed: int = 0,
+    box_mix: BoxMixW | None = None,
 ) -> BatchComparison:
     """Compares measured batches.
 
@@ -238,6 +159,7 @@ def compare_w(
         suspect_w: W of the suspect points at the same sigmas.
         level: false-positive rate of either verdict, in (0, 1).
         seed: of the choice of points.
+        box_mix: W for a second test; the verdict is then one of two tests, corrected for both.
 
     Raises:
         ValueError: the sigmas differ, there is none, points are too few, or the level is out of
@@ -262,15 +184,35 @@ def compare_w(
     # The choice simulates batches of the size that will be compared.
     choose = partial(_sigma_for, calibration, batch_size=min(len(compared), num_suspect), seed=seed)
     sigma = choose(directional_pvalues)
-    return BatchComparison(
+    # One of two tests is certain to give a verdict only at half the level.
+    level_of_one = level if box_mix is None else level / 2
+    found = BatchComparison(
         level=level,
         sigma=sigma,
         levene_sigma=choose(levene_pvalues),
-        power=_power(reference[sigma], num_suspect, level, seed),
+        power=_power(reference[sigma], num_suspect, level_of_one, seed),
         num_clean=len(compared),
         num_for_sigma=len(for_choice),
         num_suspect=num_suspect,
         at=tuple(_at(sigma, reference[sigma], suspect[sigma]) for sigma in clean),
+    )
+    return found if box_mix is None else _with_box_mix(found, box_mix, level_of_one, seed)
+
+
+def _with_box_mix(
+    found: BatchComparison, w: BoxMixW, level_of_one: float, seed: int
+) -> BatchComparison:
+    """Adds the second test."""
+    _check_sizes(len(w.clean), len(w.suspect), 1)
+    power = _power(w.clean, len(w.suspect), level_of_one, seed)
+    return replace(
+        found,
+        power=max(found.power, power),
+        box_mix=BoxMixTest(
+            at=_at(w.perturbation, w.clean, w.suspect),
+            num_clean=len(w.clean),
+            num_overlays=w.num_overlays,
+        ),
     )
 
 
@@ -307,11 +249,6 @@ def without_copies(
     if len(rows) == len(array):
         return images
     return images[rows] if hasattr(images, "detach") else array[rows]
-
-
-def _shifted(progress: Progress, before: int, total: int) -> Progress:
-    """Returns the progress of the second of two measurements as that of both."""
-    return lambda done, _: progress(before + done, total)
 
 
 def _at(

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from wobbliness.classifiers import Classifier
 from wobbliness.detectors.access import open_for
 from wobbliness.detectors.base import Access, Judges, name_by_settings
+from wobbliness.detectors.batch_results import BatchComparison
 from wobbliness.detectors.batch_test import (
     DEFAULT_SIGMAS,
-    BatchComparison,
     BatchesOfW,
     compare_w,
     without_copies,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from wobbliness.detectors.batch_test import BatchComparison
+from wobbliness.detectors.batch_results import BatchComparison
 from wobbliness.detectors.noise_level import shown_level, what_differs
 from wobbliness.reports.html import number, page_environment
 from wobbliness.runtime.files import write_named
@@ -34,11 +34,12 @@ def write_comparison(
         ValueError: the path does not end in `.html`.
     """
     file = checked_page(path)
-    largest = max(max(row.clean_mean, row.suspect_mean) for row in found.at) or 1.0
+    rows = (*found.at, *(() if found.box_mix is None else (found.box_mix.at,)))
+    largest = max(max(row.clean_mean, row.suspect_mean) for row in rows) or 1.0
     template = page_environment().get_template("comparison.html")
     page = template.render(
         found=found,
-        here=found[found.sigma],
+        rows=rows,
         largest=largest,
         model=model,
         clean=clean,

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,21 @@ def print_notice(line: str) -> None:
 
 def ignore_progress(*_: object) -> None:
     """Ignores a Progress."""
+
+
+def progress_of_parts(sizes: Sequence[int], progress: Progress | None) -> list[Progress | None]:
+    """Returns the progress of each part of some work, told as that of the whole.
+
+    Args:
+        sizes: steps of each part.
+        progress: of the whole; None where nobody is told.
+    """
+    total = sum(sizes)
+
+    def shifted(before: int) -> Progress | None:
+        return None if progress is None else lambda done, _: progress(before + done, total)
+
+    return [shifted(sum(sizes[:place])) for place in range(len(sizes))]
 
 
 @contextmanager
