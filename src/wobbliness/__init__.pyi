@@ -29,6 +29,8 @@ from .detectors.reverse_engineering.candidates import Candidate as Candidate
 from .detectors.reverse_engineering.candidates import Candidates as Candidates
 from .detectors.reverse_engineering.trigger_search import craft_candidates as craft_candidates
 from .detectors.smoothness_guard import SmoothnessGuard as SmoothnessGuard
+from .detectors.vote_destinations import DestinationComparison as DestinationComparison
+from .detectors.vote_destinations import compare_destinations as compare_destinations
 from .images import ImageSet as ImageSet
 from .images import fit_images as fit_images
 from .images import read_images as read_images

@@ -1,0 +1,291 @@
+"""Test of a batch of inputs by where its votes go: also for attacks that make nothing smoother.
+
+Around a trigger that sends every class elsewhere (all to all) W hardly falls; the votes still stray
+to other classes than those of clean inputs with the same prediction.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from wobbliness.detectors.batch_test import without_copies
+from wobbliness.detectors.mixed_images import mix_with_some
+from wobbliness.perturbations.base import Perturbation
+from wobbliness.runtime.progress import Progress, progress_of_parts
+from wobbliness.sampling.measure import sweep
+from wobbliness.sampling.votes import Sweep
+from wobbliness.statistics.destinations import destination_test
+from wobbliness.statistics.expected_votes import shares_of
+
+ELSEWHERE, AS_USUAL = "elsewhere", "no difference"
+DEFAULT_NOISE = (0.2, 0.4)
+MIN_CLEAN, MIN_SUSPECT = 16, 2
+NUM_PERMUTATIONS = 9999
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledVotes:
+    """Votes of inputs under several perturbations, and their clean predictions.
+
+    Attributes:
+        counts: `(S, N, K)`.
+        label: `(N,)` below K.
+    """
+
+    counts: Int[np.ndarray, "S N K"]
+    label: Int[np.ndarray, " N"]
+
+    @classmethod
+    def of(cls, found: Sweep) -> "LabelledVotes":
+        """Returns those of a sweep that was measured with `keep_clean`."""
+        label = found.votes[0].clean_label
+        assert label is not None
+        # A class may be predicted and get no vote.
+        num_classes = max(int(label.max()) + 1, *(each.counts.shape[1] for each in found.votes))
+        votes = [cls(counts=each.counts[None], label=label) for each in found.votes]
+        return cls(
+            counts=np.concatenate([each.widened(num_classes).counts for each in votes]), label=label
+        )
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __getitem__(self, rows: Int[np.ndarray, " M"]) -> "LabelledVotes":
+        """Returns those of some inputs."""
+        return LabelledVotes(counts=self.counts[:, rows], label=self.label[rows])
+
+    def widened(self, num_classes: int) -> "LabelledVotes":
+        """Returns the same for more classes, which got no vote."""
+        more = num_classes - self.counts.shape[2]
+        counts = np.pad(self.counts, ((0, 0), (0, 0), (0, more)))
+        return LabelledVotes(counts=counts, label=self.label)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DestinationsUnder:
+    """Votes of both batches under one perturbation.
+
+    Attributes:
+        perturbation: its name.
+        deviance: nats, mean log-likelihood ratio of the votes of a suspect input.
+        usual_deviance: nats, the same if clean and suspect inputs were alike.
+        pvalue: of this perturbation by itself, not corrected for their number.
+    """
+
+    perturbation: str
+    deviance: float
+    usual_deviance: float
+    pvalue: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """Votes for one class around the inputs of one prediction, under all perturbations together.
+
+    Attributes:
+        predicted: the clean prediction.
+        destination: the class that the votes are for; it may be the same.
+        suspect_share: of the votes around suspect inputs.
+        clean_share: of those around clean inputs.
+    """
+
+    predicted: int
+    destination: int
+    suspect_share: float
+    clean_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DestinationComparison:
+    """Result of the test of where the votes of a suspect batch go.
+
+    Attributes:
+        level: false-positive rate of the verdict on batches of clean inputs.
+        pvalue: of all perturbations together, by permutation.
+        num_permutations: that were drawn.
+        num_clean: clean inputs compared with.
+        num_overlays: clean inputs that are mixed with, and compared with nothing.
+        num_suspect: suspect inputs.
+        at: each perturbation.
+        most_unusual: the votes that say most; None where no class has clean and suspect inputs.
+    """
+
+    level: float
+    pvalue: float
+    num_permutations: int
+    num_clean: int
+    num_overlays: int
+    num_suspect: int
+    at: tuple[DestinationsUnder, ...]
+    most_unusual: Destination | None
+
+    @property
+    def verdict(self) -> str:
+        """Returns `elsewhere` or `no difference`."""
+        return ELSEWHERE if self.pvalue <= self.level else AS_USUAL
+
+    def explanation(self) -> str:
+        """Returns the verdict in plain words, with what it does not say."""
+        numbers = f"(p = {self.pvalue:.1g}, {self.num_suspect} suspect and {self.num_clean} clean)"
+        if self.verdict == AS_USUAL or self.most_unusual is None:
+            return (
+                "The votes around the suspect inputs go where those around clean inputs of the "
+                f"same prediction go {numbers}."
+            )
+        most = self.most_unusual
+        return (
+            "The votes around the suspect inputs go elsewhere than those around clean inputs of "
+            f"the same prediction {numbers}: most of all, around those predicted as class "
+            f"{most.predicted} {most.suspect_share:.0%} are for class {most.destination}, where "
+            f"it is {most.clean_share:.0%} around clean ones. Triggers do that, whether they make "
+            "W fall or not; so do inputs of another kind than the clean ones."
+        )
+
+
+def compare_destinations(
+    classifier: Any,
+    clean: Any,
+    suspect: Any,
+    *,
+    perturbations: Iterable[float | Perturbation] | None = None,
+    draws: int = 250,
+    level: float = 0.01,
+    seed: int = 0,
+    num_classes: int | None = None,
+    progress: Progress | None = None,
+) -> DestinationComparison:
+    """Tests whether the votes of a suspect batch go elsewhere than those of clean inputs.
+
+    An input's votes are compared with the mean votes of the clean inputs of the same prediction by
+    their log-likelihood ratio, summed over the perturbations; who is suspect is permuted within
+    each prediction (`wobbliness.statistics.destinations`). The p-value is exact for any number of
+    inputs, and one for all perturbations. Batches may differ in the share of each class. Copies of
+    an input count once.
+
+    Args:
+        classifier: as for `measure`.
+        clean: `(N, ...)` inputs known to be clean, in [0, 1].
+        suspect: `(M, ...)` inputs in question.
+        perturbations: or sigmas; by default Gaussian noise of 0.2 and 0.4 and, for pictures,
+            `BoxMix` with a fifth of the clean inputs, at most a hundred, which are compared with
+            nothing. Overlays that are given must be neither clean nor suspect inputs.
+        draws: as for `measure`.
+        level: false-positive rate of the verdict.
+        seed: of the draws, of the choice of overlays and of the permutations.
+        num_classes: K, as for `measure`.
+        progress: called with (inputs done, inputs in all).
+
+    Raises:
+        ValueError: as for `measure`; fewer than 16 clean inputs or 2 suspect ones; a level out of
+            range; most inputs of a batch are copies; overlays are among the inputs.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"expected a level in (0, 1), got {level!r}")
+    made = list(DEFAULT_NOISE if perturbations is None else perturbations)
+    clean = without_copies(clean, "clean inputs", made)
+    suspect = without_copies(suspect, "suspect inputs", made)
+    _check_sizes(len(clean), len(suspect))
+    mixed = None
+    if perturbations is None:
+        mixed = mix_with_some(clean, suspect, np.arange(len(clean)), seed)
+    if mixed is not None:
+        clean, made = clean[~mixed.is_overlay], [*made, mixed.box_mix]
+    settings: dict[str, Any] = {"draws": draws, "seed": seed, "num_classes": num_classes}
+    reports = progress_of_parts((len(clean), len(suspect)), progress)
+    clean_votes, suspect_votes = (
+        sweep(classifier, inputs, made, keep_clean=True, progress=report, **settings)
+        for inputs, report in zip((clean, suspect), reports, strict=True)
+    )
+    return compare_votes(
+        LabelledVotes.of(clean_votes),
+        LabelledVotes.of(suspect_votes),
+        names=[votes.perturbation for votes in clean_votes.votes],
+        num_overlays=0 if mixed is None else mixed.num_overlays,
+        level=level,
+        seed=seed,
+    )
+
+
+def compare_votes(
+    clean: LabelledVotes,
+    suspect: LabelledVotes,
+    *,
+    names: Sequence[str],
+    num_overlays: int = 0,
+    level: float = 0.01,
+    seed: int = 0,
+    num_permutations: int = NUM_PERMUTATIONS,
+) -> DestinationComparison:
+    """Compares the votes of measured batches, as `compare_destinations` does.
+
+    Args:
+        clean: votes of clean inputs.
+        suspect: votes of suspect ones, under the same perturbations.
+        names: of the perturbations.
+        num_overlays: clean inputs that are mixed with.
+        level: false-positive rate of the verdict.
+        seed: of the permutations.
+        num_permutations: more of them give smaller p-values.
+    """
+    num_classes = max(clean.counts.shape[2], suspect.counts.shape[2])
+    both = [votes.widened(num_classes) for votes in (clean, suspect)]
+    counts = np.concatenate([votes.counts for votes in both], axis=1)
+    label = np.concatenate([clean.label, suspect.label])
+    is_suspect = np.arange(len(label)) >= len(clean)
+    found = destination_test(
+        counts, label, is_suspect, num_permutations=num_permutations, seed=seed
+    )
+    return DestinationComparison(
+        level=level,
+        pvalue=found.pvalue,
+        num_permutations=num_permutations,
+        num_clean=len(clean),
+        num_overlays=num_overlays,
+        num_suspect=len(suspect),
+        at=tuple(
+            DestinationsUnder(perturbation=name, deviance=own, usual_deviance=usual, pvalue=pvalue)
+            for name, own, usual, pvalue in zip(
+                names,
+                found.statistic.tolist(),
+                found.usual.tolist(),
+                found.pvalues.tolist(),
+                strict=True,
+            )
+        ),
+        most_unusual=_most_unusual(*both),
+    )
+
+
+def _most_unusual(clean: LabelledVotes, suspect: LabelledVotes) -> Destination | None:
+    """Finds the votes that add most to the deviance: number times log of their excess."""
+    most, found = 0.0, None
+    for own in np.intersect1d(clean.label, suspect.label).tolist():
+        shares = [shares_of(_total(votes, own)) for votes in (suspect, clean)]
+        number = int((suspect.label == own).sum())
+        # Half a vote more, so that a class without clean votes has a finite logarithm.
+        floor = 0.5 / _total(clean, own).sum()
+        excess = number * shares[0] * np.log((shares[0] + floor) / (shares[1] + floor))
+        if excess.max() > most:
+            most, place = float(excess.max()), int(excess.argmax())
+            found = Destination(
+                predicted=own,
+                destination=place,
+                suspect_share=float(shares[0][place]),
+                clean_share=float(shares[1][place]),
+            )
+    return found
+
+
+def _total(votes: LabelledVotes, own: int) -> Int[np.ndarray, " K"]:
+    return np.asarray(votes.counts[:, votes.label == own].sum(axis=(0, 1)))
+
+
+def _check_sizes(num_clean: int, num_suspect: int) -> None:
+    if num_clean < MIN_CLEAN or num_suspect < MIN_SUSPECT:
+        raise ValueError(
+            f"expected at least {MIN_CLEAN} clean inputs and {MIN_SUSPECT} suspect ones, got "
+            f"{num_clean} and {num_suspect}"
+        )

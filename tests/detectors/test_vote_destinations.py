@@ -1,0 +1,140 @@
+"""The batch test by vote destinations: all-to-all triggers that W does not show, and controls."""
+
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import wobbliness
+from wobbliness.attacks.poisoning import t2
+from wobbliness.detectors.vote_destinations import (
+    AS_USUAL,
+    ELSEWHERE,
+    LabelledVotes,
+    compare_votes,
+)
+from wobbliness.perturbations import BoxMix
+from wobbliness.statistics.destinations import destination_test
+from wobbliness.study.specs import NetworkSpec
+
+DRAWS = 40
+
+
+@pytest.fixture(scope="module")
+def networks(trained):
+    """A network poisoned all to all, and a clean one."""
+    base = {
+        "dataset": "digits",
+        "architecture": "small_cnn",
+        "epochs": 20,
+        "batch_size": 32,
+        "learning_rate": 2e-3,
+        "seed": 0,
+    }
+    planted = NetworkSpec(**base, threat=t2(), trigger="dot")
+    return [trained(planted), trained(NetworkSpec(**base, threat=None, trigger=None))]
+
+
+@pytest.fixture(scope="module")
+def batches(digits):
+    images = digits.test.images
+    fresh = images[300:340]
+    return images[:300], fresh, wobbliness.trigger("dot").apply(fresh)
+
+
+def test_all_to_all_is_found_and_only_that(networks, batches):
+    clean, fresh, triggered = batches
+    found = wobbliness.compare_destinations(networks[0], clean, triggered, draws=DRAWS)
+    assert (found.verdict, found.num_suspect) == (ELSEWHERE, 40)
+    assert (found.num_overlays, found.num_clean) == (60, 240)
+    assert [row.perturbation for row in found.at[:2]] == ["gaussian-0.2", "gaussian-0.4"]
+    assert all(row.deviance > row.usual_deviance for row in found.at)
+    most = found.most_unusual
+    assert most.suspect_share > most.clean_share
+    assert f"predicted as class {most.predicted} {most.suspect_share:.0%}" in found.explanation()
+    control = wobbliness.compare_destinations(networks[0], clean, fresh, draws=DRAWS)
+    assert control.verdict == AS_USUAL, "control"
+    assert control.explanation().startswith("The votes around the suspect inputs go where")
+    w = wobbliness.compare_batches(networks[0], clean, triggered, draws=DRAWS)
+    assert w.verdict != "smoother", "W falls around no trigger of this kind"
+
+
+def test_it_is_the_permutation_test_of_the_votes(networks, batches):
+    clean, fresh, _ = batches
+    made = [0.3, BoxMix(clean[100:])]
+    found = wobbliness.compare_destinations(
+        networks[1], clean[:100], fresh, perturbations=made, draws=9, seed=2
+    )
+    sweeps = [
+        wobbliness.sweep(networks[1], images, made, draws=9, seed=2, keep_clean=True)
+        for images in (clean[:100], fresh)
+    ]
+    names = [row.perturbation for row in found.at]
+    votes = [LabelledVotes.of(each) for each in sweeps]
+    assert found == compare_votes(*votes, names=names, seed=2)
+    plain = destination_test(
+        np.concatenate([each.widened(10).counts for each in votes], axis=1),
+        np.concatenate([each.label for each in votes]),
+        np.arange(140) >= 100,
+        num_permutations=9999,
+        seed=2,
+    )
+    assert (found.pvalue, found.num_overlays) == (plain.pvalue, 0)
+
+
+def test_clean_splits_of_digits_hold_the_level(networks, batches):
+    """Splits of one pool are independent, and 39 permutations make p a multiple of 1 / 40."""
+    images, level, trials = batches[0][:200], 0.1, 250
+    made = (0.2, BoxMix(batches[0][200:]))
+    sweep = wobbliness.sweep(networks[0], images, made, draws=DRAWS, keep_clean=True)
+    names = [votes.perturbation for votes in sweep.votes]
+    votes, rng, num_found = LabelledVotes.of(sweep), np.random.default_rng(4), 0
+    for seed in range(trials):
+        clean, suspect = np.split(rng.permutation(200)[:80], [60])
+        settings = {"names": names, "seed": seed, "num_permutations": 39, "level": level}
+        num_found += compare_votes(votes[clean], votes[suspect], **settings).verdict == ELSEWHERE
+    assert stats.binomtest(num_found, trials, level).pvalue > 1e-3
+
+
+def test_the_most_unusual_votes_are_those_that_go_where_clean_ones_do_not():
+    label = np.arange(40) % 2
+    counts = np.zeros((1, 40, 4), np.int64)
+    counts[0, np.arange(40), label], counts[0, :, 2] = 30, 10
+    other = counts[:, :10].copy()
+    other[0, ::2, 2], other[0, ::2, 3] = 0, 10  # those predicted as 0 go to 3
+    votes = [LabelledVotes(counts=each, label=label[: each.shape[1]]) for each in (counts, other)]
+    most = compare_votes(*votes, names=["one"], num_permutations=199).most_unusual
+    assert (most.predicted, most.destination) == (0, 3)
+    assert (most.suspect_share, most.clean_share) == (0.25, 0)
+    alike = compare_votes(votes[0], votes[0][np.arange(10)], names=["one"], num_permutations=19)
+    assert (alike.pvalue, alike.most_unusual) == (1, None), "control"
+
+
+@pytest.mark.parametrize(
+    ("num_clean", "num_suspect", "level", "message"),
+    [
+        (15, 8, 0.01, "at least 16 clean inputs and 2 suspect ones, got 15 and 8"),
+        (20, 1, 0.01, "at least 16 clean inputs and 2 suspect ones, got 20 and 1"),
+        (20, 8, 1.0, "a level in (0, 1), got 1.0"),
+    ],
+)
+def test_bad_batches_are_refused(half_space, num_clean, num_suspect, level, message):
+    points = np.random.default_rng(0).random((40, 64), dtype=np.float32)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        wobbliness.compare_destinations(
+            half_space, points[:num_clean], points[-num_suspect:], level=level, num_classes=2
+        )
+
+
+def test_overlays_among_the_inputs_are_refused_and_progress_is_told(networks, batches):
+    clean, fresh, _ = batches
+    with pytest.raises(ValueError, match="^expected overlays that are not among the suspect"):
+        wobbliness.compare_destinations(
+            networks[1], clean[:50], fresh, perturbations=[BoxMix(fresh[:5])]
+        )
+    seen = []
+    wobbliness.compare_destinations(
+        networks[1], clean[:50], fresh, draws=2, progress=lambda *done: seen.append(done)
+    )
+    assert seen[-1] == (80, 80)
