@@ -38,7 +38,8 @@ if not HANDS_OUT_TESTS:
     import wobbliness.perturbations.noise.box_muller
     import wobbliness.perturbations.noise.laplace_transform
     import wobbliness.perturbations.pictures.interpolation
-    import wobbliness.perturbations.pictures.poisson  # noqa: F401
+    import wobbliness.perturbations.pictures.poisson
+    import wobbliness.perturbations.pictures.stretching  # noqa: F401
 from wobbliness.runtime.ray import keep_to_this_machine
 
 hypothesis.settings.register_profile("all", deadline=None)  # machines differ

@@ -8,6 +8,7 @@ from jaxtyping import Float32
 
 from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_levels, shown_level
+from wobbliness.perturbations.pictures.stretching import stretch
 from wobbliness.perturbations.shapes import checked_picture
 
 if TYPE_CHECKING:
@@ -60,14 +61,10 @@ class Contrast:
         """Writes clip(mean + factor * (image - mean), 0, 1)."""
         channels, height, width = checked_picture(image, "contrast")
         # Of each channel on its own, as in the corruption.
-        sums = np.add.reduce(image.reshape(channels, -1), axis=1)
-        mean = (sums / np.float32(height * width))[:, None, None]
+        flat = image.reshape(channels, -1)
+        mean = np.add.reduce(flat, axis=1) / np.float32(height * width)
         factors = np.array(self.factors[stream.first : stream.first + draws], np.float32)
-        np.multiply(factors[:, None, None, None], image - mean, out=out)
-        out += mean
-        # Faster than one call of clip, which looks at its limits first.
-        np.maximum(out, np.float32(0), out=out)
-        np.minimum(out, np.float32(1), out=out)
+        stretch(flat, mean, factors, out.reshape(draws, channels, -1))
 
     def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
         """Returns the copies of the host, made on a device, up to the rounding of the mean."""

@@ -8,11 +8,13 @@ from jaxtyping import Float32
 
 from wobbliness.perturbations.base import DeviceDraws, Stream
 from wobbliness.perturbations.levels import checked_levels, shown_level
+from wobbliness.perturbations.pictures.stretching import stretch
 
 if TYPE_CHECKING:
     import torch
 
 MAX_FACTOR = 1e6
+BLACK = np.zeros(1, np.float32)
 
 
 @dataclass(frozen=True, init=False)
@@ -59,9 +61,8 @@ class Scale:
         """Writes clip(factor * image, 0, 1)."""
         # One factor for each draw of this page.
         factors = np.array(self.factors[stream.first : stream.first + draws], np.float32)
-        np.multiply(factors.reshape(-1, *[1] * image.ndim), image, out=out)
-        # Factors and values are at least 0: only the upper end needs a limit.
-        np.minimum(out, np.float32(1), out=out)
+        # About black: contrast whose middle is 0.
+        stretch(image.reshape(1, -1), BLACK, factors, out.reshape(draws, 1, -1))
 
     def lower(self, images: "torch.Tensor", draws: DeviceDraws) -> "torch.Tensor":
         """Returns the copies of the host, made on a device."""
