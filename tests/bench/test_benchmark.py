@@ -178,7 +178,8 @@ def test_families_are_timed_on_the_device_of_the_benchmark(monkeypatch):
 
     few = (Scale(3, 5), Gaussian(0.1))
     monkeypatch.setattr(benchmark.contenders, "ours", recorded)
-    monkeypatch.setattr(benchmark, "_contenders", lambda *_: iter(()))
+    bare = benchmark.Side(name="bare 2", contender=np.sum, images=np.zeros((2, 1, 28, 28)))
+    monkeypatch.setattr(benchmark, "_contenders", lambda *_: iter((bare,)))
     monkeypatch.setattr(benchmark, "families_of", lambda *_: few)
     monkeypatch.setattr(benchmark, "methods_of", lambda _: ())
     options = {"repeats": 1, "scale": 0.01, "families": True, "progress": ignore_progress}
@@ -186,6 +187,21 @@ def test_families_are_timed_on_the_device_of_the_benchmark(monkeypatch):
         asked.clear()
         run_benchmark(("small_cnn",), device=device, **options)
         assert asked == [(device, made) for made in few]
+
+
+def test_a_family_is_compared_with_the_bare_forward_beside_it():
+    """A machine that becomes slower during the round of all families slows both sides."""
+    rates = (
+        Rate(contender="bare 25", per_second=(100.0, 100.0, 100.0), peak_bytes=None),
+        Rate(
+            contender="under scale-3",
+            per_second=(45.0, 18.0, 9.5),
+            peak_bytes=None,
+            bare_beside=(50.0, 20.0, 10.0),
+        ),
+    )
+    found = NetworkResult(network="small_cnn", flops=1.0, rates=rates, sgemm=(1.0,) * 3)
+    assert found.family_ratios() == {"scale-3": pytest.approx(0.9)}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -5,7 +5,7 @@ Every figure is a ratio of both sides in one run.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from wobbliness.bench.contenders import Contender
 from wobbliness.bench.families import families_of
 from wobbliness.bench.methods import methods_of
 from wobbliness.bench.results import (
+    BARE,
     FAMILY,
     LOOP,
     OURS,
@@ -90,7 +91,8 @@ def run_benchmark(
         ValueError: an unknown network, or a number of repeats below 1.
     """
     _check_settings(networks, repeats)
-    with progress_bar("benchmark", len(networks) * repeats, report=progress) as advance:
+    rounds = len(networks) * repeats * (2 if families else 1)
+    with progress_bar("benchmark", rounds, report=progress) as advance:
         results = tuple(
             _time_network(name, repeats, device, scale, advance, families=families)
             for name in networks
@@ -129,13 +131,10 @@ def _time_network(
     num_images = max(2, round(num_images * scale))
     images = _random_images(num_images, shape)
     sides = list(_contenders(network, images, device))
-    if families:
-        sides += _family_sides(network, shape, num_images, device)
-        sides += _methods(network, shape, num_images)
     # also warms up
     peaks = [_peak_bytes(side) for side in sides]
     seconds, products = _seconds_in_turn(sides, repeats, device, advance)
-    return NetworkResult(
+    found = NetworkResult(
         network=name,
         flops=_flops(network, images[:1]),
         rates=tuple(
@@ -148,6 +147,13 @@ def _time_network(
         ),
         sgemm=products,
     )
+    if not families:
+        return found
+    best = found.best(BARE)
+    bare = next(side for side in sides if best is not None and side.name == best.contender)
+    more = [*_family_sides(network, shape, num_images, device)]
+    more += _methods(network, shape, num_images)
+    return replace(found, rates=(*found.rates, *_rates_beside(bare, more, repeats, advance)))
 
 
 def _random_images(num_images: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -200,6 +206,33 @@ def _seconds_in_turn(
     return seconds, tuple(products)
 
 
+def _rates_beside(
+    bare: Side, sides: Sequence[Side], repeats: int, advance: Callable[[int], None]
+) -> Iterator[Rate]:
+    """Yields the rates of sides, each timed between two runs of the bare forward pass.
+
+    A round of all families takes minutes, in which a machine may become slower.
+    """
+    peaks = [_peak_bytes(side) for side in sides]
+    rates: list[list[float]] = [[] for _ in sides]
+    beside: list[list[float]] = [[] for _ in sides]
+    for _ in range(repeats):
+        before = bare.per_second(_seconds(bare))
+        for side, own, others in zip(sides, rates, beside, strict=True):
+            own.append(side.per_second(_seconds(side)))
+            after = bare.per_second(_seconds(bare))
+            others.append((before + after) / 2)
+            before = after
+        advance(1)
+    for side, own, others, peak in zip(sides, rates, beside, peaks, strict=True):
+        yield Rate(
+            contender=side.name,
+            per_second=tuple(own),
+            peak_bytes=peak,
+            bare_beside=tuple(others),
+        )
+
+
 def _contenders(network: torch.nn.Module, images: np.ndarray, device: str) -> Iterator[Side]:
     yield Side(name="ours", contender=contenders.ours(network, DRAWS, device=device), images=images)
     # Fewer images for slow ones, at least two.
@@ -217,7 +250,7 @@ def _contenders(network: torch.nn.Module, images: np.ndarray, device: str) -> It
     half = images[: max(2, len(images) // BARE_DIVISOR)]
     for size in contenders.BARE_BLOCKS if device == "cpu" else (250, 1000, 4000, 16000):
         bare = contenders.bare_forward(network, DRAWS, block_size=size, device=device)
-        yield Side(name=f"bare {size}", contender=bare, images=half)
+        yield Side(name=f"{BARE} {size}", contender=bare, images=half)
 
 
 def _seconds(function: Callable[[], object]) -> float:

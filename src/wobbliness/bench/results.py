@@ -4,6 +4,8 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+# In front of the size of a block that the network alone is run on.
+BARE = "bare"
 # In front of the name of a perturbation that is timed.
 FAMILY = "under "
 # Behind the name of a detection method: both sides of its comparison.
@@ -19,11 +21,14 @@ class Rate:
         per_second: of each repeat.
         peak_bytes: most memory above that of the process before; None where the system does not
             tell.
+        bare_beside: rate of the bare forward pass just before and after it, in each repeat; none
+            where it is one of the contenders of each repeat.
     """
 
     contender: str
     per_second: tuple[float, ...]
     peak_bytes: int | None
+    bare_beside: tuple[float, ...] = ()
 
     @property
     def median(self) -> float:
@@ -59,16 +64,17 @@ class NetworkResult:
 
         None where the contender was not run.
         """
-        best = self._best(contender)
+        best = self.best(contender)
         return None if best is None else self.rates[0].ratio(best)
 
     def family_ratios(self) -> dict[str, float]:
-        """Returns the medians of measuring under each perturbation / the bare forward pass."""
-        bare = self._best("bare")
+        """Returns the medians of measuring under each perturbation / the bare forward beside it."""
         return {
-            rate.contender.removeprefix(FAMILY): rate.ratio(bare)
+            rate.contender.removeprefix(FAMILY): statistics.median(
+                a / b for a, b in zip(rate.per_second, rate.bare_beside, strict=True)
+            )
             for rate in self.rates
-            if bare is not None and rate.contender.startswith(FAMILY)
+            if rate.contender.startswith(FAMILY)
         }
 
     def method_ratios(self) -> dict[str, float]:
@@ -80,7 +86,7 @@ class NetworkResult:
             if (method := name.removesuffix(OURS)) != name
         }
 
-    def _best(self, contender: str) -> Rate | None:
+    def best(self, contender: str) -> Rate | None:
         """Returns the best of a contender's settings by the median; None where it was not run."""
         # The comparison is with others at their best.
         others = (rate for rate in self.rates if rate.contender.startswith(contender))
