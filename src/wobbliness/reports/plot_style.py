@@ -42,6 +42,23 @@ def side_by_side(num_axes: int, *, width: float | None = None) -> tuple[Figure, 
     return figure, list(np.ravel(figure.subplots(1, num_axes, sharey=True)))
 
 
+def laid_out(figure: Figure, resolution: float) -> Figure:
+    """Lays a figure out, so that saving it draws it once.
+
+    A figure with a layout engine is drawn twice for each file: first for the layout alone.
+
+    Args:
+        figure: changed, and returned.
+        resolution: dots an inch at which texts are measured.
+    """
+    figure.set_dpi(resolution)
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+    return figure
+
+
 def draw_boxes(
     axes: Axes,
     series: Sequence[pd.Series | np.ndarray],

@@ -12,7 +12,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from wobbliness.attacks.patch import trigger
-from wobbliness.reports.plot_style import FIGURE_STYLE, RESOLUTION, TEST_STYLES, side_by_side
+from wobbliness.reports.plot_style import (
+    FIGURE_STYLE,
+    RESOLUTION,
+    TEST_STYLES,
+    laid_out,
+    side_by_side,
+)
 from wobbliness.runtime.files import make_folder, write_atomically
 from wobbliness.study.claims.claims import all_claims, claims_done
 from wobbliness.study.figures.figure import Chart, FigureFile
@@ -43,11 +49,9 @@ def draw_figures(tables: Tables, folder: Path) -> list[FigureFile]:
     make_folder(folder)
     with matplotlib.rc_context(FIGURE_STYLE):
         for entry in drawn:
-            figure = entry.draw(tables)
+            figure = laid_out(entry.draw(tables), RESOLUTION)
             for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
                 _save(figure, folder / f"{entry.name}{suffix}", metadata)
-                # both files are laid out alike, and that takes as long as drawing
-                figure.set_layout_engine("none")
     return drawn
 
 

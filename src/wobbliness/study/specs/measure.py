@@ -108,8 +108,8 @@ class MeasureSpec:
         rows, rest = divmod(len(table), self.num_points * len(self.sigmas) * len(self.draws))
         if rest or rows < 1 or (rows > 1 and not (self.per_class or self.has_candidates)):
             raise ValueError(f"a table of {len(table)} rows for {self.num_points} points")
-        is_planned = table.sigma.isin(self.sigmas).all() and table.draws.isin(self.draws).all()
-        if len(votes) > MAX_CLASSES or not is_planned:
+        is_planned = np.isin(table.sigma, self.sigmas) & np.isin(table.draws, self.draws)
+        if len(votes) > MAX_CLASSES or not is_planned.all():
             raise ValueError("a table of other sigmas or draws, or of too many classes")
         _check_counts(table, votes)
 
@@ -141,10 +141,10 @@ def _check_columns(table: "pd.DataFrame", votes: list[str]) -> None:
 
 
 def _check_counts(table: "pd.DataFrame", votes: list[str]) -> None:
-    integers = table[["point", "label", "candidate", "draws"]].dtypes
+    integers = (table[name].dtype for name in ("point", "label", "candidate", "draws"))
     if not all(np.issubdtype(kind, np.integer) for kind in integers):
         raise ValueError("a table in which counts are no integers")
-    check_votes(table[votes].to_numpy(), table.draws)
+    check_votes(table[votes].to_numpy(), table.draws.to_numpy())
     if table.label.min() < 0:
         raise ValueError("a table in which votes do not add up to the draws")
     if not np.isfinite(table.top_score).all():

@@ -5,6 +5,7 @@ Sigma chosen on clean batches, batch tests, negative controls.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,7 @@ MIN_ATTACK_SUCCESS = (
     0.5  # share of attacker's labels from which a trigger counts as working, trained on or not
 )
 
+CONTROL_COLUMNS = ("kind", "trigger", "wobbliness", "accuracy_on_attacker_labels")
 CONTROL_KINDS = (
     "clean against clean",
     "clean network, trigger",
@@ -56,6 +58,9 @@ CONTROL_KINDS = (
 )
 
 SIGMA_KEYS = ["claims", "network", "batch_size"]
+GRID_KEYS = ("network", "batch_size", "sigma")
+SUSPECT_KEYS = ("batch", "claims", "trigger", "kind", "is_other_class")
+Batch = tuple[tuple[Any, ...], np.ndarray]
 
 
 def choose_sigmas(points: pd.DataFrame) -> pd.DataFrame:
@@ -81,37 +86,58 @@ def batch_tests(points: pd.DataFrame, sigma: pd.DataFrame) -> pd.DataFrame:
     pairs: list[Pair] = []
     if points.empty:
         return points
-    for (network, batch_size, at), group in points.groupby(
-        ["network", "batch_size", "sigma"], sort=False
-    ):
-        clean = group[group.batch == "clean"].wobbliness.to_numpy()
-        if clean.size == 0:
+    wobbliness = points.wobbliness.to_numpy()
+    chosen = {
+        keys: rows.set_index("test").sigma
+        for keys, rows in sigma.groupby(["network", "batch_size"], sort=False)
+    }
+    for keys, batches in _batches(points).items():
+        of_clean = [positions for names, positions in batches if names[0] == "clean"]
+        if not of_clean:
             continue
-        chosen = (
-            sigma[(sigma.network == network) & (sigma.batch_size == batch_size)]
-            .set_index("test")
-            .sigma
-        )
-        keys = {"network": network, "batch_size": batch_size, "sigma": at}
-        keys |= {column: bool(chosen[test] == at) for test, column in CHOSEN_COLUMNS.items()}
-        for row, pair in _suspect_pairs(clean, group):
-            rows.append(keys | row)
-            pairs.append(pair)
+        clean = wobbliness[np.sort(np.concatenate(of_clean))]
+        found = dict(zip(GRID_KEYS, keys, strict=True))
+        found |= {
+            column: bool(chosen[keys[:2]][test] == keys[2])
+            for test, column in CHOSEN_COLUMNS.items()
+        }
+        for row, suspect in _suspects(points, batches):
+            for is_full, pair in _equal_sizes(clean, wobbliness[suspect]):
+                rows.append(found | row | {"is_full": is_full})
+                pairs.append(pair)
     return pd.concat([pd.DataFrame(rows), _tests(pairs)], axis=1)
 
 
-def _suspect_pairs(
-    clean: np.ndarray, group: pd.DataFrame
-) -> Iterator[tuple[dict[str, object], Pair]]:
-    suspects = group[group.batch.isin(["suspect", "second clean"])]
-    names = ["claims", "batch", "trigger", "kind", "is_other_class"]
-    for keys, suspect in suspects.groupby(names, sort=False):
-        # at the paper's batch size and at the full one, both batches of equal size
-        limit = min(len(clean), len(suspect))
-        for size in sorted({min(PAPER_BATCH, limit), limit}):
-            success = {"attack_success": suspect.accuracy_on_attacker_labels.iloc[0]}
-            row = dict(zip(names, keys, strict=True)) | success | {"is_full": size == limit}
-            yield row, (clean[:size], suspect.wobbliness.to_numpy()[:size])
+def _batches(points: pd.DataFrame) -> dict[tuple[Any, ...], list[Batch]]:
+    """Returns the batches of each network, batch size and sigma, all in order of their first rows.
+
+    A batch is its values of SUSPECT_KEYS and the positions of its rows.
+    """
+    # grouped once, by all keys: a group of groups costs a frame and its index each time
+    found = points.groupby([*GRID_KEYS, *SUSPECT_KEYS], sort=False).indices
+    batches: defaultdict[tuple[Any, ...], list[Batch]] = defaultdict(list)
+    for keys, positions in sorted(found.items(), key=lambda item: int(item[1][0])):
+        batches[keys[: len(GRID_KEYS)]].append((keys[len(GRID_KEYS) :], positions))
+    return batches
+
+
+def _suspects(
+    points: pd.DataFrame, batches: Iterable[Batch]
+) -> Iterator[tuple[dict[str, object], np.ndarray]]:
+    """Yields the columns of each suspect batch, and of the second clean one, and its positions."""
+    success = points.accuracy_on_attacker_labels.to_numpy()
+    for keys, positions in batches:
+        if keys[0] in ("suspect", "second clean"):
+            found = dict(zip(SUSPECT_KEYS, keys, strict=True))
+            row = {name: found[name] for name in ("claims", *SUSPECT_KEYS)}
+            yield row | {"attack_success": success[positions[0]]}, positions
+
+
+def _equal_sizes(clean: np.ndarray, suspect: np.ndarray) -> Iterator[tuple[bool, Pair]]:
+    """Yields the first points of both batches, at the paper's batch size and at the full one."""
+    limit = min(len(clean), len(suspect))
+    for size in sorted({min(PAPER_BATCH, limit), limit}):
+        yield size == limit, (clean[:size], suspect[:size])
 
 
 def _tests(pairs: Sequence[Pair]) -> pd.DataFrame:
@@ -156,8 +182,14 @@ def negative_controls(points: pd.DataFrame, sigma: pd.DataFrame, recipe: Recipe)
     On random pairs of batches, at the sigma chosen for each test.
     """
     rows = []
+    # the columns needed: rows are taken from all columns of a frame
+    kept = points[list(CONTROL_COLUMNS)] if len(points) else points
+    groups = points.groupby(list(GRID_KEYS), sort=False).indices if len(points) else {}
     for name, test in TESTS.items():
-        pools = _control_pools(points, sigma[sigma.test == name]) if len(points) else []
+        chosen = sigma[sigma.test == name] if len(points) else sigma
+        pools = _control_pools(
+            kept.iloc[groups[row.network, row.batch_size, row.sigma]] for row in chosen.itertuples()
+        )
         for kind in dict.fromkeys(kind for kind, _, _ in pools):
             pairs = _random_pairs(
                 [(clean, suspect) for of_kind, clean, suspect in pools if of_kind == kind], recipe
@@ -180,19 +212,17 @@ def negative_controls(points: pd.DataFrame, sigma: pd.DataFrame, recipe: Recipe)
 
 
 def _control_pools(
-    points: pd.DataFrame, sigma: pd.DataFrame
+    networks: Iterable[pd.DataFrame],
 ) -> list[tuple[str, np.ndarray, np.ndarray | None]]:
     """Returns the pools of W that each network and trigger gives for random pairs.
 
     (kind of pair, W of clean points, W of triggered points or None for clean against clean).
+
+    Args:
+        networks: the points of each network and batch size, at the sigma chosen there.
     """
     pools: list[tuple[str, np.ndarray, np.ndarray | None]] = []
-    for row in sigma.itertuples():
-        here = points[
-            (points.network == row.network)
-            & (points.batch_size == row.batch_size)
-            & (points.sigma == row.sigma)
-        ]
+    for here in networks:
         clean = here[here.kind == "clean"].wobbliness.to_numpy()
         pools.append(("clean against clean", clean, None))
         for _, group in here[here.kind == "inactive"].groupby("trigger", sort=False):

@@ -4,6 +4,7 @@ The reader chooses the point, the pattern and the noise.
 """
 
 import base64
+import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -31,11 +32,12 @@ def browser_points(recipe: Recipe, cells: FinishedCells) -> pd.DataFrame:
     measured before these were, other clean points stand for them, for no point is in two batches of
     a comparison.
     """
-    frames = [
+    found = (
         _points(recipe, cell.spec, cell.record.table)
         for cell in _browser_cells(recipe, cells)
         if len(cell.record.table)
-    ]
+    )
+    frames = list(_with_entropies(found))
     return (
         pd.concat(frames, ignore_index=True).drop_duplicates(ignore_index=True)
         if frames
@@ -102,7 +104,25 @@ def _strip(spec: MeasureSpec, text: str, height: int) -> Iterable[np.ndarray]:
         ) from error
 
 
-def _points(recipe: Recipe, spec: MeasureSpec, table: pd.DataFrame) -> pd.DataFrame:
+def _with_entropies(found: Iterable[tuple[pd.DataFrame, pd.DataFrame]]) -> Iterator[pd.DataFrame]:
+    """Yields W and its bounds beside the keys and votes of all tables of as many classes.
+
+    The bounds are found by bisection, whose steps take as long for a few rows as for many.
+    """
+    for _, tables in itertools.groupby(found, key=lambda table: table[1].shape[1]):
+        keys, votes = (pd.concat(parts, ignore_index=True) for parts in zip(*tables, strict=True))
+        counts = votes.to_numpy()
+        yield keys.assign(
+            wobbliness=plug_in_entropy(counts),
+            lower=entropy_lower_bound(counts, confidence=ONE_SIDED_CONFIDENCE),
+            upper=entropy_upper_bound(counts, confidence=ONE_SIDED_CONFIDENCE),
+        ).join(votes)
+
+
+def _points(
+    recipe: Recipe, spec: MeasureSpec, table: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns the points that the page shows, and their votes."""
     # distinct points in the order in which they were taken
     shown = list(dict.fromkeys(table.point))[:NUM_SHOWN]
     rows = table[
@@ -111,7 +131,7 @@ def _points(recipe: Recipe, spec: MeasureSpec, table: pd.DataFrame) -> pd.DataFr
     if spec.has_candidates:
         rows = rows[rows.candidate.isin(sorted(set(rows.candidate))[:CANDIDATE_CLASSES])]
     votes = rows.filter(regex=r"^votes_\d+$")
-    return pd.DataFrame(
+    keys = pd.DataFrame(
         {
             "network": network_label(spec.network),
             "kind": spec.batch_kind,
@@ -120,8 +140,6 @@ def _points(recipe: Recipe, spec: MeasureSpec, table: pd.DataFrame) -> pd.DataFr
             "label": rows.label,
             "sigma": rows.sigma,
             "draws": rows.draws,
-            "wobbliness": plug_in_entropy(votes.to_numpy()),
-            "lower": entropy_lower_bound(votes.to_numpy(), confidence=ONE_SIDED_CONFIDENCE),
-            "upper": entropy_upper_bound(votes.to_numpy(), confidence=ONE_SIDED_CONFIDENCE),
         }
-    ).join(votes)
+    )
+    return keys, votes

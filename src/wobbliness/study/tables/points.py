@@ -28,13 +28,14 @@ def batch_rows(points: pd.DataFrame) -> pd.DataFrame:
     """Returns one row for each batch, sigma and number of draws: mean, spread and quartiles."""
     if points.empty:
         return points
-    groups = points.groupby(BATCH_KEYS, sort=False)
+    # a mean of booleans: a function of our own would be called for each group
+    groups = points.assign(is_above=points.wobbliness > 0).groupby(BATCH_KEYS, sort=False)
     quartiles = groups.wobbliness.quantile([0.25, 0.5, 0.75]).unstack()
     summary = groups.agg(
         num_points=("wobbliness", "size"),
         mean=("wobbliness", "mean"),
         std=("wobbliness", "std"),
-        share_above_zero=("wobbliness", lambda w: float((w > 0).mean())),
+        share_above_zero=("is_above", "mean"),
         miller_madow_mean=("miller_madow", "mean"),
         accuracy_on_attacker_labels=("accuracy_on_attacker_labels", "first"),
         accuracy_on_clean_labels=("accuracy_on_clean_labels", "first"),
@@ -84,17 +85,18 @@ def _measured_points(cell: FinishedCell[MeasureSpec]) -> pd.DataFrame:
     if record.table.empty:  # Neural Cleanse found no candidate at all
         return record.table
     counts = record.table.filter(regex=r"^votes_\d+$").to_numpy()
-    frame = record.table[["point", "label", "sigma", "draws", "top_score", "candidate"]].assign(
-        wobbliness=plug_in_entropy(counts), miller_madow=miller_madow_entropy(counts)
-    )
+    frame = record.table[["point", "label", "sigma", "draws", "top_score", "candidate"]]
     batch = _batch_names(claims, spec, frame)
     threat, by_class = spec.network.threat, record.results.get("attacker_labels_by_class")
-    return frame.assign(
+    labels = {target: spec.pattern_label(target) for target in set(frame.candidate)}
+    columns = dict(
+        wobbliness=plug_in_entropy(counts),
+        miller_madow=miller_madow_entropy(counts),
         claims=" ".join(claims),
         network=network_label(spec.network),
         num_classes=counts.shape[1],
         batch=batch,
-        trigger=[spec.pattern_label(target) for target in frame.candidate],
+        trigger=[labels[target] for target in frame.candidate],
         # of one of the three clean batches; a suspect batch starts after all three
         batch_size=spec.num_points // CLEAN_BATCHES
         if "calibration" in set(batch)
@@ -107,6 +109,8 @@ def _measured_points(cell: FinishedCell[MeasureSpec]) -> pd.DataFrame:
         accuracy_on_clean_labels=record.results.get("accuracy_on_clean_labels"),
         attacker_labels_of_class=frame.label.map(dict(enumerate(by_class))) if by_class else None,
     )
+    # in one step: each column that is added to a frame costs as much as a frame
+    return pd.DataFrame(dict(frame.items()) | columns, index=frame.index)
 
 
 def _batch_names(

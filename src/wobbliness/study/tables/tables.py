@@ -3,7 +3,7 @@
 Every number that is quoted anywhere is formed here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from wobbliness.study.plan import measured_claims, plan
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.bounded_tables import Budget
 from wobbliness.study.records.record import is_done, read_recipe, read_record
-from wobbliness.study.specs import Spec
+from wobbliness.study.specs import Cell, Spec
 from wobbliness.study.tables.candidates import candidate_rows
 from wobbliness.study.tables.comparisons import batch_tests, choose_sigmas, negative_controls
 from wobbliness.study.tables.correlations import correlations, strengths
@@ -108,7 +108,8 @@ def form_tables(out: Path) -> Tables:
             in all.
     """
     recipe = read_recipe(out)
-    cells = list(_finished_cells(out, recipe))
+    planned = plan(recipe)
+    cells = list(_finished_cells(out, planned))
     points = point_rows(cells)
     sigma = choose_sigmas(points)
     tests = batch_tests(points, sigma)
@@ -133,7 +134,7 @@ def form_tables(out: Path) -> Tables:
         losses=loss_rows(cells),
         explored=browser_points(recipe, cells),
         pictures=recorded_pictures(recipe, cells),
-        status=_status(out, recipe),
+        status=_status(out, recipe, planned),
         perturbations=perturbation_rows(cells),
         detectors=detector_rows(cells),
         noises=noise_rows(cells),
@@ -142,10 +143,10 @@ def form_tables(out: Path) -> Tables:
     )
 
 
-def _finished_cells(out: Path, recipe: Recipe) -> Iterator[FinishedCell[Spec]]:
+def _finished_cells(out: Path, planned: Sequence[Cell]) -> Iterator[FinishedCell[Spec]]:
     """Yields each cell that is done, with its record."""
     budget = Budget()
-    for cell in plan(recipe):
+    for cell in planned:
         if is_done(out / "records", cell.name):
             record = read_record(out / "records", cell.name)
             # a study may be untrusted: all of its records together are bounded
@@ -153,10 +154,10 @@ def _finished_cells(out: Path, recipe: Recipe) -> Iterator[FinishedCell[Spec]]:
             yield FinishedCell(claims=cell.claims, spec=record.spec, record=record)
 
 
-def _status(out: Path, recipe: Recipe) -> pd.DataFrame:
+def _status(out: Path, recipe: Recipe, planned: Sequence[Cell]) -> pd.DataFrame:
     rows = []
     for claim in measured_claims(recipe):
-        cells = plan(recipe, [claim])
+        cells = [cell for cell in planned if claim in cell.claims]
         done = sum(is_done(out / "records", cell.name) for cell in cells)
         rows.append({"claim": claim, "cells_done": done, "cells": len(cells)})
     return pd.DataFrame(rows)
