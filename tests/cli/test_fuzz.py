@@ -180,7 +180,7 @@ COMMANDS = {
     "guard judge": (
         [["guard", "guard", "folder", "new", *WORDS], MODELS, IMAGES],
         {},
-        MODEL_OPTIONS | {"--out": OUTPUTS, "--quick": FLAG},
+        MODEL_OPTIONS | {"--out": OUTPUTS, "--quick": FLAG, "--report": ["new.html", *OUTPUTS]},
     ),
     "study list": ([], {}, {"--json": FLAG}),
     "study run": (

@@ -107,17 +107,25 @@ def test_a_reason_says_which_votes_were_unusual_and_is_true(fitted, splits, digi
     judged = fitted.judge(inputs)
     assert [bool(reason) for reason in judged.reasons] == judged.is_suspicious.tolist()
     pattern = (
-        r"(stays|strays to) class (\d) in (\d+) of (\d+) copies under (\S+), where ([\d.]+)% of "
+        r"(stays|strays to) class (\d) in (\d+) of (\d+) copies (?:although|when) (.+); "
+        r".*\b([\d.]+) % of such copies"
     )
     for row in np.flatnonzero(judged.is_suspicious):
-        verb, label, number, of, name, share = re.match(pattern, judged.reasons[row]).groups()
-        assert judged.votes[name].counts[row, int(label)] == int(number)
-        assert (verb == "stays") == (int(label) == judged.undisturbed_label[row])
-        assert int(of) == judged.votes[name].draws
-        assert int(number) / int(of) > float(share) / 100, "more than clean inputs"
+        reasons = judged.reasons_of(row)
+        assert judged.reasons[row] == reasons[0]
+        assert 1 <= len(set(reasons)) == len(reasons) <= 3
+        for reason in reasons:
+            verb, label, number, of, effect, share = re.match(pattern, reason).groups()
+            votes = judged.votes.votes[judged.effects.index(effect)]
+            assert votes.counts[row, int(label)] == int(number)
+            assert (verb == "stays") == (int(label) == judged.undisturbed_label[row])
+            assert int(of) == votes.draws
+            assert int(number) / int(of) > float(share) / 100, "more than clean inputs"
+        assert judged.effects[judged.spoke[row]] in reasons[0]
+        assert judged.spoken_names[row] == judged.votes.votes[judged.spoke[row]].perturbation
     frame = judged.frame([f"{row}.png" for row in range(len(inputs))])
     assert frame["reason"].tolist() == list(judged.reasons)
-    assert frame.columns[-1] == "name"
+    assert [*frame.columns[-4:]] == ["reason", "spoke", "percentile", "name"]
     # the trigger outlives most of it, and where it does not the input is seen
     shown = digits.test.labels[500:][digits.test.labels[500:] != TARGET][:60]
     says_so = [
@@ -127,6 +135,22 @@ def test_a_reason_says_which_votes_were_unusual_and_is_true(fitted, splits, digi
     ]
     assert len(says_so) > 40
     assert np.mean(says_so) > 0.8
+
+
+def test_a_percentile_is_among_the_calibration_inputs_of_the_class(fitted, splits):
+    judged = fitted.judge(splits[1][:40])
+    clean = zip(fitted.stages_[-1].calibration, fitted.calibration_label_, strict=True)
+    by_class = {}
+    for score, label in clean:
+        by_class.setdefault(int(label), []).append(score)
+    for row, label in enumerate(judged.undisturbed_label.tolist()):
+        same = np.array(by_class.get(label, []))
+        assert judged.num_clean[row] == len(same)
+        expected = 100 * np.mean(same > judged.score[row]) if len(same) else np.nan
+        np.testing.assert_allclose(judged.percentile[row], expected, atol=1e-9)
+    # as in calibration: uniform for clean inputs, near 100 for flagged ones
+    assert 30 < np.nanmean(judged.percentile) < 70
+    assert (judged.percentile[judged.is_suspicious] > 50).all()
 
 
 def test_early_stopping_flags_a_part_of_what_all_draws_flag(fitted, splits):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from command_line import run
 from guard_folders import change_arrays, change_settings
+from markupsafe import escape
 from model_files import linear_model
 from safetensors.numpy import load_file
 
@@ -176,6 +177,11 @@ DAMAGES = {
     "another shape": lambda f: change_settings(f, image_shape=[1, 4, 16]),
     "fewer perturbations": lambda f: change_settings(f, sigmas=[0.2, 0.4]),
     "no perturbations": lambda f: change_settings(f, perturbations=...),
+    "labels as floats": lambda f: change_arrays(f, calibration_label=np.zeros(32)),
+    "labels of few scores": lambda f: change_arrays(f, calibration_label=np.zeros(9, np.int64)),
+    "labels beyond the classes": lambda f: change_arrays(
+        f, calibration_label=np.full(32, 4, np.int64)
+    ),
     "a foreign array": lambda f: change_arrays(f, weights=np.zeros(3)),
     "a missing stage": lambda f: change_arrays(f, **{f"stage_1_{n}": ... for n in ARRAYS}),
     "a third stage": lambda f: change_arrays(f, stage_2_scales=np.ones(28)),
@@ -250,6 +256,20 @@ def test_a_later_stage_may_know_more_classes(guard, folder):
         wobbliness.load_guard(folder / "guard", guard.classifier)
 
 
+def test_a_folder_of_before_has_no_percentiles(guard, folder):
+    images = np.load("images.npy")
+    change_arrays(folder / "guard", calibration_label=...)
+    judged, now = (
+        made.judge(images)
+        for made in (wobbliness.load_guard(folder / "guard", guard.classifier), guard)
+    )
+    assert judged.score.tobytes() == now.score.tobytes()
+    assert judged.reasons == now.reasons
+    assert np.isnan(judged.percentile).all()
+    assert not judged.num_clean.any()
+    assert now.num_clean.all(), "control"
+
+
 def test_another_model_or_preprocessing_is_named(guard, folder):
     linear_model(folder / "other.onnx", np.random.default_rng(1).normal(size=(64, 4)))
     for name, options, said in (
@@ -285,6 +305,8 @@ def test_commands_give_what_the_library_gives(monkeypatch, capsys, guard, folder
     assert code == 0
     assert [row["pvalue"] for row in rows] == judged.pvalue.tolist()
     assert [row["reason"] for row in rows] == list(judged.reasons)
+    assert [row["spoke"] for row in rows] == list(judged.spoken_names)
+    assert [row["percentile"] for row in rows] == judged.percentile.tolist()
     assert any(judged.reasons)
     assert pd.read_parquet("verdicts.parquet").drop(columns="name").equals(judged.frame())
     code, text, _ = run(monkeypatch, capsys, *judge, "--quick", "--json")
@@ -303,6 +325,28 @@ def test_commands_give_what_the_library_gives(monkeypatch, capsys, guard, folder
     code, text, _ = run(monkeypatch, capsys, *FIT, *MADE)
     assert (code, "32 clean inputs for reference, 32 for calibration" in text) == (0, True)
     assert f"{quick.most_draws} passes for each input, under superpose" in text
+
+
+@pytest.mark.parametrize("kind", ["profile", "smoothness"])
+def test_the_page_names_files_and_what_is_no_page_is_refused(monkeypatch, capsys, folder, kind):
+    fit = (*FIT[:-1], kind, "--draws", 6, "--false-positive-rate", 0.2)
+    assert run(monkeypatch, capsys, *fit)[0] == 0
+    judge = ("guard", "judge", "fitted", "model.onnx", "images.npy")
+    code, text, err = run(monkeypatch, capsys, *judge, "--report", "page.html", "--json")
+    flagged = [row for row in json.loads(text)["inputs"] if row["is_suspicious"]]
+    assert (code, err) == (0, "")
+    page = (folder / "page.html").read_text()
+    assert flagged
+    assert all(str(escape(row["reason"])) in page and row["spoke"] in page for row in flagged)
+    assert all(f'data-input="{row["input"]}"' in page for row in flagged)
+    assert all(part in page for part in ("model.onnx", "images.npy"))
+    for extra, said in (
+        (("--report", "page.txt"), "ending in .html"),
+        (("--report", "page.html", "--quick"), "--report without --quick"),
+    ):
+        code, out, err = run(monkeypatch, capsys, *judge, *extra)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert said in err
 
 
 PROFILES = {

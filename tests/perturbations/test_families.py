@@ -18,6 +18,7 @@ from wobbliness.perturbations.base import (
     Scratch,
     Stream,
     TrainingPerturbation,
+    effect_of,
     num_draws_of,
 )
 from wobbliness.perturbations.find import (
@@ -399,3 +400,28 @@ def test_what_a_file_keeps_of_it_is_all_of_it(name):
     overlays = {key: Overlays(array) for key, array in kept.arrays.items()}
     described = json.loads(json.dumps(kept.described, allow_nan=False))
     assert read_perturbations(described, overlays) == (None, made)
+
+
+@each
+def test_what_it_does_to_an_input_is_said_in_plain_words(name):
+    effect = effect_of(EXAMPLES[name])
+    assert 10 < len(effect) < 100
+    assert effect[0].islower() or effect[0].isdigit()
+    assert not effect.endswith(".")
+    # by its name only where it has no words of its own
+    assert (EXAMPLES[name].name in effect) == (name == "Custom")
+
+
+def test_the_words_hold_the_levels():
+    def said(of, *values, **settings):
+        return effect_of(of(*values, **settings))
+
+    covers = "a rectangle of another image covers {} of it"
+    assert said(families.BoxMix, OVERLAYS) == covers.format("13 to 67 %")
+    assert said(families.BoxMix, OVERLAYS, 0.5, 0.5) == covers.format("25 %")
+    assert said(families.BoxMix, OVERLAYS, 0.05, 0.1) == covers.format("0.2 to 1 %")
+    assert "another image is added" in said(families.Superpose, OVERLAYS, mix="sum")
+    assert said(families.KeepFeature, 0.7) == "30 % of its values are replaced at random"
+    assert said(families.Scale, 3, 5, 7) == "its brightness is multiplied by 3 to 7"
+    assert said(families.Affine, rotation=9) == "it is turned by 9 degrees, at most"
+    assert said(families.Affine) == "it is left as it is"

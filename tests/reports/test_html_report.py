@@ -15,7 +15,10 @@ from small_study import small
 from wobbliness.attacks.patch import trigger
 from wobbliness.detectors.batch_test import compare_batches
 from wobbliness.detectors.model_scan.scan import scan_model
+from wobbliness.detectors.profile_guard import ProfileGuard
+from wobbliness.detectors.smoothness_guard import SmoothnessGuard
 from wobbliness.reports.batch_test import write_comparison
+from wobbliness.reports.guard_judgement import write_judgement
 from wobbliness.reports.html import number
 from wobbliness.reports.model_scan import write_scan
 from wobbliness.runtime.progress import ignore_progress
@@ -427,3 +430,80 @@ def test_the_page_of_a_scan_is_silent_and_suits_everyone(browser, scanned, colou
     violations = axe.Axe().run(page).response["violations"]
     assert [(one["id"], [node["html"] for node in one["nodes"][:2]]) for one in violations] == []
     context.close()
+
+
+def brightest_column(images):
+    """Three classes, by the brightest of three columns."""
+    return images.reshape(len(images), -1, 3).mean(axis=1).argmax(axis=1)
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """Both guards' verdicts on the same inputs, with their pages."""
+    folder = tmp_path_factory.mktemp("judged")
+    clean = np.random.default_rng(0).random((90, 1, 6, 6))
+    stubborn = np.zeros((4, 1, 6, 6))
+    stubborn[..., ::3] = 1 - 0.01 * np.arange(4)[:, None, None, None]
+    inputs = np.concatenate([clean[70:], stubborn])
+    names = [f"clean/{row}.png" for row in range(20)] + [f"<b>{row}</b>.png" for row in range(4)]
+    settings = {"num_classes": 3, "draws": 12, "false_positive_rate": 0.1}
+    about = {"names": names, "model": "<planted>", "source": "inbox/", "warnings": ["a <doubt>"]}
+    found = {}
+    for of in (ProfileGuard, SmoothnessGuard):
+        guard = of(brightest_column, **settings).fit(clean[:70])
+        verdicts = guard.judge(inputs)
+        for name in ("page", "again"):
+            path = folder / f"{of.__name__}-{name}.html"
+            write_judgement(verdicts, inputs, path, guard=guard, **about)
+        found[of.__name__] = (verdicts, names, folder / f"{of.__name__}-page.html")
+    return found
+
+
+@pytest.mark.parametrize("guard", ["ProfileGuard", "SmoothnessGuard"])
+@pytest.mark.parametrize(("colours", "width"), [("light", 1280), ("dark", 360)])
+def test_the_page_of_verdicts_holds_them_and_suits_everyone(browser, judged, guard, colours, width):
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright",
+        reason="needs axe-playwright-python, of the extra dev",
+    )
+    found, names, path = judged[guard]
+    context = browser.new_context(
+        color_scheme=colours, viewport={"width": width, "height": 900}, java_script_enabled=False
+    )
+    page, asked = context.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"file://{path}")
+    text = page.text_content("body")
+    assert [address for address in asked if not address.startswith("data:")] == [f"file://{path}"]
+    assert all(part in text for part in ("<planted>", "inbox/", "a <doubt>"))
+    flagged = np.flatnonzero(found.is_suspicious)
+    assert len(flagged) >= 4
+    assert page.get_attribute(".says[data-flagged]", "data-flagged") == str(len(flagged))
+    for row in flagged:
+        card = page.locator(f'section[data-input="{row}"]')
+        assert card.locator("h3").text_content() == names[row]
+        assert tuple(card.locator("li").all_text_contents()) == found.reasons_of(row)
+        assert card.locator("img").count() == 4
+    assert page.locator("section").count() == len(flagged)
+    for row in range(len(found)):
+        cells = page.locator(f'tr[data-row="{row}"] td').all_text_contents()
+        assert (cells[0] == "suspicious") == found.is_suspicious[row]
+        assert cells[1:3] == [str(found.undisturbed_label[row]), number(float(found.pvalue[row]))]
+    context.close()
+    # with scripts, for the checks alone
+    context = browser.new_context(color_scheme=colours, viewport={"width": width, "height": 900})
+    page = context.new_page()
+    page.goto(f"file://{path}")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate(
+        "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
+    )
+    violations = axe.Axe().run(page).response["violations"]
+    assert [(one["id"], [node["html"] for node in one["nodes"][:2]]) for one in violations] == []
+    context.close()
+
+
+def test_the_same_verdicts_give_the_same_page(judged):
+    for _, _, path in judged.values():
+        again = path.with_name(path.name.replace("page", "again"))
+        assert path.read_bytes() == again.read_bytes()

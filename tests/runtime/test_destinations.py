@@ -39,6 +39,7 @@ LONG = "x" * 252
 UNWRITABLE = {
     "measure": ("measure", "absent.onnx", "images.npy", "--sigma", "0.1", "--out"),
     "judge": ("guard", "judge", "guard", "absent.onnx", "images.npy", "--out"),
+    "page": ("guard", "judge", "guard", "absent.onnx", "images.npy", "--report"),
     "test": ("test", "absent.onnx", "--clean", "images.npy", "--suspect", "images.npy", "--report"),
     "fit": ("guard", "fit", "absent.onnx", "images.npy", "--out"),
     "scan": ("scan", "absent.onnx", "images.npy", "--out"),
@@ -58,6 +59,7 @@ PLACES = {
         "/proc/x.parquet",
     ),
     "judge": ("/proc/x.csv", "pipe.csv", f"{LONG}.csv"),
+    "page": ("/proc/x.html", "folder.html", f"{LONG}.html"),
     "test": (
         "/proc/x.html",
         "none/x.html",
@@ -87,7 +89,9 @@ def test_a_place_that_cannot_be_written_is_found_first(monkeypatch, capsys, fold
 
 @pytest.mark.parametrize("command", UNWRITABLE)
 def test_a_place_that_can_be_written_is_no_matter(monkeypatch, capsys, folder, command):
-    place = {"measure": "x.csv", "judge": "x.parquet", "test": "x.html"}.get(command, "new/x")
+    place = {"measure": "x.csv", "judge": "x.parquet", "page": "x.html", "test": "x.html"}.get(
+        command, "new/x"
+    )
     before = sorted(folder.rglob("*"))
     code, _, err = run(monkeypatch, capsys, *UNWRITABLE[command], place)
     assert code == 2

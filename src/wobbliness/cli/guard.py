@@ -5,6 +5,7 @@ Heavy imports are inside the commands.
 
 import warnings
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,7 @@ from wobbliness.cli.options import (
     say_implausible,
     with_model_options,
 )
-from wobbliness.runtime.destinations import check_folder
+from wobbliness.runtime.destinations import check_file, check_folder
 from wobbliness.runtime.terminal import say
 
 if TYPE_CHECKING:
@@ -182,23 +183,32 @@ def judge(
     quick: Annotated[
         bool, typer.Option("--quick", help="Verdicts alone, with as few draws as decide them.")
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Also a page that explains the verdicts, with pictures; .html."),
+    ] = None,
     column: Column = None,
     resize: Resize = False,
     size: Size = None,
     as_json: Json = False,
 ) -> None:
-    """Judge inputs one by one: W at each sigma, labels, p-value, verdict.
+    """Judge inputs one by one: label, p-value, verdict, reason, and W at each sigma.
 
     Perturbations, and the kind of guard, are those that it was fitted with.
 
-    Example: wobbliness guard judge guard model.onnx images.npy --out verdicts.parquet
+    Example: wobbliness guard judge guard model.onnx images.npy --report page.html
     """
     from wobbliness.cli.output import print_judgement, print_quick_verdicts, write_table
     from wobbliness.detectors.detection_results import Judgement
     from wobbliness.detectors.profile_guard import ProfileGuard
+    from wobbliness.reports.batch_test import checked_page
 
     # Before minutes of measuring, not after them.
     check_table(out)
+    if report is not None:
+        check_file(checked_page(report))
+    if quick and report is not None:
+        raise ValueError("expected --report without --quick, which gives no reasons, got both")
     classifier = open_model(model, options)
     fitted, mismatch = _loaded(guard, classifier, model, resized=_resizes(resize, size))
     inputs = read_images_for(classifier, images, column=column, resize=resize, size=size)
@@ -207,14 +217,25 @@ def judge(
     )
     # Decisions alone need fewer draws than scores.
     found = fitted.judge_quickly(inputs.images) if quick else fitted.judge(inputs.images)
-    # The verdicts are printed even where the table cannot be written; the error comes last.
+    # The verdicts are printed even where a file cannot be written; the error comes last.
     failure = failure_of(lambda path: write_table(found.frame(inputs.names), path), out)
     verdict = "suspicious" if isinstance(fitted, ProfileGuard) else "suspiciously smooth"
     if isinstance(found, Judgement):
+        about: dict[str, Any] = {"guard": fitted, "names": inputs.names, "source": images}
+        about |= {"model": Path(model).name, "warnings": warned}
+        write = partial(_write_page, found, inputs.images, about)
+        failure = failure_of(write, report) or failure
         print_judgement(found, inputs.names, warned, verdict=verdict, as_json=as_json)
     else:
         print_quick_verdicts(found, inputs.names, warned, verdict=verdict, as_json=as_json)
     raise_later(failure)
+
+
+def _write_page(found: Any, images: Any, about: dict[str, Any], path: Path) -> None:
+    """Writes the page of verdicts; the other arguments of `write_judgement` in a table."""
+    from wobbliness.reports.guard_judgement import write_judgement  # with matplotlib
+
+    write_judgement(found, images, path, **about)
 
 
 def _loaded(

@@ -12,7 +12,6 @@ from rich.table import Table
 from wobbliness.classifiers.execution import Execution
 from wobbliness.detectors.noise_level import Level, shown_level, what_differs
 from wobbliness.images import ImageSet
-from wobbliness.perturbations.base import num_draws_of
 from wobbliness.reports.tables import write_csv, write_parquet
 from wobbliness.runtime.files import write_named
 from wobbliness.runtime.terminal import console, say, say_json
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from wobbliness.detectors.detection_results import Judgement, QuickVerdicts
     from wobbliness.detectors.guard_files import Guard
     from wobbliness.detectors.model_scan.results import Scan
-    from wobbliness.detectors.profile_guard import ProfileGuard
     from wobbliness.study.claims.base import Finding
     from wobbliness.study.report.report import Report
 
@@ -402,18 +400,12 @@ def _guard_facts(guard: "Guard") -> dict[str, Any]:
         numbers = _fit_facts(len(stage.cloud.points), len(stage.calibration), rate)
         return numbers | {
             "perturbations": [each.name for each in made],
-            "passes": _num_passes(guard),
+            "passes": guard.num_passes,
         }
     numbers = _fit_facts(len(guard.reference_.label), len(guard.calibration_), rate)
     # Labels at which even W = 0 has a p-value above the rate.
     blind = [int(label) for label in np.flatnonzero(guard.smooth_pvalues_ > rate)]
     return numbers | {"smooth_pvalues": guard.smooth_pvalues_.tolist(), "blind_labels": blind}
-
-
-def _num_passes(guard: "ProfileGuard") -> int:
-    """Returns the number of copies of an input that are classified without early stopping."""
-    ends = [num_draws_of(made) for made in guard.perturbations_]
-    return sum(guard.draws if end is None else min(end, guard.draws) for end in ends)
 
 
 def _fit_facts(num_reference: int, num_calibration: int, rate: float) -> dict[str, Any]:
@@ -460,14 +452,14 @@ def print_judgement(
 
 def _judgement_json(judgement: "Judgement", names: Sequence[str]) -> dict[str, Any]:
     """Returns every input; the printed table holds only the suspicious ones."""
-    from wobbliness.detectors.detection_results import ProfileJudgement
-
     columns = ["input", "is_suspicious", "pvalue", "score", "undisturbed_label", "name"]
-    columns += ["reason"] if isinstance(judgement, ProfileJudgement) else []
+    columns += ["reason", "spoke"]
     # One list for each input, a value at each sigma.
     at_sigmas = ("wobbliness", "smoothed_label", "agrees")
     rows = [
-        row | {name: getattr(judgement, name)[index].tolist() for name in at_sigmas}
+        row
+        | {"percentile": _or_null(judgement.percentile[index])}
+        | {name: getattr(judgement, name)[index].tolist() for name in at_sigmas}
         for index, row in enumerate(judgement.frame(names)[columns].to_dict("records"))
     ]
     votes = judgement.votes.votes

@@ -8,7 +8,12 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from wobbliness.detectors.noise_level import shown_level
-from wobbliness.detectors.reasons import most_unusual, reason_of
+from wobbliness.detectors.reasons import (
+    smoothness_reason,
+    spoken,
+    unusual_readings,
+    votes_reason,
+)
 from wobbliness.runtime.terminal import well_formed
 from wobbliness.sampling.votes import Sweep
 
@@ -24,6 +29,13 @@ class Judgement:
         pvalue: `(N,)` in (0, 1]; split-conformal.
         is_suspicious: `(N,)` the p-value is at most the false-positive rate.
         false_positive_rate: share of clean inputs that are called suspicious.
+        effects: of each perturbation on an input, in plain words.
+        spoke: `(N,)` the perturbation that spoke most: here the one under which W is lower than
+            that of most clean inputs.
+        percentile: `(N,)` percent of the clean inputs of the same prediction that are less unusual,
+            100 where all are; NaN where there are none. Here reference inputs, whose W is larger at
+            every sigma than the input's.
+        num_clean: `(N,)` number of those clean inputs.
     """
 
     votes: Sweep
@@ -32,6 +44,10 @@ class Judgement:
     pvalue: Float[np.ndarray, " N"]
     is_suspicious: Bool[np.ndarray, " N"]
     false_positive_rate: float
+    effects: tuple[str, ...]
+    spoke: Int[np.ndarray, " N"]
+    percentile: Float[np.ndarray, " N"]
+    num_clean: Int[np.ndarray, " N"]
 
     def __len__(self) -> int:
         return len(self.score)
@@ -51,10 +67,38 @@ class Judgement:
         """Checks whether the smoothed label is the clean prediction, `(N, S)`."""
         return np.asarray(self.smoothed_label == self.undisturbed_label[:, None])
 
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Returns a sentence for each suspicious input, and an empty one for the others.
+
+        It says which perturbation spoke most, and how.
+        """
+        return tuple(
+            self.reasons_of(row)[0] if self.is_suspicious[row] else "" for row in range(len(self))
+        )
+
+    def reasons_of(self, row: int) -> tuple[str, ...]:
+        """Returns a sentence for each perturbation that spoke about an input, the first one most.
+
+        Args:
+            row: of the input, suspicious or not.
+        """
+        spoke = self.spoke[row]
+        reason = smoothness_reason(
+            float(self.wobbliness[row, spoke]),
+            int(self.undisturbed_label[row]),
+            self.effects[spoke],
+            percentile=float(self.percentile[row]),
+            num_clean=int(self.num_clean[row]),
+        )
+        return (reason,)
+
     def frame(self, names: Sequence[str] | None = None) -> pd.DataFrame:
         """Returns a table with a row for each input.
 
-        W, smoothed label and agreement have a column for each sigma, or other perturbation.
+        W, smoothed label and agreement have a column for each sigma, or other perturbation. `spoke`
+        is the name of the perturbation that spoke most, empty where the input is not suspicious, as
+        `reason` is.
 
         Args:
             names: of the inputs, for a column `name` at the end, such as `ImageSet.names`.
@@ -73,7 +117,17 @@ class Judgement:
             # or of another perturbation its name, such as wobbliness_scale-3-5
             for column, sigma in enumerate(self.votes):
                 frame[f"{name}_{shown_level(sigma)}"] = getattr(self, name)[:, column]
-        return _with_names(frame, names)
+        frame = frame.assign(reason=self.reasons, spoke=self.spoken_names)
+        return _with_names(frame.assign(percentile=self.percentile), names)
+
+    @property
+    def spoken_names(self) -> tuple[str, ...]:
+        """Returns the perturbation that spoke most of each suspicious input, else an empty name."""
+        names = [votes.perturbation for votes in self.votes.votes]
+        return tuple(
+            names[spoke] if flagged else ""
+            for spoke, flagged in zip(self.spoke, self.is_suspicious, strict=True)
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,34 +140,22 @@ class ProfileJudgement(Judgement):
         placed: `(N, R S)` readings of the votes (`vote_reading.READINGS`), those of one kind beside
             each other, in standard deviations from clean inputs of the same prediction.
         expected: `(S, N, K)` shares of the votes of such clean inputs.
+        spoke: `(N,)` the perturbation whose readings are farthest from those of clean inputs.
+        percentile: as of a `Judgement`, among calibration inputs by their scores.
     """
 
     placed: Float[np.ndarray, "N F"]
     expected: Float[np.ndarray, "S N K"]
 
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """Returns a sentence for each suspicious input, and an empty one for the others.
-
-        It says under which perturbation the votes are most unusual, and how.
-        """
-        spoke = most_unusual(self.placed, len(self.votes))
+    def reasons_of(self, row: int) -> tuple[str, ...]:
+        """Returns sentences as `Judgement.reasons_of` does, of up to three perturbations."""
+        label = int(self.undisturbed_label[row])
         return tuple(
-            reason_of(
-                self.votes.votes[spoke[row]],
-                row,
-                int(self.undisturbed_label[row]),
-                self.expected[spoke[row], row],
+            votes_reason(
+                self.votes.votes[spoke], row, label, self.expected[spoke, row], self.effects[spoke]
             )
-            if self.is_suspicious[row]
-            else ""
-            for row in range(len(self))
+            for spoke in spoken(unusual_readings(self.placed[[row]], len(self.votes))[0])
         )
-
-    def frame(self, names: Sequence[str] | None = None) -> pd.DataFrame:
-        """Returns the table of `Judgement.frame`, with a column `reason` before the names."""
-        frame = super().frame().assign(reason=self.reasons)
-        return _with_names(frame, names)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -37,6 +37,8 @@ _RANKS = {
     "evidence": 1,
     "calibration": 1,
 }
+# Not in the files of before.
+CALIBRATION_LABEL = "calibration_label"
 _DTYPES = {"numbers": np.int64, "evidence": np.int64}
 
 
@@ -64,7 +66,9 @@ def settings_of(guard: ProfileGuard) -> dict[str, Any]:
 
 def arrays_of(guard: ProfileGuard) -> dict[str, np.ndarray]:
     """Returns what a guard learnt of clean inputs."""
-    return {
+    label = guard.calibration_label_
+    arrays = {} if label is None else {CALIBRATION_LABEL: label.astype(np.int64)}
+    return arrays | {
         _name(row, name): np.ascontiguousarray(array)
         for row, stage in enumerate(guard.stages_)
         for name, array in _arrays_of_stage(stage).items()
@@ -105,6 +109,9 @@ def read_guard(
     guard.parts_ = _parts(tuple(map(perturbation_of, sigmas)), content)
     guard.perturbations_ = tuple(part.whole for part in guard.parts_)
     guard.stages_ = _stages(guard, content, arrays)
+    guard.calibration_label_ = None
+    if CALIBRATION_LABEL in arrays:
+        guard.calibration_label_ = _checked_label(arrays[CALIBRATION_LABEL], guard.stages_[-1])
     guard.offset_ = score_limit(guard.stages_[-1].calibration, guard.false_positive_rate)
     return guard
 
@@ -145,6 +152,7 @@ def _stages(
     rows = range(guard.num_stages)
     expected = {_name(row, name): rank for row in rows for name, rank in _RANKS.items()}
     expected |= overlay_ranks(arrays, guard.image_shape_)
+    expected |= {CALIBRATION_LABEL: 1} if CALIBRATION_LABEL in arrays else {}
     # Names and ranks first; values are looked at only in arrays of the right shape.
     if (ranks := {name: array.ndim for name, array in arrays.items()}) != expected:
         raise ValueError(f"expected arrays {expected} by rank, got {ranks}")
@@ -155,6 +163,16 @@ def _stages(
         _check_calibration(found["calibration"], content["false_positive_rate"])
     _check_stages(by_stage, content["num_classes"])
     return tuple(map(_stage, by_stage))
+
+
+def _checked_label(label: np.ndarray, stage: ProfileStage) -> np.ndarray:
+    """Returns the predictions of the calibration inputs, checked."""
+    num_classes = len(stage.expected.numbers)
+    if label.dtype != np.int64 or label.shape != stage.calibration.shape:
+        raise ValueError(f"expected {CALIBRATION_LABEL} as int64 of each score, got others")
+    if label.min() < 0 or label.max() >= num_classes:
+        raise ValueError(f"expected {CALIBRATION_LABEL} from 0 to {num_classes - 1}, got others")
+    return label
 
 
 def _stage(found: Mapping[str, np.ndarray]) -> ProfileStage:

@@ -1,9 +1,6 @@
 """ProfileGuard: a detector of inputs whose votes under many perturbations are unlike clean ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, reduce
-from operator import add
 from typing import Any
 
 import numpy as np
@@ -15,23 +12,28 @@ from wobbliness.detectors.detection_results import ProfileJudgement, QuickVerdic
 from wobbliness.detectors.distinct_inputs import host_array, without_copies
 from wobbliness.detectors.input_guard import InputGuard
 from wobbliness.detectors.overlay_copies import require_overlays_apart
+from wobbliness.detectors.profile_measuring import (
+    ALL,
+    EARLY,
+    LATE,
+    MeasuredProfile,
+    When,
+    measure_profile,
+    measured_profile,
+)
 from wobbliness.detectors.profile_stage import ProfileStage
-from wobbliness.detectors.profiles import ProfilePart, default_profile, parts_of
+from wobbliness.detectors.profiles import ProfilePart, parts_of
+from wobbliness.detectors.reasons import unusual_readings
 from wobbliness.detectors.smoothness_guard import ATTRIBUTES_OF_FILE
-from wobbliness.detectors.vote_reading import ProfileVotes, profile_votes
-from wobbliness.perturbations.base import Perturbation, image_keys
-from wobbliness.perturbations.mixing.overlays import Overlays
-from wobbliness.perturbations.noise.gaussian import Gaussian
-from wobbliness.sampling.measure import sweep
+from wobbliness.perturbations.base import Perturbation, effect_of
 from wobbliness.sampling.plan import Scores, perturbation_of, sigmas_or_perturbations
-from wobbliness.sampling.votes import DrawSpan, Sweep, Votes
-from wobbliness.statistics.conformal import conformal_pvalues, score_limit, tie_breakers
+from wobbliness.sampling.votes import Sweep
+from wobbliness.statistics.class_ranks import ClassRanks, class_ranks
+from wobbliness.statistics.conformal import conformal_pvalues, score_limit
 
-# Of the draws, those after which an input as usual as this p-value is let go.
-EARLY_SHARE, USUAL_PVALUE = 1 / 5, 0.25
+# An input is let go early where it is as usual as that.
+USUAL_PVALUE = 0.25
 MIN_CLASSES = 2
-# Draws of it are the input itself.
-UNCHANGED = (Gaussian(0),)
 
 
 class ProfileGuard(InputGuard):
@@ -77,7 +79,11 @@ class ProfileGuard(InputGuard):
         parts_: the same with their draws, and with groups of overlays.
         stages_: what clean votes look like, after the early draws and after all.
         offset_: the score below which an input is suspicious.
+        calibration_label_: predictions of the calibration inputs, in the order of the last stage's
+            scores; None in a guard from a file that does not hold them.
     """
+
+    calibration_label_: Int[np.ndarray, " C"] | None
 
     def __init__(
         self,
@@ -125,23 +131,25 @@ class ProfileGuard(InputGuard):
         self.image_shape_ = tuple(images.shape[1:])
         self.parts_ = self._profile(images[parts.overlays])
         self.perturbations_ = tuple(part.whole for part in self.parts_)
-        self.stages_ = self._stages(images[parts.measured], len(parts.reference))
+        self._learn(images[parts.measured], len(parts.reference))
         # The score below which the split-conformal p-value is at most the rate.
         self.offset_ = score_limit(self.stages_[-1].calibration, self.false_positive_rate)
         return self
 
-    def _stages(self, images: Any, num_reference: int) -> tuple[ProfileStage, ...]:
-        """Returns what clean votes look like after the early draws, and after all."""
+    def _learn(self, images: Any, num_reference: int) -> None:
+        """Learns what clean votes look like after the early draws, and after all."""
         found = self._measured(images, "clean inputs", EARLY)
         _check_classes(found.votes.label)
         votes = [found.votes]
         if self.num_stages > 1:
             votes.append(found.votes + self._measured(images, "clean inputs", LATE).votes)
         reference, calibration = np.split(np.arange(len(images)), [num_reference])
-        return tuple(
-            ProfileStage.fitted(each[reference], each[calibration], found.ties[calibration])
-            for each in votes
+        ties = found.ties[calibration]
+        self.stages_ = tuple(
+            ProfileStage.fitted(each[reference], each[calibration], ties) for each in votes
         )
+        last, stage = votes[-1][calibration], self.stages_[-1]
+        self.calibration_label_ = last.label[np.argsort(stage.scores(stage.placed(last), ties))]
 
     def judge(self, X: Any) -> ProfileJudgement:
         """Computes votes, labels, p-value, verdict and reasons of each input, from all draws."""
@@ -149,6 +157,7 @@ class ProfileGuard(InputGuard):
         stage, votes = self.stages_[-1], found.votes
         placed = stage.placed(votes)
         score = stage.scores(placed, found.ties)
+        ranks = self._ranks(score, votes.label)
         return ProfileJudgement(
             votes=Sweep(found.by_part),
             undisturbed_label=votes.label,
@@ -156,9 +165,20 @@ class ProfileGuard(InputGuard):
             pvalue=conformal_pvalues(score, stage.calibration),
             is_suspicious=score < self.offset_,
             false_positive_rate=self.false_positive_rate,
+            effects=tuple(map(effect_of, self.perturbations_)),
+            spoke=unusual_readings(placed, len(self.perturbations_)).argmax(axis=1),
+            percentile=ranks.percentile,
+            num_clean=ranks.num_clean,
             placed=placed,
             expected=votes.mean_by_part(stage.expected_of(votes)),
         )
+
+    def _ranks(self, score: Float[np.ndarray, " N"], label: Int[np.ndarray, " N"]) -> ClassRanks:
+        """Returns the places of scores among those of calibration inputs by predicted class."""
+        clean, clean_label = self.stages_[-1].calibration, self.calibration_label_
+        if clean_label is None:  # of a file from before it was kept
+            clean, clean_label = np.empty(0), np.empty(0, np.int64)
+        return class_ranks(score, label, clean, clean_label)
 
     def score_samples(self, X: Any) -> Float[np.ndarray, " N"]:
         """Computes scores from all draws, `(N,)`: higher is more normal."""
@@ -202,7 +222,12 @@ class ProfileGuard(InputGuard):
         """The number of times that votes are read: one where no draws are left after the early."""
         return 2 if self._num_passes(LATE) else 1
 
-    def _num_passes(self, when: "_When") -> int:
+    @property
+    def num_passes(self) -> int:
+        """The number of copies of an input that are classified without early stopping."""
+        return self._num_passes(ALL)
+
+    def _num_passes(self, when: When) -> int:
         """Returns the number of copies of an input for some of the draws."""
         return sum(len(when.of(part, level)) for part in self.parts_ for level in part.levels)
 
@@ -210,9 +235,8 @@ class ProfileGuard(InputGuard):
         if self.perturbations is not None:
             made = map(perturbation_of, sigmas_or_perturbations(self.perturbations))
             return parts_of(made, self.draws)
-        (votes,) = self._swept(self._opened(overlays), overlays, UNCHANGED, range(1))
-        return default_profile(
-            Overlays(overlays), votes.label, self.draws, num_classes=votes.counts.shape[1]
+        return measured_profile(
+            self._opened(overlays), overlays, self.draws, seed=self.seed, workers=self.workers
         )
 
     def _check_enough(self, images: Any, what: str = "clean inputs") -> None:
@@ -227,100 +251,18 @@ class ProfileGuard(InputGuard):
             device=self.device,
         )
 
-    def _measured(self, images: Any, what: str, when: "_When") -> "_Measured":
+    def _measured(self, images: Any, what: str, when: When) -> MeasuredProfile:
         """Opens the classifier, and measures the votes of some draws."""
-        array = host_array(images)
-        require_overlays_apart(self.perturbations_, array, what)
-        classifier = self._opened(images)
-        # Perturbations with the same draws share a sweep.
-        by_span: dict[range, list[Perturbation]] = {}
-        for part in self.parts_:
-            for level in part.levels:
-                by_span.setdefault(when.of(part, level), []).append(level)
-        found = [
-            votes
-            for span, levels in by_span.items()
-            if span
-            for votes in self._swept(classifier, images, levels, span)
-        ]
-        return _Measured(
-            parts=self.parts_, found=found, ties=tie_breakers(image_keys(array), self.seed)
-        )
-
-    def _swept(
-        self, classifier: Any, images: Any, levels: Sequence[Perturbation], span: range
-    ) -> tuple[Votes, ...]:
-        return sweep(
-            classifier,
+        require_overlays_apart(self.perturbations_, host_array(images), what)
+        return measure_profile(
+            self._opened(images),
             images,
-            levels,
-            draws=len(span),
+            self.parts_,
+            when,
             seed=self.seed,
-            first_draw=span.start,
             workers=self.workers,
-            keep_clean=True,
             scores=self.scores,
-        ).votes
-
-
-@dataclass(frozen=True)
-class _When:
-    """Which draws: the early ones, the late ones, or all."""
-
-    is_early: bool
-    is_late: bool
-
-    def of(self, part: ProfilePart, level: Perturbation) -> range:
-        """Returns those of one level of a part, in their order."""
-        draws = part.draws_of(level)
-        # Of few draws, as of a ladder, more are early, or all.
-        early = min(max(1, round(part.draws_each * EARLY_SHARE)), draws)
-        return range(0 if self.is_early else early, draws if self.is_late else early)
-
-
-EARLY, LATE, ALL = _When(True, False), _When(False, True), _When(True, True)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Measured:
-    """Votes of inputs under some levels of a profile, and their tie-breakers."""
-
-    parts: tuple[ProfilePart, ...]
-    found: Sequence[Votes]
-    ties: Float[np.ndarray, " N"]
-
-    @cached_property
-    def votes(self) -> ProfileVotes:
-        """The votes under each level, as they are read."""
-        levels = [(row, level) for row, part in enumerate(self.parts) for level in part.levels]
-        names = [level.name for _, level in levels]
-        return profile_votes(self.found, names, [row for row, _ in levels])
-
-    @property
-    def by_part(self) -> tuple[Votes, ...]:
-        """The votes of each part: its groups are consecutive draws of one perturbation."""
-        by_name = {votes.perturbation: votes for votes in self.found}
-        return tuple(
-            _added([by_name[level.name] for level in part.levels], part.whole.name)
-            for part in self.parts
         )
-
-
-def _added(votes: Sequence[Votes], name: str) -> Votes:
-    """Returns the sum of votes under several perturbations, as those of one."""
-    firsts = np.cumsum([0, *(each.draws for each in votes)])
-    return reduce(
-        add,
-        (
-            replace(
-                each,
-                perturbation=name,
-                spans=(DrawSpan(seed=span.seed, first=int(first), stop=int(first) + each.draws),),
-            )
-            for first, each in zip(firsts, votes, strict=False)
-            for span in each.spans
-        ),
-    )
 
 
 def _check_classes(label: Int[np.ndarray, " N"]) -> None:

@@ -13,12 +13,13 @@ from wobbliness.detectors.detection_results import Judgement, QuickVerdicts
 from wobbliness.detectors.distinct_inputs import host_array, without_copies
 from wobbliness.detectors.input_guard import InputGuard
 from wobbliness.detectors.overlay_copies import require_overlays_apart
-from wobbliness.perturbations.base import Perturbation, image_keys, num_draws_of
+from wobbliness.perturbations.base import Perturbation, effect_of, image_keys, num_draws_of
 from wobbliness.perturbations.noise.gaussian import sigma_of
 from wobbliness.sampling.measure import measure, sweep
 from wobbliness.sampling.plan import perturbation_of
 from wobbliness.sampling.sequential_test import decide_as_measured
 from wobbliness.sampling.votes import Sweep
+from wobbliness.statistics.class_ranks import class_ranks
 from wobbliness.statistics.conformal import (
     Reference,
     conformal_pvalues,
@@ -135,9 +136,15 @@ class SmoothnessGuard(InputGuard):
         return self
 
     def judge(self, X: Any) -> Judgement:
-        """Computes W, labels, p-value and verdict of each input, from all draws."""
+        """Computes W, labels, p-value, verdict and reasons of each input, from all draws."""
         found = self._measure_inputs(self._checked_as_fitted(X), "inputs", draws=True)
         score = self.reference_.scores(found.w, found.label, found.ties)
+        known = self.reference_
+        ranks = [
+            class_ranks(w, found.label, clean, known.label)
+            for w, clean in zip(found.w, known.wobbliness, strict=True)
+        ]
+        shares = np.stack([each.share_above for each in ranks])
         return Judgement(
             votes=found.votes,
             undisturbed_label=found.label,
@@ -145,6 +152,11 @@ class SmoothnessGuard(InputGuard):
             pvalue=conformal_pvalues(score, self.calibration_),
             is_suspicious=score < self.offset_,
             false_positive_rate=self.false_positive_rate,
+            effects=tuple(effect_of(perturbation_of(value)) for value in self.sigmas),
+            # Of equal shares the last one: the most noise, as sigmas usually ascend.
+            spoke=len(shares) - 1 - shares[::-1].argmax(axis=0),
+            percentile=100 * shares.min(axis=0),
+            num_clean=ranks[0].num_clean,
         )
 
     def score_samples(self, X: Any) -> Float[np.ndarray, " N"]:

@@ -42,6 +42,8 @@ class Perturbation(Protocol):
 
     A family with a fixed number of draws has an attribute `num_draws`, too; a measurement makes no
     more of them. One whose inputs are not in [0, 1] has an attribute `input_values` that says so.
+    One that explanations are to describe has an attribute `effect`: a clause in plain words that
+    says what it does to an input, `it`, such as "another image is added to it".
 
     Attributes:
         name: stable; goes into records and tables, such as `gaussian-0.1`.
@@ -163,6 +165,15 @@ def not_of_inputs(got: str) -> str:
 def num_draws_of(perturbation: Perturbation) -> int | None:
     """Returns the number of draws that there are of a perturbation; None where there is no end."""
     return getattr(perturbation, "num_draws", None)
+
+
+def effect_of(perturbation: Perturbation) -> str:
+    """Returns what a perturbation does to an input, `it`, as a clause in plain words.
+
+    By its name where it does not say.
+    """
+    effect: str = getattr(perturbation, "effect", f"it is perturbed by {perturbation.name}")
+    return effect
 
 
 def input_values_of(perturbation: Perturbation | type[Any]) -> InputValues:

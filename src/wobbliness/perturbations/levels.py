@@ -70,6 +70,28 @@ def shown_level(value: float) -> str:
     return repr(float(value)).removesuffix(".0")
 
 
+def shown_share(least: float, most: float | None = None) -> str:
+    """Returns a share, or a range of shares, for people.
+
+    >>> shown_share(0.7), shown_share(0.1296, 0.6724), shown_share(0.002), shown_share(0.997)
+    ('70 %', '13 to 67 %', '0.2 %', '99.7 %')
+    """
+    ends = dict.fromkeys((least, least if most is None else most))
+    # Near 0 and 1 a decimal is kept: 0 or 100 % would be another share.
+    shown = (f"{100 * end:.{int(0 < end < 0.01 or 0.99 < end < 1)}f}" for end in ends)
+    return f"{' to '.join(shown)} %"
+
+
+def shown_range(levels: Sequence[float]) -> str:
+    """Returns the smallest and the largest level, for people.
+
+    >>> shown_range((3, 5, 7)), shown_range((0.5,))
+    ('3 to 7', '0.5')
+    """
+    ends = dict.fromkeys((min(levels), max(levels)))
+    return " to ".join(f"{end:g}" for end in ends)
+
+
 def digest_of(settings: object) -> str:
     """Returns a hexadecimal digest of settings that are too long for a name.
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Int, UInt32
 
 from wobbliness.perturbations.base import DeviceDraws, Stream
-from wobbliness.perturbations.levels import checked_level
+from wobbliness.perturbations.levels import checked_level, shown_share
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +51,11 @@ class BoxSides:
                 f"expected the smallest side up to the largest one, {self.largest:g}, got "
                 f"{self.smallest:g}"
             )
+
+    @property
+    def area(self) -> str:
+        """The share of a picture that a box has, for people."""
+        return shown_share(self.smallest**2, self.largest**2)
 
     def boxes(
         self, stream: Stream, shape: tuple[int, ...], draws: int

@@ -49,6 +49,11 @@ class BoxMix:
         sides = f"{shown_level(self.smallest)}-{shown_level(self.largest)}"
         return f"box-mix-{sides}-{self.overlays.digest}"
 
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        return f"a rectangle of another image covers {self._sides.area} of it"
+
     def copies(
         self,
         stream: Stream,

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from wobbliness.perturbations.base import DeviceDraws, Stream
-from wobbliness.perturbations.levels import checked_level, shown_level
+from wobbliness.perturbations.levels import checked_level, shown_level, shown_share
 from wobbliness.perturbations.mixing.overlays import as_overlays
 from wobbliness.perturbations.shapes import checked_picture
 
@@ -47,6 +47,12 @@ class CellMix:
     def name(self) -> str:
         """The name in records and tables; it ends with a digest of the overlays."""
         return f"cell-mix-{shown_level(self.share)}-{self.cells}-{self.overlays.digest}"
+
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        grid = f"a grid of {self.cells} x {self.cells}"
+        return f"random cells of {grid}, {shown_share(self.share)} of them, are another image's"
 
     def copies(
         self,

@@ -50,6 +50,11 @@ class KeepBox:
         sides = f"{shown_level(self.smallest)}-{shown_level(self.largest)}"
         return f"keep-box-{sides}-{self.overlays.digest}"
 
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        return f"all of it but a rectangle, {self._sides.area} of it, is another image"
+
     def copies(
         self,
         stream: Stream,

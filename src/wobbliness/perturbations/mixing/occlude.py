@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from wobbliness.perturbations.base import DeviceDraws, Stream
-from wobbliness.perturbations.levels import checked_level, shown_level
+from wobbliness.perturbations.levels import checked_level, shown_level, shown_share
 from wobbliness.perturbations.shapes import checked_picture, inside
 
 if TYPE_CHECKING:
@@ -50,6 +50,11 @@ class Occlude:
         """The name in records and tables."""
         value = "" if self.value == 0.5 else f"-value-{shown_level(self.value)}"
         return f"occlude-{shown_level(self.side)}-{self.places}{value}"
+
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        return f"a square of one brightness covers {shown_share(self.side**2)} of it"
 
     @property
     def num_draws(self) -> int:

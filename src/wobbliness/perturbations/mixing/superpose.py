@@ -43,6 +43,13 @@ class Superpose:
         return f"superpose-{self.mix}-{self.overlays.digest}"
 
     @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        if self.mix == "sum":
+            return "another image is added to it"
+        return "it is blended with another image, half of each"
+
+    @property
     def num_draws(self) -> int:
         """The number of overlays."""
         return len(self.overlays)

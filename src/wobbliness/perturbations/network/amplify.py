@@ -52,6 +52,11 @@ class Amplify:
         return f"amplify-{self.layers}-{self.members}-{shown_level(self.factor)}"
 
     @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        return f"the last layers of the network are amplified by {self.factor:g}"
+
+    @property
     def num_draws(self) -> int:
         """The number of members."""
         return self.members

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from wobbliness.perturbations.base import Stream
-from wobbliness.perturbations.levels import checked_level, shown_level
+from wobbliness.perturbations.levels import checked_level, shown_level, shown_share
 from wobbliness.perturbations.network.gated_nodes import GatedNodes, NodeKind
 
 # Of a gate: half a word, as a network has many gates; rates are rounded to multiples of 2^-16.
@@ -40,6 +40,11 @@ class Dropout:
     def name(self) -> str:
         """The name in records and tables."""
         return f"dropout-{shown_level(self.rate)}"
+
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        return f"{shown_share(self.rate)} of the values inside of the network are dropped"
 
     @property
     def nodes(self) -> GatedNodes:

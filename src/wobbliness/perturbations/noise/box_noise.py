@@ -49,6 +49,12 @@ class BoxNoise:
         levels = (self.sigma, self.smallest, self.largest)
         return "-".join(("box-noise", *map(shown_level, levels)))
 
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        noise = f"random noise of standard deviation {self.sigma:g}"
+        return f"{noise} is added to a rectangle, {self._sides.area} of it"
+
     def copies(
         self,
         stream: Stream,

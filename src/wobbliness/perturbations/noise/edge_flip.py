@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from wobbliness.perturbations.base import DeviceDraws, Stream
-from wobbliness.perturbations.levels import checked_level, shown_level
+from wobbliness.perturbations.levels import checked_level, shown_level, shown_share
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +41,11 @@ class EdgeFlip:
     def name(self) -> str:
         """The name in records and tables."""
         return f"edge-flip-{shown_level(self.share)}"
+
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        return f"{shown_share(self.share)} of its pairs of nodes gain or lose their edge"
 
     def copies(
         self,

@@ -46,6 +46,11 @@ class Flow:
         """The name in records and tables."""
         return f"flow-{shown_level(self.std)}"
 
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        return f"brightness flows between its pixels, with a standard deviation of {self.std:g}"
+
     def copies(
         self,
         stream: Stream,

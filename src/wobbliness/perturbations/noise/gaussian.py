@@ -49,6 +49,11 @@ class Gaussian:
         """The name in records and tables."""
         return f"gaussian-{shown_level(self.sigma)}"
 
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        return f"random noise, Gaussian of standard deviation {self.sigma:g}, is added to it"
+
     def copies(
         self,
         stream: Stream,

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from wobbliness.perturbations.base import DeviceDraws, Stream
-from wobbliness.perturbations.levels import checked_level, shown_level
+from wobbliness.perturbations.levels import checked_level, shown_level, shown_share
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +49,11 @@ class KeepFeature:
         """The name in records and tables."""
         grid = "" if self.levels == 256 else f"-levels-{self.levels}"
         return f"keep-feature-{shown_level(self.keep)}{grid}"
+
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        return f"{shown_share(1 - self.keep)} of its values are replaced at random"
 
     def copies(
         self,

@@ -44,6 +44,11 @@ class Laplace:
         """The name in records and tables."""
         return f"laplace-{shown_level(self.std)}"
 
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        return f"random noise, Laplacian of standard deviation {self.std:g}, is added to it"
+
     def copies(
         self,
         stream: Stream,

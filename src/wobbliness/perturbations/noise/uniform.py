@@ -45,6 +45,11 @@ class Uniform:
         """The name in records and tables."""
         return f"uniform-{shown_level(self.std)}"
 
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        return f"random noise, uniform of standard deviation {self.std:g}, is added to it"
+
     def copies(
         self,
         stream: Stream,

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from wobbliness.perturbations.base import DeviceDraws, Stream
-from wobbliness.perturbations.levels import checked_level, shown_level
+from wobbliness.perturbations.levels import checked_level, shown_level, shown_share
 from wobbliness.perturbations.pictures.interpolation import interpolate
 from wobbliness.perturbations.pictures.on_device import interpolated, places
 from wobbliness.perturbations.shapes import checked_picture
@@ -50,6 +50,17 @@ class Affine:
     def name(self) -> str:
         """The name in records and tables."""
         return "-".join(("affine", *map(shown_level, (self.shift, self.rotation, self.zoom))))
+
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        most = (
+            f"shifted by {shown_share(self.shift)} of its side" if self.shift else "",
+            f"turned by {self.rotation:g} degrees" if self.rotation else "",
+            f"resized by {shown_share(self.zoom)}" if self.zoom else "",
+        )
+        said = " and ".join(filter(None, most))
+        return f"it is {said}, at most" if said else "it is left as it is"
 
     def copies(
         self,

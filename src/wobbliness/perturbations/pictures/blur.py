@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from wobbliness.perturbations.base import DeviceDraws, Stream
-from wobbliness.perturbations.levels import checked_levels, shown_level
+from wobbliness.perturbations.levels import checked_levels, shown_level, shown_range
 from wobbliness.perturbations.pictures.smoothing import smoothing
 from wobbliness.perturbations.shapes import checked_picture
 
@@ -44,6 +44,11 @@ class Blur:
     def name(self) -> str:
         """The name in records and tables."""
         return "-".join(("blur", *map(shown_level, self.widths)))
+
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        return f"it is blurred, by {shown_range(self.widths)} pixels"
 
     @property
     def num_draws(self) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from wobbliness.perturbations.base import DeviceDraws, Stream
-from wobbliness.perturbations.levels import checked_levels, shown_level
+from wobbliness.perturbations.levels import checked_levels, shown_level, shown_range
 from wobbliness.perturbations.pictures.stretching import stretch
 from wobbliness.perturbations.shapes import checked_picture
 
@@ -45,6 +45,11 @@ class Contrast:
     def name(self) -> str:
         """The name in records and tables."""
         return "-".join(("contrast", *map(shown_level, self.factors)))
+
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        return f"its contrast is multiplied by {shown_range(self.factors)}"
 
     @property
     def num_draws(self) -> int:

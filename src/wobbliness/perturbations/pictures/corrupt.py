@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from wobbliness.perturbations.base import Stream
+from wobbliness.perturbations.levels import shown_range
 from wobbliness.perturbations.pictures import corruptions
 from wobbliness.perturbations.shapes import checked_picture
 
@@ -69,6 +70,12 @@ class Corrupt:
         """The name in records and tables."""
         which = () if self.severities == SEVERITIES else map(str, self.severities)
         return "-".join(("corrupt", self.kind, *which))
+
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        what = self.kind.replace("-", " ")
+        return f"it is corrupted by {what} of severity {shown_range(self.severities)}"
 
     @property
     def num_draws(self) -> int:

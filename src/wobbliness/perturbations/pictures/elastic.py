@@ -51,6 +51,11 @@ class Elastic:
         """The name in records and tables."""
         return f"elastic-{shown_level(self.strength)}-{shown_level(self.width)}"
 
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        return f"it is warped like rubber, with a strength of {self.strength:g}"
+
     def copies(
         self,
         stream: Stream,

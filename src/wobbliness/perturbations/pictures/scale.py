@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from wobbliness.perturbations.base import DeviceDraws, Stream
-from wobbliness.perturbations.levels import checked_levels, shown_level
+from wobbliness.perturbations.levels import checked_levels, shown_level, shown_range
 from wobbliness.perturbations.pictures.stretching import stretch
 
 if TYPE_CHECKING:
@@ -45,6 +45,11 @@ class Scale:
     def name(self) -> str:
         """The name in records and tables."""
         return "-".join(("scale", *map(shown_level, self.factors)))
+
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        return f"its brightness is multiplied by {shown_range(self.factors)}"
 
     @property
     def num_draws(self) -> int:

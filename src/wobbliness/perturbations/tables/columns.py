@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from wobbliness.perturbations.base import MAX_EXACT_INTEGER, InputValues, Stream
-from wobbliness.perturbations.levels import checked_level, digest_of, shown_level
+from wobbliness.perturbations.levels import checked_level, digest_of, shown_level, shown_share
 from wobbliness.perturbations.noise.gaussian import standard_normal
 
 # A column and what is declared of it: lowest and highest integer (None for any), or categories.
@@ -71,6 +71,12 @@ class Columns:
         """The name in records and tables; it ends with a digest of the columns' declarations."""
         declared = digest_of((self.scale, self.integers, self.categories))
         return f"columns-{shown_level(self.sigma)}-share-{shown_level(self.share)}-{declared}"
+
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        noise = f"noise of standard deviation {self.sigma:g} is added to its numbers"
+        return f"{noise}, and {shown_share(self.share)} of its categories are replaced"
 
     def copies(
         self,

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from wobbliness.perturbations.base import MAX_EXACT_INTEGER, InputValues, Stream
-from wobbliness.perturbations.levels import checked_level, digest_of, shown_level
+from wobbliness.perturbations.levels import checked_level, digest_of, shown_level, shown_share
 
 # Ids that a name lists one by one; more of them are named by a digest.
 MAX_NAMED_IDS = 4
@@ -53,6 +53,11 @@ class TokenDrop:
         kept = "-".join(map(str, self.keep)) if few else digest_of(self.keep)
         start = f"token-drop-{shown_level(self.share)}-token-{self.token}"
         return f"{start}-keep-{kept}" if self.keep else start
+
+    @property
+    def effect(self) -> str:
+        """What it does to an input, in plain words."""
+        return f"{shown_share(self.share)} of its tokens are replaced"
 
     def copies(
         self,
