@@ -239,7 +239,6 @@ def test_wrong_ones_get_one_line_and_write_nothing(
 
 
 OWN = """
-from wobbliness.detectors.batch_test import DEFAULT_SIGMAS
 from wobbliness.perturbations import Custom
 mine = Custom(lambda image, rng: image + rng.normal(0, 0.3, image.shape), name="mine")
 """

@@ -1,5 +1,7 @@
 """Explanations of verdicts: the copies are those that voted, ranks are those of the class."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -73,8 +75,9 @@ def test_the_copies_that_tell_come_first(pictures):
     guard.set_params(false_positive_rate=0.2).fit(pictures[:70])
     judged = guard.judge(pictures[70:])
     for why in explain(guard, judged, pictures[70:], range(20)):
-        number = int(why.reasons[0].split(" of 12 copies")[0].split()[-1])
-        named = int(why.reasons[0].split("class ")[1].split()[0])
+        named, number = map(
+            int, re.search(r"class (\d) in (\d+) of \d+ copies", why.reasons[0]).groups()
+        )
         shown = why.label == named
         assert shown.sum() == min(number, NUM_COPIES)
         assert np.array_equal(shown, np.sort(shown)[::-1])
@@ -91,7 +94,8 @@ def test_ranks_are_among_the_same_class_alone():
 
 def test_smooth_inputs_are_explained_by_w_of_clean_inputs_of_the_class(pictures):
     settings = {"sigmas": (0.1, 0.3), "draws": 20, "false_positive_rate": 0.2, "num_classes": 3}
-    guard = wobbliness.SmoothnessGuard(brightest_column, **settings).fit(pictures)
+    # columns of nearly one brightness: little noise changes the label
+    guard = wobbliness.SmoothnessGuard(brightest_column, **settings).fit(0.45 + 0.1 * pictures)
     stubborn = np.zeros((6, 1, 6, 6))
     stubborn[..., ::3] = 1 - 0.01 * np.arange(6)[:, None, None, None]
     judged = guard.judge(stubborn)

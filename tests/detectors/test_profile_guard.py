@@ -110,7 +110,7 @@ def test_a_reason_says_which_votes_were_unusual_and_is_true(fitted, splits, digi
         r"(stays|strays to) class (\d) in (\d+) of (\d+) copies (?:although|when) (.+); "
         r".*\b([\d.]+) % of such copies"
     )
-    for row in np.flatnonzero(judged.is_suspicious):
+    for row in np.flatnonzero(judged.is_suspicious).tolist():
         reasons = judged.reasons_of(row)
         assert judged.reasons[row] == reasons[0]
         assert 1 <= len(set(reasons)) == len(reasons) <= 3

@@ -419,7 +419,7 @@ def test_the_words_hold_the_levels():
     covers = "a rectangle of another image covers {} of it"
     assert said(families.BoxMix, OVERLAYS) == covers.format("13 to 67 %")
     assert said(families.BoxMix, OVERLAYS, 0.5, 0.5) == covers.format("25 %")
-    assert said(families.BoxMix, OVERLAYS, 0.05, 0.1) == covers.format("0.2 to 1 %")
+    assert said(families.BoxMix, OVERLAYS, 0.05, 0.1) == covers.format("0.3 to 1 %")
     assert "another image is added" in said(families.Superpose, OVERLAYS, mix="sum")
     assert said(families.KeepFeature, 0.7) == "30 % of its values are replaced at random"
     assert said(families.Scale, 3, 5, 7) == "its brightness is multiplied by 3 to 7"
