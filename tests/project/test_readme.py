@@ -53,7 +53,7 @@ SAID = {
     "wobbliness test": "verdict: smoother (",
     "wobbliness scan": "report: scan/report.html",
     "wobbliness guard fit": "clean inputs for reference",
-    "wobbliness guard judge": "inputs are suspiciously smooth",
+    "wobbliness guard judge": "inputs are suspicious",  # -ly smooth, of the guard of noise alone
     "wobbliness measure": "mean W",
     "wobbliness detect": "top-score judges inputs",
     "wobbliness bench": "small_cnn",
@@ -195,6 +195,7 @@ def test_the_commands_run_as_printed(folder, monkeypatch, capsys):
         "verdicts.csv",
         "votes.csv",
     }
+    assert (folder / "verdicts.html").is_file()
     assert all(
         (folder / "runs" / name / "report.html").is_file()
         for name in ("digits", "mine", "published")
