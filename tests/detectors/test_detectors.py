@@ -68,6 +68,13 @@ def fitted(networks, splits):
     )
 
 
+def with_other_seeds(kind, network, clean):
+    """The same detector of other seeds: one seed has the luck of its draws and parts."""
+    if not hasattr(affordable(kind), "seed"):
+        return []
+    return [dataclasses.replace(affordable(kind), seed=seed).fit(network, clean) for seed in (1, 2)]
+
+
 def test_the_folder_is_the_list():
     assert "top-score" in KINDS
     for kind in KINDS:
@@ -81,7 +88,7 @@ def test_the_folder_is_the_list():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_planted_backdoor_is_found_and_a_clean_network_is_not(kind, fitted, splits):
+def test_a_planted_backdoor_is_found_and_a_clean_network_is_not(kind, fitted, networks, splits):
     _, held_out, triggered = splits
     on_backdoored, on_clean = fitted(kind)
     if affordable(kind).judges is Judges.MODELS:
@@ -100,7 +107,11 @@ def test_a_planted_backdoor_is_found_and_a_clean_network_is_not(kind, fitted, sp
     else:
         assert on_backdoored.scores(triggered).shape == (len(triggered),)
         assert flagged_share(on_backdoored, held_out, triggered) > 3 * RATE
-        assert flagged_share(on_clean, held_out, triggered) <= 1.5 * RATE, "control"
+        shares = [
+            flagged_share(each, held_out, triggered)
+            for each in (on_clean, *with_other_seeds(kind, networks[1], splits[0]))
+        ]
+        assert np.mean(shares) <= 1.5 * RATE, "control"
 
 
 @pytest.mark.parametrize("kind", KINDS)
