@@ -1,4 +1,4 @@
-"""What torch's exporter works out anew for every export, kept for the next one."""
+"""Tables that torch's exporter forms for every export, kept for the next one."""
 
 import copy
 import functools

@@ -158,26 +158,16 @@ class BatchComparison:
 
     def _verdict_words(self) -> str:
         if self.verdict == SMOOTHER:
-            found = [
-                f"{self._numbers(row)}, W is lower in {row.smoother.effect_size:.0%} of the pairs "
-                f"(p = {pvalue:.1g})"
-                for row, pvalue in self._speaking
-            ]
             return (
-                f"The suspect batch is smoother than the clean one: {'; '.join(found)}. An active "
-                "trigger does that. So do patterns crafted after training, and a batch of other, "
-                "easier classes: compare batches of the same classes."
+                f"The suspect batch is smoother than the clean one: {self._spoken_words()}. An "
+                "active trigger does that. So do patterns crafted after training, and a batch of "
+                "other, easier classes: compare batches of the same classes."
             )
         if self.verdict == WOBBLIER:
-            found = [
-                f"{self._numbers(row)}, W is higher in {row.wobblier.effect_size:.0%} of the pairs "
-                f"(p = {pvalue:.1g})"
-                for row, pvalue in self._speaking
-            ]
             return (
-                f"The suspect batch wobbles more than the clean one: {'; '.join(found)}. Unknown "
-                "patterns, inactive triggers and most universal perturbations do that; an active "
-                "trigger does not."
+                f"The suspect batch wobbles more than the clean one: {self._spoken_words()}. "
+                "Unknown patterns, inactive triggers and most universal perturbations do that; an "
+                "active trigger does not."
             )
         means = (
             "an active trigger on most of its points is unlikely"
@@ -190,6 +180,16 @@ class BatchComparison:
             f"No difference was found: {numbers}. With {self.num_suspect} suspect and "
             f"{self.num_clean} clean points a fully smooth batch is found with probability "
             f"{self.power:.2f}, so {means}."
+        )
+
+    def _spoken_words(self) -> str:
+        """Returns the numbers of each test that supports the verdict."""
+        is_higher = self.verdict == WOBBLIER
+        return "; ".join(
+            f"{self._numbers(row)}, W is {'higher' if is_higher else 'lower'} in "
+            f"{(row.wobblier if is_higher else row.smoother).effect_size:.0%} of the pairs "
+            f"(p = {pvalue:.1g})"
+            for row, pvalue in self._speaking
         )
 
     def _tests_words(self) -> str:

@@ -36,7 +36,7 @@ def labelled_copies(
     """Makes the copies that `measure` counts votes of, and predicts each.
 
     The draws are those of `measure` on the host: `np.bincount` of the labels of an image are its
-    votes. On a device noise is drawn anew by the device, and the copies there are others of the
+    votes. On a device the device draws noise of its own, and the copies there are others of the
     same kind.
 
     Args:
