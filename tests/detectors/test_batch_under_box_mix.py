@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from digits_networks import planted_and_clean
 from scipy import stats
 
 import wobbliness
@@ -11,7 +12,6 @@ from wobbliness.detectors.batch_test import DEFAULT_SIGMAS, BoxMixW
 from wobbliness.detectors.mixed_images import mix_with_some
 from wobbliness.perturbations import BoxMix
 from wobbliness.statistics.holm import holm_pvalues
-from wobbliness.study.specs import NetworkSpec
 
 TARGET = 1
 DRAWS = 40
@@ -21,16 +21,7 @@ FEW_SIGMAS = (0.1, 0.2, 0.4)
 @pytest.fixture(scope="module")
 def networks(trained):
     """A backdoored network and a clean one."""
-    base = {
-        "dataset": "digits",
-        "architecture": "small_cnn",
-        "epochs": 20,
-        "batch_size": 32,
-        "learning_rate": 2e-3,
-        "seed": 0,
-    }
-    planted = NetworkSpec(**base, threat=t1(TARGET), trigger="checkerboard")
-    return [trained(planted), trained(NetworkSpec(**base, threat=None, trigger=None))]
+    return planted_and_clean(trained, t1(TARGET), "checkerboard")
 
 
 @pytest.fixture(scope="module")

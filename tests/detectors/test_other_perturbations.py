@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from digits_networks import planted_and_clean
 from scipy import stats
 
 import wobbliness
@@ -11,7 +12,6 @@ from wobbliness.detectors.smoother_batch import SmootherBatch
 from wobbliness.detectors.smoothness import Smoothness
 from wobbliness.perturbations import BoxMix, Gaussian, Scale, Superpose
 from wobbliness.statistics.conformal import Reference, tie_breakers
-from wobbliness.study.specs import NetworkSpec
 
 TARGET = 1
 DRAWS = 60
@@ -21,16 +21,7 @@ RATE = 0.05
 @pytest.fixture(scope="module")
 def networks(trained):
     """A backdoored network and a clean one."""
-    base = {
-        "dataset": "digits",
-        "architecture": "small_cnn",
-        "epochs": 20,
-        "batch_size": 32,
-        "learning_rate": 2e-3,
-        "seed": 0,
-    }
-    planted = NetworkSpec(**base, threat=t1(TARGET), trigger="checkerboard")
-    return [trained(planted), trained(NetworkSpec(**base, threat=None, trigger=None))]
+    return planted_and_clean(trained, t1(TARGET), "checkerboard")
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from digits_networks import planted_and_clean
 from scipy import stats
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import check_estimator
@@ -19,7 +20,6 @@ from wobbliness.statistics.conformal import (
     score_limit,
     tie_breakers,
 )
-from wobbliness.study.specs import NetworkSpec
 from wobbliness.study.training.train import predict
 
 SIGMAS = (0.1, 0.2, 0.3)
@@ -140,19 +140,7 @@ def test_half_space_is_suspicious_far_from_the_border(half_space):
 
 @pytest.fixture(scope="module")
 def networks(trained):
-    base = {
-        "dataset": "digits",
-        "architecture": "small_cnn",
-        "epochs": 20,
-        "batch_size": 32,
-        "learning_rate": 2e-3,
-        "seed": 0,
-    }
-    specs = (
-        NetworkSpec(**base, threat=t1(TARGET), trigger="checkerboard"),
-        NetworkSpec(**base, threat=None, trigger=None),
-    )
-    return [trained(spec) for spec in specs]
+    return planted_and_clean(trained, t1(TARGET), "checkerboard")
 
 
 @pytest.fixture(scope="module")

@@ -4,19 +4,15 @@ import re
 
 import numpy as np
 import pytest
+from digits_networks import planted_and_clean
 from scipy import stats
 
 import wobbliness
 from wobbliness.attacks.poisoning import t2
-from wobbliness.detectors.vote_destinations import (
-    AS_USUAL,
-    ELSEWHERE,
-    LabelledVotes,
-    compare_votes,
-)
+from wobbliness.detectors.vote_destinations import AS_USUAL, ELSEWHERE, compare_votes
+from wobbliness.detectors.vote_reading import ProfileVotes
 from wobbliness.perturbations import BoxMix
 from wobbliness.statistics.destinations import destination_test
-from wobbliness.study.specs import NetworkSpec
 
 DRAWS = 40
 
@@ -24,16 +20,7 @@ DRAWS = 40
 @pytest.fixture(scope="module")
 def networks(trained):
     """A network poisoned all to all, and a clean one."""
-    base = {
-        "dataset": "digits",
-        "architecture": "small_cnn",
-        "epochs": 20,
-        "batch_size": 32,
-        "learning_rate": 2e-3,
-        "seed": 0,
-    }
-    planted = NetworkSpec(**base, threat=t2(), trigger="dot")
-    return [trained(planted), trained(NetworkSpec(**base, threat=None, trigger=None))]
+    return planted_and_clean(trained, t2(), "dot")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +58,7 @@ def test_it_is_the_permutation_test_of_the_votes(networks, batches):
         for images in (clean[:100], fresh)
     ]
     names = [row.perturbation for row in found.at]
-    votes = [LabelledVotes.of(each) for each in sweeps]
+    votes = [ProfileVotes.of(each.votes) for each in sweeps]
     assert found == compare_votes(*votes, names=names, seed=2)
     plain = destination_test(
         np.concatenate([each.widened(10).counts for each in votes], axis=1),
@@ -89,7 +76,7 @@ def test_clean_splits_of_digits_hold_the_level(networks, batches):
     made = (0.2, BoxMix(batches[0][200:]))
     sweep = wobbliness.sweep(networks[0], images, made, draws=DRAWS, keep_clean=True)
     names = [votes.perturbation for votes in sweep.votes]
-    votes, rng, num_found = LabelledVotes.of(sweep), np.random.default_rng(4), 0
+    votes, rng, num_found = ProfileVotes.of(sweep.votes), np.random.default_rng(4), 0
     for seed in range(trials):
         clean, suspect = np.split(rng.permutation(200)[:80], [60])
         settings = {"names": names, "seed": seed, "num_permutations": 39, "level": level}
@@ -103,7 +90,10 @@ def test_the_most_unusual_votes_are_those_that_go_where_clean_ones_do_not():
     counts[0, np.arange(40), label], counts[0, :, 2] = 30, 10
     other = counts[:, :10].copy()
     other[0, ::2, 2], other[0, ::2, 3] = 0, 10  # those predicted as 0 go to 3
-    votes = [LabelledVotes(counts=each, label=label[: each.shape[1]]) for each in (counts, other)]
+    votes = [
+        ProfileVotes(counts=each, parts=np.arange(len(each)), label=label[: each.shape[1]])
+        for each in (counts, other)
+    ]
     most = compare_votes(*votes, names=["one"], num_permutations=199).most_unusual
     assert (most.predicted, most.destination) == (0, 3)
     assert (most.suspect_share, most.clean_share) == (0.25, 0)

@@ -13,10 +13,10 @@ from jaxtyping import Int
 
 from wobbliness.detectors.batch_test import without_copies
 from wobbliness.detectors.mixed_images import mix_with_some
+from wobbliness.detectors.vote_reading import ProfileVotes
 from wobbliness.perturbations.base import Perturbation
 from wobbliness.runtime.progress import Progress, progress_of_parts
 from wobbliness.sampling.measure import sweep
-from wobbliness.sampling.votes import Sweep
 from wobbliness.statistics.destinations import destination_test
 from wobbliness.statistics.expected_votes import shares_of
 
@@ -24,44 +24,6 @@ ELSEWHERE, AS_USUAL = "elsewhere", "no difference"
 DEFAULT_NOISE = (0.2, 0.4)
 MIN_CLEAN, MIN_SUSPECT = 16, 2
 NUM_PERMUTATIONS = 9999
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LabelledVotes:
-    """Votes of inputs under several perturbations, and their clean predictions.
-
-    Attributes:
-        counts: `(S, N, K)`.
-        label: `(N,)` below K.
-    """
-
-    counts: Int[np.ndarray, "S N K"]
-    label: Int[np.ndarray, " N"]
-
-    @classmethod
-    def of(cls, found: Sweep) -> "LabelledVotes":
-        """Returns those of a sweep that was measured with `keep_clean`."""
-        label = found.votes[0].clean_label
-        assert label is not None
-        # A class may be predicted and get no vote.
-        num_classes = max(int(label.max()) + 1, *(each.counts.shape[1] for each in found.votes))
-        votes = [cls(counts=each.counts[None], label=label) for each in found.votes]
-        return cls(
-            counts=np.concatenate([each.widened(num_classes).counts for each in votes]), label=label
-        )
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    def __getitem__(self, rows: Int[np.ndarray, " M"]) -> "LabelledVotes":
-        """Returns those of some inputs."""
-        return LabelledVotes(counts=self.counts[:, rows], label=self.label[rows])
-
-    def widened(self, num_classes: int) -> "LabelledVotes":
-        """Returns the same for more classes, which got no vote."""
-        more = num_classes - self.counts.shape[2]
-        counts = np.pad(self.counts, ((0, 0), (0, 0), (0, more)))
-        return LabelledVotes(counts=counts, label=self.label)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,8 +162,8 @@ def compare_destinations(
         for inputs, report in zip((clean, suspect), reports, strict=True)
     )
     return compare_votes(
-        LabelledVotes.of(clean_votes),
-        LabelledVotes.of(suspect_votes),
+        ProfileVotes.of(clean_votes.votes),
+        ProfileVotes.of(suspect_votes.votes),
         names=[votes.perturbation for votes in clean_votes.votes],
         num_overlays=0 if mixed is None else mixed.num_overlays,
         level=level,
@@ -210,8 +172,8 @@ def compare_destinations(
 
 
 def compare_votes(
-    clean: LabelledVotes,
-    suspect: LabelledVotes,
+    clean: ProfileVotes,
+    suspect: ProfileVotes,
     *,
     names: Sequence[str],
     num_overlays: int = 0,
@@ -259,7 +221,7 @@ def compare_votes(
     )
 
 
-def _most_unusual(clean: LabelledVotes, suspect: LabelledVotes) -> Destination | None:
+def _most_unusual(clean: ProfileVotes, suspect: ProfileVotes) -> Destination | None:
     """Finds the votes that add most to the deviance: number times log of their excess."""
     most, found = 0.0, None
     for own in np.intersect1d(clean.label, suspect.label).tolist():
@@ -279,7 +241,7 @@ def _most_unusual(clean: LabelledVotes, suspect: LabelledVotes) -> Destination |
     return found
 
 
-def _total(votes: LabelledVotes, own: int) -> Int[np.ndarray, " K"]:
+def _total(votes: ProfileVotes, own: int) -> Int[np.ndarray, " K"]:
     return np.asarray(votes.counts[:, votes.label == own].sum(axis=(0, 1)))
 
 

@@ -44,6 +44,11 @@ class ProfileVotes:
     entropies: Float[np.ndarray, "S N"] | None = None
     confidences: Float[np.ndarray, "S N"] | None = None
 
+    @classmethod
+    def of(cls, found: Sequence[Votes]) -> "ProfileVotes":
+        """Returns votes with clean predictions; each perturbation is a part of its own."""
+        return profile_votes(found, [each.perturbation for each in found], range(len(found)))
+
     def __len__(self) -> int:
         return len(self.label)
 
