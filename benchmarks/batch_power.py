@@ -23,8 +23,8 @@ from attack_networks import ATTACKS, THREATS
 
 import wobbliness
 from wobbliness.attacks.poisoning import t1
-from wobbliness.detectors.batch_test import DEFAULT_SIGMAS, MIN_POINTS
-from wobbliness.detectors.noise_level import choose_sigma
+from wobbliness.detectors.batches.batch_test import DEFAULT_SIGMAS, MIN_POINTS
+from wobbliness.detectors.inputs.noise_level import choose_sigma
 from wobbliness.perturbations import BoxMix
 from wobbliness.statistics.destinations import destination_test
 from wobbliness.statistics.entropy import plug_in_entropy

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 import wobbliness
-from wobbliness.detectors.smoothness_guard import DEFAULT_SIGMAS
+from wobbliness.detectors.guards.smoothness_guard import DEFAULT_SIGMAS
 from wobbliness.perturbations.base import image_keys
 from wobbliness.statistics.conformal import (
     Reference,

@@ -21,7 +21,7 @@ from safetensors.torch import load, save, save_file
 
 import wobbliness
 from wobbliness.attacks.patch import trigger_from_png
-from wobbliness.detectors.guard_files import ARRAYS_FILE, SETTINGS_FILE, _digest
+from wobbliness.detectors.guards.files.guard_files import ARRAYS_FILE, SETTINGS_FILE, _digest
 from wobbliness.images import read_images
 from wobbliness.runtime.files import checksum, sealed
 from wobbliness.study.cells.cleanse import load_candidates

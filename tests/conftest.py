@@ -61,7 +61,10 @@ ROOMS = (
 )
 
 # scikit-learn hands values of any kind to an estimator, which refuses them when it is fitted
-UNCHECKED = ("wobbliness.detectors.smoothness_guard", "wobbliness.detectors.guard_files")
+UNCHECKED = (
+    "wobbliness.detectors.guards.smoothness_guard",
+    "wobbliness.detectors.guards.files.guard_files",
+)
 
 
 def _check_rooms():

@@ -12,7 +12,7 @@ from residual_networks import linear_residual
 
 import wobbliness
 from wobbliness.cli import main as cli
-from wobbliness.detectors.batch_test import DEFAULT_SIGMAS
+from wobbliness.detectors.batches.batch_test import DEFAULT_SIGMAS
 from wobbliness.perturbations import BoxMix, Columns, Dropout, Scale, TokenDrop
 from wobbliness.perturbations.find import perturbation_kinds, training_kinds
 

@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 import wobbliness
-from wobbliness.detectors.batch_results import NO_DIFFERENCE, SMOOTHER, WOBBLIER
-from wobbliness.detectors.batch_test import MIN_POINTS
+from wobbliness.detectors.batches.batch_results import NO_DIFFERENCE, SMOOTHER, WOBBLIER
+from wobbliness.detectors.batches.batch_test import MIN_POINTS
 
 SIGMAS = (0.05, 0.1, 0.2)
 
@@ -24,8 +24,8 @@ def pool(rng, size, scale=1.0):
 
 def test_false_positives_hold_the_level(monkeypatch):
     # the level holds however roughly sigma is chosen
-    monkeypatch.setattr("wobbliness.detectors.noise_level.NUM_BATCHES", 10)
-    monkeypatch.setattr("wobbliness.detectors.batch_test.NUM_POWER_BATCHES", 1)
+    monkeypatch.setattr("wobbliness.detectors.inputs.noise_level.NUM_BATCHES", 10)
+    monkeypatch.setattr("wobbliness.detectors.batches.batch_test.NUM_POWER_BATCHES", 1)
     level, trials = 0.05, 250
     rng = np.random.default_rng(0)
     verdicts = []

@@ -7,9 +7,9 @@ from scipy import stats
 
 import wobbliness
 from wobbliness.attacks.poisoning import t1
-from wobbliness.detectors.batch_results import NO_DIFFERENCE, SMOOTHER, WOBBLIER
-from wobbliness.detectors.batch_test import DEFAULT_SIGMAS, BoxMixW
-from wobbliness.detectors.mixed_images import mix_with_some
+from wobbliness.detectors.batches.batch_results import NO_DIFFERENCE, SMOOTHER, WOBBLIER
+from wobbliness.detectors.batches.batch_test import DEFAULT_SIGMAS, BoxMixW
+from wobbliness.detectors.batches.mixed_images import mix_with_some
 from wobbliness.perturbations import BoxMix
 from wobbliness.statistics.holm import holm_pvalues
 
@@ -95,8 +95,8 @@ def test_the_power_is_that_of_the_better_test_at_half_the_level():
 
 def test_clean_splits_of_digits_hold_the_level(networks, batches, monkeypatch):
     """Given the pool, splits are independent, and each is a random one under the null."""
-    monkeypatch.setattr("wobbliness.detectors.noise_level.NUM_BATCHES", 10)
-    monkeypatch.setattr("wobbliness.detectors.batch_test.NUM_POWER_BATCHES", 1)
+    monkeypatch.setattr("wobbliness.detectors.inputs.noise_level.NUM_BATCHES", 10)
+    monkeypatch.setattr("wobbliness.detectors.batches.batch_test.NUM_POWER_BATCHES", 1)
     images, level, trials, num_clean = batches[0], 0.1, 250, 80
     pool, name = images[:160], BoxMix(images[160:]).name
     made = (*FEW_SIGMAS, BoxMix(images[160:]))

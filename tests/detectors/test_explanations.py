@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import wobbliness
-from wobbliness.detectors.explanations import NUM_COPIES, explain
+from wobbliness.detectors.guards.explanations import NUM_COPIES, explain
 from wobbliness.perturbations import BoxMix, Gaussian, Scale
 from wobbliness.sampling.labelled_copies import labelled_copies
 from wobbliness.statistics.class_ranks import class_ranks

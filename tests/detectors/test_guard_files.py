@@ -23,8 +23,8 @@ from sklearn.tree import DecisionTreeClassifier
 import wobbliness
 from wobbliness.classifiers.untrusted.fingerprint import fingerprint
 from wobbliness.cli import guard as guard_cli
-from wobbliness.detectors.guard_files import ARRAYS_FILE, SETTINGS_FILE
-from wobbliness.detectors.smoothness_guard import DEFAULT_SIGMAS
+from wobbliness.detectors.guards.files.guard_files import ARRAYS_FILE, SETTINGS_FILE
+from wobbliness.detectors.guards.smoothness_guard import DEFAULT_SIGMAS
 
 SETTINGS = {"sigmas": (0.1, 0.3), "draws": 50, "false_positive_rate": 0.1, "seed": 3}
 

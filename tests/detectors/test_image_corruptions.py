@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 
 import wobbliness
 from wobbliness.attacks.poisoning import t1
-from wobbliness.detectors.batch_results import SMOOTHER
+from wobbliness.detectors.batches.batch_results import SMOOTHER
 from wobbliness.study.specs import NetworkSpec
 
 SIGMA, DRAWS, TARGET = 0.15, 60, 1

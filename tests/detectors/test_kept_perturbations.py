@@ -12,9 +12,9 @@ from model_files import linear_model
 from safetensors.numpy import load_file, save_file
 
 import wobbliness
-from wobbliness.detectors import kept_perturbations
-from wobbliness.detectors.guard_files import ARRAYS_FILE, SETTINGS_FILE, _digest
-from wobbliness.detectors.kept_perturbations import read_perturbations
+from wobbliness.detectors.guards.files import kept_perturbations
+from wobbliness.detectors.guards.files.guard_files import ARRAYS_FILE, SETTINGS_FILE, _digest
+from wobbliness.detectors.guards.files.kept_perturbations import read_perturbations
 from wobbliness.perturbations import BoxMix, Custom, Gaussian, KeepBox, Scale, Superpose
 from wobbliness.perturbations.find import perturbation_kinds
 from wobbliness.perturbations.mixing.overlays import Overlays

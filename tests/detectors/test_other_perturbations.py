@@ -7,7 +7,7 @@ from scipy import stats
 
 import wobbliness
 from wobbliness.attacks.poisoning import t1
-from wobbliness.detectors.batch_results import SMOOTHER
+from wobbliness.detectors.batches.batch_results import SMOOTHER
 from wobbliness.detectors.smoother_batch import SmootherBatch
 from wobbliness.detectors.smoothness import Smoothness
 from wobbliness.perturbations import BoxMix, Gaussian, Scale, Superpose

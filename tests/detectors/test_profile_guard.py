@@ -11,9 +11,9 @@ from sklearn.base import clone
 
 import wobbliness
 from wobbliness.attacks.poisoning import t1
-from wobbliness.detectors.clean_parts import CleanParts, check_enough
-from wobbliness.detectors.profile_guard import ProfileGuard
-from wobbliness.detectors.profiles import default_profile
+from wobbliness.detectors.guards.profile_guard import ProfileGuard
+from wobbliness.detectors.guards.profiles import default_profile
+from wobbliness.detectors.inputs.clean_parts import CleanParts, check_enough
 from wobbliness.perturbations import BoxMix, Gaussian, Scale
 from wobbliness.perturbations.mixing.overlays import Overlays
 from wobbliness.study.recipes import digits as digits_recipe

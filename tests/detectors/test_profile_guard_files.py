@@ -15,7 +15,7 @@ from model_files import linear_model
 from safetensors.numpy import load_file
 
 import wobbliness
-from wobbliness.detectors.guard_files import ARRAYS_FILE, SETTINGS_FILE
+from wobbliness.detectors.guards.files.guard_files import ARRAYS_FILE, SETTINGS_FILE
 from wobbliness.perturbations import BoxMix, Custom, Gaussian, Scale
 
 SETTINGS = {"draws": 6, "false_positive_rate": 0.1, "seed": 3}

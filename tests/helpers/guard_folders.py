@@ -4,7 +4,7 @@ import json
 
 from safetensors.numpy import load_file, save_file
 
-from wobbliness.detectors.guard_files import ARRAYS_FILE, SETTINGS_FILE, _digest
+from wobbliness.detectors.guards.files.guard_files import ARRAYS_FILE, SETTINGS_FILE, _digest
 
 
 def change_settings(folder, **changes):

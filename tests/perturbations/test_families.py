@@ -12,7 +12,10 @@ from residual_networks import residual_network
 
 import wobbliness
 import wobbliness.perturbations as families
-from wobbliness.detectors.kept_perturbations import keep_perturbations, read_perturbations
+from wobbliness.detectors.guards.files.kept_perturbations import (
+    keep_perturbations,
+    read_perturbations,
+)
 from wobbliness.perturbations.base import (
     Perturbation,
     Scratch,

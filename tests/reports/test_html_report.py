@@ -13,10 +13,10 @@ from PIL import Image
 from small_study import small
 
 from wobbliness.attacks.patch import trigger
-from wobbliness.detectors.batch_test import compare_batches
+from wobbliness.detectors.batches.batch_test import compare_batches
+from wobbliness.detectors.guards.profile_guard import ProfileGuard
+from wobbliness.detectors.guards.smoothness_guard import SmoothnessGuard
 from wobbliness.detectors.model_scan.scan import scan_model
-from wobbliness.detectors.profile_guard import ProfileGuard
-from wobbliness.detectors.smoothness_guard import SmoothnessGuard
 from wobbliness.reports.batch_test import write_comparison
 from wobbliness.reports.guard_judgement import write_judgement
 from wobbliness.reports.html import number

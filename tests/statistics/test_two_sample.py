@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn import metrics
 
 import wobbliness
-from wobbliness.detectors.noise_level import choose_sigma, levene_pvalues
+from wobbliness.detectors.inputs.noise_level import choose_sigma, levene_pvalues
 from wobbliness.statistics.row_tests import levene_rows, mann_whitney_rows
 from wobbliness.statistics.two_sample import auc_interval, is_outlier, rate
 

@@ -184,8 +184,8 @@ def compare(
     Example: wobbliness test model.onnx --clean clean.npy --suspect inbox.npy
     """
     from wobbliness.cli.output import print_comparison
-    from wobbliness.detectors.batch_results import SMOOTHER
-    from wobbliness.detectors.batch_test import compare_batches
+    from wobbliness.detectors.batches.batch_results import SMOOTHER
+    from wobbliness.detectors.batches.batch_test import compare_batches
     from wobbliness.reports.batch_test import checked_page, write_comparison
 
     if report is not None:

@@ -36,7 +36,7 @@ from wobbliness.runtime.destinations import check_file, check_folder
 from wobbliness.runtime.terminal import say
 
 if TYPE_CHECKING:
-    from wobbliness.detectors.guard_files import Guard
+    from wobbliness.detectors.guards.files.guard_files import Guard
 
 DEFAULT_SIGMAS = [0.05, 0.1, 0.15, 0.2, 0.3]  # as SmoothnessGuard; a test compares them
 DEFAULT_DRAWS, PROFILE_DRAWS = 250, 50  # as SmoothnessGuard and ProfileGuard, likewise
@@ -119,8 +119,8 @@ def fit(
     Example: wobbliness guard fit model.onnx clean.npy --out guard --false-positive-rate 0.01
     """
     from wobbliness.cli.output import print_guard
-    from wobbliness.detectors.guard_files import checked_folder, save_guard
-    from wobbliness.detectors.kept_perturbations import keep_perturbations
+    from wobbliness.detectors.guards.files.guard_files import checked_folder, save_guard
+    from wobbliness.detectors.guards.files.kept_perturbations import keep_perturbations
 
     # A folder that cannot be written to is refused before minutes of measuring.
     check_folder(out)
@@ -163,8 +163,8 @@ def _guard(
     settings: dict[str, Any],
 ) -> "Guard":
     """Returns a guard that is not fitted; of no sigmas one of the default profile."""
-    from wobbliness.detectors.profile_guard import ProfileGuard
-    from wobbliness.detectors.smoothness_guard import SmoothnessGuard
+    from wobbliness.detectors.guards.profile_guard import ProfileGuard
+    from wobbliness.detectors.guards.smoothness_guard import SmoothnessGuard
 
     if kind is GuardKind.SMOOTHNESS:
         return SmoothnessGuard(classifier, sigmas=tuple(sigmas), **settings)
@@ -199,8 +199,8 @@ def judge(
     Example: wobbliness guard judge guard model.onnx images.npy --report page.html
     """
     from wobbliness.cli.output import print_judgement, print_quick_verdicts, write_table
-    from wobbliness.detectors.detection_results import Judgement
-    from wobbliness.detectors.profile_guard import ProfileGuard
+    from wobbliness.detectors.guards.detection_results import Judgement
+    from wobbliness.detectors.guards.profile_guard import ProfileGuard
     from wobbliness.reports.batch_test import checked_page
 
     # Before minutes of measuring, not after them.
@@ -242,7 +242,11 @@ def _loaded(
     folder: Path, classifier: Any, model: str, *, resized: bool
 ) -> tuple["Guard", list[str]]:
     """Loads a guard; warns where it was fitted with another model or other preprocessing."""
-    from wobbliness.detectors.guard_files import load_guard, model_mismatch, preprocessing_mismatch
+    from wobbliness.detectors.guards.files.guard_files import (
+        load_guard,
+        model_mismatch,
+        preprocessing_mismatch,
+    )
 
     name = Path(model).name
     with warnings.catch_warnings():

@@ -10,7 +10,7 @@ import pandas as pd
 from rich.table import Table
 
 from wobbliness.classifiers.execution import Execution
-from wobbliness.detectors.noise_level import Level, shown_level, what_differs
+from wobbliness.detectors.inputs.noise_level import Level, shown_level, what_differs
 from wobbliness.images import ImageSet
 from wobbliness.reports.tables import write_csv, write_parquet
 from wobbliness.runtime.files import write_named
@@ -20,14 +20,14 @@ from wobbliness.sampling.votes import Sweep, Votes
 
 if TYPE_CHECKING:
     from wobbliness.bench.results import Benchmark, DecisionResult, NetworkResult
-    from wobbliness.detectors.batch_results import (
+    from wobbliness.detectors.batches.batch_results import (
         BatchComparison,
         BoxMixTest,
         SigmaComparison,
     )
     from wobbliness.detectors.detect import Detection
-    from wobbliness.detectors.detection_results import Judgement, QuickVerdicts
-    from wobbliness.detectors.guard_files import Guard
+    from wobbliness.detectors.guards.detection_results import Judgement, QuickVerdicts
+    from wobbliness.detectors.guards.files.guard_files import Guard
     from wobbliness.detectors.model_scan.results import Scan
     from wobbliness.study.claims.base import Finding
     from wobbliness.study.report.report import Report
@@ -392,7 +392,7 @@ def print_guard(
 
 
 def _guard_facts(guard: "Guard") -> dict[str, Any]:
-    from wobbliness.detectors.profile_guard import ProfileGuard  # heavy
+    from wobbliness.detectors.guards.profile_guard import ProfileGuard  # heavy
 
     rate = guard.false_positive_rate
     if isinstance(guard, ProfileGuard):
@@ -476,7 +476,7 @@ def _judgement_json(judgement: "Judgement", names: Sequence[str]) -> dict[str, A
 
 def _reasons(judgement: "Judgement") -> tuple[str, ...]:
     """Returns the reasons of a profile's verdicts."""
-    from wobbliness.detectors.detection_results import ProfileJudgement
+    from wobbliness.detectors.guards.detection_results import ProfileJudgement
 
     return judgement.reasons if isinstance(judgement, ProfileJudgement) else ()
 

@@ -71,7 +71,7 @@ def scan(
     Example: wobbliness scan network.safetensors clean_pictures/ --trigger sticker.png --out scan
     """
     from wobbliness.cli.output import print_scan
-    from wobbliness.detectors.batch_test import DEFAULT_SIGMAS
+    from wobbliness.detectors.batches.batch_test import DEFAULT_SIGMAS
     from wobbliness.reports.model_scan import PAGE, checked_scan_folder, write_scan
 
     # A folder that cannot be written to is refused before minutes of searching.

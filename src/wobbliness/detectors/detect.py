@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from wobbliness.detectors.base import ClassScores, Detector, FittedDetector, Judges
-from wobbliness.detectors.distinct_inputs import distinct_rows
+from wobbliness.detectors.inputs.distinct_inputs import distinct_rows
 from wobbliness.runtime.terminal import well_formed
 from wobbliness.sampling.checked_images import checked_images
 from wobbliness.statistics.conformal import conformal_pvalues

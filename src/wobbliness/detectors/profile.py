@@ -13,10 +13,10 @@ from jaxtyping import Float
 from wobbliness.classifiers import Classifier
 from wobbliness.detectors.access import open_for
 from wobbliness.detectors.base import Access, Judges, name_by_settings
-from wobbliness.detectors.clean_parts import CleanParts
-from wobbliness.detectors.profile_measuring import ALL, measure_profile, measured_profile
-from wobbliness.detectors.profile_stage import ProfileStage
-from wobbliness.detectors.profiles import ProfilePart
+from wobbliness.detectors.guards.profile_measuring import ALL, measure_profile, measured_profile
+from wobbliness.detectors.guards.profile_stage import ProfileStage
+from wobbliness.detectors.guards.profiles import ProfilePart
+from wobbliness.detectors.inputs.clean_parts import CleanParts
 
 # A fifth of them to mix with, and a reference that is no handful.
 MIN_CLEAN = 20

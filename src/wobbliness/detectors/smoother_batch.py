@@ -10,8 +10,8 @@ from jaxtyping import Float
 from wobbliness.classifiers import Classifier
 from wobbliness.detectors.access import open_for
 from wobbliness.detectors.base import Access, Judges, name_by_settings
-from wobbliness.detectors.batch_results import BatchComparison
-from wobbliness.detectors.batch_test import (
+from wobbliness.detectors.batches.batch_results import BatchComparison
+from wobbliness.detectors.batches.batch_test import (
     DEFAULT_SIGMAS,
     BatchesOfW,
     compare_w,

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from wobbliness.classifiers import Classifier
 from wobbliness.detectors.access import open_for
 from wobbliness.detectors.base import Access, Judges, name_by_settings
-from wobbliness.detectors.overlay_copies import require_overlays_apart
-from wobbliness.detectors.smoothness_guard import DEFAULT_SIGMAS
+from wobbliness.detectors.guards.smoothness_guard import DEFAULT_SIGMAS
+from wobbliness.detectors.inputs.overlay_copies import require_overlays_apart
 from wobbliness.perturbations.base import Perturbation, image_keys
 from wobbliness.sampling.checked_images import checked_images
 from wobbliness.sampling.measure import measure, sweep

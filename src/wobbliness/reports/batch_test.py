@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from wobbliness.detectors.batch_results import BatchComparison
-from wobbliness.detectors.noise_level import shown_level, what_differs
+from wobbliness.detectors.batches.batch_results import BatchComparison
+from wobbliness.detectors.inputs.noise_level import shown_level, what_differs
 from wobbliness.reports.html import number, page_environment
 from wobbliness.runtime.files import write_named
 

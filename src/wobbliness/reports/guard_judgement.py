@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from wobbliness.detectors.detection_results import Judgement
-from wobbliness.detectors.distinct_inputs import host_array
-from wobbliness.detectors.explanations import Explanation, explain
-from wobbliness.detectors.guard_files import Guard
-from wobbliness.detectors.profile_guard import ProfileGuard
+from wobbliness.detectors.guards.detection_results import Judgement
+from wobbliness.detectors.guards.explanations import Explanation, explain
+from wobbliness.detectors.guards.files.guard_files import Guard
+from wobbliness.detectors.guards.profile_guard import ProfileGuard
+from wobbliness.detectors.inputs.distinct_inputs import host_array
 from wobbliness.reports.batch_test import checked_page
 from wobbliness.reports.html import data_uri, number, page_environment
 from wobbliness.reports.scan_pictures import picture_png

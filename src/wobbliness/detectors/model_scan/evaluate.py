@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32, Int
 
 from wobbliness.attacks.patch import Trigger
 from wobbliness.classifiers import Classifier
-from wobbliness.detectors.batch_test import compare_w
+from wobbliness.detectors.batches.batch_test import compare_w
 from wobbliness.detectors.model_scan.results import PatternEffect
 from wobbliness.perturbations.base import image_keys
 from wobbliness.runtime.progress import Progress

@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float, Float32
 
 from wobbliness.attacks.patch import Trigger
-from wobbliness.detectors.batch_results import NO_DIFFERENCE, SMOOTHER, BatchComparison
+from wobbliness.detectors.batches.batch_results import NO_DIFFERENCE, SMOOTHER, BatchComparison
 from wobbliness.detectors.reverse_engineering.candidates import Candidate
 
 # attack success rate from which on a pattern is said to send most images to its class

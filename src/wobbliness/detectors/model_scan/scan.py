@@ -10,8 +10,8 @@ from wobbliness.attacks.gradients.frozen_network import NoGradients
 from wobbliness.attacks.patch import Trigger
 from wobbliness.classifiers import open_classifier
 from wobbliness.detectors.access import network_of, scoring_network
-from wobbliness.detectors.batch_test import DEFAULT_SIGMAS, MIN_POINTS
-from wobbliness.detectors.distinct_inputs import distinct_rows, host_array
+from wobbliness.detectors.batches.batch_test import DEFAULT_SIGMAS, MIN_POINTS
+from wobbliness.detectors.inputs.distinct_inputs import distinct_rows, host_array
 from wobbliness.detectors.model_scan.evaluate import Pattern, SuspectPoints
 from wobbliness.detectors.model_scan.results import CandidateFinding, PatternEffect, Scan
 from wobbliness.detectors.reverse_engineering.candidates import Candidates

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wobbliness.detectors.noise_level import (
+from wobbliness.detectors.inputs.noise_level import (
     BatchTest,
     choose_sigma,
     directional_pvalues,

@@ -6,7 +6,7 @@ C5 compares networks, C6 classes.
 import numpy as np
 import pandas as pd
 
-from wobbliness.detectors.noise_level import choose_sigma
+from wobbliness.detectors.inputs.noise_level import choose_sigma
 from wobbliness.statistics.bootstrap import kendall_bootstrap, pearson_bootstrap
 from wobbliness.statistics.two_sample import kendall, pearson
 from wobbliness.study.tables.membership import of_claims

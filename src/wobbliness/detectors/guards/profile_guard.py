@@ -7,12 +7,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from wobbliness.classifiers.open import open_classifier
-from wobbliness.detectors.clean_parts import CleanParts, check_enough
-from wobbliness.detectors.detection_results import ProfileJudgement, QuickVerdicts
-from wobbliness.detectors.distinct_inputs import host_array, without_copies
-from wobbliness.detectors.input_guard import InputGuard
-from wobbliness.detectors.overlay_copies import require_overlays_apart
-from wobbliness.detectors.profile_measuring import (
+from wobbliness.detectors.guards.detection_results import ProfileJudgement, QuickVerdicts
+from wobbliness.detectors.guards.input_guard import InputGuard
+from wobbliness.detectors.guards.profile_measuring import (
     ALL,
     EARLY,
     LATE,
@@ -21,10 +18,13 @@ from wobbliness.detectors.profile_measuring import (
     measure_profile,
     measured_profile,
 )
-from wobbliness.detectors.profile_stage import ProfileStage
-from wobbliness.detectors.profiles import ProfilePart, parts_of
-from wobbliness.detectors.reasons import unusual_readings
-from wobbliness.detectors.smoothness_guard import ATTRIBUTES_OF_FILE
+from wobbliness.detectors.guards.profile_stage import ProfileStage
+from wobbliness.detectors.guards.profiles import ProfilePart, parts_of
+from wobbliness.detectors.guards.reasons import unusual_readings
+from wobbliness.detectors.guards.smoothness_guard import ATTRIBUTES_OF_FILE
+from wobbliness.detectors.inputs.clean_parts import CleanParts, check_enough
+from wobbliness.detectors.inputs.distinct_inputs import host_array, without_copies
+from wobbliness.detectors.inputs.overlay_copies import require_overlays_apart
 from wobbliness.perturbations.base import Perturbation, effect_of
 from wobbliness.sampling.plan import Scores, perturbation_of, sigmas_or_perturbations
 from wobbliness.sampling.votes import Sweep
@@ -40,10 +40,10 @@ class ProfileGuard(InputGuard):
     """Outlier detector for inputs whose votes are unlike those of clean inputs.
 
     An input is perturbed in several ways (a profile), and each time the classifier votes. Four
-    numbers are read from the votes under each perturbation (`wobbliness.detectors.vote_reading`):
-    how often they agree with the clean prediction, how much they differ, how far they are from the
-    mean votes of clean inputs with that prediction, and whether other votes go where those of clean
-    inputs go. The score is how far these numbers are from the nearest clean inputs, together with
+    numbers are read from the votes under each perturbation
+    (`wobbliness.detectors.guards.vote_reading`): how often they agree with the clean prediction,
+    how much they differ, how far they are from the mean votes of clean inputs with that prediction,
+    and whether other votes go where those of clean inputs go. The score is how far these numbers are from the nearest clean inputs, together with
     the evidence whose sign theory gives (`wobbliness.statistics.novelty`). Votes of mixtures are
     compared with clean ones of the same overlays: those of a class that is neither the input's nor
     the overlay's tell most of a trigger that sends each class elsewhere.
@@ -59,9 +59,9 @@ class ProfileGuard(InputGuard):
 
     Args:
         classifier: as for `wobbliness.measure`. Clones of the guard share it.
-        perturbations: or sigmas; by default `wobbliness.detectors.profiles.default_profile`, mixing
-            with a part of the clean inputs. Overlays that are given must be neither fitted nor
-            judged.
+        perturbations: or sigmas; by default those of
+            `wobbliness.detectors.guards.profiles.default_profile`, mixing with a part of the clean
+            inputs. Overlays that are given must be neither fitted nor judged.
         draws: copies of each input under each perturbation, of one with a fixed number of draws at
             most those; 50 are 250 passes by default, 13 are 59.
         scores: what the classifier's scores are, `logits` or `probabilities`, to read mean entropy

@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float, Int
 
 from wobbliness.classifiers.base import Classifier
 from wobbliness.classifiers.open import open_classifier
-from wobbliness.detectors.detection_results import Judgement, QuickVerdicts
-from wobbliness.detectors.distinct_inputs import host_array, without_copies
-from wobbliness.detectors.input_guard import InputGuard
-from wobbliness.detectors.overlay_copies import require_overlays_apart
+from wobbliness.detectors.guards.detection_results import Judgement, QuickVerdicts
+from wobbliness.detectors.guards.input_guard import InputGuard
+from wobbliness.detectors.inputs.distinct_inputs import host_array, without_copies
+from wobbliness.detectors.inputs.overlay_copies import require_overlays_apart
 from wobbliness.perturbations.base import Perturbation, effect_of, image_keys, num_draws_of
 from wobbliness.perturbations.noise.gaussian import sigma_of
 from wobbliness.sampling.measure import measure, sweep

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from wobbliness.detectors.batch_test import without_copies
-from wobbliness.detectors.mixed_images import mix_with_some
-from wobbliness.detectors.vote_reading import ProfileVotes
+from wobbliness.detectors.batches.batch_test import without_copies
+from wobbliness.detectors.batches.mixed_images import mix_with_some
+from wobbliness.detectors.guards.vote_reading import ProfileVotes
 from wobbliness.perturbations.base import Perturbation
 from wobbliness.runtime.progress import Progress, progress_of_parts
 from wobbliness.sampling.measure import sweep

@@ -5,17 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from wobbliness.detectors.kept_perturbations import overlay_ranks
-from wobbliness.detectors.kept_settings import (
+from wobbliness.detectors.guards.files.kept_perturbations import overlay_ranks
+from wobbliness.detectors.guards.files.kept_settings import (
     check_integer,
     checked_settings,
     kept_sigmas,
     read_sigmas,
 )
-from wobbliness.detectors.profile_guard import MIN_CLASSES, ProfileGuard
-from wobbliness.detectors.profile_stage import EVIDENCE, ProfileStage
-from wobbliness.detectors.profiles import MOST_GROUPS, ProfilePart
-from wobbliness.detectors.vote_reading import NUM_LABEL_READINGS, READINGS
+from wobbliness.detectors.guards.profile_guard import MIN_CLASSES, ProfileGuard
+from wobbliness.detectors.guards.profile_stage import EVIDENCE, ProfileStage
+from wobbliness.detectors.guards.profiles import MOST_GROUPS, ProfilePart
+from wobbliness.detectors.guards.vote_reading import NUM_LABEL_READINGS, READINGS
 from wobbliness.perturbations.base import Perturbation
 from wobbliness.perturbations.mixing.overlays import MIN_OVERLAYS
 from wobbliness.sampling.plan import SCORES, perturbation_of

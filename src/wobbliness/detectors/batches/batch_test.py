@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from wobbliness.detectors.batch_results import BatchComparison, BoxMixTest, SigmaComparison
-from wobbliness.detectors.distinct_inputs import distinct_rows
-from wobbliness.detectors.mixed_images import mix_with_some
-from wobbliness.detectors.noise_level import (
+from wobbliness.detectors.batches.batch_results import BatchComparison, BoxMixTest, SigmaComparison
+from wobbliness.detectors.batches.mixed_images import mix_with_some
+from wobbliness.detectors.inputs.distinct_inputs import distinct_rows
+from wobbliness.detectors.inputs.noise_level import (
     BatchTest,
     Level,
     choose_sigma,
@@ -23,7 +23,7 @@ from wobbliness.detectors.noise_level import (
     in_order,
     levene_pvalues,
 )
-from wobbliness.detectors.overlay_copies import require_overlays_apart
+from wobbliness.detectors.inputs.overlay_copies import require_overlays_apart
 from wobbliness.perturbations.base import Perturbation
 from wobbliness.runtime.progress import Progress, progress_of_parts
 from wobbliness.sampling.checked_images import checked_images

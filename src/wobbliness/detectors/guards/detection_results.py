@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from wobbliness.detectors.noise_level import shown_level
-from wobbliness.detectors.reasons import (
+from wobbliness.detectors.guards.reasons import (
     smoothness_reason,
     spoken,
     unusual_readings,
     votes_reason,
 )
+from wobbliness.detectors.inputs.noise_level import shown_level
 from wobbliness.runtime.terminal import well_formed
 from wobbliness.sampling.votes import Sweep
 

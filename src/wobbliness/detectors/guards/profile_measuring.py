@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from wobbliness.detectors.distinct_inputs import host_array
-from wobbliness.detectors.profiles import ProfilePart, default_profile
-from wobbliness.detectors.vote_reading import ProfileVotes, profile_votes
+from wobbliness.detectors.guards.profiles import ProfilePart, default_profile
+from wobbliness.detectors.guards.vote_reading import ProfileVotes, profile_votes
+from wobbliness.detectors.inputs.distinct_inputs import host_array
 from wobbliness.perturbations.base import Perturbation, image_keys
 from wobbliness.perturbations.mixing.overlays import Overlays
 from wobbliness.perturbations.noise.gaussian import Gaussian

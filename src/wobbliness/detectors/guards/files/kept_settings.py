@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from wobbliness.classifiers.base import MAX_UNDECLARED_CLASSES
-from wobbliness.detectors.kept_perturbations import checked_overlays, read_perturbations
+from wobbliness.detectors.guards.files.kept_perturbations import (
+    checked_overlays,
+    read_perturbations,
+)
 from wobbliness.perturbations.base import Perturbation
 from wobbliness.perturbations.noise.gaussian import sigma_of
 from wobbliness.sampling.plan import perturbation_of

@@ -6,9 +6,13 @@ from typing import Any
 import numpy as np
 
 from wobbliness.classifiers.base import MAX_UNDECLARED_CLASSES
-from wobbliness.detectors.kept_perturbations import overlay_ranks
-from wobbliness.detectors.kept_settings import checked_settings, kept_sigmas, read_sigmas
-from wobbliness.detectors.smoothness_guard import SmoothnessGuard, check_rates
+from wobbliness.detectors.guards.files.kept_perturbations import overlay_ranks
+from wobbliness.detectors.guards.files.kept_settings import (
+    checked_settings,
+    kept_sigmas,
+    read_sigmas,
+)
+from wobbliness.detectors.guards.smoothness_guard import SmoothnessGuard, check_rates
 from wobbliness.perturbations.base import Perturbation
 from wobbliness.statistics.conformal import ROUNDING, Reference, score_limit
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from wobbliness.detectors.distinct_inputs import content_keys
+from wobbliness.detectors.inputs.distinct_inputs import content_keys
 from wobbliness.perturbations.mixing.overlays import Overlays
 
 

@@ -15,10 +15,10 @@ from sklearn.utils.validation import check_is_fitted
 from wobbliness.classifiers.base import ScoredClassifier
 from wobbliness.classifiers.open import open_classifier
 from wobbliness.classifiers.untrusted.fingerprint import Fingerprint, fingerprint
-from wobbliness.detectors import kept_profile, kept_smoothness
-from wobbliness.detectors.kept_perturbations import keep_perturbations
-from wobbliness.detectors.profile_guard import ProfileGuard
-from wobbliness.detectors.smoothness_guard import SmoothnessGuard
+from wobbliness.detectors.guards.files import kept_profile, kept_smoothness
+from wobbliness.detectors.guards.files.kept_perturbations import keep_perturbations
+from wobbliness.detectors.guards.profile_guard import ProfileGuard
+from wobbliness.detectors.guards.smoothness_guard import SmoothnessGuard
 from wobbliness.perturbations.base import Perturbation
 from wobbliness.runtime.errors import cause_of
 from wobbliness.runtime.field_limits import shown

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from wobbliness.detectors.detection_results import Judgement, ProfileJudgement
-from wobbliness.detectors.profile_guard import ProfileGuard
-from wobbliness.detectors.reasons import telling_draws
-from wobbliness.detectors.smoothness_guard import SmoothnessGuard
+from wobbliness.detectors.guards.detection_results import Judgement, ProfileJudgement
+from wobbliness.detectors.guards.profile_guard import ProfileGuard
+from wobbliness.detectors.guards.reasons import telling_draws
+from wobbliness.detectors.guards.smoothness_guard import SmoothnessGuard
 from wobbliness.perturbations.base import Perturbation
 from wobbliness.sampling.labelled_copies import labelled_copies
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from wobbliness.detectors.vote_reading import READINGS, ProfileVotes, read_votes
+from wobbliness.detectors.guards.vote_reading import READINGS, ProfileVotes, read_votes
 from wobbliness.statistics.conformal import RANK_STEPS
 from wobbliness.statistics.expected_votes import ExpectedVotes
 from wobbliness.statistics.novelty import Cloud

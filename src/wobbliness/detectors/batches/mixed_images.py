@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from wobbliness.detectors.clean_parts import MOST_OVERLAYS, OVERLAY_SHARE
-from wobbliness.detectors.distinct_inputs import content_keys, host_array
-from wobbliness.detectors.profiles import PICTURE_AXES
+from wobbliness.detectors.guards.profiles import PICTURE_AXES
+from wobbliness.detectors.inputs.clean_parts import MOST_OVERLAYS, OVERLAY_SHARE
+from wobbliness.detectors.inputs.distinct_inputs import content_keys, host_array
 from wobbliness.perturbations.mixing.box_mix import BoxMix
 from wobbliness.perturbations.mixing.overlays import MIN_OVERLAYS
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from wobbliness.detectors.noise_level import Level, shown_level
+from wobbliness.detectors.inputs.noise_level import Level, shown_level
 from wobbliness.statistics.holm import holm_pvalues
 from wobbliness.statistics.two_sample import LeveneTest, MannWhitneyTest
 

@@ -1,0 +1,1 @@
+"""Tests of a batch of inputs against clean ones."""

@@ -1,0 +1,1 @@
+"""Guards of single inputs: fitted on clean inputs, they judge one input after another."""

@@ -1,0 +1,1 @@
+"""Guards kept in files: settings as JSON, arrays as safetensors."""

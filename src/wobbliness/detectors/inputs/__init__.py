@@ -1,0 +1,1 @@
+"""What clean, judged and mixed-in inputs have to be before a detector takes them."""
