@@ -33,7 +33,7 @@ def test_the_top_floor_has_at_most_fourteen_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", _folders(SOURCE), ids=lambda path: str(path.relative_to(SOURCE.parent))
+    "folder", tuple(_folders(SOURCE)), ids=lambda path: str(path.relative_to(SOURCE.parent))
 )
 def test_no_folder_has_more_than_sixteen_files(folder: Path) -> None:
     assert len(_names(folder)) <= MOST_FILES, _names(folder)

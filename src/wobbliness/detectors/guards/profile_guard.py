@@ -43,9 +43,10 @@ class ProfileGuard(InputGuard):
     numbers are read from the votes under each perturbation
     (`wobbliness.detectors.guards.vote_reading`): how often they agree with the clean prediction,
     how much they differ, how far they are from the mean votes of clean inputs with that prediction,
-    and whether other votes go where those of clean inputs go. The score is how far these numbers are from the nearest clean inputs, together with
-    the evidence whose sign theory gives (`wobbliness.statistics.novelty`). Votes of mixtures are
-    compared with clean ones of the same overlays: those of a class that is neither the input's nor
+    and whether other votes go where those of clean inputs go. The score is how far these numbers
+    are from the nearest clean inputs, together with the evidence whose sign theory gives
+    (`wobbliness.statistics.novelty`). Votes of mixtures are compared with clean ones of the same
+    overlays: those of a class that is neither the input's nor
     the overlay's tell most of a trigger that sends each class elsewhere.
 
     The clean inputs given to `fit` are divided into three parts: overlays to mix with, the
