@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from scipy.stats import betabinom
 from sklearn.tree import DecisionTreeClassifier
 
 import wobbliness
@@ -37,6 +38,12 @@ def affordable(kind):
 def flagged_share(fitted, held_out, triggered):
     """Share of the triggered inputs above the threshold that flags `RATE` of clean ones."""
     return (fitted.scores(triggered) > np.quantile(fitted.scores(held_out), 1 - RATE)).mean()
+
+
+def most_by_chance(num_held_out, num_judged):
+    """Upper 99 % point of the share of clean inputs above a threshold set on other clean ones."""
+    above = round(RATE * num_held_out)
+    return betabinom(num_judged, above, num_held_out - above + 1).ppf(0.99) / num_judged
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +118,7 @@ def test_a_planted_backdoor_is_found_and_a_clean_network_is_not(kind, fitted, ne
             flagged_share(each, held_out, triggered)
             for each in (on_clean, *with_other_seeds(kind, networks[1], splits[0]))
         ]
-        assert np.mean(shares) <= 1.5 * RATE, "control"
+        assert np.mean(shares) <= most_by_chance(len(held_out), len(triggered)), "control"
 
 
 @pytest.mark.parametrize("kind", KINDS)
