@@ -5,10 +5,15 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 KILLS ?= 100
+# of a machine with a card, which need not have this project's environment, nor a network
+GPU_PYTHON ?= python3
+GPU_PYTHON_VERSION ?= 3.12
+GPU_OUT ?= runs/gpu
+GPU_WHEELS ?= .wheels
 # bytecode is kept, also where the environment says otherwise: the tests start hundreds of processes
 TEST := PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all lint bench gpu chaos docs wheel-check results clean
+.PHONY: demo test test-all lint bench gpu gpu-wheels chaos docs wheel-check results clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,9 +40,13 @@ bench: $(INSTALLED)  ## speed beside the loops that others use, as ratios
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
 	$(BIN)/wobbliness bench
 
-gpu: $(INSTALLED)  ## on a machine with a CUDA card: its tests, and the speed of each family of perturbations there
-	$(TEST) tests/classifiers/test_torch_accelerator.py tests/perturbations/test_on_device.py tests/bench
-	$(BIN)/wobbliness bench --families --device cuda
+gpu:  ## on a machine with a CUDA card that may be taken away: stages of work, each leaves its records in GPU_OUT
+	PYTHONPATH=src:$(GPU_WHEELS):$(PYTHONPATH) $(GPU_PYTHON) tools/gpu_stages.py $(GPU_OUT)
+
+gpu-wheels:  ## what such a machine lacks beside PyTorch, ONNX Runtime and scikit-learn, unpacked into GPU_WHEELS to travel
+	$(PYTHON) -m pip install --quiet --no-deps --only-binary=:all: --upgrade --target $(GPU_WHEELS) --implementation cp \
+		--python-version $(GPU_PYTHON_VERSION) --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
+		--platform manylinux2014_x86_64 cryptography cffi pycparser datasets dill multiprocess platformdirs xxhash
 
 chaos: $(INSTALLED)  ## kills the digits study 100 times and compares its tables with those of an undisturbed run (an hour)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/chaos.py --kills $(KILLS)

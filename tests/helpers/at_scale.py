@@ -41,6 +41,8 @@ AT_SCALE = {
     "test_the_command_gives_the_same_answer_on_a_cluster": None,
     "test_a_cell_waits_for_the_resources_of_its_recipe": None,
     "test_a_study_on_a_cluster_stops_a_cell_that_hangs": None,
+    # output kept as a whole, stages that are missing; resuming and packing in tests of their own
+    "test_a_study_goes_on_from_its_packed_records": None,
     # each table, figure and page is asserted on a small study
     "test_every_finding_of_the_page_follows_from_the_records": None,
     "test_a_packed_study_gives_the_same_tables_figures_and_page": None,
