@@ -40,7 +40,9 @@ def test_every_finding_of_the_page_follows_from_the_records(unpacked):
     page = (DOCS / "results.md").read_text()
     section = page.split(f"\n## {tables.recipe.name}\n")[1]
     for finding in findings(tables):
-        assert f"| {finding.ours} | **{finding.verdict}** | {finding.settings} |" in section
+        readings = [f"<br>{one.name}: {one.verdict}" for one in finding.readings]
+        verdict = f"**{finding.verdict}**{''.join(readings)}"
+        assert f"| {finding.ours} | {verdict} | {finding.settings} |" in section
 
 
 def test_tables_are_those_of_the_golden_file(unpacked):

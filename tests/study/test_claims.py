@@ -12,8 +12,16 @@ import pandas as pd
 import pytest
 
 from wobbliness.study.claims import paper, questions
-from wobbliness.study.claims.base import NOT_MEASURED, NOT_REPRODUCED, REPORTED, REPRODUCED
 from wobbliness.study.claims.claims import all_claims, claims_done, claims_table, findings
+from wobbliness.study.claims.verdicts import (
+    IN_ONE_READING,
+    NOT_MEASURED,
+    NOT_REPRODUCED,
+    REPORTED,
+    REPRODUCED,
+    VERDICTS,
+    verdict_of,
+)
 from wobbliness.study.report.figures import all_figures
 from wobbliness.study.report.page import TITLES
 from wobbliness.study.report.report import write_markdown, write_report
@@ -36,7 +44,8 @@ NETWORK = "T1 dot, small_cnn, seed 0"
 def batch(claims, **fields):
     """A row of the table of batches."""
     common = {"network": NETWORK, "kind": "clean", "num_points": 40, "draws": 250, "sigma": 0.3}
-    return {"claims": claims, "miller_madow_mean": 0.5} | common | fields
+    box = {"q25": 0.1, "q75": 0.2, "iqr": 0.1, "num_outliers": 3}
+    return {"claims": claims, "miller_madow_mean": 0.5} | common | box | fields
 
 
 def compared(claims, kind, **fields):
@@ -58,14 +67,27 @@ def area(question, auc):
 
 
 def c1(*, holds):
-    stable = {10: (0.5, 0.3), 250: (0.80, 0.2), 500: (0.81 if holds else 0.95, 0.2)}
-    rows = [batch("C1", draws=draws, mean=m, std=s) for draws, (m, s) in stable.items()]
-    return {"batches": rows}
+    return c1_read(std=FALLS if holds else RISES, iqr=FALLS if holds else RISES)
+
+
+FALLS, RISES, UNSTABLE = (0.3, 0.2, 0.2), (0.2, 0.3, 0.3), (0.3, 0.2, 0.15)
+
+
+def c1_read(*, std, iqr, means=(0.5, 0.80, 0.81)):
+    """Batches of C1 with given spreads at 10, 250 and 500 draws."""
+    rows = zip((10, 250, 500), means, std, iqr, strict=True)
+    return {"batches": [batch("C1", draws=n, mean=m, std=s, iqr=i) for n, m, s, i in rows]}
 
 
 def c2(*, holds):
-    spreads = {0.01: 0.0 if holds else 0.05, 0.1: 0.2, 0.3: 0.3}
-    return {"batches": [batch("C1 C2", sigma=sigma, std=s) for sigma, s in spreads.items()]}
+    spread = (0.0 if holds else 0.05, 0.2, 0.3)
+    return c2_read(std=spread, iqr=spread)
+
+
+def c2_read(*, std, iqr, sigmas=(0.01, 0.1, 0.3), **fields):
+    """Batches of C2 with given spreads over sigma."""
+    rows = zip(sigmas, std, iqr, strict=True)
+    return {"batches": [batch("C1 C2", sigma=x, std=s, iqr=i, **fields) for x, s, i in rows]}
 
 
 def c3(*, holds):
@@ -230,6 +252,101 @@ def test_a_claim_with_a_missing_cell_is_not_measured(claim):
     assert found.settings == "recipe made, seed 0: 2 of 3 cells recorded"
 
 
+READ = {"C1": c1_read, "C2": c2_read}
+SPREADS_THAT_HOLD = {"C1": FALLS, "C2": (0.0, 0.2, 0.3)}
+SPREADS_THAT_DO_NOT = {
+    "C1 rises": RISES,
+    "C1 stays": (0.2, 0.2, 0.2),
+    "C1 is not stable": UNSTABLE,
+    "C2 leaves some": (0.02, 0.2, 0.3),
+    "C2 peaks inside": (0.0, 0.3, 0.2),
+    "C2 comes back": (0.01, 0.0, 0.3),
+}
+WORDS = {
+    (True, True): (REPRODUCED, "holds in both readings"),
+    (True, False): (IN_ONE_READING, "holds by the standard deviation alone"),
+    (False, True): (IN_ONE_READING, "holds by the interquartile range alone"),
+    (False, False): (NOT_REPRODUCED, "holds in neither reading"),
+}
+
+
+@pytest.mark.parametrize(("std", "iqr"), WORDS)
+@pytest.mark.parametrize("case", SPREADS_THAT_DO_NOT)
+def test_each_measure_of_spread_has_its_own_verdict(case, std, iqr):
+    claim = case[:2]
+    spreads = {True: SPREADS_THAT_HOLD[claim], False: SPREADS_THAT_DO_NOT[case]}
+    rows = READ[claim](std=spreads[std], iqr=spreads[iqr])
+    found = finding_of(tables_of(CLAIMS[claim], rows), claim)
+    word, sentence = WORDS[std, iqr]
+    assert found.verdict == word
+    assert found.statements[0].startswith(f"{sentence}: ")
+    assert {reading.name: reading.holds for reading in found.readings} == {
+        "standard deviation": std,
+        "interquartile range": iqr,
+    }
+    words = {True: REPRODUCED, False: NOT_REPRODUCED}
+    shown = f"standard deviation: {words[std]}; interquartile range: {words[iqr]}"
+    table = claims_table(tables_of(CLAIMS[claim], rows)).set_index("id")
+    assert (table.verdict[claim], table.readings[claim]) == (word, shown)
+
+
+def test_a_mean_that_is_not_stable_fails_in_both_readings():
+    rows = c1_read(std=FALLS, iqr=FALLS, means=(0.5, 0.8, 0.95))
+    found = finding_of(tables_of(CLAIMS["C1"], rows), "C1")
+    assert (found.verdict, [one.holds for one in found.readings]) == (
+        NOT_REPRODUCED,
+        [False, False],
+    )
+
+
+def test_a_reading_holds_on_every_network_or_not_at_all():
+    rows = c2_read(std=(0.0, 0.2, 0.3), iqr=(0.0, 0.2, 0.3))["batches"]
+    other = c2_read(std=(0.0, 0.2, 0.3), iqr=(0.0, 0.4, 0.3), network="T1 dot, seed 1")["batches"]
+    alone = finding_of(tables_of(CLAIMS["C2"], {"batches": rows}), "C2")
+    both = finding_of(tables_of(CLAIMS["C2"], {"batches": rows + other}), "C2")
+    assert (alone.verdict, both.verdict) == (REPRODUCED, IN_ONE_READING)
+
+
+def test_no_spread_at_all_is_stable_and_has_fallen_once_it_is_none():
+    c1_spread, c2_spread = (0.1, 0.0, 0.0), (0.0, 0.0, 0.3)
+    first = finding_of(tables_of(CLAIMS["C1"], c1_read(std=FALLS, iqr=c1_spread)), "C1")
+    second = finding_of(tables_of(CLAIMS["C2"], c2_read(std=c2_spread, iqr=c2_spread)), "C2")
+    assert (first.verdict, second.verdict) == (REPRODUCED, REPRODUCED)
+    grows = finding_of(tables_of(CLAIMS["C1"], c1_read(std=FALLS, iqr=(0.1, 0.0, 0.1))), "C1")
+    assert grows.verdict == IN_ONE_READING, "control: from none to some is no stable spread"
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "holds"), [((0.005, 0.01, 0.3), False), ((0.01, 0.02, 0.3), True)]
+)
+def test_none_is_left_at_the_papers_sigma_not_at_a_lower_one(sigmas, holds):
+    spread = (0.01, 0.05, 0.3)
+    rows = c2_read(std=spread, iqr=spread, sigmas=sigmas)
+    found = finding_of(tables_of(CLAIMS["C2"], rows), "C2")
+    assert found.verdict == (REPRODUCED if holds else NOT_REPRODUCED)
+
+
+@pytest.mark.parametrize(("num_outliers", "says"), [(12, True), (0, False)])
+def test_c2_says_that_outliers_make_the_standard_deviation(num_outliers, says):
+    rows = c2_read(
+        std=(0.1, 0.2, 0.3), iqr=(0.0, 0.2, 0.3), q75=0.0, q25=0.0, num_outliers=num_outliers
+    )
+    sentence = finding_of(tables_of(CLAIMS["C2"], rows), "C2").statements[0]
+    assert "the interquartile range is 0.000 at sigma 0.01 and the standard deviation 0.100" in (
+        sentence
+    )
+    assert (f"sets the {num_outliers} of 40 points that wobble at all apart" in sentence) == says
+
+
+def test_every_verdict_has_a_word_and_a_symbol_of_its_own():
+    for field in ("word", "symbol", "meaning"):
+        assert len({getattr(verdict, field) for verdict in VERDICTS}) == len(VERDICTS)
+    assert all(len(verdict.symbol) == 1 for verdict in VERDICTS)
+    assert verdict_of("in one reading").word == IN_ONE_READING
+    with pytest.raises(ValueError, match="^expected a verdict out of reproduced, .*, got 'true'$"):
+        verdict_of("true")
+
+
 def test_cases_and_files_are_those_of_the_claims():
     files = [
         module.name.partition("_")[0].upper()
@@ -249,7 +366,8 @@ def test_figures_are_in_the_papers_order_and_have_names_of_their_own():
 def test_rows_of_c10_say_nothing_of_c1():
     rows = c1(holds=True)
     alone = finding_of(tables_of(CLAIMS["C1"], rows), "C1")
-    others = [row | {"claims": "C10", "mean": 9.0, "std": 9.0} for row in rows["batches"]]
+    wide = {"mean": 9.0, "std": 9.0, "iqr": 9.0}
+    others = [row | {"claims": "C10"} | wide for row in rows["batches"]]
     both = finding_of(tables_of(CLAIMS["C1"], {"batches": rows["batches"] + others}), "C1")
     assert both == alone
 

@@ -9,6 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import special
 
+FENCE_REACH = 1.5
+"""Interquartile ranges from a quartile beyond which a value is an outlier (Eq. 4)."""
+
 
 class LeveneRows(NamedTuple):
     """Levene's test of each row, after outlier removal and on all points."""
@@ -120,7 +123,7 @@ def fences(
 ) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
     """Returns the limits of Eq. 4, outside of which a value is an outlier, for sorted rows."""
     lower, upper = _quantile(ordered, 0.25), _quantile(ordered, 0.75)
-    reach = 1.5 * (upper - lower)
+    reach = FENCE_REACH * (upper - lower)
     return lower - reach, upper + reach
 
 

@@ -1,18 +1,29 @@
-"""Claims, what a study's tables say on them, and the words of the verdicts."""
+"""Claims, and what a study's tables say on them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from wobbliness.study.claims.verdicts import IN_ONE_READING, REPORTED, word_if
 from wobbliness.study.figures.figure import FigureFile
 from wobbliness.study.tables.tables import Tables
 
-REPRODUCED, NOT_REPRODUCED, NOT_MEASURED, REPORTED = (
-    "reproduced",
-    "not reproduced",
-    "not measured",
-    "reported",
-)
-"""`reported` stands where the paper claims nothing and we measured all the same."""
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A claim on spread as one measure of spread reads it.
+
+    Attributes:
+        name: of the measure.
+        holds: whether the claim's rule is fulfilled by it.
+    """
+
+    name: str
+    holds: bool
+
+    @property
+    def verdict(self) -> str:
+        """Returns the word for the verdict of this reading alone."""
+        return word_if(self.holds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,18 +34,23 @@ class Answer:
         statements: each a short text by itself; the first is the one that counts.
         holds: whether the claim is reproduced by its rule; None for a question without a claim.
         settings: the networks, points and noise that the statements are about.
+        readings: of a claim that is read by several measures, each by itself; `holds` is then
+            whether all of them fulfil the rule.
     """
 
     statements: tuple[str, ...]
     holds: bool | None
     settings: str
+    readings: tuple[Reading, ...] = ()
 
     @property
     def verdict(self) -> str:
         """Returns the word for the verdict."""
         if self.holds is None:
             return REPORTED
-        return REPRODUCED if self.holds else NOT_REPRODUCED
+        if not self.holds and any(reading.holds for reading in self.readings):
+            return IN_ONE_READING
+        return word_if(self.holds)
 
 
 def lacks_nothing(tables: Tables) -> str:  # noqa: ARG001
@@ -91,6 +107,12 @@ class Finding:
     statements: tuple[str, ...]
     verdict: str
     settings: str
+    readings: tuple[Reading, ...] = ()
+
+    @property
+    def readings_text(self) -> str:
+        """Returns the verdict of each reading as one text; empty where there is but one."""
+        return "; ".join(f"{reading.name}: {reading.verdict}" for reading in self.readings)
 
     @property
     def ours(self) -> str:

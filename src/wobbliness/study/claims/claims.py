@@ -6,7 +6,8 @@ import pkgutil
 import pandas as pd
 
 from wobbliness.study.claims import paper, questions
-from wobbliness.study.claims.base import NOT_MEASURED, Claim, Finding
+from wobbliness.study.claims.base import Claim, Finding
+from wobbliness.study.claims.verdicts import NOT_MEASURED
 from wobbliness.study.tables.tables import Tables
 
 
@@ -24,7 +25,7 @@ def all_claims() -> tuple[Claim, ...]:
 
 
 def claims_table(tables: Tables) -> pd.DataFrame:
-    """Returns one row per claim: id, claim, paper, ours, verdict, settings."""
+    """Returns one row per claim: id, claim, paper, ours, verdict, settings, readings."""
     rows = [
         {
             "id": finding.claim.id,
@@ -33,6 +34,7 @@ def claims_table(tables: Tables) -> pd.DataFrame:
             "ours": finding.ours,
             "verdict": finding.verdict,
             "settings": finding.settings,
+            "readings": finding.readings_text,
         }
         for finding in findings(tables)
     ]
@@ -76,6 +78,7 @@ def _measured(claim: Claim, tables: Tables) -> Finding:
         statements=answer.statements,
         verdict=answer.verdict,
         settings=f"{_recipe(tables)}: {answer.settings}",
+        readings=answer.readings,
     )
 
 

@@ -1,13 +1,20 @@
 """Rows of a study's tables that several claims read, and the words that they share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from wobbliness.study.claims.base import Reading
 from wobbliness.study.tables.comparisons import CHOSEN_COLUMNS, full_batches
 from wobbliness.study.tables.curves import Question
 from wobbliness.study.tables.membership import of_claims
 from wobbliness.study.tables.tables import Tables
+
+SPREADS = {"standard deviation": "std", "interquartile range": "iqr"}
+"""Columns of the table of batches by the measure of spread: over all points, and of the box plot.
+
+The paper shows box plots, in which outliers stand apart (section 3.1, Eq. 4).
+"""
 
 MAX_SMOOTHER_PVALUE = 0.001  # p-value of the directional test (C3, C9)
 
@@ -46,6 +53,14 @@ def effect_settings(tables: Tables, rows: pd.DataFrame) -> str:
         f"{len(rows)} networks, {rows.num_points.iloc[0]} points a batch (paper: 25), n = "
         f"{tables.recipe.draws}"
     )
+
+
+def readings_compared(readings: Sequence[Reading]) -> str:
+    """Returns in which readings a claim holds, as a text."""
+    holding = [reading.name for reading in readings if reading.holds]
+    if len(holding) == len(readings):
+        return "holds in both readings"
+    return f"holds by the {holding[0]} alone" if holding else "holds in neither reading"
 
 
 def with_prefix(prefix: str, statements: Iterable[str]) -> tuple[str, ...]:

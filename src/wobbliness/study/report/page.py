@@ -14,7 +14,8 @@ import pandas as pd
 
 from wobbliness.attacks.patch import TRIGGER_NAMES, trigger
 from wobbliness.reports.html import data_uri, number, page_environment
-from wobbliness.study.claims.base import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, Finding
+from wobbliness.study.claims.base import Finding
+from wobbliness.study.claims.verdicts import NOT_MEASURED, VERDICTS, Verdict
 from wobbliness.study.figures.figure import FigureFile
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.picture_strips import side_by_side
@@ -103,6 +104,7 @@ class Page:
     """All that `report.html` shows."""
 
     recipe: Recipe
+    verdicts: tuple[Verdict, ...]
     tally: list[tuple[str, list[Finding]]]
     claims: list[ShownClaim]
     figures: list[ShownFigure]
@@ -132,6 +134,7 @@ def render_page(
     claims = [_claim(finding, figures, shown) for finding in findings]
     page = Page(
         recipe=tables.recipe,
+        verdicts=VERDICTS,
         tally=_tally(findings),
         claims=claims,
         figures=[_figure(figure, tables, folder, claims) for figure in figures],
@@ -151,10 +154,11 @@ def render_page(
 def _tally(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
     """Returns the paper's claims by verdict."""
     claims = [finding for finding in findings if finding.claim.is_of_the_paper]
-    return [
-        (verdict, [one for one in claims if one.verdict == verdict])
-        for verdict in (REPRODUCED, NOT_REPRODUCED, NOT_MEASURED)
+    found = [
+        (verdict.word, [one for one in claims if one.verdict == verdict.word])
+        for verdict in VERDICTS
     ]
+    return [(word, those) for word, those in found if those]
 
 
 def _claim(

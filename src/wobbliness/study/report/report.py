@@ -265,5 +265,8 @@ def _shown(tables: Tables) -> dict[str, pd.DataFrame]:
 def _parameter_batches(tables: Tables) -> dict[str, pd.DataFrame]:
     """Returns the batches of C1 and C2, for the page."""
     batches = of_claims(tables.batches, "C1", "C2")
-    columns = ["network", "sigma", "draws", "num_points", "mean", "std", "miller_madow_mean"]
+    columns = [
+        *("network", "sigma", "draws", "num_points", "mean", "std", "miller_madow_mean"),
+        *("q25", "median", "q75", "iqr", "whisker_low", "whisker_high", "num_outliers"),
+    ]
     return {"batches": batches[columns]} if len(batches) else {}

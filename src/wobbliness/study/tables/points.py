@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from wobbliness.statistics.entropy import miller_madow_entropy, plug_in_entropy
+from wobbliness.statistics.row_tests import FENCE_REACH
 from wobbliness.study.plan import CLEAN_BATCHES, ONE_POINT
 from wobbliness.study.specs import MeasureSpec
 from wobbliness.study.tables.finished_cells import FinishedCell, FinishedCells, of_kind
@@ -25,7 +27,11 @@ def point_rows(cells: FinishedCells) -> pd.DataFrame:
 
 
 def batch_rows(points: pd.DataFrame) -> pd.DataFrame:
-    """Returns one row for each batch, sigma and number of draws: mean, spread and quartiles."""
+    """Returns one row for each batch, sigma and number of draws: mean, spread and quartiles.
+
+    Spread is the standard deviation and, as box plots show it, the interquartile range with the
+    whiskers and the number of outliers beyond them.
+    """
     if points.empty:
         return points
     # a mean of booleans: a function of our own would be called for each group
@@ -43,7 +49,30 @@ def batch_rows(points: pd.DataFrame) -> pd.DataFrame:
     summary.insert(3, "q25", quartiles[0.25])
     summary.insert(4, "median", quartiles[0.5])
     summary.insert(5, "q75", quartiles[0.75])
-    return summary.reset_index()
+    box = _box_rows(points.wobbliness, groups.ngroup().to_numpy(), summary)
+    return summary.join(box).reset_index()
+
+
+def _box_rows(w: pd.Series, batch: np.ndarray, summary: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rest of each batch's box plot (Eq. 4).
+
+    Args:
+        w: W of every point, nats.
+        batch: the row of `summary` that each point belongs to.
+        summary: the quartiles of each batch.
+    """
+    iqr = summary.q75 - summary.q25
+    # Tukey's fences; the whiskers end at the outermost points within them
+    low, high = (summary.q25 - FENCE_REACH * iqr, summary.q75 + FENCE_REACH * iqr)
+    is_inside = (w >= low.to_numpy()[batch]) & (w <= high.to_numpy()[batch])
+    inside = w.where(is_inside).groupby(batch)
+    columns = {
+        "iqr": iqr.to_numpy(),
+        "whisker_low": inside.min().to_numpy(),
+        "whisker_high": inside.max().to_numpy(),
+        "num_outliers": (~is_inside).groupby(batch).sum().to_numpy(),
+    }
+    return pd.DataFrame(columns, index=summary.index)
 
 
 def example_rows(cells: FinishedCells, points: pd.DataFrame) -> pd.DataFrame:

@@ -1,11 +1,14 @@
 """C1: W and the number of draws (section 3.1, Fig. 2 left)."""
 
+import math
+from dataclasses import dataclass
+
 import pandas as pd
 from matplotlib.figure import Figure
 
 from wobbliness.reports.plot_style import BLUE, draw_boxes, label_boxes, side_by_side
-from wobbliness.study.claims.base import Answer, Claim
-from wobbliness.study.claims.reading import either, one_after_another
+from wobbliness.study.claims.base import Answer, Claim, Reading
+from wobbliness.study.claims.reading import SPREADS, either, one_after_another, readings_compared
 from wobbliness.study.figures.figure import Chart, FigureFile
 from wobbliness.study.figures.vega import boxes, ordinal
 from wobbliness.study.tables.membership import of_claims
@@ -16,37 +19,112 @@ MAX_STABLE_CHANGE = 0.05  # relative change below which a mean or spread counts 
 DRAWS_TITLE = "draws n"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """Quantity at the smallest number of draws, at STABLE_DRAWS and at the largest."""
+
+    first: float
+    stable: float
+    last: float
+
+    def __str__(self) -> str:
+        return f"{self.first:.3f}, {self.stable:.3f}, {self.last:.3f}"
+
+    @property
+    def later_change(self) -> float:
+        """Computes the relative change from STABLE_DRAWS to the largest number of draws."""
+        if self.last == self.stable:  # a spread may be 0 from the first to the last
+            return 0.0
+        return abs(self.last / self.stable - 1) if self.stable else math.inf
+
+
 def find(tables: Tables) -> Answer:
     """Compares mean and spread of clean W over the draws, on every network."""
     rows, sigma = of_claims(tables.batches, "C1"), widest_sigma(tables)
-    found = [_on_network(batches, sigma) for _, batches in rows.groupby("network", sort=False)]
+    networks = [batches for _, batches in rows.groupby("network", sort=False)]
+    at_sigma = [_by_draws(batches, sigma) for batches in networks]
+    readings = tuple(
+        Reading(name=name, holds=all(_holds(by_draws, column) for by_draws in at_sigma))
+        for name, column in SPREADS.items()
+    )
+    statements = one_after_another(_on_network(batches, sigma) for batches in networks)
     return Answer(
-        statements=one_after_another(statements for statements, _ in found),
-        holds=all(holds for _, holds in found),
-        settings=f"{len(found)} networks, {rows.num_points.iloc[0]} clean points, sigma {sigma:g}",
+        statements=(f"{readings_compared(readings)}: {_difference(at_sigma[0])}", *statements),
+        holds=all(reading.holds for reading in readings),
+        settings=f"{len(networks)} networks, {rows.num_points.iloc[0]} clean points, sigma "
+        f"{sigma:g}",
+        readings=readings,
     )
 
 
-def _on_network(batches: pd.DataFrame, sigma: float) -> tuple[tuple[str, ...], bool]:
+def _by_draws(batches: pd.DataFrame, sigma: float) -> pd.DataFrame:
+    return batches[batches.sigma == sigma].sort_values("draws").set_index("draws")
+
+
+def _course(by_draws: pd.DataFrame, column: str) -> Course:
+    values, draws = by_draws[column], by_draws.index
+    return Course(
+        first=float(values[draws.min()]),
+        stable=float(values[STABLE_DRAWS]),
+        last=float(values[draws.max()]),
+    )
+
+
+def _holds(by_draws: pd.DataFrame, spread: str) -> bool:
+    """Checks the rule on one network, by one measure of spread."""
+    mean, found = _course(by_draws, "mean"), _course(by_draws, spread)
+    return (
+        mean.stable > mean.first
+        and found.stable < found.first
+        and max(mean.later_change, found.later_change) <= MAX_STABLE_CHANGE
+    )
+
+
+def _difference(by_draws: pd.DataFrame) -> str:
+    """Says why the readings may differ, with the quartiles of one network."""
+    lower, upper, first = _course(by_draws, "q25"), _course(by_draws, "q75"), by_draws.index.min()
+    return (
+        f"the box is as wide as its two quartiles are apart, and these jump between the few values "
+        f"that W can have with {first} votes (first network, n = {first} to {STABLE_DRAWS}: lower "
+        f"{lower.first:.3f} to {lower.stable:.3f}, upper {upper.first:.3f} to {upper.stable:.3f}), "
+        "while the standard deviation is over all points"
+    )
+
+
+def _on_network(batches: pd.DataFrame, sigma: float) -> tuple[str, ...]:
     # the verdict is at one sigma; the last statement also lists where else the spread falls
-    spreads = batches.pivot(index="sigma", columns="draws", values="std")
-    rows = batches[batches.sigma == sigma].sort_values("draws").set_index("draws")
-    first, last = rows.index.min(), rows.index.max()
-    mean, std, corrected = rows["mean"], rows["std"], rows.miller_madow_mean
-    rises, falls = bool(mean[250] > mean[first]), bool(std[250] < std[first])
-    falls_at = [f"{at:g}" for at in spreads.index[spreads[250] < spreads[first]]]
-    # relative change from 250 draws to the largest number, of mean and spread
-    stable = max(abs(mean[last] / mean[250] - 1), abs(std[last] / std[250] - 1))
-    statements = (
-        f"mean {mean[first]:.3f} at n = {first}, {mean[250]:.3f} at 250, {mean[last]:.3f} at "
-        f"{last} (Miller-Madow {corrected[first]:.3f}, {corrected[250]:.3f}, "
-        f"{corrected[last]:.3f})",
-        f"standard deviation {std[first]:.3f}, {std[250]:.3f}, {std[last]:.3f}",
-        f"mean {either(rises, 'rises', 'does not rise')}, spread "
-        f"{either(falls, 'falls', 'does not fall')}, largest change after 250: {stable:.1%}",
-        f"over the grid the spread falls at sigma {', '.join(falls_at) or 'none'}",
+    by_draws = _by_draws(batches, sigma)
+    first, last = by_draws.index.min(), by_draws.index.max()
+    mean, corrected = _course(by_draws, "mean"), _course(by_draws, "miller_madow_mean")
+    spreads = {name: _course(by_draws, column) for name, column in SPREADS.items()}
+    falling = [f"{name} {_falls(found)}" for name, found in spreads.items()]
+    outliers = [by_draws.num_outliers[draws] for draws in (first, STABLE_DRAWS, last)]
+    return (
+        f"mean {mean.first:.3f} at n = {first}, {mean.stable:.3f} at {STABLE_DRAWS}, "
+        f"{mean.last:.3f} at {last} (Miller-Madow {corrected})",
+        *(f"{name} {found}" for name, found in spreads.items()),
+        f"outliers {', '.join(map(str, outliers))} of {by_draws.num_points[first]} points",
+        f"mean {either(mean.stable > mean.first, 'rises', 'does not rise')}, "
+        f"{', '.join(falling)}, largest change after {STABLE_DRAWS}: "
+        + " and ".join(
+            f"{max(mean.later_change, one.later_change):.1%}" for one in spreads.values()
+        ),
+        "over the grid "
+        + ", ".join(
+            f"{name} falls at sigma {_falls_at(batches, column)}"
+            for name, column in SPREADS.items()
+        ),
     )
-    return statements, bool(rises and falls and stable <= MAX_STABLE_CHANGE)
+
+
+def _falls(spread: Course) -> str:
+    return either(spread.stable < spread.first, "falls", "does not fall")
+
+
+def _falls_at(batches: pd.DataFrame, column: str) -> str:
+    spreads = batches.pivot(index="sigma", columns="draws", values=column)
+    falls = spreads[STABLE_DRAWS] < spreads[spreads.columns.min()]
+    return " and ".join(f"{sigma:g}" for sigma in spreads.index[falls]) or "none"
 
 
 def lacks_draws(tables: Tables) -> str:
@@ -112,9 +190,10 @@ CLAIM = Claim(
     claim="As the number of draws n grows, the mean of W rises and its spread falls; both are "
     "stable from n = 250 on",
     paper="plot (Fig. 2 left)",
-    rule="mean higher and standard deviation lower at n = 250 than at the smallest n; both change "
-    f"by at most {MAX_STABLE_CHANGE:.0%} from 250 to the largest n, at the sigma where clean W "
-    "spreads most",
+    rule=f"mean higher and spread lower at n = {STABLE_DRAWS} than at the smallest n; both change "
+    f"by at most {MAX_STABLE_CHANGE:.0%} from {STABLE_DRAWS} to the largest n, at the sigma where "
+    "the standard deviation of clean W is largest; spread is read twice, as standard deviation and "
+    "as interquartile range",
     find=find,
     lacks=lacks_draws,
     tables=("batches",),
