@@ -401,9 +401,16 @@ def test_study_commands(monkeypatch, capsys, tmp_path):
     )
     assert code == 0
     answer = json.loads(text)
-    assert [claim["id"] for claim in answer["claims"] if claim["verdict"] != "not measured"] == [
-        "C2"
+    verdicts = {claim["id"]: claim["verdict"] for claim in answer["claims"]}
+    others = {"not measured", "not in this study"}
+    assert [claim for claim, verdict in verdicts.items() if verdict not in others] == ["C2"]
+    assert [claim for claim, verdict in verdicts.items() if verdict == "not in this study"] == [
+        "C5",
+        "C6",
     ]
+    (second,) = (claim for claim in answer["claims"] if claim["id"] == "C2")
+    assert list(second["readings"]) == ["standard deviation", "interquartile range"]
+    assert float(second["number"]) >= 0
     assert answer["report"] == str(out / "report.html")
     code, text, _ = run(monkeypatch, capsys, "study", "status", out, "--json")
     assert json.loads(text)["num_done"] == 2

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from golden_values import GOLDEN, table_digests
 
 from wobbliness.reports.html import number
 from wobbliness.study.claims.claims import findings
+from wobbliness.study.claims.verdicts import VERDICTS, verdict_of
 from wobbliness.study.records.archive import unpack_study
 from wobbliness.study.records.record import read_record
 from wobbliness.study.report.report import Report
@@ -63,9 +65,12 @@ def test_a_study_without_records_says_so_of_every_claim(tmp_path, study):
     # a table that was added since then has no digest
     assert table_digests(tables).items() >= expected.items()
     found = findings(tables)
-    assert {finding.verdict for finding in found} == {"not measured"}
-    assert all(f"|  | **not measured** | {finding.settings} |" in section for finding in found)
-    assert section.count("**not measured**") == len(found)
+    planned = set(tables.status.claim)
+    for finding in found:
+        word = "not measured" if finding.claim.cells_of in planned else "not in this study"
+        assert finding.verdict == word
+        assert f"|  | **{word}** | {finding.settings} |" in section
+    assert section.count("**not ") == len(found)
     # one cell, too few for any verdict
     status = tables.status.assign(cells_done=[1] + [0] * (len(tables.status) - 1))
     for those, is_recorded in ((tables, False), (dataclasses.replace(tables, status=status), True)):
@@ -76,14 +81,58 @@ def test_a_study_without_records_says_so_of_every_claim(tmp_path, study):
 
 
 def test_every_study_on_the_page_has_its_records():
-    headings = {
+    first, *headings = (
         line.removeprefix("## ")
         for line in (DOCS / "results.md").read_text().splitlines()
         if line.startswith("## ")
-    }
-    assert (
-        headings == {*STUDIES, *UNRECORDED} == {path.name for path in (DOCS / "results").iterdir()}
     )
+    assert first == "Claim by claim"
+    assert set(headings) == {*STUDIES, *UNRECORDED}
+    assert set(headings) == {path.name for path in (DOCS / "results").iterdir()}
+
+
+def first_screen():
+    """Cells of the table that the page begins with: claim -> study -> text."""
+    lines = (DOCS / "results.md").read_text().partition("\n## ")[0].splitlines()
+    header, _, *rows = (line.split(" | ") for line in lines if line.startswith("|"))
+    studies = [re.search(r"\[([\w-]+)\]", cell)[1] for cell in header[1:-1]]
+    return {
+        re.search(r"\*\*(C\d)\*\*", claim)[1]: dict(zip(studies, cells, strict=True))
+        for claim, *cells, _ in rows
+    }
+
+
+def test_the_page_begins_with_nine_claims_by_four_studies():
+    table = first_screen()
+    assert list(table) == [f"C{number}" for number in range(1, 10)]
+    assert {tuple(cells) for cells in table.values()} == {
+        ("fashion-mnist", "cifar10", "cifar10-slim", "digits")
+    }
+    symbols = {verdict.symbol for verdict in VERDICTS}
+    assert {cell[0] for cells in table.values() for cell in cells.values()} <= symbols
+
+
+def test_the_first_screen_is_that_of_the_records(unpacked):
+    _, tables = unpacked
+    found = {one.claim.id: one for one in findings(tables) if one.claim.is_of_the_paper}
+    if not found:
+        assert all(tables.recipe.name not in cells for cells in first_screen().values())
+        return
+    for claim, cells in first_screen().items():
+        symbol = verdict_of(found[claim].verdict).symbol
+        assert cells[tables.recipe.name] == f"{symbol} {found[claim].number}".strip()
+        # a number goes with a measured claim alone
+        assert bool(found[claim].number) == bool(found[claim].statements)
+
+
+def test_no_wall_of_numbers_stands_outside_of_folds():
+    page = (DOCS / "results.md").read_text()
+    open_text = re.sub(r"<details.*?</details>", "", page, flags=re.DOTALL)
+    tables = [line for line in open_text.splitlines() if line.startswith("|")]
+    assert len(tables) == 2 + 9
+    assert page.count("<details") == page.count("</details>") > 30
+    assert max(map(len, open_text.splitlines())) < 1500
+    assert max(map(len, page.splitlines())) > 2000, "control: the numbers are there, folded"
 
 
 def test_ten_numbers_taken_at_random_are_formed_again_from_the_votes(unpacked):

@@ -25,8 +25,9 @@ from wobbliness.runtime.progress import ignore_progress
 from wobbliness.study.plan import plan
 from wobbliness.study.records.picture_strips import pictures_of, strip
 from wobbliness.study.report.point_browser import browser_data
-from wobbliness.study.report.report import write_report
+from wobbliness.study.report.report import write_pages, write_report
 from wobbliness.study.tables.curves import input_areas
+from wobbliness.study.tables.labels import CLASS_NAMES
 from wobbliness.study.tables.tables import form_tables
 from wobbliness.study.training.networks import build_network
 
@@ -121,6 +122,31 @@ def test_every_claim_on_the_page_is_the_row_of_its_table(opened, report):
         assert section.get_attribute("data-count") == str(len(wanted))
 
 
+def test_a_small_plot_stands_where_the_numbers_are_folded(opened, report):
+    page = opened()
+    for finding in report.findings:
+        row = page.locator(f"#{finding.claim.id}")
+        plot = row.locator("svg.small")
+        assert plot.count() == (finding.plot is not None)
+        if finding.plot is None:
+            continue
+        assert plot.get_attribute("aria-label").startswith(f"{finding.plot.quantity} over ")
+        legend = row.locator(".legend span").all_text_contents()
+        assert [text[2:] for text in legend[: len(finding.plot.names)]] == list(finding.plot.names)
+        is_shown = [item.is_visible() for item in row.locator("[data-column=ours] li").all()]
+        assert sum(is_shown) == (0 if finding.summary else 1)
+        assert len(is_shown) == len(finding.statements)
+    assert sum(finding.plot is not None for finding in report.findings) >= 7
+
+
+def test_each_measure_of_spread_has_its_verdict_in_the_row(opened, report):
+    page, claims = opened(), {finding.claim.id: finding for finding in report.findings}
+    for claim, finding in claims.items():
+        shown = page.locator(f"#{claim} .readings li").all_text_contents()
+        assert shown == [f"{one.name}: {one.verdict}" for one in finding.readings]
+        assert len(shown) == (2 if claim in {"C1", "C2"} else 0)
+
+
 def test_every_network_has_the_accuracies_of_its_table(opened, report):
     page = opened()
     for row in report.tables.networks.itertuples():
@@ -148,17 +174,13 @@ def test_every_figure_is_drawn_from_the_rows_one_can_download(opened, report):
 
 def test_every_figure_says_what_one_sees_of_which_claim(opened, report):
     page = opened()
-    ours = {
-        finding.claim.id: finding
-        for finding in report.findings
-        if finding.verdict != "not measured"
-    }
+    ours = {finding.claim.id: finding for finding in report.findings if finding.statements}
     for figure in report.figures:
         lines = [
             line.text_content() for line in page.query_selector_all(f"#{figure.name} .found li")
         ]
         wanted = [ours[claim] for claim in figure.about or figure.claims if claim in ours]
-        assert lines == [f"{one.claim.id} {one.verdict}: {one.statements[0]}" for one in wanted]
+        assert lines == [f"{one.claim.id} {one.verdict}: {one.in_short}" for one in wanted]
     assert page.locator(".found li").count() >= 5
 
 
@@ -201,6 +223,36 @@ def test_each_control_of_the_point_shows_recorded_votes(opened, report):
                 & (explored.point == point)
             ]
             check_sigmas(page, rows.sort_values("sigma"))
+
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+@pytest.mark.parametrize("names", [NAMES, None])
+def test_the_point_browser_calls_classes_by_their_names(opened, report, monkeypatch, names):
+    if names:
+        monkeypatch.setitem(CLASS_NAMES, "digits", names)
+        write_pages(report)
+    try:
+        page = opened()
+        shown = page.locator("#one-votes li > span:first-child").all_text_contents()
+        words = list(names or [f"class {label}" for label in range(10)])
+        assert [text.removesuffix(" *") for text in shown] == words
+        (own,) = (text.removesuffix(" *") for text in shown if text.endswith(" *"))
+        points = page.locator("#one-point option").all_text_contents()
+        assert points[page.locator("#one-point").evaluate("list => list.selectedIndex")].endswith(
+            f", {own}"
+        )
+        says = page.text_content("#one-says")
+        assert says.endswith(f" the point is of class {own.removeprefix('class ')} (*).")
+        patterns = page.locator("#one-pattern option").all_text_contents()
+        candidates = [text for text in patterns if "candidate" in text]
+        named = [text for text in candidates if any(f"candidate {name}," in text for name in NAMES)]
+        assert named == (candidates if names else [])
+        assert candidates
+    finally:
+        monkeypatch.undo()
+        write_pages(report)
 
 
 def check_sigmas(page, rows):

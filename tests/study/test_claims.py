@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 import pkgutil
 import re
 import sys
@@ -11,10 +12,12 @@ import made_studies
 import pandas as pd
 import pytest
 
+from wobbliness.reports.small_plot import svg
 from wobbliness.study.claims import paper, questions
 from wobbliness.study.claims.claims import all_claims, claims_done, claims_table, findings
 from wobbliness.study.claims.verdicts import (
     IN_ONE_READING,
+    NOT_IN_STUDY,
     NOT_MEASURED,
     NOT_REPRODUCED,
     REPORTED,
@@ -250,6 +253,62 @@ def test_a_claim_with_a_missing_cell_is_not_measured(claim):
     found = finding_of(tables, claim.id)
     assert (found.verdict, found.statements, found.ours) == (NOT_MEASURED, (), "")
     assert found.settings == "recipe made, seed 0: 2 of 3 cells recorded"
+    assert (found.summary, found.number, found.plot, found.in_short) == ("", "", None, "")
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+def test_a_claim_without_cells_is_not_in_the_study(claim):
+    other = CLAIMS["C2" if claim.cells_of == "C1" else "C1"]
+    found = findings(tables_of(other, CASES[other.id](holds=True)))
+    words = {finding.claim.id: finding.verdict for finding in found}
+    assert words.get(claim.id) == (None if claim.only_if_planned else NOT_IN_STUDY)
+    assert words[other.id] == REPRODUCED, "control: that claim is in it"
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+def test_every_claim_of_the_paper_has_a_number_and_a_plot_of_its_statements(claim):
+    found = finding_of(tables_of(claim, CASES[claim.id](holds=True)), claim.id)
+    assert bool(claim.quantity) == bool(claim.wanted) == claim.is_of_the_paper
+    assert bool(found.number) == claim.is_of_the_paper
+    assert (found.plot is None) == (claim.id in {"X4", "X5"})
+    assert ";" not in found.summary
+    if found.plot is not None:
+        assert 1 <= len(found.plot.names) <= 3
+        drawn = [value for one in found.plot.series for value in one.values]
+        assert all(len(one.values) == len(found.plot.ticks) for one in found.plot.series)
+        assert any(math.isfinite(value) for value in drawn)
+        assert svg(found.plot).startswith('<svg class="small"')
+
+
+NUMBERS = {
+    "C1": ("0.67", "1.50"),
+    "C2": ("0.000", "0.050"),
+    "C3": ("0.2", "0.22"),
+    "C4": ("0.06", "0.05"),
+    "C5": ("-0.50", "-0.50"),
+    "C7": ("0.95", "0.94"),
+    "C8": ("0.79", "0.80"),
+    "C9": ("100 %", "0 %"),
+}
+
+
+@pytest.mark.parametrize("claim", NUMBERS)
+def test_the_number_is_the_one_that_the_rule_is_about(claim):
+    found = [
+        finding_of(tables_of(CLAIMS[claim], CASES[claim](holds=holds)), claim).number
+        for holds in (True, False)
+    ]
+    assert tuple(found) == NUMBERS[claim]
+
+
+def test_the_number_is_that_of_the_network_farthest_from_the_claim():
+    better, worse = (0.0, 0.2, 0.3), (0.15, 0.2, 0.3)
+    rows = c2_read(std=better, iqr=better)["batches"]
+    rows += c2_read(std=worse, iqr=better, network="T1 dot, seed 1")["batches"]
+    found = finding_of(tables_of(CLAIMS["C2"], {"batches": rows}), "C2")
+    assert found.number == "0.150"
+    assert "the standard deviation of W is 0.000 to 0.150" in found.summary
+    assert "the interquartile range of W is 0.000 nats" in found.summary
 
 
 READ = {"C1": c1_read, "C2": c2_read}

@@ -1,9 +1,14 @@
 """Real images, where they can be had: the loader reads the hub's layout."""
 
+import json
 import os
+import re
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from wobbliness.study.tables.labels import CLASS_NAMES
 from wobbliness.study.training.data import DATA_VARIABLE, load_data
 
 needs_data = pytest.mark.skipif(
@@ -41,3 +46,13 @@ def test_data_that_cannot_be_had_are_one_line(tmp_path, monkeypatch):
         ValueError, match="^expected a data set out of digits, fashion_mnist, cifar10, got 'mnist'"
     ):
         load_data("mnist")
+
+
+@needs_data
+@pytest.mark.parametrize("name", CLASS_NAMES)
+def test_names_of_classes_are_those_of_the_published_files(name):
+    path = min((Path(os.environ[DATA_VARIABLE]) / name).glob("**/*.parquet"))
+    described = json.loads(pq.read_schema(path).metadata[b"huggingface"])
+    names = described["info"]["features"]["label"]["names"]
+    # the hub puts spaces around the hyphen and the slash of "T-shirt/top"
+    assert [re.sub(r" ([-/]) ", r"\1", text) for text in names] == list(CLASS_NAMES[name])

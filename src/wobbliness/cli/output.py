@@ -332,7 +332,7 @@ def print_report(report: "Report", *, as_json: bool, is_written: bool = True) ->
         say(f"report: {page}")
 
 
-def _claim_fields(finding: "Finding") -> dict[str, str]:
+def _claim_fields(finding: "Finding") -> dict[str, Any]:
     """Returns the fields of a finding and its claim, in the order in which they are printed."""
     claim = finding.claim
     return {
@@ -344,13 +344,15 @@ def _claim_fields(finding: "Finding") -> dict[str, str]:
         "topic": claim.topic,
         "paper": claim.paper,
         "rule": claim.rule,
+        "number": finding.number,
+        "readings": {reading.name: reading.verdict for reading in finding.readings},
     }
 
 
 def _claims_table(report: "Report", *, is_narrow: bool) -> Table:
     """Makes a table of everything in a row.
 
-    On a narrow terminal it lacks the paper's side and has the first of our statements alone.
+    On a narrow terminal it lacks the paper's side and has our side in short.
     """
     recipe = report.tables.recipe
     # Widths as shares of what the terminal has left after id and verdict.
@@ -362,8 +364,7 @@ def _claims_table(report: "Report", *, is_narrow: bool) -> Table:
     table.add_column("ours", ratio=4 if is_narrow else 5)
     table.add_column("verdict", no_wrap=True)
     for finding in report.findings:
-        first = "".join(finding.statements[:1])  # without any where it is not measured
-        shown = [first] if is_narrow else [finding.claim.paper, finding.ours]
+        shown = [finding.in_short] if is_narrow else [finding.claim.paper, finding.ours]
         table.add_row(finding.claim.id, finding.claim.claim, *shown, finding.verdict)
     return table
 

@@ -40,12 +40,13 @@ def list_recipes(as_json: Json = False) -> None:
 
 def _about(name: str, make: Callable[[int], Any]) -> dict[str, Any]:
     from wobbliness.study.plan import measured_claims, plan
+    from wobbliness.study.recipes import recipe_summary
 
     return {
         "recipe": name,
         "claims": list(measured_claims(make(0))),
         "cells": len(plan(make(0))),
-        "about": (make.__doc__ or "").splitlines()[0],
+        "about": recipe_summary(name),
     }
 
 

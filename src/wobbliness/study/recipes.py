@@ -499,6 +499,12 @@ RECIPES: dict[str, Callable[[int], Recipe]] = {
 }
 
 
+def recipe_summary(name: str) -> str:
+    """Returns what a recipe of this package is for, in a sentence; empty for any other."""
+    make = RECIPES.get(name)
+    return "" if make is None else (make.__doc__ or "").splitlines()[0]
+
+
 def recipe_by_name(name: str, seed: int) -> Recipe:
     """Returns a recipe of this package, or one of a user's own file.
 

@@ -6,6 +6,8 @@
   const NUM_COPIES = 8, WIDTH = 420;
   const fill = (select, names) => select.replaceChildren(...names.map((name, index) => new Option(name, index)));
   const network = () => data.networks[$("network").value], pattern = () => network().patterns[$("pattern").value];
+  // names of classes; those that are numbers are called class 0, class 1 ...
+  const className = (label) => (/^\d+$/.test(network().classes[label]) ? "class " : "") + network().classes[label];
   const normals = (seed) => { // Box-Muller over a 32-bit generator (mulberry32): the same copies every time
     const uniform = () => { seed = (seed + 0x6d2b79f5) | 0; let t = Math.imul(seed ^ (seed >>> 15), 1 | seed); t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t; return ((t ^ (t >>> 14)) >>> 0) / 4294967296; };
     return () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
@@ -40,7 +42,7 @@
       row.className = name === label ? "own" : "";
       row.dataset.votes = count;
       const title = document.createElement("span"), bar = document.createElement("div"), amount = document.createElement("span");
-      title.textContent = `class ${name}${name === label ? " *" : ""}`;
+      title.textContent = `${className(name)}${name === label ? " *" : ""}`;
       bar.innerHTML = `<i style="width:${(100 * count) / total}%"></i>`;
       amount.textContent = count;
       row.append(title, bar, amount);
@@ -69,14 +71,14 @@
     $("sigma").setAttribute("aria-valuetext", `sigma ${sigma}`);
     $("w").textContent = number(w[0]);
     $("w").dataset.value = w[0];
-    $("says").textContent = `95 % interval ${number(w[1])} to ${number(w[2])}. ${votes[leader]} of the copies were named class ${leader}; the point is of class ${chosen.labels[index]} (*).`;
+    $("says").textContent = `95 % interval ${number(w[1])} to ${number(w[2])}. ${votes[leader]} of the copies were named ${className(leader)}; the point is of class ${network().classes[chosen.labels[index]]} (*).`;
     showVotes(votes, chosen.labels[index]);
     showPlace(chosen.boxes[step], chosen.short, w, Math.log(votes.length));
     showPictures(chosen, index, sigma);
   };
   const newPattern = () => { // the same image with another pattern, where it was measured
     const before = parseInt($("point").selectedOptions[0]?.text, 10);
-    fill($("point"), pattern().points.map((point, index) => `${point}, class ${pattern().labels[index]}`));
+    fill($("point"), pattern().points.map((point, index) => `${point}, ${className(pattern().labels[index])}`));
     $("point").selectedIndex = Math.max(pattern().points.indexOf(before), 0);
     show();
   };

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from wobbliness.reports.small_plot import SmallPlot
 from wobbliness.study.claims.verdicts import IN_ONE_READING, REPORTED, word_if
 from wobbliness.study.figures.figure import FigureFile
 from wobbliness.study.tables.tables import Tables
@@ -36,12 +37,19 @@ class Answer:
         settings: the networks, points and noise that the statements are about.
         readings: of a claim that is read by several measures, each by itself; `holds` is then
             whether all of them fulfil the rule.
+        summary: the answer on all networks as one clause for people, where the first statement is
+            none.
+        number: the one value for an overview of all claims (`Claim.quantity`), as text.
+        plot: the statements' numbers at a glance.
     """
 
     statements: tuple[str, ...]
     holds: bool | None
     settings: str
     readings: tuple[Reading, ...] = ()
+    summary: str = ""
+    number: str = ""
+    plot: SmallPlot | None = None
 
     @property
     def verdict(self) -> str:
@@ -68,6 +76,9 @@ class Claim:
         claim: what is claimed, in a sentence.
         paper: where, and with which figure.
         rule: when we call it reproduced.
+        quantity: what the answer's `number` is.
+        wanted: the same in a word or two, with the limit of the rule.
+        remark: what a reader needs to know to understand the verdicts, as sentences.
         find: what the tables say on it; called once all of its cells are recorded.
         tables: names of the tables whose rows are its evidence.
         figures: those that belong to it.
@@ -82,6 +93,9 @@ class Claim:
     paper: str
     rule: str
     find: Callable[[Tables], Answer]
+    quantity: str = ""
+    wanted: str = ""
+    remark: str = ""
     tables: tuple[str, ...] = ()
     figures: tuple[FigureFile, ...] = ()
     measured_with: str = ""
@@ -108,6 +122,14 @@ class Finding:
     verdict: str
     settings: str
     readings: tuple[Reading, ...] = ()
+    summary: str = ""
+    number: str = ""
+    plot: SmallPlot | None = None
+
+    @property
+    def in_short(self) -> str:
+        """Returns the summary, or the first statement; empty if it is not measured."""
+        return self.summary or "".join(self.statements[:1])
 
     @property
     def readings_text(self) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from wobbliness.study.claims import paper, questions
 from wobbliness.study.claims.base import Claim, Finding
-from wobbliness.study.claims.verdicts import NOT_MEASURED
+from wobbliness.study.claims.verdicts import NOT_IN_STUDY, NOT_MEASURED
 from wobbliness.study.tables.tables import Tables
 
 
@@ -44,8 +44,8 @@ def claims_table(tables: Tables) -> pd.DataFrame:
 def findings(tables: Tables) -> list[Finding]:
     """Returns the study's finding on each claim.
 
-    It is `not measured` where cells are missing or the recipe does not measure the claim. A recipe
-    of questions of its own alone has no findings on the others.
+    It is `not measured` where cells are missing, and `not in this study` where the recipe plans
+    none. A recipe of questions of its own alone has no findings on the others.
     """
     done, planned = claims_done(tables), {row.claim for row in tables.status.itertuples()}
     claims = all_claims()
@@ -79,18 +79,22 @@ def _measured(claim: Claim, tables: Tables) -> Finding:
         verdict=answer.verdict,
         settings=f"{_recipe(tables)}: {answer.settings}",
         readings=answer.readings,
+        summary=answer.summary,
+        number=answer.number,
+        plot=answer.plot,
     )
 
 
 def _not_measured(claim: Claim, tables: Tables) -> Finding:
-    settings = _recipe(tables)
+    settings, verdict = _recipe(tables), NOT_IN_STUDY
     # no rows where the recipe has no cells for the claim
     for row in tables.status.itertuples():
         if row.claim == claim.cells_of:
             settings += f": {row.cells_done} of {row.cells} cells recorded"
+            verdict = NOT_MEASURED
             if claim.lacks(tables):
                 settings += f"; {claim.lacks(tables)}"
-    return Finding(claim=claim, statements=(), verdict=NOT_MEASURED, settings=settings)
+    return Finding(claim=claim, statements=(), verdict=verdict, settings=settings)
 
 
 def _recipe(tables: Tables) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from wobbliness.reports.small_plot import Series, SmallPlot
 from wobbliness.study.claims.base import Reading
 from wobbliness.study.tables.comparisons import CHOSEN_COLUMNS, full_batches
 from wobbliness.study.tables.curves import Question
@@ -61,6 +62,60 @@ def readings_compared(readings: Sequence[Reading]) -> str:
     if len(holding) == len(readings):
         return "holds in both readings"
     return f"holds by the {holding[0]} alone" if holding else "holds in neither reading"
+
+
+def span(values: Iterable[float], form: str = ".3f") -> str:
+    """Returns the smallest and the largest value as a text; one of them where both read alike."""
+    found = [float(value) for value in values]
+    low, high = format(min(found), form), format(max(found), form)
+    return low if low == high else f"{low} to {high}"
+
+
+def numbered(count: int, singular: str) -> str:
+    """Returns a number of things as a text.
+
+    >>> numbered(1, "network"), numbered(3, "network")
+    ('1 network', '3 networks')
+    """
+    return f"{count} {singular}" + ("" if count == 1 else "s")
+
+
+def mean_plot(rows: pd.DataFrame, kind: str) -> SmallPlot:
+    """Returns the means of W of two batches of each network: clean points and another kind."""
+    batches = {"clean": rows.clean_mean, kind: rows.suspect_mean}
+    return SmallPlot(
+        quantity="mean W (nats)",
+        over="networks",
+        ticks=tuple(f"network {number}" for number in range(1, len(rows) + 1)),
+        series=tuple(Series(name=name, values=tuple(found)) for name, found in batches.items()),
+        joined=False,
+    )
+
+
+def area_plot(tables: Tables, question: Question, limit: float | None = None) -> SmallPlot | None:
+    """Returns the areas under the ROC curve of a question, at the chosen sigmas and at each."""
+    rows = tables.roc[tables.roc.question == question.name]
+    if rows.empty:
+        return None
+    ticks = sorted(set(rows.sigma), key=lambda sigma: -1 if sigma == "chosen" else float(sigma))
+    series = []
+    for test, found in rows.groupby("test", sort=False):
+        at_ticks = found.set_index("sigma").reindex(ticks)
+        columns = {
+            "values": tuple(at_ticks.auc),
+            "lower": tuple(at_ticks.auc_lower),
+            "upper": tuple(at_ticks.auc_upper),
+        }
+        series.append(Series(name=str(test), **columns))
+    return SmallPlot(
+        quantity="area under the ROC curve",
+        over="sigma",
+        ticks=tuple(map(str, ticks)),
+        series=tuple(series),
+        bounds=(0, 1),
+        limit=limit,
+        joined=False,
+    )
 
 
 def with_prefix(prefix: str, statements: Iterable[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ IN_ONE_READING = "in one reading"
 NOT_REPRODUCED = "not reproduced"
 REPORTED = "reported"
 NOT_MEASURED = "not measured"
+NOT_IN_STUDY = "not in this study"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,12 @@ VERDICTS = (
         word=NOT_MEASURED,
         symbol="○",
         meaning="records that the study plans for it are missing",
+        tone="none",
+    ),
+    Verdict(
+        word=NOT_IN_STUDY,
+        symbol="\N{EN DASH}",
+        meaning="the study's recipe has no networks or batches for it",
         tone="none",
     ),
 )

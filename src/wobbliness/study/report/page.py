@@ -14,8 +14,9 @@ import pandas as pd
 
 from wobbliness.attacks.patch import TRIGGER_NAMES, trigger
 from wobbliness.reports.html import data_uri, number, page_environment
+from wobbliness.reports.small_plot import svg
 from wobbliness.study.claims.base import Finding
-from wobbliness.study.claims.verdicts import NOT_MEASURED, VERDICTS, Verdict
+from wobbliness.study.claims.verdicts import VERDICTS, Verdict
 from wobbliness.study.figures.figure import FigureFile
 from wobbliness.study.recipes import Recipe
 from wobbliness.study.records.picture_strips import side_by_side
@@ -148,7 +149,7 @@ def render_page(
             files("wobbliness.reports").joinpath("templates/vega.js.gz").read_bytes()
         ).decode("ascii"),
     )
-    return page_environment().get_template("report.html").render(page=page, number=number)
+    return page_environment().get_template("report.html").render(page=page, number=number, svg=svg)
 
 
 def _tally(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
@@ -165,7 +166,7 @@ def _claim(
     finding: Finding, figures: Sequence[FigureFile], shown: dict[str, pd.DataFrame]
 ) -> ShownClaim:
     claim = finding.claim
-    if finding.verdict == NOT_MEASURED:
+    if not finding.statements:
         return ShownClaim(finding=finding, figures=[], tables=[])
     return ShownClaim(
         finding=finding,

@@ -4,6 +4,8 @@ A reader chooses a point, a pattern and the noise.
 """
 
 import base64
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,16 @@ import pandas as pd
 
 from wobbliness.attacks.patch import trigger
 from wobbliness.statistics.two_sample import is_outlier
+from wobbliness.study.plan import browser_networks
 from wobbliness.study.recipes import PAPER_TRIGGERS
+from wobbliness.study.tables.labels import class_names, network_label
 from wobbliness.study.tables.tables import Tables
 
 GREY = 0.4
+# the class in the name of a candidate, or of a targeted universal perturbation (study/specs)
+_TARGET = re.compile(
+    r"(?<=^candidate )\d+(?=, )|(?<=^universal l2 to )\d+$|(?<=^universal linf to )\d+$"
+)
 # pixels of a stand-in where the records hold no picture; 28 for any other data set
 IMAGE_SIDES = {"digits": 8}
 
@@ -27,6 +35,7 @@ def browser_data(tables: Tables) -> dict[str, Any] | None:
     rows = tables.explored
     if rows.empty:
         return None
+    datasets = {network_label(spec): spec.dataset for spec in browser_networks(tables.recipe)}
     sigmas = sorted(rows.sigma.unique())
     network = tables.recipe.detection_networks or tables.recipe.effect_networks
     side = IMAGE_SIDES.get(network[0].dataset, 28)
@@ -39,20 +48,24 @@ def browser_data(tables: Tables) -> dict[str, Any] | None:
         if len(tables.pictures)
         else None,
         "networks": [
-            _network(tables, str(name), of_network)
+            _network(tables, str(name), of_network, datasets.get(str(name), ""))
             for name, of_network in rows.groupby("network", sort=False)
         ],
     }
 
 
-def _network(tables: Tables, name: str, rows: pd.DataFrame) -> dict[str, Any]:
+def _network(tables: Tables, name: str, rows: pd.DataFrame, dataset: str) -> dict[str, Any]:
     points = tables.points[
         (tables.points.network == name) & tables.points.batch.isin(("clean", "suspect"))
     ]
     clean = _boxes(points[points.kind == "clean"])
+    # networks of other numbers of classes have empty columns in a table of all
+    num_classes = rows.filter(regex=r"^votes_").dropna(axis="columns", how="all").shape[1]
+    classes = class_names(dataset, num_classes)
     groups = rows.groupby(["kind", "trigger"], sort=False)
     patterns = [
         _pattern(str(kind), str(trigger_name), of, points, clean)
+        | {"name": _name(str(kind).partition(",")[0], with_class_names(str(trigger_name), classes))}
         for (kind, trigger_name), of in groups
     ]
     with_pattern = {
@@ -69,6 +82,7 @@ def _network(tables: Tables, name: str, rows: pd.DataFrame) -> dict[str, Any]:
     pictures = tables.pictures[tables.pictures.network == name]
     return {
         "name": name,
+        "classes": classes,
         "patterns": [pattern | {"pictures": _pictures(pattern, pictures)} for pattern in patterns],
     }
 
@@ -106,7 +120,6 @@ def _pattern(
         ordered[["wobbliness", "lower", "upper"]].to_numpy().round(6),
     )
     return {
-        "name": _name(family, trigger_name),
         "short": family,
         "kind": kind,
         "trigger": trigger_name,
@@ -125,6 +138,17 @@ def _name(family: str, trigger_name: str) -> str:
     if family == "clean":
         return "none"
     return trigger_name if trigger_name.startswith(family) else f"{family}: {trigger_name}"
+
+
+def with_class_names(pattern: str, classes: Sequence[str]) -> str:
+    """Returns the name of a pattern with the name of the class that it leads to, if it has one.
+
+    >>> with_class_names("candidate 1, first", ("cat", "dog"))
+    'candidate dog, first'
+    """
+    return _TARGET.sub(
+        lambda found: classes[int(found[0])] if int(found[0]) < len(classes) else found[0], pattern
+    )
 
 
 def _boxes(points: pd.DataFrame) -> dict[float, list[float]]:

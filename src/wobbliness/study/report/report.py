@@ -20,10 +20,13 @@ from wobbliness.runtime.files import (
 )
 from wobbliness.study.claims.base import Finding
 from wobbliness.study.claims.claims import claims_table, findings
+from wobbliness.study.claims.verdicts import REPORTED
 from wobbliness.study.figures.figure import FigureFile
+from wobbliness.study.recipes import recipe_summary
 from wobbliness.study.records.locks import lock
 from wobbliness.study.report.figures import all_figures, draw_figures
-from wobbliness.study.report.page import render_page
+from wobbliness.study.report.overview import overview
+from wobbliness.study.report.page import TITLES, render_page
 from wobbliness.study.tables.comparisons import CHOSEN_COLUMNS, full_batches
 from wobbliness.study.tables.membership import of_claims
 from wobbliness.study.tables.tables import Tables, form_tables
@@ -221,7 +224,14 @@ def write_markdown(reports: Sequence[Report], path: Path) -> None:
     environment = page_environment()
     environment.filters["cell"] = markdown_cell
     text = environment.get_template("results.md").render(
-        reports=reports, shown=_shown, number=number, longest=MAX_MARKDOWN_ROWS
+        reports=reports,
+        overview=overview([(one.tables.recipe.name, one.findings) for one in reports]),
+        about=recipe_summary,
+        shown=_shown,
+        titles=TITLES,
+        reported=REPORTED,
+        number=number,
+        longest=MAX_MARKDOWN_ROWS,
     )
     write_named(path, lambda file: file.write_text(text, encoding="utf-8"))
 

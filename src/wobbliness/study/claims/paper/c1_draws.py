@@ -1,14 +1,23 @@
 """C1: W and the number of draws (section 3.1, Fig. 2 left)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from wobbliness.reports.plot_style import BLUE, draw_boxes, label_boxes, side_by_side
+from wobbliness.reports.small_plot import Series, SmallPlot
 from wobbliness.study.claims.base import Answer, Claim, Reading
-from wobbliness.study.claims.reading import SPREADS, either, one_after_another, readings_compared
+from wobbliness.study.claims.reading import (
+    SPREADS,
+    either,
+    numbered,
+    one_after_another,
+    readings_compared,
+    span,
+)
 from wobbliness.study.figures.figure import Chart, FigureFile
 from wobbliness.study.figures.vega import boxes, ordinal
 from wobbliness.study.tables.membership import of_claims
@@ -54,6 +63,47 @@ def find(tables: Tables) -> Answer:
         settings=f"{len(networks)} networks, {rows.num_points.iloc[0]} clean points, sigma "
         f"{sigma:g}",
         readings=readings,
+        summary=_summary(at_sigma, readings),
+        number=f"{max(_ratio(by_draws, 'std') for by_draws in at_sigma):.2f}",
+        plot=_plot(at_sigma),
+    )
+
+
+def _ratio(by_draws: pd.DataFrame, column: str) -> float:
+    """Computes the spread at STABLE_DRAWS over that at the smallest number of draws."""
+    found = _course(by_draws, column)
+    return found.stable / found.first if found.first else math.inf
+
+
+def _summary(at_sigma: Sequence[pd.DataFrame], readings: Sequence[Reading]) -> str:
+    ratios = " and ".join(
+        f"the {name} of W is {span((_ratio(by_draws, column) for by_draws in at_sigma), '.2f')}"
+        for name, column in SPREADS.items()
+    )
+    later = max(
+        _course(by_draws, column).later_change
+        for by_draws in at_sigma
+        for column in ("mean", *SPREADS.values())
+    )
+    return (
+        f"at {STABLE_DRAWS} draws {ratios} times that at {at_sigma[0].index.min()}, on "
+        f"{numbered(len(at_sigma), 'network')}, and mean and spreads change by at most {later:.1%} "
+        f"after {STABLE_DRAWS}, so that the claim {readings_compared(readings)}"
+    )
+
+
+def _plot(at_sigma: Sequence[pd.DataFrame]) -> SmallPlot:
+    """Returns mean and spreads over the draws, a line for each network."""
+    columns = {"mean": "mean"} | SPREADS
+    return SmallPlot(
+        quantity="W (nats)",
+        over="draws n",
+        ticks=tuple(f"{draws}" for draws in at_sigma[0].index),
+        series=tuple(
+            Series(name=name, values=tuple(by_draws[column]))
+            for name, column in columns.items()
+            for by_draws in at_sigma
+        ),
     )
 
 
@@ -195,6 +245,12 @@ CLAIM = Claim(
     "the standard deviation of clean W is largest; spread is read twice, as standard deviation and "
     "as interquartile range",
     find=find,
+    quantity=f"standard deviation of W at {STABLE_DRAWS} draws over that at the smallest number",
+    wanted="spread ratio < 1",
+    remark="The two readings can differ because a box is as wide as its two quartiles are apart, "
+    "and these jump between the few values that W can have with ten votes, while the standard "
+    "deviation is over all points. Part of the rise of the mean is the bias of the entropy of few "
+    "votes, which the Miller-Madow correction takes away.",
     lacks=lacks_draws,
     tables=("batches",),
     figures=(

@@ -1,5 +1,6 @@
 """C3: W around an active trigger (section 3.2.2, Fig. 4 left; Fig. 1)."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,12 +10,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from wobbliness.reports.html import number
 from wobbliness.reports.plot_style import BLUE, GREEN, ORANGE, draw_boxes, label_boxes, side_by_side
 from wobbliness.study.claims.base import Answer, Claim
 from wobbliness.study.claims.reading import (
     MAX_SMOOTHER_PVALUE,
     chosen_tests,
     effect_settings,
+    mean_plot,
+    numbered,
+    span,
     with_prefix,
 )
 from wobbliness.study.figures.figure import Chart, FigureFile
@@ -35,7 +40,19 @@ def find(tables: Tables) -> Answer:
         statements=with_prefix("mean W ", _statements(tables, rows)),
         holds=bool(is_far_lower and (rows.directional_pvalue < MAX_SMOOTHER_PVALUE).all()),
         settings=effect_settings(tables, rows),
+        summary=f"mean W {span(rows.suspect_mean)} with the trigger and {span(rows.clean_mean)} "
+        f"without, on {numbered(len(rows), 'network')} (directional p "
+        f"{span(rows.directional_pvalue, '.0e')})",
+        number=number(max(map(_ratio, rows.suspect_mean, rows.clean_mean))),
+        plot=mean_plot(rows, "active"),
     )
+
+
+def _ratio(active: float, clean: float) -> float:
+    """Computes how large W of triggered points is beside that of clean ones."""
+    if clean == 0:
+        return 1.0 if active == 0 else math.inf
+    return float(active / clean)
 
 
 def _statements(tables: Tables, rows: pd.DataFrame) -> Iterator[str]:
@@ -158,6 +175,8 @@ CLAIM = Claim(
     f"directional p below {MAX_SMOOTHER_PVALUE:g}, at the sigma chosen for that test on clean "
     "points",
     find=find,
+    quantity="mean W with the trigger over mean W without",
+    wanted=f"W ratio ≤ {1 / MIN_CLEAN_TO_ACTIVE_RATIO:g}",
     tables=("tests", "sigma"),
     figures=(
         FigureFile(

@@ -4,8 +4,16 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from wobbliness.reports.html import number
 from wobbliness.study.claims.base import Answer, Claim
-from wobbliness.study.claims.reading import chosen_tests, effect_settings, with_prefix
+from wobbliness.study.claims.reading import (
+    chosen_tests,
+    effect_settings,
+    mean_plot,
+    numbered,
+    span,
+    with_prefix,
+)
 from wobbliness.study.tables.membership import of_claims
 from wobbliness.study.tables.tables import Tables
 
@@ -20,6 +28,11 @@ def find(tables: Tables) -> Answer:
         statements=with_prefix("mean W ", _statements(tables, rows)),
         holds=bool((rows.directional_pvalue > MIN_NOT_SMOOTHER_PVALUE).all()),
         settings=effect_settings(tables, rows),
+        summary=f"mean W {span(rows.suspect_mean)} with the inactive trigger and "
+        f"{span(rows.clean_mean)} without, on {numbered(len(rows), 'network')} (directional p "
+        f"{span(rows.directional_pvalue, '.2g')})",
+        number=number(float(rows.directional_pvalue.min())),
+        plot=mean_plot(rows, "inactive"),
     )
 
 
@@ -54,5 +67,7 @@ CLAIM = Claim(
     rule=f"on every network W is not lower: directional p above {MIN_NOT_SMOOTHER_PVALUE:g}, at "
     "the sigma chosen for it on clean points",
     find=find,
+    quantity="directional p-value of W being lower with the inactive trigger",
+    wanted=f"p > {MIN_NOT_SMOOTHER_PVALUE:g}",
     tables=("tests", "sigma"),
 )

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wobbliness.reports.plot_style import BLUE, GREEN, ORANGE, PINK, RED, side_by_side
+from wobbliness.reports.small_plot import Series, SmallPlot
 from wobbliness.study.claims.base import Answer, Claim
 from wobbliness.study.claims.reading import with_prefix
 from wobbliness.study.figures.figure import Chart, FigureFile
@@ -15,6 +16,8 @@ from wobbliness.study.tables.tables import Tables
 
 # both coefficients at most, and both p-values below
 MAX_CORRELATION, MAX_CORRELATION_PVALUE = -0.4, 0.01
+QUANTITY = "Kendall's tau of backdoor accuracy and mean W of triggered points"
+WANTED = f"tau ≤ {MAX_CORRELATION:g}"
 COLOUR_CYCLE = (ORANGE, BLUE, GREEN, PINK, RED)
 
 
@@ -44,6 +47,33 @@ def find_correlation(tables: Tables, *, claim: str, unit: str) -> Answer:
         holds=bool(holds),
         settings=f"{len(here) // here.sigma.nunique()} {unit}, {here.num_points.iloc[0]} points "
         f"each, sigma {row.sigma:g}",
+        number=f"{row.tau:.2f}",
+        plot=_plot(rows.sort_values("sigma")),
+    )
+
+
+def _plot(rows: pd.DataFrame) -> SmallPlot:
+    """Returns both coefficients with their intervals over sigma; an asterisk marks the chosen one.
+
+    Some sigmas may have too few backdoors for an interval.
+    """
+    names = {"tau": "Kendall's tau", "r": "Pearson's r"}
+    return SmallPlot(
+        quantity="correlation of backdoor accuracy and mean W",
+        over="sigma",
+        ticks=tuple(f"{row.sigma:g}{'*' * bool(row.is_chosen)}" for row in rows.itertuples()),
+        series=tuple(
+            Series(
+                name=shown,
+                values=tuple(rows[name]),
+                lower=tuple(rows[f"{name}_lower"]),
+                upper=tuple(rows[f"{name}_upper"]),
+            )
+            for name, shown in names.items()
+        ),
+        bounds=(-1, 1),
+        limit=MAX_CORRELATION,
+        joined=False,
     )
 
 
@@ -139,6 +169,8 @@ CLAIM = Claim(
     f"{MAX_CORRELATION_PVALUE:g}, backdoors below random guess left out, at the sigma chosen on "
     "the clean points of all networks together",
     find=partial(find_correlation, claim="C5", unit="networks"),
+    quantity=QUANTITY,
+    wanted=WANTED,
     tables=("correlations",),
     figures=(
         FigureFile(

@@ -3,7 +3,11 @@
 from functools import partial
 
 from wobbliness.study.claims.base import Claim
-from wobbliness.study.claims.paper.c5_strength_over_networks import find_correlation
+from wobbliness.study.claims.paper.c5_strength_over_networks import (
+    QUANTITY,
+    WANTED,
+    find_correlation,
+)
 
 CLAIM = Claim(
     id="C6",
@@ -13,5 +17,7 @@ CLAIM = Claim(
     "and class (Fig. 5 right)",
     rule="as C5",
     find=partial(find_correlation, claim="C6", unit="pairs of network and class"),
+    quantity=QUANTITY,
+    wanted=WANTED,
     tables=("correlations",),
 )

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from wobbliness.reports.plot_style import TEST_STYLES, side_by_side
 from wobbliness.study.claims.base import Answer, Claim
-from wobbliness.study.claims.reading import areas_text, chosen_areas, sizes_text
+from wobbliness.study.claims.reading import area_plot, areas_text, chosen_areas, sizes_text
 from wobbliness.study.figures.figure import FigureFile
 from wobbliness.study.figures.roc import draw_rocs, roc_lines, roc_rows
 from wobbliness.study.figures.vega import SIGMA_TITLE, intervals
@@ -39,6 +39,8 @@ def find(tables: Tables) -> Answer:
         holds=bool(rows.auc["levene"] >= MIN_DETECTION_AUC),
         settings=f"{sizes_text(rows, 'functioning', 'other')} of "
         f"{tables.recipe.detection_points} points",
+        number=f"{rows.auc['levene']:.2f}",
+        plot=area_plot(tables, ACTIVE, MIN_DETECTION_AUC),
     )
 
 
@@ -92,6 +94,8 @@ CLAIM = Claim(
     "chosen for it on clean points; an active trigger functions if its backdoor accuracy is at "
     f"least {MIN_BACKDOOR_ACCURACY:.0%} (paper: 99 %)",
     find=find,
+    quantity="area under the ROC curve (AUC) of Levene's test",
+    wanted=f"AUC ≥ {MIN_DETECTION_AUC:g}",
     tables=("roc", "tests"),
     figures=(
         FigureFile(

@@ -3,7 +3,7 @@
 from functools import partial
 
 from wobbliness.study.claims.base import Answer, Claim
-from wobbliness.study.claims.reading import areas_text, chosen_areas, sizes_text
+from wobbliness.study.claims.reading import area_plot, areas_text, chosen_areas, sizes_text
 from wobbliness.study.figures.figure import FigureFile
 from wobbliness.study.figures.roc import draw_rocs, roc_lines, roc_rows
 from wobbliness.study.tables.curves import UNIVERSAL, UNIVERSAL_TARGETED
@@ -35,6 +35,8 @@ def find(tables: Tables) -> Answer:
         holds=bool(rows.auc["directional"] < MAX_UNIVERSAL_AUC),
         settings=f"{sizes_text(rows, 'perturbed', 'clean')} of {tables.recipe.detection_points} "
         "points",
+        number=f"{rows.auc['directional']:.2f}",
+        plot=area_plot(tables, UNIVERSAL, MAX_UNIVERSAL_AUC),
     )
 
 
@@ -46,6 +48,8 @@ CLAIM = Claim(
     rule=f"AUC of the directional test below {MAX_UNIVERSAL_AUC:g}, both norms together, "
     "untargeted, at the sigma chosen for it",
     find=find,
+    quantity="area under the ROC curve (AUC) of the directional test",
+    wanted=f"AUC < {MAX_UNIVERSAL_AUC:g}",
     tables=("roc", "universals"),
     figures=(
         FigureFile(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from wobbliness.reports.small_plot import Series, SmallPlot
 from wobbliness.study.claims.base import Answer, Claim
 from wobbliness.study.claims.reading import MAX_SMOOTHER_PVALUE, areas_text, chosen_areas
 from wobbliness.study.specs.cleanse import CANDIDATES
@@ -31,6 +32,46 @@ def find(tables: Tables) -> Answer:
         holds=bool((first >= MIN_CANDIDATE_SHARE).all() and success >= MIN_CANDIDATE_SHARE),
         settings=f"{tables.candidates.network.nunique()} networks, {smooth.num_points.iloc[0]} "
         "points a candidate",
+        summary=_summary(smooth[smooth.kind == CANDIDATES["first"]], success),
+        number=f"{100 * first.min():.0f} %",
+        plot=_plot(smooth),
+    )
+
+
+def _shares(rows: pd.DataFrame) -> dict[str, pd.Series]:
+    """Returns whether each candidate is smooth, on clean and on backdoored networks."""
+    return {
+        "clean": rows.is_smooth[~rows.is_poisoned],
+        "backdoored": rows.is_smooth[rows.is_poisoned],
+    }
+
+
+def _summary(rows: pd.DataFrame, success: float) -> str:
+    shares = " and ".join(
+        f"{found.mean():.0%} of {len(found)} candidates on {name} networks"
+        for name, found in _shares(rows).items()
+        if len(found)
+    )
+    return (
+        f"{shares} are smooth (directional p below {MAX_SMOOTHER_PVALUE:g}), and {success:.1%} of "
+        "training points are sent to the class"
+    )
+
+
+def _plot(smooth: pd.DataFrame) -> SmallPlot:
+    """Returns the share of smooth candidates, by form and kind of network."""
+    by_form = {form: _shares(smooth[smooth.kind == kind]) for form, kind in CANDIDATES.items()}
+    return SmallPlot(
+        quantity="share of smooth candidates",
+        over="masks",
+        ticks=tuple(f"{form} masks" for form in by_form),
+        series=tuple(
+            Series(name=name, values=tuple(shares[name].mean() for shares in by_form.values()))
+            for name in ("clean", "backdoored")
+        ),
+        bounds=(0, 1),
+        limit=MIN_CANDIDATE_SHARE,
+        joined=False,
     )
 
 
@@ -93,5 +134,8 @@ CLAIM = Claim(
     f"directional p below {MAX_SMOOTHER_PVALUE:g}, on clean networks as on backdoored ones, and "
     f"send at least {MIN_CANDIDATE_SHARE:.0%} of training points to their class",
     find=find,
+    quantity="share of candidates that are smooth, the smaller one of clean and of backdoored "
+    "networks",
+    wanted=f"share ≥ {100 * MIN_CANDIDATE_SHARE:.0f} %",
     tables=("candidates", "roc"),
 )

@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 
+from wobbliness.reports.small_plot import Series, SmallPlot
 from wobbliness.study.claims.base import Answer, Claim
 from wobbliness.study.tables.tables import Tables
 
@@ -21,6 +22,23 @@ def find(tables: Tables) -> Answer:
         holds=None,
         settings=f"{counts.get(False, 0)} clean and {counts.get(True, 0)} backdoored networks, "
         "confident: top softmax score at least 0.95",
+        plot=_plot(means.confident_share.unstack()),
+    )
+
+
+def _plot(shares: pd.DataFrame) -> SmallPlot:
+    """Returns the share of confident answers over the levels, of both kinds of networks."""
+    kinds = {False: "clean", True: "backdoored"}
+    return SmallPlot(
+        quantity="share of confident answers",
+        over="level of noise",
+        ticks=tuple(f"{level:g}" for level in shares.index),
+        series=tuple(
+            Series(name=name, values=tuple(shares[kind]))
+            for kind, name in kinds.items()
+            if kind in shares
+        ),
+        bounds=(0, 1),
     )
 
 

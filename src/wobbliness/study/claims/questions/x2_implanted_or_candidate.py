@@ -3,7 +3,7 @@
 from functools import partial
 
 from wobbliness.study.claims.base import Answer, Claim
-from wobbliness.study.claims.reading import areas_text, chosen_areas, sizes_text
+from wobbliness.study.claims.reading import area_plot, areas_text, chosen_areas, sizes_text
 from wobbliness.study.figures.figure import FigureFile
 from wobbliness.study.figures.roc import draw_rocs, roc_lines, roc_rows
 from wobbliness.study.tables.curves import IMPLANTED_FIRST, IMPLANTED_SMALLEST
@@ -28,6 +28,7 @@ def find(tables: Tables) -> Answer:
         or ("no candidates",),
         holds=None,
         settings=sizes[-1] if sizes else "",
+        plot=area_plot(tables, next(iter(recorded), IMPLANTED_FIRST)),
     )
 
 

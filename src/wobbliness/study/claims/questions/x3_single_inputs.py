@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from wobbliness.reports.small_plot import Series, SmallPlot
 from wobbliness.study.claims.base import Answer, Claim
 from wobbliness.study.claims.reading import with_prefix
 from wobbliness.study.tables.tables import Tables
@@ -18,6 +19,26 @@ def find(tables: Tables) -> Answer:
         holds=None,
         settings=f"{tables.inputs.network.nunique()} networks, {size.num_positives} triggered and "
         f"{size.num_negatives} clean points each",
+        plot=_plot(tables.inputs[tables.inputs.is_chosen]),
+    )
+
+
+def _plot(chosen: pd.DataFrame) -> SmallPlot:
+    """Returns the areas of both scores on each network, at the chosen sigma."""
+    # networks of one name may have been measured for several batch sizes
+    areas = chosen.groupby(["network", "score"], sort=False).auc.mean().unstack()
+    networks = list(dict.fromkeys(chosen.network))
+    series = [
+        Series(name=str(score), values=tuple(areas[score].reindex(networks)))
+        for score in dict.fromkeys(chosen.score)
+    ]
+    return SmallPlot(
+        quantity="area under the ROC curve",
+        over="networks",
+        ticks=tuple(str(number) for number in range(1, len(networks) + 1)),
+        series=tuple(series),
+        bounds=(0, 1),
+        joined=False,
     )
 
 
