@@ -24,7 +24,11 @@ SHAPE = (1, 5, 8)  # of a draw: 40 values, 25 draws
 ADDED = {"batches": ("iqr", "whisker_low", "whisker_high", "num_outliers")}
 """Columns that tables got since their digests were written; these have a digest of their own."""
 
-ROUNDED = "levene"  # p-values of its columns differ between processors in the last digits
+ROUNDED = {"explored": ("lower", "upper"), "correlations": ("r", "r_pvalue", "r_lower", "r_upper")}
+"""Columns whose last digits differ between processors: logarithms and sums of products.
+
+So do p-values of Levene's test, in any table. All of these are compared to nine digits.
+"""
 
 
 def cell_names():
@@ -83,7 +87,7 @@ def table_digests(tables):
     found = {}
     for name, frame in tables.frames().items():
         added = [column for column in ADDED.get(name, ()) if column in frame]
-        found[name] = _digest(frame.drop(columns=added))
+        found[name] = _digest(frame.drop(columns=added), ROUNDED.get(name, ()))
         if name in ADDED:
             found[f"{name}, added columns"] = _digest(frame[added])
     return found
@@ -125,13 +129,13 @@ def _type_name(annotation):
     )
 
 
-def _digest(frame: pd.DataFrame) -> str:
-    rounded = {
+def _digest(frame: pd.DataFrame, rounded: tuple[str, ...] = ()) -> str:
+    chosen = {
         name: frame[name].map("{:.9g}".format)
         for name in frame.columns
-        if ROUNDED in name and "pvalue" in name
+        if (name in rounded or ("levene" in name and "pvalue" in name))
+        and frame[name].dtype == np.float64
     }
-    chosen = {name: column for name, column in rounded.items() if frame[name].dtype == np.float64}
     return hashlib.sha256(frame.assign(**chosen).to_csv(index=False).encode()).hexdigest()
 
 
