@@ -21,14 +21,14 @@ EXPECTED = {  # what a command of the README has to say, by its beginning
     "wobbliness test": "verdict: smoother (",
     "wobbliness scan": "report: scan/report.html",
     "wobbliness guard fit": "clean inputs for reference",
-    "wobbliness guard judge": "inputs are suspiciously smooth",
+    "wobbliness guard judge": "inputs are suspicious (",
     "wobbliness measure": "mean W",
     "wobbliness detect": "top-score judges inputs",
 }
 EXPECTED_OF_TUTORIALS = {
     "measure_pytorch_model": ("poisoned network checkerboard",),
     "check_batch_onnx": ("verdict: smoother (", "verdict: no difference ("),
-    "judge_inputs": ("of 60 inputs are suspiciously smooth",),
+    "judge_inputs": ("of 60 inputs are suspicious (",),
 }
 
 

@@ -164,6 +164,7 @@ def test_noise_and_others_are_chosen_from(monkeypatch, capsys):
 def test_a_guard_keeps_what_it_was_fitted_with(folder, batches, monkeypatch, capsys):
     reference, suspect, overlays = batches
     fit = ["guard", "fit", "model.onnx", "reference.npy", "--draws", 20, "--seed", 3]
+    fit += ["--guard", "smoothness"]
     made = ["--perturbation", "box-mix:overlays.npy,0.3,0.6", "--perturbation", "scale:3,5"]
     code, _, err = run(monkeypatch, capsys, *fit, *made, "--out", "guard")
     assert (code, err) == (0, "")
@@ -190,19 +191,23 @@ def test_a_guard_keeps_what_it_was_fitted_with(folder, batches, monkeypatch, cap
 
 
 @pytest.mark.parametrize(
-    ("options", "sigmas"),
+    ("options", "profile", "smoothness"),
     [
-        ([], [0.05, 0.1, 0.15, 0.2, 0.3]),
-        (["--perturbation", "scale:3,5"], [None]),
-        (["--perturbation", "scale:3,5", "--sigma", 0.1], [0.1, None]),
+        ([], [None, None, 0.1, 0.2, None], [0.05, 0.1, 0.15, 0.2, 0.3]),
+        (["--perturbation", "scale:3,5"], [None], [None]),
+        (["--perturbation", "scale:3,5", "--sigma", 0.1], [0.1, None], [0.1, None]),
+        (["--sigma", 0.1, "--sigma", 0.4], [0.1, 0.4], [0.1, 0.4]),
     ],
 )
 @pytest.mark.usefixtures("batches")
-def test_noise_by_default_gives_way(monkeypatch, capsys, folder, options, sigmas):
+def test_what_is_asked_for_takes_the_place_of_the_default(
+    monkeypatch, capsys, folder, options, profile, smoothness
+):
     fit = ["guard", "fit", "model.onnx", "reference.npy", "--draws", 5, "--out", "guard"]
-    code, *_ = run(monkeypatch, capsys, *fit, *options)
-    assert code == 0
-    assert json.loads((folder / "guard" / "guard.json").read_text())["sigmas"] == sigmas
+    for kind, sigmas in (([], profile), (["--guard", "smoothness"], smoothness)):
+        code, *_ = run(monkeypatch, capsys, *fit, *options, *kind)
+        assert code == 0
+        assert json.loads((folder / "guard" / "guard.json").read_text())["sigmas"] == sigmas
 
 
 GUARD = ("guard", "fit", "model.onnx", "reference.npy", "--draws", "5", "--out", "guard")

@@ -4,6 +4,7 @@ import copy
 import inspect
 import json
 import os
+import re
 import shutil
 import warnings
 
@@ -311,6 +312,8 @@ def test_commands_warn_of_another_preprocessing(monkeypatch, capsys, folder):
         "fit",
         "model.onnx",
         "clean.npy",
+        "--guard",
+        "smoothness",
         "--out",
         "guard",
         "--sigma",
@@ -432,6 +435,8 @@ def test_commands_give_what_the_library_gives(monkeypatch, capsys, guard, folder
         "fit",
         "model.onnx",
         "clean.npy",
+        "--guard",
+        "smoothness",
         "--out",
         "fitted",
         *options,
@@ -504,6 +509,8 @@ def test_commands_print_for_people(monkeypatch, capsys):
         "fit",
         "model.onnx",
         "clean.npy",
+        "--guard",
+        "smoothness",
         "--out",
         "guard",
         "--draws",
@@ -550,12 +557,10 @@ def test_help_has_an_example_each_and_the_defaults_of_the_library(monkeypatch, c
         code, text, _ = run(monkeypatch, capsys, "guard", command, "--help")
         assert code == 0
         assert f"Example: wobbliness guard {command}" in " ".join(text.replace("│", " ").split())
-    assert tuple(guard_cli.DEFAULT_SIGMAS) == DEFAULT_SIGMAS
-    defaults = [
-        inspect.signature(of).parameters["draws"].default
-        for of in (wobbliness.SmoothnessGuard, wobbliness.ProfileGuard)
-    ]
-    assert defaults == [guard_cli.DEFAULT_DRAWS, guard_cli.PROFILE_DRAWS]
+    kinds = (wobbliness.SmoothnessGuard, wobbliness.ProfileGuard)
+    defaults = [inspect.signature(of).parameters["draws"].default for of in kinds]
+    assert defaults == [guard_cli.SMOOTHNESS_DRAWS, guard_cli.PROFILE_DRAWS]
+    assert re.findall(r"\d\.\d+", guard_cli.SMOOTHNESS_SIGMAS) == list(map(str, DEFAULT_SIGMAS))
 
 
 def test_a_guard_that_was_never_finished_refuses_no_other(monkeypatch, capsys, folder):

@@ -370,7 +370,7 @@ def test_options_make_the_profile(monkeypatch, capsys, folder, name):
 
 BAD_CALLS = {
     "scores of a smoothness guard": (
-        ("guard", "fit", "model.onnx", "clean.npy", "--out", "fitted", "--scores", "logits"),
+        (*FIT[:-1], "smoothness", "--scores", "logits"),
         "expected --scores with --guard profile, got --guard smoothness",
     ),
     "too few clean inputs": ((*FIT, "--false-positive-rate", 0.01), "expected at least"),

@@ -36,7 +36,6 @@ FACTS = {
         "stamped": [int(judgements["stamped"].is_suspicious.sum()), len(stamped)],
         "inbox": [int(attacked.sum()), len(attacked)],
         "rate": guard.false_positive_rate,
-        "blind": bool(guard.smooth_pvalues_[9] > guard.false_positive_rate),
     }""",
 }
 
@@ -131,16 +130,16 @@ def test_the_stamped_batch_is_smoother_and_the_clean_one_no_different(run):
 def test_the_guard_finds_stamped_inputs_and_keeps_its_rate(run):
     commands, facts, _ = run("judge_inputs")
     fit, judge = commands.values()
-    assert "500 clean inputs for reference, 500 for calibration" in fit
-    assert "of 60 inputs are suspiciously smooth" in judge
+    assert "450 clean inputs for reference, 450 for calibration" in fit
+    assert "of 60 inputs are suspicious (" in judge
+    assert "stays class 9 in " in judge
     (found, num_stamped), (mistaken, num_fresh) = facts["stamped"], facts["honest"]
-    assert found > num_stamped / 2
-    assert facts["inbox"][0] > facts["inbox"][1] / 4
+    assert found > 0.8 * num_stamped
+    assert facts["inbox"][0] > 0.6 * facts["inbox"][1]
     rate = facts["rate"]
-    spread = 3 * (rate * (1 - rate) / 500) ** 0.5  # of the rate for one calibration set
+    spread = 3 * (rate * (1 - rate) / 450) ** 0.5  # of the rate for one calibration set
     assert (
         stats.binom.ppf(0.001, num_fresh, rate - spread)
         <= mistaken
         <= stats.binom.ppf(0.999, num_fresh, rate + spread)
     )
-    assert not facts["blind"]

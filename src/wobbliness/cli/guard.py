@@ -4,6 +4,7 @@ Heavy imports are inside the commands.
 """
 
 import warnings
+from collections.abc import Sequence
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -37,20 +38,22 @@ from wobbliness.runtime.terminal import say
 
 if TYPE_CHECKING:
     from wobbliness.detectors.guards.files.guard_files import Guard
+    from wobbliness.images import ImageSet
+    from wobbliness.perturbations.base import Perturbation
 
-DEFAULT_SIGMAS = [0.05, 0.1, 0.15, 0.2, 0.3]  # as SmoothnessGuard; a test compares them
-DEFAULT_DRAWS, PROFILE_DRAWS = 250, 50  # as SmoothnessGuard and ProfileGuard, likewise
+# As SmoothnessGuard and ProfileGuard; a test compares them.
+SMOOTHNESS_DRAWS, PROFILE_DRAWS = 250, 50
+MAX_NAMES = 5  # of inputs in a message
+SMOOTHNESS_SIGMAS = "0.05, 0.1, 0.15, 0.2 and 0.3"
 
-guard_app = Commands(
-    help="Judge single inputs: is the model suspiciously smooth around them?", no_args_is_help=True
-)
+guard_app = Commands(help="Judge single inputs: should they be trusted?", no_args_is_help=True)
 
 
 class GuardKind(Enum):
     """What a guard reads from the votes."""
 
-    SMOOTHNESS = "smoothness"
     PROFILE = "profile"
+    SMOOTHNESS = "smoothness"
 
 
 class ScoresKind(Enum):
@@ -63,44 +66,45 @@ class ScoresKind(Enum):
 @guard_app.command("fit")
 @with_model_options
 def fit(
-    context: typer.Context,
     model: Model,
     options: ModelOptions,
     clean: Annotated[
-        str, typer.Argument(help="Clean images, as for measure; half of them calibrate.")
+        str,
+        typer.Argument(
+            help="Clean images, as for measure. Half of them calibrate, of a profile two fifths."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the guard; new, empty, or of a guard.")],
     kind: Annotated[
         GuardKind,
         typer.Option(
             "--guard",
-            help="smoothness: inputs whose votes differ too little under noise. profile: inputs "
-            "whose votes under many perturbations stay, differ or go elsewhere than those of clean "
-            "inputs; mixes with a fifth of these, 100 at most.",
+            help="profile: inputs whose votes under many perturbations stay, differ or go "
+            "elsewhere than those of clean inputs; mixes with a fifth of these, 100 at most. "
+            "smoothness: inputs whose votes differ too little under noise.",
         ),
-    ] = GuardKind.SMOOTHNESS,
+    ] = GuardKind.PROFILE,
     sigma: Annotated[
-        list[float],
+        list[float] | None,
         typer.Option(
-            help="Standard deviation of the noise; may be repeated. A profile has noise of its own "
-            "unless it is given."
+            help="Standard deviation of the noise; may be repeated. In place of the default "
+            f"profile, or of {SMOOTHNESS_SIGMAS} with --guard smoothness."
         ),
-    ] = DEFAULT_SIGMAS,
+    ] = None,
     perturbation: Annotated[
         list[str] | None,
         typer.Option(
             help="KIND:VALUE,... (see `wobbliness perturbations`); may be repeated. Kept with the "
-            "guard, and without --sigma in place of the noise; with or without it in place of the "
-            "default profile."
+            "guard; with --sigma or without it in place of the default profile or noise."
         ),
     ] = None,
     draws: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Noisy copies of each image. A profile has "
-            f"{PROFILE_DRAWS} under each perturbation unless it is given."
+            help="Copies of each image under each perturbation; by default "
+            f"{PROFILE_DRAWS}, {SMOOTHNESS_DRAWS} with --guard smoothness."
         ),
-    ] = DEFAULT_DRAWS,
+    ] = None,
     scores: Annotated[
         ScoresKind | None,
         typer.Option(help="What the model's scores are, for a profile to read them, too."),
@@ -125,34 +129,41 @@ def fit(
     # A folder that cannot be written to is refused before minutes of measuring.
     check_folder(out)
     checked_folder(out)
-    is_profile = kind is GuardKind.PROFILE
-    if scores is not None and not is_profile:
+    if scores is not None and kind is not GuardKind.PROFILE:
         raise ValueError("expected --scores with --guard profile, got --guard smoothness")
     settings: dict[str, Any] = {"seed": seed, "num_classes": options.num_classes}
     settings |= {"false_positive_rate": false_positive_rate}
-    settings["draws"] = PROFILE_DRAWS if is_profile and not _is_given(context, "draws") else draws
+    settings |= {} if draws is None else {"draws": draws}
     classifier = open_model(model, options)
-    # The noise of the default gives way to perturbations, noise that was asked for does not.
-    has_other = is_profile or perturbation
-    sigmas = open_perturbations(
-        None if has_other and not _is_given(context, "sigma") else sigma,
-        perturbation,
-        overlay_reader(classifier, resize=resize, size=size),
-    )
+    read_overlays = overlay_reader(classifier, resize=resize, size=size)
+    sigmas = open_perturbations(sigma, perturbation, read_overlays)
     # What cannot be kept is refused before minutes of measuring, too.
     keep_perturbations(sigmas)
     guard = _guard(kind, classifier, sigmas, scores, settings)
-    image_set = read_images_for(classifier, clean, column=column, resize=resize, size=size)
-    warned = say_implausible(classifier, image_set, options, as_json=as_json)
-    guard.fit(image_set.images)
+    are_pixels = _are_pixels(sigmas)
+    image_set = read_images_for(
+        classifier, clean, column=column, resize=resize, size=size, as_stored=not are_pixels
+    )
+    warned = say_implausible(classifier, image_set, options, as_json=as_json) if are_pixels else []
+    _fit(guard, image_set, hints=scores is None)
     save_guard(guard, out, model=Path(model).name, resized=_resizes(resize, size))
     print_guard(guard, out, warned, as_json=as_json)
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
-    """Checks whether an option was given, be it with its default."""
-    source: Any = context.get_parameter_source(name)
-    return bool(source.name != "DEFAULT")
+def _fit(guard: "Guard", image_set: "ImageSet", *, hints: bool) -> None:
+    """Fits a guard; of too few clean inputs it says where another kind of guard would do."""
+    from wobbliness.detectors.guards.smoothness_guard import least_inputs
+    from wobbliness.detectors.inputs.clean_parts import UnsuitedInputs
+
+    try:
+        guard.fit(image_set.images)
+    except UnsuitedInputs as error:
+        least = least_inputs(guard.false_positive_rate)
+        if not hints or error.num_inputs < least:
+            raise
+        raise ValueError(
+            f"{error}; with --guard smoothness {least} do, of one class or more"
+        ) from error
 
 
 def _guard(
@@ -162,12 +173,13 @@ def _guard(
     scores: ScoresKind | None,
     settings: dict[str, Any],
 ) -> "Guard":
-    """Returns a guard that is not fitted; of no sigmas one of the default profile."""
+    """Returns a guard that is not fitted; of no sigmas one of the defaults of its kind."""
     from wobbliness.detectors.guards.profile_guard import ProfileGuard
     from wobbliness.detectors.guards.smoothness_guard import SmoothnessGuard
 
     if kind is GuardKind.SMOOTHNESS:
-        return SmoothnessGuard(classifier, sigmas=tuple(sigmas), **settings)
+        noise: dict[str, Any] = {"sigmas": tuple(sigmas)} if sigmas else {}
+        return SmoothnessGuard(classifier, **noise, **settings)
     read: Any = None if scores is None else scores.value
     return ProfileGuard(classifier, perturbations=tuple(sigmas) or None, scores=read, **settings)
 
@@ -211,10 +223,16 @@ def judge(
         raise ValueError("expected --report without --quick, which gives no reasons, got both")
     classifier = open_model(model, options)
     fitted, mismatch = _loaded(guard, classifier, model, resized=_resizes(resize, size))
-    inputs = read_images_for(classifier, images, column=column, resize=resize, size=size)
-    warned = mismatch + say_implausible(
-        classifier, inputs, options, as_json=as_json, with_labels_only=True
+    are_pixels = _are_pixels(_perturbations_of(fitted))
+    inputs = read_images_for(
+        classifier, images, column=column, resize=resize, size=size, as_stored=not are_pixels
     )
+    _check_apart(fitted, inputs)
+    warned = list(mismatch)
+    if are_pixels:
+        warned += say_implausible(
+            classifier, inputs, options, as_json=as_json, with_labels_only=True
+        )
     # Decisions alone need fewer draws than scores.
     found = fitted.judge_quickly(inputs.images) if quick else fitted.judge(inputs.images)
     # The verdicts are printed even where a file cannot be written; the error comes last.
@@ -229,6 +247,37 @@ def judge(
     else:
         print_quick_verdicts(found, inputs.names, warned, verdict=verdict, as_json=as_json)
     raise_later(failure)
+
+
+def _are_pixels(perturbations: "Sequence[float | Perturbation]") -> bool:
+    """Checks whether inputs are pictures in [0, 1], not rows of a table with values of any kind."""
+    from wobbliness.perturbations.base import InputValues, input_values_of
+    from wobbliness.sampling.plan import perturbation_of
+
+    values = {input_values_of(perturbation_of(each)) for each in perturbations}
+    # Several kinds together are refused later, by the names of both.
+    return values != {InputValues.ANY}
+
+
+def _check_apart(guard: "Guard", inputs: "ImageSet") -> None:
+    """Raises ValueError with the names of inputs that the guard mixes with others."""
+    from wobbliness.detectors.inputs.overlay_copies import overlay_rows
+
+    rows = overlay_rows(_perturbations_of(guard), inputs.images)
+    if not len(rows):
+        return
+    names = ", ".join(inputs.names[row] for row in rows[:MAX_NAMES])
+    raise ValueError(
+        "expected inputs that the guard does not mix with others, got "
+        f"{names}{' ...' * (len(rows) > MAX_NAMES)} ({len(rows)} of {len(inputs.names)}): leave "
+        "them out"
+    )
+
+
+def _perturbations_of(guard: "Guard") -> "Sequence[float | Perturbation]":
+    from wobbliness.detectors.guards.profile_guard import ProfileGuard
+
+    return guard.perturbations_ if isinstance(guard, ProfileGuard) else guard.sigmas
 
 
 def _write_page(found: Any, images: Any, about: dict[str, Any], path: Path) -> None:

@@ -22,7 +22,7 @@ from wobbliness.detectors.guards.profile_stage import ProfileStage
 from wobbliness.detectors.guards.profiles import ProfilePart, parts_of
 from wobbliness.detectors.guards.reasons import unusual_readings
 from wobbliness.detectors.guards.smoothness_guard import ATTRIBUTES_OF_FILE
-from wobbliness.detectors.inputs.clean_parts import CleanParts, check_enough
+from wobbliness.detectors.inputs.clean_parts import CleanParts, UnsuitedInputs, check_enough
 from wobbliness.detectors.inputs.distinct_inputs import host_array, without_copies
 from wobbliness.detectors.inputs.overlay_copies import require_overlays_apart
 from wobbliness.perturbations.base import Perturbation, effect_of
@@ -268,7 +268,8 @@ class ProfileGuard(InputGuard):
 
 def _check_classes(label: Int[np.ndarray, " N"]) -> None:
     if len(np.unique(label)) < MIN_CLASSES:
-        raise ValueError(
+        raise UnsuitedInputs(
             f"expected clean inputs of at least {MIN_CLASSES} predicted classes, got class "
-            f"{label[0]} alone"
+            f"{label[0]} alone",
+            len(label),
         )

@@ -22,7 +22,7 @@ from wobbliness.perturbations.noise.keep_feature import KeepFeature
 from wobbliness.perturbations.pictures.affine import Affine
 
 # A picture has channels, height and width.
-PICTURE_AXES = 3
+PICTURE_AXES, MIN_SIDE = 3, 2
 # Groups of overlays; of more classes each group would hold many, and say little.
 MOST_GROUPS, MOST_CLASSES = 10, 100
 
@@ -83,7 +83,9 @@ def default_profile(
     # Images of one class beside each other, so that groups are of one class or of few.
     ordered = Overlays(overlays.images[np.argsort(label, kind="stable")])
     num_groups = _num_groups(len(ordered), draws, num_classes)
-    is_picture = overlays.images.ndim > PICTURE_AXES
+    sizes = overlays.images.shape[2:]
+    # A row of pixels has no boxes, and no turns.
+    is_picture = len(sizes) == PICTURE_AXES - 1 and min(sizes) >= MIN_SIDE
     mixed = (Superpose(ordered), BoxMix(ordered)) if is_picture else (Superpose(ordered),)
     others = (Affine(0.1, 15, 0.1),) if is_picture else (KeepFeature(0.7), Gaussian(0.4))
     return (

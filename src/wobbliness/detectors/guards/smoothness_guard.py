@@ -328,8 +328,12 @@ def check_rates(
             raise ValueError(f"expected {name} between 0 and 1, got {value}")
     num_calibration = num_images - num_images // 2
     if num_images < 2 or num_flagged(num_calibration, false_positive_rate) < 1:
-        least = max(2, 2 * int(np.ceil(1 / false_positive_rate - 1e-9)) - 3)
         raise ValueError(
-            f"expected at least {least} {what} for a false-positive rate of {false_positive_rate}, "
-            f"got {num_images} sample{'s' if num_images > 1 else ''}"
+            f"expected at least {least_inputs(false_positive_rate)} {what} for a false-positive "
+            f"rate of {false_positive_rate}, got {num_images} sample{'s' if num_images > 1 else ''}"
         )
+
+
+def least_inputs(false_positive_rate: float) -> int:
+    """Returns the number of clean inputs that a rate in (0, 1) needs, half of them to calibrate."""
+    return max(2, 2 * int(np.ceil(1 / false_positive_rate - 1e-9)) - 3)

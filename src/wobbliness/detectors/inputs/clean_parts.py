@@ -14,6 +14,18 @@ MOST_OVERLAYS, OVERLAY_SHARE = 100, 1 / 5
 MIN_REFERENCE = 2
 
 
+class UnsuitedInputs(ValueError):
+    """Clean inputs that are too few for three parts, or too alike to be compared by class.
+
+    Attributes:
+        num_inputs: that differ from each other.
+    """
+
+    def __init__(self, message: str, num_inputs: int) -> None:
+        super().__init__(message)
+        self.num_inputs = num_inputs
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CleanParts:
     """Rows of clean inputs; no input is in two parts.
@@ -61,7 +73,8 @@ def check_enough(
         what: they are, for messages.
 
     Raises:
-        ValueError: the rate is not within (0, 1), or there are too few.
+        ValueError: the rate is not within (0, 1).
+        UnsuitedInputs: there are too few.
     """
     if not 0 < false_positive_rate < 1:
         raise ValueError(
@@ -73,9 +86,10 @@ def check_enough(
     least = math.ceil(2.5 / false_positive_rate) + 10
     while _are_enough(least - 1, false_positive_rate, mixes):
         least -= 1
-    raise ValueError(
+    raise UnsuitedInputs(
         f"expected at least {least} {what} for a false-positive rate of {false_positive_rate}, "
-        f"got {num_inputs} sample{'s' if num_inputs > 1 else ''}"
+        f"got {num_inputs} sample{'s' if num_inputs > 1 else ''}",
+        num_inputs,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from wobbliness.detectors.inputs.distinct_inputs import content_keys
 from wobbliness.perturbations.mixing.overlays import Overlays
@@ -23,6 +24,19 @@ def overlays_of(perturbation: Any) -> tuple[Overlays, ...]:
     # A perturbation may wrap another one, which has the overlays.
     values = (getattr(perturbation, field.name) for field in fields(perturbation))
     return tuple(overlays for value in values for overlays in overlays_of(value))
+
+
+def overlay_rows(perturbations: Iterable[Any], images: np.ndarray) -> Int[np.ndarray, " R"]:
+    """Returns the rows of images that are overlays, or have the grey levels of one.
+
+    Args:
+        perturbations: or sigmas, which have no overlays.
+        images: `(N, ...)` in [0, 1].
+    """
+    mixed = [content_keys(each.images) for made in perturbations for each in overlays_of(made)]
+    if not mixed:
+        return np.empty(0, np.int64)
+    return np.flatnonzero(np.isin(content_keys(images), np.concatenate(mixed)))
 
 
 def require_overlays_apart(perturbations: Iterable[Any], images: np.ndarray, what: str) -> None:
