@@ -125,6 +125,7 @@ def fit(
     from wobbliness.cli.output import print_guard
     from wobbliness.detectors.guards.files.guard_files import checked_folder, save_guard
     from wobbliness.detectors.guards.files.kept_perturbations import keep_perturbations
+    from wobbliness.statistics.plausibility import ABOUT_ANSWERS
 
     # A folder that cannot be written to is refused before minutes of measuring.
     check_folder(out)
@@ -146,8 +147,12 @@ def fit(
     )
     warned = say_implausible(classifier, image_set, options, as_json=as_json) if are_pixels else []
     _fit(guard, image_set, hints=scores is None)
+    # What was said before the work is not said again.
+    later = [line for line in guard.warnings_ if not (warned and line.startswith(ABOUT_ANSWERS))]
+    for line in later:
+        say(f"warning: {line}", error=True)
     save_guard(guard, out, model=Path(model).name, resized=_resizes(resize, size))
-    print_guard(guard, out, warned, as_json=as_json)
+    print_guard(guard, out, warned + later, as_json=as_json)
 
 
 def _fit(guard: "Guard", image_set: "ImageSet", *, hints: bool) -> None:
@@ -156,7 +161,7 @@ def _fit(guard: "Guard", image_set: "ImageSet", *, hints: bool) -> None:
     from wobbliness.detectors.inputs.clean_parts import UnsuitedInputs
 
     try:
-        guard.fit(image_set.images)
+        guard.fit(image_set.images, image_set.labels)
     except UnsuitedInputs as error:
         least = least_inputs(guard.false_positive_rate)
         if not hints or error.num_inputs < least:

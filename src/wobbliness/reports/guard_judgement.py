@@ -21,6 +21,7 @@ from wobbliness.runtime.files import write_named
 # Inputs that are explained, and those in the table: the most suspicious ones, where there are more.
 MAX_CARDS, MAX_ROWS = 40, 500
 PICTURE_AXES = 3
+FITTED = "of the clean inputs that the guard was fitted on: "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ def write_judgement(
             names=names,
             model=model,
             source=source,
-            warnings=warnings,
+            warnings=[*warnings, *(f"{FITTED}{line}" for line in guard.warnings_)],
             number=number,
         )
     )

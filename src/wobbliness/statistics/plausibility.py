@@ -16,6 +16,7 @@ MIN_CLASSES = 3  # of two classes, all clean images may well be of one
 EASY_CLASSES = 10  # up to as many, a network that works gets more than half of the images right
 WARNING_RATE = 0.02  # at most, of samples from a network that is poor but works
 
+ABOUT_ANSWERS = "without noise the model gives "  # as both warnings begin
 ADVICE = (
     "is the range of its pixels another (--input-range), does it want a mean and std (--mean, "
     "--std), channels last (--layout), "
@@ -70,7 +71,7 @@ def _accuracy_warnings(
     if accuracy >= share * (0.45 + 0.3 / num_classes) or not is_rare:
         return []
     return [
-        f"without noise the model gives {num_right} of {len(labels)} clean images the class that "
+        f"{ABOUT_ANSWERS}{num_right} of {len(labels)} clean images the class that "
         f"they are labelled with ({accuracy:.0%}; chance is {1 / num_classes:.1%}), so what "
         f"follows may say nothing: {ADVICE}"
     ]
@@ -90,6 +91,6 @@ def _one_class_warnings(
         return []
     unless = "unless all are of that class, " if labels is None else ""
     return [
-        f"without noise the model gives {num_same} of {len(predicted)} clean images one class, "
+        f"{ABOUT_ANSWERS}{num_same} of {len(predicted)} clean images one class, "
         f"{counts.argmax()}: {unless}{ADVICE}"
     ]

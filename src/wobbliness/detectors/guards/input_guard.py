@@ -12,9 +12,11 @@ class InputGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
 
     Attributes:
         image_shape_: shape of one input, once fitted.
+        warnings_: what is odd about the clean inputs, once fitted.
     """
 
     image_shape_: tuple[int, ...]
+    warnings_: tuple[str, ...]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

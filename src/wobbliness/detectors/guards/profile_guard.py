@@ -8,6 +8,12 @@ from jaxtyping import Float, Int
 
 from wobbliness.classifiers.open import open_classifier
 from wobbliness.detectors.guards.detection_results import ProfileJudgement, QuickVerdicts
+from wobbliness.detectors.guards.fit_warnings import (
+    CleanVotes,
+    kept_shares,
+    known_labels,
+    mild_agreement,
+)
 from wobbliness.detectors.guards.input_guard import InputGuard
 from wobbliness.detectors.guards.profile_measuring import (
     ALL,
@@ -22,9 +28,10 @@ from wobbliness.detectors.guards.profile_stage import ProfileStage
 from wobbliness.detectors.guards.profiles import ProfilePart, parts_of
 from wobbliness.detectors.guards.reasons import unusual_readings
 from wobbliness.detectors.guards.smoothness_guard import ATTRIBUTES_OF_FILE
+from wobbliness.detectors.guards.vote_reading import ProfileVotes
 from wobbliness.detectors.inputs.clean_parts import CleanParts, UnsuitedInputs, check_enough
-from wobbliness.detectors.inputs.distinct_inputs import host_array, without_copies
-from wobbliness.detectors.inputs.overlay_copies import require_overlays_apart
+from wobbliness.detectors.inputs.distinct_inputs import host_array, kept_rows
+from wobbliness.detectors.inputs.overlay_copies import overlays_of, require_overlays_apart
 from wobbliness.perturbations.base import Perturbation, effect_of
 from wobbliness.sampling.plan import Scores, perturbation_of, sigmas_or_perturbations
 from wobbliness.sampling.votes import Sweep
@@ -82,6 +89,7 @@ class ProfileGuard(InputGuard):
         offset_: the score below which an input is suspicious.
         calibration_label_: predictions of the calibration inputs, in the order of the last stage's
             scores; None in a guard from a file that does not hold them.
+        warnings_: a sentence for each thing that is odd about the clean inputs.
     """
 
     calibration_label_: Int[np.ndarray, " C"] | None
@@ -109,12 +117,12 @@ class ProfileGuard(InputGuard):
         self.device = device
         self.workers = workers
 
-    def fit(self, X: Any, y: object = None) -> "ProfileGuard":  # noqa: ARG002
+    def fit(self, X: Any, y: object = None) -> "ProfileGuard":
         """Learns how clean inputs vote.
 
         Args:
             X: `(N, C, H, W)` or `(N, D)` clean inputs in [0, 1], array or tensor.
-            y: ignored.
+            y: `(N,)` true classes, where they are known; for `warnings_` alone.
 
         Raises:
             ValueError: as for `measure`; a rate out of range; too few different inputs for three
@@ -123,7 +131,8 @@ class ProfileGuard(InputGuard):
         """
         images = self._checked(X, reset=True)
         self._check_enough(images)
-        images = without_copies(images)
+        given, rows = known_labels(y, len(images)), kept_rows(images)
+        images = images if len(rows) == len(images) else images[rows]
         self._check_enough(images, "different clean inputs")
         parts = CleanParts.of(len(images), mixes=self.perturbations is None, seed=self.seed)
         # A guard that was loaded and is fitted again knows nothing of the file's classifier.
@@ -132,13 +141,29 @@ class ProfileGuard(InputGuard):
         self.image_shape_ = tuple(images.shape[1:])
         self.parts_ = self._profile(images[parts.overlays])
         self.perturbations_ = tuple(part.whole for part in self.parts_)
-        self._learn(images[parts.measured], len(parts.reference))
+        votes, ties = self._learn(images[parts.measured], len(parts.reference))
+        counts = votes.by_part(votes.counts)
+        mixes = [bool(overlays_of(made)) for made in self.perturbations_]
+        self.warnings_ = CleanVotes(
+            label=votes.label,
+            num_reference=len(parts.reference),
+            agreement=mild_agreement(self.perturbations_, list(counts), votes.label),
+            num_classes=counts.shape[2],
+            kept=kept_shares(counts[mixes], votes.label, ties),
+            given=None if given is None else given[rows][parts.measured],
+        ).warnings()
         # The score below which the split-conformal p-value is at most the rate.
         self.offset_ = score_limit(self.stages_[-1].calibration, self.false_positive_rate)
         return self
 
-    def _learn(self, images: Any, num_reference: int) -> None:
-        """Learns what clean votes look like after the early draws, and after all."""
+    def _learn(
+        self, images: Any, num_reference: int
+    ) -> tuple[ProfileVotes, Float[np.ndarray, " N"]]:
+        """Learns what clean votes look like after the early draws, and after all.
+
+        Returns:
+            All votes, and the tie-breakers of the inputs.
+        """
         found = self._measured(images, "clean inputs", EARLY)
         _check_classes(found.votes.label)
         votes = [found.votes]
@@ -151,6 +176,7 @@ class ProfileGuard(InputGuard):
         )
         last, stage = votes[-1][calibration], self.stages_[-1]
         self.calibration_label_ = last.label[np.argsort(stage.scores(stage.placed(last), ties))]
+        return votes[-1], found.ties
 
     def judge(self, X: Any) -> ProfileJudgement:
         """Computes votes, labels, p-value, verdict and reasons of each input, from all draws."""

@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float, Int
 from wobbliness.classifiers.base import Classifier
 from wobbliness.classifiers.open import open_classifier
 from wobbliness.detectors.guards.detection_results import Judgement, QuickVerdicts
+from wobbliness.detectors.guards.fit_warnings import CleanVotes, known_labels, mild_agreement
 from wobbliness.detectors.guards.input_guard import InputGuard
-from wobbliness.detectors.inputs.distinct_inputs import host_array, without_copies
+from wobbliness.detectors.inputs.distinct_inputs import host_array, kept_rows
 from wobbliness.detectors.inputs.overlay_copies import require_overlays_apart
 from wobbliness.perturbations.base import Perturbation, effect_of, image_keys, num_draws_of
 from wobbliness.perturbations.noise.gaussian import sigma_of
@@ -78,6 +79,7 @@ class SmoothnessGuard(InputGuard):
         calibration_: `(C,)` ascending scores of the calibration inputs.
         offset_: the score below which an input is suspicious.
         smooth_pvalues_: by label, the p-value of an input with W = 0 at every sigma, ties halved.
+        warnings_: a sentence for each thing that is odd about the clean inputs.
     """
 
     def __init__(
@@ -103,12 +105,12 @@ class SmoothnessGuard(InputGuard):
         self.device = device
         self.workers = workers
 
-    def fit(self, X: Any, y: object = None) -> "SmoothnessGuard":  # noqa: ARG002
+    def fit(self, X: Any, y: object = None) -> "SmoothnessGuard":
         """Learns how smooth clean inputs are.
 
         Args:
             X: `(N, C, H, W)` or `(N, D)` clean inputs in [0, 1], array or tensor.
-            y: ignored.
+            y: `(N,)` true classes, where they are known; for `warnings_` alone.
 
         Raises:
             ValueError: as for `measure`; a rate out of range; too few different inputs for the
@@ -117,7 +119,9 @@ class SmoothnessGuard(InputGuard):
         """
         images = self._checked(X, reset=True)
         check_rates(self.false_positive_rate, self.error_rate, len(images))
-        images = different_inputs(images, self.false_positive_rate, self.error_rate)
+        given = known_labels(y, len(images))
+        rows = different_rows(images, self.false_positive_rate, self.error_rate)
+        images = images if len(rows) == len(images) else images[rows]
         found = self._measure_inputs(images, "clean inputs", draws=True)
         # One half is the reference that ranks are taken among, the other calibrates.
         order = np.random.default_rng(np.random.SeedSequence(self.seed)).permutation(len(images))
@@ -133,6 +137,15 @@ class SmoothnessGuard(InputGuard):
         # The score below which the split-conformal p-value is at most the rate.
         self.offset_ = score_limit(self.calibration_, self.false_positive_rate)
         self.smooth_pvalues_ = self._smooth_pvalues(found.votes.votes[0].counts.shape[1])
+        counts = [votes.counts for votes in found.votes.votes]
+        self.warnings_ = CleanVotes(
+            label=found.label[order],
+            num_reference=len(reference),
+            agreement=mild_agreement(self.sigmas, counts, found.label),
+            num_classes=counts[0].shape[1],
+            kept=np.empty((0, len(order))),  # around smooth inputs all do, around others not
+            given=None if given is None else given[rows][order],
+        ).warnings()
         return self
 
     def judge(self, X: Any) -> Judgement:
@@ -292,8 +305,10 @@ class _Measured:
         return np.stack([votes.wobbliness for votes in self.votes.votes])
 
 
-def different_inputs(images: Any, false_positive_rate: float, error_rate: float) -> Any:
-    """Returns the inputs without copies of each other.
+def different_rows(
+    images: Any, false_positive_rate: float, error_rate: float
+) -> Int[np.ndarray, " D"]:
+    """Returns the rows of the inputs without copies of each other.
 
     Two of the same grey levels, of 256, count as copies.
 
@@ -306,10 +321,10 @@ def different_inputs(images: Any, false_positive_rate: float, error_rate: float)
         ValueError: fewer than half differ from all others, too few for the rate do, or more than
             half have one value throughout.
     """
-    distinct = without_copies(images)
-    if len(distinct) < len(images):
-        check_rates(false_positive_rate, error_rate, len(distinct), what="different clean inputs")
-    return distinct
+    rows = kept_rows(images)
+    if len(rows) < len(images):
+        check_rates(false_positive_rate, error_rate, len(rows), what="different clean inputs")
+    return rows
 
 
 def check_rates(

@@ -21,7 +21,13 @@ def host_array(images: Any) -> np.ndarray:
 
 
 def without_copies(images: Any) -> Any:
-    """Returns clean inputs in their kind, each once.
+    """Returns clean inputs in their kind, each once; arguments and errors as `kept_rows`."""
+    rows = kept_rows(images)
+    return images if len(rows) == len(images) else images[rows]
+
+
+def kept_rows(images: Any) -> Int[np.ndarray, " D"]:
+    """Returns the rows of clean inputs without copies of others.
 
     Args:
         images: array or tensor; values beyond [0, 1] are refused where they are measured.
@@ -31,9 +37,8 @@ def without_copies(images: Any) -> Any:
     """
     array = host_array(images)
     if not (array.min() >= 0 and array.max() <= 1):
-        return images
-    rows = distinct_rows(array, "clean inputs")
-    return images if len(rows) == len(images) else images[rows]
+        return np.arange(len(array))
+    return distinct_rows(array, "clean inputs")
 
 
 def distinct_rows(images: np.ndarray, what: str) -> Int[np.ndarray, " D"]:

@@ -31,6 +31,7 @@ MAX_BYTES = 2**30  # a guard of a million inputs and a hundred sigmas; a larger 
 MAX_SETTINGS_BYTES = 2**20
 MAX_NAME = 200  # characters of a model's name
 MAX_KINDS = 16  # of preprocessing
+MAX_WARNINGS, MAX_WARNING = 16, 2000  # of fitting, and characters of one
 RESIZE = "resize"
 
 Guard: TypeAlias = SmoothnessGuard | ProfileGuard
@@ -90,6 +91,8 @@ def save_guard(
         "arrays": _digest(arrays),
         "preprocessing": _kept_preprocessing(guard, resized),
         **others,
+        # Likewise of what nothing was odd about.
+        **({"warnings": list(guard.warnings_)} if guard.warnings_ else {}),
     }
     # Settings last: they hold the digest of the arrays, so a half-written pair is noticed.
     write_atomically(folder / ARRAYS_FILE, lambda file: file.write_bytes(arrays))
@@ -268,6 +271,7 @@ def _guard_of(content: dict[str, Any], arrays: bytes, classifier: Any) -> Guard:
     if content.get("model") is not None:
         guard.model_ = _fingerprint(content)
     guard.preprocessing_ = _checked_preprocessing(content.get("preprocessing"))
+    guard.warnings_ = _checked_warnings(content.get("warnings", []))
     return guard
 
 
@@ -293,6 +297,14 @@ def _checked_preprocessing(given: Any) -> dict[str, str] | None:
     ):
         raise ValueError(f"preprocessing that is no text of at most {MAX_NAME} characters")
     return given
+
+
+def _checked_warnings(given: Any) -> tuple[str, ...]:
+    if not isinstance(given, list) or len(given) > MAX_WARNINGS:
+        raise ValueError(f"warnings that are no list of at most {MAX_WARNINGS}")
+    if not all(isinstance(line, str) and len(line) <= MAX_WARNING for line in given):
+        raise ValueError(f"warnings that are no text of at most {MAX_WARNING} characters")
+    return tuple(map(visible, given))
 
 
 def checked_folder(folder: str | Path) -> Path:
