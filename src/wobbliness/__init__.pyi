@@ -14,7 +14,7 @@ from .classifiers.execution import Execution as Execution
 from .detectors.batches.batch_results import BatchComparison as BatchComparison
 from .detectors.batches.batch_test import compare_batches as compare_batches
 from .detectors.batches.batch_test import compare_w as compare_w
-from .detectors.batches.vote_destinations import DestinationComparison as DestinationComparison
+from .detectors.batches.destination_results import DestinationComparison as DestinationComparison
 from .detectors.batches.vote_destinations import compare_destinations as compare_destinations
 from .detectors.guards.detection_results import Judgement as Judgement
 from .detectors.guards.detection_results import QuickVerdicts as QuickVerdicts

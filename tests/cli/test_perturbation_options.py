@@ -371,3 +371,36 @@ def test_by_default_two_tests_are_made_and_noise_alone_where_it_is_asked_for(
     assert (alone["box_mix"], alone["at"]) == (None, found["at"])
     code, out, _ = run(monkeypatch, capsys, *test, *noise, "--report", "page.html")
     assert "box mix" not in out + (folder / "page.html").read_text()
+
+
+@pytest.mark.usefixtures("batches")
+def test_where_votes_go_is_said_where_it_is_asked_for(folder, batches, monkeypatch, capsys):
+    test = ["test", "model.onnx", "--clean", "reference.npy", "--suspect", "suspect.npy"]
+    test += ["--draws", 10]
+    code, out, _ = run(monkeypatch, capsys, *test, "--json")
+    plain = json.loads(out)
+    assert (code, plain["destinations"]) == (0, None)
+    code, out, _ = run(monkeypatch, capsys, *test, "--destinations", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert {*plain} == {*found}
+    assert (found["at"], found["box_mix"]) == (plain["at"], plain["box_mix"])
+    expected = wobbliness.compare_batches("model.onnx", *batches[:2], draws=10, destinations=True)
+    assert found["destinations"]["pvalue"] == expected.destinations.pvalue
+    assert found["destinations"]["verdict"] == expected.corrected_destinations.verdict
+    assert found["pvalue"] == expected.pvalue >= plain["pvalue"]
+    code, out, _ = run(monkeypatch, capsys, *test, "--destinations", "--report", "page.html")
+    assert code == 0
+    verdict = expected.corrected_destinations
+    assert f"destinations: {verdict.verdict} (p {verdict.pvalue:.2g}, corrected for three" in out
+    page = (folder / "page.html").read_text()
+    assert "The votes around the suspect inputs go" in page
+    assert "and for that of the destinations" in page
+    # images of another kind: dark ones stray elsewhere
+    np.save("suspect.npy", (batches[1] * 0.05).astype(np.float32))
+    stop = ("--fail-on-trigger", "--destinations", "--json")
+    code, out, _ = run(monkeypatch, capsys, *test, *stop)
+    found = json.loads(out)
+    assert (code, found["destinations"]["verdict"]) == (cli.EXIT_TRIGGER, "elsewhere")
+    code, out, _ = run(monkeypatch, capsys, *test, "--fail-on-trigger", "--json")
+    assert (code, json.loads(out)["verdict"] == "smoother") in {(0, False), (3, True)}, "control"

@@ -13,6 +13,7 @@ from wobbliness.detectors.batches.vote_destinations import AS_USUAL, ELSEWHERE, 
 from wobbliness.detectors.guards.vote_reading import ProfileVotes
 from wobbliness.perturbations import BoxMix
 from wobbliness.statistics.destinations import destination_test
+from wobbliness.statistics.holm import holm_pvalues
 
 DRAWS = 40
 
@@ -45,6 +46,39 @@ def test_all_to_all_is_found_and_only_that(networks, batches):
     assert control.explanation().startswith("The votes around the suspect inputs go where")
     w = wobbliness.compare_batches(networks[0], clean, triggered, draws=DRAWS)
     assert w.verdict != "smoother", "W falls around no trigger of this kind"
+
+
+def test_the_batch_test_reads_its_own_votes_for_it(networks, batches):
+    clean, fresh, triggered = batches
+    settings = {"draws": DRAWS, "seed": 1}
+    plain = wobbliness.compare_batches(networks[0], clean, triggered, **settings)
+    found = wobbliness.compare_batches(networks[0], clean, triggered, destinations=True, **settings)
+    assert plain.destinations is None
+    assert (found.at, found.box_mix, found.sigma) == (plain.at, plain.box_mix, plain.sigma)
+    assert (plain.num_tests, found.num_tests) == (2, 3)
+    assert found.destinations.num_clean == found.box_mix.num_clean == 240
+    assert len(found.destinations.at) == len(found.at) + 1
+    assert found.goes_elsewhere
+    assert not plain.goes_elsewhere
+    raw = [row.smoother.pvalue for row in found.tests]
+    corrected = holm_pvalues([*raw, found.destinations.pvalue])
+    np.testing.assert_array_equal(found.smoother_pvalues, corrected[:2])
+    other = holm_pvalues([*(row.wobblier.pvalue for row in found.tests), found.destinations.pvalue])
+    assert found.corrected_destinations.pvalue == max(corrected[2], other[2])
+    assert "go elsewhere than those" in found.explanation()
+    assert "p is corrected for three tests (Holm)" in found.explanation()
+    for network, suspect in ((networks[0], fresh), (networks[1], triggered)):
+        control = wobbliness.compare_batches(network, clean, suspect, destinations=True, **settings)
+        assert not control.goes_elsewhere, "control"
+        assert "go where those around clean inputs" in control.explanation()
+    made = [0.2, 0.3]
+    alone = wobbliness.compare_batches(
+        networks[0], clean, triggered, sigmas=made, destinations=True, **settings
+    )
+    noise = wobbliness.compare_destinations(
+        networks[0], clean, triggered, perturbations=made, **settings
+    )
+    assert (alone.destinations, alone.num_tests) == (noise, 2)
 
 
 def test_it_is_the_permutation_test_of_the_votes(networks, batches):

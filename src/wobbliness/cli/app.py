@@ -166,13 +166,25 @@ def compare(
     column: Column = None,
     resize: Resize = False,
     size: Size = None,
+    destinations: Annotated[
+        bool,
+        typer.Option(
+            "--destinations",
+            help="Also test where the same votes go, for triggers that send each class elsewhere; "
+            "all p-values are corrected for this test, too.",
+        ),
+    ] = False,
     level: Annotated[
         float, typer.Option(help="False-positive rate of the verdict on batches of clean images.")
     ] = 0.01,
     seed: Seed = 0,
     report: Annotated[Path | None, typer.Option(help="Also a page of the result; .html.")] = None,
     fail_on_trigger: Annotated[
-        bool, typer.Option("--fail-on-trigger", help="Exit code 3 if the suspect is smoother.")
+        bool,
+        typer.Option(
+            "--fail-on-trigger",
+            help="Exit code 3 if the suspect is smoother, or its votes go elsewhere.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -205,6 +217,7 @@ def compare(
         level=level,
         seed=seed,
         num_classes=options.num_classes,
+        destinations=destinations,
     )
     failure = failure_of(
         lambda path: write_comparison(
@@ -215,7 +228,7 @@ def compare(
     print_comparison(found, warned, as_json=as_json)
     raise_later(failure)
     # After everything is written, so that a pipeline has the report of what stopped it.
-    if fail_on_trigger and found.verdict == SMOOTHER:
+    if fail_on_trigger and (found.verdict == SMOOTHER or found.goes_elsewhere):
         sys.exit(EXIT_TRIGGER)
 
 

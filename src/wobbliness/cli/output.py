@@ -140,6 +140,9 @@ def print_comparison(
         said: dict[str, Any] = {"verdict": found.verdict, "explanation": found.explanation()}
         said |= {"is_powerful": found.is_powerful, "pvalue": found.pvalue}
         said |= _comparison_fields(found)
+        if (corrected := found.corrected_destinations) is not None:
+            words = {"verdict": corrected.verdict, "corrected_pvalue": corrected.pvalue}
+            said["destinations"] |= words
         say_json(said | {"warnings": list(warnings)})
         return
     _print_comparison_rows(found)
@@ -183,6 +186,9 @@ def _print_comparison_rows(found: "BatchComparison") -> None:
         )
     if found.box_mix is not None:
         _print_box_mix(found, found.box_mix, width)
+    if (corrected := found.corrected_destinations) is not None:
+        of = f"corrected for {found.num_tests_in_words} (Holm)"
+        say(f"destinations: {corrected.verdict} (p {corrected.pvalue:.2g}, {of})")
 
 
 def _print_box_mix(found: "BatchComparison", box_mix: "BoxMixTest", width: int) -> None:
@@ -193,7 +199,10 @@ def _print_box_mix(found: "BatchComparison", box_mix: "BoxMixTest", width: int) 
         f"{box_mix.num_clean} others compared with"
     )
     smoother, wobblier = found.smoother_pvalues.min(), found.wobblier_pvalues.min()
-    say(f"  corrected for two tests (Holm): p smoother {smoother:.2g}, p wobblier {wobblier:.2g}")
+    say(
+        f"  corrected for {found.num_tests_in_words} (Holm): p smoother {smoother:.2g}, p wobblier "
+        f"{wobblier:.2g}"
+    )
 
 
 def _starred(found: "BatchComparison") -> list[str]:

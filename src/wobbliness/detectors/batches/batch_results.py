@@ -1,16 +1,18 @@
 """Result of the test of a suspect batch against a clean one, and its words."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
+from wobbliness.detectors.batches.destination_results import ELSEWHERE, DestinationComparison
 from wobbliness.detectors.inputs.noise_level import Level, shown_level
 from wobbliness.statistics.holm import holm_pvalues
 from wobbliness.statistics.two_sample import LeveneTest, MannWhitneyTest
 
 SMOOTHER, WOBBLIER, NO_DIFFERENCE = "smoother", "wobblier", "no difference"
 MIN_POWER = 0.9
+NUMBERS = {1: "one", 2: "two", 3: "three"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,8 @@ class BatchComparison:
         num_suspect: suspect points.
         at: the comparison at each sigma, ascending, then under other perturbations.
         box_mix: the second test of the verdict; None where there is one test alone.
+        destinations: a further test, of where the same votes go; its p-value is not corrected. None
+            where it was not asked for.
     """
 
     level: float
@@ -80,6 +84,7 @@ class BatchComparison:
     num_suspect: int
     at: tuple[SigmaComparison, ...]
     box_mix: BoxMixTest | None = None
+    destinations: DestinationComparison | None = None
 
     def __getitem__(self, sigma: Level) -> SigmaComparison:
         """Returns the comparison at one of the sigmas, or by the name of a perturbation."""
@@ -104,12 +109,45 @@ class BatchComparison:
         By `holm_pvalues`: with it each test that is said to have spoken may be believed, too, where
         Bonferroni's correction is as good for the verdict alone.
         """
-        return holm_pvalues([row.smoother.pvalue for row in self.tests])
+        return self._corrected([row.smoother.pvalue for row in self.tests])[: len(self.tests)]
 
     @property
     def wobblier_pvalues(self) -> Float[np.ndarray, " T"]:
         """Likewise those of `wobblier`."""
-        return holm_pvalues([row.wobblier.pvalue for row in self.tests])
+        return self._corrected([row.wobblier.pvalue for row in self.tests])[: len(self.tests)]
+
+    def _corrected(self, pvalues: list[float]) -> Float[np.ndarray, " P"]:
+        """Corrects p-values of W for the number of tests; that of the destinations stands last."""
+        last = [] if self.destinations is None else [self.destinations.pvalue]
+        return holm_pvalues([*pvalues, *last])
+
+    @property
+    def num_tests(self) -> int:
+        """The number of tests that p-values are corrected for."""
+        return len(self.tests) + (self.destinations is not None)
+
+    @property
+    def num_tests_in_words(self) -> str:
+        """Returns the number, such as `two tests`."""
+        return f"{NUMBERS[self.num_tests]} test{'s' if self.num_tests > 1 else ''}"
+
+    @property
+    def corrected_destinations(self) -> DestinationComparison | None:
+        """The test of the destinations with its p-value corrected; None where there is none.
+
+        With smoother as with wobblier: the larger one of both corrected p-values.
+        """
+        if self.destinations is None:
+            return None
+        both = ([getattr(row, way).pvalue for row in self.tests] for way in (SMOOTHER, WOBBLIER))
+        pvalue = max(float(self._corrected(pvalues)[-1]) for pvalues in both)
+        return replace(self.destinations, pvalue=pvalue)
+
+    @property
+    def goes_elsewhere(self) -> bool:
+        """Checks whether the votes go elsewhere than those of clean inputs, corrected."""
+        found = self.corrected_destinations
+        return found is not None and found.verdict == ELSEWHERE
 
     @property
     def verdict(self) -> str:
@@ -193,7 +231,16 @@ class BatchComparison:
         )
 
     def _tests_words(self) -> str:
-        """Returns which of two tests spoke, and how they are corrected; of one, nothing."""
+        """Returns which of several tests spoke, and how they are corrected; of one, nothing."""
+        return f"{self._mixed_words()}{self._destination_words()}"
+
+    def _destination_words(self) -> str:
+        found = self.corrected_destinations
+        if found is None:
+            return ""
+        return f" {found.explanation()} Here p is corrected for {self.num_tests_in_words}."
+
+    def _mixed_words(self) -> str:
         if self.box_mix is None:
             return ""
         spoke = " and ".join(self._where(row) for row, _ in self._speaking)
@@ -201,9 +248,9 @@ class BatchComparison:
             f"The test {spoke} spoke" if len(self._speaking) == 1 else f"Both tests spoke, {spoke}"
         )
         return (
-            f" {who if self._speaking else 'Neither of two tests spoke'}; p is corrected for two "
-            f"tests (Holm). {self.box_mix.num_overlays} clean images were mixed with, and "
-            f"{self.box_mix.num_clean} others compared with, under box mix."
+            f" {who if self._speaking else 'Neither of two tests spoke'}; p is corrected for "
+            f"{self.num_tests_in_words} (Holm). {self.box_mix.num_overlays} clean images were "
+            f"mixed with, and {self.box_mix.num_clean} others compared with, under box mix."
         )
 
     def _numbers(self, row: SigmaComparison) -> str:

@@ -9,11 +9,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from wobbliness.detectors.batches.batch_results import BatchComparison, BoxMixTest, SigmaComparison
+from wobbliness.detectors.batches.destination_results import DestinationComparison, compare_votes
 from wobbliness.detectors.batches.mixed_images import mix_with_some
+from wobbliness.detectors.guards.vote_reading import ProfileVotes
 from wobbliness.detectors.inputs.distinct_inputs import distinct_rows
 from wobbliness.detectors.inputs.noise_level import (
     BatchTest,
@@ -28,6 +30,7 @@ from wobbliness.perturbations.base import Perturbation
 from wobbliness.runtime.progress import Progress, progress_of_parts
 from wobbliness.sampling.checked_images import checked_images
 from wobbliness.sampling.measure import sweep
+from wobbliness.sampling.votes import Sweep
 from wobbliness.statistics.two_sample import levene_test, mann_whitney_test
 
 DEFAULT_SIGMAS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
@@ -70,6 +73,7 @@ def compare_batches(
     seed: int = 0,
     num_classes: int | None = None,
     progress: Progress | None = None,
+    destinations: bool = False,
 ) -> BatchComparison:
     """Tests whether the classifier is smoother around a suspect batch (section 3.2.4).
 
@@ -94,6 +98,9 @@ def compare_batches(
         seed: of the noise and of the choice of points.
         num_classes: K, as for `measure`.
         progress: called with (inputs done, inputs in all).
+        destinations: also test where the same votes go (`compare_votes`), under all perturbations
+            together, clean inputs that are mixed with left out; all p-values are then corrected for
+            this test, too.
 
     Raises:
         ValueError: as for `measure` and `compare_w`; most inputs of a batch are copies, or of one
@@ -112,9 +119,14 @@ def compare_batches(
     if mixed is not None:
         jobs += [(clean[~mixed.is_overlay], (mixed.box_mix,)), (suspect, (mixed.box_mix,))]
     settings: dict[str, Any] = {"draws": draws, "seed": seed, "num_classes": num_classes}
-    clean_w, suspect_w, *under_mix = _measured(classifier, jobs, progress, **settings)
+    found = _measured(classifier, jobs, progress, keep_clean=destinations, **settings)
+    kept = np.arange(len(clean)) if mixed is None else np.flatnonzero(~mixed.is_overlay)
+    same: dict[str, Any] = {"level": level, "seed": seed}
+    if destinations:
+        same["destinations"] = _compared_votes(found, kept, len(clean) - len(kept), level, seed)
+    clean_w, suspect_w, *under_mix = (each.wobbliness for each in found)
     if mixed is None:
-        return compare_w(clean_w, suspect_w, level=level, seed=seed)
+        return compare_w(clean_w, suspect_w, **same)
     name = mixed.box_mix.name
     box_mix = BoxMixW(
         perturbation=name,
@@ -122,16 +134,54 @@ def compare_batches(
         suspect=under_mix[1][name],
         num_overlays=mixed.num_overlays,
     )
-    return compare_w(clean_w, suspect_w, level=level, seed=seed, box_mix=box_mix)
+    return compare_w(clean_w, suspect_w, box_mix=box_mix, **same)
+
+
+def _compared_votes(
+    found: Sequence[Sweep],
+    kept: Int[np.ndarray, " R"],
+    num_overlays: int,
+    level: float,
+    seed: int,
+) -> DestinationComparison:
+    """Compares where the votes of both batches go, under all perturbations together.
+
+    Args:
+        found: of clean and suspect inputs, and of both under box mix, where the clean ones are
+            those kept.
+        kept: rows of clean inputs that are not mixed with.
+        num_overlays: those that are.
+        level: as for `compare_batches`.
+        seed: likewise.
+    """
+    (clean, suspect), under_mix = (
+        [ProfileVotes.of(each.votes) for each in part] for part in (found[:2], found[2:])
+    )
+    names = [votes.perturbation for each in found[::2] for votes in each.votes]
+    return compare_votes(
+        joined([clean[kept], *under_mix[:1]]),
+        joined([suspect, *under_mix[1:]]),
+        names=names,
+        num_overlays=num_overlays,
+        level=level,
+        seed=seed,
+    )
+
+
+def joined(found: Sequence[ProfileVotes]) -> ProfileVotes:
+    """Returns votes of the same inputs under the perturbations of all, each a part of its own."""
+    num_classes = max(each.counts.shape[2] for each in found)
+    counts = np.concatenate([each.widened(num_classes).counts for each in found])
+    return ProfileVotes(counts=counts, parts=np.arange(len(counts)), label=found[0].label)
 
 
 def _measured(
     classifier: Any, jobs: Sequence[Job], progress: Progress | None, **settings: Any
-) -> list[dict[Any, Float[np.ndarray, " N"]]]:
-    """Measures W of each batch under its perturbations."""
+) -> list[Sweep]:
+    """Measures each batch under its perturbations."""
     reports = progress_of_parts([len(inputs) for inputs, _ in jobs], progress)
     return [
-        sweep(classifier, inputs, made, progress=report, **settings).wobbliness
+        sweep(classifier, inputs, made, progress=report, **settings)
         for (inputs, made), report in zip(jobs, reports, strict=True)
     ]
 
@@ -143,6 +193,7 @@ def compare_w(
     level: float = 0.01,
     seed: int = 0,
     box_mix: BoxMixW | None = None,
+    destinations: DestinationComparison | None = None,
 ) -> BatchComparison:
     """Compares measured batches.
 
@@ -160,6 +211,7 @@ def compare_w(
         level: false-positive rate of either verdict, in (0, 1).
         seed: of the choice of points.
         box_mix: W for a second test; the verdict is then one of two tests, corrected for both.
+        destinations: a further test that is corrected for, too.
 
     Raises:
         ValueError: the sigmas differ, there is none, points are too few, or the level is out of
@@ -185,7 +237,7 @@ def compare_w(
     choose = partial(_sigma_for, calibration, batch_size=min(len(compared), num_suspect), seed=seed)
     sigma = choose(directional_pvalues)
     # One of two tests is certain to give a verdict only at half the level.
-    level_of_one = level if box_mix is None else level / 2
+    level_of_one = level / (1 + (box_mix is not None) + (destinations is not None))
     found = BatchComparison(
         level=level,
         sigma=sigma,
@@ -195,6 +247,7 @@ def compare_w(
         num_for_sigma=len(for_choice),
         num_suspect=num_suspect,
         at=tuple(_at(sigma, reference[sigma], suspect[sigma]) for sigma in clean),
+        destinations=destinations,
     )
     return found if box_mix is None else _with_box_mix(found, box_mix, level_of_one, seed)
 
