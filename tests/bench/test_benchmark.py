@@ -48,6 +48,8 @@ def test_the_command_gives_every_contender_and_consistent_ratios(monkeypatch, ca
     assert all(
         len(rate["per_second"]) == 2 and min(rate["per_second"]) > 0 for rate in network["rates"]
     )
+    assert "checked" in names
+    assert network["precision"].split(":")[0] in {"checked", "float32"}
     assert 500_000 < network["flops"] < 5_000_000
     assert {decision["question"] for decision in json.loads(out)["decisions"]} == {
         "true W",
@@ -56,6 +58,7 @@ def test_the_command_gives_every_contender_and_consistent_ratios(monkeypatch, ca
     code, out, _ = run(monkeypatch, capsys, *arguments)
     assert code == 0
     assert "ours / loop" in out
+    assert "ours / precision checked" in out
     assert "times fewer" in out
     assert len(measured) == 2
     assert kept.cache_info().misses == 1

@@ -167,7 +167,8 @@ def test_a_wrong_graph_is_not_used(half_space, images, monkeypatch):
     module, other = HalfSpaceModule(half_space), HalfSpaceModule(half_space)
     other.offset += 0.01
     wrong = compiled.compile_module(other.eval(), images)
-    monkeypatch.setattr("wobbliness.classifiers.torch_module.compile_module", lambda *_: wrong)
+    replaced = "wobbliness.classifiers.torch_module.compile_module"
+    monkeypatch.setattr(replaced, lambda *_, **__: wrong)
     votes = wobbliness.measure(module, images, 0.1, draws=20)
     assert votes.execution.backend == "torch"
     assert "more than" in votes.execution.reason

@@ -18,6 +18,7 @@ from wobbliness.bench.families import families_of
 from wobbliness.bench.methods import methods_of
 from wobbliness.bench.results import (
     BARE,
+    CHECKED,
     FAMILY,
     LOOP,
     OURS,
@@ -130,7 +131,10 @@ def _time_network(
     network = build_network(name, shape, NUM_CLASSES, seed=0).eval()
     num_images = max(2, round(num_images * scale))
     images = _random_images(num_images, shape)
-    sides = list(_contenders(network, images, device))
+    sides, precisions = list(_contenders(network, images, device)), list[str]()
+    if device == "cpu":
+        low = contenders.checked(network, DRAWS, precisions=precisions)
+        sides.append(Side(name=CHECKED, contender=low, images=images))
     # also warms up
     peaks = [_peak_bytes(side) for side in sides]
     seconds, products = _seconds_in_turn(sides, repeats, device, advance)
@@ -146,6 +150,7 @@ def _time_network(
             for side, own, peak in zip(sides, seconds, peaks, strict=True)
         ),
         sgemm=products,
+        precision=precisions[-1] if precisions else None,
     )
     if not families:
         return found

@@ -35,6 +35,22 @@ def ours(
     return run
 
 
+def checked(network: nn.Module, draws: int, *, precisions: list[str]) -> Contender:
+    """Returns `wobbliness.measure` in checked low precision, on the CPU.
+
+    Args:
+        network: the network.
+        draws: forward passes of each image.
+        precisions: gets, of each run, what was done in words.
+    """
+
+    def run(images: np.ndarray) -> None:
+        votes = measure(network, images, SIGMA, draws=draws, precision="checked")
+        precisions.extend(str(execution.precision) for execution in votes.executions)
+
+    return run
+
+
 def smoothing_loop(network: nn.Module, draws: int, *, device: str) -> Contender:
     """Returns the loop of randomized smoothing as Cohen et al. (2019) publish it.
 

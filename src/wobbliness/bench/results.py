@@ -6,6 +6,8 @@ from typing import Any
 
 # In front of the size of a block that the network alone is run on.
 BARE = "bare"
+# Ours in checked low precision.
+CHECKED = "checked"
 # In front of the name of a perturbation that is timed.
 FAMILY = "under "
 # Behind the name of a detection method: both sides of its comparison.
@@ -52,12 +54,15 @@ class NetworkResult:
         flops: floating-point operations of one forward pass.
         rates: of the contenders; ours first.
         sgemm: floating-point operations per second of a large matrix product, in each repeat.
+        precision: what was done where checked low precision was asked for, in words; None where it
+            was not.
     """
 
     network: str
     flops: float
     rates: tuple[Rate, ...]
     sgemm: tuple[float, ...]
+    precision: str | None = None
 
     def ratio(self, contender: str) -> float | None:
         """Returns the median over the repeats of ours / the contender's best setting.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -96,6 +97,41 @@ class DeviceClassifier(Protocol):
         Args:
             batch: float32 tensor `(B, ...)`.
             exact: whether to run it in float32, whatever precision is asked for.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twin:
+    """A classifier in low precision.
+
+    Attributes:
+        classifier: answers as the one it was made of, but for the error of quantisation.
+        relative_cost: estimate of the time of a pass over that of a float32 pass.
+    """
+
+    classifier: Any
+    relative_cost: float
+
+
+@runtime_checkable
+class QuantisableClassifier(Protocol):
+    """A classifier whose graph can be quantised.
+
+    Attributes:
+        keeps_network: whether the graph is kept for `twin`; to be set before `session`.
+    """
+
+    keeps_network: bool
+
+    def twin(self, images: Float32[np.ndarray, "B ..."]) -> Twin:
+        """Returns the quantised twin, within a session.
+
+        Args:
+            images: whose activations set the ranges of the integers.
+
+        Raises:
+            ValueError: there is no graph of float32 scores, or it cannot be quantised.
         """
         ...
 

@@ -1,6 +1,6 @@
 """The description of how forward passes are run, and the rule for the block size."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 # What one core can count on of the second and third level of cache together.
 CACHE_BYTES = 5 * 2**20
@@ -26,6 +26,8 @@ class Execution:
         threads: which threads ran them, in words; None where each worker ran its own on one core.
         company: why copies were classified one at a time, in words; None where the other images of
             a block do not matter.
+        precision: where checked low precision was asked for, in words whether it was used, and why
+            not; None where it was not asked for.
     """
 
     backend: str
@@ -36,12 +38,21 @@ class Execution:
     changed_labels: float | None = None
     threads: str | None = None
     company: str | None = None
+    precision: str | None = None
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """Returns remarks for a reader of the votes, in words."""
         compiled = f"not compiled: {self.reason}" if self.reason else None
-        return tuple(remark for remark in (compiled, self.threads, self.company) if remark)
+        remarks = (compiled, self.threads, self.company, self.precision)
+        return tuple(remark for remark in remarks if remark)
+
+    def as_record(self) -> dict[str, object]:
+        """Returns the fields as records hold them: without the precision where it says nothing."""
+        fields = asdict(self)
+        if self.precision is None:
+            del fields["precision"]
+        return fields
 
 
 def default_block_size(draws: int, values_per_image: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int
 
-from wobbliness.classifiers.base import MAX_UNDECLARED_CLASSES, ScoredClassifier
+from wobbliness.classifiers.base import MAX_UNDECLARED_CLASSES, ScoredClassifier, Twin
 from wobbliness.classifiers.compile.graph import GraphOptions, OnnxGraph
 from wobbliness.classifiers.execution import Execution
 from wobbliness.classifiers.gated import Gated
@@ -28,6 +28,8 @@ class OnnxClassifier(ScoredClassifier):
     """
 
     thread_safe = True
+    # The file itself keeps the network.
+    keeps_network = False
 
     def __init__(
         self,
@@ -70,6 +72,16 @@ class OnnxClassifier(ScoredClassifier):
         gated._graph, num_gates = self._graph.gated(nodes, images)
         gated.image_shape = None
         return Gated(classifier=gated, num_gates=num_gates)
+
+    def twin(self, images: Float32[np.ndarray, "B ..."]) -> Twin:
+        """Returns the quantised twin.
+
+        Raises:
+            ValueError: as for `OnnxGraph.quantised`.
+        """
+        twin = copy(self)
+        twin._graph, cost = self._graph.quantised(self.as_input(images))
+        return Twin(classifier=twin, relative_cost=cost)
 
     def classify(
         self, images: Float32[np.ndarray, "B ..."], block_size: int

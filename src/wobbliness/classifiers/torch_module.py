@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from threading import get_ident
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Float32, Int, Shaped
 from torch._subclasses.fake_tensor import FakeTensor
 
-from wobbliness.classifiers.base import ScoredClassifier, check_no_labels, in_blocks
+from wobbliness.classifiers.base import ScoredClassifier, Twin, check_no_labels, in_blocks
 from wobbliness.classifiers.compile.export import compile_gated, compile_module, disagreement
 from wobbliness.classifiers.compile.graph import OnnxGraph
 from wobbliness.classifiers.execution import Execution
@@ -112,9 +113,11 @@ class TorchClassifier(ScoredClassifier):
     Attributes:
         module: the module itself.
         thread_safe: whether it is compiled at the moment.
+        keeps_network: whether the graph is kept for `twin`.
     """
 
     thread_safe = False
+    keeps_network = False
 
     def __init__(
         self,
@@ -145,6 +148,7 @@ class TorchClassifier(ScoredClassifier):
         self._wanted = output
         self._reading: Reading | None = None
         self._graph: OnnxGraph | None = None
+        self._network: bytes | None = None
 
     def scoring_module(self, examples: Float32[np.ndarray, "B ..."]) -> torch.nn.Module:
         """Returns the module itself, or wrapped so that it gives scores `(B, K)` alone.
@@ -220,7 +224,20 @@ class TorchClassifier(ScoredClassifier):
                 threads=EAGER_THREADS if graph is None else None,
             )
         finally:
-            self._graph, self.thread_safe = None, False
+            self._graph, self._network, self.thread_safe = None, None, False
+
+    def twin(self, images: Float32[np.ndarray, "B ..."]) -> Twin:
+        """Returns the quantised twin of the compiled graph, within a session.
+
+        Raises:
+            ValueError: it is not compiled, or as for `OnnxGraph.quantised`.
+        """
+        if self._graph is None or self._network is None or self.takes_integers:
+            raise ValueError("expected a compiled graph of floats, got none")
+        twin = copy(self)
+        twin._graph, cost = self._graph.quantised(images, self._network)
+        twin._network = None
+        return Twin(classifier=twin, relative_cost=cost)
 
     def gated(self, nodes: GatedNodes, images: Float32[np.ndarray, "B ..."]) -> Gated:
         """Returns the classifier of rows of image values and gates, a compiled graph.
@@ -302,7 +319,9 @@ class TorchClassifier(ScoredClassifier):
             given,
             self._reading or Reading(),
             lambda: self._check_repeats(examples, scores),
+            keep_network=self.keeps_network,
         )
+        self._network = compilation.network
         if compilation.graph is None:
             return None, compilation.reason
         # Scores that look sorted are refused only if the graph holds a step that sorts them.

@@ -27,6 +27,8 @@ from wobbliness.cli.options import (
     ModelOptions,
     Out,
     Perturbations,
+    Precision,
+    PrecisionName,
     Resize,
     Seed,
     Size,
@@ -94,6 +96,7 @@ def measure(
             help="Measure twice, to find a model that does not always answer alike.",
         ),
     ] = False,
+    precision: Precision = PrecisionName.FLOAT32,
     engine: Engine = EngineName.LOCAL,
     address: Address = None,
     as_json: Json = False,
@@ -130,6 +133,7 @@ def measure(
         "seed": seed,
         "check_repeatable": check_repeatable,
         "num_classes": options.num_classes,
+        "precision": precision.value,
     }
     if engine is EngineName.RAY:
         result = sweep_on_ray(opened, pixels, opened_perturbations, address=address, **settings)
@@ -178,6 +182,7 @@ def compare(
         float, typer.Option(help="False-positive rate of the verdict on batches of clean images.")
     ] = 0.01,
     seed: Seed = 0,
+    precision: Precision = PrecisionName.FLOAT32,
     report: Annotated[Path | None, typer.Option(help="Also a page of the result; .html.")] = None,
     fail_on_trigger: Annotated[
         bool,
@@ -218,6 +223,7 @@ def compare(
         seed=seed,
         num_classes=options.num_classes,
         destinations=destinations,
+        precision=precision.value,
     )
     failure = failure_of(
         lambda path: write_comparison(

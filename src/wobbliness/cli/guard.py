@@ -20,6 +20,8 @@ from wobbliness.cli.options import (
     Model,
     ModelOptions,
     Out,
+    Precision,
+    PrecisionName,
     Resize,
     Seed,
     Size,
@@ -113,6 +115,7 @@ def fit(
         float, typer.Option(help="Share of clean inputs to be called suspicious.")
     ] = 0.05,
     seed: Seed = 0,
+    precision: Precision = PrecisionName.FLOAT32,
     column: Column = None,
     resize: Resize = False,
     size: Size = None,
@@ -133,7 +136,7 @@ def fit(
     if scores is not None and kind is not GuardKind.PROFILE:
         raise ValueError("expected --scores with --guard profile, got --guard smoothness")
     settings: dict[str, Any] = {"seed": seed, "num_classes": options.num_classes}
-    settings |= {"false_positive_rate": false_positive_rate}
+    settings |= {"false_positive_rate": false_positive_rate, "precision": precision.value}
     settings |= {} if draws is None else {"draws": draws}
     classifier = open_model(model, options)
     read_overlays = overlay_reader(classifier, resize=resize, size=size)
@@ -204,6 +207,10 @@ def judge(
         Path | None,
         typer.Option(help="Also a page that explains the verdicts, with pictures; .html."),
     ] = None,
+    precision: Annotated[
+        PrecisionName | None,
+        typer.Option(help="As for guard fit; by default the one that it was fitted with."),
+    ] = None,
     column: Column = None,
     resize: Resize = False,
     size: Size = None,
@@ -228,6 +235,8 @@ def judge(
         raise ValueError("expected --report without --quick, which gives no reasons, got both")
     classifier = open_model(model, options)
     fitted, mismatch = _loaded(guard, classifier, model, resized=_resizes(resize, size))
+    if precision is not None:
+        fitted.precision = precision.value
     are_pixels = _are_pixels(_perturbations_of(fitted))
     inputs = read_images_for(
         classifier, images, column=column, resize=resize, size=size, as_stored=not are_pixels

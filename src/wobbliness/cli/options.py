@@ -58,6 +58,13 @@ class EngineName(Enum):
     RAY = "ray"
 
 
+class PrecisionName(Enum):
+    """Precision of the votes."""
+
+    FLOAT32 = "float32"
+    CHECKED = "checked"
+
+
 HUB_PREFIX = "hf:"
 NAMED_MODULE = "found also in the working folder, after all that is installed"
 
@@ -142,6 +149,13 @@ Perturbations = Annotated[
 ]
 Draws = Annotated[int, typer.Option(help="Noisy copies of each image.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Precision = Annotated[
+    PrecisionName,
+    typer.Option(
+        help="checked: votes of 8-bit integers, cast again by float32 where margins are small, and "
+        "audited; where that cannot be done or does not pay, float32."
+    ),
+]
 Engine = Annotated[
     EngineName, typer.Option(help="ray spreads the work over a Ray cluster (extra `ray`).")
 ]

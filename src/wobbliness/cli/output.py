@@ -15,6 +15,7 @@ from wobbliness.images import ImageSet
 from wobbliness.reports.tables import write_csv, write_parquet
 from wobbliness.runtime.files import write_named
 from wobbliness.runtime.terminal import console, say, say_json
+from wobbliness.sampling.counting.changed_votes import ChangedVotes
 from wobbliness.sampling.plan import perturbation_of
 from wobbliness.sampling.votes import Sweep, Votes
 
@@ -95,6 +96,17 @@ def print_sweep(sweep: Sweep, warnings: Sequence[str] = (), *, as_json: bool) ->
     # One line for each way the passes were run.
     for execution in {execution for votes in sweep.votes for execution in votes.executions}:
         say(_execution_line(execution))
+    for votes in sweep.votes:
+        if votes.changed_votes is not None:
+            say(_changed_line(votes, votes.changed_votes))
+
+
+def _changed_line(votes: Votes, found: ChangedVotes) -> str:
+    what = votes.perturbation if votes.sigma is None else f"sigma {votes.sigma:g}"
+    return (
+        f"changed votes at {what}: {found.share:.2%}, at most {found.upper_bound():.2%} with 95 % "
+        f"confidence ({found.num_changed} of {found.num_audited} that were audited)"
+    )
 
 
 def _votes_line(votes: Votes) -> str:
@@ -111,9 +123,10 @@ def _votes_line(votes: Votes) -> str:
 def _execution_line(execution: Execution) -> str:
     what = "" if execution.backend == "onnxruntime" else "not compiled: "
     why = f"; {what}{execution.reason}" if execution.reason else ""
+    precision = "" if execution.precision is None else f"; precision {execution.precision}"
     return (
         f"run by {execution.backend} on {execution.device}, {execution.block_size} copies at "
-        f"a time{why}"
+        f"a time{why}{precision}"
     )
 
 
@@ -127,8 +140,17 @@ def _votes_json(votes: Votes) -> dict[str, Any]:
         "wobbliness": votes.wobbliness.tolist(),
         "standard_error": votes.standard_error.tolist(),
         "counts": votes.counts.tolist(),
-        "executions": [vars(execution) for execution in votes.executions],
+        "executions": [execution.as_record() for execution in votes.executions],
+        **_changed_fields(votes.changed_votes),
     }
+
+
+def _changed_fields(found: ChangedVotes | None) -> dict[str, Any]:
+    """Returns what an audit found; nothing where all votes are those of float32."""
+    if found is None:
+        return {}
+    derived = {"share": found.share, "upper_bound": found.upper_bound()}
+    return {"changed_votes": asdict(found) | derived}
 
 
 def print_comparison(
@@ -148,11 +170,15 @@ def print_comparison(
     _print_comparison_rows(found)
     say(f"verdict: {found.verdict} (level {found.level:g}, power {found.power:.2f})")
     say(found.explanation())
+    if found.precision is not None:
+        say(f"precision {found.precision}")
 
 
 def _comparison_fields(found: "BatchComparison") -> dict[str, Any]:
     """Returns all fields; where a perturbation is no noise, the names of all of them, too."""
     fields = asdict(found)
+    if found.precision is None:
+        del fields["precision"]
     if found.box_mix is not None:
         fields["box_mix"]["at"] |= _with_name("sigma", found.box_mix.at.sigma)
         fields["spoke"] = [shown_level(level) for level in found.spoke]
@@ -298,6 +324,9 @@ def _print_network(result: "NetworkResult") -> None:
         say(f"  {rate.contender:<10} {rate.median:>12,.0f}{memory}")
     said = [f"{name} {_ratio_text(result.ratio(name))}" for name in ("loop", "ART", "bare")]
     say("  ours / " + ", ".join(said))
+    if result.precision is not None:
+        ratio_text = _ratio_text(result.ratio("checked"))
+        say(f"  ours / precision checked {ratio_text} ({result.precision})")
     for name, ratio in result.family_ratios().items():
         say(f"  {name} / bare {ratio:.2f}")
     for name, ratio in result.method_ratios().items():
@@ -458,6 +487,8 @@ def print_judgement(
         say(f"{index:>8} {label:>6} {pvalue:>8.4f}{found}   {names[index]}")
     remark = f"{judgement.false_positive_rate:.1%} expected of clean inputs"
     _print_num_suspicious(judgement.is_suspicious, verdict, remark)
+    if judgement.votes.precision is not None:
+        say(f"precision {judgement.votes.precision}")
 
 
 def _judgement_json(judgement: "Judgement", names: Sequence[str]) -> dict[str, Any]:
@@ -480,6 +511,7 @@ def _judgement_json(judgement: "Judgement", names: Sequence[str]) -> dict[str, A
         # Only where one is no noise, since each has a number of draws of its own then.
         **({"perturbations": others} if any(at.sigma is None for at in votes) else {}),
         "draws": max(at.draws for at in votes),
+        **({} if judgement.votes.precision is None else {"precision": judgement.votes.precision}),
         "inputs": rows,
     }
 

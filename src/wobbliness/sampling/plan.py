@@ -4,7 +4,16 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
+from typing import (
+    Any,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    cast,
+    get_args,
+    runtime_checkable,
+)
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt64
@@ -14,8 +23,10 @@ from wobbliness.classifiers import Classifier, open_classifier
 from wobbliness.classifiers.base import (
     DeviceClassifier,
     NoClassesError,
+    QuantisableClassifier,
     ScoredClassifier,
 )
+from wobbliness.classifiers.compile import processor
 from wobbliness.classifiers.execution import Execution, default_block_size
 from wobbliness.classifiers.probing import (
     COPIES_FOR_ONE,
@@ -59,6 +70,9 @@ PATCH_SHARE = 4  # a patch has this part of each side
 # of draws, of what is classified at a time, of threads: more is a slip, and overflows further in
 MAX_COUNT = 2**40
 
+# Float32, or the votes of a quantised twin where float32 would hardly change them.
+Precision: TypeAlias = Literal["float32", "checked"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 # what a classifier's scores are
 Scores: TypeAlias = Literal["logits", "probabilities"]
 SCORES: tuple[str, ...] = get_args(Scores)
@@ -96,6 +110,7 @@ class Plan:
     keeps_clean: bool = False
     scores: Scores | None = None
     values: InputValues = InputValues.UNIT
+    precision: Precision = "float32"
 
     def span_of(self, row: int) -> range:
         """Returns the draws of one perturbation: those asked for, as far as there are any."""
@@ -308,6 +323,7 @@ def make_plan(
     device: str | None = None,
     keep_clean: bool = False,
     scores: Any = None,
+    precision: Any = "float32",
 ) -> Plan:
     """Checks the arguments of `measure` and opens the classifier.
 
@@ -319,9 +335,12 @@ def make_plan(
     array = checked_images(images, with_channels_first=False, values=values)
     settings: dict[str, Any] = {"num_classes": num_classes, "device": device}
     opened = _opened(classifier, images, array, integers=values is InputValues.TOKENS, **settings)
+    own = _own(opened, values)
+    if checked_precision(precision) == "checked" and processor.has_int8_dot_products():
+        _keep_network(own)
     return Plan(
         opened=opened,
-        classifier=_own(opened, values),
+        classifier=own,
         images=array,
         keys=_checked_keys(keys, array),
         perturbations=checked,
@@ -332,7 +351,21 @@ def make_plan(
         keeps_clean=keep_clean or scores is not None,
         scores=_checked_scores(scores, opened),
         values=values,
+        precision=precision,
     )
+
+
+def checked_precision(precision: Any) -> Precision:
+    """Returns a precision, or raises ValueError where there is none of that name."""
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise ValueError(f"expected a precision of {' or '.join(PRECISIONS)}, got {precision!r}")
+    return cast(Precision, precision)
+
+
+def _keep_network(classifier: Classifier) -> None:
+    """Has a classifier of this measurement's own keep its graph, to make a quantised twin of."""
+    if isinstance(classifier, QuantisableClassifier) and isinstance(classifier, ScoredClassifier):
+        classifier.keeps_network = True
 
 
 def _opened(classifier: Any, images: Any, array: np.ndarray, **settings: Any) -> Classifier:

@@ -58,11 +58,15 @@ def sweep_on_ray(
         gpus_per_shard: accelerators granted to a shard; pass `device="cuda"` too.
         progress: called with (images done, images in all), in place of a bar on the terminal.
         **settings: further arguments of `sweep`: `num_classes`, `device`, `block_size`,
-            `first_draw`, `check_repeatable`.
+            `first_draw`, `check_repeatable`; in float32 alone, since each shard would calibrate
+            another low precision.
 
     Raises:
-        ValueError: as for `sweep`; Ray is not installed, or there is no cluster at the address.
+        ValueError: as for `sweep`; Ray is not installed, or there is no cluster at the address;
+            another precision than float32.
     """
+    if (precision := settings.get("precision", "float32")) != "float32":
+        raise ValueError(f"expected float32 on Ray, got the precision {precision}")
     values = tuple(sigmas)
     with (
         ray_cluster(address) as ray,

@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float, Float32, Int
 from wobbliness.perturbations.base import Scratch, Stream
 from wobbliness.runtime.progress import Advance, ignore_progress
 from wobbliness.runtime.threads import Items, check_stopped, share_items
+from wobbliness.sampling.counting.checked_groups import CheckedGroups
+from wobbliness.sampling.counting.low_precision import audited
 from wobbliness.sampling.plan import NOISE_VALUES, Plan, Prepared
 from wobbliness.statistics.sequential.boundaries import Boundaries
 
@@ -84,7 +86,13 @@ class Tally:
         return np.asarray((self.verdict[images] >= 0) | (self.draws[images] == max_draws))
 
 
-def sample_until_decided(plan: Plan, prepared: Prepared, rules: Rules, advance: Advance) -> Tally:
+def sample_until_decided(
+    plan: Plan,
+    prepared: Prepared,
+    rules: Rules,
+    advance: Advance,
+    checked: CheckedGroups | None = None,
+) -> Tally:
     """Draws until every image is decided or has no draws left.
 
     Args:
@@ -92,6 +100,7 @@ def sample_until_decided(plan: Plan, prepared: Prepared, rules: Rules, advance: 
         prepared: the plan's classifier, which knows how many classes there are.
         rules: when an image is decided.
         advance: called with the number of images just decided.
+        checked: labels the copies in checked low precision; None for float32.
 
     Raises:
         CompanyError: as for `BlockWatch`.
@@ -102,7 +111,7 @@ def sample_until_decided(plan: Plan, prepared: Prepared, rules: Rules, advance: 
         return tally
     # Each image belongs to one thread until it is decided, so the tally needs no lock.
     share_items(
-        lambda items: _Pool(plan, prepared, rules, tally).work(items),
+        lambda items: _Pool(plan, prepared, rules, tally, checked).work(items),
         len(plan.images),
         workers=plan.num_workers,
         advance=advance,
@@ -183,6 +192,7 @@ class _Pool:
     prepared: Prepared
     rules: Rules
     tally: Tally
+    checked: CheckedGroups | None = None
     scratch: Scratch = field(default_factory=Scratch)
 
     def __post_init__(self) -> None:
@@ -194,6 +204,7 @@ class _Pool:
         )
         self._num_rows = min(rows, GROUP_SIZE * self.block_size)
         self._capacity = max(1, self._num_rows // GROUP_SIZE)
+        self._is_chosen = np.zeros(GROUP_SIZE * self._capacity, dtype=bool)
 
     def work(self, items: Items) -> None:
         """Decides images until there are no more."""
@@ -218,7 +229,7 @@ class _Pool:
         tally, open_images = self.tally, np.fromiter(streams, dtype=np.int64)
         before = tally.draws[open_images]
         steps = np.minimum(GROUP_SIZE, len(self.plan.span) - before)
-        labels = self.prepared.classify(self._noisy(streams, steps), self.block_size)[: steps.sum()]
+        labels = self._labels(self._noisy(streams, steps), int(steps.sum()))
         # Draw 1 names the first class, before any disagreement with it is looked for.
         starts, is_new = np.cumsum(steps) - steps, before == 0
         tally.first[open_images[is_new]] = labels[starts[is_new]]
@@ -234,6 +245,11 @@ class _Pool:
         is_over = tally.is_over(open_images, len(self.plan.span))
         return [int(index) for index in open_images[is_over]]
 
+    def _labels(self, rows: Float32[np.ndarray, "R ..."], num_used: int) -> Int[np.ndarray, " U"]:
+        if self.checked is None:
+            return self.prepared.classify(rows, self.block_size)[:num_used]
+        return self.checked.classify(rows, self._is_chosen[:num_used])
+
     def _noisy(self, streams: dict[int, Stream], steps: np.ndarray) -> Float32[np.ndarray, "R ..."]:
         """Returns the perturbed copies, image after image, filled up to whole blocks."""
         shape = self.plan.images[0].shape
@@ -245,6 +261,9 @@ class _Pool:
             image = np.asarray(self.plan.images[index], dtype=np.float32)
             own = rows[first : first + step]
             self.plan.perturbations[0].copies(stream, image, int(step), own)
+            if self.checked is not None:
+                name = self.plan.perturbations[0].name
+                self._is_chosen[first : first + step] = audited(stream, name, int(step))
             stream.turn(int(step))
             first += int(step)
         # The buffer holds earlier copies: the padding is set, so that it is the same each time.

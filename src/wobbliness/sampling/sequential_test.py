@@ -1,7 +1,7 @@
 """Group-sequential tests of whether W is below a threshold, with as few draws as decide it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,21 @@ from numpy.typing import ArrayLike
 from wobbliness.classifiers.execution import Execution
 from wobbliness.perturbations.base import Perturbation
 from wobbliness.perturbations.noise.gaussian import sigma_of
-from wobbliness.runtime.progress import Progress, progress_bar
+from wobbliness.runtime.progress import Advance, Progress, progress_bar
+from wobbliness.sampling.counting.changed_votes import ChangedVotes
+from wobbliness.sampling.counting.checked_counting import contradiction, is_contradicted
+from wobbliness.sampling.counting.checked_groups import CheckedGroups
+from wobbliness.sampling.counting.low_precision import CHECKED, FLOAT32, open_low_precision
 from wobbliness.sampling.gating import plans_of
-from wobbliness.sampling.plan import Plan, Prepared, make_plan, require_endless
+from wobbliness.sampling.plan import Plan, Precision, Prepared, make_plan, require_endless
 from wobbliness.sampling.sequential_sampling import GROUP_SIZE, Rules, Tally, sample_until_decided
 from wobbliness.statistics.sequential import boundaries as stopping
 from wobbliness.statistics.sequential import disagreement
 from wobbliness.statistics.sequential.boundaries import Boundaries
+
+# Of all draws, those that a sequential test is expected to make: whether low precision pays
+# depends on it, and on no clock.
+EXPECTED_SHARE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,6 +48,8 @@ class Decisions:
         seed: of the noise.
         keys: `(N,)` noise keys of the images.
         execution: how the forward passes were run.
+        changed_votes: what an audit says of votes in checked low precision; None where all votes
+            are those of float32.
     """
 
     is_decided: Bool[np.ndarray, " N"]
@@ -55,6 +65,7 @@ class Decisions:
     seed: int
     keys: UInt64[np.ndarray, " N"]
     execution: Execution
+    changed_votes: ChangedVotes | None = None
 
     def __len__(self) -> int:
         return len(self.draws)
@@ -74,6 +85,7 @@ def decide(
     workers: int | None = None,
     num_classes: int | None = None,
     device: str | None = None,
+    precision: Precision = "float32",
     progress: Progress | None = None,
 ) -> Decisions:
     """Decides whether the true W of each image is below a threshold.
@@ -105,6 +117,8 @@ def decide(
         num_classes: K; needed where the classifier gives labels only, since W depends on how many
             classes there may be.
         device: as for `wobbliness.measure`.
+        precision: as for `wobbliness.measure`; `checked` pays only for many images, since copies by
+            which low precision is calibrated count among no image's draws.
         progress: called with (images decided, images in all), in place of a bar on the terminal.
 
     Returns:
@@ -125,6 +139,7 @@ def decide(
         workers=workers,
         num_classes=num_classes,
         device=device,
+        precision=precision,
     )
     require_endless(plan)
     (plan,) = plans_of(plan)
@@ -150,6 +165,7 @@ def decide_as_measured(
     workers: int | None = None,
     num_classes: int | None = None,
     device: str | None = None,
+    precision: Precision = "float32",
     progress: Progress | None = None,
 ) -> Decisions:
     """Decides whether the W that `measure` would give is below a threshold: curtailed sampling.
@@ -176,6 +192,7 @@ def decide_as_measured(
         workers=workers,
         num_classes=num_classes,
         device=device,
+        precision=precision,
     )
     require_endless(plan)
     (plan,) = plans_of(plan)
@@ -211,13 +228,14 @@ def _decide(
     error_rate: float,
     progress: Progress | None,
 ) -> Decisions:
-    def tally_with(prepared: Prepared) -> tuple[Tally, Execution]:
+    def sample(prepared: Prepared) -> _Sampled:
         # Only a prepared classifier knows how many classes there are.
         rules = _rules(plan, boundaries, threshold, error_rate)
         with progress_bar("deciding", len(plan.images), report=progress) as advance:
-            return sample_until_decided(plan, prepared, rules, advance), prepared.execution
+            return _sample(plan, prepared, rules, advance)
 
-    tally, execution = plan.run(tally_with)
+    sampled = plan.run(sample)
+    tally = sampled.tally
     # Undecided images have all their draws, which decide exactly.
     if boundaries is stopping.curtailed_boundaries:
         _decide_by_all_draws(tally, threshold, len(plan.span))
@@ -235,8 +253,44 @@ def _decide(
         max_draws=len(plan.span),
         seed=plan.seed,
         keys=plan.keys,
-        execution=execution,
+        execution=sampled.execution,
+        changed_votes=sampled.changed_votes,
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Sampled:
+    """Draws of all images, and how they were classified."""
+
+    tally: Tally
+    execution: Execution
+    changed_votes: ChangedVotes | None = None
+
+
+def _sample(plan: Plan, prepared: Prepared, rules: Rules, advance: Advance) -> _Sampled:
+    """Draws in checked low precision where that is asked for, allowed and pays, else in float32."""
+    if plan.precision == "float32":
+        return _sample_in_float32(plan, prepared, rules, advance)
+    num_copies = int(EXPECTED_SHARE * len(plan.images) * len(plan.span))
+    low = open_low_precision(plan, prepared, num_copies=num_copies)
+    if isinstance(low, str):
+        return _sample_in_float32(plan, prepared, rules, advance, low)
+    checked = CheckedGroups(prepared, low)
+    tally = sample_until_decided(plan, prepared, rules, advance, checked)
+    found = checked.changed_votes
+    if is_contradicted(found):
+        advance(-len(plan.images))
+        return _sample_in_float32(plan, prepared, rules, advance, contradiction(found))
+    execution = replace(prepared.execution, precision=CHECKED)
+    return _Sampled(tally=tally, execution=execution, changed_votes=found)
+
+
+def _sample_in_float32(
+    plan: Plan, prepared: Prepared, rules: Rules, advance: Advance, reason: str | None = None
+) -> _Sampled:
+    tally = sample_until_decided(plan, prepared, rules, advance)
+    precision = None if reason is None else FLOAT32.format(reason)
+    return _Sampled(tally=tally, execution=replace(prepared.execution, precision=precision))
 
 
 def _rules(

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from wobbliness.classifiers.execution import Execution
 from wobbliness.perturbations.noise.gaussian import Gaussian
+from wobbliness.sampling.counting.changed_votes import ChangedVotes
 from wobbliness.sampling.score_sums import ScoreSums
 from wobbliness.statistics import certificates, entropy, expected_votes
 
@@ -41,6 +42,8 @@ class Votes:
             added.
         clean_label: `(N,)` predictions of the images as they are; None where they are not known.
         scores: sums of the class probabilities; None where they were not asked for.
+        changed_votes: what an audit says of votes in checked low precision; None where all votes
+            are those of float32.
     """
 
     counts: Int[np.ndarray, "N K"]
@@ -51,6 +54,7 @@ class Votes:
     perturbation: str = ""
     clean_label: Int[np.ndarray, " N"] | None = None
     scores: ScoreSums | None = None
+    changed_votes: ChangedVotes | None = None
 
     def __post_init__(self) -> None:
         if not self.perturbation and self.sigma is not None:
@@ -230,7 +234,18 @@ class Votes:
             scores=None
             if self.scores is None or other.scores is None
             else self.scores + other.scores,
+            changed_votes=self._changed_with(other),
         )
+
+    def _changed_with(self, other: "Votes") -> ChangedVotes | None:
+        """Returns what the audits of both say; float32's votes have none, and nothing changed."""
+        if self.changed_votes is None and other.changed_votes is None:
+            return None
+        first, second = (
+            votes.changed_votes or ChangedVotes.none_of(int(votes.counts.sum()))
+            for votes in (self, other)
+        )
+        return first + second
 
     def _check_same(self, other: "Votes") -> None:
         is_same = self.perturbation == other.perturbation and self.sigma == other.sigma
@@ -262,6 +277,21 @@ class Sweep(Mapping[Any, Votes]):
     def wobbliness(self) -> dict[Any, Float[np.ndarray, " N"]]:
         """Computes W at each sigma, `(N,)` nats each."""
         return {_key(votes): votes.wobbliness for votes in self.votes}
+
+    @property
+    def changed_votes(self) -> dict[Any, ChangedVotes | None]:
+        """Returns what an audit says of the votes at each sigma; None where float32 has them."""
+        return {_key(votes): votes.changed_votes for votes in self.votes}
+
+    @property
+    def precision(self) -> str | None:
+        """Returns what is said of the precision; None where float32 was asked for.
+
+        Each line once: it may differ among sigmas.
+        """
+        executions = (execution for votes in self.votes for execution in votes.executions)
+        said = dict.fromkeys(execution.precision for execution in executions)
+        return "; ".join(line for line in said if line is not None) or None
 
     def __getitem__(self, sigma: float | str) -> Votes:
         # Few sigmas: a search in their order, by number or by name.

@@ -54,12 +54,14 @@ class Compilation:
         graph: None where there is none.
         reason: why there is none.
         sorts: whether the graph's steps sort its scores.
+        network: the graph's content, without the loop over blocks; None where it is not kept.
     """
 
     digest: ModuleDigest
     graph: OnnxGraph | None
     reason: str | None
     sorts: bool = False
+    network: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +126,8 @@ def compile_module(
     examples: Shaped[np.ndarray, "B ..."],
     reading: Reading = PLAIN,
     check: Callable[[], object] | None = None,
+    *,
+    keep_network: bool = False,
 ) -> Compilation:
     """Exports the module as an ONNX graph (`torch.onnx`, dynamo exporter).
 
@@ -137,12 +141,18 @@ def compile_module(
             graph's.
         reading: how scores are read from the module's answers.
         check: called after a graph was made; the graph is kept unless it raises an error.
+        keep_network: whether to keep the graph's content as well, as large as the weights.
     """
     with borrowed_state():
         digest = _digest(module, examples, reading)
         known = _compilations.get(module)
-        if known is None or known.digest != digest or not _is_kept(known):
-            known = _compilation(digest, module, examples, reading)
+        if (
+            known is None
+            or known.digest != digest
+            or not _is_kept(known)
+            or (keep_network and known.graph is not None and known.network is None)
+        ):
+            known = _compilation(digest, module, examples, reading, keep_network=keep_network)
             if check is not None and known.graph is not None:
                 check()
             _compilations[module] = known
@@ -214,10 +224,16 @@ def _is_kept(known: Compilation) -> bool:
 
 
 def _compilation(
-    digest: ModuleDigest, module: torch.nn.Module, examples: np.ndarray, reading: Reading
+    digest: ModuleDigest,
+    module: torch.nn.Module,
+    examples: np.ndarray,
+    reading: Reading,
+    *,
+    keep_network: bool,
 ) -> Compilation:
     try:
         model = _graph(module, examples, reading)
+        network = model.SerializeToString() if keep_network else None
         graph = OnnxGraph(over_blocks(model).SerializeToString(), takes_blocks=True)
     except Exception as error:  # the exporter raises whatever the module or the tracer does
         return Compilation(
@@ -225,7 +241,7 @@ def _compilation(
         )
     # Read from the graph without the loop around it, whose body is a graph of its own.
     sorts = sorts_scores(model.graph, model.graph.output[0].name)
-    return Compilation(digest=digest, graph=graph, reason=None, sorts=sorts)
+    return Compilation(digest=digest, graph=graph, reason=None, sorts=sorts, network=network)
 
 
 def disagreement(

@@ -10,6 +10,7 @@ from jaxtyping import Shaped
 
 from wobbliness.classifiers.base import in_blocks
 from wobbliness.classifiers.compile.gates import LOOKED_AT, ROWS, RowsInput, gated_model
+from wobbliness.classifiers.compile.quantised import QuantisedGraph, quantise
 from wobbliness.classifiers.compile.session import open_session
 from wobbliness.classifiers.signature.layouts import ImageShape, Layout
 from wobbliness.classifiers.signature.onnx_answers import (
@@ -22,7 +23,7 @@ from wobbliness.classifiers.signature.onnx_input import OnnxInput
 from wobbliness.classifiers.signature.outputs import choose_output
 from wobbliness.classifiers.signature.pixel_scale import PixelScale
 from wobbliness.classifiers.untrusted.onnx_claims import written_out
-from wobbliness.classifiers.untrusted.onnx_content import read_checked
+from wobbliness.classifiers.untrusted.onnx_content import external_files, read_checked
 from wobbliness.classifiers.untrusted.onnx_randomness import (
     block_dependent_operator,
     check_randomness,
@@ -36,6 +37,8 @@ from wobbliness.runtime.errors import reason_of
 BLOCKS, BLOCKS_OF_SCORES = "blocks", "blocks_of_scores"
 # Values held at one time by a block of a graph of a free batch: 2 GiB as float32.
 MAX_BLOCK_VALUES = 2**29
+# Weights of a file that is quantised: a serialised graph may have 2 GiB at most.
+MAX_QUANTISED_BYTES = 2**31 - 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +169,49 @@ class OnnxGraph:
         gated._input, gated.image_shape = ROWS, None
         gated._prepare = RowsInput(prepare, images.shape[1:])
         return gated, made.num_gates
+
+    def quantised(
+        self, images: Shaped[np.ndarray, "B ..."], content: bytes | None = None
+    ) -> tuple["OnnxGraph", float]:
+        """Returns the quantised twin of a graph, and the estimated cost of a pass over float32's.
+
+        Args:
+            images: whose activations set the ranges of the integers.
+            content: of a graph of our own, without the loop over blocks; a file is read again.
+
+        Raises:
+            ValueError: its input is not of float32, its answers are labels, or it cannot be
+                quantised.
+        """
+        twin = copy(self)
+        if content is not None:
+            name = onnx.load_model_from_string(content).graph.input[0].name
+            made = quantise(content, images, name=name)
+            model = over_blocks(onnx.load_model_from_string(made.content))
+            twin._session = open_session(model.SerializeToString(), "the quantised graph", None)
+            return twin, made.relative_cost
+        made = self._quantised_file(images)
+        twin._session = open_session(made.content, "the quantised graph", None)
+        return twin, made.relative_cost
+
+    def _quantised_file(self, images: Shaped[np.ndarray, "B ..."]) -> QuantisedGraph:
+        if self._source is None or not isinstance(self._prepare, OnnxInput):
+            raise ValueError("expected a graph without gates, got one with gates")
+        if self.classes is not None:
+            raise ValueError("expected a graph of scores, got one of labels")
+        inputs = self._prepare(images)
+        if inputs.dtype != np.float32:
+            raise ValueError(f"expected a graph of float32, got one of {inputs.dtype}")
+        # Read and checked again: a graph does not keep its file's content in memory.
+        checked = read_checked(self._source)
+        _checked_sizes(checked.model, str(self._source))
+        whole = onnx.ModelProto.FromString(checked.content)
+        outside = sum(path.stat().st_size for path in external_files(self._source))
+        if outside + len(checked.content) > MAX_QUANTISED_BYTES:
+            raise ValueError(f"expected at most {MAX_QUANTISED_BYTES} bytes to be quantised")
+        onnx.load_external_data_for_model(whole, str(checked.folder))
+        content = whole.SerializeToString()
+        return quantise(content, inputs, name=self._input, batch_size=self.batch_size)
 
     def _choose_output(self, graph: onnx.GraphProto, options: GraphOptions, name: str) -> None:
         """Chooses the output to read, and reads what the graph says about its values."""

@@ -73,6 +73,8 @@ class BatchComparison:
         box_mix: the second test of the verdict; None where there is one test alone.
         destinations: a further test, of where the same votes go; its p-value is not corrected. None
             where it was not asked for.
+        precision: where checked low precision was asked for, in words whether it was used, and why
+            not; None where it was not asked for.
     """
 
     level: float
@@ -85,6 +87,7 @@ class BatchComparison:
     at: tuple[SigmaComparison, ...]
     box_mix: BoxMixTest | None = None
     destinations: DestinationComparison | None = None
+    precision: str | None = None
 
     def __getitem__(self, sigma: Level) -> SigmaComparison:
         """Returns the comparison at one of the sigmas, or by the name of a perturbation."""

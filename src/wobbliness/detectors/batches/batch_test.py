@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from wobbliness.detectors.batches.batch_results import BatchComparison, BoxMixTest, SigmaComparison
 from wobbliness.detectors.batches.destination_results import DestinationComparison, compare_votes
-from wobbliness.detectors.batches.mixed_images import mix_with_some
+from wobbliness.detectors.batches.mixed_images import MixedImages, mix_with_some
 from wobbliness.detectors.guards.vote_reading import ProfileVotes
 from wobbliness.detectors.inputs.distinct_inputs import distinct_rows
 from wobbliness.detectors.inputs.noise_level import (
@@ -30,6 +30,7 @@ from wobbliness.perturbations.base import Perturbation
 from wobbliness.runtime.progress import Progress, progress_of_parts
 from wobbliness.sampling.checked_images import checked_images
 from wobbliness.sampling.measure import sweep
+from wobbliness.sampling.plan import Precision, checked_precision
 from wobbliness.sampling.votes import Sweep
 from wobbliness.statistics.two_sample import levene_test, mann_whitney_test
 
@@ -72,6 +73,7 @@ def compare_batches(
     level: float = 0.01,
     seed: int = 0,
     num_classes: int | None = None,
+    precision: Precision = "float32",
     progress: Progress | None = None,
     destinations: bool = False,
 ) -> BatchComparison:
@@ -97,6 +99,7 @@ def compare_batches(
         level: false-positive rate of either verdict.
         seed: of the noise and of the choice of points.
         num_classes: K, as for `measure`.
+        precision: as for `measure`.
         progress: called with (inputs done, inputs in all).
         destinations: also test where the same votes go (`compare_votes`), under all perturbations
             together, clean inputs that are mixed with left out; all p-values are then corrected for
@@ -119,22 +122,36 @@ def compare_batches(
     if mixed is not None:
         jobs += [(clean[~mixed.is_overlay], (mixed.box_mix,)), (suspect, (mixed.box_mix,))]
     settings: dict[str, Any] = {"draws": draws, "seed": seed, "num_classes": num_classes}
-    found = _measured(classifier, jobs, progress, keep_clean=destinations, **settings)
+    settings["precision"] = checked_precision(precision)
+    sweeps = _measured(classifier, jobs, progress, keep_clean=destinations, **settings)
     kept = np.arange(len(clean)) if mixed is None else np.flatnonzero(~mixed.is_overlay)
     same: dict[str, Any] = {"level": level, "seed": seed}
     if destinations:
-        same["destinations"] = _compared_votes(found, kept, len(clean) - len(kept), level, seed)
-    clean_w, suspect_w, *under_mix = (each.wobbliness for each in found)
-    if mixed is None:
-        return compare_w(clean_w, suspect_w, **same)
+        same["destinations"] = _compared_votes(sweeps, kept, len(clean) - len(kept), level, seed)
+    clean_w, suspect_w, *under_mix = (each.wobbliness for each in sweeps)
+    box_mix = None if mixed is None else _box_mix_w(mixed, *under_mix)
+    found = compare_w(clean_w, suspect_w, box_mix=box_mix, **same)
+    return replace(found, precision=precision_of(sweeps))
+
+
+def _box_mix_w(
+    mixed: MixedImages,
+    clean_w: dict[Any, Float[np.ndarray, " N"]],
+    suspect_w: dict[Any, Float[np.ndarray, " M"]],
+) -> BoxMixW:
     name = mixed.box_mix.name
-    box_mix = BoxMixW(
+    return BoxMixW(
         perturbation=name,
-        clean=under_mix[0][name],
-        suspect=under_mix[1][name],
+        clean=clean_w[name],
+        suspect=suspect_w[name],
         num_overlays=mixed.num_overlays,
     )
-    return compare_w(clean_w, suspect_w, box_mix=box_mix, **same)
+
+
+def precision_of(sweeps: Iterable[Sweep]) -> str | None:
+    """Returns what is said of the precision of measurements; None where float32 was asked for."""
+    said = dict.fromkeys(sweep.precision for sweep in sweeps)
+    return "; ".join(line for line in said if line is not None) or None
 
 
 def _compared_votes(

@@ -61,6 +61,8 @@ class DestinationComparison:
         num_suspect: suspect inputs.
         at: each perturbation.
         most_unusual: the votes that say most; None where no class has clean and suspect inputs.
+        precision: where checked low precision was asked for, in words whether it was used, and why
+            not; None where it was not asked for.
     """
 
     level: float
@@ -71,6 +73,7 @@ class DestinationComparison:
     num_suspect: int
     at: tuple[DestinationsUnder, ...]
     most_unusual: Destination | None
+    precision: str | None = None
 
     @property
     def verdict(self) -> str:

@@ -5,11 +5,12 @@ to other classes than those of clean inputs with the same prediction.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from wobbliness.detectors.batches.batch_test import without_copies
+from wobbliness.detectors.batches.batch_test import precision_of, without_copies
 from wobbliness.detectors.batches.destination_results import AS_USUAL as AS_USUAL
 from wobbliness.detectors.batches.destination_results import ELSEWHERE as ELSEWHERE
 from wobbliness.detectors.batches.destination_results import (
@@ -21,6 +22,7 @@ from wobbliness.detectors.guards.vote_reading import ProfileVotes
 from wobbliness.perturbations.base import Perturbation
 from wobbliness.runtime.progress import Progress, progress_of_parts
 from wobbliness.sampling.measure import sweep
+from wobbliness.sampling.plan import Precision, checked_precision
 
 DEFAULT_NOISE = (0.2, 0.4)
 MIN_CLEAN, MIN_SUSPECT = 16, 2
@@ -36,6 +38,7 @@ def compare_destinations(
     level: float = 0.01,
     seed: int = 0,
     num_classes: int | None = None,
+    precision: Precision = "float32",
     progress: Progress | None = None,
 ) -> DestinationComparison:
     """Tests whether the votes of a suspect batch go elsewhere than those of clean inputs.
@@ -57,6 +60,7 @@ def compare_destinations(
         level: false-positive rate of the verdict.
         seed: of the draws, of the choice of overlays and of the permutations.
         num_classes: K, as for `measure`.
+        precision: as for `measure`.
         progress: called with (inputs done, inputs in all).
 
     Raises:
@@ -75,12 +79,13 @@ def compare_destinations(
     if mixed is not None:
         clean, made = clean[~mixed.is_overlay], [*made, mixed.box_mix]
     settings: dict[str, Any] = {"draws": draws, "seed": seed, "num_classes": num_classes}
+    settings["precision"] = checked_precision(precision)
     reports = progress_of_parts((len(clean), len(suspect)), progress)
     clean_votes, suspect_votes = (
         sweep(classifier, inputs, made, keep_clean=True, progress=report, **settings)
         for inputs, report in zip((clean, suspect), reports, strict=True)
     )
-    return compare_votes(
+    found = compare_votes(
         ProfileVotes.of(clean_votes.votes),
         ProfileVotes.of(suspect_votes.votes),
         names=[votes.perturbation for votes in clean_votes.votes],
@@ -88,6 +93,7 @@ def compare_destinations(
         level=level,
         seed=seed,
     )
+    return replace(found, precision=precision_of((clean_votes, suspect_votes)))
 
 
 def _check_sizes(num_clean: int, num_suspect: int) -> None:

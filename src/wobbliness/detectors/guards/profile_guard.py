@@ -33,7 +33,13 @@ from wobbliness.detectors.inputs.clean_parts import CleanParts, UnsuitedInputs, 
 from wobbliness.detectors.inputs.distinct_inputs import host_array, kept_rows
 from wobbliness.detectors.inputs.overlay_copies import overlays_of, require_overlays_apart
 from wobbliness.perturbations.base import Perturbation, effect_of
-from wobbliness.sampling.plan import Scores, perturbation_of, sigmas_or_perturbations
+from wobbliness.sampling.plan import (
+    Precision,
+    Scores,
+    checked_precision,
+    perturbation_of,
+    sigmas_or_perturbations,
+)
 from wobbliness.sampling.votes import Sweep
 from wobbliness.statistics.class_ranks import ClassRanks, class_ranks
 from wobbliness.statistics.conformal import conformal_pvalues, score_limit
@@ -79,6 +85,7 @@ class ProfileGuard(InputGuard):
         num_classes: K, where the classifier gives labels only.
         device: as for `wobbliness.measure`.
         workers: as for `wobbliness.measure`.
+        precision: as for `wobbliness.measure`.
 
     Attributes:
         image_shape_: shape of one input.
@@ -106,6 +113,7 @@ class ProfileGuard(InputGuard):
         num_classes: int | None = None,
         device: str | None = None,
         workers: int | None = None,
+        precision: Precision = "float32",
     ) -> None:
         self.classifier = classifier
         self.perturbations = perturbations
@@ -116,6 +124,7 @@ class ProfileGuard(InputGuard):
         self.num_classes = num_classes
         self.device = device
         self.workers = workers
+        self.precision = precision
 
     def fit(self, X: Any, y: object = None) -> "ProfileGuard":
         """Learns how clean inputs vote.
@@ -289,6 +298,7 @@ class ProfileGuard(InputGuard):
             seed=self.seed,
             workers=self.workers,
             scores=self.scores,
+            precision=checked_precision(self.precision),
         )
 
 

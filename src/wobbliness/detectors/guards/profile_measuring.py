@@ -16,7 +16,7 @@ from wobbliness.perturbations.base import Perturbation, image_keys
 from wobbliness.perturbations.mixing.overlays import Overlays
 from wobbliness.perturbations.noise.gaussian import Gaussian
 from wobbliness.sampling.measure import sweep
-from wobbliness.sampling.plan import Scores
+from wobbliness.sampling.plan import Precision, Scores
 from wobbliness.sampling.votes import DrawSpan, Votes
 from wobbliness.statistics.conformal import tie_breakers
 
@@ -84,6 +84,7 @@ def measure_profile(
     seed: int,
     workers: int | None = None,
     scores: Scores | None = None,
+    precision: Precision = "float32",
 ) -> MeasuredProfile:
     """Measures the votes of some draws.
 
@@ -95,6 +96,7 @@ def measure_profile(
         seed: of the draws and the tie-breakers.
         workers: as for `wobbliness.measure`.
         scores: as for `wobbliness.measure`.
+        precision: as for `wobbliness.measure`.
     """
     # Perturbations with the same draws share a sweep.
     by_span: dict[range, list[Perturbation]] = {}
@@ -115,6 +117,7 @@ def measure_profile(
             workers=workers,
             keep_clean=True,
             scores=scores,
+            precision=precision,
         ).votes
     ]
     ties = tie_breakers(image_keys(host_array(images)), seed)

@@ -17,7 +17,7 @@ from wobbliness.detectors.inputs.overlay_copies import require_overlays_apart
 from wobbliness.perturbations.base import Perturbation, effect_of, image_keys, num_draws_of
 from wobbliness.perturbations.noise.gaussian import sigma_of
 from wobbliness.sampling.measure import measure, sweep
-from wobbliness.sampling.plan import perturbation_of
+from wobbliness.sampling.plan import Precision, checked_precision, perturbation_of
 from wobbliness.sampling.sequential_test import decide_as_measured
 from wobbliness.sampling.votes import Sweep
 from wobbliness.statistics.class_ranks import class_ranks
@@ -71,6 +71,7 @@ class SmoothnessGuard(InputGuard):
         num_classes: K, where the classifier gives labels only; needed for `predict` then.
         device: as for `wobbliness.measure`.
         workers: as for `wobbliness.measure`.
+        precision: as for `wobbliness.measure`, of all noisy copies; clean predictions are float32.
 
     Attributes:
         image_shape_: shape of one input.
@@ -94,6 +95,7 @@ class SmoothnessGuard(InputGuard):
         num_classes: int | None = None,
         device: str | None = None,
         workers: int | None = None,
+        precision: Precision = "float32",
     ) -> None:
         self.classifier = classifier
         self.sigmas = sigmas
@@ -104,6 +106,7 @@ class SmoothnessGuard(InputGuard):
         self.num_classes = num_classes
         self.device = device
         self.workers = workers
+        self.precision = precision
 
     def fit(self, X: Any, y: object = None) -> "SmoothnessGuard":
         """Learns how smooth clean inputs are.
@@ -255,16 +258,20 @@ class SmoothnessGuard(InputGuard):
         ties = tie_breakers(image_keys(array), self.seed)
         if not draws:
             return _Measured(classifier=classifier, label=label, ties=ties)
-        votes = sweep(
-            classifier, images, self.sigmas, draws=self.draws, seed=self.seed, workers=self.workers
-        )
+        settings = self._settings()
+        votes = sweep(classifier, images, self.sigmas, draws=self.draws, **settings)
         return _Measured(classifier=classifier, label=label, ties=ties, votes=votes)
+
+    def _settings(self) -> dict[str, Any]:
+        """Returns the arguments that all measurements of noisy copies have in common."""
+        precision: Precision = checked_precision(self.precision)
+        return {"seed": self.seed, "workers": self.workers, "precision": precision}
 
     def _decide(
         self, classifier: Classifier, images: Any, row: int, limits: Float[np.ndarray, " N"]
     ) -> tuple[Bool[np.ndarray, " N"], Int[np.ndarray, " N"]]:
         """Decides whether W is below the limit at one sigma; returns that and the draws, `(N,)`."""
-        settings: dict[str, Any] = {"seed": self.seed, "workers": self.workers}
+        settings = self._settings()
         if num_draws_of(perturbation_of(self.sigmas[row])) is not None:
             votes = measure(classifier, images, self.sigmas[row], self.draws, **settings)
             return votes.wobbliness < limits, np.full(len(images), votes.draws)

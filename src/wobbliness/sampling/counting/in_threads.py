@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32, Int
@@ -11,6 +11,7 @@ from wobbliness.classifiers.execution import Execution
 from wobbliness.perturbations.base import Scratch, Stream
 from wobbliness.runtime.progress import Advance, ignore_progress
 from wobbliness.runtime.threads import check_stopped, for_each
+from wobbliness.sampling.counting.changed_votes import ChangedVotes
 from wobbliness.sampling.counting.group_counting import GroupCounter
 from wobbliness.sampling.counting.tallies import ScoreTally, VoteTally, widened
 from wobbliness.sampling.plan import NOISE_VALUES, Plan, Prepared
@@ -26,12 +27,24 @@ class Counted:
         execution: how the forward passes were run.
         clean_label: `(N,)` predictions of the images as they are; None where not asked for.
         scores: sums over the copies; None where they were not asked for.
+        precisions: of an execution, under each perturbation; none where they are all that of
+            `execution`.
+        changed_votes: what the audit of checked low precision found under each perturbation; none,
+            or None, where float32 has all votes.
     """
 
     counts: Int[np.ndarray, "N S K"]
     execution: Execution
     clean_label: Int[np.ndarray, " N"] | None
     scores: ScoreSums | None = None
+    precisions: tuple[str | None, ...] = ()
+    changed_votes: tuple[ChangedVotes | None, ...] = ()
+
+    def execution_of(self, row: int) -> Execution:
+        """Returns how the forward passes under one perturbation were run."""
+        if not self.precisions:
+            return self.execution
+        return replace(self.execution, precision=self.precisions[row])
 
 
 def count_in_threads(plan: Plan, prepared: Prepared, report: Advance) -> Counted:

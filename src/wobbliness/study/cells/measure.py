@@ -1,6 +1,5 @@
 """Measures the votes of a batch of test points under a network."""
 
-from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def run(spec: MeasureSpec, context: Context) -> Outcome:
         scores = top_scores(network, images)
         columns = {"point": points, "label": data.test.labels[points]}
         frames += [_rows(votes, columns, scores, candidate) for votes in checkpoints]
-        executions += [asdict(execution) for execution in checkpoints[-1].executions]
+        executions += [execution.as_record() for execution in checkpoints[-1].executions]
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     results: dict[str, object] = {"executions": executions}
     if not spec.has_candidates:

@@ -9,7 +9,9 @@ from wobbliness.detectors.guards.files.kept_perturbations import overlay_ranks
 from wobbliness.detectors.guards.files.kept_settings import (
     check_integer,
     checked_settings,
+    kept_precision,
     kept_sigmas,
+    read_precision,
     read_sigmas,
 )
 from wobbliness.detectors.guards.profile_guard import MIN_CLASSES, ProfileGuard
@@ -61,6 +63,7 @@ def settings_of(guard: ProfileGuard) -> dict[str, Any]:
         "sigmas": kept_sigmas(guard.perturbations_),
         "groups": [part.num_groups for part in guard.parts_],
         **{name: getattr(guard, name) for name in SETTINGS},
+        **kept_precision(guard.precision),
     }
 
 
@@ -104,6 +107,7 @@ def read_guard(
     sigmas = read_sigmas(content, arrays, image_shape)
     settings: dict[str, Any] = {name: content[name] for name in SETTINGS}
     given = None if content["is_default_profile"] else sigmas
+    settings["precision"] = read_precision(content)
     guard = ProfileGuard(classifier, perturbations=given, **settings)
     guard.image_shape_, guard.n_features_in_ = image_shape, image_shape[0]
     guard.parts_ = _parts(tuple(map(perturbation_of, sigmas)), content)

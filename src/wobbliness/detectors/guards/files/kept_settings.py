@@ -13,7 +13,7 @@ from wobbliness.detectors.guards.files.kept_perturbations import (
 )
 from wobbliness.perturbations.base import Perturbation
 from wobbliness.perturbations.noise.gaussian import sigma_of
-from wobbliness.sampling.plan import perturbation_of
+from wobbliness.sampling.plan import Precision, checked_precision, perturbation_of
 
 MAX_SIGMAS, MAX_DRAWS, MAX_SEED = 1000, 10**6, 2**128
 MAX_VALUES = 2**28  # of one input
@@ -78,6 +78,20 @@ def _checked_shape(shape: Any) -> tuple[int, ...]:
     if math.prod(shape) > MAX_VALUES:
         raise ValueError(f"inputs of more than {MAX_VALUES} values")
     return tuple(shape)
+
+
+def kept_precision(precision: str) -> dict[str, str]:
+    """Returns the precision as a file holds it: nothing of float32, as before there was another."""
+    return {} if precision == "float32" else {"precision": precision}
+
+
+def read_precision(content: dict[str, Any]) -> Precision:
+    """Returns the precision of a file.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    return checked_precision(content.get("precision", "float32"))
 
 
 def check_integer(name: str, value: Any, least: int, most: int) -> None:

@@ -9,7 +9,9 @@ from wobbliness.classifiers.base import MAX_UNDECLARED_CLASSES
 from wobbliness.detectors.guards.files.kept_perturbations import overlay_ranks
 from wobbliness.detectors.guards.files.kept_settings import (
     checked_settings,
+    kept_precision,
     kept_sigmas,
+    read_precision,
     read_sigmas,
 )
 from wobbliness.detectors.guards.smoothness_guard import SmoothnessGuard, check_rates
@@ -32,7 +34,8 @@ def num_classes_of(guard: SmoothnessGuard) -> int:
 
 def settings_of(guard: SmoothnessGuard) -> dict[str, Any]:
     """Returns the settings of a guard as JSON holds them."""
-    return {name: getattr(guard, name) for name in SETTINGS} | {"sigmas": kept_sigmas(guard.sigmas)}
+    settings = {name: getattr(guard, name) for name in SETTINGS}
+    return settings | {"sigmas": kept_sigmas(guard.sigmas)} | kept_precision(guard.precision)
 
 
 def arrays_of(guard: SmoothnessGuard) -> dict[str, np.ndarray]:
@@ -54,7 +57,8 @@ def read_guard(
         LookupError, TypeError, ValueError, ArithmeticError: they are not those of a guard.
     """
     image_shape = checked_settings(content)
-    guard = SmoothnessGuard(classifier, **{name: content[name] for name in SETTINGS})
+    settings: dict[str, Any] = {name: content[name] for name in SETTINGS}
+    guard = SmoothnessGuard(classifier, precision=read_precision(content), **settings)
     ranks = _SHAPES | overlay_ranks(arrays, image_shape)
     learnt = _checked(arrays, ranks, len(guard.sigmas), content["num_classes"])
     guard.sigmas = read_sigmas(content, learnt, image_shape)
