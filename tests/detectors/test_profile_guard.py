@@ -11,7 +11,7 @@ from sklearn.base import clone
 
 import wobbliness
 from wobbliness.attacks.poisoning import t1
-from wobbliness.detectors.guards.profile_guard import ProfileGuard
+from wobbliness.detectors.guards.profile_guard import USUAL_PVALUE, ProfileGuard
 from wobbliness.detectors.guards.profiles import default_profile
 from wobbliness.detectors.inputs.clean_parts import CleanParts, check_enough
 from wobbliness.perturbations import BoxMix, Gaussian, Scale
@@ -161,8 +161,21 @@ def test_early_stopping_flags_a_part_of_what_all_draws_flag(fitted, splits):
     assert quick.is_suspicious.sum() > 0.9 * full.is_suspicious.sum()
     assert quick.most_draws == 5 * 50 == sum(each.draws for each in full.votes.votes)
     assert (quick.draws[quick.is_suspicious] == quick.most_draws).all()
-    assert np.mean(quick.draws[:200]) < 0.5 * quick.most_draws
     assert np.array_equal(fitted.predict(inputs), np.where(quick.is_suspicious, -1, 1))
+
+
+def test_three_quarters_of_clean_inputs_are_let_go_early(planted, splits):
+    # The digits stand in the order of their writers: mixed, so that those held out are like others.
+    mixed = np.random.default_rng(0).permutation(np.concatenate(splits[:2]))
+    guard = ProfileGuard(planted, draws=DRAWS).fit(mixed[:300])
+    quick = guard.judge_quickly(mixed[300:])
+    left = quick.draws == quick.most_draws
+    assert (quick.draws[~left] < 0.3 * quick.most_draws).all()
+    num_calibration = len(guard.stages_[0].calibration)
+    rank = np.ceil(USUAL_PVALUE * (num_calibration + 1))
+    law = stats.betabinom(len(left), rank, num_calibration + 1 - rank)
+    assert law.ppf(0.0005) <= left.sum() <= law.ppf(0.9995)
+    assert law.ppf(0.9995) < 0.45 * len(left)
 
 
 def test_scores_follow_the_conventions_of_outlier_detectors(fitted, splits):
