@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class Trigger:
             )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Trigger) and self._values == other._values
+        return self is other or (isinstance(other, Trigger) and self._values == other._values)
 
     def __hash__(self) -> int:
         return hash(self._values)
@@ -143,6 +144,11 @@ def trigger(name: str) -> Trigger:
     """
     if name not in _DRAWINGS:
         raise ValueError(f"expected a trigger out of {', '.join(TRIGGER_NAMES)}, got {name!r}")
+    return _drawn(name)
+
+
+@cache  # it cannot be changed, and the name of each cell of a study asks for one
+def _drawn(name: str) -> Trigger:
     drawing = [[float(character == "#") for character in line] for line in _DRAWINGS[name]]
     pattern = np.array(drawing, dtype=np.float32)
     return Trigger(name=name, pattern=pattern[None], mask=np.ones_like(pattern))

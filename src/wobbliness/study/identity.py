@@ -7,10 +7,11 @@ a record without it reads as the default.
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 from wobbliness.runtime.field_limits import has_default, is_default
-from wobbliness.study.recorded import description, is_described
+from wobbliness.study.recorded import PLAIN, description, is_described
 
 IDENTITY_SCHEMA = 3
 """Part of every name; the schema of the files may grow, this may not."""
@@ -75,6 +76,7 @@ def required_fields(kind: type) -> tuple[str, ...]:
     )
 
 
+@cache
 def _fields_kept_at_default(kind: type) -> frozenset[str]:
     return frozenset().union(
         *(FIELDS_KEPT_AT_DEFAULT.get(base.__name__, frozenset()) for base in kind.__mro__)
@@ -94,6 +96,8 @@ def written(instance: Any) -> dict[str, Any]:
 
 def _plain(value: Any, fields_of: Callable[[Any], dict[str, Any]]) -> Any:
     """Returns a value as JSON has it, a dataclass by those of its fields that are asked for."""
+    if isinstance(value, PLAIN):  # most are
+        return value
     if is_described(value):
         return description(value)
     if is_dataclass(value) and not isinstance(value, type):

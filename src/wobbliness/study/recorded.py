@@ -64,12 +64,18 @@ class Recorded:
 
 
 PROTOCOLS = (Attack, Perturbation, Detector)
+METHODS = ("apply", "copies", "fit")  # one of each of them
 
 
 def is_described(value: object) -> bool:
     """Checks whether a value is an attack, a perturbation, a detector, or a record of one."""
-    # the dataclass first: asking a protocol is slow, and most values are numbers and texts
-    return is_dataclass(value) and not isinstance(value, type) and isinstance(value, PROTOCOLS)
+    # asking a protocol is slow, and most values are numbers, texts and specs
+    return (
+        is_dataclass(value)
+        and not isinstance(value, type)
+        and any(hasattr(value, name) for name in METHODS)
+        and isinstance(value, PROTOCOLS)
+    )
 
 
 def description(value: Any) -> Any:

@@ -3,6 +3,7 @@
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from wobbliness.runtime.field_limits import shown
@@ -30,8 +31,7 @@ def from_json(
     Raises:
         ValueError: a field is missing, unknown, or of another type.
     """
-    hints = get_type_hints(dataclass_type)
-    kinds = {field.name: hints[field.name] for field in fields(dataclass_type)}  # type: ignore[arg-type]
+    kinds = _kinds(dataclass_type)
     if not isinstance(content, dict) or not content.keys() <= kinds.keys():
         raise ValueError(
             f"expected the fields {', '.join(kinds)} of {dataclass_type.__name__}, got "
@@ -45,6 +45,13 @@ def from_json(
         return dataclass_type(**values)
     except TypeError as error:  # a field is missing
         raise ValueError(f"expected a whole {dataclass_type.__name__}, got {error}") from error
+
+
+@cache  # annotations are texts, which are looked up anew each time
+def _kinds(dataclass_type: type) -> Mapping[str, Any]:
+    """Returns the type of each field of a dataclass."""
+    hints = get_type_hints(dataclass_type)
+    return {field.name: hints[field.name] for field in fields(dataclass_type)}
 
 
 def _value(kind: Any, value: Any, name: str, objects: Mapping[str, Any]) -> Any:
