@@ -13,6 +13,7 @@ from wobbliness.attacks.poisoning import t1
 from wobbliness.study.cells.run import run_cell
 from wobbliness.study.plan import plan
 from wobbliness.study.recipes import Cleanse, Recipe, Universal
+from wobbliness.study.records.locks import held_since
 from wobbliness.study.records.record import is_done
 from wobbliness.study.report.report import _write_tables
 from wobbliness.study.specs import NetworkSpec, cell_name
@@ -74,6 +75,11 @@ def finish_times(out, recipe):
 def needs(cell):
     """Names of the cells that a cell needs, the first one first."""
     return [cell_name(spec) for spec in cell.spec.needs]
+
+
+def held_cells(out, cells):
+    """Names of the cells that some process is running: asked again and again, while others work."""
+    return [cell.name for cell in cells if held_since(out, cell.name) is not None]
 
 
 def unfinished_files(out):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from small_study import (
     finish_times,
+    held_cells,
     kill,
     slow,
     small,
@@ -32,7 +33,7 @@ from wobbliness.study.running.runner import run_study
 from wobbliness.study.running.schedule import Schedule
 from wobbliness.study.running.status import study_status
 
-CELLS = plan(small())
+CELLS, SLOW_CELLS = plan(small()), plan(slow())
 
 
 def test_two_runners_share_the_cells(uninterrupted, tmp_path):
@@ -78,9 +79,8 @@ def test_a_runner_goes_on_with_others_and_comes_back(uninterrupted, tmp_path):
 def test_a_lock_dies_with_its_owner(tmp_path):
     out = tmp_path / "study"
     process = start_runner(out, "--workers", 2, recipe="slow")
-    wait_until(
-        lambda: (out / "study.json").exists() and len(study_status(slow(), out).running) == 2
-    )
+    wait_until(lambda: len(held_cells(out, SLOW_CELLS)) == 2)
+    assert len(study_status(slow(), out).running) == 2
     assert num_runners(out) == 1
     workers = workers_of(process)
     kill(process.pid)

@@ -13,6 +13,7 @@ from small_study import (
     do_with_faults,
     finish_times,
     hear_interrupts,
+    held_cells,
     needs,
     slow,
     small,
@@ -118,9 +119,9 @@ def test_a_fault_costs_its_cell_and_what_needs_it_and_the_rest_goes_on(
 def test_ctrl_c_stops_at_once_with_one_line(tmp_path, workers):
     out = tmp_path / "study"
     process = start_runner(out, "--workers", workers, recipe="slow")
-    wait_until(
-        lambda: study_status(slow(), out).running if (out / "study.json").exists() else False
-    )
+    cells = plan(slow())
+    wait_until(lambda: held_cells(out, cells))
+    assert study_status(slow(), out).running
     time.sleep(0.5)
     started, children = time.monotonic(), workers_of(process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
