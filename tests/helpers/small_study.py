@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from wobbliness.study.recipes import Cleanse, Recipe, Universal
 from wobbliness.study.records.locks import held_since
 from wobbliness.study.records.record import is_done
 from wobbliness.study.report.report import _write_tables
+from wobbliness.study.running.ownership import take_ownership
 from wobbliness.study.specs import NetworkSpec, cell_name
 from wobbliness.study.tables.tables import form_tables
 
@@ -60,6 +62,14 @@ def tables_of(out):
     """The bytes of every table of a study."""
     _write_tables(form_tables(out), out / "tables")
     return {path.name: path.read_bytes() for path in sorted((out / "tables").iterdir())}
+
+
+def begin_from(finished, recipe, out, cells):
+    """Makes a folder of the recipe in which some cells are done, as in another study's folder."""
+    take_ownership(out, recipe)
+    for cell in cells:
+        for path in finished.glob(f"*/{cell.name}.*"):
+            shutil.copy(path, out / path.parent.name)
 
 
 def finish_times(out, recipe):

@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from small_study import begin_from
 
 from wobbliness.attacks.poisoning import t1, t2
 from wobbliness.cli.output import print_report
@@ -36,7 +36,6 @@ from wobbliness.study.recipes import (
 from wobbliness.study.records.archive import pack_study, unpack_study
 from wobbliness.study.records.record import is_done, read_recipe, read_record
 from wobbliness.study.report.report import _write_tables, write_markdown, write_report
-from wobbliness.study.running.ownership import take_ownership
 from wobbliness.study.running.runner import StudyFailed, run_study
 from wobbliness.study.running.status import study_status
 from wobbliness.study.specs import NetworkSpec
@@ -98,14 +97,6 @@ def study(tmp_path_factory):
 
 def write_tables(out):
     _write_tables(form_tables(out), out / "tables")
-
-
-def begin_from(finished, recipe, out, cells):
-    """Makes a folder of the recipe in which some cells are done, as in another study's folder."""
-    take_ownership(out, recipe)
-    for cell in cells:
-        for path in finished.glob(f"*/{cell.name}.*"):
-            shutil.copy(path, out / path.parent.name)
 
 
 def is_training(cell):

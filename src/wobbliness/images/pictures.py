@@ -106,7 +106,9 @@ def _opened(content: bytes, max_pixels: int, name: str) -> DecodedPicture:
         # Opening reads the header alone: the size is known before a pixel is decoded.
         with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
             _check_extent(picture, max_pixels, name)
-            return _decoded(ImageOps.exif_transpose(picture), name)
+            # In place: a picture that is upright, as most are, would be copied.
+            ImageOps.exif_transpose(picture, in_place=True)
+            return _decoded(picture, name)
 
 
 def _unreadable(what: str, name: str | Path, error: Exception) -> ValueError:
