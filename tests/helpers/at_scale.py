@@ -86,7 +86,7 @@ AT_SCALE = {
     "test_block_size_changes_few_labels_of_networks": ["7-small_cnn"],
     "test_chance_that_an_export_freezes_is_found": ["plain"],
     "test_a_function_of_the_image_is_left_alone": [
-        *("small CNN", "bfloat16", "float16", "float64", "on a device"),
+        *("small CNN", "bfloat16", "float16", "float64"),
         *("infinite scores", "labels"),
     ],
     "test_votes_of_every_form_are_those_of_a_slow_loop": [

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from small_study import (
+    RUN,
     finish_times,
     held_cells,
     kill,
@@ -98,6 +99,7 @@ def test_kills_at_random_moments_change_nothing(uninterrupted, tmp_path, kills):
     chaos = importlib.util.module_from_spec(spec)
     sys.modules["chaos"] = chaos
     spec.loader.exec_module(chaos)
+    chaos.COMMAND[2] = RUN  # which draws one figure, as everywhere here
     recipe = str(Path(__file__).parents[1] / "helpers" / "small_study.py") + ":small"
     found = chaos.kill_at_random(
         recipe, small(), tmp_path / "study", uninterrupted[0], kills=kills, seed=1, pause=3.0

@@ -57,7 +57,7 @@ def identity(instance: Any) -> dict[str, Any]:
     Args:
         instance: an instance of a frozen dataclass, which may hold others, and tuples of them.
     """
-    kept = _fields_kept_at_default(type(instance))
+    kept = _fields_kept_at_default(type(instance))  # type: ignore[arg-type]  # it has a hash
     return {
         field.name: _plain(value, identity)
         for field in fields(instance)
