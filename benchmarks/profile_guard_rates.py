@@ -62,11 +62,15 @@ def main(folder, seed, names):
             start = time.perf_counter()
             flagged = shares(made.judge(fresh))
             seconds = time.perf_counter() - start
+            start = time.perf_counter()
+            early = made.judge_quickly(fresh)
+            quick_seconds = time.perf_counter() - start
             quick = made.judge_quickly(triggered)
             print(
                 f"{name}, seed {seed}, {kind}: clean {flagged}, triggered "
-                f"{shares(made.judge(triggered))}, {len(fresh)} judged in {seconds:.0f} s, quick "
-                f"{quick.is_suspicious.mean():.3f} of the triggered ones",
+                f"{shares(made.judge(triggered))}, {len(fresh)} judged in {seconds:.0f} s, quickly "
+                f"in {quick_seconds:.0f} s with {early.draws.mean():.0f} of {early.most_draws} "
+                f"passes, quick {quick.is_suspicious.mean():.3f} of the triggered ones",
                 flush=True,
             )
 
