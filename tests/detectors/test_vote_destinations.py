@@ -9,7 +9,7 @@ from scipy import stats
 
 import wobbliness
 from wobbliness.attacks.poisoning import t2
-from wobbliness.detectors.batches.vote_destinations import AS_USUAL, ELSEWHERE, compare_votes
+from wobbliness.detectors.batches.destination_results import AS_USUAL, ELSEWHERE, compare_votes
 from wobbliness.detectors.guards.vote_reading import ProfileVotes
 from wobbliness.perturbations import BoxMix
 from wobbliness.statistics.destinations import destination_test

@@ -1,5 +1,6 @@
 """The description of how forward passes are run, and the rule for the block size."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 # What one core can count on of the second and third level of cache together.
@@ -76,3 +77,12 @@ def default_block_size(draws: int, values_per_image: int) -> int:
     # Otherwise the fewest blocks within the limit, all of nearly one size.
     num_blocks = -(-draws // limit)
     return -(-draws // num_blocks)
+
+
+def precisions_of(executions: Iterable[Execution]) -> str | None:
+    """Returns what executions say of their precision, each line once.
+
+    None where float32 was asked for.
+    """
+    said = dict.fromkeys(execution.precision for execution in executions)
+    return "; ".join(line for line in said if line is not None) or None

@@ -5,6 +5,7 @@ and counted by draw: any draw can be had without the ones before it, in blocks o
 """
 
 import hashlib
+import threading
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -216,6 +217,13 @@ class Scratch:
         if name not in self._arrays or self._arrays[name].size < size:
             self._arrays[name] = np.zeros(size, dtype)
         return self._arrays[name][:size].reshape(shape)
+
+
+class ThreadScratch(threading.local):
+    """A `Scratch` for each thread, made when the thread first asks for it."""
+
+    def __init__(self) -> None:
+        self.scratch = Scratch()
 
 
 class KeyStream:

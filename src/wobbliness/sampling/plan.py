@@ -112,6 +112,11 @@ class Plan:
     values: InputValues = InputValues.UNIT
     precision: Precision = "float32"
 
+    def rows_within_cache(self, block_size: int) -> int:
+        """Returns how many copies of an image are made at a time: whole blocks, one at least."""
+        num_blocks: int = max(1, NOISE_VALUES // (self.images[0].size * block_size))
+        return block_size * num_blocks
+
     def span_of(self, row: int) -> range:
         """Returns the draws of one perturbation: those asked for, as far as there are any."""
         there = num_draws_of(self.perturbations[row])

@@ -11,7 +11,7 @@ from wobbliness.runtime.progress import Advance, ignore_progress
 from wobbliness.runtime.threads import Items, check_stopped, share_items
 from wobbliness.sampling.counting.checked_groups import CheckedGroups
 from wobbliness.sampling.counting.low_precision import audited
-from wobbliness.sampling.plan import NOISE_VALUES, Plan, Prepared
+from wobbliness.sampling.plan import Plan, Prepared
 from wobbliness.statistics.sequential.boundaries import Boundaries
 
 GROUP_SIZE = 5  # draws of an image between two interim analyses
@@ -198,10 +198,7 @@ class _Pool:
     def __post_init__(self) -> None:
         self.block_size = self.prepared.execution.block_size or 1
         # Whole blocks within the cache, but never more than a group of as many images as a block.
-        rows = max(
-            self.block_size,
-            NOISE_VALUES // self.plan.images[0].size // self.block_size * self.block_size,
-        )
+        rows = self.plan.rows_within_cache(self.block_size)
         self._num_rows = min(rows, GROUP_SIZE * self.block_size)
         self._capacity = max(1, self._num_rows // GROUP_SIZE)
         self._is_chosen = np.zeros(GROUP_SIZE * self._capacity, dtype=bool)

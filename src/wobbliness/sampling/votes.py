@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt64
 from numpy.typing import ArrayLike
 
-from wobbliness.classifiers.execution import Execution
+from wobbliness.classifiers.execution import Execution, precisions_of
 from wobbliness.perturbations.noise.gaussian import Gaussian
 from wobbliness.sampling.counting.changed_votes import ChangedVotes
 from wobbliness.sampling.score_sums import ScoreSums
@@ -289,9 +289,12 @@ class Sweep(Mapping[Any, Votes]):
 
         Each line once: it may differ among sigmas.
         """
-        executions = (execution for votes in self.votes for execution in votes.executions)
-        said = dict.fromkeys(execution.precision for execution in executions)
-        return "; ".join(line for line in said if line is not None) or None
+        return precisions_of(self.executions)
+
+    @property
+    def executions(self) -> tuple[Execution, ...]:
+        """Returns how the forward passes at all sigmas were run."""
+        return tuple(execution for votes in self.votes for execution in votes.executions)
 
     def __getitem__(self, sigma: float | str) -> Votes:
         # Few sigmas: a search in their order, by number or by name.

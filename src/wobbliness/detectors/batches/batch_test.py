@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
+from wobbliness.classifiers.execution import precisions_of
 from wobbliness.detectors.batches.batch_results import BatchComparison, BoxMixTest, SigmaComparison
 from wobbliness.detectors.batches.destination_results import DestinationComparison, compare_votes
 from wobbliness.detectors.batches.mixed_images import MixedImages, mix_with_some
@@ -131,7 +132,9 @@ def compare_batches(
     clean_w, suspect_w, *under_mix = (each.wobbliness for each in sweeps)
     box_mix = None if mixed is None else _box_mix_w(mixed, *under_mix)
     found = compare_w(clean_w, suspect_w, box_mix=box_mix, **same)
-    return replace(found, precision=precision_of(sweeps))
+    return replace(
+        found, precision=precisions_of(run for each in sweeps for run in each.executions)
+    )
 
 
 def _box_mix_w(
@@ -146,12 +149,6 @@ def _box_mix_w(
         suspect=suspect_w[name],
         num_overlays=mixed.num_overlays,
     )
-
-
-def precision_of(sweeps: Iterable[Sweep]) -> str | None:
-    """Returns what is said of the precision of measurements; None where float32 was asked for."""
-    said = dict.fromkeys(sweep.precision for sweep in sweeps)
-    return "; ".join(line for line in said if line is not None) or None
 
 
 def _compared_votes(

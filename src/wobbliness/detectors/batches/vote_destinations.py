@@ -10,13 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from wobbliness.detectors.batches.batch_test import precision_of, without_copies
-from wobbliness.detectors.batches.destination_results import AS_USUAL as AS_USUAL
-from wobbliness.detectors.batches.destination_results import ELSEWHERE as ELSEWHERE
-from wobbliness.detectors.batches.destination_results import (
-    DestinationComparison as DestinationComparison,
-)
-from wobbliness.detectors.batches.destination_results import compare_votes as compare_votes
+from wobbliness.classifiers.execution import precisions_of
+from wobbliness.detectors.batches.batch_test import without_copies
+from wobbliness.detectors.batches.destination_results import DestinationComparison, compare_votes
 from wobbliness.detectors.batches.mixed_images import mix_with_some
 from wobbliness.detectors.guards.vote_reading import ProfileVotes
 from wobbliness.perturbations.base import Perturbation
@@ -93,7 +89,9 @@ def compare_destinations(
         level=level,
         seed=seed,
     )
-    return replace(found, precision=precision_of((clean_votes, suspect_votes)))
+    return replace(
+        found, precision=precisions_of(clean_votes.executions + suspect_votes.executions)
+    )
 
 
 def _check_sizes(num_clean: int, num_suspect: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float32, Int
 
-from wobbliness.perturbations.base import Scratch, Stream
+from wobbliness.perturbations.base import Stream, ThreadScratch
 from wobbliness.runtime.progress import Advance
 from wobbliness.runtime.threads import check_stopped, for_each
 from wobbliness.sampling.counting import low_precision
@@ -23,7 +23,7 @@ from wobbliness.sampling.counting.low_precision import (
     open_low_precision,
 )
 from wobbliness.sampling.counting.tallies import VoteTally, widened
-from wobbliness.sampling.plan import NOISE_VALUES, Plan, Prepared
+from wobbliness.sampling.plan import Plan, Prepared
 
 # Of the claim that the audit contradicts the calibration; it is wrong once in a thousand calls.
 CONTRADICTION = 0.999
@@ -81,14 +81,13 @@ class CheckedCounter:
         """
         self._plan, self._prepared, self._low = plan, prepared, low
         self._block_size = block_size = prepared.execution.block_size or 1
-        # Whole blocks of noise at a time, as many as fit within the cache.
-        self._chunk = block_size * max(1, NOISE_VALUES // (plan.images[0].size * block_size))
+        self._chunk = plan.rows_within_cache(block_size)
         num_images, num_rows = len(plan.images), len(plan.perturbations)
         num_classes = plan.classifier.num_classes or 1
         self._tally = VoteTally(num_images, num_rows, num_classes)
         self._recast = RecastTally(prepared, num_images, num_rows, num_classes)
         self._num_low = np.zeros((num_images, num_rows), np.int64)
-        self._own = threading.local()
+        self._own, self._pools = ThreadScratch(), threading.local()
 
     def count(self, report: Advance) -> Counted:
         """Counts the votes of all images."""
@@ -123,7 +122,7 @@ class CheckedCounter:
 
     def __call__(self, index: int) -> None:
         """Counts the votes of an image under each perturbation."""
-        plan, scratch = self._plan, self._scratch()
+        plan, scratch = self._plan, self._own.scratch
         image = np.asarray(plan.images[index], dtype=np.float32)
         # Float32's votes on calibration copies are counted as they are.
         known = self._low.known.of(index, plan.span)
@@ -168,17 +167,10 @@ class CheckedCounter:
         return np.asarray(labels[is_sure & ~is_audited])
 
     def _pool(self) -> Pool:
-        if not hasattr(self._own, "pool"):
-            self._own.pool = self._recast.pool()
-        pool: Pool = self._own.pool
+        if not hasattr(self._pools, "own"):
+            self._pools.own = self._recast.pool()
+        pool: Pool = self._pools.own
         return pool
-
-    def _scratch(self) -> Scratch:
-        # Made once a thread and used again for every image.
-        if not hasattr(self._own, "scratch"):
-            self._own.scratch = Scratch()
-        scratch: Scratch = self._own.scratch
-        return scratch
 
 
 def _votes(labels: Int[np.ndarray, "S d"], num_classes: int) -> Int[np.ndarray, "S K"]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from wobbliness.sampling.counting.changed_votes import ChangedVotes
+from wobbliness.sampling.counting.doubtful_copies import in_whole_blocks
 from wobbliness.sampling.counting.low_precision import LowPrecision, labels_and_margins
 from wobbliness.sampling.plan import Prepared
 
@@ -31,7 +32,7 @@ class CheckedGroups:
 
     @property
     def changed_votes(self) -> ChangedVotes:
-        """What the audit found so far."""
+        """Returns the result of the audit so far."""
         return self._found
 
     def classify(
@@ -51,7 +52,7 @@ class CheckedGroups:
         again = np.flatnonzero(~is_sure | is_audited)
         low = labels[again]
         if again.size:
-            labels[again] = self._in_float32(copies[again])
+            labels[again] = in_whole_blocks(self._prepared, copies[again])
         found = ChangedVotes(
             num_votes=num_used,
             num_low=int(is_sure.sum()),
@@ -61,9 +62,3 @@ class CheckedGroups:
         with self._lock:
             self._found += found
         return labels
-
-    def _in_float32(self, copies: Float32[np.ndarray, "A ..."]) -> Int[np.ndarray, " A"]:
-        """Classifies copies in whole blocks, the last one filled up with them."""
-        num_rows = -(-len(copies) // self._block_size) * self._block_size
-        whole = np.resize(copies, (num_rows, *copies.shape[1:]))
-        return self._prepared.classify(whole, self._block_size)[: len(copies)]

@@ -41,6 +41,19 @@ class Recast:
         return cls(**{name: np.concatenate([vars(part)[name] for part in parts]) for name in names})
 
 
+def in_whole_blocks(
+    prepared: Prepared, copies: Float32[np.ndarray, "B ..."]
+) -> Int[np.ndarray, " B"]:
+    """Returns float32's classes of copies; the last block is filled up with the copies themselves.
+
+    Blocks are always of one size: a network's rounding may depend on it.
+    """
+    block_size = prepared.execution.block_size or 1
+    num_rows = -(-len(copies) // block_size) * block_size
+    whole = np.resize(copies, (num_rows, *copies.shape[1:]))
+    return prepared.classify(whole, block_size)[: len(copies)]
+
+
 class RecastTally:
     """Float32's votes on copies that were gathered, and what the audit found; for all threads."""
 
@@ -70,25 +83,19 @@ class RecastTally:
 
     def finish(self) -> None:
         """Votes on what is left in the pools, the last block filled up with its own copies."""
-        left = [part for pool in self._pools for part in pool.waiting]
-        if not left:
-            return
-        whole = Recast.joined(left)
-        for first in range(0, len(whole.low), self._block_size):
-            self.vote(whole.part(slice(first, first + self._block_size)))
+        left = [part for pool in self._pools for part in pool.waiting if len(part.low)]
+        if left:
+            self.vote(Recast.joined(left))
 
-    def vote(self, block: Recast) -> None:
-        """Counts float32's votes on the copies of one block."""
-        num_copies = len(block.low)
-        # Always of one size: a network's rounding may depend on it.
-        copies = np.resize(block.copies, (self._block_size, *block.copies.shape[1:]))
-        labels = self._prepared.classify(copies, self._block_size)[:num_copies]
-        is_changed = block.is_audited & (labels != block.low)
+    def vote(self, given: Recast) -> None:
+        """Counts float32's votes on copies."""
+        labels = in_whole_blocks(self._prepared, given.copies)
+        is_changed = given.is_audited & (labels != given.low)
         with self._lock:
             self.counts = widened(self.counts, int(labels.max()) + 1)
-            np.add.at(self.counts, (block.image, block.row, labels), 1)
-            np.add.at(self.num_audited, block.row[block.is_audited], 1)
-            np.add.at(self.num_changed, block.row[is_changed], 1)
+            np.add.at(self.counts, (given.image, given.row, labels), 1)
+            np.add.at(self.num_audited, given.row[given.is_audited], 1)
+            np.add.at(self.num_changed, given.row[is_changed], 1)
 
     def changed_votes(self, row: int, *, num_votes: int, num_low: int) -> ChangedVotes:
         """Returns what the audit found under a perturbation.
@@ -122,6 +129,5 @@ class Pool:
             return
         whole = Recast.joined(self.waiting)
         num_full = len(whole.low) // self.block_size * self.block_size
-        for first in range(0, num_full, self.block_size):
-            self.tally.vote(whole.part(slice(first, first + self.block_size)))
+        self.tally.vote(whole.part(slice(num_full)))
         self.waiting = [whole.part(slice(num_full, None))]

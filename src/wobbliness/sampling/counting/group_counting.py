@@ -5,12 +5,10 @@ have one size, the last one filled up with copies that are there already, so tha
 do not depend on how many others there are.
 """
 
-import threading
-
 import numpy as np
 from jaxtyping import Float32, Int
 
-from wobbliness.perturbations.base import Scratch, Stream
+from wobbliness.perturbations.base import Scratch, Stream, ThreadScratch
 from wobbliness.runtime.progress import Advance
 from wobbliness.runtime.threads import check_stopped
 from wobbliness.sampling.counting.tallies import ScoreTally, VoteTally
@@ -44,7 +42,7 @@ class GroupCounter:
         self._row_of_copy = np.repeat(np.arange(len(draws)), draws)
         self._size = self._images_of_a_group()
         self.num_groups = -(-len(plan.images) // self._size)
-        self._own = threading.local()
+        self._own = ThreadScratch()
 
     def _images_of_a_group(self) -> int:
         """Returns as many as fit within the cache, but work for each thread."""
@@ -76,7 +74,7 @@ class GroupCounter:
 
     def _copies(self, images: range) -> Float32[np.ndarray, "B ..."]:
         """Returns the copies of all images, and some of them once more to fill the last block."""
-        plan, scratch, num_copies = self._plan, self._scratch(), len(self._row_of_copy)
+        plan, scratch, num_copies = self._plan, self._own.scratch, len(self._row_of_copy)
         num_blocks = -(-len(images) * num_copies // self._block_size)
         copies = scratch.array(
             "copies", (num_blocks * self._block_size, *plan.images[images.start].shape)
@@ -117,10 +115,3 @@ class GroupCounter:
         rows = np.arange(shape[0])[:, None] * shape[1] + self._row_of_copy
         counts = np.bincount((rows * num_classes + labels).ravel(), minlength=int(np.prod(shape)))
         return counts.reshape(shape)
-
-    def _scratch(self) -> Scratch:
-        # Made once a thread and used again for every group.
-        if not hasattr(self._own, "scratch"):
-            self._own.scratch = Scratch()
-        scratch: Scratch = self._own.scratch
-        return scratch

@@ -1,6 +1,5 @@
 """Votes counted image by image, in threads: perturb, classify, count."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -8,13 +7,13 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from wobbliness.classifiers.execution import Execution
-from wobbliness.perturbations.base import Scratch, Stream
+from wobbliness.perturbations.base import Stream, ThreadScratch
 from wobbliness.runtime.progress import Advance, ignore_progress
 from wobbliness.runtime.threads import check_stopped, for_each
 from wobbliness.sampling.counting.changed_votes import ChangedVotes
 from wobbliness.sampling.counting.group_counting import GroupCounter
 from wobbliness.sampling.counting.tallies import ScoreTally, VoteTally, widened
-from wobbliness.sampling.plan import NOISE_VALUES, Plan, Prepared
+from wobbliness.sampling.plan import Plan, Prepared
 from wobbliness.sampling.score_sums import ScoreSums
 
 
@@ -116,14 +115,13 @@ class ImageCounter:
     def __init__(self, plan: Plan, prepared: Prepared, scores: ScoreTally | None) -> None:
         self._plan, self._prepared, self._scores = plan, prepared, scores
         self._block_size = block_size = prepared.execution.block_size or 1
-        # Whole blocks of noise at a time, as many as fit within the cache.
-        self._chunk = block_size * max(1, NOISE_VALUES // (plan.images[0].size * block_size))
+        self._chunk = plan.rows_within_cache(block_size)
         self._spans = [plan.span_of(row) for row in range(len(plan.perturbations))]
-        self._own = threading.local()
+        self._own = ThreadScratch()
 
     def __call__(self, index: int) -> Int[np.ndarray, "S K"]:
         """Returns the votes of an image under each perturbation."""
-        plan, scratch = self._plan, self._scratch()
+        plan, scratch = self._plan, self._own.scratch
         image = np.asarray(plan.images[index], dtype=np.float32)
         # Of a classifier that gives labels alone K may be unknown: columns are added as they come.
         shape = (len(plan.perturbations), plan.classifier.num_classes or 1)
@@ -159,10 +157,3 @@ class ImageCounter:
         labels: np.ndarray = self._plan.classifier.labels_of(answers, len(copies))  # type: ignore[attr-defined]
         self._scores.add(index, row, answers)
         return labels
-
-    def _scratch(self) -> Scratch:
-        # Made once a thread and used again for every image.
-        if not hasattr(self._own, "scratch"):
-            self._own.scratch = Scratch()
-        scratch: Scratch = self._own.scratch
-        return scratch

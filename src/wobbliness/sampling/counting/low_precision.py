@@ -9,7 +9,6 @@ Which path is taken depends on the call alone, never on a clock: a repeat gives 
 """
 
 import math
-import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +17,10 @@ from jaxtyping import Bool, Float, Float32, Int, Shaped
 
 from wobbliness.classifiers.base import QuantisableClassifier, Twin, as_array
 from wobbliness.classifiers.compile import processor
-from wobbliness.perturbations.base import Scratch, Stream, num_draws_of
+from wobbliness.perturbations.base import Scratch, Stream, ThreadScratch, num_draws_of
 from wobbliness.runtime.progress import ignore_progress
 from wobbliness.runtime.threads import check_stopped, for_each
-from wobbliness.sampling.plan import NOISE_VALUES, Plan, Prepared
+from wobbliness.sampling.plan import Plan, Prepared
 from wobbliness.statistics.tolerance import upper_tolerance_limit, values_needed
 
 # Of votes that low precision may change, with this confidence.
@@ -278,14 +277,14 @@ class _BothVotes:
         self._plan, self._prepared, self._twin = plan, prepared, twin
         self._places, self._num_draws = calibration.places, calibration.num_draws
         self._block_size = block_size = prepared.execution.block_size or 1
-        # Whole blocks within the cache; several images share one where draws are few.
-        self._rows = block_size * max(1, NOISE_VALUES // (plan.images[0].size * block_size))
+        # Several images share them where draws are few.
+        self._rows = plan.rows_within_cache(block_size)
         self._group = max(1, self._rows // self._num_draws)
         self.num_groups = -(-len(self._places) // self._group)
         shape = (len(self._places), len(plan.perturbations), self._num_draws)
         self.labels = np.zeros(shape, np.int64)
         self._is_changed, self._margins = np.zeros(shape, bool), np.zeros(shape, np.float32)
-        self._own = threading.local()
+        self._own = ThreadScratch()
 
     def of_row(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the margins of all copies under a perturbation, and which votes changed."""
@@ -315,7 +314,7 @@ class _BothVotes:
 
     def _copies(self, images: slice, draws: range) -> Float32[np.ndarray, "S B ..."]:
         """Returns copies under each perturbation, the first ones again to fill the last block."""
-        plan, scratch = self._plan, self._scratch()
+        plan, scratch = self._plan, self._own.scratch
         num_used = (images.stop - images.start) * len(draws)
         num_rows = -(-num_used // self._block_size) * self._block_size
         shape = (len(plan.perturbations), num_rows, *plan.images[0].shape)
@@ -330,13 +329,6 @@ class _BothVotes:
                 perturbation.copies(stream, image, len(draws), copies[row, own])
         copies[:, num_used:] = copies[:, :1]
         return copies
-
-    def _scratch(self) -> Scratch:
-        # Made once a thread and used again for every group.
-        if not hasattr(self._own, "scratch"):
-            self._own.scratch = Scratch()
-        scratch: Scratch = self._own.scratch
-        return scratch
 
 
 def audited(stream: Stream, name: str, draws: int) -> Bool[np.ndarray, " B"]:
