@@ -29,7 +29,7 @@ GRACE_SECONDS = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What all stages are given."""
+    """Settings of all stages."""
 
     folder: Path
     device: str

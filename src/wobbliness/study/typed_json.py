@@ -47,7 +47,7 @@ def from_json(
         raise ValueError(f"expected a whole {dataclass_type.__name__}, got {error}") from error
 
 
-@cache  # annotations are texts, which are looked up anew each time
+@cache  # annotations are texts, which are evaluated again each time
 def _kinds(dataclass_type: type) -> Mapping[str, Any]:
     """Returns the type of each field of a dataclass."""
     hints = get_type_hints(dataclass_type)

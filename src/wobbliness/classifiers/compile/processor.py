@@ -1,4 +1,4 @@
-"""What the processor can do: dot products of 8-bit integers, which int8 networks live by."""
+"""Abilities of the processor: dot products of 8-bit integers, which int8 networks live by."""
 
 import functools
 import platform

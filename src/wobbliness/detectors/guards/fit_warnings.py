@@ -22,7 +22,7 @@ MILD_SIGMA, MIN_AGREEMENT = 0.1, 0.3
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CleanVotes:
-    """What is known of the votes of the clean inputs of a guard.
+    """Votes of the clean inputs of a guard, as far as warnings need them.
 
     Attributes:
         label: `(N,)` clean predictions, first those of the reference.

@@ -30,7 +30,7 @@ from wobbliness.detectors.guards.reasons import unusual_readings
 from wobbliness.detectors.guards.smoothness_guard import ATTRIBUTES_OF_FILE
 from wobbliness.detectors.guards.vote_reading import ProfileVotes
 from wobbliness.detectors.inputs.clean_parts import CleanParts, UnsuitedInputs, check_enough
-from wobbliness.detectors.inputs.distinct_inputs import host_array, kept_rows
+from wobbliness.detectors.inputs.distinct_inputs import host_array, kept_rows, taken
 from wobbliness.detectors.inputs.overlay_copies import overlays_of, require_overlays_apart
 from wobbliness.perturbations.base import Perturbation, effect_of
 from wobbliness.sampling.plan import (
@@ -141,7 +141,7 @@ class ProfileGuard(InputGuard):
         images = self._checked(X, reset=True)
         self._check_enough(images)
         given, rows = known_labels(y, len(images)), kept_rows(images)
-        images = images if len(rows) == len(images) else images[rows]
+        images = taken(images, rows)
         self._check_enough(images, "different clean inputs")
         parts = CleanParts.of(len(images), mixes=self.perturbations is None, seed=self.seed)
         # A guard that was loaded and is fitted again knows nothing of the file's classifier.

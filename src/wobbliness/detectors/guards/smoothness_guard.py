@@ -12,7 +12,7 @@ from wobbliness.classifiers.open import open_classifier
 from wobbliness.detectors.guards.detection_results import Judgement, QuickVerdicts
 from wobbliness.detectors.guards.fit_warnings import CleanVotes, known_labels, mild_agreement
 from wobbliness.detectors.guards.input_guard import InputGuard
-from wobbliness.detectors.inputs.distinct_inputs import host_array, kept_rows
+from wobbliness.detectors.inputs.distinct_inputs import host_array, kept_rows, taken
 from wobbliness.detectors.inputs.overlay_copies import require_overlays_apart
 from wobbliness.perturbations.base import Perturbation, effect_of, image_keys, num_draws_of
 from wobbliness.perturbations.noise.gaussian import sigma_of
@@ -124,7 +124,7 @@ class SmoothnessGuard(InputGuard):
         check_rates(self.false_positive_rate, self.error_rate, len(images))
         given = known_labels(y, len(images))
         rows = different_rows(images, self.false_positive_rate, self.error_rate)
-        images = images if len(rows) == len(images) else images[rows]
+        images = taken(images, rows)
         found = self._measure_inputs(images, "clean inputs", draws=True)
         # One half is the reference that ranks are taken among, the other calibrates.
         order = np.random.default_rng(np.random.SeedSequence(self.seed)).permutation(len(images))

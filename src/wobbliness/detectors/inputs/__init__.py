@@ -1,1 +1,1 @@
-"""What clean, judged and mixed-in inputs have to be before a detector takes them."""
+"""Checks of clean, judged and mixed-in inputs before a detector takes them."""

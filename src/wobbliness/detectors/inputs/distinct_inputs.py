@@ -20,9 +20,8 @@ def host_array(images: Any) -> np.ndarray:
     return np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
 
 
-def without_copies(images: Any) -> Any:
-    """Returns clean inputs in their kind, each once; arguments and errors as `kept_rows`."""
-    rows = kept_rows(images)
+def taken(images: Any, rows: Int[np.ndarray, " D"]) -> Any:
+    """Returns rows of inputs in their kind; where these are all, the inputs themselves."""
     return images if len(rows) == len(images) else images[rows]
 
 

@@ -1,6 +1,6 @@
 """Rows of a study's tables that several claims read, and the words that they share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pandas as pd
 
@@ -53,6 +53,21 @@ def effect_settings(tables: Tables, rows: pd.DataFrame) -> str:
     return (
         f"{len(rows)} networks, {rows.num_points.iloc[0]} points a batch (paper: 25), n = "
         f"{tables.recipe.draws}"
+    )
+
+
+def spread_readings(
+    networks: Sequence[pd.DataFrame], holds: Callable[[pd.DataFrame, str], bool]
+) -> tuple[Reading, ...]:
+    """Returns the reading of each measure of spread: whether a rule holds on every network.
+
+    Args:
+        networks: rows of the table of batches.
+        holds: checks the rule on one of them, by a column of SPREADS.
+    """
+    return tuple(
+        Reading(name=name, holds=all(holds(rows, column) for rows in networks))
+        for name, column in SPREADS.items()
     )
 
 

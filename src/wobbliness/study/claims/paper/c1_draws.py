@@ -17,6 +17,7 @@ from wobbliness.study.claims.reading import (
     one_after_another,
     readings_compared,
     span,
+    spread_readings,
 )
 from wobbliness.study.figures.figure import Chart, FigureFile
 from wobbliness.study.figures.vega import boxes, ordinal
@@ -52,10 +53,7 @@ def find(tables: Tables) -> Answer:
     rows, sigma = of_claims(tables.batches, "C1"), widest_sigma(tables)
     networks = [batches for _, batches in rows.groupby("network", sort=False)]
     at_sigma = [_by_draws(batches, sigma) for batches in networks]
-    readings = tuple(
-        Reading(name=name, holds=all(_holds(by_draws, column) for by_draws in at_sigma))
-        for name, column in SPREADS.items()
-    )
+    readings = spread_readings(at_sigma, _holds)
     statements = one_after_another(_on_network(batches, sigma) for batches in networks)
     return Answer(
         statements=(f"{readings_compared(readings)}: {_difference(at_sigma[0])}", *statements),

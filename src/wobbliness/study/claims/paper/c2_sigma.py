@@ -17,6 +17,7 @@ from wobbliness.study.claims.reading import (
     one_after_another,
     readings_compared,
     span,
+    spread_readings,
 )
 from wobbliness.study.figures.figure import FigureFile
 from wobbliness.study.figures.vega import SIGMA_TITLE, boxes
@@ -34,10 +35,7 @@ def find(tables: Tables) -> Answer:
         batches.sort_values("sigma").set_index("sigma")
         for _, batches in rows.groupby("network", sort=False)
     ]
-    readings = tuple(
-        Reading(name=name, holds=all(_holds(by_sigma[column]) for by_sigma in networks))
-        for name, column in SPREADS.items()
-    )
+    readings = spread_readings(networks, _holds)
     statements = one_after_another(_on_network(by_sigma) for by_sigma in networks)
     return Answer(
         statements=(f"{readings_compared(readings)}: {_difference(networks[0])}", *statements),
@@ -86,8 +84,9 @@ def _plot(networks: Sequence[pd.DataFrame]) -> SmallPlot:
     )
 
 
-def _holds(spread: pd.Series) -> bool:
-    """Checks the rule on one network: spreads of W by ascending sigma."""
+def _holds(by_sigma: pd.DataFrame, column: str) -> bool:
+    """Checks the rule on one network, by one measure of spread."""
+    spread = by_sigma[column]
     return _falls(spread) and bool(spread[_low_sigma(spread.index)] < MAX_SPREAD_AT_LOW_SIGMA)
 
 
